@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains the shipped blind colour denoiser, and the convolutional network beside it, on dead leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import typer
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger
+from semanir import SemanIR, SemanIRConfig
+from semanir.training import SemanIRModule
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from recipes.conv_unet import ConvUNet
+
+SIGMA_MAX = 55.0
+CLEAN_SHARE = 0.08  # of the patches carry no noise at all: a blind net must learn to leave alone
+LOW_SHARE = 0.25  # of the patches have a sigma below 15, where the gate is tightest
+
+
+class NoisyCrops(IterableDataset[tuple[Tensor, Tensor]]):
+    """Random crops of the pool with fresh noise; sample ``i`` depends on the seed and ``i`` only.
+
+    Args:
+        pool: File of ``(images, height, width, 3)`` uint8.
+        size: Side of a crop, in pixels.
+        seed: Of everything drawn.
+        start: Number of the first sample, to resume.
+    """
+
+    def __init__(self, pool: Path, size: int, seed: int, start: int = 0) -> None:
+        self.pool = np.load(pool, mmap_mode="r")
+        self.size, self.seed, self.start = size, seed, start
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        number = self.start
+        while True:
+            yield self.sample(number)
+            number += 1
+
+    def sample(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return sample ``number``: noisy and clean, ``(3, size, size)`` fp32, noise not clipped."""
+        rng = np.random.default_rng((self.seed, number))
+        image = self.pool[rng.integers(len(self.pool))]
+        top, left = rng.integers(0, np.array(image.shape[:2]) - self.size + 1)
+        crop = image[top : top + self.size, left : left + self.size]
+        if rng.random() < 0.5:
+            crop = crop.swapaxes(0, 1)
+        crop = crop[:: rng.choice([1, -1]), :: rng.choice([1, -1])]
+        clean = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).float() / 255
+        draw = rng.random()
+        sigma = 0.0 if draw < CLEAN_SHARE else rng.uniform(0, 15 if draw < CLEAN_SHARE + LOW_SHARE else SIGMA_MAX)
+        noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+        return clean + noise * (sigma / 255), clean
+
+
+class Resume(Callback):
+    """Continues the stream of samples where the checkpoint left it."""
+
+    def __init__(self, data: NoisyCrops, batch_size: int) -> None:
+        self.data, self.batch_size = data, batch_size
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set the first sample."""
+        self.data.start = trainer.global_step * self.batch_size
+
+
+def build(network: Literal["semanir", "conv"]) -> nn.Module:
+    """Return the untrained network."""
+    model = SemanIR(SemanIRConfig.preset("tiny")) if network == "semanir" else ConvUNet()
+    return model.to(memory_format=torch.channels_last)
+
+
+def train(
+    network: Annotated[Literal["semanir", "conv"], typer.Argument(help="Which network.")],
+    pool: Annotated[Path, typer.Option(help="Pool of dead leaves, from the command 'pool'.")],
+    out: Annotated[Path, typer.Option(help="Folder of checkpoints and logs; resumed if it has one.")],
+    max_steps: Annotated[int, typer.Option(help="Optimiser steps in all; may change on resume.")] = 12000,
+    batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
+    crop: Annotated[int, typer.Option(help="Side of a crop, pixels.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Peak, for Muon and for AdamW on vectors.")] = 1e-3,
+    decay_fraction: Annotated[float, typer.Option(help="Share of the run with falling rate.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Of weights, crops and noise.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Train a network on dead leaves; run again with the same folder to resume."""
+    torch.set_num_threads(threads)
+    pl.seed_everything(seed)
+    model = build(network)
+    optimizer = create_optimizer_v2(model, opt="muon", lr=learning_rate, weight_decay=1e-4)
+    module = SemanIRModule(model, optimizer, max_steps=max_steps, decay_fraction=decay_fraction)
+    data = NoisyCrops(pool, crop, seed)
+    last = out / "last.ckpt"
+    trainer = pl.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_steps=max_steps,
+        gradient_clip_val=1.0,
+        logger=CSVLogger(out, name="", version=""),
+        log_every_n_steps=100,
+        callbacks=[
+            Resume(data, batch_size),
+            EMAWeightAveraging(decay=0.999, update_starting_at_step=100),
+            ModelCheckpoint(out, save_last=True, every_n_train_steps=250, save_top_k=0),
+            RichProgressBar(),
+        ],
+    )
+    loader = DataLoader(data, batch_size=batch_size)
+    trainer.fit(module, loader, ckpt_path=last if last.exists() else None)
+    torch.save(model.state_dict(), out / "network.pt")
