@@ -13,6 +13,7 @@ import torch
 import typer
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
+from safetensors.torch import save_file
 from semanir import SemanIR, SemanIRConfig
 from semanir.training import SemanIRModule
 from timm.optim import create_optimizer_v2
@@ -115,4 +116,4 @@ def train(
     )
     loader = DataLoader(data, batch_size=batch_size)
     trainer.fit(module, loader, ckpt_path=last if last.exists() else None)
-    torch.save(model.state_dict(), out / "network.pt")
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, out / "network.safetensors")

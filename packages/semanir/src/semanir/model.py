@@ -48,7 +48,7 @@ class SemanIR(
     def __init__(self, config: SemanIRConfig) -> None:
         super().__init__()
         self.config = config
-        mean = torch.tensor(config.mean or (0.0,) * config.in_channels)
+        mean = torch.tensor(config.mean or (0.0,))
         self.register_buffer("mean", mean.view(-1, 1, 1), persistent=False)
         in_dim = config.in_channels * config.patch_unshuffle**2
         self.conv_first = nn.Conv2d(in_dim, config.embed_dims[0], 3, padding=1)

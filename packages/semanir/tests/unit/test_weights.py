@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+import torch
+from semanir import SemanIR, SemanIRConfig
+from semanir.weights import ModelNotFoundError, find_folder, resolve_device, resolve_dtype, shipped_models
+
+
+@pytest.fixture
+def folder(tmp_path):
+    config = SemanIRConfig.preset(
+        "tiny", embed_dims=(8, 8), num_heads=(1, 1), depths=(1, 1, 1, 1), window_size=2, conv_blocks=()
+    )
+    SemanIR(config).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_shipped_names_load():
+    for name in shipped_models():
+        assert SemanIR.from_pretrained(name, device="cpu")(torch.rand(1, 3, 8, 8)).shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["nothing", "../secret", "a/b/c"])
+def test_unknown_name(name):
+    with pytest.raises(ModelNotFoundError, match="no model"):
+        find_folder(name)
+
+
+def test_a_pickle_is_refused_with_the_cure(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelNotFoundError, match=r"pytorch_model.bin is a pickle.*convert it to safetensors"):
+        SemanIR.from_pretrained(folder)
+
+
+def test_a_file_is_refused(folder):
+    with pytest.raises(ModelNotFoundError, match="is a file"):
+        SemanIR.from_pretrained(folder / "model.safetensors")
+
+
+def test_damaged_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelNotFoundError, match="is damaged"):
+        SemanIR.from_pretrained(folder)
+
+
+def test_damaged_configuration(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelNotFoundError, match="is no SemanIR configuration"):
+        SemanIR.from_pretrained(folder)
+
+
+def test_unknown_configuration_key(folder):
+    stored = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**stored, "colour": 1}))
+    with pytest.raises(ModelNotFoundError, match="no field colour"):
+        SemanIR.from_pretrained(folder)
+
+
+def test_weights_of_another_configuration(folder):
+    stored = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**stored, "embed_dims": [16, 16]}))
+    with pytest.raises(ValueError, match="do not fit"):
+        SemanIR.from_pretrained(folder)
+
+
+def test_devices_and_dtypes():
+    assert resolve_device("cpu").type == "cpu"
+    assert resolve_dtype("auto") == torch.float32
+    assert resolve_dtype("bfloat16") == torch.bfloat16
+    with pytest.raises(ValueError, match="device must be"):
+        resolve_device("gpu0")
+    with pytest.raises(ValueError, match="is not present"):
+        resolve_device("cuda:99")
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        resolve_dtype("int8")
