@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from common_kernels._dispatch import Implementation, choose
 from common_kernels.ops.knn_attention.reference import knn_attention_reference
 from common_kernels.ops.knn_attention.sdpa import knn_attention_sdpa
+from common_kernels.ops.knn_attention.triton import knn_attention_triton, not_auto_triton, why_not_triton
 from common_kernels.ops.knn_dictionary import KNNDictionary
 
-Backend = Literal["auto", "reference", "sdpa"]
+Backend = Literal["auto", "reference", "sdpa", "triton"]
 
 
 def _fits(
@@ -24,6 +25,7 @@ def _fits(
 
 
 IMPLEMENTATIONS = (
+    Implementation("triton", why_not_triton, knn_attention_triton, not_auto_triton),
     Implementation("sdpa", _fits, knn_attention_sdpa),
     Implementation("reference", _fits, knn_attention_reference),
 )

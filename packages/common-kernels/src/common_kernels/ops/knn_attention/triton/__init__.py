@@ -67,9 +67,7 @@ def knn_attention_triton(
     # pulls in triton, which not every machine has
     from common_kernels.ops.knn_attention.triton.registration import attend
 
-    train = torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in (q, k, v, bias)
-    )
+    train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias))
     # below one listed key in 16 many tiles have none, at least where similar tokens stand together
     skip_empty = dictionary.num_keys >= 2048 and 16 * dictionary.k <= dictionary.num_keys
     return attend(

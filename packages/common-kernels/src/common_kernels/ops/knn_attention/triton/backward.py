@@ -6,14 +6,13 @@ With ``P = exp2(S - lse)`` on the listed pairs and 0 elsewhere, ``delta = rowsum
 ``dbias = sum over windows of dS``. Each kernel recomputes ``P`` and ``dS`` for the result that it owns.
 """
 
+# the kernels' arguments are pointers and traced values, which the type system cannot name
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from common_kernels.ops.knn_attention.triton.launch import LOG2_E, block_d, device_of, launch
 from common_kernels.ops.knn_attention.triton.primitives import (
     add_dot,
     has_non_finite,
@@ -25,12 +24,13 @@ from common_kernels.ops.knn_attention.triton.primitives import (
 
 
 @triton.jit
-def _knn_attention_bwd_delta_kernel(
+def knn_attention_bwd_delta_kernel(
     out_ptr, dout_ptr, delta_ptr,
     stride_ob, stride_oh, stride_on, stride_od,
     heads, N,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
+    """Write ``delta`` of one row tile of one head."""
     num_tiles = tl.cdiv(N, BLOCK_M)
     pid = tl.program_id(0)
     i_bh = (pid // num_tiles).to(tl.int64)
@@ -75,7 +75,7 @@ def _sum_dq(
 
 
 @triton.jit
-def _knn_attention_bwd_dq_kernel(
+def knn_attention_bwd_dq_kernel(
     q_ptr, k_ptr, v_ptr, bits_ptr, bias_ptr, dout_ptr, lse_ptr, delta_ptr, dq_ptr,
     stride_qb, stride_qh, stride_qn, stride_qd,
     stride_kb, stride_kh, stride_kn, stride_kd,
@@ -86,6 +86,7 @@ def _knn_attention_bwd_dq_kernel(
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, HAS_BIAS: tl.constexpr, SKIP_EMPTY: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
+    """Write ``dQ`` of one row tile of one head."""
     num_tiles = tl.cdiv(N, BLOCK_M)
     pid = tl.program_id(0)
     i_bh = (pid // num_tiles).to(tl.int64)
@@ -145,7 +146,7 @@ def _sum_dkv(
 
 
 @triton.jit
-def _knn_attention_bwd_dkv_kernel(
+def knn_attention_bwd_dkv_kernel(
     q_ptr, k_ptr, v_ptr, bits_ptr, bias_ptr, dout_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr,
     stride_qb, stride_qh, stride_qn, stride_qd,
     stride_kb, stride_kh, stride_kn, stride_kd,
@@ -156,6 +157,7 @@ def _knn_attention_bwd_dkv_kernel(
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, HAS_BIAS: tl.constexpr, SKIP_EMPTY: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
+    """Write ``dK`` and ``dV`` of one tile of keys of one head; ``bits_ptr`` holds the transposed bits."""
     num_tiles = tl.cdiv(M, BLOCK_N)
     pid = tl.program_id(0)
     i_bh = (pid // num_tiles).to(tl.int64)
@@ -189,7 +191,7 @@ def _knn_attention_bwd_dkv_kernel(
 
 
 @triton.jit
-def _knn_attention_bwd_dbias_kernel(
+def knn_attention_bwd_dbias_kernel(
     q_ptr, k_ptr, v_ptr, bits_ptr, bias_ptr, dout_ptr, lse_ptr, delta_ptr, dbias_ptr,
     stride_qb, stride_qh, stride_qn, stride_qd,
     stride_kb, stride_kh, stride_kn, stride_kd,
@@ -199,6 +201,7 @@ def _knn_attention_bwd_dbias_kernel(
     B, heads, N, M, num_words, scale_log2,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
+    """Write one tile of ``dbias`` of one head."""
     num_tiles_n = tl.cdiv(M, BLOCK_N)
     num_tiles = tl.cdiv(N, BLOCK_M) * num_tiles_n
     pid = tl.program_id(0)
@@ -238,95 +241,3 @@ def _knn_attention_bwd_dbias_kernel(
     offsets = i_h * N * M + offs_m.to(tl.int64)[:, None] * M + offs_n[None, :]
     mask = (offs_m < N)[:, None] & (offs_n < M)[None, :]
     tl.store(dbias_ptr + offsets, dbias.to(dbias_ptr.dtype.element_ty), mask=mask)
-
-
-def empty_gradients(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, need_dq: bool, need_dkv: bool, need_dbias: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Allocate the gradients, contiguous; those that nobody needs have no elements."""
-    return (
-        q.new_empty(q.shape if need_dq else (0,)),
-        k.new_empty(k.shape if need_dkv else (0,)),
-        v.new_empty(v.shape if need_dkv else (0,)),
-        q.new_empty(0) if bias is None or not need_dbias else bias.new_empty(bias.shape),
-    )
-
-
-def backward(
-    dout: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    bits: Tensor,
-    bits_transposed: Tensor | None,
-    bias: Tensor | None,
-    scale: float,
-    *,
-    skip_empty: bool,
-    need_dq: bool,
-    need_dkv: bool,
-    need_dbias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients that are needed; the others have no elements.
-
-    Args:
-        dout: Gradient of the output, ``(B, heads, N, head_dim)``, any strides.
-        q: As in :func:`forward`; likewise ``k``, ``v``, ``bits``, ``bias``, ``scale``, ``skip_empty``.
-        k: Keys.
-        v: Values.
-        out: Output of the forward, contiguous.
-        lse: Second result of the forward.
-        bits: Packed rows.
-        bits_transposed: ``(B, M, ceil(N / 32))``, int32, contiguous; needed for ``need_dkv`` only.
-        bias: Additive bias or ``None``.
-        scale: Factor on the logits.
-        skip_empty: Whether tiles without a listed pair are passed over.
-        need_dq: Whether ``q`` wants a gradient.
-        need_dkv: Whether ``k`` or ``v`` wants one.
-        need_dbias: Whether ``bias`` wants one.
-
-    Returns:
-        ``dq``, ``dk``, ``dv`` and ``dbias``, contiguous, in the shapes and dtypes of what they belong to.
-    """
-    B, heads, N, head_dim = q.shape
-    M = k.shape[2]
-    if need_dkv and bits_transposed is None:
-        raise ValueError("bits_transposed must be given where k or v needs a gradient, got None")
-    dq, dk, dv, dbias = empty_gradients(q, k, v, bias, need_dq, need_dkv, need_dbias)
-    if B * heads * N * head_dim == 0:
-        return dq.zero_(), dk.zero_(), dv.zero_(), dbias.zero_()
-
-    delta = torch.empty_like(lse)
-    strides = (
-        *q.stride(), *k.stride(), *v.stride(), *dout.stride(), *((0, 0, 0) if bias is None else bias.stride())
-    )  # fmt: skip
-    width = {"HEAD_DIM": head_dim, "BLOCK_D": block_d(head_dim)}
-    flags = {"HAS_BIAS": bias is not None, "SKIP_EMPTY": skip_empty}
-    with device_of(q):
-        _knn_attention_bwd_delta_kernel[(B * heads * triton.cdiv(N, 64),)](
-            out, dout, delta, *dout.stride(), heads, N, **width, BLOCK_M=64, enable_fp_fusion=True
-        )
-        if need_dq:
-            launch(
-                "bwd_dq", _knn_attention_bwd_dq_kernel,
-                lambda meta: (B * heads * triton.cdiv(N, meta["BLOCK_M"]),),
-                q, k, v, bits, bias, dout, lse, delta, dq, *strides,
-                heads, N, M, bits.shape[-1], scale * LOG2_E, scale, **width, **flags,
-            )  # fmt: skip
-        if bits_transposed is not None and need_dkv:
-            launch(
-                "bwd_dkv", _knn_attention_bwd_dkv_kernel,
-                lambda meta: (B * heads * triton.cdiv(M, meta["BLOCK_N"]),),
-                q, k, v, bits_transposed, bias, dout, lse, delta, dk, dv, *strides,
-                heads, N, M, bits_transposed.shape[-1], scale * LOG2_E, scale, **width, **flags,
-            )  # fmt: skip
-        if need_dbias:
-            launch(
-                "bwd_dbias", _knn_attention_bwd_dbias_kernel,
-                lambda meta: (heads * triton.cdiv(N, meta["BLOCK_M"]) * triton.cdiv(M, meta["BLOCK_N"]),),
-                q, k, v, bits, bias, dout, lse, delta, dbias, *strides,
-                B, heads, N, M, bits.shape[-1], scale * LOG2_E, **width,
-            )  # fmt: skip
-    return dq, dk, dv, dbias

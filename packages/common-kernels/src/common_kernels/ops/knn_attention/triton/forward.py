@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forward kernel: online softmax over tiles of all keys, masked by the packed dictionary."""
 
+# the kernels' arguments are pointers and traced values, which the type system cannot name
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from common_kernels.ops.knn_attention.triton.launch import LOG2_E, block_d, device_of, launch
 from common_kernels.ops.knn_attention.triton.primitives import (
     add_dot,
     has_non_finite,
@@ -53,7 +52,7 @@ def _attend(
 
 
 @triton.jit
-def _knn_attention_fwd_kernel(
+def knn_attention_fwd_kernel(
     q_ptr, k_ptr, v_ptr, bits_ptr, bias_ptr, out_ptr, lse_ptr,
     stride_qb, stride_qh, stride_qn, stride_qd,
     stride_kb, stride_kh, stride_kn, stride_kd,
@@ -63,6 +62,7 @@ def _knn_attention_fwd_kernel(
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, HAS_BIAS: tl.constexpr, STORE_LSE: tl.constexpr,
     SKIP_EMPTY: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
+    """Write the output, and on demand ``lse``, of one row tile of one head."""
     # row tiles run fastest, then heads: neighbours share K and V, then the bits, in L2
     num_tiles = tl.cdiv(N, BLOCK_M)
     pid = tl.program_id(0)
@@ -96,50 +96,3 @@ def _knn_attention_fwd_kernel(
     if STORE_LSE:
         lse = tl.where(empty, float("-inf"), row_max + tl.log2(tl.where(empty, 1.0, row_sum)))
         tl.store(lse_ptr + i_bh * N + offs_m, lse, mask=offs_m < N)
-
-
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bits: Tensor,
-    bias: Tensor | None,
-    scale: float,
-    *,
-    skip_empty: bool,
-    store_lse: bool,
-) -> tuple[Tensor, Tensor]:
-    """Attend under the packed dictionary.
-
-    Args:
-        q: Queries, ``(B, heads, N, head_dim)``, any strides.
-        k: Keys, ``(B, heads, M, head_dim)``, any strides.
-        v: Values, like ``k``.
-        bits: ``(B, N, ceil(M / 32))``, int32, contiguous.
-        bias: ``(heads, N, M)``, any strides, or ``None``.
-        scale: Factor on the logits.
-        skip_empty: Whether tiles without a listed pair are passed over.
-        store_lse: Whether the backward will need the normaliser.
-
-    Returns:
-        The output, ``(B, heads, N, head_dim)``, contiguous, dtype of ``q``; and the base-2 log of the
-        softmax denominator, ``(B, heads, N)`` fp32, minus infinity for an empty row (of no elements
-        unless ``store_lse``).
-    """
-    B, heads, N, head_dim = q.shape
-    M = k.shape[2]
-    out = q.new_empty((B, heads, N, head_dim))
-    lse = q.new_empty((B, heads, N) if store_lse else (0,), dtype=torch.float32)
-    if out.numel() == 0:
-        return out, lse
-    with device_of(q):
-        launch(
-            "fwd", _knn_attention_fwd_kernel,
-            lambda meta: (B * heads * triton.cdiv(N, meta["BLOCK_M"]),),
-            q, k, v, bits, bias, out, lse,
-            *q.stride(), *k.stride(), *v.stride(), *((0, 0, 0) if bias is None else bias.stride()),
-            heads, N, M, bits.shape[-1], scale * LOG2_E,
-            HEAD_DIM=head_dim, BLOCK_D=block_d(head_dim), HAS_BIAS=bias is not None,
-            STORE_LSE=store_lse, SKIP_EMPTY=skip_empty,
-        )  # fmt: skip
-    return out, lse

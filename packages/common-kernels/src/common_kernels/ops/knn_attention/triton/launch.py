@@ -1,114 +1,204 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tile sizes and the launch of a kernel, with or without a search over them."""
+"""Allocation and launch: from tensors to the pointers, strides and tile sizes that the kernels take."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-Kind = Literal["fwd", "bwd_dq", "bwd_dkv", "bwd_dbias"]
+from common_kernels.ops.knn_attention.triton.backward import (
+    knn_attention_bwd_dbias_kernel,
+    knn_attention_bwd_delta_kernel,
+    knn_attention_bwd_dkv_kernel,
+    knn_attention_bwd_dq_kernel,
+)
+from common_kernels.ops.knn_attention.triton.forward import knn_attention_fwd_kernel
+from common_kernels.ops.knn_attention.triton.tiles import Kind, block_d, candidate_tiles, default_tile
 
-LOG2_E = 1.4426950408889634
+_LOG2_E = 1.4426950408889634
 
-# 3.0 to 3.9 fuse multiply and add by default, later ones do not: say it, so that results do not depend on it
+# Triton up to 3.9 fuses multiply and add by default, later ones do not: results must not depend on that
 _FP_FUSION = {"enable_fp_fusion": True}
 
-_SMALLEST_SHARED = 99 * 1024  # consumer cards of compute capability 8.6 to 12.0
 
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """Tile sizes of one launch.
-
-    Attributes:
-        block_m: Queries per tile, a multiple of 32.
-        block_n: Keys per tile, a multiple of 32.
-        num_warps: Warps per program.
-        num_stages: Depth of the software pipeline.
-    """
-
-    block_m: int
-    block_n: int
-    num_warps: int
-    num_stages: int
-
-    def shared_bytes(self, kind: Kind, block_d: int, itemsize: int) -> int:
-        """Estimate the shared memory that operands take: two resident, two per pipeline stage."""
-        held, streamed = (self.block_n, self.block_m) if kind == "bwd_dkv" else (self.block_m, self.block_n)
-        resident = 1 if kind == "fwd" else 2
-        if kind == "bwd_dbias":  # all four operands change with the window
-            return 2 * (held + streamed) * block_d * itemsize * max(1, self.num_stages - 1)
-        return (resident * held + 2 * streamed * max(1, self.num_stages - 1)) * block_d * itemsize
-
-
-def block_d(head_dim: int) -> int:
-    """Return the padded width of a row: a power of two that a tensor core accepts."""
-    return max(16, triton.next_power_of_2(head_dim))
-
-
-def default_tile(kind: Kind, head_dim: int, rows: int, dtype: torch.dtype) -> Tile:
-    """Pick tile sizes without a search.
+def launch_forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bits: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    *,
+    skip_empty: bool,
+    store_lse: bool,
+) -> tuple[Tensor, Tensor]:
+    """Attend under the packed dictionary.
 
     Args:
-        kind: Which kernel.
-        head_dim: Channels per head.
-        rows: Rows that a program owns a tile of: queries, or keys for ``"bwd_dkv"``.
-        dtype: Of the operands.
+        q: Queries, ``(B, heads, N, head_dim)``, any strides.
+        k: Keys, ``(B, heads, M, head_dim)``, any strides.
+        v: Values, like ``k``.
+        bits: ``(B, N, ceil(M / 32))``, int32, contiguous.
+        bias: ``(heads, N, M)``, any strides, or ``None``.
+        scale: Factor on the logits.
+        skip_empty: Whether tiles without a listed pair are passed over.
+        store_lse: Whether the backward will need the normaliser.
 
     Returns:
-        A tile that fits in the shared memory of every supported card.
+        The output, ``(B, heads, N, head_dim)``, contiguous, dtype of ``q``; and the base-2 log of the
+        softmax denominator, ``(B, heads, N)`` fp32, minus infinity for an empty row (of no elements
+        unless ``store_lse``).
     """
-    wide = block_d(head_dim) > 64
-    if dtype == torch.float32:
-        # exact products run outside the tensor cores and hold their operands in registers
-        return Tile(32, 32, 4, 1) if wide or kind != "fwd" else Tile(64, 32, 4, 1)
-    if kind == "fwd":
-        held = 128 if rows > 64 else 64
-        return Tile(held, 64, 8 if wide and held == 128 else 4, 2 if wide else 3)
-    if kind == "bwd_dbias":
-        return Tile(64, 64, 4, 1 if wide else 2)
-    return Tile(64, 64, 8 if wide else 4, 2)
+    B, heads, N, head_dim = q.shape
+    M = k.shape[2]
+    out = q.new_empty((B, heads, N, head_dim))
+    lse = q.new_empty((B, heads, N) if store_lse else (0,), dtype=torch.float32)
+    if out.numel() == 0:
+        return out, lse
+    with _device_of(q):
+        _launch(
+            "fwd", knn_attention_fwd_kernel,
+            lambda meta: (B * heads * triton.cdiv(N, meta["BLOCK_M"]),),
+            q, k, v, bits, bias, out, lse,
+            *q.stride(), *k.stride(), *v.stride(), *((0, 0, 0) if bias is None else bias.stride()),
+            heads, N, M, bits.shape[-1], scale * _LOG2_E,
+            HEAD_DIM=head_dim, BLOCK_D=block_d(head_dim), HAS_BIAS=bias is not None,
+            STORE_LSE=store_lse, SKIP_EMPTY=skip_empty,
+        )  # fmt: skip
+    return out, lse
 
 
-def candidate_tiles(kind: Kind, head_dim: int, dtype: torch.dtype, shared_limit: int) -> list[Tile]:
-    """List at most a dozen tiles worth trying, the default first, all within ``shared_limit`` bytes."""
-    default = default_tile(kind, head_dim, 1024, dtype)
-    sizes = ((128, 128, 8), (128, 64, 8), (128, 64, 4), (64, 128, 4), (64, 64, 4), (64, 32, 4), (32, 32, 4))
-    tiles = [default, *(Tile(*size, stages) for stages in (3, 2) for size in sizes)]
-    tiles = list(dict.fromkeys(tiles))
-    width = block_d(head_dim)
-    return [t for t in tiles if t.shared_bytes(kind, width, dtype.itemsize) <= shared_limit][:12]
+def empty_gradients(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, need_dq: bool, need_dkv: bool, need_dbias: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Allocate the gradients, contiguous; those that nobody needs have no elements."""
+    return (
+        q.new_empty(q.shape if need_dq else (0,)),
+        k.new_empty(k.shape if need_dkv else (0,)),
+        v.new_empty(v.shape if need_dkv else (0,)),
+        q.new_empty(0) if bias is None or not need_dbias else bias.new_empty(bias.shape),
+    )
 
 
-def device_of(x: Tensor) -> AbstractContextManager[object]:
+def launch_backward(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    bits: Tensor,
+    bits_transposed: Tensor | None,
+    bias: Tensor | None,
+    scale: float,
+    *,
+    skip_empty: bool,
+    need_dq: bool,
+    need_dkv: bool,
+    need_dbias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients that are needed; the others have no elements.
+
+    Args:
+        dout: Gradient of the output, ``(B, heads, N, head_dim)``, any strides.
+        q: As in :func:`launch_forward`; likewise ``k``, ``v``, ``bits``, ``bias``, ``scale``, ``skip_empty``.
+        k: Keys.
+        v: Values.
+        out: Output of the forward, contiguous.
+        lse: Second result of the forward.
+        bits: Packed rows.
+        bits_transposed: ``(B, M, ceil(N / 32))``, int32, contiguous; needed for ``need_dkv`` only.
+        bias: Additive bias or ``None``.
+        scale: Factor on the logits.
+        skip_empty: Whether tiles without a listed pair are passed over.
+        need_dq: Whether ``q`` wants a gradient.
+        need_dkv: Whether ``k`` or ``v`` wants one.
+        need_dbias: Whether ``bias`` wants one.
+
+    Returns:
+        ``dq``, ``dk``, ``dv`` and ``dbias``, contiguous, in the shapes and dtypes of what they belong to.
+    """
+    B, heads, N, head_dim = q.shape
+    M = k.shape[2]
+    if need_dkv and bits_transposed is None:
+        raise ValueError("bits_transposed must be given where k or v needs a gradient, got None")
+    dq, dk, dv, dbias = empty_gradients(q, k, v, bias, need_dq, need_dkv, need_dbias)
+    if B * heads * N * head_dim == 0:
+        return dq.zero_(), dk.zero_(), dv.zero_(), dbias.zero_()
+
+    strides = (
+        *q.stride(), *k.stride(), *v.stride(), *dout.stride(), *((0, 0, 0) if bias is None else bias.stride())
+    )  # fmt: skip
+    width = {"HEAD_DIM": head_dim, "BLOCK_D": block_d(head_dim)}
+    flags = {"HAS_BIAS": bias is not None, "SKIP_EMPTY": skip_empty}
+    with _device_of(q):
+        delta = _row_dot(out, dout)
+        if need_dq:
+            _launch(
+                "bwd_dq", knn_attention_bwd_dq_kernel,
+                lambda meta: (B * heads * triton.cdiv(N, meta["BLOCK_M"]),),
+                q, k, v, bits, bias, dout, lse, delta, dq, *strides,
+                heads, N, M, bits.shape[-1], scale * _LOG2_E, scale, **width, **flags,
+            )  # fmt: skip
+        if bits_transposed is not None and need_dkv:
+            _launch(
+                "bwd_dkv", knn_attention_bwd_dkv_kernel,
+                lambda meta: (B * heads * triton.cdiv(M, meta["BLOCK_N"]),),
+                q, k, v, bits_transposed, bias, dout, lse, delta, dk, dv, *strides,
+                heads, N, M, bits_transposed.shape[-1], scale * _LOG2_E, scale, **width, **flags,
+            )  # fmt: skip
+        if need_dbias:
+            _launch(
+                "bwd_dbias", knn_attention_bwd_dbias_kernel,
+                lambda meta: (heads * triton.cdiv(N, meta["BLOCK_M"]) * triton.cdiv(M, meta["BLOCK_N"]),),
+                q, k, v, bits, bias, dout, lse, delta, dbias, *strides,
+                B, heads, N, M, bits.shape[-1], scale * _LOG2_E, **width,
+            )  # fmt: skip
+    return dq, dk, dv, dbias
+
+
+def _row_dot(out: Tensor, dout: Tensor) -> Tensor:
+    """Return ``rowsum(out * dout)``, ``(B, heads, N)`` fp32."""
+    B, heads, N, head_dim = out.shape
+    delta = out.new_empty((B, heads, N), dtype=torch.float32)
+    kernel: Any = knn_attention_bwd_delta_kernel
+    kernel[(B * heads * triton.cdiv(N, 64),)](
+        out, dout, delta, *dout.stride(), heads, N,
+        HEAD_DIM=head_dim, BLOCK_D=block_d(head_dim), BLOCK_M=64, **_FP_FUSION,
+    )  # fmt: skip
+    return delta
+
+
+def _device_of(x: Tensor) -> AbstractContextManager[object]:
     """Make the device of ``x`` current: a kernel starts on the current one, whatever its arguments."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
-def launch(
+def _launch(
     kind: Kind, kernel: Any, grid: Callable[[dict[str, int]], tuple[int]], q: Tensor, *args: Any, **meta: Any
 ) -> None:
     """Run a kernel whose first argument is ``q`` and whose tile sizes are still open.
 
     With ``COMMON_KERNELS_AUTOTUNE=1`` in the environment the candidates are timed once for each new
-    shape class and the fastest is kept on disk; otherwise :func:`default_tile` decides.
+    shape class and the fastest is kept on disk; otherwise, and while a graph is captured (timing would
+    break it), :func:`default_tile` decides.
     """
     head_dim: int = meta["HEAD_DIM"]
-    if os.environ.get("COMMON_KERNELS_AUTOTUNE") == "1" and q.is_cuda:
+    search = os.environ.get("COMMON_KERNELS_AUTOTUNE") == "1" and q.is_cuda
+    if search and not torch.cuda.is_current_stream_capturing():
         limit = torch.cuda.get_device_properties(q.device).shared_memory_per_block_optin
         tuned = _autotuned(kind, kernel, head_dim, q.dtype, limit)
         tuned[grid](q, *args, **meta, **_FP_FUSION)
         return
     rows = args[0].shape[2] if kind == "bwd_dkv" else q.shape[2]
-    tile = default_tile(kind, head_dim, rows, q.dtype)
+    tile = default_tile(kind, head_dim, rows, q.dtype, meta.get("HAS_BIAS", True))
     kernel[grid](
         q, *args, **meta, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n,
         num_warps=tile.num_warps, num_stages=tile.num_stages, **_FP_FUSION,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Device functions that the forward and the backward kernels share."""
 
-# pyright: reportUnusedFunction=false
+# the kernels' arguments are pointers and traced values, which the type system cannot name
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 from __future__ import annotations
 
 import triton
@@ -28,7 +29,9 @@ def store_rows(ptr, rows, offs_row, num_rows, HEAD_DIM: tl.constexpr, BLOCK_D: t
 
 
 @triton.jit
-def load_listed(bits_ptr, offs_row, num_rows, start_col, num_words, BLOCK_ROW: tl.constexpr, BLOCK_COL: tl.constexpr):
+def load_listed(
+    bits_ptr, offs_row, num_rows, start_col, num_words, BLOCK_ROW: tl.constexpr, BLOCK_COL: tl.constexpr
+):
     """Unpack one tile of a packed bit matrix whose rows have ``num_words`` words.
 
     Returns the tile, (BLOCK_ROW, BLOCK_COL), and whether any of its bits is set.

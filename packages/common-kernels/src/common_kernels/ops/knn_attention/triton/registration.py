@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common_kernels.ops.knn_attention.triton.backward import backward, empty_gradients
-from common_kernels.ops.knn_attention.triton.forward import forward
+from common_kernels.ops.knn_attention.triton.launch import empty_gradients, launch_backward, launch_forward
 
 _FORWARD = "common_kernels::knn_attention_fwd"
 _BACKWARD = "common_kernels::knn_attention_bwd"
@@ -26,9 +25,9 @@ torch.library.define(
 )
 torch.library.define(
     _BACKWARD,
-    "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor bits, Tensor? bits_transposed, "
-    "Tensor? bias, float scale, bool skip_empty, bool need_dq, bool need_dkv, bool need_dbias) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
+    "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor bits, "
+    "Tensor? bits_transposed, Tensor? bias, float scale, bool skip_empty, "
+    "bool need_dq, bool need_dkv, bool need_dbias) -> (Tensor, Tensor, Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
@@ -46,10 +45,10 @@ def _run_forward(
     store_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     # the transposed bits are an argument for the backward's sake only
-    return forward(q, k, v, bits, bias, scale, skip_empty=skip_empty, store_lse=store_lse)
+    return launch_forward(q, k, v, bits, bias, scale, skip_empty=skip_empty, store_lse=store_lse)
 
 
-@torch.library.register_fake(_FORWARD)
+@torch.library.register_fake(_FORWARD)  # pyright: ignore[reportUntypedFunctionDecorator]
 def _fake_forward(
     q: Tensor,
     k: Tensor,
@@ -81,13 +80,13 @@ def _run_backward(
     need_dkv: bool,
     need_dbias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return backward(
+    return launch_backward(
         dout, q, k, v, out, lse, bits, bits_transposed, bias, scale,
         skip_empty=skip_empty, need_dq=need_dq, need_dkv=need_dkv, need_dbias=need_dbias,
     )  # fmt: skip
 
 
-@torch.library.register_fake(_BACKWARD)
+@torch.library.register_fake(_BACKWARD)  # pyright: ignore[reportUntypedFunctionDecorator]
 def _fake_backward(
     dout: Tensor,
     q: Tensor,
