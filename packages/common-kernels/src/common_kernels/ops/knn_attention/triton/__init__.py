@@ -25,6 +25,7 @@ __all__ = ["knn_attention_triton", "not_auto_triton", "why_not_triton"]
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _INSTALLED = importlib.util.find_spec("triton") is not None
 _MAX_HEAD_DIM = 128
+_MIN_CAPABILITY = (8, 0)
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -39,6 +40,8 @@ def why_not_triton(
             f"needs tensors on a CUDA device, got {q.device.type}"
             " (TRITON_INTERPRET=1, set before the import, runs slowly on the CPU)"
         )
+    if q.is_cuda and _is_too_old(q.device):
+        return f"needs compute capability {_MIN_CAPABILITY} or newer"
     if q.dtype not in _DTYPES:
         return f"needs float16, bfloat16 or float32, got {q.dtype}"
     if _INTERPRETED and q.dtype == torch.bfloat16:
@@ -46,6 +49,11 @@ def why_not_triton(
     if q.shape[-1] > _MAX_HEAD_DIM:
         return f"needs head_dim of at most {_MAX_HEAD_DIM}, got {q.shape[-1]}"
     return None
+
+
+@torch.compiler.assume_constant_result
+def _is_too_old(device: torch.device) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) < _MIN_CAPABILITY
 
 
 def not_auto_triton(
