@@ -13,9 +13,10 @@ import torch
 import typer
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from semanir import SemanIR, SemanIRConfig
 from semanir.training import SemanIRModule
+from semanir.weights import ASSETS
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -24,7 +25,7 @@ from recipes.conv_unet import ConvUNet
 
 SIGMA_MAX = 55.0
 CLEAN_SHARE = 0.08  # of the patches carry no noise at all: a blind net must learn to leave alone
-LOW_SHARE = 0.25  # of the patches have a sigma below 15, where the gate is tightest
+LOW_SHARE, LOW_SIGMA = 0.25, 15.0  # so many more stay below this, where the gate is tightest
 
 
 class NoisyCrops(IterableDataset[tuple[Tensor, Tensor]]):
@@ -58,7 +59,8 @@ class NoisyCrops(IterableDataset[tuple[Tensor, Tensor]]):
         crop = crop[:: rng.choice([1, -1]), :: rng.choice([1, -1])]
         clean = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).float() / 255
         draw = rng.random()
-        sigma = 0.0 if draw < CLEAN_SHARE else rng.uniform(0, 15 if draw < CLEAN_SHARE + LOW_SHARE else SIGMA_MAX)
+        largest = LOW_SIGMA if draw < CLEAN_SHARE + LOW_SHARE else SIGMA_MAX
+        sigma = 0.0 if draw < CLEAN_SHARE else rng.uniform(0, largest)
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
         return clean + noise * (sigma / 255), clean
 
@@ -109,11 +111,25 @@ def train(
         log_every_n_steps=100,
         callbacks=[
             Resume(data, batch_size),
-            EMAWeightAveraging(decay=0.999, update_starting_at_step=100),
+            EMAWeightAveraging(decay=0.999, update_starting_at_step=1000),
             ModelCheckpoint(out, save_last=True, every_n_train_steps=250, save_top_k=0),
             RichProgressBar(),
         ],
     )
     loader = DataLoader(data, batch_size=batch_size)
     trainer.fit(module, loader, ckpt_path=last if last.exists() else None)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, out / "network.safetensors")
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, out / "network.safetensors")
+
+
+def ship(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished SemanIR run.")],
+    name: Annotated[str, typer.Option(help="Name of the shipped model.")] = "tiny-denoise",
+) -> None:
+    """Put the trained weights into the package, as fp16."""
+    model = SemanIR(SemanIRConfig.preset("tiny"))
+    model.load_state_dict(load_file(run / "network.safetensors"))
+    folder = ASSETS / name
+    model.half().save_pretrained(folder)
+    (folder / "README.md").unlink()  # the hub's template; the card tells more
+    typer.echo(f"{folder}: {(folder / 'model.safetensors').stat().st_size} bytes")

@@ -54,7 +54,9 @@ class SemanIR(
         self.conv_first = nn.Conv2d(in_dim, config.embed_dims[0], 3, padding=1)
         if config.architecture == "columnar":
             dim = config.embed_dims[0]
-            self.stages = nn.ModuleList(_stage(config, number, level=0) for number in range(len(config.depths)))
+            self.stages = nn.ModuleList(
+                _stage(config, number, level=0) for number in range(len(config.depths))
+            )
             self.norm_start, self.norm_end = nn.LayerNorm(dim), nn.LayerNorm(dim)
             self.conv_after_body = nn.Conv2d(dim, dim, 3, padding=1)
             self.tail = reconstruction(dim, config.out_channels, config.upscale, config.upsampler)
@@ -75,7 +77,11 @@ class SemanIR(
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride] - narrower on purpose
-        cls, name_or_path: str | Path, *, device: str | torch.device = "auto", dtype: DType | torch.dtype = "auto"
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: str | torch.device = "auto",
+        dtype: DType | torch.dtype = "auto",
     ) -> Self:
         """Load a model by name, folder or hub id, in evaluation mode.
 

@@ -56,7 +56,12 @@ def resolve_dtype(dtype: DType | torch.dtype = "auto") -> torch.dtype:
     """
     if isinstance(dtype, torch.dtype):
         return dtype
-    names = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    names = {
+        "auto": torch.float32,
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+    }
     if dtype not in names:
         raise ValueError(f"dtype must be one of {', '.join(names)}, got {dtype!r}")
     return names[dtype]
@@ -82,7 +87,9 @@ def find_folder(name_or_path: str | Path) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelNotFoundError(f"{problem}, and the hub did not give it ({type(error).__name__})") from error
+        raise ModelNotFoundError(
+            f"{problem}, and the hub did not give it ({type(error).__name__})"
+        ) from error
 
 
 def load_folder(folder: Path) -> tuple[SemanIRConfig, dict[str, Tensor]]:

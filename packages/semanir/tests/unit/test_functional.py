@@ -13,9 +13,7 @@ from semanir.functional import (
 )
 
 
-@given(
-    batch=st.integers(0, 3), rows=st.integers(1, 3), columns=st.integers(1, 3), window=st.integers(1, 5)
-)
+@given(batch=st.integers(0, 3), rows=st.integers(1, 3), columns=st.integers(1, 3), window=st.integers(1, 5))
 @settings(deadline=None, derandomize=True, max_examples=30)
 def test_partition_then_reverse_is_identity(batch, rows, columns, window):
     x = torch.arange(batch * 2 * rows * columns * window**2, dtype=torch.float32)

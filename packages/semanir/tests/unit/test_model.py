@@ -186,9 +186,7 @@ def test_k_at_call_time_changes_the_result_until_the_window_is_full():
 def test_backends_agree(config):
     model = build(config).double()
     x = torch.rand(1, 3, 12, 12, dtype=torch.float64)
-    torch.testing.assert_close(
-        model(x, backend="sdpa"), model(x, backend="reference"), rtol=0, atol=1e-11
-    )
+    torch.testing.assert_close(model(x, backend="sdpa"), model(x, backend="reference"), rtol=0, atol=1e-11)
 
 
 def test_save_and_load_keep_every_bit(tmp_path):

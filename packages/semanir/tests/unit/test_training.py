@@ -88,6 +88,8 @@ def test_validation_reports_the_mean_of_the_images(tmp_path):
     clean = torch.zeros(2, 3, 8, 8)
     noisy = torch.stack([torch.full((3, 8, 8), 0.1), torch.full((3, 8, 8), 0.01)])
     module = SemanIRModule(nn.Identity(), torch.optim.SGD([nn.Parameter(torch.ones(1))]), max_steps=1)
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
     [result] = trainer.validate(module, DataLoader(TensorDataset(noisy, clean), batch_size=2), verbose=False)
     assert result["val/psnr"] == pytest.approx((20 + 40) / 2, abs=1e-3)

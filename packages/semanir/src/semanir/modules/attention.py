@@ -35,7 +35,9 @@ class ContinuousPositionBias(nn.Module):
 
     def forward(self, window_size: int) -> Tensor:  # noqa: D102
         weight = self.mlp[0].weight
-        table = self.mlp(relative_coordinates(window_size, weight.device).to(weight.dtype))  # (offsets, heads)
+        table = self.mlp(
+            relative_coordinates(window_size, weight.device).to(weight.dtype)
+        )  # (offsets, heads)
         bias = 16 * torch.sigmoid(table)[relative_index(window_size, weight.device)]  # (N, N, heads)
         return bias.permute(2, 0, 1)
 
@@ -78,7 +80,9 @@ class KeySemanticAttention(nn.Module):
         if position_bias == "vectors":
             shape = (2, num_heads, window_size**2, dim // num_heads)
             self.position_vectors = nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
-        self.logit_scale = nn.Parameter(torch.full((num_heads,), math.log(10))) if logits == "cosine" else None
+        self.logit_scale = (
+            nn.Parameter(torch.full((num_heads,), math.log(10))) if logits == "cosine" else None
+        )
 
     def forward(self, x: Tensor, dictionary: KNNDictionary, *, backend: str = "auto") -> Tensor:  # noqa: D102
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, heads, head_dim)

@@ -25,7 +25,10 @@ def upsample(dim: int, out_dim: int, kind: Literal["conv", "linear"]) -> nn.Modu
 
 
 def reconstruction(
-    dim: int, out_channels: int, upscale: int, kind: Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv"]
+    dim: int,
+    out_channels: int,
+    upscale: int,
+    kind: Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv"],
 ) -> nn.Module:
     """Return a module ``(B, dim, H, W) -> (B, out_channels, upscale * H, upscale * W)``.
 
