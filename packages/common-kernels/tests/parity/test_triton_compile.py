@@ -9,6 +9,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 import triton
 from common_kernels.ops.knn_attention.triton import backward, forward
 from common_kernels.ops.knn_attention.triton.tiles import block_d, default_tile
+from common_kernels.ops.knn_dictionary.triton import knn_dictionary_kernel, launch_options
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
@@ -105,3 +106,28 @@ def test_empty_tiles_are_branched_over_only_on_request():
         for skip in (False, True)
     )
     assert with_skip > without
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("block_n", [256, 2048])
+@pytest.mark.parametrize("arch", MMA)
+def test_dictionary_fits_the_smallest_card(arch, block_n, dtype):
+    kernel = knn_dictionary_kernel
+    options = launch_options(block_n, dtype)
+    constants = {name: options.pop(name) for name in ("BLOCK_R", "BLOCK_C")}
+    constants |= {"IS_L2": True, "HAS_REGIONS": True, "FORCE_SELF": True, "BLOCK_N": block_n, "BLOCK_K": 64}
+    pointers = {
+        "x_ptr": "*fp32" if dtype == torch.float32 else "*bf16",
+        "norm_ptr": "*fp32",
+        "region_ptr": "*i64",
+        "index_ptr": "*i32",
+    }
+    signature = {
+        name: "constexpr" if name in constants else pointers.get(name, "i32") for name in kernel.arg_names
+    }
+    compiled = triton.compile(
+        ASTSource(kernel, signature, constants), target=GPUTarget("cuda", arch, 32), options=options
+    )
+    assert compiled.metadata.shared <= SMALLEST_SHARED
+    # fp32 similarities must not be rounded to TF32; bf16 products are exact in a tensor core
+    assert ("mma.sync" in compiled.asm["ptx"]) == (dtype == torch.bfloat16)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from common_kernels._dispatch import Implementation, choose
+from common_kernels._triton import INTERPRETED, why_no_triton
 from common_kernels.ops.knn_dictionary.dictionary import KNNDictionary
 from common_kernels.ops.knn_dictionary.reference import knn_dictionary_reference
 from common_kernels.ops.knn_dictionary.topk import knn_dictionary_topk
@@ -20,7 +21,35 @@ def _fits(x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor 
     return None
 
 
+# a Triton program keeps whole rows of scores in registers
+_MAX_TRITON_TOKENS = 2048
+
+
+def _why_not_triton(
+    x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor | None
+) -> str | None:
+    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        return f"needs float16, bfloat16 or float32, got {x.dtype}"
+    if x.shape[1] > _MAX_TRITON_TOKENS:
+        return f"needs at most {_MAX_TRITON_TOKENS} tokens in a window, got {x.shape[1]}"
+    return why_no_triton(x)
+
+
+def _not_auto_triton(
+    x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor | None
+) -> str | None:
+    return "the kernels are interpreted" if INTERPRETED else None
+
+
+def _run_triton(x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor | None) -> Tensor:
+    # pulls in triton, which not every machine has
+    from common_kernels.ops.knn_dictionary.triton import knn_dictionary_triton
+
+    return knn_dictionary_triton(x, k, similarity, force_self, regions)
+
+
 IMPLEMENTATIONS = (
+    Implementation("triton", _why_not_triton, _run_triton, _not_auto_triton),
     Implementation("topk", _fits, knn_dictionary_topk),
     Implementation("reference", _fits, knn_dictionary_reference),
 )
@@ -33,7 +62,7 @@ def knn_dictionary(
     similarity: Similarity = "dot",
     force_self: bool = True,
     regions: Tensor | None = None,
-    backend: Literal["auto", "reference", "topk"] = "auto",
+    backend: Literal["auto", "reference", "topk", "triton"] = "auto",
 ) -> KNNDictionary:
     """List for every token of a window the ``k`` most similar tokens of the same window.
 

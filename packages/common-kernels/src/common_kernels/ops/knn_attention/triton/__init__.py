@@ -11,21 +11,15 @@ listed; the backward runs as two kernels without atomics instead of one with the
 
 from __future__ import annotations
 
-import importlib.util
-import os
-
 import torch
 from torch import Tensor
 
+from common_kernels._triton import INTERPRETED, why_no_triton
 from common_kernels.ops.knn_dictionary import KNNDictionary
 
 __all__ = ["knn_attention_triton", "not_auto_triton", "why_not_triton"]
 
-# Triton reads the variable when a kernel is defined; a change after the import has no effect
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-_INSTALLED = importlib.util.find_spec("triton") is not None
 _MAX_HEAD_DIM = 128
-_MIN_CAPABILITY = (8, 0)
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -33,34 +27,21 @@ def why_not_triton(
     q: Tensor, k: Tensor, v: Tensor, dictionary: KNNDictionary, bias: Tensor | None, scale: float
 ) -> str | None:
     """Return why the kernels cannot run this call, or ``None``."""
-    if not _INSTALLED:
-        return "triton is not installed"
-    if not q.is_cuda and not (_INTERPRETED and q.device.type == "cpu"):
-        return (
-            f"needs tensors on a CUDA device, got {q.device.type}"
-            " (TRITON_INTERPRET=1, set before the import, runs slowly on the CPU)"
-        )
-    if q.is_cuda and _is_too_old(q.device):
-        return f"needs compute capability {_MIN_CAPABILITY} or newer"
+    reason = why_no_triton(q)
+    if reason is not None:
+        return reason
     if q.dtype not in _DTYPES:
         return f"needs float16, bfloat16 or float32, got {q.dtype}"
-    if _INTERPRETED and q.dtype == torch.bfloat16:
-        return "Triton's interpreter computes bfloat16 wrongly"
     if q.shape[-1] > _MAX_HEAD_DIM:
         return f"needs head_dim of at most {_MAX_HEAD_DIM}, got {q.shape[-1]}"
     return None
-
-
-@torch.compiler.assume_constant_result
-def _is_too_old(device: torch.device) -> bool:
-    return torch.version.hip is None and torch.cuda.get_device_capability(device) < _MIN_CAPABILITY
 
 
 def not_auto_triton(
     q: Tensor, k: Tensor, v: Tensor, dictionary: KNNDictionary, bias: Tensor | None, scale: float
 ) -> str | None:
     """Return why ``"auto"`` should prefer another backend although this one runs, or ``None``."""
-    return "the kernels are interpreted" if _INTERPRETED else None
+    return "the kernels are interpreted" if INTERPRETED else None
 
 
 def knn_attention_triton(
