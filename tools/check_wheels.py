@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judges built wheels: what is inside (``contents``), and whether one works alone (``smoke``).
+
+``contents NAME...`` opens ``dist/`` from the repository; ``tag TAG`` compares a release tag with the versions
+there; ``smoke '["module", ["command"]]'`` runs inside an empty environment that holds one installed package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_BYTES = 40 << 20  # a wheel with its small models; far below what a package index takes
+
+
+def project_of(name: str) -> dict[str, str]:
+    """Return the ``[project]`` table of a package."""
+    return tomllib.loads((ROOT / "packages" / name / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def faults_of_wheel(name: str, wheel: Path) -> list[str]:
+    """List what is wrong with a wheel: files that lack or should not be there, metadata, size."""
+    project, module = project_of(name), name.replace("-", "_")
+    source = ROOT / "packages" / name / "src"
+    info = f"{module}-{project['version']}.dist-info"
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+        metadata = HeaderParser().parsestr(archive.read(f"{info}/METADATA").decode())
+    wanted = {str(f.relative_to(source)) for f in (source / module).rglob("*") if f.is_file()}
+    wanted = {f for f in wanted if "__pycache__" not in f}
+    faults = [f"lacks {f}" for f in sorted((wanted | {f"{module}/py.typed", f"{info}/licenses/LICENSE"}) - held)]
+    faults += [f"holds {f}" for f in sorted(held - wanted) if not f.startswith(f"{info}/")]
+    for key, value in {"Name": name, "Version": project["version"], "License-Expression": "Apache-2.0"}.items():
+        if metadata[key] != value:
+            faults.append(f"{key} is {metadata[key]!r}, expected {value!r}")
+    if not wheel.name.endswith("-py3-none-any.whl"):
+        faults.append("is not a pure Python wheel")
+    if not str(metadata.get_payload()).strip():
+        faults.append("has no description")
+    if wheel.stat().st_size > MAX_BYTES:
+        faults.append(f"weighs {wheel.stat().st_size} bytes, more than {MAX_BYTES}")
+    return faults
+
+
+def faults_of_sdist(name: str, sdist: Path) -> list[str]:
+    """List the files that a source archive lacks."""
+    with tarfile.open(sdist) as archive:
+        held = {member.name.split("/", 1)[-1] for member in archive.getmembers()}
+    wanted = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", f"src/{name.replace('-', '_')}/__init__.py")
+    return [f"lacks {file}" for file in wanted if file not in held]
+
+
+def contents(names: list[str]) -> list[str]:
+    """Check the archives of the named packages in ``dist/``."""
+    faults: list[str] = []
+    for name in names:
+        stem = f"{name.replace('-', '_')}-{project_of(name)['version']}"
+        for pattern, judge in ((f"{stem}-*.whl", faults_of_wheel), (f"{stem}.tar.gz", faults_of_sdist)):
+            found = list((ROOT / "dist").glob(pattern))
+            if len(found) == 1:
+                faults += [f"{found[0].name} {fault}" for fault in judge(name, found[0])]
+            else:
+                faults.append(f"dist/{pattern}: expected one file, found {len(found)}")
+    return faults
+
+
+def tag(names: list[str]) -> list[str]:
+    """Check that a tag such as ``semanir-v0.2.0`` is the version of its package."""
+    name, _, version = names[0].rpartition("-v")
+    if not (ROOT / "packages" / name).is_dir() or not version:
+        return [f"tag {names[0]} names no package: expected <package>-v<version>"]
+    project = project_of(name)
+    return [] if version == project["version"] else [f"tag {names[0]}, but pyproject.toml says {project['version']}"]
+
+
+def smoke(names: list[str]) -> list[str]:
+    """Import the installed package and run its commands; nothing else of ours may be in reach uninvited."""
+    module, scripts = json.loads(names[0])
+    package = importlib.import_module(module)
+    faults = [f"{module}.__version__ is empty"] if not package.__version__ else []
+    faults += [f"{module}.{name} is in __all__ and missing" for name in package.__all__ if not hasattr(package, name)]
+    siblings = {path.name.replace("-", "_") for path in (ROOT / "packages").iterdir()} - {module, "common_kernels"}
+    faults += [f"{name} came along" for name in sorted(siblings | {"recipes"}) if importlib.util.find_spec(name)]
+    with tempfile.TemporaryDirectory() as folder:
+        for script in scripts:
+            command = str(Path(sys.executable).parent / script)
+            subprocess.run([command, "--help"], check=True, cwd=folder, stdout=subprocess.DEVNULL)
+            shown = subprocess.run([command, "demo", "--json"], check=True, cwd=folder, stdout=subprocess.PIPE)
+            figures = json.loads(shown.stdout)
+            sys.stdout.write(f"{script} demo: {figures}\n")
+            if not list(Path(folder).glob("*-demo/*.png")):
+                faults.append(f"{script} demo drew no picture")
+    return faults
+
+
+def main() -> int:
+    """Run the check that the first argument names; print what it found."""
+    checks = {"contents": contents, "tag": tag, "smoke": smoke}
+    if len(sys.argv) < 3 or sys.argv[1] not in checks:
+        sys.stderr.write(f"usage: check_wheels.py {'|'.join(checks)} ARGUMENT...\n")
+        return 2
+    faults = checks[sys.argv[1]](sys.argv[2:])
+    for fault in faults:
+        sys.stderr.write(f"{fault}\n")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
