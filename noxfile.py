@@ -70,7 +70,8 @@ class Room:
 
 
 PACKAGES = {
-    room.name: room for room in map(Room.read, sorted(f.parent for f in ROOT.glob("packages/*/pyproject.toml")))
+    room.name: room
+    for room in map(Room.read, sorted(f.parent for f in ROOT.glob("packages/*/pyproject.toml")))
 }
 LAB = Room.read(ROOT / "lab")
 
@@ -120,13 +121,22 @@ def requirements(
     return args
 
 
-def pytest(session: nox.Session, folders: Iterable[Path], *args: str, codes: Sequence[int] = (0,), **env: str) -> None:
+def pytest(
+    session: nox.Session, folders: Iterable[Path], *args: str, codes: Sequence[int] = (0,), **env: str
+) -> None:
     """Run pytest over those of the folders that exist."""
     found = [str(folder) for folder in folders if (ROOT / folder).is_dir()]
     if not found:
         session.error("no tests are there")
     session.run(
-        "python", "-m", "pytest", *found, "--hypothesis-profile=ci", *args, env=ONE_THREAD | env, success_codes=codes
+        "python",
+        "-m",
+        "pytest",
+        *found,
+        "--hypothesis-profile=ci",
+        *args,
+        env=ONE_THREAD | env,
+        success_codes=codes,
     )
 
 
@@ -151,7 +161,15 @@ def properties(session: nox.Session) -> None:
     names, args = split(session)
     install(session, rooms_of(names), groups=["house"], tests=True, extras=True)
     folders = [room.folder / "tests" / "properties" for room in rooms_of(names)]
-    pytest(session, folders, "--hypothesis-profile=default", "-m", "not gpu and not interpret", *args, codes=(0, 5))
+    pytest(
+        session,
+        folders,
+        "--hypothesis-profile=default",
+        "-m",
+        "not gpu and not interpret",
+        *args,
+        codes=(0, 5),
+    )
 
 
 @nox.session
@@ -176,8 +194,18 @@ def minimums(session: nox.Session) -> None:
     """The tests with the lowest direct dependencies that the packages declare."""
     names, args = split(session)
     rooms = rooms_of(names)
-    session.install("--resolution", "lowest-direct", *requirements(rooms, groups=["house"], tests=True, extras=True))
-    pytest(session, [room.folder / "tests" for room in rooms], "-m", "not gpu and not interpret", "-n", "2", *args)
+    session.install(
+        "--resolution", "lowest-direct", *requirements(rooms, groups=["house"], tests=True, extras=True)
+    )
+    pytest(
+        session,
+        [room.folder / "tests" for room in rooms],
+        "-m",
+        "not gpu and not interpret",
+        "-n",
+        "2",
+        *args,
+    )
 
 
 @nox.session
@@ -190,7 +218,9 @@ def lint(session: nox.Session) -> None:
     session.run("codespell", *tracked())
     workflows = sorted(str(f.relative_to(ROOT)) for f in ROOT.glob(".github/workflows/*.yml"))
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
-    session.run("check-yaml", "--unsafe", *tracked("*.yml", "*.yaml", "*.cff"))  # mkdocs.yml names Python functions
+    session.run(
+        "check-yaml", "--unsafe", *tracked("*.yml", "*.yaml", "*.cff")
+    )  # mkdocs.yml names Python functions
     session.run("check-toml", *tracked("*.toml"))
     session.run("check-json", *tracked("*.json"))
     session.run("pyproject-fmt", *([] if fix else ["--check"]), *tracked("*pyproject.toml"))
@@ -258,7 +288,15 @@ def wheels(session: nox.Session) -> None:
     for old in [*DIST.glob("*.whl"), *DIST.glob("*.tar.gz")]:
         old.unlink()
     for room in PACKAGES.values():  # all of them: a package is tried with the wheels of its siblings
-        build = ["uv", "build", str(room.folder), "--out-dir", str(DIST), "--build-constraint", str(CONSTRAINTS)]
+        build = [
+            "uv",
+            "build",
+            str(room.folder),
+            "--out-dir",
+            str(DIST),
+            "--build-constraint",
+            str(CONSTRAINTS),
+        ]
         session.run(*build, "--quiet")
     session.run("python", "tools/check_wheels.py", "contents", *names)
     for room in rooms:
@@ -270,7 +308,9 @@ def wheels(session: nox.Session) -> None:
         with session.chdir(venv):  # outside the workspace, whose sources would shadow the wheels
             session.run("uv", "pip", "install", "--quiet", *where, str(wheel))
             check = ROOT / "tools" / "check_wheels.py"
-            session.run(str(python), "-I", str(check), "smoke", json.dumps([room.module, room.scripts]), external=True)
+            session.run(
+                str(python), "-I", str(check), "smoke", json.dumps([room.module, room.scripts]), external=True
+            )
 
 
 @nox.session

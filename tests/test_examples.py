@@ -22,9 +22,9 @@ def test_docstring_examples_run(package, tmp_path, monkeypatch):
     names = list(modules_with_examples(package))
     assert names, "no public function shows an example"
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    assert {name: doctest.testmod(import_module(name), optionflags=flags).failed for name in names} == dict.fromkeys(
-        names, 0
-    )
+    assert {
+        name: doctest.testmod(import_module(name), optionflags=flags).failed for name in names
+    } == dict.fromkeys(names, 0)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,10 @@ import sys
 import pytest
 
 # what a plain import may not pull in: each is an extra, or slow, or needed by the command line only
-HEAVY = "cv2 diffusers lightning matplotlib pytorch_lightning rich scipy skimage sklearn tifffile timm torch._dynamo"
-HEAVY += " torchmetrics torchvision transformers triton typer"
+HEAVY = (
+    "cv2 diffusers lightning matplotlib pytorch_lightning rich scipy skimage sklearn tifffile timm"
+    " torch._dynamo torchmetrics torchvision transformers triton typer"
+)
 
 PROBE = """
 import json, os, sys, warnings
@@ -75,7 +77,12 @@ def test_import_direction(package, ours):
 
 @pytest.mark.parametrize(
     "line",
-    ["import recipes.judge", "from semanir import SemanIR", "def f():\n import semanir", "import_module('semanir.cli')"],
+    [
+        "import recipes.judge",
+        "from semanir import SemanIR",
+        "def f():\n import semanir",
+        "import_module('semanir.cli')",
+    ],
 )
 def test_the_import_rule_can_fail(tmp_path, line):
     file = tmp_path / "module.py"

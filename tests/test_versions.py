@@ -55,6 +55,11 @@ def test_constraints_hold_every_direct_dependency(root, packages):
     tables = [package.project for package in packages]
     tables.append(tomllib.loads((root / "lab" / "pyproject.toml").read_text("utf-8"))["project"])
     named = [line for table in tables for line in table["dependencies"]]
-    named += [line for table in tables for lines in table.get("optional-dependencies", {}).values() for line in lines]
+    named += [
+        line
+        for table in tables
+        for lines in table.get("optional-dependencies", {}).values()
+        for line in lines
+    ]
     names = {re.match(r"[A-Za-z0-9._-]+", line)[0].lower() for line in named} - {p.name for p in packages}
     assert sorted(names - set(held)) == []

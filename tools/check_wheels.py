@@ -38,9 +38,15 @@ def faults_of_wheel(name: str, wheel: Path) -> list[str]:
         metadata = HeaderParser().parsestr(archive.read(f"{info}/METADATA").decode())
     wanted = {str(f.relative_to(source)) for f in (source / module).rglob("*") if f.is_file()}
     wanted = {f for f in wanted if "__pycache__" not in f}
-    faults = [f"lacks {f}" for f in sorted((wanted | {f"{module}/py.typed", f"{info}/licenses/LICENSE"}) - held)]
+    faults = [
+        f"lacks {f}" for f in sorted((wanted | {f"{module}/py.typed", f"{info}/licenses/LICENSE"}) - held)
+    ]
     faults += [f"holds {f}" for f in sorted(held - wanted) if not f.startswith(f"{info}/")]
-    for key, value in {"Name": name, "Version": project["version"], "License-Expression": "Apache-2.0"}.items():
+    for key, value in {
+        "Name": name,
+        "Version": project["version"],
+        "License-Expression": "Apache-2.0",
+    }.items():
         if metadata[key] != value:
             faults.append(f"{key} is {metadata[key]!r}, expected {value!r}")
     if not wheel.name.endswith("-py3-none-any.whl"):
@@ -56,7 +62,13 @@ def faults_of_sdist(name: str, sdist: Path) -> list[str]:
     """List the files that a source archive lacks."""
     with tarfile.open(sdist) as archive:
         held = {member.name.split("/", 1)[-1] for member in archive.getmembers()}
-    wanted = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", f"src/{name.replace('-', '_')}/__init__.py")
+    wanted = (
+        "pyproject.toml",
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        f"src/{name.replace('-', '_')}/__init__.py",
+    )
     return [f"lacks {file}" for file in wanted if file not in held]
 
 
@@ -80,7 +92,11 @@ def tag(names: list[str]) -> list[str]:
     if not (ROOT / "packages" / name).is_dir() or not version:
         return [f"tag {names[0]} names no package: expected <package>-v<version>"]
     project = project_of(name)
-    return [] if version == project["version"] else [f"tag {names[0]}, but pyproject.toml says {project['version']}"]
+    return (
+        []
+        if version == project["version"]
+        else [f"tag {names[0]}, but pyproject.toml says {project['version']}"]
+    )
 
 
 def smoke(names: list[str]) -> list[str]:
@@ -88,14 +104,23 @@ def smoke(names: list[str]) -> list[str]:
     module, scripts = json.loads(names[0])
     package = importlib.import_module(module)
     faults = [f"{module}.__version__ is empty"] if not package.__version__ else []
-    faults += [f"{module}.{name} is in __all__ and missing" for name in package.__all__ if not hasattr(package, name)]
-    siblings = {path.name.replace("-", "_") for path in (ROOT / "packages").iterdir()} - {module, "common_kernels"}
-    faults += [f"{name} came along" for name in sorted(siblings | {"recipes"}) if importlib.util.find_spec(name)]
+    faults += [
+        f"{module}.{name} is in __all__ and missing" for name in package.__all__ if not hasattr(package, name)
+    ]
+    siblings = {path.name.replace("-", "_") for path in (ROOT / "packages").iterdir()} - {
+        module,
+        "common_kernels",
+    }
+    faults += [
+        f"{name} came along" for name in sorted(siblings | {"recipes"}) if importlib.util.find_spec(name)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         for script in scripts:
             command = str(Path(sys.executable).parent / script)
             subprocess.run([command, "--help"], check=True, cwd=folder, stdout=subprocess.DEVNULL)
-            shown = subprocess.run([command, "demo", "--json"], check=True, cwd=folder, stdout=subprocess.PIPE)
+            shown = subprocess.run(
+                [command, "demo", "--json"], check=True, cwd=folder, stdout=subprocess.PIPE
+            )
             figures = json.loads(shown.stdout)
             sys.stdout.write(f"{script} demo: {figures}\n")
             if not list(Path(folder).glob("*-demo/*.png")):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Binds the demos into one self-contained page: ``demo/index.html``.
 
-``demo_page.py semanir`` reads ``demo/semanir.json`` (the figures that ``semanir demo --json`` printed) and the
+``demo_page.py semanir`` reads ``demo/semanir.json``, the figures that ``semanir demo --json`` printed, and the
 pictures of ``semanir-demo/``, and writes a page that holds everything it shows.
 """
 
@@ -17,7 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif", ".svg": "image/svg+xml"}
+KINDS = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".svg": "image/svg+xml",
+}
 
 STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent); }
@@ -62,17 +68,25 @@ def section(name: str) -> str:
     project = tomllib.loads((ROOT / "packages" / name / "pyproject.toml").read_text("utf-8"))["project"]
     figures = json.loads((ROOT / "demo" / f"{name}.json").read_text("utf-8"))
     files = sorted(f for f in (ROOT / f"{name}-demo").rglob("*") if f.suffix.lower() in KINDS)
-    head = f"<h2>{html.escape(name)} <small>{project['version']}</small></h2><p>{html.escape(project['description'])}</p>"
-    return head + figures_table(figures) + "".join(map(picture, files))
+    title = f"<h2>{html.escape(name)} <small>{project['version']}</small></h2>"
+    about = f"<p>{html.escape(project['description'])}</p>"
+    return title + about + figures_table(figures) + "".join(map(picture, files))
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Demos</title><style>{style}</style></head>
+<body><h1>Demos</h1><p class="note">Figures and pictures of this run: {made}</p>
+{body}
+</body></html>
+"""
 
 
 def page(names: list[str]) -> str:
     """Return the whole page."""
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, Python {platform.python_version()}, {platform.machine()}"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
-    note = f'<p class="note">Figures and pictures of this run: {made}</p>'
-    body = "".join(map(section, names))
-    return f'<!doctype html><html lang="en"><head>{head}<title>Demos</title></head><body><h1>Demos</h1>{note}{body}</body></html>\n'
+    return PAGE.format(style=STYLE, made=made, body="\n".join(map(section, names)))
 
 
 def main() -> None:
