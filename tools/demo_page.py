@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Binds the demos into one self-contained page: ``demo/index.html``.
 
-``demo_page.py semanir`` reads ``demo/semanir.json``, the figures that ``semanir demo --json`` printed, and the
+``demo_page.py semanir`` reads ``demo/semanir.json``, the figures of ``semanir demo --json``, and the
 pictures of ``semanir-demo/``, and writes a page that holds everything it shows.
 """
 
