@@ -43,7 +43,9 @@ class DemoFigures:
 
     def to_dict(self) -> dict[str, str | float]:
         """Return plain values, rounded to what is meaningful."""
-        return {key: value if isinstance(value, str) else round(value, 4) for key, value in asdict(self).items()}
+        return {
+            key: value if isinstance(value, str) else round(value, 4) for key, value in asdict(self).items()
+        }
 
 
 def run_demo(

@@ -88,7 +88,9 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     except (UnidentifiedImageError, tifffile.TiffFileError) as error:
         raise ImageError(f"{path} is not an image that can be read") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} claims more than {max_pixels} pixels: raise --max-pixels to allow it") from error
+        raise ImageError(
+            f"{path} claims more than {max_pixels} pixels: raise --max-pixels to allow it"
+        ) from error
     except (OSError, SyntaxError, ValueError, png.Error, EOFError) as error:
         raise ImageError(f"{path} is damaged or cut short: {error}") from error
 
@@ -162,7 +164,9 @@ def _read_tiff(path: Path, max_pixels: int) -> Picture:
         if page.dtype == np.uint8 or kind == "PALETTE":
             return _read_pillow(path, max_pixels)
         if kind not in {"MINISBLACK", "RGB"} or page.dtype not in (np.uint16, np.float32):
-            raise ImageError(f"{path} holds {page.dtype} {kind.lower()}; convert it to 8- or 16-bit RGB or grey")
+            raise ImageError(
+                f"{path} holds {page.dtype} {kind.lower()}; convert it to 8- or 16-bit RGB or grey"
+            )
         pixels = page.asarray()
         if page.planarconfig.name == "SEPARATE":
             pixels = np.moveaxis(pixels, 0, -1)
@@ -215,9 +219,10 @@ def _encode(picture: Picture, suffix: str, file: io.BufferedWriter) -> None:
     elif pixels.dtype == np.uint16:
         _encode_deep_png(picture, file)
     else:
-        options: dict[str, object] = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}.get(
-            suffix[1:].replace("jpeg", "jpg"), {}
-        )
+        options: dict[str, object] = {
+            "jpg": {"quality": 95, "subsampling": 0},
+            "webp": {"lossless": True},
+        }.get(suffix[1:].replace("jpeg", "jpg"), {})
         keep = {"icc_profile": picture.icc, "exif": picture.exif, "dpi": picture.dpi}
         options.update({name: value for name, value in keep.items() if value is not None})
         names = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
@@ -257,6 +262,8 @@ def _encode_deep_png(picture: Picture, file: io.BufferedWriter) -> None:
     extra = {name: value for name, value in keep.items() if value is not None}
     Image.new("L", (1, 1)).save(donor, format="PNG", **extra)
     donor.seek(0)
-    ancillary = [chunk for chunk in png.Reader(file=donor).chunks() if chunk[0] in (b"iCCP", b"eXIf", b"pHYs")]
+    ancillary = [
+        chunk for chunk in png.Reader(file=donor).chunks() if chunk[0] in (b"iCCP", b"eXIf", b"pHYs")
+    ]
     header, *rest = png.Reader(file=plain).chunks()
     png.write_chunks(file, [header, *ancillary, *rest])

@@ -72,7 +72,9 @@ def comparison(panels: Sequence[Panel], *, crop: tuple[int, int, int] | None = N
         sheet.paste(image.resize(shown, Image.Resampling.LANCZOS), (left, _HEAD + _GAP))
         top_px, left_px, side = crop
         square = image.crop((left_px, top_px, left_px + side, top_px + side))
-        sheet.paste(square.resize((_PANEL, _PANEL), Image.Resampling.NEAREST), (left, _HEAD + shown[1] + 2 * _GAP))
+        sheet.paste(
+            square.resize((_PANEL, _PANEL), Image.Resampling.NEAREST), (left, _HEAD + shown[1] + 2 * _GAP)
+        )
         corner = (left + left_px * scale, _HEAD + _GAP + top_px * scale)
         draw.rectangle((*corner, corner[0] + side * scale, corner[1] + side * scale), outline=_FRAME, width=2)
     return sheet

@@ -133,7 +133,9 @@ class Restorer:
             return alpha.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
         return F.interpolate(alpha[None], scale_factor=scale, mode="bicubic")[0].clamp(0, 1)
 
-    def _restore_colour(self, x: Tensor, k: int | None, self_ensemble: bool, progress: Progress | None) -> Tensor:
+    def _restore_colour(
+        self, x: Tensor, k: int | None, self_ensemble: bool, progress: Progress | None
+    ) -> Tensor:
         """Fit the channels to the network: grey goes through a colour network as three equal channels."""
         channels = x.shape[0]
         wanted = self.model.config.in_channels

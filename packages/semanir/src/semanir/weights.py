@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -17,7 +17,7 @@ from torch import Tensor
 from semanir.config import SemanIRConfig
 
 ASSETS = Path(__file__).parent / "assets"
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "card.json"
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -29,6 +29,12 @@ class ModelNotFoundError(FileNotFoundError):
 def shipped_models() -> list[str]:
     """Return the names of the models inside this package."""
     return sorted(file.parent.name for file in ASSETS.glob(f"*/{WEIGHTS_FILE}"))
+
+
+def read_card(name: str) -> dict[str, Any]:
+    """Return what is known of a shipped model: task, parameters, measured figures; empty if it has no card."""
+    file = ASSETS / name / CARD_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
