@@ -9,25 +9,52 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common_kernels._dispatch import Implementation, choose
+from common_kernels._checks import check_knn_attention
+from common_kernels._dispatch import Implementation, choose, explain
+from common_kernels.ops.knn_attention.chunked import knn_attention_chunked
+from common_kernels.ops.knn_attention.csr import knn_attention_csr, why_not_csr
 from common_kernels.ops.knn_attention.reference import knn_attention_reference
 from common_kernels.ops.knn_attention.sdpa import knn_attention_sdpa
 from common_kernels.ops.knn_attention.triton import knn_attention_triton, not_auto_triton, why_not_triton
 from common_kernels.ops.knn_dictionary import KNNDictionary
 
-Backend = Literal["auto", "reference", "sdpa", "triton"]
+Backend = Literal["auto", "reference", "chunked", "sdpa", "csr", "triton"]
 
 
-def _fits(
+def _runs(
     q: Tensor, k: Tensor, v: Tensor, dictionary: KNNDictionary, bias: Tensor | None, scale: float
 ) -> None:
+    """Plain torch: runs on every device and dtype."""
+
+
+def _not_auto_csr(
+    q: Tensor, k: Tensor, v: Tensor, dictionary: KNNDictionary, bias: Tensor | None, scale: float
+) -> str | None:
+    # measured on two CPU cores, docs/common-kernels/benchmarks.md: below, the dense product is as fast
+    if dictionary.num_keys < _CSR_MIN_KEYS or dictionary.k * _CSR_MIN_RATIO > dictionary.num_keys:
+        return f"below {_CSR_MIN_KEYS} keys, or with more than 1 of {_CSR_MIN_RATIO} listed, dense is faster"
     return None
 
 
+def _not_auto_sdpa(
+    q: Tensor, k: Tensor, v: Tensor, dictionary: KNNDictionary, bias: Tensor | None, scale: float
+) -> str | None:
+    if dictionary.num_keys > _SDPA_MAX_KEYS:
+        return f"above {_SDPA_MAX_KEYS} keys a dense mask takes too much memory"
+    return None
+
+
+_CSR_MIN_KEYS = 512
+_CSR_MIN_RATIO = 10
+_SDPA_MAX_KEYS = 8192
+
+# in the order in which "auto" asks
 IMPLEMENTATIONS = (
     Implementation("triton", why_not_triton, knn_attention_triton, not_auto_triton),
-    Implementation("sdpa", _fits, knn_attention_sdpa),
-    Implementation("reference", _fits, knn_attention_reference),
+    Implementation("csr", why_not_csr, knn_attention_csr, _not_auto_csr),
+    Implementation("sdpa", _runs, knn_attention_sdpa, _not_auto_sdpa),
+    Implementation("chunked", _runs, knn_attention_chunked),
+    Implementation("reference", _runs, knn_attention_reference),
 )
 
 
@@ -59,19 +86,60 @@ def knn_attention(
         ``(B, heads, N, head_dim)`` in the dtype of ``q``. A query with an empty list gets 0.
 
     Raises:
-        ValueError: If shapes, dtypes or devices disagree, or no backend has that name.
+        TypeError: If the dtypes disagree or are not floating.
+        ValueError: If shapes or devices disagree, or no backend has that name.
         BackendUnavailableError: If the named backend cannot run this call.
 
     Source: SemanIR, arXiv 2405.20008, Sec. 3: attention restricted to the key-semantic dictionary.
         Cosine logits with one scale per head follow Swin V2 (arXiv 2111.09883, Eq. 2).
     """
+    chosen, arguments = _prepare(q, k, v, dictionary, bias, scale, cosine, backend)
+    return chosen.run(*arguments)
+
+
+def explain_knn_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dictionary: KNNDictionary,
+    *,
+    bias: Tensor | None = None,
+    scale: float | Tensor | None = None,
+    cosine: bool = False,
+) -> dict[str, str | None]:
+    """Return each backend's reason against this call; ``auto`` takes the first ``None``."""
+    _, arguments = _prepare(q, k, v, dictionary, bias, scale, cosine, "auto")
+    return explain(IMPLEMENTATIONS, *arguments)
+
+
+Arguments = tuple[Tensor, Tensor, Tensor, KNNDictionary, Tensor | None, float]
+
+
+def _prepare(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dictionary: KNNDictionary,
+    bias: Tensor | None,
+    scale: float | Tensor | None,
+    cosine: bool,
+    backend: str,
+) -> tuple[Implementation[..., Tensor], Arguments]:
+    """Check, normalise and fold the scale into ``q``, so that every backend sees a plain call."""
+    if torch.is_autocast_enabled(q.device.type):
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    check_knn_attention(q, k, v, dictionary, bias, scale)
     if cosine:
-        q = F.normalize(q.float(), dim=-1, eps=1e-12).to(q.dtype)
-        k = F.normalize(k.float(), dim=-1, eps=1e-12).to(k.dtype)
+        q, k = (F.normalize(_wide(x), dim=-1, eps=1e-12).to(x.dtype) for x in (q, k))
     if scale is None:
         scale = 1.0 if cosine else q.shape[-1] ** -0.5
     if isinstance(scale, Tensor):
-        q = q * scale.to(q.dtype).view(-1, 1, 1)
+        q = (_wide(q) * scale.view(-1, 1, 1)).to(q.dtype)
         scale = 1.0
-    chosen = choose("knn_attention", backend, IMPLEMENTATIONS, q, k, v, dictionary, bias, scale)
-    return chosen.run(q, k, v, dictionary, bias, scale)
+    arguments = (q, k, v, dictionary, bias, scale)
+    return choose("knn_attention", backend, IMPLEMENTATIONS, *arguments), arguments
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Form = TypeVar("Form")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +21,13 @@ class TransposedList:
     Attributes:
         offsets: ``(B, M + 1)``, int64. Key ``j`` of window ``b`` is listed by
             ``queries[b, offsets[b, j] : offsets[b, j + 1]]``.
-        queries: ``(B, N * K)``, int32, ascending within each key; what lies behind
-            ``offsets[b, M]`` is unspecified.
+        queries: ``(B, N * K)``, int64, ascending within each key.
+        slots: ``(B, N * K)``, int64: where in :meth:`KNNDictionary.columns`, flattened, each pair stands.
     """
 
     offsets: Tensor
     queries: Tensor
+    slots: Tensor
 
 
 class KNNDictionary:
@@ -40,16 +46,13 @@ class KNNDictionary:
     Source: SemanIR, arXiv 2405.20008, Sec. 3 (key-semantic dictionary).
     """
 
-    __slots__ = ("_bits", "_bits_transposed", "_float_masks", "_transposed", "has_empty_rows", "index", "num_keys")
+    __slots__ = ("_forms", "has_empty_rows", "index", "num_keys")
 
     def __init__(self, index: Tensor, num_keys: int, *, has_empty_rows: bool = False) -> None:
         self.index = index
         self.num_keys = num_keys
         self.has_empty_rows = has_empty_rows
-        self._float_masks: dict[torch.dtype, Tensor] = {}
-        self._bits: Tensor | None = None
-        self._bits_transposed: Tensor | None = None
-        self._transposed: TransposedList | None = None
+        self._forms: dict[str, object] = {}
 
     @classmethod
     def from_index(cls, index: Tensor, num_keys: int) -> KNNDictionary:
@@ -120,12 +123,76 @@ class KNNDictionary:
 
         An empty row is 0 throughout, so that its softmax stays finite; the backends zero its output.
         """
-        if dtype not in self._float_masks:
+
+        def build() -> Tensor:
             mask = self._scatter(float("-inf"), 0.0, dtype)
             if self.has_empty_rows:
                 mask = mask.masked_fill(self.empty_rows().unsqueeze(-1), 0.0)
-            self._float_masks[dtype] = mask.unsqueeze(1)  # (B, 1, N, M)
-        return self._float_masks[dtype]
+            return mask.unsqueeze(1)  # (B, 1, N, M)
+
+        return self._cached(f"float_mask {dtype}", build)
+
+    def bits(self) -> Tensor:
+        """Return ``(B, N, ceil(M / 32))`` int32: key ``j`` is bit ``j % 32`` of word ``j // 32`` of its row."""
+        return self._cached("bits", self._pack)
+
+    def bits_transposed(self) -> Tensor:
+        """Return ``(B, M, ceil(N / 32))`` int32: query ``i`` is bit ``i % 32`` of word ``i // 32`` of its row."""
+        return self._cached("bits_transposed", self._pack_transposed)
+
+    def columns(self) -> Tensor:
+        """Return the listed keys ascending within each row, ``(B, N, K)``, int64.
+
+        An unused slot repeats a key of its row (key 0 in an empty row) and stands in :meth:`unused`.
+        """
+        return self._cached("columns", lambda: self._ordered()[0])
+
+    def unused(self) -> Tensor | None:
+        """Return ``(B, N, K)`` bool, true where :meth:`columns` is filled up, or ``None`` if no row is."""
+        return self._cached("unused", lambda: self._ordered()[1])
+
+    def transposed(self) -> TransposedList:
+        """Return the pairs of :meth:`columns` sorted by key, then by query; unused slots included."""
+
+        def build() -> TransposedList:
+            flat = self.columns().flatten(1)  # (B, N * K)
+            keys, slots = flat.sort(dim=-1, stable=True)
+            bounds = torch.arange(self.num_keys + 1, device=self.device).expand(self.batch_size, -1).contiguous()
+            return TransposedList(torch.searchsorted(keys, bounds), slots // self.k, slots)
+
+        return self._cached("transposed", build)
+
+    def _cached(self, name: str, build: Callable[[], Form]) -> Form:
+        if name not in self._forms:
+            with _outside_inference_mode():
+                self._forms[name] = build()
+        return self._forms[name]  # pyright: ignore[reportReturnType] - stored by the line above
+
+    def _ordered(self) -> tuple[Tensor, Tensor | None]:
+        """Sort the rows once for both of :meth:`columns` and :meth:`unused`."""
+        spare = self.index.amax(dim=-1, keepdim=True)
+        place = torch.where(self.index < 0, spare, self.index).clamp(min=0).long()
+        columns, order = place.sort(dim=-1)
+        unused = (self.index < 0).gather(-1, order)
+        kept = unused if bool(unused.any()) else None
+        self._forms |= {"columns": columns, "unused": kept}
+        return columns, kept
+
+    def _pack(self) -> Tensor:
+        place = self.index.clamp(min=0)
+        bit = torch.where(self.index < 0, 0, torch.ones_like(place) << (place % 32))
+        words = torch.zeros((*self.index.shape[:2], -(-self.num_keys // 32)), dtype=torch.int32, device=self.device)
+        # every listed pair has a bit of its own, so the sum is the union
+        return words.scatter_add_(-1, (place // 32).long(), bit)
+
+    def _pack_transposed(self) -> Tensor:
+        B, N, K = self.index.shape
+        num_words = -(-N // 32)
+        query = torch.arange(N, dtype=torch.int32, device=self.device).view(1, N, 1).expand(B, N, K)
+        bit = torch.where(self.index < 0, 0, torch.ones_like(query) << (query % 32))
+        word = self.index.clamp(min=0).long() * num_words + query // 32
+        words = torch.zeros((B, self.num_keys * num_words), dtype=torch.int32, device=self.device)
+        return words.scatter_add_(-1, word.flatten(1), bit.flatten(1)).view(B, self.num_keys, num_words)
 
     def _scatter(self, background: float | bool, listed: float | bool, dtype: torch.dtype) -> Tensor:
         """Paint ``listed`` over ``background`` at the listed places."""
@@ -138,3 +205,13 @@ class KNNDictionary:
         if self.has_empty_rows:
             canvas.masked_fill_(spare < 0, background)
         return canvas
+
+
+@contextlib.contextmanager
+def _outside_inference_mode() -> Iterator[None]:
+    """Let a form that is first needed in inference serve a later training step too."""
+    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+        yield
+    else:
+        with torch.inference_mode(False), torch.no_grad():
+            yield
