@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ class Room:
         scripts: Commands it installs.
         extras: Optional dependencies, by name.
         groups: Dependency groups, by name.
+        needs: Required distributions, without their versions; ours are among them.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Room:
     scripts: tuple[str, ...]
     extras: tuple[str, ...]
     groups: tuple[str, ...]
+    needs: tuple[str, ...]
 
     @classmethod
     def read(cls, folder: Path) -> Room:
@@ -61,6 +65,7 @@ class Room:
             scripts=tuple(project.get("scripts", ())),
             extras=tuple(project.get("optional-dependencies", ())),
             groups=tuple(table.get("dependency-groups", ())),
+            needs=tuple(re.match(r"[\w.-]+", line)[0] for line in project.get("dependencies", ())),
         )
 
     @property
@@ -228,8 +233,6 @@ def lint(session: nox.Session) -> None:
 
 def tracked(*patterns: str) -> list[str]:
     """List the text files that git knows and the disk holds, so that lint judges what will land."""
-    import subprocess
-
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns]
     names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
     binary = {".safetensors", ".png", ".npz", ".jpg"}
@@ -303,10 +306,12 @@ def wheels(session: nox.Session) -> None:
         venv = Path(session.create_tmp()).resolve() / room.name
         python = venv / ("Scripts" if os.name == "nt" else "bin") / "python"
         session.run("uv", "venv", "--quiet", "--clear", "--python", "python", str(venv))
-        wheel = next(DIST.glob(f"{room.module}-{room.version}-*.whl"))
-        where = ["--python", str(python), "--constraint", str(CONSTRAINTS), "--find-links", str(DIST)]
+        # our own wheels by path: the index may hold strangers of the same names
+        ours = [room, *(PACKAGES[name] for name in room.needs if name in PACKAGES)]
+        found = [str(next(DIST.glob(f"{one.module}-{one.version}-*.whl"))) for one in ours]
+        where = ["--python", str(python), "--constraint", str(CONSTRAINTS)]
         with session.chdir(venv):  # outside the workspace, whose sources would shadow the wheels
-            session.run("uv", "pip", "install", "--quiet", *where, str(wheel))
+            session.run("uv", "pip", "install", "--quiet", *where, *found)
             check = ROOT / "tools" / "check_wheels.py"
             session.run(
                 str(python), "-I", str(check), "smoke", json.dumps([room.module, room.scripts]), external=True
