@@ -26,7 +26,10 @@ def knn_attention_chunked(
         for start in range(0, N, length):
             rows = slice(start, start + length)
             part = KNNDictionary(
-                dictionary.index[b : b + 1, rows], dictionary.num_keys, has_empty_rows=dictionary.has_empty_rows
+                dictionary.index[b : b + 1, rows],
+                dictionary.num_keys,
+                is_full=dictionary.is_full,
+                has_empty_rows=dictionary.has_empty_rows,
             )
             arguments = (
                 q[b : b + 1, :, rows],

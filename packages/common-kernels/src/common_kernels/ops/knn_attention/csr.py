@@ -18,6 +18,7 @@ from torch import Tensor
 from common_kernels.ops.knn_dictionary import KNNDictionary
 
 _FORWARD, _BACKWARD = "common_kernels::knn_attention_csr_fwd", "common_kernels::knn_attention_csr_bwd"
+_HAS_MKL = torch.backends.mkl.is_available()  # read once: a graph cannot ask
 _DICTIONARY = "Tensor columns, Tensor? unused, Tensor? offsets, Tensor? queries, Tensor? slots"
 
 torch.library.define(
@@ -232,6 +233,6 @@ def why_not_csr(
     """Return why this backend cannot run the call, or ``None``."""
     if q.device.type != "cpu":
         return f"needs tensors on the CPU, got {q.device.type}"
-    if not torch.backends.mkl.is_available():
+    if not _HAS_MKL:
         return "needs a torch built with MKL for its sparse products"
     return None

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from common_kernels._dispatch import Implementation, choose
+from common_kernels._dispatch import Implementation, choose, explain
 from common_kernels._triton import INTERPRETED, why_no_triton
 from common_kernels.ops.knn_dictionary.dictionary import KNNDictionary
 from common_kernels.ops.knn_dictionary.reference import knn_dictionary_reference
@@ -48,9 +48,16 @@ def _run_triton(x: Tensor, k: int, similarity: str, force_self: bool, regions: T
     return knn_dictionary_triton(x, k, similarity, force_self, regions)
 
 
+def _not_auto_topk(
+    x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor | None
+) -> str | None:
+    return "it looks at its data, which would break the graph" if torch.compiler.is_compiling() else None
+
+
+# in the order in which "auto" asks
 IMPLEMENTATIONS = (
     Implementation("triton", _why_not_triton, _run_triton, _not_auto_triton),
-    Implementation("topk", _fits, knn_dictionary_topk),
+    Implementation("topk", _fits, knn_dictionary_topk, _not_auto_topk),
     Implementation("reference", _fits, knn_dictionary_reference),
 )
 
@@ -105,9 +112,22 @@ def knn_dictionary(
     chosen = choose("knn_dictionary", backend, IMPLEMENTATIONS, x, k, similarity, force_self, regions)
     with torch.no_grad():
         index = chosen.run(x, k, similarity, force_self, regions)
-    # without regions every row is full; with them a row always keeps what shares its label, itself included
-    has_padding = regions is not None and bool((regions < 0).any())
-    return KNNDictionary(index, x.shape[1], has_empty_rows=has_padding)
+    # a row keeps itself at least, unless it is padding; a graph must not look
+    has_empty_rows = regions is not None and (torch.compiler.is_compiling() or bool((regions < 0).any()))
+    return KNNDictionary(index, x.shape[1], is_full=regions is None, has_empty_rows=has_empty_rows)
+
+
+def explain_knn_dictionary(
+    x: Tensor,
+    k: int,
+    *,
+    similarity: Similarity = "dot",
+    force_self: bool = True,
+    regions: Tensor | None = None,
+) -> dict[str, str | None]:
+    """Return each backend's reason against this call; ``auto`` takes the first ``None``."""
+    _check(x, k, similarity, regions)
+    return explain(IMPLEMENTATIONS, x, min(k, x.shape[1]), similarity, force_self, regions)
 
 
 def _check(x: Tensor, k: int, similarity: str, regions: Tensor | None) -> None:

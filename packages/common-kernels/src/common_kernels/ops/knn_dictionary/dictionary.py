@@ -40,18 +40,22 @@ class KNNDictionary:
         index: Listed keys, ``(B, N, K)``, int32, in ``[0, num_keys)``; ``-1`` marks an unused slot.
             No promise is made about the order within a row. No key stands twice in one row.
         num_keys: Number of keys ``M``.
+        is_full: Whether every slot is used for certain.
         has_empty_rows: Whether a query may have no key at all. Such a query attends to nothing and
             gets zero.
 
     Source: SemanIR, arXiv 2405.20008, Sec. 3 (key-semantic dictionary).
     """
 
-    __slots__ = ("_forms", "has_empty_rows", "index", "num_keys")
+    __slots__ = ("_forms", "has_empty_rows", "index", "is_full", "num_keys")
 
-    def __init__(self, index: Tensor, num_keys: int, *, has_empty_rows: bool = False) -> None:
+    def __init__(
+        self, index: Tensor, num_keys: int, *, is_full: bool = False, has_empty_rows: bool = True
+    ) -> None:
         self.index = index
         self.num_keys = num_keys
-        self.has_empty_rows = has_empty_rows
+        self.is_full = is_full
+        self.has_empty_rows = has_empty_rows and not is_full
         self._forms: dict[str, object] = {}
 
     @classmethod
@@ -83,8 +87,9 @@ class KNNDictionary:
         duplicate = torch.zeros_like(ordered, dtype=torch.bool)
         duplicate[..., 1:] = ordered[..., 1:] == ordered[..., :-1]
         ordered = ordered.masked_fill(duplicate, -1)
-        has_empty_rows = bool((ordered[..., 0] < 0).any()) if index.numel() else False
-        return cls(ordered, num_keys, has_empty_rows=has_empty_rows)
+        is_full = bool((ordered[..., -1] >= 0).all())
+        has_empty_rows = bool((ordered[..., 0] < 0).any())
+        return cls(ordered, num_keys, is_full=is_full, has_empty_rows=has_empty_rows)
 
     @property
     def batch_size(self) -> int:
@@ -148,7 +153,7 @@ class KNNDictionary:
         return self._cached("columns", lambda: self._ordered()[0])
 
     def unused(self) -> Tensor | None:
-        """Return ``(B, N, K)`` bool, true where :meth:`columns` is filled up, or ``None`` if no row is."""
+        """Return ``(B, N, K)`` bool, true where :meth:`columns` is filled up, or ``None`` if no row can be."""
         return self._cached("unused", lambda: self._ordered()[1])
 
     def transposed(self) -> TransposedList:
@@ -173,10 +178,9 @@ class KNNDictionary:
         spare = self.index.amax(dim=-1, keepdim=True)
         place = torch.where(self.index < 0, spare, self.index).clamp(min=0).long()
         columns, order = place.sort(dim=-1)
-        unused = (self.index < 0).gather(-1, order)
-        kept = unused if bool(unused.any()) else None
-        self._forms |= {"columns": columns, "unused": kept}
-        return columns, kept
+        unused = None if self.is_full else (self.index < 0).gather(-1, order)
+        self._forms["columns"], self._forms["unused"] = columns, unused
+        return columns, unused
 
     def _pack(self) -> Tensor:
         place = self.index.clamp(min=0)
