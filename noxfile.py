@@ -233,10 +233,15 @@ def lint(session: nox.Session) -> None:
 
 def tracked(*patterns: str) -> list[str]:
     """List the text files that git knows and the disk holds, so that lint judges what will land."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns]
-    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    # a clone may belong to another user than the one who tests it
+    files = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run([*files, "--", *patterns], cwd=ROOT, check=True, capture_output=True, text=True)
     binary = {".safetensors", ".png", ".npz", ".jpg"}
-    return [name for name in names if name and (ROOT / name).is_file() and Path(name).suffix not in binary]
+    return [
+        name
+        for name in listed.stdout.split("\0")
+        if name and (ROOT / name).is_file() and Path(name).suffix not in binary
+    ]
 
 
 @nox.session
