@@ -10,7 +10,12 @@ from common_kernels.ops.knn_dictionary.dictionary import KNNDictionary
 
 
 def check_knn_attention(
-    q: Tensor, k: Tensor, v: Tensor, dictionary: KNNDictionary, bias: Tensor | None, scale: float | Tensor | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dictionary: KNNDictionary,
+    bias: Tensor | None,
+    scale: float | Tensor | None,
 ) -> None:
     """Check what :func:`common_kernels.knn_attention` is given.
 

@@ -85,7 +85,9 @@ def stream_tiles(
     band_top = 0
     for row, (top, bottom) in enumerate(plan.rows):
         for column, (left, right) in enumerate(plan.columns):
-            tile = _next_tile(source, (bottom - top, right - left), row * len(plan.columns) + column, len(plan))
+            tile = _next_tile(
+                source, (bottom - top, right - left), row * len(plan.columns) + column, len(plan)
+            )
             if band is None:
                 band = tile.new_zeros((*tile.shape[:-2], bottom - band_top, plan.width))
             elif band.shape[-2] < bottom - band_top:

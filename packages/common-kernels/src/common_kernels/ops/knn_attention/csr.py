@@ -221,7 +221,18 @@ def _backward(ctx: Any, dout: Tensor, _dweights: Tensor) -> tuple[Any, ...]:
         ctx.scale,
         ctx.bias_dtype is not None,
     )
-    return dq, dk, dv, None, None, None, None, None, dbias.to(ctx.bias_dtype) if ctx.bias_dtype else None, None
+    return (
+        dq,
+        dk,
+        dv,
+        None,
+        None,
+        None,
+        None,
+        None,
+        dbias.to(ctx.bias_dtype) if ctx.bias_dtype else None,
+        None,
+    )
 
 
 torch.library.register_autograd(_FORWARD, _backward, setup_context=_setup_context)

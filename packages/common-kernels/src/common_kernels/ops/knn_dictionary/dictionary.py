@@ -162,7 +162,9 @@ class KNNDictionary:
         def build() -> TransposedList:
             flat = self.columns().flatten(1)  # (B, N * K)
             keys, slots = flat.sort(dim=-1, stable=True)
-            bounds = torch.arange(self.num_keys + 1, device=self.device).expand(self.batch_size, -1).contiguous()
+            bounds = (
+                torch.arange(self.num_keys + 1, device=self.device).expand(self.batch_size, -1).contiguous()
+            )
             return TransposedList(torch.searchsorted(keys, bounds), slots // self.k, slots)
 
         return self._cached("transposed", build)
@@ -185,7 +187,9 @@ class KNNDictionary:
     def _pack(self) -> Tensor:
         place = self.index.clamp(min=0)
         bit = torch.where(self.index < 0, 0, torch.ones_like(place) << (place % 32))
-        words = torch.zeros((*self.index.shape[:2], -(-self.num_keys // 32)), dtype=torch.int32, device=self.device)
+        words = torch.zeros(
+            (*self.index.shape[:2], -(-self.num_keys // 32)), dtype=torch.int32, device=self.device
+        )
         # every listed pair has a bit of its own, so the sum is the union
         return words.scatter_add_(-1, (place // 32).long(), bit)
 
