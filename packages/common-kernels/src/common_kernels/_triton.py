@@ -12,7 +12,7 @@ from torch import Tensor
 # Triton reads the variable when a kernel is defined; a change after the import has no effect
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _INSTALLED = importlib.util.find_spec("triton") is not None
-_MIN_CAPABILITY = (8, 0)
+_MIN_CAPABILITY = 8
 
 
 def why_no_triton(x: Tensor) -> str | None:
@@ -25,12 +25,11 @@ def why_no_triton(x: Tensor) -> str | None:
             " (TRITON_INTERPRET=1, set before the import, runs slowly on the CPU)"
         )
     if x.is_cuda and _is_too_old(x.device):
-        return f"needs compute capability {_MIN_CAPABILITY} or newer"
+        return f"needs compute capability {_MIN_CAPABILITY}.0 or newer"
     if INTERPRETED and x.dtype == torch.bfloat16:
         return "Triton's interpreter computes bfloat16 wrongly"
     return None
 
 
-@torch.compiler.assume_constant_result
 def _is_too_old(device: torch.device) -> bool:
-    return torch.version.hip is None and torch.cuda.get_device_capability(device) < _MIN_CAPABILITY
+    return torch.version.hip is None and torch.cuda.get_device_properties(device).major < _MIN_CAPABILITY

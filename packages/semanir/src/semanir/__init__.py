@@ -5,8 +5,9 @@ from importlib.metadata import version
 
 from semanir.config import SemanIRConfig
 from semanir.model import SemanIR
+from semanir.restorer import Restorer
 from semanir.weights import shipped_models
 
 __version__ = version("semanir")
 
-__all__ = ["SemanIR", "SemanIRConfig", "__version__", "shipped_models"]
+__all__ = ["Restorer", "SemanIR", "SemanIRConfig", "__version__", "shipped_models"]

@@ -55,8 +55,8 @@ class SemanIRConfig:
         shift: ``"stage"``: every odd stage works on windows moved by half a window; ``"layer"``: every odd
             layer does, with two dictionaries per stage; ``"none"``.
         logits: ``"cosine"`` with a learnt scale per head, or ``"scaled"`` dot products.
-        position_bias: ``"mlp"``: continuous relative bias, for any window size; ``"vectors"``: learnt vectors on
-            queries and keys, which leave the attention mask free of gradients and so keep torch's fused
+        position_bias: ``"mlp"``: continuous relative bias, for any window size; ``"vectors"``: learnt vectors
+            on queries and keys, which leave the attention mask free of gradients and so keep torch's fused
             kernel in training; ``"none"``.
         norm: Layer norm on the ``"post"`` or ``"pre"`` side of each residual branch.
         patch_unshuffle: Pixels of a token's side: 2 folds 2x2 pixels into channels first.
@@ -138,8 +138,8 @@ class SemanIRConfig:
         """Return a named configuration.
 
         Args:
-            name: ``"sr-small"``, ``"sr-base"`` (paper, Archi-V1), ``"small"``, ``"base"`` (Archi-V2) or ``"tiny"``
-                (the shipped denoiser).
+            name: ``"sr-small"``, ``"sr-base"`` (paper, Archi-V1), ``"small"``, ``"base"`` (Archi-V2) or
+                ``"tiny"`` (the shipped denoiser).
             **changes: Fields to replace, such as ``upscale=4``.
 
         Returns:

@@ -86,8 +86,8 @@ class SemanIR(
         """Load a model by name, folder or hub id, in evaluation mode.
 
         Args:
-            name_or_path: A shipped name such as ``"tiny-denoise"``, a folder written by ``save_pretrained``, or
-                ``"owner/name"`` on the hub.
+            name_or_path: A shipped name such as ``"tiny-denoise"``, a folder written by ``save_pretrained``,
+                or ``"owner/name"`` on the hub.
             device: ``"auto"`` takes CUDA if there is any.
             dtype: ``"auto"`` is fp32, whatever the file stores.
 

@@ -32,7 +32,7 @@ def shipped_models() -> list[str]:
 
 
 def read_card(name: str) -> dict[str, Any]:
-    """Return what is known of a shipped model: task, parameters, measured figures; empty if it has no card."""
+    """Return what is known of a shipped model: task, parameters, figures; empty if it has no card."""
     file = ASSETS / name / CARD_FILE
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 

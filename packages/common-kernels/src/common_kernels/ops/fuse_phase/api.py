@@ -64,10 +64,10 @@ def fuse_phase(
     Args:
         x: Image or latents, ``(..., H, W)``, any size, fp32, fp64, fp16 or bf16.
         guidance: Shape, dtype and device of ``x``; only its phases enter.
-        weight: 0 keeps the phases of ``x``, 1 takes those of ``guidance``; a number in [0, 1], or a tensor that
-            broadcasts against ``(..., H, W // 2 + 1)``, whose range is the caller's duty.
-        mode: ``"guarded"`` leaves a bin of ``x`` as it is where the mean has no direction: a zero bin of either
-            image, or opposite phases. ``"reference"`` follows the published code instead, where the mean
+        weight: 0 keeps the phases of ``x``, 1 takes those of ``guidance``; a number in [0, 1], or a tensor
+            that broadcasts against ``(..., H, W // 2 + 1)``, whose range is the caller's duty.
+        mode: ``"guarded"`` leaves a bin of ``x`` as it is where the mean has no direction: a zero bin of
+            either image, or opposite phases. ``"reference"`` follows the published code instead, where the mean
             brightness of a channel is lost whenever the two means differ in sign.
         backend: Implementation; ``"auto"`` takes the fastest that runs.
 

@@ -14,7 +14,7 @@ def knn_attention_reference(
 ) -> Tensor:
     """Return ``(B, heads, N, head_dim)`` in the dtype of ``q``; logits and softmax in fp32 (or fp64)."""
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    B, heads, N, head_dim = q.shape
+    B, heads, _, head_dim = q.shape
     index = dictionary.index.long()  # (B, N, K)
     unused = index < 0
     flat = index.clamp(min=0).flatten(1)[:, None, :, None].expand(B, heads, -1, head_dim)

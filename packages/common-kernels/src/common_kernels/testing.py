@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Helpers for testing operators: yardsticks, inputs, poisoned memory, backends side by side.
+
+Public, because the packages that build on these operators test theirs in the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from common_kernels.ops.knn_dictionary import KNNDictionary
+
+# what one rounding of the result may add, relative; sums are kept in fp32 by every operator
+ROUNDING = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+
+
+def relative_error(value: Tensor, reference: Tensor) -> float:
+    """Return ``|value - reference| / |reference|`` in the l2 norm, in fp64; NaN if either holds one.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if value.shape != reference.shape:
+        raise ValueError(
+            f"value and reference must have one shape, got {tuple(value.shape)} and {tuple(reference.shape)}"
+        )
+    wide = reference.detach().double()
+    norm = wide.norm().item()
+    error = (value.detach().to(wide.device).double() - wide).norm().item()
+    return error / norm if norm else error
+
+
+def assert_close_to_reference(
+    value: Tensor, reference: Tensor, *, eager: Tensor | None = None, name: str = "value", factor: float = 2.0
+) -> None:
+    """Check a result against a float64 yardstick.
+
+    A backend passes if its error is at most ``factor`` times that of eager torch in the same dtype plus the
+    rounding of one store; without ``eager`` the rounding alone is allowed. NaN never passes.
+
+    Args:
+        value: What a backend computed, in its dtype.
+        reference: The same in float64.
+        eager: The same by eager torch in the dtype of ``value``.
+        name: For the message.
+        factor: How much worse than eager is still right.
+
+    Raises:
+        AssertionError: If the error is larger, with both figures.
+    """
+    error = relative_error(value, reference)
+    allowed = ROUNDING[value.dtype]
+    if eager is not None:
+        allowed += factor * relative_error(eager, reference)
+    if not error <= allowed:
+        raise AssertionError(f"{name}: relative error {error:.2e} against float64, allowed {allowed:.2e}")
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionInputs:
+    """Arguments of an attention call.
+
+    Attributes:
+        q: ``(B, heads, N, head_dim)``.
+        k: ``(B, heads, N, head_dim)``.
+        v: ``(B, heads, N, head_dim)``.
+        dictionary: The listed keys.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    dictionary: KNNDictionary
+
+
+def attention_inputs(
+    B: int,
+    heads: int,
+    N: int,
+    head_dim: int,
+    k: int,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    strided: bool = False,
+    padding: float = 0.0,
+    requires_grad: bool = False,
+) -> AttentionInputs:
+    """Draw queries, keys, values and lists of ``k`` distinct random keys.
+
+    Args:
+        B: Windows.
+        heads: Heads.
+        N: Queries and keys of a window.
+        head_dim: Channels per head.
+        k: Keys per query, at most ``N``.
+        seed: Decides everything.
+        dtype: Of ``q``, ``k`` and ``v``.
+        device: Where to put all.
+        strided: Whether ``q``, ``k`` and ``v`` are views that step over memory.
+        padding: Share of slots marked unused; makes empty rows if large.
+        requires_grad: Whether ``q``, ``k`` and ``v`` ask for gradients.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    gap = 2 if strided else 1
+    q, keys, v = (
+        torch.randn(B, N, heads, gap * head_dim, generator=generator)[..., ::gap].transpose(1, 2)
+        if strided
+        else torch.randn(B, heads, N, head_dim, generator=generator)
+        for _ in range(3)
+    )
+    rows = [torch.randperm(N, generator=generator)[:k] for _ in range(B * N)]
+    index = torch.stack(rows).view(B, N, k) if rows else torch.zeros(B, N, k, dtype=torch.int64)
+    if padding:
+        index = index.masked_fill(torch.rand(index.shape, generator=generator) < padding, -1)
+    q, keys, v = (x.to(device, dtype).requires_grad_(requires_grad) for x in (q, keys, v))
+    return AttentionInputs(q, keys, v, KNNDictionary.from_index(index.to(device), N))
+
+
+def photo_features(N: int, C: int = 75, *, seed: int = 0, B: int = 1) -> Tensor:
+    """Draw token features that cluster as those of photographs do.
+
+    Args:
+        N: Tokens of a window, a square number.
+        C: Channels.
+        seed: Decides everything.
+        B: Windows.
+
+    Returns:
+        ``(B, N, C)`` fp32: a few smooth regions, each with a direction of its own, and some noise.
+
+    Raises:
+        ValueError: If ``N`` is not a square number.
+    """
+    side = round(N**0.5)
+    if side * side != N:
+        raise ValueError(f"N must be a square number, got {N}")
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(B, C, max(2, side // 8), max(2, side // 8), generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True)
+    noise = 0.3 * torch.randn(B, C, side, side, generator=generator)
+    return (smooth + noise).flatten(2).transpose(1, 2).contiguous()
+
+
+@contextlib.contextmanager
+def poisoned_empty() -> Iterator[None]:
+    """Fill what ``torch.empty`` and its kin return with NaN, so that an unwritten output shows."""
+
+    def poisoning(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def poisoned(*args: object, **kwargs: object) -> Tensor:
+            x = make(*args, **kwargs)
+            return x.fill_(float("nan")) if x.is_floating_point() or x.is_complex() else x
+
+        return poisoned
+
+    with contextlib.ExitStack() as stack:
+        for owner, name in (
+            (torch, "empty"),
+            (torch, "empty_like"),
+            (Tensor, "new_empty"),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, poisoning(getattr(owner, name))))
+        yield
+
+
+def values_and_gradients(
+    function: Callable[..., Tensor], tensors: Mapping[str, Tensor], *, seed: int = 0
+) -> dict[str, Tensor]:
+    """Run a function and its backward on fresh leaves.
+
+    Args:
+        function: Takes the tensors by name.
+        tensors: Floating tensors; each gets a gradient.
+        seed: Of the gradient that arrives from above.
+
+    Returns:
+        ``"output"`` and the gradient of each tensor by name.
+    """
+    leaves = {name: x.detach().clone().requires_grad_() for name, x in tensors.items()}
+    output = function(**leaves)
+    slope = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    gradients = torch.autograd.grad(output, list(leaves.values()), slope.to(output))
+    return {"output": output.detach(), **dict(zip(leaves, gradients, strict=True))}
+
+
+def compare_backends(
+    function: Callable[..., Tensor],
+    backends: Sequence[str],
+    tensors: Mapping[str, Tensor],
+    *,
+    reference: str = "reference",
+    factor: float = 2.0,
+) -> None:
+    """Check values and every gradient of several backends against the reference in float64.
+
+    Args:
+        function: Takes the tensors by name and ``backend``.
+        backends: Names to check.
+        tensors: Floating tensors of one dtype.
+        reference: Backend that is the specification; in the dtype of the tensors it is also the eager
+            yardstick.
+        factor: See :func:`assert_close_to_reference`.
+
+    Raises:
+        AssertionError: If one is off, naming backend and tensor.
+    """
+
+    def run(backend: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return values_and_gradients(lambda **x: function(**x, backend=backend), values)
+
+    exact = run(reference, {name: x.double() for name, x in tensors.items()})
+    eager = run(reference, tensors)
+    for backend in backends:
+        for name, value in run(backend, tensors).items():
+            assert_close_to_reference(
+                value, exact[name], eager=eager[name], name=f"{backend}: {name}", factor=factor
+            )
+
+
+def peak_bytes(function: Callable[[], object], device: torch.device | str = "cpu") -> int:
+    """Return the most memory that a call held beyond what was held before it, in bytes.
+
+    On the CPU every allocation of torch is counted exactly, through its profiler; on CUDA its allocator is
+    asked.
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
+        function()
+    # the events of the table are net per operator; the raw ones show what an operator held in between
+    results = profiler.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
+    changes = [event for event in results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        held += change.nbytes()
+        peak = max(peak, held)
+    return peak
