@@ -67,8 +67,8 @@ def fuse_phase(
         weight: 0 keeps the phases of ``x``, 1 takes those of ``guidance``; a number in [0, 1], or a tensor
             that broadcasts against ``(..., H, W // 2 + 1)``, whose range is the caller's duty.
         mode: ``"guarded"`` leaves a bin of ``x`` as it is where the mean has no direction: a zero bin of
-            either image, or opposite phases. ``"reference"`` follows the published code instead, where the mean
-            brightness of a channel is lost whenever the two means differ in sign.
+            either image, or opposite phases. ``"reference"`` follows the published code instead, where the
+            mean brightness of a channel is lost whenever the two means differ in sign.
         backend: Implementation; ``"auto"`` takes the fastest that runs.
 
     Returns:

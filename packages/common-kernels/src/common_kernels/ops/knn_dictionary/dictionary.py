@@ -138,11 +138,11 @@ class KNNDictionary:
         return self._cached(f"float_mask {dtype}", build)
 
     def bits(self) -> Tensor:
-        """Return ``(B, N, ceil(M / 32))`` int32: key ``j`` is bit ``j % 32`` of its row's word ``j // 32``."""
+        """Return ``(B, N, ceil(M / 32))`` int32: key ``j`` is bit ``j % 32`` of word ``j // 32``."""
         return self._cached("bits", self._pack)
 
     def bits_transposed(self) -> Tensor:
-        """Return ``(B, M, ceil(N / 32))`` int32: query ``i`` is bit ``i % 32`` of its key's word ``i // 32``."""
+        """Return ``(B, M, ceil(N / 32))`` int32: query ``i`` is bit ``i % 32`` of word ``i // 32``."""
         return self._cached("bits_transposed", self._pack_transposed)
 
     def columns(self) -> Tensor:
