@@ -50,6 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _page(tables: str, chart: Path | None) -> str:
+    """Return the tables as a page of its own, under the chart if one is drawn."""
+    picture = f"![Speed-up of every contender]({chart.name})\n\n" if chart else ""
+    return (
+        f"# Benchmarks\n\nWritten by `python -m common_kernels.bench`; edits are lost.\n\n{picture}{tables}"
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return 1 if a contender of ours disagrees with its reference."""
     options = _parser().parse_args(arguments)
@@ -73,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         write_report(report, options.json)
     if options.markdown:
-        options.markdown.write_text(text, encoding="utf-8")
+        options.markdown.write_text(_page(text, options.chart), encoding="utf-8")
     if options.chart:
         draw_chart(report, options.chart)
     sys.stdout.write(text)

@@ -246,4 +246,6 @@ def why_not_csr(
         return f"needs tensors on the CPU, got {q.device.type}"
     if not _HAS_MKL:
         return "needs a torch built with MKL for its sparse products"
+    if dictionary.k > dictionary.num_keys:  # torch's sampled product refuses more pairs than places
+        return f"needs at most as many slots as keys, got {dictionary.k} and {dictionary.num_keys}"
     return None

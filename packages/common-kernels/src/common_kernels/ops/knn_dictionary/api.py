@@ -143,7 +143,7 @@ def _check(x: Tensor, k: int, similarity: str, regions: Tensor | None) -> None:
         return
     if regions.is_floating_point() or regions.is_complex():
         raise TypeError(f"regions must hold integer labels, got {regions.dtype=}")
-    if regions.ndim != 2 or regions.shape[1] != x.shape[1] or x.shape[0] % max(1, regions.shape[0]):
+    if regions.ndim != 2 or regions.shape[1] != x.shape[1] or 0 in regions.shape or x.shape[0] % len(regions):
         raise ValueError(
             "regions must be (G, N) with G dividing B, "
             f"got regions {tuple(regions.shape)} for x {tuple(x.shape)}"
