@@ -63,7 +63,13 @@ def run_demo(
 
     Returns:
         The figures. The baseline, non-local means, is told the noise level; the network is not.
+
+    Raises:
+        ValueError: If ``sigma`` is not positive.
     """
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma}")
+    out.mkdir(parents=True, exist_ok=True)
     clean = PHOTOS[photo]()
     noisy = clean / 255 + np.random.default_rng(seed).normal(0, sigma / 255, clean.shape)
     start = time.perf_counter()
@@ -76,7 +82,6 @@ def run_demo(
     images = {"noisy": _to_8bit(noisy), "baseline": _to_8bit(baseline), "restored": _to_8bit(restored)}
     psnr = {key: float(peak_signal_noise_ratio(clean, image)) for key, image in images.items()}
     ssim = {key: float(structural_similarity(clean, image, channel_axis=-1)) for key, image in images.items()}
-    out.mkdir(parents=True, exist_ok=True)
     for key, image in images.items():
         write_picture(Picture(image), out / f"{key}.png")
     titles = {"noisy": f"noise, sigma {sigma:g}", "baseline": "non-local means", "restored": "SemanIR"}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 _PANEL = 420  # width of a panel, in pixels
+_TALLEST = 4 * _PANEL  # a strip is shown narrower instead of as a picture of any height
 _GAP, _HEAD = 14, 52
 _BACKGROUND, _TITLE, _CAPTION, _FRAME = (18, 18, 20), (245, 245, 245), (165, 168, 175), (255, 196, 0)
 
@@ -35,7 +36,8 @@ def busiest_box(pixels: NDArray[np.uint8], side: int) -> tuple[int, int]:
     grey = pixels.mean(axis=-1) if pixels.ndim == 3 else pixels.astype(np.float64)
     edges = np.abs(np.diff(grey, axis=0))[:, :-1] + np.abs(np.diff(grey, axis=1))[:-1]
     total = np.pad(edges.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    sums = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+    span = max(1, side - 1)  # edges between the pixels of a box
+    sums = total[span:, span:] - total[:-span, span:] - total[span:, :-span] + total[:-span, :-span]
     if sums.size == 0:
         return 0, 0
     top, left = np.unravel_index(sums.argmax(), sums.shape)
@@ -57,8 +59,8 @@ def comparison(panels: Sequence[Panel], *, crop: tuple[int, int, int] | None = N
     if crop is None:
         side = max(8, min(height, width) // 4)
         crop = (*busiest_box(panels[-1].pixels, side), side)
-    scale = _PANEL / width
-    shown = (_PANEL, max(1, round(height * scale)))
+    scale = min(_PANEL / width, _TALLEST / height)
+    shown = (max(1, round(width * scale)), max(1, round(height * scale)))
     sheet = Image.new(
         "RGB", (len(panels) * (_PANEL + _GAP) + _GAP, _HEAD + shown[1] + _PANEL + 3 * _GAP), _BACKGROUND
     )

@@ -89,8 +89,9 @@ class Restorer:
         """Restore one image.
 
         Args:
-            image: A Pillow image (L, LA, RGB or RGBA), or an array ``(H, W)`` or ``(H, W, C)`` with ``C`` of 1 to 4:
-                uint8, uint16, or float32 nominally in [0, 1]. A second or fourth channel is transparency.
+            image: A Pillow image (L, LA, RGB or RGBA), or an array ``(H, W)`` or ``(H, W, C)`` with ``C`` of
+                1 to 4: uint8, uint16, or float32 nominally in [0, 1]. A second or fourth channel is
+                transparency.
             strength: From 0, the input, to 1, the network's output; other than 1 needs a network that does
                 not enlarge.
             k: Keys per token; the network's own if ``None``.
@@ -103,7 +104,8 @@ class Restorer:
 
         Raises:
             TypeError: If the dtype or Pillow mode is not one of these.
-            ValueError: If the shape is not one of these, a number is not finite, or ``strength`` is not possible.
+            ValueError: If the shape is not one of these, a number is not finite, or ``strength`` is not
+                possible.
         """
         if isinstance(image, Image.Image):
             if image.mode not in {"L", "LA", "RGB", "RGBA"}:

@@ -181,7 +181,7 @@ def demo(
         style="bold green" if figures.psnr > figures.psnr_baseline else "bold",
     )
     stdout.print(table)
-    stdout.print(f"Look at {out / 'comparison.png'}", soft_wrap=True)
+    stdout.print(f"Look at {out / 'comparison.png'}", soft_wrap=True, markup=False)
 
 
 def _version(wanted: bool) -> None:

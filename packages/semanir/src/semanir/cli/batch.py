@@ -54,8 +54,8 @@ def collect_jobs(
     """Pair every input image with its output.
 
     Args:
-        inputs: Files, folders or globs. A file is taken whatever its name; folders and globs give what has the
-            suffix of an image.
+        inputs: Files, folders or globs. A file is taken whatever its name; folders and globs give what has
+            the suffix of an image, short of the results of earlier runs.
         output: The output file if there is one input file and this has the suffix of an image; else a folder,
             in which the sub-folders of an input folder come again.
         recursive: Whether to go into sub-folders.
@@ -67,7 +67,7 @@ def collect_jobs(
         Jobs in a stable order.
 
     Raises:
-        ValueError: If there is no image, two would become one file, one would replace its source, or the
+        ValueError: If there is no image, two would become one file, one would replace a source, or the
             format is unknown.
     """
     if os.sep in suffix or "/" in suffix:
@@ -75,27 +75,50 @@ def collect_jobs(
     ending = None if file_format is None else f".{file_format.lower().lstrip('.')}"
     if ending is not None and ending not in WRITABLE:
         raise ValueError(f"--format must be one of {_names(WRITABLE)}, got {file_format!r}")
-    sources = list(_sources(inputs, recursive))
+    sources = list(_sources(inputs, recursive, output))
     if not sources:
         raise ValueError(f"no image found in {', '.join(inputs)} (looked for {_names(READABLE)})")
-    one_file = len(sources) == 1 and not Path(inputs[0]).is_dir() and output.suffix.lower() in WRITABLE
-    if one_file and not output.is_dir():
-        targets = [output]
+    one_file = len(sources) == 1 and not Path(inputs[0]).is_dir() and not output.is_dir()
+    if one_file and output.suffix.lower() in READABLE - WRITABLE:
+        raise ValueError(f"{output} cannot be written: the suffix must be one of {_names(WRITABLE)}")
+    if one_file and output.suffix.lower() in WRITABLE:
+        jobs = [_job(sources[0][0], output, compare)]
     elif output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file, but there are {len(sources)} images: give a folder")
     else:
-        targets = [output / _renamed(relative, suffix, ending) for _, relative in sources]
-    jobs: dict[Path, Job] = {}
-    for (source, _), target in zip(sources, targets, strict=True):
-        if target.resolve() == source.resolve():
-            raise ValueError(f"{source} would be overwritten by its result: give --suffix or another folder")
-        if target in jobs:
-            raise ValueError(
-                f"{jobs[target].source} and {source} would both become {target}: restore them apart"
-            )
-        picture = target.with_name(f"{target.stem}-compare.png") if compare else None
-        jobs[target] = Job(source, target, picture)
-    return list(jobs.values())
+        named = {Path(text).resolve() for text in inputs}
+        jobs = [
+            _job(path, output / _renamed(relative, suffix, ending), compare) for path, relative in sources
+        ]
+        # what an earlier run left beside its sources is no source, unless it is named as one
+        results = {p.resolve() for job in jobs for p in _outputs(job) if p.resolve() != job.source.resolve()}
+        jobs = [job for job in jobs if job.source.resolve() not in results - named]
+    _refuse_clashes(jobs)
+    return jobs
+
+
+def _job(source: Path, target: Path, compare: bool) -> Job:
+    return Job(source, target, target.with_name(f"{target.stem}-compare.png") if compare else None)
+
+
+def _outputs(job: Job) -> list[Path]:
+    return [job.target] if job.compare is None else [job.target, job.compare]
+
+
+def _refuse_clashes(jobs: Sequence[Job]) -> None:
+    sources = {job.source.resolve() for job in jobs}
+    written: dict[Path, Path] = {}
+    for job in jobs:
+        for path in _outputs(job):
+            place = path.resolve()
+            if place in sources:
+                whose = "its result" if place == job.source.resolve() else f"the result of {job.source}"
+                raise ValueError(f"{path} would be overwritten by {whose}: give --suffix or another folder")
+            if place in written:
+                raise ValueError(
+                    f"{written[place]} and {job.source} would both become {path}: restore them apart"
+                )
+            written[place] = job.source
 
 
 def _names(suffixes: frozenset[str]) -> str:
@@ -107,14 +130,17 @@ def _renamed(relative: Path, suffix: str, ending: str | None) -> Path:
     return relative.with_name(f"{relative.stem}{suffix}{ending or own}")
 
 
-def _sources(inputs: Sequence[str], recursive: bool) -> Iterator[tuple[Path, Path]]:
+def _sources(inputs: Sequence[str], recursive: bool, output: Path) -> Iterator[tuple[Path, Path]]:
     """Yield each image and its path relative to the input that named it."""
     seen: set[Path] = set()
+    results = output.resolve()
     for text in inputs:
         path = Path(text)
         if path.is_dir():
             found = sorted(path.rglob("*") if recursive else path.iterdir())
             pairs = [(p, p.relative_to(path)) for p in found if _is_image(p)]
+            if results.is_relative_to(path.resolve()) and results != path.resolve():
+                pairs = [pair for pair in pairs if not pair[0].resolve().is_relative_to(results)]
         elif glob.has_magic(text) and not path.exists():
             matches = (Path(match) for match in sorted(glob.glob(text, recursive=recursive)))
             pairs = [(p, Path(p.name)) for p in matches if _is_image(p)]
@@ -146,6 +172,8 @@ def run_jobs(
     The shares follow the variables ``RANK`` and ``WORLD_SIZE``, which torchrun and accelerate set.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if not 0 <= rank < world_size:
+        raise ValueError(f"RANK must lie in [0, WORLD_SIZE), got {rank} of {world_size}")
     mine = jobs[rank::world_size]
     counts = {"restored": 0, "skipped": 0, "failed": 0}
     with progress_bar(stderr) as bar:
@@ -156,17 +184,24 @@ def run_jobs(
             if job.target.exists() and not overwrite:
                 report["status"] = "skipped"
                 stderr.print(
-                    f"{job.target} is there already, skipped (--overwrite replaces it)", soft_wrap=True
+                    f"{job.target} is there already, skipped (--overwrite replaces it)",
+                    soft_wrap=True,
+                    markup=False,
                 )
             else:
                 try:
                     report |= _restore_one(job, restorer, options, max_pixels, bar)
-                except (ImageError, ValueError, OSError, MemoryError) as error:
+                # torch says out of memory with a RuntimeError
+                except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
                     if debug:
                         raise
-                    message = " ".join(str(error).split())
+                    message = " ".join(str(error).split()) or "out of memory"
+                    if not isinstance(error, ImageError):  # those name their file
+                        message = f"{job.source}: {message}"
                     report |= {"status": "failed", "error": message}
-                    stderr.print(f"semanir: {message}", style="red", soft_wrap=True, highlight=False)
+                    stderr.print(
+                        f"semanir: {message}", style="red", soft_wrap=True, highlight=False, markup=False
+                    )
             counts[str(report["status"])] += 1
             report["seconds"] = round(time.perf_counter() - start, 3)
             if json_output:
@@ -194,11 +229,11 @@ def _restore_one(
         )
     finally:
         bar.remove_task(task)
-    write_picture(Picture(restored, picture.icc, picture.exif, picture.dpi), job.target)
-    if job.compare is not None:
+    if job.compare is not None:  # before the result, whose presence says that the job is done
         before, after = _visible(picture.pixels, restored.shape[:2]), _visible(restored, restored.shape[:2])
         panels = [Panel("before", job.source.name, before), Panel("after", job.target.name, after)]
         write_picture(Picture(np.asarray(comparison(panels))), job.compare)
+    write_picture(Picture(restored, picture.icc, picture.exif, picture.dpi), job.target)
     height, width = restored.shape[:2]
     return {"status": "restored", "width": width, "height": height}
 

@@ -36,7 +36,7 @@ def user_errors(debug: bool) -> Iterator[None]:
 def progress_bar(console: Console) -> Progress:
     """Return a bar with counts and remaining time; silent when stderr is no terminal."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+import semanir.restorer as module
+import torch
+from PIL import Image
+from semanir import SemanIR, SemanIRConfig
+from semanir.restorer import Restorer
+
+TINY = {"embed_dims": (8, 8), "num_heads": (1, 1), "window_size": 4, "k": 6, "conv_blocks": ()}
+KINDS = [np.uint8, np.uint16, np.float32]
+
+
+def tiny(**changes):
+    torch.manual_seed(0)
+    return SemanIR(SemanIRConfig.preset("tiny", **{**TINY, "depths": (1, 1, 1, 1), **changes})).eval()
+
+
+def enlarging():
+    torch.manual_seed(0)
+    changes = {"embed_dims": (8,), "num_heads": (1,), "depths": (1, 1), "window_size": 4, "k": 6}
+    return Restorer(SemanIR(SemanIRConfig.preset("sr-small", upscale=2, **changes)))
+
+
+@pytest.fixture(scope="module")
+def restorer():
+    return Restorer(tiny())
+
+
+@pytest.fixture(scope="module")
+def grid(restorer):
+    return restorer.model.config.size_multiple
+
+
+def noise(shape, dtype=np.uint8, seed=0):
+    values = np.random.default_rng(seed).random(shape)
+    return values.astype(np.float32) if dtype == np.float32 else (values * np.iinfo(dtype).max).astype(dtype)
+
+
+def spread(restorer, pixels):
+    """The largest change that the network makes, so that a test knows that it made one."""
+    return np.abs(restorer.restore(pixels) - pixels).max()
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("shape", [(13, 9), (13, 9, 1), (13, 9, 2), (13, 9, 3), (13, 9, 4), (1, 1, 3)])
+def test_kind_and_shape_come_back(restorer, shape, dtype):
+    image = noise(shape, dtype)
+    before = image.copy()
+    out = restorer.restore(image)
+    assert (out.dtype, out.shape) == (image.dtype, shape)
+    np.testing.assert_array_equal(image, before)
+    if shape[2:] in ((2,), (4,)):
+        np.testing.assert_array_equal(out[..., -1], image[..., -1])
+    out += 1  # a result of its own, which may be written to
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_pillow_images(restorer, mode):
+    image = Image.fromarray(noise((13, 9, 4))).convert(mode)
+    out = restorer.restore(image)
+    assert (out.mode, out.size) == (mode, image.size)
+    np.testing.assert_array_equal(np.asarray(out), restorer.restore(np.asarray(image)))
+
+
+def test_depths_agree(restorer):
+    image = noise((12, 12, 3))
+    real = restorer.restore(image.astype(np.float32) / 255)
+    np.testing.assert_allclose(restorer.restore(image) / 255, real.clip(0, 1), atol=0.51 / 255)
+    deep = restorer.restore(image.astype(np.uint16) * 257)
+    np.testing.assert_allclose(deep / 65535, real.clip(0, 1), atol=0.6 / 65535)
+
+
+def test_grey_goes_through_as_three_equal_channels(restorer):
+    grey = noise((12, 12), np.float32)
+    colour = restorer.restore(np.repeat(grey[..., None], 3, -1))
+    np.testing.assert_allclose(restorer.restore(grey), colour.mean(-1), atol=1e-6)
+
+
+def test_colour_goes_through_a_grey_network_channel_by_channel():
+    restorer = Restorer(tiny(in_channels=1, out_channels=1, mean=()))
+    colour = noise((12, 12, 4), np.float32)
+    out = restorer.restore(colour)
+    for channel in range(3):
+        np.testing.assert_allclose(out[..., channel], restorer.restore(colour[..., channel]), atol=1e-6)
+    np.testing.assert_array_equal(out[..., 3], colour[..., 3])
+    calls = []
+    restorer.restore(colour, progress=lambda *pair: calls.append(pair))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("shape", [(12, 10), (12, 10, 4)])
+def test_strength_zero_is_the_input(restorer, shape, dtype):
+    image = noise(shape, dtype)
+    assert restorer.restore(image, strength=0).tobytes() == image.tobytes()
+
+
+def test_strength_is_linear(restorer):
+    image = noise((12, 10, 3), np.float32)
+    full, half = restorer.restore(image), restorer.restore(image, strength=0.5)
+    assert spread(restorer, image) > 1e-3
+    np.testing.assert_allclose(half, (full + image) / 2, atol=1e-6)
+
+
+def test_self_ensemble_makes_eight_passes_and_commutes_with_turns(restorer, monkeypatch):
+    image = noise((12, 20, 3), np.float32)
+    shapes, run = [], Restorer._run
+    monkeypatch.setattr(
+        Restorer, "_run", lambda self, x, *rest: shapes.append(x.shape) or run(self, x, *rest)
+    )
+    calls = []
+    out = restorer.restore(image, self_ensemble=True, progress=lambda *pair: calls.append(pair))
+    assert len(shapes) == 8
+    assert calls == [(n, 8) for n in range(1, 9)]
+    for turn in (np.fliplr, np.flipud, np.rot90, lambda a: a.swapaxes(0, 1)):
+        turned = np.ascontiguousarray(turn(image))
+        np.testing.assert_allclose(restorer.restore(turned, self_ensemble=True), turn(out), atol=1e-5)
+    assert np.abs(restorer.restore(np.ascontiguousarray(image[:, ::-1]))[:, ::-1] - out).max() > 1e-5
+
+
+def test_a_tile_as_large_as_the_image_is_the_whole_image(grid):
+    image = noise((3 * grid + 3, 4 * grid - 1, 3))
+    whole = Restorer(tiny(), tile=None).restore(image)
+    for tile in (4 * grid - 1, 4 * grid, 10 * grid, "auto"):
+        np.testing.assert_array_equal(Restorer(tiny(), tile=tile).restore(image), whole)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_tiles_come_close_to_the_whole_image(grid, batch_size):
+    image = noise((5 * grid + 3, 6 * grid + 1, 3), np.float32)
+    whole = Restorer(tiny(), tile=None).restore(image)
+    tiled = Restorer(tiny(), tile=4 * grid, batch_size=batch_size).restore(image)
+    change = np.abs(whole - image).mean()
+    assert 0 < np.abs(tiled - whole).mean() < 0.1 * change
+
+
+def test_progress_counts_every_tile(grid):
+    calls = []
+    image = noise((6 * grid, 5 * grid, 3))
+    restorer = Restorer(tiny(), tile=4 * grid, batch_size=2)
+    restorer.restore(image, progress=lambda *pair: calls.append(pair))
+    done = [pair[0] for pair in calls]
+    assert len({pair[1] for pair in calls}) == 1
+    assert calls[-1][0] == calls[-1][1] > 1
+    assert done == sorted(set(done))
+
+
+def test_k_reaches_the_network(restorer):
+    image = noise((12, 12, 3), np.float32)
+    with torch.inference_mode():
+        x = torch.from_numpy(image).permute(2, 0, 1)[None]
+        expected = restorer.model(x, k=1)[0].permute(1, 2, 0).numpy()
+    few = restorer.restore(image, k=1)
+    np.testing.assert_allclose(few, expected, atol=1e-5)
+    assert np.abs(few - restorer.restore(image)).max() > 1e-7
+    with pytest.raises(ValueError, match="k must"):
+        restorer.restore(image, k=0)
+
+
+def test_bfloat16_network():
+    image = noise((12, 12, 4))
+    out = Restorer(tiny().to(torch.bfloat16)).restore(image)
+    np.testing.assert_allclose(out.astype(float), Restorer(tiny()).restore(image), atol=8)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.bool_, np.float16])
+def test_other_dtypes_are_refused(restorer, dtype):
+    with pytest.raises(TypeError, match="image must be uint8, uint16 or float32"):
+        restorer.restore(np.zeros((4, 4), dtype))
+
+
+def test_other_modes_are_refused(restorer):
+    with pytest.raises(TypeError, match="mode L, LA, RGB or RGBA, got CMYK"):
+        restorer.restore(Image.new("CMYK", (4, 4)))
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 4, 5), (4, 4, 0), (0, 4, 3), (1, 4, 4, 3)])
+def test_other_shapes_are_refused(restorer, shape):
+    with pytest.raises(ValueError, match="image must be"):
+        restorer.restore(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_must_be_finite(restorer, value):
+    image = noise((4, 4, 3), np.float32)
+    image[1, 2, 0] = value
+    with pytest.raises(ValueError, match="finite"):
+        restorer.restore(image)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_strength_out_of_range(restorer, strength):
+    with pytest.raises(ValueError, match="strength must lie in"):
+        restorer.restore(noise((4, 4, 3)), strength=strength)
+
+
+def test_tiles_that_are_too_small(grid):
+    with pytest.raises(ValueError, match=r"tile must be at least overlap \+ "):
+        Restorer(tiny(), tile=3 * grid - 1)
+    assert Restorer(tiny(), tile=3 * grid).restore(noise((4 * grid, 5, 3))).shape == (4 * grid, 5, 3)
+
+
+def test_networks_of_other_channels():
+    restorer = Restorer(tiny(in_channels=4, out_channels=4, mean=()))
+    with pytest.raises(ValueError, match="takes 4 channels"):
+        restorer.restore(noise((4, 4, 3)))
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 2), (9, 7, 3), (9, 7, 4)])
+def test_enlarging(shape, dtype):
+    image = noise(shape, dtype)
+    if shape[2:] in ((2,), (4,)):
+        image[..., -1] = 0
+        image[:, 4:, -1] = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    out = enlarging().restore(image)
+    assert (out.shape, out.dtype) == ((18, 14, *shape[2:]), image.dtype)
+    if shape[2:] in ((2,), (4,)):
+        assert out[..., -1].min() == image[..., -1].min()
+        assert out[..., -1].max() == image[..., -1].max()
+        np.testing.assert_array_equal(out[:, 12:, -1], np.full((18, 2), image[..., -1].max()))
+
+
+def test_enlarging_in_tiles():
+    image = noise((40, 44, 3), np.float32)
+    whole, small = enlarging(), enlarging()
+    small.tile = 24
+    a, b = whole.restore(image), small.restore(image)
+    assert a.shape == b.shape == (80, 88, 3)
+    assert np.abs(a - b).mean() < 0.1 * a.std()
+
+
+def test_no_strength_for_networks_that_enlarge():
+    with pytest.raises(ValueError, match="strength must be 1 for a network that enlarges"):
+        enlarging().restore(noise((4, 4, 3)), strength=0.5)
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    MemoryError(),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("tile", [None, "auto"])
+def test_tiles_are_halved_when_memory_runs_out(grid, monkeypatch, tile, error):
+    sides, map_tiles = [], module.map_tiles
+
+    def limited(network, x, plan, **options):
+        box = next(iter(plan))
+        sides.append(max(box.bottom - box.top, box.right - box.left))
+        if sides[-1] > 3 * grid:
+            raise error
+        return map_tiles(network, x, plan, **options)
+
+    monkeypatch.setattr(module, "map_tiles", limited)
+    image = noise((8 * grid, 6 * grid, 3), np.float32)
+    calls = []
+    out = Restorer(tiny(), tile=tile).restore(image, progress=lambda *pair: calls.append(pair))
+    assert sides == [8 * grid, 4 * grid, 3 * grid]
+    assert calls[-1][0] == calls[-1][1]
+    monkeypatch.undo()
+    whole = Restorer(tiny(), tile=None).restore(image)
+    assert np.abs(out - whole).mean() < 0.2 * np.abs(whole - image).mean()
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_memory_that_lacks_for_the_smallest_tile(grid, monkeypatch, error):
+    def never(*args, **options):
+        raise error
+
+    monkeypatch.setattr(module, "map_tiles", never)
+    with pytest.raises(type(error)):
+        Restorer(tiny()).restore(noise((8 * grid, 8 * grid, 3)))
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(monkeypatch):
+    calls = []
+
+    def broken(*args, **options):
+        calls.append(1)
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(module, "map_tiles", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        Restorer(tiny()).restore(noise((64, 64, 3)))
+    assert calls == [1]
+
+
+def test_auto_tiles_follow_free_memory(grid, monkeypatch):
+    restorer = Restorer(tiny())
+    assert restorer._choose_tile(5000, 5000) <= 1024
+    monkeypatch.setattr(module, "_free_bytes", lambda device: 0)
+    assert restorer._choose_tile(5000, 5000) == 3 * grid
+
+
+def test_from_pretrained(tmp_path, restorer):
+    tiny().save_pretrained(tmp_path / "model")
+    loaded = Restorer.from_pretrained(tmp_path / "model", device="cpu", tile=64, batch_size=2)
+    assert (loaded.tile, loaded.batch_size) == (64, 2)
+    image = noise((12, 12, 3))
+    np.testing.assert_array_equal(loaded.restore(image), restorer.restore(image))
