@@ -235,7 +235,8 @@ def _read_tiff(path: Path, max_pixels: int) -> Picture:
             )
         if 1 in page.extrasamples:
             raise ImageError(f"{path} has premultiplied transparency; convert it to straight transparency")
-        pixels = page.asarray().astype(page.dtype.newbyteorder("="), copy=False)
+        pixels = page.asarray()
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
         if pixels.ndim == 3 and page.planarconfig.name == "SEPARATE":
             pixels = np.moveaxis(pixels, 0, -1)
         if pixels.ndim == 3 and pixels.shape[2] == 1:
