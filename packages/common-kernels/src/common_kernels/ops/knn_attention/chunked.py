@@ -18,6 +18,8 @@ def knn_attention_chunked(
 ) -> Tensor:
     """Return ``(B, heads, N, head_dim)`` in the dtype of ``q``; the backward gathers anew."""
     B, heads, N, head_dim = q.shape
+    if B == 0:  # nothing to cut, but the graph must reach every input
+        return knn_attention_reference(q, k, v, dictionary, bias, scale)
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias))
     length = max(1, _GATHERED_ELEMENTS // max(1, heads * dictionary.k * head_dim))
     windows: list[Tensor] = []
@@ -44,4 +46,4 @@ def knn_attention_chunked(
             else:
                 parts.append(knn_attention_reference(*arguments))
         windows.append(torch.cat(parts, dim=2))
-    return torch.cat(windows) if windows else torch.zeros_like(q)
+    return torch.cat(windows)

@@ -77,6 +77,7 @@ def _equal_rows(N: int, K: int) -> Tensor:
 
 
 @torch.library.impl(_FORWARD, "cpu")
+@torch.autocast("cpu", enabled=False)  # the sparse product has no half kernel
 def _run_forward(
     q: Tensor,
     k: Tensor,
@@ -113,6 +114,7 @@ def _run_forward(
 
 
 @torch.library.impl(_BACKWARD, "cpu")
+@torch.autocast("cpu", enabled=False)  # the sparse product has no half kernel
 def _run_backward(
     dout: Tensor,
     q: Tensor,
