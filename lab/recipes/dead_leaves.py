@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +24,14 @@ import cv2
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import track
 from skimage.color import lab2rgb
 
 FloatImage = NDArray[np.float32]
 UInt8Image = NDArray[np.uint8]
+
+SMALLEST = 16  # pixels; below, a leaf is no larger than a pixel
 
 _MAX_LEAVES = 12000
 _KINDS = ("disk", "ellipse", "rect", "poly", "stroke")
@@ -60,12 +65,17 @@ def render(size: int, seed: int) -> UInt8Image:
     """Draw one image.
 
     Args:
-        size: Side, in pixels.
+        size: Side, in pixels, at least 16.
         seed: Decides everything.
 
     Returns:
         ``(size, size, 3)`` uint8, RGB.
+
+    Raises:
+        ValueError: If the size is too small to show leaves.
     """
+    if size < SMALLEST:
+        raise ValueError(f"size must be at least {SMALLEST} pixels, got {size}")
     rng = np.random.default_rng(seed)
     canvas = size * int(rng.choice([2, 3]))
     leaves = _draw(rng, canvas, canvas // size)
@@ -208,28 +218,52 @@ def _render_chunk(task: tuple[int, int, int]) -> UInt8Image:
     return np.stack([render(size, seed) for seed in range(first, last)])
 
 
+def _rendered(tasks: list[tuple[int, int, int]], workers: int) -> Iterator[UInt8Image]:
+    """Yield the chunks in order; fresh processes, since forking one that runs threads may hang."""
+    if workers == 1:
+        yield from map(_render_chunk, tasks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
+        yield from executor.map(_render_chunk, tasks)
+
+
+def _shape_of(file: Path) -> tuple[int, ...]:
+    return np.load(file, mmap_mode="r").shape
+
+
 def pool(
     out: Annotated[Path, typer.Option(help="File to write, .npy; a finished one is left alone.")],
-    count: Annotated[int, typer.Option(help="Images.")] = 2500,
-    size: Annotated[int, typer.Option(help="Side of an image, pixels.")] = 256,
-    workers: Annotated[int, typer.Option(help="Processes.")] = os.cpu_count() or 1,
+    count: Annotated[int, typer.Option(help="Images.", min=1)] = 2500,
+    size: Annotated[int, typer.Option(help="Side of an image, pixels.", min=SMALLEST)] = 256,
+    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = os.cpu_count() or 1,
 ) -> None:
     """Render a pool of dead-leaves images, ``(count, size, size, 3)`` uint8; image i has seed i."""
+    shape = (count, size, size, 3)
+    part, done_file = out.with_suffix(".part.npy"), out.with_suffix(".done")
+    done = int(done_file.read_text()) if part.exists() and done_file.exists() else 0
+    for file in [out] * out.exists() + [part] * (done > 0):
+        if _shape_of(file) != shape:
+            raise typer.BadParameter(
+                f"{file} holds {_shape_of(file)}, not {shape}; delete it or name another file"
+            )
     if out.exists():
         typer.echo(f"{out} is there already", err=True)
         return
-    part = out.with_suffix(".part.npy")
-    done_file = out.with_suffix(".done")
-    done = int(done_file.read_text()) if done_file.exists() and part.exists() else 0
-    images = np.lib.format.open_memmap(
-        part, mode="r+" if done else "w+", dtype=np.uint8, shape=(count, size, size, 3)
-    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _note(done_file, done)  # before the file is made anew: an old count must not outlive it
+    images = np.lib.format.open_memmap(part, mode="r+" if done else "w+", dtype=np.uint8, shape=shape)
     tasks = [(size, first, min(first + _CHUNK, count)) for first in range(done, count, _CHUNK)]
-    with ProcessPoolExecutor(workers) as executor:
-        results = executor.map(_render_chunk, tasks)
-        for (_, first, last), chunk in track(zip(tasks, results, strict=True), "leaves", total=len(tasks)):
-            images[first:last] = chunk
-            images.flush()
-            done_file.write_text(str(last))
+    chunks = zip(tasks, _rendered(tasks, workers), strict=True)
+    for (_, first, last), chunk in track(chunks, "leaves", total=len(tasks), console=Console(stderr=True)):
+        images[first:last] = chunk
+        images.flush()
+        _note(done_file, last)
     part.replace(out)
-    done_file.unlink(missing_ok=True)
+    done_file.unlink()
+
+
+def _note(file: Path, done: int) -> None:
+    """Write how many images are done, whole or not at all."""
+    fresh = file.with_name(f"{file.name}.new")
+    fresh.write_text(str(done))
+    fresh.replace(file)
