@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from skimage import data
+from skimage.metrics import structural_similarity
 
 COLOUR: dict[str, Callable[[], NDArray[np.uint8]]] = {
     "astronaut": data.astronaut,
@@ -49,3 +50,18 @@ def psnr(image: NDArray[np.floating], photo: NDArray[np.uint8]) -> float:
     """Return the PSNR in dB of the 8-bit rounded image; infinite if equal."""
     error = np.mean((to_8bit(image).astype(np.float64) - photo) ** 2)
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+def ssim(image: NDArray[np.floating], photo: NDArray[np.uint8]) -> float:
+    """Return the SSIM of the 8-bit rounded image: Gaussian window of 1.5 pixels, mean over channels."""
+    return float(
+        structural_similarity(
+            to_8bit(image),
+            photo,
+            data_range=255,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            channel_axis=-1 if photo.ndim == 3 else None,
+        )
+    )
