@@ -7,8 +7,9 @@ Public, because the packages that build on these operators test theirs in the sa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import torch
@@ -150,7 +151,7 @@ def photo_features(N: int, C: int = 75, *, seed: int = 0, B: int = 1) -> Tensor:
 
 
 @contextlib.contextmanager
-def poisoned_empty() -> Iterator[None]:
+def poisoned_empty() -> Generator[None, None, None]:
     """Fill what ``torch.empty`` and its kin return with NaN, so that an unwritten output shows."""
 
     def poisoning(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -241,7 +242,7 @@ def peak_bytes(function: Callable[[], object], device: torch.device | str = "cpu
     with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
         function()
     # the events of the table are net per operator; the raw ones show what an operator held in between
-    results = profiler.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
+    results: Any = profiler.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
     changes = [event for event in results.events() if event.name() == "[memory]"]
     held = peak = 0
     for change in sorted(changes, key=lambda event: event.start_ns()):

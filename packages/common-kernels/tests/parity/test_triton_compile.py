@@ -108,8 +108,9 @@ def test_empty_tiles_are_branched_over_only_on_request():
     assert with_skip > without
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("block_n", [256, 2048])
+@pytest.mark.parametrize(
+    ("block_n", "dtype"), [(256, torch.float32), (1024, torch.float32), (2048, torch.bfloat16)], ids=str
+)
 @pytest.mark.parametrize("arch", MMA)
 def test_dictionary_fits_the_smallest_card(arch, block_n, dtype):
     kernel = knn_dictionary_kernel

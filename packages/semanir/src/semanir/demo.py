@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +82,7 @@ def run_demo(
     end = time.perf_counter()
     images = {"noisy": _to_8bit(noisy), "baseline": _to_8bit(baseline), "restored": _to_8bit(restored)}
     psnr = {key: float(peak_signal_noise_ratio(clean, image)) for key, image in images.items()}
-    ssim = {key: float(structural_similarity(clean, image, channel_axis=-1)) for key, image in images.items()}
+    ssim = {key: _ssim(clean, image) for key, image in images.items()}
     for key, image in images.items():
         write_picture(Picture(image), out / f"{key}.png")
     titles = {"noisy": f"noise, sigma {sigma:g}", "baseline": "non-local means", "restored": "SemanIR"}
@@ -103,5 +104,10 @@ def run_demo(
     )
 
 
-def _to_8bit(image: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+def _ssim(clean: NDArray[np.uint8], image: NDArray[np.uint8]) -> float:
+    value: Any = structural_similarity(clean, image, channel_axis=-1)
+    return float(value)
+
+
+def _to_8bit(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    return np.round(image.astype(np.float64).clip(0, 1) * 255).astype(np.uint8)

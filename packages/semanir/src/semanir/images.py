@@ -10,10 +10,11 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import png
@@ -124,7 +125,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 @contextmanager
-def _pixel_limit(max_pixels: int) -> Iterator[None]:
+def _pixel_limit(max_pixels: int) -> Generator[None, None, None]:
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
     try:
         yield
@@ -222,14 +223,14 @@ def _add_transparency(pixels: NDArray[np.uint16], colour: int | tuple[int, ...] 
 
 def _read_tiff(path: Path, max_pixels: int) -> Picture:
     with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
+        page = file.pages.first
         if len(file.pages) > 1:
             raise ImageError(f"{path} has {len(file.pages)} pages; extract one first")
         _check_size(path, page.imagewidth, page.imagelength, max_pixels)
-        kind = page.photometric.name
+        kind = tifffile.PHOTOMETRIC(page.photometric).name
         if page.bitspersample in (1, 8) or kind == "PALETTE":
             return _read_pillow(path, max_pixels)
-        if kind not in {"MINISBLACK", "RGB"} or page.dtype not in (np.uint16, np.float32):
+        if kind not in {"MINISBLACK", "RGB"} or page.dtype not in (np.dtype(np.uint16), np.dtype(np.float32)):
             raise ImageError(
                 f"{path} holds {page.dtype} {kind.lower()}; convert it to 8- or 16-bit RGB or grey"
             )
@@ -237,7 +238,7 @@ def _read_tiff(path: Path, max_pixels: int) -> Picture:
             raise ImageError(f"{path} has premultiplied transparency; convert it to straight transparency")
         pixels = page.asarray()
         pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-        if pixels.ndim == 3 and page.planarconfig.name == "SEPARATE":
+        if pixels.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             pixels = np.moveaxis(pixels, 0, -1)
         if pixels.ndim == 3 and pixels.shape[2] == 1:
             pixels = pixels[..., 0]
@@ -310,10 +311,11 @@ def _encode(picture: Picture, suffix: str, file: io.BufferedWriter) -> None:
     elif pixels.dtype == np.uint16:
         _encode_deep_png(picture, file)
     else:
-        options: dict[str, object] = {
-            "jpg": {"quality": 95, "subsampling": 0},
-            "webp": {"lossless": True, "exact": True},
-        }.get(suffix[1:].replace("jpeg", "jpg"), {})
+        options: dict[str, Any] = {}
+        if suffix in {".jpg", ".jpeg"}:
+            options |= {"quality": 95, "subsampling": 0}
+        elif suffix == ".webp":
+            options |= {"lossless": True, "exact": True}
         keep = {"icc_profile": picture.icc, "exif": picture.exif, "dpi": picture.dpi}
         options.update({name: value for name, value in keep.items() if value is not None})
         names = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
@@ -349,7 +351,8 @@ def _encode_deep_png(picture: Picture, file: io.BufferedWriter) -> None:
     pixels = picture.pixels
     planes = pixels.shape[2] if pixels.ndim == 3 else 1
     height, width = pixels.shape[:2]
-    writer = png.Writer(width, height, greyscale=planes < 3, alpha=planes in (2, 4), bitdepth=16)
+    grey: Any = planes < 3  # the package declares the type of its default instead
+    writer = png.Writer(width, height, greyscale=grey, alpha=planes in (2, 4), bitdepth=16)
     plain = io.BytesIO()
     writer.write(plain, pixels.reshape(height, -1))
     plain.seek(0)

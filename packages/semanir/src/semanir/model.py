@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from common_kernels import Backend
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,6 +49,7 @@ class SemanIR(
     def __init__(self, config: SemanIRConfig) -> None:
         super().__init__()
         self.config = config
+        self.mean: Tensor
         mean = torch.tensor(config.mean or (0.0,))
         self.register_buffer("mean", mean.view(-1, 1, 1), persistent=False)
         in_dim = config.in_channels * config.patch_unshuffle**2
@@ -104,7 +106,7 @@ class SemanIR(
             raise ValueError(f"the weights in {folder} do not fit its configuration: {error}") from error
         return model.to(device=resolve_device(device), dtype=resolve_dtype(dtype)).eval()
 
-    def forward(self, x: Tensor, *, k: int | None = None, backend: str = "auto") -> Tensor:
+    def forward(self, x: Tensor, *, k: int | None = None, backend: Backend = "auto") -> Tensor:
         """Restore a batch of images.
 
         Args:
@@ -129,14 +131,14 @@ class SemanIR(
         s = config.upscale
         return y[..., : s * H, : s * W] + self.mean
 
-    def _forward_column(self, x: Tensor, k: int, backend: str) -> Tensor:
+    def _forward_column(self, x: Tensor, k: int, backend: Backend) -> Tensor:
         features = self.conv_first(x)
         y = _norm_channels(self.norm_start, features)
         for stage in self.stages:
             y = stage(y, k=k, backend=backend)
         return self.tail(self.conv_after_body(_norm_channels(self.norm_end, y)) + features)
 
-    def _forward_unet(self, x: Tensor, k: int, backend: str) -> Tensor:
+    def _forward_unet(self, x: Tensor, k: int, backend: Backend) -> Tensor:
         fold = self.config.patch_unshuffle
         y = self.conv_first(F.pixel_unshuffle(x, fold) if fold > 1 else x)
         skips: list[Tensor] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import psutil
@@ -22,7 +22,11 @@ from semanir.weights import DType
 ImageLike = TypeVar("ImageLike", Image.Image, NDArray[np.generic])
 Progress = Callable[[int, int], None]
 
-_FULL_SCALE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
+_FULL_SCALE: dict[np.dtype[Any], float] = {
+    np.dtype(np.uint8): 255.0,
+    np.dtype(np.uint16): 65535.0,
+    np.dtype(np.float32): 1.0,
+}
 _LARGEST_TILE = 1024  # pixels; beyond it, time per pixel no longer falls and progress gets rare
 _MEMORY_SHARE = 0.5  # of what is free
 
@@ -174,7 +178,7 @@ class Restorer:
     def _choose_tile(self, height: int, width: int) -> int:
         if self.tile is None:
             return max(height, width)
-        if self.tile != "auto":
+        if isinstance(self.tile, int):
             return self.tile
         config = self.model.config
         return largest_tile(

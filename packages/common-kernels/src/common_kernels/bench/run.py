@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,10 +48,7 @@ def run_cases(
         for mode in case.modes:
             if log:
                 sys.stderr.write(f"{case.name} ({mode})\n")
-            rows = [
-                Measurement(case.name, case.op, case.shape, mode, name, **errors[name])
-                for name in problem.contenders
-            ]
+            rows = [replace(errors[name], mode=mode, times_ms=[]) for name in problem.contenders]
             _time(problem, rows, mode, device, seconds_per_case)
             for row in rows:
                 if row.status == "ok" and mode == "forward":
@@ -60,21 +58,22 @@ def run_cases(
     return results
 
 
-def _check(case: Case, problem: Problem) -> dict[str, dict[str, object]]:
-    """Return status, error and note of every contender."""
-    facts: dict[str, dict[str, object]] = {}
+def _check(case: Case, problem: Problem) -> dict[str, Measurement]:
+    """Return an untimed measurement of every contender: status, error and note."""
+    facts: dict[str, Measurement] = {}
     with torch.no_grad():
         reference = None if problem.reference is None else problem.reference()
         for name, call in problem.contenders.items():
+            row = facts[name] = Measurement(case.name, case.op, case.shape, "forward", name)
             try:
                 value = call()
             except (BackendUnavailableError, NotImplementedError, torch.OutOfMemoryError) as error:
-                facts[name] = {"status": "refused", "note": str(error).splitlines()[0]}
+                row.status, row.note = "refused", str(error).splitlines()[0]
                 continue
             if reference is None:
                 reference = value.double()
-            found = relative_error(value, reference)
-            facts[name] = {"status": "ok" if found <= case.tolerance else "failed", "error": found}
+            row.error = relative_error(value, reference)
+            row.status = "ok" if row.error <= case.tolerance else "failed"
     return facts
 
 

@@ -240,7 +240,7 @@ def _restore_one(
 
 def _visible(pixels: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return 8-bit grey or RGB of the given size, for the comparison only."""
-    white = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1.0
+    white = {"uint8": 255.0, "uint16": 65535.0}.get(pixels.dtype.name, 1.0)
     shown = np.round(np.clip(pixels.astype(np.float32) / white, 0, 1) * 255).astype(np.uint8)
     if shown.ndim == 3:
         shown = shown[..., :3] if shown.shape[2] >= 3 else shown[..., 0]

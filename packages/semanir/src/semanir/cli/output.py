@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -20,7 +20,7 @@ def fail(message: str) -> NoReturn:
 
 
 @contextmanager
-def user_errors(debug: bool) -> Iterator[None]:
+def user_errors(debug: bool) -> Generator[None, None, None]:
     """Turn the errors that a user can cure into one sentence and exit code 2, unless debugging."""
     try:
         yield
@@ -47,7 +47,7 @@ def progress_bar(console: Console) -> Progress:
 
 
 @contextmanager
-def tile_progress(console: Console, description: str) -> Iterator[Callable[[int, int], None]]:
+def tile_progress(console: Console, description: str) -> Generator[Callable[[int, int], None], None, None]:
     """Show the tiles of one image; yields a callback of tiles done and tiles in all."""
     with progress_bar(console) as bar:
         task = bar.add_task(description, total=None)

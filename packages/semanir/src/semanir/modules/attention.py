@@ -7,7 +7,7 @@ import math
 from typing import Literal
 
 import torch
-from common_kernels import KNNDictionary, knn_attention
+from common_kernels import Backend, KNNDictionary, knn_attention
 from torch import Tensor, nn
 
 from semanir.functional import relative_coordinates, relative_index
@@ -34,7 +34,7 @@ class ContinuousPositionBias(nn.Module):
         )
 
     def forward(self, window_size: int) -> Tensor:  # noqa: D102
-        weight = self.mlp[0].weight
+        weight = next(self.parameters())
         table = self.mlp(
             relative_coordinates(window_size, weight.device).to(weight.dtype)
         )  # (offsets, heads)
@@ -84,7 +84,7 @@ class KeySemanticAttention(nn.Module):
             nn.Parameter(torch.full((num_heads,), math.log(10))) if logits == "cosine" else None
         )
 
-    def forward(self, x: Tensor, dictionary: KNNDictionary, *, backend: str = "auto") -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor, dictionary: KNNDictionary, *, backend: Backend = "auto") -> Tensor:  # noqa: D102
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, heads, head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, head_dim)
         if self.position_vectors is not None:

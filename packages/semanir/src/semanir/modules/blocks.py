@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from common_kernels import KNNDictionary, knn_dictionary
+from common_kernels import Backend, KNNDictionary, knn_dictionary
 from torch import Tensor, nn
 
 from semanir.functional import window_partition, window_regions, window_reverse
@@ -40,7 +40,7 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, dim))
 
-    def forward(self, x: Tensor, dictionary: KNNDictionary, *, backend: str = "auto") -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor, dictionary: KNNDictionary, *, backend: Backend = "auto") -> Tensor:  # noqa: D102
         if self.is_post_norm:
             x = x + self.norm1(self.attn(x, dictionary, backend=backend))
             return x + self.norm2(self.mlp(x))
@@ -116,7 +116,7 @@ class Stage(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
 
-    def forward(self, x: Tensor, *, k: int, backend: str = "auto") -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor, *, k: int, backend: Backend = "auto") -> Tensor:  # noqa: D102
         x = self.local(x)
         H, W = x.shape[-2:]
         # every dictionary comes from the stage input, so that no layer searches anew
@@ -140,7 +140,8 @@ class Stage(nn.Module):
             shift: Roll up and left, in tokens; 0 for none.
             k: Keys per token.
         """
-        regions = window_regions(*x.shape[-2:], self.window_size, shift, x.device) if shift else None
+        H, W = x.shape[-2:]
+        regions = window_regions(H, W, self.window_size, shift, x.device) if shift else None
         tokens = window_partition(_roll(x.detach(), -shift), self.window_size)
         return knn_dictionary(
             tokens,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+# pyright: basic, reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
 import torch
 import triton
 import triton.language as tl

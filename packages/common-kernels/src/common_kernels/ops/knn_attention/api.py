@@ -112,6 +112,7 @@ def explain_knn_attention(
     return explain(IMPLEMENTATIONS, *arguments)
 
 
+Chosen = Implementation[[Tensor, Tensor, Tensor, KNNDictionary, Tensor | None, float], Tensor]
 Arguments = tuple[Tensor, Tensor, Tensor, KNNDictionary, Tensor | None, float]
 
 
@@ -124,7 +125,7 @@ def _prepare(
     scale: float | Tensor | None,
     cosine: bool,
     backend: str,
-) -> tuple[Implementation[..., Tensor], Arguments]:
+) -> tuple[Chosen, Arguments]:
     """Check, normalise and fold the scale into ``q``, so that every backend sees a plain call."""
     if torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
@@ -132,12 +133,14 @@ def _prepare(
     check_knn_attention(q, k, v, dictionary, bias, scale)
     if cosine:
         q, k = (F.normalize(_wide(x), dim=-1, eps=1e-12).to(x.dtype) for x in (q, k))
-    if scale is None:
-        scale = 1.0 if cosine else q.shape[-1] ** -0.5
     if isinstance(scale, Tensor):
         q = (_wide(q) * scale.view(-1, 1, 1)).to(q.dtype)
-        scale = 1.0
-    arguments = (q, k, v, dictionary, bias, scale)
+        factor = 1.0
+    elif scale is None:
+        factor = 1.0 if cosine else float(q.shape[-1] ** -0.5)
+    else:
+        factor = scale
+    arguments = (q, k, v, dictionary, bias, factor)
     return choose("knn_attention", backend, IMPLEMENTATIONS, *arguments), arguments
 
 

@@ -77,7 +77,8 @@ def _equal_rows(N: int, K: int) -> Tensor:
 
 
 @torch.library.impl(_FORWARD, "cpu")
-@torch.autocast("cpu", enabled=False)  # the sparse product has no half kernel
+# the sparse product has no half kernel
+@torch.autocast("cpu", enabled=False)  # pyright: ignore[reportUntypedFunctionDecorator]
 def _run_forward(
     q: Tensor,
     k: Tensor,
@@ -114,7 +115,8 @@ def _run_forward(
 
 
 @torch.library.impl(_BACKWARD, "cpu")
-@torch.autocast("cpu", enabled=False)  # the sparse product has no half kernel
+# the sparse product has no half kernel
+@torch.autocast("cpu", enabled=False)  # pyright: ignore[reportUntypedFunctionDecorator]
 def _run_backward(
     dout: Tensor,
     q: Tensor,

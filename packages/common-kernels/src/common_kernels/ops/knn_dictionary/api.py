@@ -22,16 +22,16 @@ def _fits(x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor 
 
 
 # a Triton program keeps whole rows of scores in registers
-_MAX_TRITON_TOKENS = 2048
+_MAX_TRITON_TOKENS = {torch.float32: 1024, torch.float16: 2048, torch.bfloat16: 2048}
 
 
 def _why_not_triton(
     x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor | None
 ) -> str | None:
-    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+    if x.dtype not in _MAX_TRITON_TOKENS:
         return f"needs float16, bfloat16 or float32, got {x.dtype}"
-    if x.shape[1] > _MAX_TRITON_TOKENS:
-        return f"needs at most {_MAX_TRITON_TOKENS} tokens in a window, got {x.shape[1]}"
+    if x.shape[1] > _MAX_TRITON_TOKENS[x.dtype]:
+        return f"needs at most {_MAX_TRITON_TOKENS[x.dtype]} tokens of {x.dtype} in a window, got {x.shape[1]}"
     return why_no_triton(x)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -218,7 +218,7 @@ class KNNDictionary:
 
 
 @contextlib.contextmanager
-def _outside_inference_mode() -> Iterator[None]:
+def _outside_inference_mode() -> Generator[None, None, None]:
     """Let a form that is first needed in inference serve a later training step too."""
     if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
         yield
