@@ -21,7 +21,7 @@ def _fits(x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor 
     return None
 
 
-# a Triton program keeps whole rows of scores in registers
+# a Triton program keeps whole rows of scores in registers; cosine features are fp32
 _MAX_TRITON_TOKENS = {torch.float32: 1024, torch.float16: 2048, torch.bfloat16: 2048}
 
 
@@ -30,8 +30,9 @@ def _why_not_triton(
 ) -> str | None:
     if x.dtype not in _MAX_TRITON_TOKENS:
         return f"needs float16, bfloat16 or float32, got {x.dtype}"
-    if x.shape[1] > _MAX_TRITON_TOKENS[x.dtype]:
-        return f"needs at most {_MAX_TRITON_TOKENS[x.dtype]} tokens of {x.dtype} in a window, got {x.shape[1]}"
+    limit = _MAX_TRITON_TOKENS[torch.float32 if similarity == "cosine" else x.dtype]
+    if x.shape[1] > limit:
+        return f"needs at most {limit} tokens in a window for this dtype, got {x.shape[1]}"
     return why_no_triton(x)
 
 
