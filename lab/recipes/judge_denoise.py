@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from semanir.restorer import Restorer
 from semanir.weights import WEIGHTS_FILE, ModelNotFoundError, find_folder
 
-from recipes.baselines import EQUAL_DB, Figures, baseline_figures, score, write_json
+from recipes.baselines import EQUAL_DB, Figures, baseline_figures, bm3d_figures, score, write_json
 from recipes.conv_unet import ConvUNet
-from recipes.judge import CARDS, CAVEAT, CLEAN_FLOOR, MEAN_GAIN, SIGMAS, WORST_LOSS, bm3d_figures
+from recipes.gate import CARDS, CAVEAT, CLEAN_FLOOR, MEAN_GAIN, SIGMAS, WORST_LOSS
 from recipes.photos import COLOUR, GREY, noisy, psnr
 
 Pixels = NDArray[np.float32]

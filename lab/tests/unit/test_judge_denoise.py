@@ -10,7 +10,7 @@ import typer
 from recipes import judge_denoise
 from recipes.baselines import baseline_figures
 from recipes.conv_unet import ConvUNet
-from recipes.judge import MEAN_GAIN, SIGMAS
+from recipes.gate import MEAN_GAIN, SIGMAS
 from recipes.judge_denoise import conv_model, judge, judge_command, losses, make_card, means, verdict
 from safetensors.torch import save_file
 from semanir.weights import ModelNotFoundError
