@@ -18,7 +18,14 @@ from rich.progress import track
 from rich.table import Table
 from safetensors.torch import load_file
 from semanir.restorer import Restorer
-from semanir.weights import WEIGHTS_FILE, ModelNotFoundError, find_folder
+from semanir.weights import (
+    ASSETS,
+    CARD_FILE,
+    WEIGHTS_FILE,
+    ModelNotFoundError,
+    find_folder,
+    shipped_models,
+)
 
 from recipes.baselines import EQUAL_DB, Figures, baseline_figures, bm3d_figures, score, write_json
 from recipes.conv_unet import ConvUNet
@@ -213,6 +220,16 @@ def make_card(
     }
 
 
+def summary(card: Mapping[str, object], result: Verdict) -> dict[str, object]:
+    """Return the few facts that travel with the weights, for ``semanir models``."""
+    return {
+        "task": "takes white Gaussian noise of unknown strength out of photographs",
+        "parameters": card["parameters"],
+        "mean_gain_db": result["mean_gain_db"],
+        "statement": card["statement"],
+    }
+
+
 def _read_training(file: Path | None, card: Path) -> dict[str, object]:
     """Read how the model was made from a file of its own, else from the card that is there."""
     source = card if file is None else file
@@ -267,6 +284,8 @@ def judge_command(
     typer.echo(json.dumps({"model": name, **result}))
     if json_file is not None:
         write_json(json_file, card)
+        if name in shipped_models():
+            write_json(ASSETS / name / CARD_FILE, summary(card, result))
     if not result["passed"]:
         raise typer.Exit(1)
 

@@ -26,6 +26,9 @@ from recipes.conv_unet import ConvUNet
 SIGMA_MAX = 55.0
 CLEAN_SHARE = 0.08  # of the patches carry no noise at all: a blind net must learn to leave alone
 LOW_SHARE, LOW_SIGMA = 0.25, 15.0  # so many more stay below this, where the gate is tightest
+# of the crops are grey: three equal channels with one noise. A net that never saw this takes the noise that
+# all channels share for texture, and leaves grey photographs as they are
+GREY_SHARE = 0.2
 
 
 class NoisyCrops(IterableDataset[tuple[Tensor, Tensor]]):
@@ -62,6 +65,8 @@ class NoisyCrops(IterableDataset[tuple[Tensor, Tensor]]):
         largest = LOW_SIGMA if draw < CLEAN_SHARE + LOW_SHARE else SIGMA_MAX
         sigma = 0.0 if draw < CLEAN_SHARE else rng.uniform(0, largest)
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+        if rng.random() < GREY_SHARE:
+            clean, noise = clean.mean(dim=0, keepdim=True).expand(3, -1, -1), noise[:1]
         return clean + noise * (sigma / 255), clean
 
 
@@ -90,6 +95,8 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
     crop: Annotated[int, typer.Option(help="Side of a crop, pixels.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Peak, for Muon and for AdamW on vectors.")] = 1e-3,
+    init: Annotated[Path | None, typer.Option(help="Weights to start from, instead of random ones.")] = None,
+    ema_decay: Annotated[float, typer.Option(help="Of the running mean of the weights.")] = 0.999,
     decay_fraction: Annotated[float, typer.Option(help="Share of the run with falling rate.")] = 0.3,
     seed: Annotated[int, typer.Option(help="Of weights, crops and noise.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
@@ -98,6 +105,8 @@ def train(
     torch.set_num_threads(threads)
     pl.seed_everything(seed)
     model = build(network)
+    if init is not None:
+        model.load_state_dict(load_file(init))
     optimizer = create_optimizer_v2(model, opt="muon", lr=learning_rate, weight_decay=1e-4)
     module = SemanIRModule(model, optimizer, max_steps=max_steps, decay_fraction=decay_fraction)
     data = NoisyCrops(pool, crop, seed)
@@ -111,7 +120,7 @@ def train(
         log_every_n_steps=100,
         callbacks=[
             Resume(data, batch_size),
-            EMAWeightAveraging(decay=0.999, update_starting_at_step=1000),
+            EMAWeightAveraging(decay=ema_decay, update_starting_at_step=min(1000, max_steps // 4)),
             ModelCheckpoint(out, save_last=True, every_n_train_steps=250, save_top_k=0),
             RichProgressBar(),
         ],
