@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import torch
@@ -17,8 +17,39 @@ from torch import Tensor
 
 from common_kernels.ops.knn_dictionary import KNNDictionary
 
-# what one rounding of the result may add, relative; sums are kept in fp32 by every operator
-ROUNDING = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+__all__ = [
+    "AttentionInputs",
+    "Layout",
+    "adversarial_features",
+    "assert_close_to_reference",
+    "attention_inputs",
+    "compare_backends",
+    "gaussian_features",
+    "peak_bytes",
+    "photo_features",
+    "poisoned_empty",
+    "random_dictionary",
+    "relative_error",
+    "rounding_allowance",
+    "strided",
+    "values_and_gradients",
+]
+
+Layout = Literal["gap", "transposed", "offset", "expanded"]
+
+
+def rounding_allowance(dtype: torch.dtype, *, reduction: int = 1) -> float:
+    """Return the relative l2 error that correct rounding may leave.
+
+    Two roundings to ``dtype``, half a unit each (an intermediate and the store), and a sum kept in fp32 (fp64
+    for fp64) whose errors add up like a random walk.
+
+    Args:
+        dtype: Precision of inputs and outputs.
+        reduction: Terms of the longest sum.
+    """
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return torch.finfo(dtype).eps + 4 * torch.finfo(wide).eps * reduction**0.5
 
 
 def relative_error(value: Tensor, reference: Tensor) -> float:
@@ -38,12 +69,19 @@ def relative_error(value: Tensor, reference: Tensor) -> float:
 
 
 def assert_close_to_reference(
-    value: Tensor, reference: Tensor, *, eager: Tensor | None = None, name: str = "value", factor: float = 2.0
+    value: Tensor,
+    reference: Tensor,
+    *,
+    eager: Tensor | None = None,
+    name: str = "value",
+    factor: float = 2.0,
+    dtype: torch.dtype | None = None,
+    reduction: int = 256,
 ) -> None:
     """Check a result against a float64 yardstick.
 
-    A backend passes if its error is at most ``factor`` times that of eager torch in the same dtype plus the
-    rounding of one store; without ``eager`` the rounding alone is allowed. NaN never passes.
+    A backend passes if its error is at most ``factor`` times that of eager torch in the same dtype, or within
+    the allowance for rounding. NaN never passes.
 
     Args:
         value: What a backend computed, in its dtype.
@@ -51,16 +89,21 @@ def assert_close_to_reference(
         eager: The same by eager torch in the dtype of ``value``.
         name: For the message.
         factor: How much worse than eager is still right.
+        dtype: Precision of the computation, if not that of ``value``.
+        reduction: Terms of the longest sum, see :func:`rounding_allowance`.
 
     Raises:
-        AssertionError: If the error is larger, with both figures.
+        AssertionError: If the error is larger, with both figures and where they come from.
+        ValueError: If the shapes differ.
     """
     error = relative_error(value, reference)
-    allowed = ROUNDING[value.dtype]
-    if eager is not None:
-        allowed += factor * relative_error(eager, reference)
-    if not error <= allowed:
-        raise AssertionError(f"{name}: relative error {error:.2e} against float64, allowed {allowed:.2e}")
+    rounding = rounding_allowance(dtype or value.dtype, reduction=reduction)
+    eager_error = 0.0 if eager is None else relative_error(eager, reference)
+    if not error <= max(factor * eager_error, rounding):
+        beside = "" if eager is None else f", {factor:g} times eager's {eager_error:.2e}"
+        raise AssertionError(
+            f"{name}: relative error {error:.2e} against float64, allowed for rounding {rounding:.2e}{beside}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +133,7 @@ def attention_inputs(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-    strided: bool = False,
+    layout: Layout | None = None,
     padding: float = 0.0,
     requires_grad: bool = False,
 ) -> AttentionInputs:
@@ -105,24 +148,81 @@ def attention_inputs(
         seed: Decides everything.
         dtype: Of ``q``, ``k`` and ``v``.
         device: Where to put all.
-        strided: Whether ``q``, ``k`` and ``v`` are views that step over memory.
+        layout: How ``q``, ``k`` and ``v`` lie in memory, see :func:`strided`; contiguous if ``None``.
         padding: Share of slots marked unused; makes empty rows if large.
         requires_grad: Whether ``q``, ``k`` and ``v`` ask for gradients.
     """
     generator = torch.Generator().manual_seed(seed)
-    gap = 2 if strided else 1
-    q, keys, v = (
-        torch.randn(B, N, heads, gap * head_dim, generator=generator)[..., ::gap].transpose(1, 2)
-        if strided
-        else torch.randn(B, heads, N, head_dim, generator=generator)
-        for _ in range(3)
-    )
-    rows = [torch.randperm(N, generator=generator)[:k] for _ in range(B * N)]
-    index = torch.stack(rows).view(B, N, k) if rows else torch.zeros(B, N, k, dtype=torch.int64)
+    drawn = (torch.randn(B, heads, N, head_dim, generator=generator).to(device, dtype) for _ in range(3))
+    q, keys, v = ((x if layout is None else strided(x, layout)).requires_grad_(requires_grad) for x in drawn)
+    index = random_dictionary(B, N, k, padding=padding, seed=seed).index
+    return AttentionInputs(q, keys, v, KNNDictionary.from_index(index.to(device), N))
+
+
+def random_dictionary(
+    B: int, N: int, k: int, *, num_keys: int | None = None, padding: float = 0.0, seed: int = 0
+) -> KNNDictionary:
+    """Draw lists of distinct keys, on the CPU.
+
+    Args:
+        B: Windows.
+        N: Queries of a window.
+        k: Slots per query, at most ``num_keys``.
+        num_keys: Keys of a window; ``N`` if ``None``.
+        padding: Share of slots marked unused; makes empty rows if large.
+        seed: Decides everything.
+    """
+    M = N if num_keys is None else num_keys
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.rand(B, N, M, generator=generator).argsort(dim=-1)[..., :k]
     if padding:
         index = index.masked_fill(torch.rand(index.shape, generator=generator) < padding, -1)
-    q, keys, v = (x.to(device, dtype).requires_grad_(requires_grad) for x in (q, keys, v))
-    return AttentionInputs(q, keys, v, KNNDictionary.from_index(index.to(device), N))
+    return KNNDictionary.from_index(index, M)
+
+
+def strided(x: Tensor, layout: Layout) -> Tensor:
+    """Return equal values in other memory, to find code that assumes contiguous rows.
+
+    Args:
+        x: At least two dimensions.
+        layout: ``"gap"`` leaves every other element of the last axis unused, ``"transposed"`` swaps the
+            strides of the last two axes, ``"offset"`` starts inside a larger storage, ``"expanded"`` has
+            stride 0 along the first axis, where it repeats the first entry.
+    """
+    if layout == "gap":
+        return torch.stack((x, torch.full_like(x, float("nan"))), dim=-1)[..., 0]
+    if layout == "transposed":
+        return x.mT.contiguous().mT
+    if layout == "offset":
+        return torch.cat((torch.full_like(x[:1], float("nan")), x))[1:]
+    return x[:1].expand_as(x)
+
+
+def gaussian_features(N: int, C: int = 75, *, seed: int = 0, B: int = 1) -> Tensor:
+    """Draw ``(B, N, C)`` fp32 token features without any cluster, the hard case for block-sparse kernels."""
+    return torch.randn(B, N, C, generator=torch.Generator().manual_seed(seed))
+
+
+def adversarial_features(
+    N: int, C: int = 75, *, kind: Literal["hub", "blocks", "ties"], B: int = 1
+) -> Tensor:
+    """Return ``(B, N, C)`` fp32 token features made to hurt.
+
+    Args:
+        N: Tokens.
+        C: Channels, at least 2.
+        kind: ``"hub"``: norms grow along the window, so that by dot product all rows list the same keys;
+            ``"blocks"``: orthogonal groups that share no key; ``"ties"``: all tokens equal.
+        B: Windows.
+    """
+    x = torch.zeros(B, N, C)
+    if kind == "hub":
+        x[..., 0] = torch.arange(1, N + 1)
+    elif kind == "blocks":
+        x.scatter_(-1, (torch.arange(N) * C // N).view(1, N, 1).expand(B, N, 1), 1.0)
+    else:
+        x.fill_(1.0)
+    return x
 
 
 def photo_features(N: int, C: int = 75, *, seed: int = 0, B: int = 1) -> Tensor:
