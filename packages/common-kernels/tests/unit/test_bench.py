@@ -1,159 +1,302 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
-from pathlib import Path
+"""Measuring: parity before time, turns, memory; on operators small enough to be read."""
+
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 from common_kernels._dispatch import BackendUnavailableError
-from common_kernels.bench import Case, Problem, run_cases, to_json, to_markdown
-from common_kernels.bench.__main__ import main
-from common_kernels.bench.bars import judge
-from common_kernels.bench.cases import attention_cases, dictionary_cases, fusion_cases
-from common_kernels.bench.report import draw_chart
+from common_kernels.bench import Case, Contender, Inputs, Machine, run_cases
+from common_kernels.bench import run as run_module
+from common_kernels.bench.attention_cases import (
+    attention_cases,
+    boolean_mask,
+    gather_attention,
+    gather_yardstick,
+    make_attention_inputs,
+)
+from common_kernels.bench.clock import Clock, take_turns
+from common_kernels.bench.dictionary_cases import dictionary_cases, stage_cases
+from common_kernels.bench.phase_cases import phase_cases
+from common_kernels.testing import values_and_gradients
 
 CPU = torch.device("cpu")
-REPORTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").rglob("*.json"))
-PAGES = Path(__file__).parents[4] / "docs" / "common-kernels"
+MACHINE = Machine(
+    device="Toy (R) CPU",
+    kind="cpu",
+    threads=1,
+    load=0.0,
+    copy_gb_s=10.0,
+    matmul_tflop_s=0.1,
+    python="3",
+    torch="2",
+    triton=None,
+    common_kernels="0",
+    commit=None,
+    date="2026-01-01",
+)
 
 
-def toy(**contenders) -> Case:
-    x = torch.rand(64, 64, requires_grad=True)
-
-    def make(device: torch.device) -> Problem:
-        calls = {"auto": lambda: x @ x, "slow": lambda: (x @ x) + 0, **contenders}
-        return Problem(calls, lambda: x.double() @ x.double(), (x,))
-
-    return Case("toy", "toy", {"N": 64}, make, "slow", ("forward", "both"), flop=2 * 64**3)
+def square(x):
+    return x["x"] * x["x"]
 
 
-def row(results, mode, contender):
-    return next(r for r in results if (r.mode, r.contender) == (mode, contender))
+def make_inputs(seed, device, dtype):
+    generator = torch.Generator().manual_seed(seed)
+    x, slope = (torch.rand(64, 64, generator=generator).to(device, dtype) for _ in range(2))
+    return Inputs({"x": x.requires_grad_()}, None, slope)
 
 
-def test_measures_every_contender_in_every_mode():
-    results = run_cases([toy()], seconds_per_case=0.05, log=False)
-    assert {(r.mode, r.contender) for r in results} == {
-        (mode, name) for mode in ("forward", "both") for name in ("auto", "slow")
+def yardstick(inputs):
+    return values_and_gradients(lambda x: x * x, inputs.leaves) | {"x": 2 * inputs.leaves["x"] * inputs.slope}
+
+
+def toy(*contenders, **changes):
+    auto = Contender("auto", "auto", lambda x, _: square(x), describe=lambda inputs: "fast")
+    case = Case(
+        op="toy",
+        name="N64",
+        shape={"N": 64},
+        dtype=torch.float32,
+        make_inputs=make_inputs,
+        contenders=(auto, *contenders),
+        yardstick=yardstick,
+        flop={"forward": 1e5},
+    )
+    return replace(case, **changes)
+
+
+def measure(*contenders, **changes):
+    rows = run_cases([toy(*contenders, **changes)], machine=MACHINE, budget=0.01)
+    return {(row.contender, row.mode): row for row in rows}
+
+
+def test_every_contender_is_measured_in_every_mode():
+    rows = measure(Contender("peer", "peer", lambda x, _: x["x"].pow(2)))
+    assert rows.keys() == {
+        (name, mode) for name in ("auto", "peer") for mode in ("forward", "backward", "both")
     }
-    for r in results:
-        assert r.status == "ok"
-        assert len(r.times_ms) >= 3
-        assert r.quantile(0.2) <= r.median_ms <= r.quantile(0.8)
-    assert row(results, "forward", "slow").peak_mib >= row(results, "forward", "auto").peak_mib
-    assert row(results, "forward", "auto").roofline > 0
-    assert row(results, "both", "auto").roofline is None
+    for row in rows.values():
+        assert row.status == "measured"
+        assert row.runs >= 3
+        assert 0 < row.low_ms <= row.median_ms <= row.high_ms
+        assert row.error < 1e-6
+        assert row.ratio > 0
+    assert rows["auto", "both"].ratio == rows["auto", "forward"].ratio == 1
+    assert rows["auto", "both"].median_ms >= rows["auto", "backward"].median_ms
+    assert rows["auto", "forward"].note == "fast"
+    least_ms = 1e3 * 1e5 / 0.1e12
+    assert rows["auto", "forward"].roofline == pytest.approx(least_ms / rows["auto", "forward"].median_ms)
+    assert rows["auto", "both"].roofline is None
 
 
-def test_a_wrong_result_is_not_timed():
-    results = run_cases([toy(wrong=lambda: torch.zeros(64, 64))], seconds_per_case=0.05, log=False)
-    for mode in ("forward", "both"):
-        wrong = row(results, mode, "wrong")
-        assert wrong.status == "failed"
-        assert wrong.error == pytest.approx(1)
-        assert wrong.times_ms == []
+def test_a_wrong_output_is_not_timed():
+    rows = measure(Contender("wrong", "peer", lambda x, _: 1.01 * square(x)))
+    for mode in ("forward", "backward", "both"):
+        row = rows["wrong", mode]
+        assert (row.status, row.runs, row.median_ms) == ("failed", 0, None)
+        assert row.note.startswith("output: relative error 1.00e-02")
+        assert row.error == pytest.approx(0.01, rel=1e-3)
+    assert rows["auto", "both"].status == "measured"
+
+
+def test_a_wrong_gradient_fails_where_it_matters():
+    rows = measure(Contender("stopped", "backend", lambda x, _: x["x"] * x["x"].detach()))
+    assert rows["stopped", "forward"].status == "measured"
+    assert rows["stopped", "backward"].status == rows["stopped", "both"].status == "failed"
+    assert rows["stopped", "both"].note.startswith("x: relative error")
 
 
 def test_nan_is_wrong():
-    results = run_cases(
-        [toy(wrong=lambda: torch.full((64, 64), float("nan")))], seconds_per_case=0.05, log=False
+    row = measure(Contender("wrong", "peer", lambda x, _: square(x) * float("nan")))["wrong", "forward"]
+    assert row.status == "failed"
+    assert row.error is None
+
+
+def test_low_precision_may_err_as_eager_does():
+    def coarse(x, _):
+        return (x["x"].to(torch.bfloat16) ** 2).to(x["x"].dtype)
+
+    assert measure(Contender("coarse", "peer", coarse))["coarse", "forward"].status == "failed"
+
+    def eager_errs(inputs):
+        exact = yardstick(inputs)
+        return exact if inputs.leaves["x"].dtype == torch.float64 else {k: 1.01 * v for k, v in exact.items()}
+
+    rows = measure(Contender("coarse", "peer", coarse), yardstick=eager_errs)
+    assert rows["coarse", "forward"].status == "measured"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (BackendUnavailableError("needs a better machine\nand more"), "backend", "skipped"),
+        (NotImplementedError("needs a better machine"), "backend", "skipped"),
+        (torch.OutOfMemoryError("needs a better machine"), "auto", "skipped"),
+        (RuntimeError("needs a better machine"), "peer", "skipped"),
+        (RuntimeError("needs a better machine"), "backend", "failed"),
+    ],
+)
+def test_what_cannot_run_says_why(error, kind, status):
+    def refuse(x, _):
+        raise error
+
+    contender = Contender("shy", kind, refuse)
+    if kind == "auto":
+        rows = measure(contenders=(contender, Contender("peer", "peer", lambda x, _: square(x))))
+        assert rows["peer", "forward"].status == "measured"
+        assert rows["peer", "forward"].ratio is None
+    else:
+        rows = measure(contender)
+    assert (rows["shy", "both"].status, rows["shy", "both"].note) == (status, "needs a better machine")
+
+
+def test_reasons_known_beforehand_spare_the_run():
+    def never(x, _):
+        raise AssertionError("was run")
+
+    rows = measure(
+        Contender("large", "peer", never, why_not=lambda inputs: f"{inputs.leaves['x'].shape[0]} rows"),
+        Contender("inference", "peer", lambda x, _: square(x), trains=False),
     )
-    assert row(results, "forward", "wrong").status == "failed"
+    assert (rows["large", "forward"].status, rows["large", "forward"].note) == ("skipped", "64 rows")
+    assert rows["inference", "forward"].status == "measured"
+    assert rows["inference", "both"].status == "skipped"
 
 
-def test_a_backend_that_refuses_is_shown_with_its_reason():
-    def refuse():
-        raise BackendUnavailableError("needs a better machine\nand more")
+def test_preparation_counts_for_the_first_call_only():
+    made = []
 
-    results = run_cases([toy(shy=refuse)], seconds_per_case=0.05, log=False)
-    shy = row(results, "forward", "shy")
-    assert (shy.status, shy.note) == ("refused", "needs a better machine")
+    def prepare(inputs):
+        made.append(torch.zeros(1 << 16))
+        return made.pop()
 
+    def run(x, ready):
+        return square(x) + ready[0]
 
-def test_report_tables_show_times_failures_and_speed_ups():
-    results = run_cases([toy(wrong=lambda: torch.zeros(64, 64))], seconds_per_case=0.05, log=False)
-    report = json.loads(json.dumps(to_json(results, baselines={"toy": "slow"})))
-    assert report["schema"] == 1
-    assert report["machine"]["torch"] == torch.__version__
-    text = to_markdown(report, [{"name": "promise", "value": 2, "limit": "at least 1", "held": True}])
-    assert "| promise | 2 | at least 1 | yes |" in text
-    assert "| toy | wrong | failed" in text
-    assert text.count("### `toy`") == 2
-    slow = next(line for line in text.splitlines() if line.startswith("| toy | slow |"))
-    assert slow.split("|")[4].strip() == "1.0"
+    rows = measure(Contender("prepared", "peer", run, prepare))
+    extra = rows["prepared", "forward"].peak_bytes - rows["auto", "forward"].peak_bytes
+    assert extra >= 4 << 16
+    assert rows["prepared", "forward"].first_ms > 0
+    assert rows["auto", "both"].peak_bytes > rows["auto", "forward"].peak_bytes >= 64 * 64 * 4
 
 
-def test_bars_hold_and_break():
-    def entry(op, case, contender, ms, peak=100.0):
-        return {
-            "op": op,
-            "case": case,
-            "mode": "forward",
-            "contender": contender,
-            "status": "ok",
-            "median_ms": ms,
-            "peak_mib": peak,
-        }
-
-    anchor = "B1 H6 N1024 d32 k128"
-    rows = [
-        entry("knn_attention", anchor, "auto", 10.0, 1.0),
-        entry("knn_attention", anchor, "gather", 200.0),
-        entry("knn_attention", anchor, "SDPA, float mask", 9.0),
-        entry("fuse_phase", "1x4x64x64", "auto", 1.0),
-        entry("fuse_phase", "1x4x64x64", "angles", 1.5),
-    ]
-    held = {
-        bar["name"].split(",")[0]: bar["held"] for bar in judge({"machine": {"device": "x"}, "results": rows})
-    }
-    assert held == {
-        "slowest auto over the best alternative": False,
-        "auto over gather": True,
-        "memory of auto over gather's": True,
-        "fuse_phase over angles": False,
-    }
-    assert judge({"machine": {"device": "NVIDIA H100"}, "results": rows}) == []
+def test_modes_can_be_chosen():
+    rows = run_cases([toy()], machine=MACHINE, budget=0.01, modes=("both",))
+    assert [row.mode for row in rows] == ["both"]
+    lines = []
+    run_cases([toy(), toy()], machine=MACHINE, budget=0.01, modes=("forward",), progress=lines.append)
+    assert lines[0] == "[1/2] toy N64"
+    assert lines[1].startswith("[2/2] toy N64, about ")
 
 
-def test_smallest_real_cases_agree_with_their_references():
-    cases = [attention_cases(CPU, quick=True)[0], dictionary_cases(CPU, quick=True)[0], fusion_cases(CPU)[0]]
-    for case in cases:
-        results = run_cases([case], seconds_per_case=0.0, log=False)
-        assert {r.status for r in results} == {"ok"}, case.name
+def test_a_case_needs_one_auto_and_different_names():
+    with pytest.raises(ValueError, match="exactly one of kind 'auto', got \\[\\]"):
+        toy(contenders=())
+    with pytest.raises(ValueError, match="different names"):
+        toy(Contender("auto", "peer", lambda x, _: square(x)))
 
 
-def test_command_reports_on_an_earlier_run(tmp_path, capsys):
-    results = run_cases([toy()], seconds_per_case=0.02, log=False)
-    source = tmp_path / "run.json"
-    source.write_text(json.dumps(to_json(results, baselines={"toy": "slow"})))
-    out, chart = tmp_path / "run.md", tmp_path / "run.png"
-    assert main(["--from", str(source), "--markdown", str(out), "--chart", str(chart)]) == 0
-    assert out.read_text().endswith(capsys.readouterr().out)
-    assert "(run.png)" in out.read_text()
-    assert chart.read_bytes().startswith(b"\x89PNG")
+def test_turns_are_shared_out_and_the_leader_runs_in_every_round():
+    log = []
+
+    def runner(name, ms):
+        def run(number):
+            log.append((number, name))
+            return [ms]
+
+        return run
+
+    runners = {"auto": runner("auto", 10.0), "fast": runner("fast", 1.0), "slow": runner("slow", 100.0)}
+    estimates = {"auto": 10.0, "fast": 1.0, "slow": 100.0}
+    times = take_turns(runners, "auto", 0.5, estimates_ms=estimates)
+    assert list(times["auto"]) == list(times["fast"]) == list(range(50))
+    assert len(times["slow"]) == 5
+    assert max(times["slow"]) >= 40, "slow ones are spread over all rounds"
+    assert times["fast"][7] == [1.0]
+    orders = {tuple(name for number, name in log[-100:] if number == turn) for turn in range(10, 50)}
+    assert len(orders) > 1, "the order changes"
 
 
-def test_command_explains_itself(capsys):
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert "examples:" in capsys.readouterr().out
+def test_what_takes_seconds_runs_once():
+    calls = []
+    takes = {"auto": 3000.0, "peer": 2500.0}
+    runners = {name: lambda number, name=name: calls.append(name) or [takes[name]] for name in takes}
+    times = take_turns(runners, "auto", 0.5, estimates_ms=takes)
+    assert sorted(calls) == ["auto", "peer"]
+    assert times == {"auto": {0: [3000.0]}, "peer": {0: [2500.0]}}
+    assert take_turns({}, "auto", 0.5, estimates_ms={}) == {}
 
 
-@pytest.mark.parametrize("file", REPORTS, ids=lambda file: file.stem)
-def test_kept_reports_are_whole(file, tmp_path):
-    report = json.loads(file.read_text())
-    assert report["schema"] == 1
-    assert {"device", "torch", "commit", "threads"} <= report["machine"].keys()
-    names = {r["case"] for r in report["results"]}
-    assert report["baselines"].keys() == names
-    for r in report["results"]:
-        assert r["status"] in ("ok", "failed", "refused")
-        assert ("median_ms" in r) == (r["status"] == "ok")
-    draw_chart(report, tmp_path / "chart.png")
+def test_clock_counts_each_step():
+    order = []
+    laps = Clock(CPU).laps(lambda: order.append(1), lambda: order.append(2))
+    assert order == [1, 2]
+    assert len(laps) == 2
+    assert all(lap >= 0 for lap in laps)
 
 
-def test_the_page_is_what_the_report_says():
-    page = PAGES / "benchmarks.md"
-    report = json.loads(
-        (Path(__file__).parents[2] / "benchmarks" / "results" / "0.1.0" / "cpu.json").read_text()
-    )
-    assert to_markdown(report, judge(report)).strip() in page.read_text()
+@pytest.mark.parametrize("case", [attention_cases, dictionary_cases, stage_cases, phase_cases])
+def test_real_cases_agree_with_their_yardsticks(case):
+    smallest = min(case(CPU, quick=True), key=lambda c: math.prod(c.shape.values()))
+    rows = run_cases([smallest], machine=MACHINE, budget=1e-3)
+    assert {row.status for row in rows if row.note != "is what auto runs"} == {"measured"}, rows
+    assert all(row.error < 1e-5 for row in rows if row.status == "measured")
+
+
+def test_cases_have_names_of_their_own():
+    for device in (CPU, torch.device("cuda")):
+        for quick in (False, True):
+            made = [
+                c
+                for f in (attention_cases, dictionary_cases, stage_cases, phase_cases)
+                for c in f(device, quick=quick)
+            ]
+            names = [(c.op, c.name) for c in made]
+            assert len(set(names)) == len(names)
+            assert all(set(c.flop) == set(c.traffic) == set(c.modes) for c in made)
+    flex = attention_cases(CPU, flex=True)
+    assert [c.name for c in flex if c.contenders[-1].name == "FlexAttention"] != []
+    assert all(c.contenders[-1].name != "FlexAttention" for c in attention_cases(CPU))
+
+
+def test_slices_of_the_yardstick_add_up(monkeypatch):
+    inputs = make_attention_inputs((2, 2, 16, 4, 5), 0, CPU, torch.float64)
+    whole = gather_yardstick(inputs)
+    monkeypatch.setattr("common_kernels.bench.attention_cases._SLICE", 2 * 2 * 5 * 4 * 3)
+    sliced = gather_yardstick(inputs)
+    for name in whole:
+        torch.testing.assert_close(sliced[name], whole[name], rtol=1e-12, atol=1e-12)
+    q, k, v = inputs.leaves.values()
+    dense = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=boolean_mask(inputs))
+    gathered = gather_attention(q, k, v, inputs.shared.index.long())
+    torch.testing.assert_close(gathered, dense, rtol=1e-12, atol=1e-12)
+
+
+def test_a_repeated_or_poor_choice_is_found():
+    case = dictionary_cases(CPU)[0]
+    inputs = case.make_inputs(0, CPU, torch.float32)
+    best = case.yardstick(inputs.to(torch.float64))["output"]
+    index = case.contenders[0].run(inputs.leaves, inputs.shared)
+    assert torch.equal(case.comparable(inputs, index.flip(-1)), best)
+    repeated = index.clone()
+    repeated[0, 0, 0] = repeated[0, 0, 1]
+    assert case.comparable(inputs, repeated).isnan().any()
+    absent = next(j for j in range(64) if j not in index[0, 0].tolist())
+    poor = index.clone()
+    poor[0, 0, 0] = absent
+    assert not torch.equal(case.comparable(inputs, poor), best)
+
+
+def test_gpu_inputs_take_turns(monkeypatch):
+    monkeypatch.setattr(run_module, "_GPU_SETS", 3)
+    run = run_module._Run(toy(), CPU, ("forward",))
+    assert len(run.sets) == 1
+    run.sets = [toy().make_inputs(seed, CPU, torch.float32) for seed in range(3)]
+    seen = []
+    contender = Contender("spy", "peer", lambda x, _: seen.append(x["x"]) or square(x))
+    laps = run._runner(contender, "forward")
+    for number in range(6):
+        laps(number)
+    assert [next(i for i, s in enumerate(run.sets) if s.leaves["x"] is x) for x in seen] == [0, 1, 2] * 2

@@ -1,97 +1,113 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured and what comes out."""
+"""What a script declares: cases, their inputs, and who competes on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-Mode = Literal["forward", "both"]
-Status = Literal["ok", "failed", "refused"]
+Mode = Literal["forward", "backward", "both"]
+Kind = Literal["auto", "backend", "peer", "part"]
+MODES: tuple[Mode, ...] = ("forward", "backward", "both")
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Inputs of one case, bound to everything that is to compute them.
+class Inputs:
+    """One set of inputs.
 
     Attributes:
-        contenders: Name to a call without arguments; ``"auto"`` is what a user gets.
-        reference: The same result by the specification in float64, or ``None`` to trust ``"auto"``.
-        leaves: Inputs that get gradients in mode ``"both"``.
+        leaves: Floating tensors by name; each asks for a gradient if there is a ``slope``.
+        shared: Whatever else the contenders read, the same object for all of them.
+        slope: Gradient that arrives at the output, or ``None`` if the operator has no backward.
     """
 
-    contenders: Mapping[str, Callable[[], Tensor]]
-    reference: Callable[[], Tensor] | None
-    leaves: tuple[Tensor, ...] = ()
+    leaves: dict[str, Tensor]
+    shared: Any = None
+    slope: Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> Inputs:
+        """Return a copy with leaves and slope in another dtype."""
+        leaves = {name: x.detach().to(dtype) for name, x in self.leaves.items()}
+        return Inputs(leaves, self.shared, None if self.slope is None else self.slope.to(dtype))
+
+
+def _nothing(inputs: Inputs) -> Any:
+    return inputs.shared
+
+
+def _no_reason(inputs: Inputs) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
+class Contender:
+    """One way to compute an operator.
+
+    Attributes:
+        name: Unique within a case.
+        kind: ``"auto"`` is what a user gets, ``"backend"`` another of ours by name, ``"peer"`` somebody
+            else's way, ``"part"`` a piece of the work that is timed but competes with nobody.
+        run: Takes the leaves and what ``prepare`` made, returns the output.
+        prepare: Builds once what layers share: a mask, a dictionary without its lazy forms. Not part of a
+            timed run, but of the first call.
+        why_not: Reason to leave it out for these inputs, or ``None``.
+        trains: Whether it has a backward.
+        describe: Takes the inputs, returns a remark for the results.
+    """
+
+    name: str
+    kind: Kind
+    run: Callable[[Mapping[str, Tensor], Any], Tensor]
+    prepare: Callable[[Inputs], Any] = _nothing
+    why_not: Callable[[Inputs], str | None] = _no_reason
+    trains: bool = True
+    describe: Callable[[Inputs], str] | None = None
+
+
+def _as_it_is(inputs: Inputs, output: Tensor) -> Tensor:
+    return output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One size of one operator.
 
     Attributes:
-        name: Unique, short.
         op: Operator.
-        shape: Its sizes, by the symbols of the documentation.
-        make: Builds the problem on a device; the same one at every call.
-        modes: ``"forward"``, and ``"both"`` for forward and backward.
-        baseline: Contender that speed-ups refer to; the slow classical way.
-        flop: Operations that the forward cannot avoid.
-        min_bytes: Memory traffic that the forward cannot avoid.
-        tolerance: Largest relative error in the l2 norm.
+        name: Unique within the operator, short.
+        shape: Sizes by the symbols of the documentation.
+        dtype: Of the leaves.
+        make_inputs: Takes seed, device and dtype.
+        contenders: Exactly one is of kind ``"auto"``.
+        yardstick: Takes inputs of any dtype, returns ``"output"`` and the gradient of each leaf by name.
+        comparable: Turns a contender's output into what is compared, for outputs whose order is free.
+        modes: What is timed.
+        flop: Operations that cannot be avoided, by mode.
+        traffic: Bytes of memory traffic that cannot be avoided, by mode.
+        reduction: Length of the longest sum, which sets how much rounding may add up.
     """
 
+    op: str
     name: str
-    op: str
     shape: Mapping[str, int]
-    make: Callable[[torch.device], Problem]
-    baseline: str
-    modes: tuple[Mode, ...] = ("forward",)
-    flop: float = 0.0
-    min_bytes: float = 0.0
-    tolerance: float = 1e-5
+    dtype: torch.dtype
+    make_inputs: Callable[[int, torch.device, torch.dtype], Inputs]
+    contenders: tuple[Contender, ...]
+    yardstick: Callable[[Inputs], dict[str, Tensor]]
+    comparable: Callable[[Inputs, Tensor], Tensor] = _as_it_is
+    modes: tuple[Mode, ...] = MODES
+    flop: Mapping[Mode, float] = field(default_factory=dict[Mode, float])
+    traffic: Mapping[Mode, float] = field(default_factory=dict[Mode, float])
+    reduction: int = 1
 
-
-@dataclass(slots=True)
-class Measurement:
-    """One contender on one case in one mode; times in milliseconds, memory in MiB.
-
-    Attributes:
-        case: Name of the case.
-        op: Operator.
-        shape: Sizes.
-        mode: What was run.
-        contender: What ran it.
-        status: ``"failed"`` results are not timed; ``"refused"`` ones did not run.
-        error: Relative error against float64.
-        times_ms: Every timed run.
-        peak_mib: Most memory held beyond the inputs in one forward.
-        roofline: Share of the forward's lower bound, set by the rates measured in the same run.
-        note: Why it was refused.
-    """
-
-    case: str
-    op: str
-    shape: Mapping[str, int]
-    mode: Mode
-    contender: str
-    status: Status = "ok"
-    error: float | None = None
-    times_ms: list[float] = field(default_factory=list)
-    peak_mib: float | None = None
-    roofline: float | None = None
-    note: str = ""
-
-    def quantile(self, share: float) -> float:
-        """Return a quantile of the times, in milliseconds."""
-        times = torch.tensor(self.times_ms, dtype=torch.float64)
-        return float(times.quantile(share))
-
-    @property
-    def median_ms(self) -> float:
-        """Median time in milliseconds."""
-        return self.quantile(0.5)
+    def __post_init__(self) -> None:
+        autos = [c.name for c in self.contenders if c.kind == "auto"]
+        if len(autos) != 1:
+            raise ValueError(f"contenders must hold exactly one of kind 'auto', got {autos}")
+        names = [c.name for c in self.contenders]
+        if len(set(names)) < len(names):
+            raise ValueError(f"contenders must have different names, got {names}")

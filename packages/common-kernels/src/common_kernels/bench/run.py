@@ -1,164 +1,257 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parity, then time, round robin over the contenders of a case."""
+"""Parity first, then memory, then time, contender beside contender."""
 
 from __future__ import annotations
 
-import sys
+import functools
+import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from common_kernels._dispatch import BackendUnavailableError
-from common_kernels.bench.case import Case, Measurement, Mode, Problem
-from common_kernels.testing import peak_bytes, relative_error
+from common_kernels.bench.case import MODES, Case, Contender, Inputs, Mode
+from common_kernels.bench.clock import SLOW_MS, Clock, Laps, Times, take_turns
+from common_kernels.bench.machine import describe_machine
+from common_kernels.bench.results import Machine, Measurement, Status
+from common_kernels.testing import assert_close_to_reference, peak_bytes, relative_error
 
-_MIN_ROUNDS, _MAX_ROUNDS = 3, 200
+Stage = Literal["forward", "step"]
+_STAGE: dict[Mode, Stage] = {"forward": "forward", "backward": "step", "both": "step"}
+_CANNOT = (BackendUnavailableError, NotImplementedError, torch.OutOfMemoryError)
+_GPU_SETS = 3  # sets of inputs that take turns
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """What is known of a contender at a stage before it is timed."""
+
+    status: Status = "measured"
+    note: str = ""
+    error: float | None = None
+    peak: int | None = None
+    first_ms: float | None = None
+    estimate_ms: float = 0.0
 
 
 def run_cases(
-    cases: Iterable[Case],
+    cases: Sequence[Case],
     *,
     device: torch.device | str = "cpu",
-    seconds_per_case: float = 6.0,
-    log: bool = True,
+    modes: Sequence[Mode] = MODES,
+    budget: float = 200.0,
+    machine: Machine | None = None,
+    progress: Callable[[str], object] | None = None,
 ) -> list[Measurement]:
     """Measure every contender of every case.
 
-    Each contender is first checked against the float64 reference: one that is off is reported and not timed.
-    Then all run in turn, round by round, so that a slow moment of the machine hits all alike.
+    Each is first compared with the float64 yardstick, output and gradients; one that is off is reported and
+    not timed. Memory is that of the first call, with whatever it prepares. Timed runs find everything
+    prepared.
 
     Args:
         cases: What to measure.
         device: Where.
-        seconds_per_case: Time for the rounds of one case and mode; at least three rounds are run.
-        log: Whether to say on stderr what is being measured.
+        modes: What of it; a case may offer less.
+        budget: Seconds for all timed runs together; parity, memory and runs slower than a turn come on top.
+        machine: The ceilings for the roofline, measured anew if ``None``.
+        progress: Takes one line at each stage.
 
     Returns:
-        One measurement per case, mode and contender.
+        Measurements by case, contender and mode.
     """
     device = torch.device(device)
-    peaks = _machine_rates(device)
+    machine = machine or describe_machine(device)
+    slots = sum(len(case.contenders) * len(_stages(case, modes)) for case in cases)
     results: list[Measurement] = []
-    for case in cases:
-        problem = case.make(device)
-        errors = _check(case, problem)
-        for mode in case.modes:
-            if log:
-                sys.stderr.write(f"{case.name} ({mode})\n")
-            rows = [replace(errors[name], mode=mode, times_ms=[]) for name in problem.contenders]
-            _time(problem, rows, mode, device, seconds_per_case)
-            for row in rows:
-                if row.status == "ok" and mode == "forward":
-                    _measure_memory(problem, row, device)
-                    row.roofline = _roofline(case, row, peaks)
-            results += rows
+    start = time.monotonic()
+    for number, case in enumerate(cases):
+        if progress is not None:
+            progress(f"[{number + 1}/{len(cases)}] {case.op} {case.name}{_left(start, number, len(cases))}")
+        results += _Run(case, device, modes).measure(budget / max(1, slots), machine)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
     return results
 
 
-def _check(case: Case, problem: Problem) -> dict[str, Measurement]:
-    """Return an untimed measurement of every contender: status, error and note."""
-    facts: dict[str, Measurement] = {}
-    with torch.no_grad():
-        reference = None if problem.reference is None else problem.reference()
-        for name, call in problem.contenders.items():
-            row = facts[name] = Measurement(case.name, case.op, case.shape, "forward", name)
-            try:
-                value = call()
-            except (BackendUnavailableError, NotImplementedError, torch.OutOfMemoryError) as error:
-                row.status, row.note = "refused", str(error).splitlines()[0]
-                continue
-            if reference is None:
-                reference = value.double()
-            row.error = relative_error(value, reference)
-            row.status = "ok" if row.error <= case.tolerance else "failed"
-    return facts
+def _stages(case: Case, modes: Sequence[Mode]) -> list[Stage]:
+    return list(dict.fromkeys(_STAGE[mode] for mode in MODES if mode in modes and mode in case.modes))
 
 
-def _time(
-    problem: Problem, rows: list[Measurement], mode: Mode, device: torch.device, seconds: float
-) -> None:
-    calls = {
-        row.contender: _runner(problem, row.contender, mode, device) for row in rows if row.status == "ok"
-    }
-    for row in list(rows):
-        if row.status != "ok":
-            continue
+def _left(start: float, done: int, total: int) -> str:
+    if not done:
+        return ""
+    seconds = (time.monotonic() - start) / done * (total - done)
+    return f", about {seconds:.0f} s left"
+
+
+class _Run:
+    """One case on one device."""
+
+    def __init__(self, case: Case, device: torch.device, modes: Sequence[Mode]) -> None:
+        self.case, self.device = case, device
+        self.modes: list[Mode] = [mode for mode in MODES if mode in modes and mode in case.modes]
+        self.stages = _stages(case, modes)
+        self.clock = Clock(device)
+        sets = _GPU_SETS if device.type == "cuda" else 1
+        self.sets = [case.make_inputs(seed, device, case.dtype) for seed in range(sets)]
+        self.auto = next(c.name for c in case.contenders if c.kind == "auto")
+
+    @functools.cached_property
+    def expected(self) -> dict[str, Tensor]:
+        return self.case.yardstick(self.sets[0].to(torch.float64))
+
+    @functools.cached_property
+    def eager(self) -> dict[str, Tensor]:
+        return self.case.yardstick(self.sets[0])
+
+    def measure(self, seconds: float, machine: Machine) -> list[Measurement]:
+        verdicts = {
+            (c.name, stage): self._judge(c, stage) for c in self.case.contenders for stage in self.stages
+        }
+        times: dict[Stage, Times] = {}
+        for stage in self.stages:
+            fit = [c for c in self.case.contenders if verdicts[c.name, stage].status == "measured"]
+            estimates = {c.name: verdicts[c.name, stage].estimate_ms for c in fit}
+            runners = {c.name: self._runner(c, stage) for c in fit}
+            times[stage] = take_turns(runners, self.auto, seconds, estimates_ms=estimates)
+        rows: list[Measurement] = []
+        for contender in self.case.contenders:
+            for mode in self.modes:
+                verdict = verdicts[contender.name, _STAGE[mode]]
+                row = self._row(contender, mode, verdict)
+                rows.append(
+                    self._timed(row, times[_STAGE[mode]], machine) if row.status == "measured" else row
+                )
+        return rows
+
+    def _judge(self, contender: Contender, stage: Stage) -> _Verdict:
+        """Run a contender for the first time and compare it with the yardstick."""
+        inputs = self.sets[0]
+        reason = contender.why_not(inputs)
+        if reason is None and stage == "step" and not contender.trains:
+            reason = "has no backward here"
+        if reason is not None:
+            return _Verdict("skipped", reason)
+        found: dict[str, Tensor] = {}
+
+        def first() -> None:
+            found.clear()
+            found.update(_compute(contender, inputs, contender.prepare(inputs), stage))
+
+        verdict = _Verdict(note="" if contender.describe is None else contender.describe(inputs))
         try:
-            calls[row.contender]()  # warm-up: caches fill, kernels compile
-        except (NotImplementedError, torch.OutOfMemoryError) as error:
-            row.status, row.note = "refused", str(error).splitlines()[0]
-            del calls[row.contender]
-    timed = [row for row in rows if row.contender in calls]
-    start = time.perf_counter()
-    for number in range(_MAX_ROUNDS):
-        if number >= _MIN_ROUNDS and time.perf_counter() - start > seconds:
-            break
-        # every round begins with another contender, so that none always follows the same one
-        shift = number % max(1, len(timed))
-        for row in timed[shift:] + timed[:shift]:
-            row.times_ms.append(calls[row.contender]())
+            verdict.peak = peak_bytes(first, self.device)
+            verdict.estimate_ms = self.clock.laps(first)[0]
+        except RuntimeError as error:
+            cannot = contender.kind == "peer" or isinstance(error, _CANNOT)
+            return _Verdict("skipped" if cannot else "failed", str(error).strip().splitlines()[0][:160])
+        if stage == "forward":
+            more = 2 if verdict.estimate_ms < SLOW_MS else 0
+            laps = [verdict.estimate_ms, *(self.clock.laps(first)[0] for _ in range(more))]
+            verdict.first_ms = _quantile(laps, 0.5)
+        self._compare(found, verdict)
+        return verdict
+
+    def _compare(self, found: Mapping[str, Tensor], verdict: _Verdict) -> None:
+        worst = 0.0
+        for name, value in found.items():
+            value = self.case.comparable(self.sets[0], value) if name == "output" else value
+            error = relative_error(value, self.expected[name])
+            worst = error if math.isnan(error) else max(worst, error)
+            check = functools.partial(
+                assert_close_to_reference,
+                value,
+                self.expected[name],
+                name=name,
+                dtype=self.case.dtype,
+                reduction=self.case.reduction,
+            )
+            try:
+                check()
+            except AssertionError:
+                try:
+                    check(eager=self.eager[name])
+                except AssertionError as failure:
+                    verdict.status, verdict.note = "failed", str(failure)
+                    break
+        verdict.error = worst if math.isfinite(worst) else None
+
+    def _runner(self, contender: Contender, stage: Stage) -> Laps:
+        prepared = [contender.prepare(inputs) for inputs in self.sets]
+
+        def laps(number: int) -> list[float]:
+            inputs, ready = self.sets[number % len(self.sets)], prepared[number % len(self.sets)]
+            if stage == "forward":
+                return self.clock.laps(lambda: _compute(contender, inputs, ready, "forward"))
+            slope, leaves = inputs.slope, list(inputs.leaves.values())
+            output = torch.empty(0)
+
+            def forward() -> None:
+                nonlocal output
+                output = contender.run(inputs.leaves, ready)
+
+            def backward() -> None:
+                torch.autograd.grad([output], leaves, [slope])
+
+            return self.clock.laps(forward, backward)
+
+        return laps
+
+    def _row(self, contender: Contender, mode: Mode, verdict: _Verdict) -> Measurement:
+        return Measurement(
+            op=self.case.op,
+            case=self.case.name,
+            shape=dict(self.case.shape),
+            dtype=str(self.case.dtype).removeprefix("torch."),
+            contender=contender.name,
+            kind=contender.kind,
+            mode=mode,
+            status=verdict.status,
+            note=verdict.note,
+            error=verdict.error,
+            first_ms=verdict.first_ms,
+            peak_bytes=verdict.peak,
+        )
+
+    def _timed(self, row: Measurement, times: Times, machine: Machine) -> Measurement:
+        taken = {
+            name: {number: _of_mode(laps, row.mode) for number, laps in rounds.items()}
+            for name, rounds in times.items()
+        }
+        mine, auto = taken[row.contender], taken.get(self.auto, {})
+        ratios = [mine[number] / auto[number] for number in mine if number in auto]
+        median = _quantile(mine.values(), 0.5)
+        flop, traffic = self.case.flop.get(row.mode, 0.0), self.case.traffic.get(row.mode, 0.0)
+        least_ms = 1e3 * max(flop / (machine.matmul_tflop_s * 1e12), traffic / (machine.copy_gb_s * 1e9))
+        return replace(
+            row,
+            median_ms=median,
+            low_ms=_quantile(mine.values(), 0.2),
+            high_ms=_quantile(mine.values(), 0.8),
+            runs=len(mine),
+            ratio=_quantile(ratios, 0.5) if ratios else None,
+            roofline=least_ms / median if least_ms and row.kind != "part" else None,
+        )
 
 
-def _runner(problem: Problem, name: str, mode: Mode, device: torch.device) -> Callable[[], float]:
-    """Return a call that runs a contender once and returns milliseconds."""
-    call = problem.contenders[name]
-    slope: Tensor | None = None
-
-    def run() -> float:
-        nonlocal slope
-        _synchronise(device)
-        start = time.perf_counter()
-        if mode == "forward":
-            with torch.no_grad():
-                call()
-        else:
-            out = call()
-            if slope is None:
-                slope = torch.ones_like(out)
-            torch.autograd.grad(out, problem.leaves, slope)
-        _synchronise(device)
-        return 1e3 * (time.perf_counter() - start)
-
-    return run
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _measure_memory(problem: Problem, row: Measurement, device: torch.device) -> None:
-    def forward() -> None:
+def _compute(contender: Contender, inputs: Inputs, prepared: Any, stage: Stage) -> dict[str, Tensor]:
+    """Return the output and, at stage ``"step"``, the gradient of each leaf by name."""
+    if stage == "forward":
         with torch.no_grad():
-            problem.contenders[row.contender]()
-
-    row.peak_mib = peak_bytes(forward, device) / 2**20
-
-
-def _machine_rates(device: torch.device) -> tuple[float, float]:
-    """Measure the two ceilings: operations and bytes per second."""
-    side = 8192 if device.type == "cuda" else 1024
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    a = torch.randn(side, side, device=device, dtype=dtype)
-    b = torch.empty(2**28 if device.type == "cuda" else 2**24, device=device)
-    c = torch.empty_like(b)
-    return 2 * side**3 / _best(lambda: a @ a, device), 2 * b.nbytes / _best(lambda: c.copy_(b), device)
+            return {"output": contender.run(inputs.leaves, prepared)}
+    output = contender.run(inputs.leaves, prepared)
+    gradients = torch.autograd.grad([output], list(inputs.leaves.values()), [inputs.slope])
+    return {"output": output.detach(), **dict(zip(inputs.leaves, gradients, strict=True))}
 
 
-def _best(call: Callable[[], object], device: torch.device) -> float:
-    times: list[float] = []
-    for _ in range(8):
-        _synchronise(device)
-        start = time.perf_counter()
-        call()
-        _synchronise(device)
-        times.append(time.perf_counter() - start)
-    return min(times)
+def _of_mode(laps: Sequence[float], mode: Mode) -> float:
+    return laps[1] if mode == "backward" else sum(laps)
 
 
-def _roofline(case: Case, row: Measurement, peaks: tuple[float, float]) -> float | None:
-    bound = max(case.flop / peaks[0], case.min_bytes / peaks[1])
-    return 1e3 * bound / row.median_ms if bound else None
+def _quantile(values: Iterable[float], share: float) -> float:
+    return float(torch.tensor([*values], dtype=torch.float64).quantile(share))

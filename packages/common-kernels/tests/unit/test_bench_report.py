@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept of a run: JSON, promises, page, chart, command."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from common_kernels.bench import Machine, Measurement, Report, describe_machine, judge, to_markdown
+from common_kernels.bench.__main__ import main, page, read_reports
+from common_kernels.bench.chart import draw_chart
+from torch import device
+
+PACKAGE = Path(__file__).parents[2]
+DOCS = PACKAGE.parents[1] / "docs" / "common-kernels"
+MACHINE = Machine(
+    device="Toy (R) CPU",
+    kind="cpu",
+    threads=2,
+    load=0.25,
+    copy_gb_s=10.0,
+    matmul_tflop_s=0.1,
+    python="3.11.0",
+    torch="2.15.0",
+    triton=None,
+    common_kernels="0.1.0",
+    commit="abc1234",
+    date="2026-01-01",
+)
+SHAPE = {"B": 1, "heads": 6, "N": 1024, "head_dim": 32, "k": 128}
+
+
+def row(
+    contender, ratio, *, op="knn_attention", case="B1 H6 N1024 d32 k128", mode="forward", peak=100, **changes
+):
+    kinds = {"auto": "auto", "backend csr": "backend", "backend triton": "backend", "layers": "part"}
+    values = {
+        "op": op,
+        "case": case,
+        "shape": dict(SHAPE),
+        "dtype": "float32",
+        "contender": contender,
+        "kind": kinds.get(contender, "peer"),
+        "mode": mode,
+        "status": "measured",
+        "error": 2e-7,
+        "median_ms": 10.0 * ratio,
+        "low_ms": 9.0 * ratio,
+        "high_ms": 11.0 * ratio,
+        "runs": 7,
+        "ratio": ratio,
+        "first_ms": 12.0,
+        "peak_bytes": peak,
+    }
+    return Measurement(**(values | changes))
+
+
+def failed(contender, note="output: relative error 1", **changes):
+    times = dict.fromkeys(("median_ms", "low_ms", "high_ms", "ratio", "first_ms", "peak_bytes", "error"))
+    status = {"status": "failed", "note": note, "runs": 0}
+    return replace(row(contender, 1.0), **(times | status | changes))
+
+
+def report(*rows, **changes):
+    return Report(schema=1, machine=MACHINE, is_quick=False, measurements=list(rows), **changes)
+
+
+GOOD = (
+    row("auto", 1.0, peak=4, note="sdpa", roofline=0.4),
+    row("gather", 20.0),
+    row("SDPA, float mask", 0.97),
+    row("layers", 0.1),
+    row("backend triton", 0.1),
+    row("auto", 1.0, op="fuse_phase", case="B1 C4 64x64"),
+    row("angles", 2.5, op="fuse_phase", case="B1 C4 64x64"),
+)
+
+
+def test_json_comes_back_as_it_went(tmp_path):
+    file = tmp_path / "deep" / "run.json"
+    report(*GOOD).write(file)
+    assert Report.read(file) == report(*GOOD)
+    assert sorted(path.name for path in file.parent.iterdir()) == ["run.json"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: d.update(schema=2), "report.schema must be 1, got 2"),
+        (lambda d: d.update(extra=1), "report must have the keys"),
+        (lambda d: d["machine"].pop("torch"), "report.machine must have the keys"),
+        (lambda d: d["machine"].update(threads="2"), "report.machine.threads must be int, got '2'"),
+        (lambda d: d["machine"].update(threads=True), "report.machine.threads must be int"),
+        (lambda d: d["machine"].update(commit=7), "report.machine.commit must be str"),
+        (lambda d: d["machine"].update(copy_gb_s=float("nan")), "copy_gb_s must be float"),
+        (lambda d: d.update(is_quick=0), "report.is_quick must be bool"),
+        (lambda d: d.update(measurements={}), "report.measurements must be"),
+        (lambda d: d["measurements"][1].update(mode="sideways"), r"measurements\[1\]\.mode must be"),
+        (lambda d: d["measurements"][1]["shape"].update(N=1.5), r"measurements\[1\]\.shape\.N must be int"),
+        (
+            lambda d: d["measurements"][0].update(median_ms=None),
+            r"measurements\[0\] must have times exactly if",
+        ),
+        (
+            lambda d: d["measurements"][0].update(status="failed"),
+            r"measurements\[0\] must have times exactly if",
+        ),
+    ],
+)
+def test_a_spoiled_report_is_refused_with_the_place(spoil, message):
+    data = report(*GOOD).to_dict()
+    assert Report.from_dict(json.loads(json.dumps(data))) == report(*GOOD)
+    spoil(data)
+    with pytest.raises(ValueError, match=message):
+        Report.from_dict(data)
+
+
+def test_promises_held():
+    verdicts = [bar.verdict for bar in judge(report(*GOOD))]
+    assert verdicts == ["held", "not measured", "not measured", "held", "held", "held"]
+    assert [bar.worst for bar in judge(report(*GOOD))][::3] == pytest.approx([1 / 0.97, 20.0])
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "bar"),
+    [
+        (2, row("SDPA, float mask", 0.9), 0),
+        (1, row("gather", 14.0), 3),
+        (1, row("gather", 20.0, peak=79), 4),
+        (6, row("angles", 1.9, op="fuse_phase", case="B1 C4 64x64"), 5),
+    ],
+)
+def test_promises_missed(number, change, bar):
+    rows = list(GOOD)
+    rows[number] = change
+    missed = [i for i, b in enumerate(judge(report(*rows))) if b.verdict == "missed"]
+    assert missed == [bar]
+    assert judge(report(*rows))[bar].misses == 1
+    assert change.case in judge(report(*rows))[bar].where
+
+
+def test_only_torch_alternatives_count():
+    rows = [row("auto", 1.0), row("backend triton", 0.5), row("layers", 0.1)]
+    assert judge(report(*rows))[0].verdict == "not measured"
+    rows.append(row("backend csr", 0.5))
+    assert judge(report(*rows))[0].worst == pytest.approx(2.0)
+
+
+def test_page_shows_times_failures_and_promises():
+    rows = [*GOOD[:4], failed("bad | peer"), failed("bad | peer", mode="both")]
+    rows.insert(0, failed("backend csr", "is what auto runs", status="skipped"))
+    text = to_markdown([report(*rows)], {"toy-cpu-2-threads": "chart.png"})
+    assert "## Toy (R) CPU, 2 threads" in text
+    assert "commit abc1234" in text
+    assert "](chart.png)" in text
+    assert "| **auto** (sdpa) | 10 (9 to 11) |" in text
+    assert "| gather | 200 (180 to 220) *20.00* |" in text
+    assert "| 40 % | 2e-07 |" in text
+    assert text.count("failed: output: relative error 1") == 1, "a shared reason is given once"
+    assert "backend csr" not in text
+    assert "| at least 15 | 20 |" in text
+    assert "**held**" in text
+    assert "Other work was running" not in text
+    assert "Nothing has been measured" in to_markdown([])
+
+
+def test_slug_names_device_and_threads():
+    assert MACHINE.slug == "toy-cpu-2-threads"
+    here = describe_machine(device("cpu"))
+    assert here.copy_gb_s > 0
+    assert here.matmul_tflop_s > 0
+    assert here.slug.endswith("-threads")
+    Report.from_dict(Report(schema=1, machine=here, is_quick=True, measurements=[]).to_dict())
+
+
+def test_chart_is_drawn(tmp_path):
+    draw_chart(report(*GOOD), tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    draw_chart(report(), tmp_path / "empty.png")
+
+
+def test_command_writes_the_page_again(tmp_path, capsys):
+    for threads in ("1", "2"):
+        report(*GOOD).write(tmp_path / "results" / f"{threads}.json")
+    out = tmp_path / "docs" / "page.md"
+    code = main(["--from", str(tmp_path / "results"), "--chart", str(out.parent), "--markdown", str(out)])
+    assert code == 0
+    chart = out.parent / "benchmarks-toy-cpu-2-threads.png"
+    assert chart.is_file()
+    assert f"]({chart.name})" in out.read_text("utf-8")
+    assert out.read_text("utf-8").count("## Toy (R) CPU") == 2
+    assert "## Toy (R) CPU" in capsys.readouterr().out
+
+
+def test_command_measures_keeps_and_draws(tmp_path, capsys):
+    args = ["--op", "fuse_phase", "--quick", "--device", "cpu", "--budget", "0.05"]
+    assert main([*args, "--json", str(tmp_path), "--markdown", str(tmp_path / "page.md")]) == 0
+    (kept,) = read_reports(tmp_path)
+    assert kept.is_quick
+    assert {m.op for m in kept.measurements} == {"fuse_phase"}
+    assert (tmp_path / kept.machine.common_kernels / f"{kept.machine.slug}.json").is_file()
+    assert (tmp_path / "page.md").read_text("utf-8") == to_markdown([kept])
+    assert "[1/" in capsys.readouterr().err
+
+
+def test_command_fails_if_one_of_ours_is_wrong(tmp_path, capsys):
+    report(*GOOD, failed("backend csr", "q: relative error 1")).write(tmp_path / "a.json")
+    assert main(["--from", str(tmp_path / "a.json")]) == 1
+    assert "backend csr failed, forward: q: relative error 1" in capsys.readouterr().err
+    report(*GOOD, failed("a peer")).write(tmp_path / "a.json")
+    assert main(["--from", str(tmp_path / "a.json")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--budget", "0"], "must be above 0"),
+        (["--op", "nothing"], "invalid choice"),
+        (["--from", "."], "holds no JSON"),
+    ],
+)
+def test_wrong_usage_is_explained(args, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert "exit code: 0" in text
+
+
+def test_the_page_in_the_docs_is_what_the_kept_results_say():
+    if not DOCS.is_dir():
+        pytest.skip("the pages are not part of this distribution")
+    results = PACKAGE / "benchmarks" / "results"
+    reports = read_reports(results)
+    assert page(reports, DOCS) == (DOCS / "benchmarks.md").read_text("utf-8")
+    for kept in reports:
+        expected = results / kept.machine.common_kernels / f"{kept.machine.slug}.json"
+        assert Report.read(expected) == kept, "a result lies where its version and device say"
+        assert not [m for m in kept.measurements if m.status == "failed" and m.kind in ("auto", "backend")]
