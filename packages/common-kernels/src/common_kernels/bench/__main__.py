@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "--budget",
         type=_positive,
         metavar="SECONDS",
-        help="for the timed runs; checks come on top (default: 150, or 15 with --quick)",
+        help="for the timed runs; checks come on top (default: 120, or 12 with --quick)",
     )
     parser.add_argument(
         "--flex", action="store_true", help="let FlexAttention take part on a CPU; compiling takes minutes"
@@ -152,7 +152,7 @@ def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Re
     device = torch.device("cuda" if is_gpu else "cpu")
     # torch's profiler, which counts the memory, would report its own start and stop
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    budget = options.budget or (15.0 if options.quick else 150.0)
+    budget = options.budget or (12.0 if options.quick else 120.0)
     _say(f"measuring the ceilings of this machine ({device.type})")
     machine = describe_machine(device)
     measurements = run_cases(

@@ -40,9 +40,9 @@ CUDA_SIZES: tuple[Size, ...] = (
     (1, 6, 1024, 32, 128),
     (1, 6, 4096, 32, 128),
 )
-# those of the device that may compete with the one that auto takes
+# those that may compete with the one auto takes; on CPUs sdpa is the float mask of the peers
 _BACKENDS: dict[bool, tuple[Backend, ...]] = {
-    False: ("csr", "sdpa", "chunked"),
+    False: ("csr", "chunked"),
     True: ("triton", "sdpa", "chunked"),
 }
 _FLEX_SIZE = (1024, 128)  # tokens and keys of the one size at which FlexAttention is compiled
@@ -198,9 +198,7 @@ def _backend(name: Backend) -> Contender:
         leaves = inputs.leaves
         reason = explain_backends("knn_attention", leaves["q"], leaves["k"], leaves["v"], inputs.shared)[name]
         # one that runs but that auto passes by is the very thing to compare with
-        if reason is not None and not reason.startswith("runs"):
-            return reason
-        return _why_not_dense(inputs) if name == "sdpa" else None
+        return reason if reason is not None and not reason.startswith("runs") else None
 
     return Contender(f"backend {name}", "backend", partial(_ours, name), fresh_dictionary, why_not)
 
