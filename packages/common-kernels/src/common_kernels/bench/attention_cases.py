@@ -116,8 +116,8 @@ def gather_yardstick(inputs: Inputs) -> dict[str, Tensor]:
         raise ValueError("inputs must have a slope")
     for start in range(0, N, rows):
         part = slice(start, start + rows)
-        leaves = [x.requires_grad_() for x in (q[:, :, part].clone(), k.clone(), v.clone())]
-        out = gather_attention(*leaves, index[:, part])
+        leaves = tuple(x.clone().requires_grad_() for x in (q[:, :, part], k, v))
+        out = gather_attention(leaves[0], leaves[1], leaves[2], index[:, part])
         output[:, :, part] = out.detach()
         dq, dk, dv = torch.autograd.grad(out, leaves, inputs.slope[:, :, part])
         gradients[0][:, :, part] = dq

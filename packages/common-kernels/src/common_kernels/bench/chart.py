@@ -37,7 +37,12 @@ def draw_chart(report: Report, path: Path) -> None:
     axes.axvspan(1e-9, 1, color="#f3d9d9", zorder=0)  # where auto loses
     axes.axvline(1, color="black", linewidth=1)
     for number, name in enumerate(names):
-        points = [(m.ratio, y) for y, ms in enumerate(rows.values()) for m in ms if m.contender == name]
+        points = [
+            (m.ratio, y)
+            for y, ms in enumerate(rows.values())
+            for m in ms
+            if m.contender == name and m.ratio is not None
+        ]
         axes.scatter(
             [x for x, _ in points],
             [y for _, y in points],

@@ -78,7 +78,7 @@ def _bars(report: Report) -> Iterable[str]:
 
 
 def _table(op: str, rows: Sequence[Measurement]) -> Iterable[str]:
-    modes = [mode for mode in MODES if any(row.mode == mode for row in rows)]
+    modes: list[Mode] = [mode for mode in MODES if any(row.mode == mode for row in rows)]
     heads = [
         "case",
         "contender",
