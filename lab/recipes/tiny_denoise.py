@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from recipes.conv_unet import ConvUNet
 
 SIGMA_MAX = 55.0
-CLEAN_SHARE = 0.08  # of the patches carry no noise at all: a blind net must learn to leave alone
+CLEAN_SHARE = 0.12  # of the patches carry no noise at all: a blind net must learn to leave alone
 LOW_SHARE, LOW_SIGMA = 0.25, 15.0  # so many more stay below this, where the gate is tightest
 # of the crops are grey: three equal channels with one noise. A net that never saw this takes the noise that
 # all channels share for texture, and leaves grey photographs as they are
-GREY_SHARE = 0.2
+GREY_SHARE = 0.3
 
 
 class NoisyCrops(IterableDataset[tuple[Tensor, Tensor]]):
