@@ -31,8 +31,10 @@ def _not_auto_csr(
     q: Tensor, k: Tensor, v: Tensor, dictionary: KNNDictionary, bias: Tensor | None, scale: float
 ) -> str | None:
     # measured on two CPU cores, docs/common-kernels/benchmarks.md: below, the dense product is as fast
-    if dictionary.num_keys < _CSR_MIN_KEYS or dictionary.k * _CSR_MIN_RATIO > dictionary.num_keys:
-        return f"below {_CSR_MIN_KEYS} keys, or with more than 1 of {_CSR_MIN_RATIO} listed, dense is faster"
+    train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias))
+    ratio = _CSR_MIN_RATIO_TRAINING if train else _CSR_MIN_RATIO
+    if dictionary.num_keys < _CSR_MIN_KEYS or dictionary.k * ratio > dictionary.num_keys:
+        return f"below {_CSR_MIN_KEYS} keys, or with more than 1 of {ratio} listed, dense is faster"
     return None
 
 
@@ -45,7 +47,7 @@ def _not_auto_sdpa(
 
 
 _CSR_MIN_KEYS = 512
-_CSR_MIN_RATIO = 10
+_CSR_MIN_RATIO, _CSR_MIN_RATIO_TRAINING = 8, 12  # a backward gains less
 _SDPA_MAX_KEYS = 8192
 
 # in the order in which "auto" asks

@@ -23,8 +23,9 @@ def ranking(x: Tensor, similarity: str, force_self: bool, regions: Tensor | None
     if similarity == "l2":
         # minus the squared distance, less the row's own norm, which cannot change its order
         scores = 2 * scores - x.square().sum(dim=-1).unsqueeze(-2)
-    lowest = torch.finfo(scores.dtype).min
-    scores = torch.nan_to_num(scores, nan=lowest, posinf=-lowest, neginf=lowest)
+    if not _stays_finite(x):
+        lowest = torch.finfo(scores.dtype).min
+        scores = torch.nan_to_num(scores, nan=lowest, posinf=-lowest, neginf=lowest)
     if force_self:
         scores.diagonal(dim1=-2, dim2=-1).fill_(float("inf"))
     if regions is not None:
@@ -32,6 +33,14 @@ def ranking(x: Tensor, similarity: str, force_self: bool, regions: Tensor | None
         scores = scores.unflatten(0, (-1, regions.shape[0]))  # (B / G, G, N, N)
         scores = scores.masked_fill(foreign, float("-inf")).reshape(B, N, N)
     return scores
+
+
+def _stays_finite(x: Tensor) -> bool:
+    """Tell whether no product of the features can overflow; spares a pass over all pairs."""
+    if torch.compiler.is_compiling() or not x.numel():
+        return False  # a graph must not look at its data
+    largest = (torch.finfo(x.dtype).max / (4 * x.shape[-1])) ** 0.5
+    return bool(x.abs().amax() < largest)  # false for NaN
 
 
 def knn_dictionary_reference(

@@ -27,12 +27,18 @@ def knn_dictionary_topk(
 
 
 def _select(scores: Tensor, k: int) -> Tensor:
-    values, index = torch.topk(scores, k, dim=-1, sorted=False)  # (b, N, k)
-    threshold = values.amin(dim=-1, keepdim=True)
-    # top-k picks any of the keys that tie at the threshold: redo the rows where that was a choice
-    tied = (scores >= threshold).sum(dim=-1) > k  # (b, N)
-    if bool(tied.any()):
-        order = torch.sort(scores[tied], dim=-1, descending=True, stable=True)
-        index[tied] = order.indices[:, :k]
-        values[tied] = order.values[:, :k]
+    spare = 1 if k < scores.shape[-1] else 0
+    # one more than asked: if it equals the last of the chosen, top-k had a choice between ties
+    values, index = torch.topk(scores, k + spare, dim=-1, sorted=False)  # (b, N, k + spare)
+    if spare:
+        least = values.argmin(dim=-1, keepdim=True)
+        runner_up = values.gather(-1, least)
+        # the last slot moves to where the least stood, and drops out
+        values = values.scatter(-1, least, values[..., -1:])[..., :-1]
+        index = index.scatter(-1, least, index[..., -1:])[..., :-1]
+        tied = ((values.amin(dim=-1, keepdim=True) == runner_up) & (runner_up > float("-inf"))).squeeze(-1)
+        if bool(tied.any()):
+            order = torch.sort(scores[tied], dim=-1, descending=True, stable=True)
+            index[tied] = order.indices[:, :k]
+            values[tied] = order.values[:, :k]
     return index.masked_fill(values == float("-inf"), -1).to(torch.int32)
