@@ -78,7 +78,7 @@ def attention_arguments(N, k, M=None):
 
 
 @pytest.mark.parametrize(
-    ("N", "k", "expected"), [(1024, 32, "csr"), (256, 64, "sdpa"), (512, 51, "csr"), (512, 52, "sdpa")]
+    ("N", "k", "expected"), [(1024, 32, "csr"), (256, 64, "sdpa"), (512, 64, "csr"), (512, 65, "sdpa")]
 )
 def test_auto_choice_of_attention_is_the_first_without_a_reason(N, k, expected):
     arguments = attention_arguments(N, k)
@@ -90,11 +90,20 @@ def test_auto_choice_of_attention_is_the_first_without_a_reason(N, k, expected):
     assert torch.equal(knn_attention(*arguments), knn_attention(*arguments, backend=first))
 
 
+def test_auto_asks_for_shorter_lists_where_a_backward_follows():
+    q, k, v, dictionary = attention_arguments(512, 64)
+    reasons = explain_backends("knn_attention", q.requires_grad_(), k, v, dictionary)
+    assert reasons["csr"] is not None
+    assert reasons["sdpa"] is None
+    with torch.no_grad():
+        assert "1 of 12" not in str(explain_backends("knn_attention", q, k, v, dictionary)["csr"])
+
+
 def test_auto_leaves_dense_masks_for_many_keys():
     q, k = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 8193, 4)
     dictionary = KNNDictionary(torch.arange(2000, dtype=torch.int32).expand(1, 4, -1), 8193)
     reasons = explain_backends("knn_attention", q, k, k, dictionary)
-    assert "1 of 10" in reasons["csr"] or "MKL" in reasons["csr"]
+    assert "1 of 8" in reasons["csr"] or "MKL" in reasons["csr"]
     assert "8192" in reasons["sdpa"]
     assert reasons["chunked"] is None
 
