@@ -2,7 +2,8 @@
 """The checks, builds and demonstrations of the house.
 
 Package names after ``--`` narrow a session, and what else stands there goes to its tool:
-``nox -s tests -- semanir -k window``. ``house`` and ``lab`` name the tests of the tree itself and of the lab.
+``nox -s tests -- semanir -k window``. ``house`` names the tests of the tree itself, ``lab`` and
+``shapeworld`` those of the recipes and of the world they train on.
 Packages are the folders of ``packages/``; nothing here lists them.
 """
 
@@ -78,7 +79,8 @@ PACKAGES = {
     room.name: room
     for room in map(Room.read, sorted(f.parent for f in ROOT.glob("packages/*/pyproject.toml")))
 }
-LAB = Room.read(ROOT / "lab")
+# never published: the recipes, and the world they train on
+LAB = {room.name: room for room in map(Room.read, [ROOT / "lab", ROOT / "lab" / "shapeworld"])}
 
 
 def split(session: nox.Session, *more: str) -> tuple[list[str], list[str]]:
@@ -147,14 +149,14 @@ def pytest(
 
 def rooms_of(names: Iterable[str]) -> list[Room]:
     """Look up rooms; ``house`` is none."""
-    return [LAB if name == "lab" else PACKAGES[name] for name in names if name != "house"]
+    return [(PACKAGES | LAB)[name] for name in names if name != "house"]
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test that needs no GPU: the packages', the lab's and the house's."""
-    names, args = split(session, "lab", "house")
-    install(session, [*PACKAGES.values(), LAB], groups=["house"], tests=True, extras=True)
+    names, args = split(session, *LAB, "house")
+    install(session, [*PACKAGES.values(), *LAB.values()], groups=["house"], tests=True, extras=True)
     folders = [room.folder / "tests" for room in rooms_of(names)] + [Path("tests")] * ("house" in names)
     workers = str(max(1, min(8, os.cpu_count() or 1)))
     pytest(session, folders, "-m", "not gpu and not interpret", "-n", workers, "--dist", "worksteal", *args)
@@ -269,7 +271,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def lab(session: nox.Session) -> None:
     """The recipes of the shipped models: ``nox -s lab -- --help``."""
-    install(session, [*PACKAGES.values(), LAB], extras=True)
+    install(session, [*PACKAGES.values(), *LAB.values()], extras=True)
     session.run("python", "-m", "recipes", *session.posargs)
 
 
@@ -326,7 +328,7 @@ def wheels(session: nox.Session) -> None:
 @nox.session
 def constraints(session: nox.Session) -> None:
     """Rewrite constraints.txt for Python 3.11 to 3.13; ``-- --upgrade`` takes the newest versions."""
-    rooms = [*PACKAGES.values(), LAB]
+    rooms = [*PACKAGES.values(), *LAB.values()]
     args = ["--universal", "--python-version", "3.11.5", "--all-extras", "--no-annotate", "--quiet"]
     args += ["--custom-compile-command", "nox -s constraints", "--output-file", str(CONSTRAINTS)]
     for room in rooms:
