@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains the probe on drawn scenes of all sizes, blurred and noisy as generated pictures are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import typer
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger
+from safetensors.torch import save_file
+from scipy.ndimage import gaussian_filter
+from shapeworld import Rendering, SceneConfig, draw_scene, render
+from shapeworld.grid import WHOLE
+from timm.optim import create_optimizer_v2
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from recipes.probes.network import NAMES, Probe
+
+CONFIGS = (SceneConfig(num_things=(0.4, 0.2, 0.2, 0.1, 0.05, 0.05)), SceneConfig.preset("simple"))
+# one in so many scenes is of the held-out pairs: the judge must know what its models have never seen
+NOVEL_SHARE = 0.15
+ZOOM_SHARE = 0.25  # seen through a window half as wide: things twice as large, as in larger pictures
+BLUR, NOISE = 0.9, 0.04
+ONLY_NONE = -100  # label of a picture with several things, ignored by the loss
+
+
+class ProbePictures(Dataset[dict[str, Tensor]]):
+    """Worn pictures with the label of every pixel, and of the only thing.
+
+    Args:
+        size: Number of pictures.
+        seed: Of the world and of the wear.
+        side: Pixels.
+    """
+
+    def __init__(self, size: int, seed: int, side: int = 64) -> None:
+        self.size, self.seed, self.side = size, seed, side
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, index, 7))
+        split = "novel" if rng.random() < NOVEL_SHARE else "train"
+        scene = draw_scene(self.seed, index, split=split, config=CONFIGS[index % len(CONFIGS)])
+        window = WHOLE
+        if rng.random() < ZOOM_SHARE:
+            x, y = rng.random(2) * 0.5
+            window = (x, y, x + 0.5, y + 0.5)
+        rendering = render(scene, self.side, window=window)
+        return {"image": worn(rendering, rng), **labels(rendering)}
+
+
+def worn(rendering: Rendering, rng: np.random.Generator) -> Tensor:
+    """Return the picture, ``(3, H, W)`` fp32 in [0, 1], a little blurred, noisy and off in contrast."""
+    image = rendering.image.astype(np.float32) / 255
+    if rng.random() < 0.7:
+        image = gaussian_filter(image, (sigma := rng.uniform(0, BLUR), sigma, 0))
+        image = image + rng.normal(0, rng.uniform(0, NOISE), image.shape).astype(np.float32)
+        image = rng.uniform(0.85, 1.1) * (image - 0.5) + 0.5 + rng.uniform(-0.05, 0.05)
+    return torch.from_numpy(np.clip(image, 0, 1).astype(np.float32)).permute(2, 0, 1)
+
+
+def labels(rendering: Rendering) -> dict[str, Tensor]:
+    """Return the masks ``(H, W)`` and the labels of the only thing, int64, by attribute."""
+    seen = [
+        thing for thing, mask in zip(rendering.scene.things, rendering.visible(), strict=True) if mask.any()
+    ]
+    result: dict[str, Tensor] = {}
+    for key, names in NAMES.items():
+        result[f"{key}_pixels"] = torch.from_numpy(rendering.semantic(key)).long()
+        only = names.index(getattr(seen[0], key)) if len(seen) == 1 else ONLY_NONE
+        result[f"{key}_thing"] = torch.tensor(only)
+    return result
+
+
+class ProbeModule(pl.LightningModule):
+    """Cross-entropy over pixels and over pictures of one thing.
+
+    Args:
+        probe: The network.
+        max_steps: Optimiser steps in all, for the falling rate.
+    """
+
+    def __init__(self, probe: Probe, max_steps: int) -> None:
+        super().__init__()
+        self.probe, self.max_steps = probe, max_steps
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """Return the loss."""
+        opinion = self.probe(batch["image"])
+        loss = torch.zeros((), device=self.device)
+        for key in NAMES:
+            pixels = F.cross_entropy(opinion.pixels[key], batch[f"{key}_pixels"])
+            things = F.cross_entropy(opinion.things[key], batch[f"{key}_thing"], ignore_index=ONLY_NONE)
+            self.log_dict({f"{key}/pixels": pixels, f"{key}/thing": things})
+            loss = loss + pixels + 0.3 * torch.nan_to_num(things)  # a batch without single things has none
+        return loss
+
+    def configure_optimizers(self) -> dict[str, object]:
+        """Muon on matrices, AdamW on the rest; one cycle."""
+        optimizer = create_optimizer_v2(self.probe, opt="muon", lr=2e-3, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 2e-3, total_steps=self.max_steps + 1, pct_start=0.1
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of checkpoints and logs; resumed if it has one.")],
+    max_steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = 3000,
+    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = 32,
+    seed: Annotated[int, typer.Option(help="Of weights and pictures.")] = 17,
+    workers: Annotated[int, typer.Option(help="Processes that draw; 0 draws in this one.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Train the probe that judges generated pictures; run again with the same folder to resume."""
+    torch.set_num_threads(threads)
+    pl.seed_everything(seed)
+    probe = Probe().to(memory_format=torch.channels_last)
+    last = out / "last.ckpt"
+    trainer = pl.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_steps=max_steps,
+        max_epochs=1,
+        logger=CSVLogger(out, name="", version=""),
+        log_every_n_steps=50,
+        callbacks=[
+            EMAWeightAveraging(decay=0.995, update_starting_at_step=max_steps // 4),
+            ModelCheckpoint(out, save_last=True, every_n_train_steps=250, save_top_k=0),
+            RichProgressBar(),
+        ],
+    )
+    # in order: step and place in the data are the same thing, so that a resumed run goes on where it stood
+    loader = DataLoader(ProbePictures(max_steps * batch_size, seed), batch_size, num_workers=workers)
+    trainer.fit(ProbeModule(probe, max_steps), loader, ckpt_path=last if last.exists() else None)
+    weights = {
+        name: value.half().contiguous()
+        for name, value in probe.state_dict().items()
+        if value.is_floating_point()
+    }
+    save_file(weights, out / "probe.safetensors")
