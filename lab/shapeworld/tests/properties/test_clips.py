@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Laws of every clip: identity is kept, masks and boxes agree, what is spoken of is seen."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapeworld.clips import draw_clip
+
+numbers = st.tuples(st.integers(0, 10**6), st.integers(4, 16), st.sampled_from(["train", "test", "novel"]))
+
+
+def draw(key):
+    index, frames, split = key
+    return draw_clip(5, index, frames=frames, split=split)
+
+
+@settings(max_examples=40, deadline=None)
+@given(numbers)
+def test_masks_boxes_and_tracks_agree(key):
+    clip = draw(key)
+    painted = clip.render((40, 48))
+    T, N = key[1], len(clip.things)
+    assert painted.frames.shape == (T, 40, 48, 3)
+    assert painted.boxes.shape == (T, N, 4)
+    assert clip.present.shape == (T, N)
+    for frame in range(T):
+        for track in range(N):
+            rows, columns = np.nonzero(painted.instances[frame] == track + 1)
+            box = painted.boxes[frame, track]
+            if len(rows) == 0:
+                assert not box.any()
+            else:
+                assert clip.present[frame, track]
+                assert list(box) == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert painted.instances.max() <= N
+
+
+@settings(max_examples=200, deadline=None)
+@given(numbers)
+def test_a_track_keeps_what_it_is_and_stays_inside(key):
+    clip = draw(key)
+    for scene, tracks in zip(clip.scenes, clip.tracks, strict=True):
+        assert list(tracks) == sorted(set(tracks))
+        assert scene.background == clip.scenes[0].background
+        for thing, track in zip(scene.things, tracks, strict=True):
+            first = clip.things[track]
+            for name in ("shape", "colour", "material", "radius", "seed"):
+                assert getattr(thing, name) == getattr(first, name)
+            wall = 0.96 * thing.radius - 1e-9
+            assert wall <= thing.x <= 1 - wall
+            assert wall <= thing.y <= 1 - wall
+
+
+def test_what_is_spoken_of_is_seen():
+    seen = []
+    for index in range(120):
+        clip = draw_clip(6, index, frames=5)
+        instances = clip.render(48).instances
+        for track in {event.track for event in clip.events} - {None}:
+            frames = np.flatnonzero(clip.present[:, track])
+            seen += [(instances[frame] == track + 1).any() for frame in (frames[0], frames[-1])]
+    assert np.mean(seen) > 0.99
+
+
+def test_frame_zero_is_the_scene_where_nothing_comes():
+    for index in range(30):
+        clip = draw_clip(6, index)
+        there = [clip.things[track] for track in clip.tracks[0]]
+        for thing, first in zip(clip.scenes[0].things, there, strict=True):
+            np.testing.assert_allclose((thing.x, thing.y, thing.angle), (first.x, first.y, first.angle))
+
+
+def test_same_numbers_same_clip():
+    assert draw_clip(6, 3) == draw_clip(6, 3)
+    assert draw_clip(6, 3) != draw_clip(6, 4)
+    assert draw_clip(6, 3).things != draw_clip(6, 3, split="val").things
