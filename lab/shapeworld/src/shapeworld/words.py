@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What captions, expressions and questions share: noun phrases, and when a claim about a scene is true.
+
+A claim is true, false, or too close to call (``None``). Sentences only make claims that are true or false.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from math import cos, hypot, sin
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapeworld.scene import Scene, Thing
+from shapeworld.shapes import distance
+from shapeworld.vocabulary import COLOURS, HELD_OUT, MATERIALS, SHAPES, Attribute
+
+Phrasing = Literal["train", "held_out"]
+Place = Literal["left", "right", "top", "bottom", "middle"]
+Relation = Literal["above", "below", "left of", "right of", "in front of", "behind"]
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
+PLACES: tuple[Place, ...] = ("left", "right", "top", "bottom", "middle")
+RELATIONS: tuple[Relation, ...] = ("above", "below", "left of", "right of", "in front of", "behind")
+ATTRIBUTES: tuple[Attribute, ...] = ("shape", "colour", "material")
+VALUES: dict[Attribute, tuple[str, ...]] = {"shape": SHAPES, "colour": COLOURS, "material": MATERIALS}
+
+# scene units: a smaller difference between two coordinates is never put into words
+MARGIN = 0.06
+# half the side of the square that surely is the middle of the picture
+MIDDLE = 0.12
+# share of the smaller thing's area that must be seen to lie over the other
+OVERLAP_SHARE = 0.03
+
+_GRID_SIDE = 48
+# so much of the diagonal of a grid cell that no overlap can hide between the points
+_TOUCH = 1.5 / _GRID_SIDE
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """A noun phrase: the things that have all the attributes it names."""
+
+    shape: str | None = None
+    """Name of a shape; any if ``None``."""
+    colour: str | None = None
+    """Name of a colour; any if ``None``."""
+    material: str | None = None
+    """Name of a material; any if ``None``."""
+
+    def matches(self, thing: Thing) -> bool:
+        """Return whether a thing has every named attribute."""
+        return (
+            self.shape in (None, thing.shape)
+            and self.colour in (None, thing.colour)
+            and self.material in (None, thing.material)
+        )
+
+    def named(self) -> tuple[Attribute, ...]:
+        """Return the attributes that are named."""
+        return tuple(name for name in ATTRIBUTES if getattr(self, name) is not None)
+
+    def adjectives(self) -> tuple[Attribute, ...]:
+        """Return the attributes that are named, but for the shape."""
+        return tuple(name for name in self.named() if name != "shape")
+
+    def without(self, attribute: Attribute) -> Description:
+        """Return the description with one attribute less."""
+        kept: dict[str, str] = {name: getattr(self, name) for name in self.named() if name != attribute}
+        return Description(**kept)
+
+    def noun(self, *, plural: bool = False) -> str:
+        """Return the words, as in ``"striped red star"`` or ``"dotted things"``."""
+        head = self.shape or "thing"
+        if plural:
+            head = pluralise(head)
+        return " ".join(word for word in (self.material, self.colour, head) if word is not None)
+
+
+ANYTHING = Description()
+
+
+def describe(thing: Thing, attributes: Iterable[Attribute]) -> Description:
+    """Return the description of a thing by some of its attributes."""
+    named: dict[str, str] = {name: getattr(thing, name) for name in attributes}
+    return Description(**named)
+
+
+def descriptions(thing: Thing) -> list[Description]:
+    """Return the eight descriptions of a thing, that without any attribute first."""
+    return [describe(thing, names) for size in range(4) for names in combinations(ATTRIBUTES, size)]
+
+
+def matching(description: Description, scene: Scene) -> tuple[int, ...]:
+    """Return the indices of the things that a description matches."""
+    return tuple(i for i, thing in enumerate(scene.things) if description.matches(thing))
+
+
+def unique_descriptions(scene: Scene, i: int) -> list[Description]:
+    """Return what matches thing ``i`` alone and no longer would with a colour or material less.
+
+    The shape is kept even where it is not needed, since it stands for plain ``"thing"``.
+    """
+    return [
+        candidate
+        for candidate in descriptions(scene.things[i])
+        if matching(candidate, scene) == (i,)
+        and all(matching(candidate.without(name), scene) != (i,) for name in candidate.adjectives())
+    ]
+
+
+def names_unseen_pair(description: Description, scene: Scene) -> bool:
+    """Return whether a held-out pair is named that is not in the scene, which would give the pair away."""
+    pair = (description.colour, description.shape)
+    return pair in HELD_OUT and pair not in {(thing.colour, thing.shape) for thing in scene.things}
+
+
+def pluralise(noun: str) -> str:
+    """Return the plural of a shape or of ``"thing"``."""
+    return noun + ("es" if noun.endswith("s") else "s")
+
+
+def with_article(noun: str) -> str:
+    """Return a noun phrase with ``a`` or ``an`` before it."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def place_phrase(place: str) -> str:
+    """Return a place with its preposition."""
+    return f"{'in' if place == 'middle' else 'at'} the {place}"
+
+
+def words_of(*sentences: str) -> frozenset[str]:
+    """Return the words of sentences and templates, slots left out."""
+    return frozenset(" ".join(re.sub(r"\{\w*\}", " ", sentence) for sentence in sentences).split())
+
+
+def choose(rng: np.random.Generator, options: Sequence[_T]) -> _T:
+    """Return one of the options, each equally likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def shuffled(rng: np.random.Generator, options: Iterable[_T]) -> list[_T]:
+    """Return the options in random order."""
+    options = list(options)
+    return [options[i] for i in rng.permutation(len(options))]
+
+
+def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+    """Refuse a value that is none of the allowed words.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def at(thing: Thing, place: str) -> bool | None:
+    """Return whether the centre of a thing is at a side or in the middle of the picture.
+
+    Between the middle (within ``MIDDLE`` of the centre on both axes) and a side lies a gap of ``MARGIN``
+    where nothing is claimed.
+
+    Args:
+        thing: The thing.
+        place: A name of ``PLACES``.
+    """
+    dx, dy = thing.x - 0.5, thing.y - 0.5
+    if place == "middle":
+        off = max(abs(dx), abs(dy))
+        return True if off <= MIDDLE else False if off >= MIDDLE + MARGIN else None
+    off = {"left": -dx, "right": dx, "top": -dy, "bottom": dy}[place]
+    return True if off >= MIDDLE + MARGIN else False if off <= MIDDLE else None
+
+
+def related(scene: Scene, i: int, relation: str, j: int) -> bool | None:
+    """Return whether thing ``i`` stands in a relation to thing ``j``.
+
+    Left, right, above and below compare the centres and need ``MARGIN``; in front and behind need an overlap
+    that is seen.
+
+    Args:
+        scene: The scene.
+        i: Index of the thing that is spoken of.
+        relation: A name of ``RELATIONS``.
+        j: Index of the other thing.
+    """
+    if relation == "in front of":
+        return covers(scene)[i][j]
+    if relation == "behind":
+        return covers(scene)[j][i]
+    one, other = scene.things[i], scene.things[j]
+    if relation in ("left of", "right of"):
+        ahead = other.x - one.x if relation == "left of" else one.x - other.x
+    else:
+        ahead = other.y - one.y if relation == "above" else one.y - other.y
+    return True if ahead >= MARGIN else False if ahead <= -MARGIN else None
+
+
+@lru_cache(maxsize=64)
+def covers(scene: Scene) -> tuple[tuple[bool | None, ...], ...]:
+    """Return for each thing which others it is seen to hide in part.
+
+    Row ``i``, column ``j``: true if ``i`` is in front and at least ``OVERLAP_SHARE`` of the smaller one is
+    overlap inside the picture that no third thing hides, false if the outlines do not even touch or ``i`` is
+    the one behind, ``None`` in between.
+    """
+    things = scene.things
+    table: list[list[bool | None]] = [[False] * len(things) for _ in things]
+    near = [
+        (back, front)
+        for back, front in combinations(range(len(things)), 2)
+        if hypot(things[front].x - things[back].x, things[front].y - things[back].y)
+        < things[front].radius + things[back].radius + 2 * _TOUCH
+    ]
+    if not near:
+        return tuple(map(tuple, table))
+    outlines = {i: _distances(things[i]) for i in {i for pair in near for i in pair}}
+    inside = {i: outline <= 0 for i, outline in outlines.items()}
+    for back, front in near:
+        shared = inside[back] & inside[front]
+        for i in inside:
+            if i > front:
+                shared = shared & ~inside[i]
+        smaller = min(int(inside[back].sum()), int(inside[front].sum()))
+        if smaller > 0 and int(shared.sum()) >= max(2, OVERLAP_SHARE * smaller):
+            table[front][back] = True
+        elif bool(np.any(np.maximum(outlines[back], outlines[front]) < _TOUCH)):
+            table[front][back] = None
+    return tuple(map(tuple, table))
+
+
+_CENTRES = (np.arange(_GRID_SIDE) + 0.5) / _GRID_SIDE
+
+
+def _distances(thing: Thing) -> NDArray[np.float64]:
+    """Return the signed distance of a grid of picture points to a thing's outline, scene units."""
+    dx, dy = _CENTRES[None, :] - thing.x, _CENTRES[:, None] - thing.y
+    c, s = cos(thing.angle) / thing.radius, sin(thing.angle) / thing.radius
+    return distance(thing.shape, c * dx + s * dy, c * dy - s * dx) * thing.radius  # (side, side)
