@@ -102,7 +102,7 @@ class Edit:
         grid = Grid.of_window(height, width, WHOLE)
         seen = ((self.source, self.subject), (self.target, self.result))
         masks = [
-            cover(_outline(scene.things[place], grid), grid.pixel) > 0
+            cover(outline(scene.things[place], grid), grid.pixel) > 0
             for scene, place in seen
             if place is not None
         ]
@@ -280,14 +280,14 @@ def visible_shares(things: tuple[Thing, ...]) -> list[float]:
     shares: list[float] = []
     free = np.ones(_RASTER.shape, dtype=np.bool_)
     for thing in reversed(things):
-        full = _outline(thing, _RASTER) < 0
+        full = outline(thing, _RASTER) < 0
         shares.append(float(np.count_nonzero(full & free) / max(np.count_nonzero(full), 1)))
         free &= ~full
     return shares[::-1]
 
 
-def _outline(thing: Thing, grid: Grid) -> NDArray[np.float64]:
-    """Signed distance to a thing, ``(H, W)``, scene units, negative inside."""
+def outline(thing: Thing, grid: Grid) -> NDArray[np.float64]:
+    """Return the signed distance of a grid to a thing, ``(H, W)``, scene units, negative inside."""
     dx, dy = (grid.x - thing.x) / thing.radius, (grid.y - thing.y) / thing.radius
     c, s = cos(thing.angle), sin(thing.angle)
     return distance(thing.shape, c * dx + s * dy, c * dy - s * dx) * thing.radius
