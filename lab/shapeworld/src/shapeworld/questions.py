@@ -237,7 +237,7 @@ def _elsewhere(scene: Scene, rng: np.random.Generator, size: int) -> Description
     while True:
         named: dict[str, str] = {
             name: getattr(choose(rng, scene.things), name)
-            if rng.random() < 0.6
+            if rng.random() < 0.8
             else choose(rng, VALUES[name])
             for name in _some_names(rng, size)
         }

@@ -24,7 +24,6 @@ from shapeworld.words import (
     at,
     check_choice,
     choose,
-    describe,
     descriptions,
     matching,
     place_phrase,
@@ -209,7 +208,7 @@ def _search(scene: Scene, rng: np.random.Generator, kind: Kind, target: int) -> 
     for expression in _candidates(scene, rng, kind, target):
         if resolve(expression, scene) != (target,) or resolve(expression, scene, certain=True) != (target,):
             continue
-        if is_needed(expression, scene):
+        if len(scene.things) == 1 or is_needed(expression, scene):
             return expression
         fallback = fallback or expression
     return fallback
@@ -221,9 +220,9 @@ def _candidates(scene: Scene, rng: np.random.Generator, kind: Kind, target: int)
     # with colour and shape named nothing is left to tell apart
     bases = [one for one in descriptions(thing) if one.colour is None or one.shape is None]
     if kind == "attribute":
-        found = [Expression(description=one) for one in unique_descriptions(scene, target) if one.named()]
-        # in a scene of one thing no word is needed
-        found = found or [Expression(description=describe(thing, ("shape", "colour")))]
+        # in a scene of one thing no word is needed, and so any will do
+        fitting = unique_descriptions(scene, target) if len(scene.things) > 1 else descriptions(thing)
+        found = [Expression(description=one) for one in fitting if one.named()]
     elif kind == "position":
         places = [place for place in PLACES if at(thing, place)]
         found = [
