@@ -159,6 +159,57 @@ def test_inputs_are_left_alone():
     assert torch.equal(guidance, copies[1])
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.3, 0.8, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_recording_changes_nothing(dtype, weight):
+    # without a gradient another formula runs
+    x, guidance = pair(3, 16, 12, dtype=dtype)
+    for a, b in ((x, guidance), (x, -x), (x, x * 0), (x * 0, x), (x, guidance * 1e-18), (x * 1e12, guidance)):
+        a = a.clone()
+        out = fuse_phase(a, b, weight=weight, backend="phasor")
+        recorded = fuse_phase(a.clone().requires_grad_(), b, weight=weight, backend="phasor")
+        assert recorded.requires_grad
+        assert not out.requires_grad
+        close(out / a.abs().max().clamp(min=1), recorded.detach() / a.abs().max().clamp(min=1), atol=2e-6)
+        with torch.no_grad():
+            assert torch.equal(
+                fuse_phase(a.clone().requires_grad_(), b, weight=weight, backend="phasor"), out
+            )
+
+
+@pytest.mark.parametrize(("own", "other"), [(-73, 0), (-73, -73), (0, -73), (50, -50)])
+def test_far_scales_in_single(own, other):
+    # exponents of two: squares underflow, and the ratio of the powers overflows
+    own, other = 2.0**own, 2.0**other
+    x, guidance = pair(2, 8, 8, dtype=torch.float32)
+    out = fuse_phase(x * own, guidance * other, backend="phasor")
+    assert out.isfinite().all()
+    if own > 1:
+        close(out / own, fuse_phase(x, guidance, backend="phasor"), atol=2e-6)
+    else:
+        close(out / own, x, atol=2e-6)
+
+
+# torch's own, on the first forward-mode derivative of a process
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+def test_function_transforms():
+    x, guidance = pair(3, 6, 5)
+    slope, _ = pair(3, 6, 5, seed=1)
+
+    def gradient_through_map(backend):
+        def loss(a):
+            out = torch.vmap(lambda u, v: fuse_phase(u, v, weight=0.3, backend=backend))(a, guidance)
+            return (slope * out).sum()
+
+        return torch.func.grad(loss)(x)
+
+    def tangent(backend):
+        return torch.func.jvp(lambda a: fuse_phase(a, guidance, backend=backend), (x,), (slope,))[1]
+
+    close(gradient_through_map("phasor"), gradient_through_map("reference"), atol=1e-11)
+    close(tangent("phasor"), tangent("reference"), atol=1e-11)
+
+
 class TestErrors:
     def test_dtype(self):
         x = torch.zeros(4, 4)
