@@ -4,6 +4,7 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapeworld import render
 from shapeworld.clips import draw_clip
 
 numbers = st.tuples(st.integers(0, 10**6), st.integers(4, 16), st.sampled_from(["train", "test", "novel"]))
@@ -52,14 +53,16 @@ def test_a_track_keeps_what_it_is_and_stays_inside(key):
 
 
 def test_what_is_spoken_of_is_seen():
-    seen = []
-    for index in range(120):
+    shares = []
+    for index in range(300):
         clip = draw_clip(6, index, frames=5)
-        instances = clip.render(48).instances
         for track in {event.track for event in clip.events} - {None}:
             frames = np.flatnonzero(clip.present[:, track])
-            seen += [(instances[frame] == track + 1).any() for frame in (frames[0], frames[-1])]
-    assert np.mean(seen) > 0.99
+            for frame in (frames[0], frames[-1]):
+                picture = render(clip.scenes[frame], 32)
+                place = clip.tracks[frame].index(track)
+                shares.append(picture.visible()[place].sum() / picture.full[place].sum())
+    assert np.mean(np.array(shares) > 0.35) > 0.997
 
 
 def test_frame_zero_is_the_scene_where_nothing_comes():
