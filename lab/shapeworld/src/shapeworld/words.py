@@ -35,12 +35,11 @@ VALUES: dict[Attribute, tuple[str, ...]] = {"shape": SHAPES, "colour": COLOURS, 
 MARGIN = 0.06
 # half the side of the square that surely is the middle of the picture
 MIDDLE = 0.12
-# share of the smaller thing's area that must be seen to lie over the other
-OVERLAP_SHARE = 0.03
+# what must be seen of an overlap, in units of the smaller radius squared: about a twentieth of the thing
+OVERLAP_AREA = 0.1
 
-_GRID_SIDE = 48
-# so much of the diagonal of a grid cell that no overlap can hide between the points
-_TOUCH = 1.5 / _GRID_SIDE
+# an overlap is measured on so many points squared
+_GRID_SIDE = 24
 
 _T = TypeVar("_T")
 
@@ -211,40 +210,45 @@ def related(scene: Scene, i: int, relation: str, j: int) -> bool | None:
 def covers(scene: Scene) -> tuple[tuple[bool | None, ...], ...]:
     """Return for each thing which others it is seen to hide in part.
 
-    Row ``i``, column ``j``: true if ``i`` is in front and at least ``OVERLAP_SHARE`` of the smaller one is
-    overlap inside the picture that no third thing hides, false if the outlines do not even touch or ``i`` is
-    the one behind, ``None`` in between.
+    Row ``i``, column ``j``: true if ``i`` is in front and ``OVERLAP_AREA`` of the overlap lies inside the
+    picture and under no third thing, false if ``i`` is the one behind or the outlines do not even touch,
+    ``None`` in between.
     """
-    things = scene.things
-    table: list[list[bool | None]] = [[False] * len(things) for _ in things]
-    near = [
-        (back, front)
-        for back, front in combinations(range(len(things)), 2)
-        if hypot(things[front].x - things[back].x, things[front].y - things[back].y)
-        < things[front].radius + things[back].radius + 2 * _TOUCH
-    ]
-    if not near:
-        return tuple(map(tuple, table))
-    outlines = {i: _distances(things[i]) for i in {i for pair in near for i in pair}}
-    inside = {i: outline <= 0 for i, outline in outlines.items()}
-    for back, front in near:
-        shared = inside[back] & inside[front]
-        for i in inside:
-            if i > front:
-                shared = shared & ~inside[i]
-        smaller = min(int(inside[back].sum()), int(inside[front].sum()))
-        if smaller > 0 and int(shared.sum()) >= max(2, OVERLAP_SHARE * smaller):
-            table[front][back] = True
-        elif bool(np.any(np.maximum(outlines[back], outlines[front]) < _TOUCH)):
-            table[front][back] = None
+    table: list[list[bool | None]] = [[False] * len(scene.things) for _ in scene.things]
+    for back, front in combinations(range(len(scene.things)), 2):
+        table[front][back] = _covers(scene.things, back, front)
     return tuple(map(tuple, table))
 
 
-_CENTRES = (np.arange(_GRID_SIDE) + 0.5) / _GRID_SIDE
+def _covers(things: tuple[Thing, ...], back: int, front: int) -> bool | None:
+    box = _common_box(things[back], things[front])
+    if box is None:
+        return False
+    x0, y0, x1, y1 = box
+    ticks = (np.arange(_GRID_SIDE) + 0.5) / _GRID_SIDE
+    x, y = x0 + (x1 - x0) * ticks[None, :], y0 + (y1 - y0) * ticks[:, None]
+    depth = np.maximum(_distance(things[back], x, y), _distance(things[front], x, y))  # (side, side)
+    if not np.any(depth < hypot(x1 - x0, y1 - y0) / _GRID_SIDE):
+        return False
+    seen = depth < 0
+    for i in range(front + 1, len(things)):
+        if _common_box(things[i], things[front]) is not None:
+            seen &= _distance(things[i], x, y) > 0
+    area = float(seen.mean()) * (x1 - x0) * (y1 - y0)
+    return True if area >= OVERLAP_AREA * min(things[back].radius, things[front].radius) ** 2 else None
 
 
-def _distances(thing: Thing) -> NDArray[np.float64]:
-    """Return the signed distance of a grid of picture points to a thing's outline, scene units."""
-    dx, dy = _CENTRES[None, :] - thing.x, _CENTRES[:, None] - thing.y
+def _common_box(one: Thing, other: Thing) -> tuple[float, float, float, float] | None:
+    """Return the part of the picture, as x0, y0, x1, y1, that two things can share, or nothing."""
+    # the outlines reach at most 1.02 times the radius
+    reach, far = 1.02 * one.radius, 1.02 * other.radius
+    x0, x1 = max(0.0, one.x - reach, other.x - far), min(1.0, one.x + reach, other.x + far)
+    y0, y1 = max(0.0, one.y - reach, other.y - far), min(1.0, one.y + reach, other.y + far)
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def _distance(thing: Thing, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the signed distance of points to a thing's outline, all in scene units."""
+    dx, dy = x - thing.x, y - thing.y
     c, s = cos(thing.angle) / thing.radius, sin(thing.angle) / thing.radius
-    return distance(thing.shape, c * dx + s * dy, c * dy - s * dx) * thing.radius  # (side, side)
+    return distance(thing.shape, c * dx + s * dy, c * dy - s * dx) * thing.radius
