@@ -206,7 +206,8 @@ def _search(scene: Scene, rng: np.random.Generator, kind: Kind, target: int) -> 
     """Return an unambiguous expression for a thing, one that needs all its words if there is any."""
     fallback: Expression | None = None
     for expression in _candidates(scene, rng, kind, target):
-        if resolve(expression, scene) != (target,) or resolve(expression, scene, certain=True) != (target,):
+        # the candidates surely fit the target: what is left to see is that nothing else might
+        if resolve(expression, scene) != (target,):
             continue
         if len(scene.things) == 1 or is_needed(expression, scene):
             return expression
