@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands of tiny-clip: paint the pool, train, ship, judge."""
+
+from __future__ import annotations
+
+import typer
+
+from recipes.tiny_clip.scenes import pool
+from recipes.tiny_clip.train import train
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+for command in (pool, train):
+    app.command()(command)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network in open_clip's own configuration, and the heads that are thrown away after training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip.model import CLIP
+from open_clip.transformer import VisionTransformer
+from shapeworld.vocabulary import BACKGROUNDS, COLOURS, HELD_OUT, MATERIALS, SHAPES
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recipes.tiny_clip.scenes import ANY, MAX_THINGS, SIDE, Facts
+from recipes.tiny_clip.tokens import CONTEXT_LENGTH, VOCABULARY
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+# classes of each head
+GROUPS = {
+    "shape": len(SHAPES),
+    "colour": len(COLOURS),
+    "material": len(MATERIALS),
+    "ground": len(BACKGROUNDS),
+    "colour_shape": len(COLOURS) * len(SHAPES) - len(HELD_OUT),
+    "material_shape": len(MATERIALS) * len(SHAPES),
+}
+# class of each (colour, shape) for its head; pairs that training never shows have none
+_PAIRS = np.full((len(COLOURS), len(SHAPES)), ANY)
+_PAIRS[[[(c, s) not in HELD_OUT for s in SHAPES] for c in COLOURS]] = np.arange(GROUPS["colour_shape"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How large the two towers are.
+
+    Attributes:
+        embed_dim: Channels of the common space.
+        layers: Blocks of the visual tower.
+        width: Its channels.
+        head_width: Channels of one of its attention heads.
+        text_layers: Blocks of the text tower.
+        text_width: Its channels.
+        text_heads: Its attention heads.
+    """
+
+    embed_dim: int = 128
+    layers: int = 6
+    width: int = 160
+    head_width: int = 32
+    text_layers: int = 2
+    text_width: int = 128
+    text_heads: int = 4
+
+    def model_config(self) -> dict[str, Any]:
+        """Return the part ``model_cfg`` of ``open_clip_config.json``."""
+        return {
+            "embed_dim": self.embed_dim,
+            "vision_cfg": {
+                "image_size": SIDE,
+                "patch_size": 8,
+                "layers": self.layers,
+                "width": self.width,
+                "head_width": self.head_width,
+            },
+            "text_cfg": {
+                "context_length": CONTEXT_LENGTH,
+                "vocab_size": len(VOCABULARY),
+                "hf_tokenizer_name": "tiny-shapes",
+                "width": self.text_width,
+                "heads": self.text_heads,
+                "layers": self.text_layers,
+            },
+        }
+
+    def build(self) -> CLIP:
+        """Return the untrained network."""
+        config = self.model_config()
+        return CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
+
+
+class Heads(nn.Module):
+    """Linear classifiers of the class token, one for each group of names.
+
+    Args:
+        width: Channels of the class token.
+
+    Shape:
+        - pooled: ``(B, width)``
+        - output: for each group ``(B, classes)``
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linears = nn.ModuleDict({name: nn.Linear(width, size) for name, size in GROUPS.items()})
+
+    def forward(self, pooled: Tensor) -> dict[str, Tensor]:
+        """Return the scores of every head."""
+        return {name: linear(pooled) for name, linear in self.linears.items()}
+
+
+def to_input(images: np.ndarray[Any, np.dtype[np.uint8]], device: torch.device | str = "cpu") -> Tensor:
+    """Return ``(B, 3, H, W)`` normalised fp32 from ``(B, H, W, 3)`` uint8."""
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
+    return (pixels - mean) / std
+
+
+def pooled_token(model: CLIP, images: Tensor) -> Tensor:
+    """Return the class token after the last normalisation, before the projection, ``(B, width)``."""
+    visual = model.visual
+    return visual.ln_post(visual.transformer(first_tokens(visual, images))[:, 0])
+
+
+def first_tokens(visual: VisionTransformer, images: Tensor) -> Tensor:
+    """Return what the first block gets, ``(B, 1 + patches, width)``, class token first."""
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, patches, width)
+    start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    return visual.ln_pre(torch.cat([start, patches], dim=1) + visual.positional_embedding.to(patches.dtype))
+
+
+def targets(facts: Facts) -> dict[str, Tensor]:
+    """Return for each head the share of things of each class, ``(B, classes)``; zeros for bare grounds."""
+    shape, colour, material = (facts.things[..., i] for i in range(3))  # (B, MAX_THINGS)
+    nothing = shape == ANY
+    labels = {
+        "shape": shape,
+        "colour": colour,
+        "material": material,
+        "ground": np.repeat(facts.ground[:, None], MAX_THINGS, axis=1),
+        "colour_shape": np.where(nothing, ANY, _PAIRS[colour, shape]),
+        "material_shape": np.where(nothing, ANY, material * len(SHAPES) + shape),
+    }
+    out: dict[str, Tensor] = {}
+    for name, values in labels.items():
+        one_hot = np.eye(GROUPS[name] + 1, GROUPS[name], dtype=np.float32)[values].sum(axis=1)
+        out[name] = torch.from_numpy(one_hot / np.maximum(one_hot.sum(axis=1, keepdims=True), 1))
+    return out
+
+
+def classification_losses(logits: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return for each head the cross-entropy over the pictures that show anything of its group, scalars."""
+    losses: dict[str, Tensor] = {}
+    for name, scores in logits.items():
+        share = wanted[name].to(scores.device)
+        losses[name] = -(share * F.log_softmax(scores.float(), dim=-1)).sum() / share.sum().clamp(min=1)
+    return losses
+
+
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, also_true: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the symmetric contrastive loss and its value at chance, scalars.
+
+    A caption that happens to be true of another picture of the batch is not held against it: that pair takes
+    no part.
+
+    Args:
+        image: Unit-norm embeddings, ``(B, embed_dim)``.
+        text: The same of the captions.
+        scale: Factor on the cosines.
+        also_true: ``(B texts, B pictures)`` bool, the diagonal included.
+    """
+    logits = scale * image.float() @ text.float().T  # (pictures, texts)
+    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    left_out = also_true.T & ~own
+    logits = logits.masked_fill(left_out, float("-inf"))
+    labels = torch.arange(len(logits), device=logits.device)
+    loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    counts = (~left_out).float()
+    chance = (counts.sum(dim=0).log().mean() + counts.sum(dim=1).log().mean()) / 2
+    return loss, chance

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Zero-shot tests on pictures of single things, and retrieval: what words the two towers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from shapeworld import Scene, SceneConfig, Split, draw_scene, render
+from shapeworld.vocabulary import COLOURS, MATERIALS, SHAPES
+from shapeworld.words import with_article
+from torch import Tensor
+from torch.nn import functional as F
+
+from recipes.tiny_clip.scenes import SIDE, SINGLE, Facts, shown
+
+TEMPLATES = ("{}", "a photo of {}", "a picture of {}", "there is {}", "this picture shows {}")
+NAMES = {
+    "shape": tuple(with_article(shape) for shape in SHAPES),
+    "colour": tuple(with_article(f"{colour} thing") for colour in COLOURS),
+    "material": tuple(with_article(f"{material} thing") for material in MATERIALS),
+    "pair": tuple(with_article(f"{colour} {shape}") for colour, shape in product(COLOURS, SHAPES)),
+}
+
+Tokenize = Callable[[list[str]], Tensor]
+EncodeText = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Painted scenes.
+
+    Attributes:
+        scenes: What was painted.
+        images: ``(B, 64, 64, 3)`` uint8.
+        facts: What is shown.
+    """
+
+    scenes: list[Scene]
+    images: NDArray[np.uint8]
+    facts: Facts
+
+
+def paint(seed: int, count: int, split: Split, config: SceneConfig) -> Sample:
+    """Paint ``count`` scenes of a split."""
+    scenes = [draw_scene(seed, i, split=split, config=config) for i in range(count)]
+    return Sample(scenes, np.stack([render(scene, SIDE).image for scene in scenes]), shown(scenes))
+
+
+def single_things(seed: int, count: int, split: Split) -> Sample:
+    """Paint scenes of one thing."""
+    return paint(seed, count, split, SINGLE)
+
+
+def class_embeddings(names: tuple[str, ...], encode_text: EncodeText, tokenize: Tokenize) -> Tensor:
+    """Return one unit-norm embedding per name, ``(names, embed_dim)``, the mean over all templates."""
+    prompts = [template.format(name) for name in names for template in TEMPLATES]
+    text = F.normalize(encode_text(tokenize(prompts)), dim=-1)
+    return F.normalize(text.unflatten(0, (len(names), len(TEMPLATES))).mean(dim=1), dim=-1)
+
+
+def name_accuracies(
+    image: Tensor, encode_text: EncodeText, tokenize: Tokenize, facts: Facts
+) -> dict[str, float]:
+    """Return the share of single things whose shape, colour, material and (colour, shape) pair are named.
+
+    Args:
+        image: Unit-norm embeddings, ``(B, embed_dim)``.
+        encode_text: From tokens to embeddings.
+        tokenize: From sentences to tokens.
+        facts: Of the pictures.
+    """
+    shape, colour, material = torch.from_numpy(facts.things[:, 0]).unbind(dim=1)
+    wanted = {"shape": shape, "colour": colour, "material": material, "pair": colour * len(SHAPES) + shape}
+    found: dict[str, float] = {}
+    for name, names in NAMES.items():
+        scores = image @ class_embeddings(names, encode_text, tokenize).T
+        found[name] = (scores.argmax(dim=-1) == wanted[name]).float().mean().item()
+    return found
+
+
+def recall_at_1(image: Tensor, text: Tensor, texts: list[str]) -> dict[str, float]:
+    """Return the share of pictures whose best caption, and of captions whose best picture, is the right one.
+
+    Equal captions are right for each other's pictures.
+
+    Args:
+        image: Unit-norm embeddings, ``(B, embed_dim)``.
+        text: The same of the captions.
+        texts: The captions.
+    """
+    same = torch.tensor([[one == other for other in texts] for one in texts])
+    scores = image @ text.T  # (pictures, texts)
+    rows = torch.arange(len(texts))
+    return {
+        "image_to_text": same[rows, scores.argmax(dim=1)].float().mean().item(),
+        "text_to_image": same[rows, scores.argmax(dim=0)].float().mean().item(),
+    }
