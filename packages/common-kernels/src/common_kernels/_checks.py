@@ -23,32 +23,34 @@ def check_knn_attention(
         TypeError: If the dtype is not a real floating one or differs between ``q``, ``k`` and ``v``.
         ValueError: If shapes or devices disagree.
     """
-    if not q.is_floating_point():
-        raise TypeError(f"q must have a floating dtype, got {q.dtype}")
-    if not q.dtype == k.dtype == v.dtype:
-        raise TypeError(f"q, k and v must have one dtype, got {q.dtype}, {k.dtype} and {v.dtype}")
-    if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape:
+    # every property is read once: reading them is a good part of a small call's fixed cost
+    dtype, device, shape, key_shape = q.dtype, q.device, q.shape, k.shape
+    if not dtype.is_floating_point:
+        raise TypeError(f"q must have a floating dtype, got {dtype}")
+    if not dtype == k.dtype == v.dtype:
+        raise TypeError(f"q, k and v must have one dtype, got {dtype}, {k.dtype} and {v.dtype}")
+    if len(shape) != 4 or len(key_shape) != 4 or key_shape != v.shape:
         raise ValueError(
             "q must be (B, heads, N, head_dim), k and v (B, heads, M, head_dim), "
-            f"got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
+            f"got {tuple(shape)}, {tuple(key_shape)} and {tuple(v.shape)}"
         )
-    if (*q.shape[:2], q.shape[3]) != (*k.shape[:2], k.shape[3]):
-        raise ValueError(f"q and k may differ in length only, got {tuple(q.shape)} and {tuple(k.shape)}")
-    B, heads, N, _ = q.shape
-    M = k.shape[2]
-    have = (dictionary.batch_size, dictionary.num_queries, dictionary.num_keys)
+    B, heads, N, head_dim = shape
+    key_B, key_heads, M, key_dim = key_shape
+    if key_B != B or heads != key_heads or head_dim != key_dim:
+        raise ValueError(f"q and k may differ in length only, got {tuple(shape)} and {tuple(key_shape)}")
+    have = (*dictionary.index.shape[:2], dictionary.num_keys)
     if have != (B, N, M):
         raise ValueError(
             "the dictionary must be of these windows: it has (windows, queries, keys) = "
             f"{have}, q and k need {(B, N, M)}"
         )
-    if not q.device == k.device == v.device == dictionary.device:
+    if not device == k.device == v.device == dictionary.device:
         raise ValueError(
             f"q, k, v and the dictionary must be on one device, "
-            f"got {q.device}, {k.device}, {v.device} and {dictionary.device}"
+            f"got {device}, {k.device}, {v.device} and {dictionary.device}"
         )
     if bias is not None:
-        _check_bias(bias, (heads, N, M), q.device)
+        _check_bias(bias, (heads, N, M), device)
     if isinstance(scale, Tensor) and scale.shape not in ((), (heads,)):
         raise ValueError(f"scale must be a number or ({heads},), got shape {tuple(scale.shape)}")
 

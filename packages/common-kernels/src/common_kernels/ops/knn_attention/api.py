@@ -31,10 +31,12 @@ def _not_auto_csr(
     q: Tensor, k: Tensor, v: Tensor, dictionary: KNNDictionary, bias: Tensor | None, scale: float
 ) -> str | None:
     # measured on two CPU cores, docs/common-kernels/benchmarks.md: below, the dense product is as fast
+    if dictionary.num_keys < _CSR_MIN_KEYS:
+        return f"below {_CSR_MIN_KEYS} keys dense is faster"
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias))
     ratio = _CSR_MIN_RATIO_TRAINING if train else _CSR_MIN_RATIO
-    if dictionary.num_keys < _CSR_MIN_KEYS or dictionary.k * ratio > dictionary.num_keys:
-        return f"below {_CSR_MIN_KEYS} keys, or with more than 1 of {ratio} listed, dense is faster"
+    if dictionary.k * ratio > dictionary.num_keys:
+        return f"with more than 1 of {ratio} keys listed dense is faster"
     return None
 
 
@@ -129,8 +131,9 @@ def _prepare(
     backend: str,
 ) -> tuple[Chosen, Arguments]:
     """Check, normalise and fold the scale into ``q``, so that every backend sees a plain call."""
-    if torch.is_autocast_enabled(q.device.type):
-        dtype = torch.get_autocast_dtype(q.device.type)
+    kind = q.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     check_knn_attention(q, k, v, dictionary, bias, scale)
     if cosine:
