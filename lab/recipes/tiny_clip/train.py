@@ -83,7 +83,7 @@ class Plan:
     examine_steps: int = 100
     batch_size: int = 128
     optimizer: str = "muon"
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.05
     ramp_steps: int = 60
     decay_fraction: float = 0.5
@@ -321,20 +321,23 @@ def recipe_commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
+_DEFAULT = Plan()
+
+
 def train(
     pool: Annotated[Path, typer.Option(help="Painted scenes, from the command 'pool'.")],
     out: Annotated[Path, typer.Option(help="Folder of checkpoint and log; resumed if it has one.")],
-    steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = Plan.steps,
+    steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = _DEFAULT.steps,
     warm_steps: Annotated[
         int, typer.Option(help="Of these, at most so many of classification.")
-    ] = Plan.warm_steps,
-    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = Plan.batch_size,
-    optimizer: Annotated[str, typer.Option(help="Name known to timm.")] = Plan.optimizer,
-    learning_rate: Annotated[float, typer.Option(help="Peak.")] = Plan.learning_rate,
-    precision: Annotated[str, typer.Option(help="bf16 or fp32.")] = Plan.precision,
+    ] = _DEFAULT.warm_steps,
+    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = _DEFAULT.batch_size,
+    optimizer: Annotated[str, typer.Option(help="Name known to timm.")] = _DEFAULT.optimizer,
+    learning_rate: Annotated[float, typer.Option(help="Peak.")] = _DEFAULT.learning_rate,
+    precision: Annotated[str, typer.Option(help="bf16 or fp32.")] = _DEFAULT.precision,
     stop_at: Annotated[int | None, typer.Option(help="Stop at this step, to go on later.")] = None,
-    pool_seed: Annotated[int, typer.Option(help="Seed the pool was painted with.")] = Plan.pool_seed,
-    seed: Annotated[int, typer.Option(help="Of weights, batches and captions.")] = Plan.seed,
+    pool_seed: Annotated[int, typer.Option(help="Seed the pool was painted with.")] = _DEFAULT.pool_seed,
+    seed: Annotated[int, typer.Option(help="Of weights, batches and captions.")] = _DEFAULT.seed,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
