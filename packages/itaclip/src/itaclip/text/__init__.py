@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text side: class names, auxiliary texts, prompts and their embeddings."""
+
+from itaclip.text.classes import ClassList, shipped_classes
+from itaclip.text.embed import TextEmbedder, text_features
+from itaclip.text.files import TextFileError
+from itaclip.text.prompts import PromptTooLongError, get_templates
+from itaclip.text.store import default_cache
+
+__all__ = [
+    "ClassList",
+    "PromptTooLongError",
+    "TextEmbedder",
+    "TextFileError",
+    "default_cache",
+    "get_templates",
+    "shipped_classes",
+    "text_features",
+]

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading and writing small text files: lines, YAML, JSON, with one sentence for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 16 << 20
+
+
+class TextFileError(ValueError):
+    """A file of names or texts cannot be read or used; the message names file, fault and cure."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML as JSON has it: keys once only, words such as ``no`` and ``1`` stay words where they are keys."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key is no word", key.start_mark)
+        pairs.append((key.value, loader.construct_object(value, deep=True)))
+    return _unique(pairs)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in tree:
+            raise TextFileError(f"{key!r} is given twice")
+        tree[key] = value
+    return tree
+
+
+def read_text(path: str | Path) -> str:
+    """Return the text of a small UTF-8 file.
+
+    Raises:
+        TextFileError: If it is missing, no file, too large or not UTF-8.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise TextFileError(f"{path} is larger than {MAX_BYTES >> 20} MiB: not a file of names or texts")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TextFileError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+    except OSError as error:
+        raise TextFileError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_lines(path: str | Path) -> list[tuple[int, str]]:
+    """Return the lines that are not blank, stripped, with their numbers from 1.
+
+    Raises:
+        TextFileError: As :func:`read_text`; also if there is none.
+    """
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), 1)]
+    lines = [(number, line) for number, line in lines if line]
+    if not lines:
+        raise TextFileError(f"{path} is empty")
+    return lines
+
+
+def read_tree(path: str | Path) -> Any:
+    """Return the content of a YAML or JSON file (by its suffix); a key that comes twice is an error.
+
+    Raises:
+        TextFileError: As :func:`read_text`; also if the syntax is wrong or the file is empty.
+    """
+    text = read_text(path)
+    try:
+        if Path(path).suffix.lower() == ".json":
+            tree = json.loads(text, object_pairs_hook=_unique)
+        else:
+            tree = yaml.load(text, _StrictLoader)  # a subclass of the safe loader
+    except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
+        raise TextFileError(f"{path} cannot be parsed: {' '.join(str(error).split())}") from error
+    except TextFileError as error:
+        raise TextFileError(f"{path}: {error}") from error
+    if tree is None:
+        raise TextFileError(f"{path} is empty")
+    return tree
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file under another name and rename it, so that nobody sees a half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a name of its own: processes of one run may fill the same cache
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
