@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from recipes.tiny_sdxl import assembly, autoencoder, pictures
+from recipes.tiny_sdxl.assembly import assemble, load_run, paint_prompts, save, sheet
+from recipes.tiny_sdxl.autoencoder import (
+    AutoencoderOptions,
+    autoencoder_loss,
+    build_autoencoder,
+    encode,
+    linear_bound,
+    normalise_latents,
+    psnr,
+    reconstruct,
+    train_autoencoder,
+)
+from recipes.tiny_sdxl.denoiser import (
+    Batches,
+    Denoiser,
+    DenoiserOptions,
+    build_scheduler,
+    train_denoiser,
+    write_latents,
+)
+from recipes.tiny_sdxl.judging import MUSTS, both_colours, draw_orders, missed, single_figures
+from recipes.tiny_sdxl.pictures import (
+    check_pool,
+    corner_of,
+    fill_pool,
+    held_out_pictures,
+    load_pool,
+    paint,
+    scene_of,
+    time_ids_of,
+)
+from recipes.tiny_sdxl.progress import Plan, Trainer
+from recipes.tiny_sdxl.words import POSITIONS, build_tokenizers, captions_of, learn_words, refill, tokenize
+from shapeworld import captions, render
+from shapeworld.vocabulary import COLOURS, HELD_OUT, SHAPES
+from torch import nn
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+KINDS = ("base", "zoom2", "zoom4", "large")
+SMALL = DenoiserOptions(widths=(16, 32), depths=(1, 2), batch_size=4, half=False)
+
+
+@pytest.fixture(scope="module")
+def small_pool(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "SHARD", 6)
+        (folder / "pool").mkdir()
+        for kind in KINDS:
+            pictures._write_shard((folder / "pool", kind, 0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    torch.manual_seed(0)
+    denoiser = Denoiser(SMALL, 4)
+    return assemble(build_autoencoder((8, 16, 16), 4), denoiser)
+
+
+# pictures
+
+
+def test_a_window_is_cut_from_the_larger_scene():
+    whole = render(scene_of("zoom4", 3), 256).image
+    top, left = corner_of("zoom4", 3)
+    assert top % 4 == left % 4 == 0
+    assert np.array_equal(paint("zoom4", 3), whole[top : top + 64, left : left + 64])
+    assert time_ids_of("zoom4", 3) == [256, 256, top, left, 256, 256]
+
+
+def test_whole_scenes_carry_their_own_size():
+    assert time_ids_of("base", 5) == [64, 64, 0, 0, 64, 64]
+    assert time_ids_of("large", 5) == [128, 128, 0, 0, 128, 128]
+    assert paint("large", 0).shape == (128, 128, 3)
+
+
+def test_training_never_shows_a_held_out_pair():
+    pairs = {(t.colour, t.shape) for kind in KINDS for i in range(50) for t in scene_of(kind, i).things}
+    assert not pairs & HELD_OUT
+
+
+def test_pool_fills_what_is_missing_only(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(pictures, "Pool", lambda workers: _Serial())
+    monkeypatch.setattr(pictures, "SHARD", 2)
+    monkeypatch.setattr(pictures, "_write_shard", lambda task: written.append(task[1:]))
+    np.save(tmp_path / "base-0000.npy", np.zeros(1))
+    fill_pool(tmp_path, [("base", 3), ("zoom2", 2)], workers=1)
+    assert written == [("base", 1), ("zoom2", 0)]
+
+
+class _Serial:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    imap_unordered = staticmethod(map)
+
+
+def test_a_pool_of_another_world_is_refused(small_pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "SHARD", 6)
+    check_pool(small_pool / "pool", "base")
+    np.save(tmp_path / "base-0000.npy", np.zeros((6, 64, 64, 3), np.uint8))
+    with pytest.raises(ValueError, match="must show the world as it is now"):
+        check_pool(tmp_path, "base")
+
+
+def test_a_missing_pool_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must hold zoom2-"):
+        load_pool(tmp_path, "zoom2")
+
+
+# words
+
+
+def test_every_caption_word_is_one_token():
+    tokenizer = build_tokenizers()[0]
+    for word in captions.WORDS:
+        assert len(tokenizer(word)["input_ids"]) == 3, word
+
+
+def test_words_that_share_pairs_stay_whole():
+    vocabulary, merges = learn_words(["green", "greet", "tree", "see"])
+    assert {"green</w>", "greet</w>", "tree</w>", "see</w>"} <= set(vocabulary)
+    assert len(set(merges)) == len(merges)
+    assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+
+
+def test_captions_fit_and_other_text_is_spelt():
+    tokenizer = build_tokenizers()[0]
+    texts = [text for i in range(100) for text in captions_of("base", i)]
+    assert max(len(tokenizer(text)["input_ids"]) for text in texts) <= POSITIONS
+    assert (
+        tokenizer.decode(tokenizer("a quick zebra!")["input_ids"], skip_special_tokens=True)
+        == "a quick zebra !"
+    )
+
+
+def test_both_tokenizers_agree_but_for_the_filling():
+    first, second = build_tokenizers()
+    texts = ["a red circle", "", "a star and a ring on waves"]
+    ours = refill(torch.from_numpy(tokenize(first, texts)), first.eos_token_id, second.pad_token_id)
+    assert np.array_equal(ours.numpy(), tokenize(second, texts))
+    assert second.pad_token_id != first.pad_token_id
+
+
+def test_captions_depend_on_the_picture_only():
+    assert captions_of("base", 7) == captions_of("base", 7)
+    assert len(set(captions_of("base", 7))) > 2
+
+
+# autoencoder
+
+
+def test_linear_bound_of_an_exactly_low_dimensional_world():
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 255, (20, 4, 4, 3)).astype(np.uint8)
+    flat = corners.repeat(4, axis=1).repeat(4, axis=2)  # one colour per 4 x 4 block: three numbers are enough
+    assert linear_bound(flat, flat, 3) > 200
+    assert linear_bound(flat, flat, 2) < 40
+
+
+def test_psnr_by_hand():
+    ours = np.full((1, 2, 2, 3), 10, np.uint8)
+    assert psnr(ours, ours + 10) == pytest.approx(20 * np.log10(25.5))
+
+
+def test_normalising_latents_changes_no_picture():
+    torch.manual_seed(1)
+    vae = build_autoencoder((8, 16, 16), 4).eval()
+    images = held_out_pictures(8)
+    before, latents = reconstruct(vae, images), encode(vae, images)
+    normalise_latents(vae, images)
+    after = encode(vae, images)
+    assert np.abs(before.astype(int) - reconstruct(vae, images)).max() <= 1
+    torch.testing.assert_close(after.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
+    assert not torch.allclose(latents, after, atol=1e-2)
+    assert vae.config["scaling_factor"] == pytest.approx(1, abs=1e-2)
+
+
+def test_the_posterior_starts_almost_certain():
+    vae = build_autoencoder((8, 16, 16), 4)
+    posterior = vae.encode(torch.rand(1, 3, 16, 16)).latent_dist
+    torch.testing.assert_close(posterior.logvar, torch.full_like(posterior.logvar, -6.0))
+
+
+def test_divergence_is_weighted_in():
+    vae = build_autoencoder((8, 16, 16), 4)
+    images, noise = torch.rand(2, 3, 16, 16), torch.zeros(2, 4, 4, 4)
+    plain = autoencoder_loss(vae, images, noise, 0.0, half=False)
+    heavy = autoencoder_loss(vae, images, noise, 2.0, half=False)
+    moments = vae.encode(images).latent_dist
+    expected = 0.5 * (moments.mean**2 + moments.var - 1 - moments.logvar)
+    torch.testing.assert_close(heavy - plain, 2 * expected.mean())
+
+
+def test_autoencoder_resumed_equals_uninterrupted(small_pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(autoencoder, "held_out_pictures", lambda count: held_out_pictures(2))
+    options = AutoencoderOptions(widths=(8, 8, 8), latent_channels=4, batch_size=2, half=False)
+
+    def run(folder, *stops):
+        for stop in stops:
+            plan = Plan(steps=6, decay_steps=3, save_every=2)
+            with pytest.MonkeyPatch.context() as patch:
+                if stop is not None:
+                    patch.setattr(Trainer, "save", _stopping(stop))
+                try:
+                    return train_autoencoder(folder, small_pool / "pool", options, plan).state_dict()
+                except KeyboardInterrupt:
+                    continue
+        raise AssertionError
+
+    whole, pieces = run(tmp_path / "a", None), run(tmp_path / "b", 2, 4, None)
+    assert all(torch.equal(whole[key], pieces[key]) for key in whole)
+
+
+def _stopping(at):
+    write = Trainer.save
+
+    def save(self):
+        write(self)
+        if self.step == at:
+            raise KeyboardInterrupt
+
+    return save
+
+
+# U-Net
+
+
+@pytest.fixture(scope="module")
+def latent_run(small_pool):
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "SHARD", 6)
+        patch.setattr("recipes.tiny_sdxl.denoiser.SHARD", 6)
+        vae = build_autoencoder((8, 16, 16), 4)
+        normalise_latents(vae, held_out_pictures(4))
+        vae.save_pretrained(small_pool / "vae")
+        write_latents(small_pool, small_pool / "pool", vae)
+    return small_pool
+
+
+def test_latents_are_those_of_the_pool(latent_run):
+    vae = AutoencoderKL.from_pretrained(latent_run / "vae").eval()
+    stored = np.load(latent_run / "latents" / "large-0000.npy")
+    wanted = encode(vae, np.load(latent_run / "pool" / "large-0000.npy")) * vae.config["scaling_factor"]
+    assert stored.dtype == np.float16
+    np.testing.assert_allclose(stored, wanted.numpy(), atol=5e-3)
+    tokens = np.load(latent_run / "tokens" / "zoom2-0000.npy")
+    assert np.array_equal(tokens[4], tokenize(build_tokenizers()[0], captions_of("zoom2", 4)))
+
+
+def test_windows_come_at_the_end_only(latent_run):
+    options = DenoiserOptions(batch_size=16, window_steps=5, large_every=5)
+    batches = Batches(latent_run, options, steps=10)
+    sizes = [set(batches(step).time_ids[:, 0].int().tolist()) for step in range(10)]
+    assert sizes[:5] == [{64}] * 5
+    assert sizes[9] == {128}
+    assert batches(9).latents.shape == (4, 4, 32, 32)
+    assert set().union(*sizes[5:9]) == {64, 128, 256}
+
+
+def test_a_tenth_of_the_texts_is_dropped_half_of_it_to_zeros(latent_run):
+    batches = Batches(latent_run, DenoiserOptions(batch_size=500), steps=10)
+    drop = torch.cat([batches(step).drop for step in range(6)])
+    assert [(drop == kind).float().mean().item() for kind in (0, 1, 2)] == pytest.approx(
+        [0.9, 0.05, 0.05], abs=0.015
+    )
+
+
+def test_a_batch_spreads_its_timesteps(latent_run):
+    timesteps = Batches(latent_run, DenoiserOptions(batch_size=10), steps=1)(0).timesteps
+    assert sorted((timesteps // 100).tolist()) == list(range(10))
+
+
+def test_error_is_zero_for_the_true_velocity(latent_run, monkeypatch):
+    denoiser = Denoiser(SMALL, 4)
+    batch = Batches(latent_run, SMALL, steps=1)(0)
+    velocity = build_scheduler().get_velocity(batch.latents, batch.noise, batch.timesteps)
+    monkeypatch.setattr(denoiser.unet, "forward", lambda *_, **__: type("Output", (), {"sample": velocity}))
+    assert denoiser.errors(batch).abs().max() < 1e-9
+
+
+def test_dropped_texts_do_not_count(latent_run):
+    torch.manual_seed(3)
+    denoiser = Denoiser(SMALL, 4).eval()
+    batch = Batches(latent_run, SMALL, steps=1)(0)
+    other = torch.roll(batch.tokens, 1, 0)
+    for kind, equal in ((0, False), (1, True), (2, True)):
+        batch.drop.fill_(kind)
+        changed = type(batch)(batch.latents, other, batch.time_ids, batch.timesteps, batch.noise, batch.drop)
+        with torch.no_grad():
+            assert torch.equal(denoiser.errors(batch), denoiser.errors(changed)) is equal
+
+
+def test_denoiser_resumed_equals_uninterrupted(latent_run, tmp_path):
+    def run(name, *stops):
+        folder = tmp_path / name
+        folder.mkdir()
+        for part in ("latents", "tokens"):
+            (folder / part).symlink_to(latent_run / part)
+        for stop in stops:
+            with pytest.MonkeyPatch.context() as patch:
+                if stop is not None:
+                    patch.setattr(Trainer, "save", _stopping(stop))
+                try:
+                    plan = Plan(steps=4, decay_steps=2, save_every=2, warmup_steps=2)
+                    return train_denoiser(folder, 4, SMALL, plan).state_dict()
+                except KeyboardInterrupt:
+                    continue
+        raise AssertionError
+
+    whole, pieces = run("a", None), run("b", 2, None)
+    assert all(torch.equal(whole[key], pieces[key]) for key in whole)
+
+
+# training
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_training_lowers_the_loss(tmp_path, optimizer):
+    torch.manual_seed(0)
+    module, x = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 4)), torch.arange(5)
+    target = torch.randn(5, 4)
+    trainer = Trainer(
+        module, Plan(steps=150, decay_steps=50, learning_rate=0.02, optimizer=optimizer), tmp_path, "x"
+    )
+    before = nn.functional.mse_loss(module(x), target).item()
+    trainer.fit(lambda step: nn.functional.mse_loss(module(x), target))
+    assert trainer.with_mean(lambda: nn.functional.mse_loss(module(x), target)).item() < 0.2 * before
+
+
+def test_rate_rises_stays_and_falls():
+    plan = Plan(steps=100, decay_steps=20, warmup_steps=10, learning_rate=1.0)
+    assert [plan.rate(step) for step in (0, 9, 50, 80, 90, 99, 100)] == pytest.approx(
+        [0.1, 1, 1, 1, 0.5, 0.05, 0]
+    )
+
+
+# the pipeline
+
+
+def test_saved_pipeline_paints_the_same_pictures(pipeline, tmp_path):
+    size = save(pipeline, tmp_path)
+    assert size == sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    loaded = StableDiffusionXLPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.unet.dtype == loaded.text_encoder_2.dtype == loaded.vae.dtype == torch.float32
+    assert (tmp_path / "tokenizer_2" / "merges.txt").exists()
+    assert json.loads((tmp_path / "model_index.json").read_text())["force_zeros_for_empty_prompt"] is True
+    prompts = ["a red circle", "a blue star on waves"]
+    ours = paint_prompts(pipeline.to(dtype=torch.float32), prompts, seed=5, steps=2)
+    assert ours.shape == (2, 64, 64, 3)
+    assert np.array_equal(ours, paint_prompts(loaded, prompts, seed=5, steps=2))
+    assert not np.array_equal(ours, paint_prompts(loaded, prompts, seed=6, steps=2))
+
+
+def test_the_pipeline_is_of_the_real_architecture(pipeline):
+    config = pipeline.unet.config
+    assert config.addition_embed_type == "text_time"
+    assert max(config.transformer_layers_per_block) > 1
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert pipeline.vae_scale_factor == 4
+
+
+def test_too_large_a_folder_is_refused(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(assembly, "SIZE_LIMIT", 1000)
+    with pytest.raises(ValueError, match="must hold at most 1000 bytes"):
+        save(pipeline, tmp_path)
+
+
+def test_a_run_loads_with_its_mean_weights(tmp_path, monkeypatch):
+    denoiser = Denoiser(SMALL, 4)
+    build_autoencoder((8, 16, 16), 4).save_pretrained(tmp_path / "vae")
+    trainer = Trainer(denoiser, Plan(steps=1, decay_steps=1), tmp_path, "unet")
+    trainer.mean = {key: torch.full_like(value, 0.5) for key, value in trainer.mean.items()}
+    trainer.save()
+    monkeypatch.setattr(assembly, "DenoiserOptions", lambda: SMALL)
+    assert all((weight == 0.5).all() for weight in load_run(tmp_path).unet.parameters())
+
+
+def test_sheet_lays_pictures_out_in_rows():
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    result = sheet(images, 2, gap=1)
+    assert result.shape == (7, 7, 3)
+    assert result[1, 1, 0] == 0
+    assert result[1, 4, 0] == 1
+    assert result[4, 1, 0] == 2
+    assert result[4, 4, 0] == 255
+
+
+# judging
+
+
+class Answers:
+    """Says what it is told to say."""
+
+    def __init__(self, labels=None, colours=None):
+        self.labels, self.seen = labels, colours
+
+    def classify(self, images):
+        return self.labels
+
+    def colours(self, images):
+        return self.seen
+
+    def count(self, images):
+        return np.ones(len(images), np.int64)
+
+
+def test_prompts_name_what_is_judged():
+    single, pairs = draw_orders(1, 20, 1), draw_orders(1, 20, 2)
+    assert all(order.scene.things[0].shape in order.prompt.split() for order in single)
+    assert all(len({thing.colour for thing in order.scene.things}) == 2 for order in pairs)
+    assert all(
+        {(t.colour, t.shape) for t in o.scene.things} & HELD_OUT for o in draw_orders(1, 9, 1, split="novel")
+    )
+
+
+def test_single_figures_count_right_answers():
+    orders = draw_orders(1, 4, 1)
+    things = [order.scene.things[0] for order in orders]
+    shapes = np.array([SHAPES.index(thing.shape) for thing in things])
+    colours = np.array([COLOURS.index(thing.colour) for thing in things])
+    shapes[0] = (shapes[0] + 1) % len(SHAPES)
+    labels = {"shape": shapes, "colour": colours, "material": np.zeros(4, np.int64)}
+    figures = single_figures(np.zeros((4, 8, 8, 3), np.uint8), orders, Answers(labels))
+    assert (figures["shape_percent"], figures["colour_percent"]) == (75.0, 100.0)
+    assert figures["colour_and_shape_percent"] == 75.0
+
+
+def test_both_colours_wants_both():
+    orders = draw_orders(1, 2, 2)
+    wanted = [{thing.colour for thing in order.scene.things} for order in orders]
+    seen = [wanted[0] | {"black"}, set(list(wanted[1])[:1])]
+    assert both_colours(np.zeros((2, 8, 8, 3)), orders, Answers(colours=seen)) == 50.0
+
+
+def test_missed_musts_are_named():
+    figures = {name: least for name, (least, _) in MUSTS.items()}
+    assert missed(figures) == []
+    assert missed(figures | {"vae_psnr_db": 28.4}) == ["vae_psnr_db: 28.4 dB, wanted at least 28.5 dB"]
+    assert len(missed(figures | {"shape_percent": float("nan")})) == 1
