@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a segmentation run is made of: the last block's attention, windows, branches, refinement, rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Literal, get_args
+
+Positions = Literal["legacy", "size"]
+
+PAIRS = ("qq", "kk", "vv", "qk")
+BRANCHES = ("identity", "gray", "blur", "vflip", "hflip")
+FLIPS = ("vflip", "hflip")
+
+# layers 7, 8 and 10 of 12, for towers of any depth
+RELATIVE_LAYERS = (7 / 12, 8 / 12, 10 / 12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionConfig:
+    """How the last block of the image tower attends.
+
+    Attributes:
+        pairs: Which maps of the last block are summed, any of ``"qq"``, ``"kk"``, ``"vv"`` and ``"qk"``; the
+            rows of the sum add up to their number.
+        mid_layers: Earlier blocks whose maps are averaged and mixed in: numbers counted from 1, or relative
+            depths in (0, 1) that fit a tower of any depth; empty for none.
+        mid_pairs: Which maps of those blocks are summed; the same as ``pairs`` if ``None``.
+        mid_weight: Share of the average of the mid-layer maps, in [0, 1].
+        value_only: Whether every token keeps its own value instead of attending (MaskCLIP); ``pairs`` and
+            ``mid_layers`` are then not used.
+        gain: Factor on the mixed map.
+        locality: Standard deviation, in patches, of a Gaussian of height 1 around each patch that is added
+            to the logits of the last block's own maps (NACLIP); 0 for none.
+        residual: Whether the block's input is added to its attention.
+        ffn: Whether the block's feed-forward half runs, with its own residual.
+    """
+
+    pairs: tuple[str, ...] = ("qq", "kk")
+    mid_layers: tuple[int | float, ...] = (7, 8, 10)
+    mid_pairs: tuple[str, ...] | None = None
+    mid_weight: float = 0.5
+    value_only: bool = False
+    gain: float = 1.0
+    locality: float = 0.0
+    residual: bool = True
+    ffn: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "mid_pairs"):
+            pairs = getattr(self, name)
+            if pairs is None:
+                continue
+            if isinstance(pairs, str) or not pairs or any(pair not in PAIRS for pair in pairs):
+                raise ValueError(f"{name} must be a tuple of {', '.join(PAIRS)}, got {pairs!r}")
+        for layer in self.mid_layers:
+            fits = layer >= 1 if _is_whole(layer) else 0 < layer < 1
+            if not fits:
+                raise ValueError(
+                    f"mid_layers must be block numbers from 1 or relative depths in (0, 1), got {layer!r}"
+                )
+        if not 0 <= self.mid_weight <= 1:
+            raise ValueError(f"mid_weight must lie in [0, 1], got {self.mid_weight}")
+        for name in ("gain", "locality"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a number of at least 0, got {value}")
+
+    def resolve_layers(self, num_blocks: int) -> tuple[int, ...]:
+        """Return the mid layers of a tower, counted from 1.
+
+        Args:
+            num_blocks: Blocks of the tower, the last included.
+
+        Raises:
+            ValueError: If a block number does not lie before the last block.
+        """
+        resolved: list[int] = []
+        for layer in self.mid_layers:
+            if not _is_whole(layer):
+                resolved.append(min(max(1, round(layer * num_blocks)), max(1, num_blocks - 1)))
+                continue
+            if layer >= num_blocks:
+                raise ValueError(
+                    f"mid_layers must lie before the last of {num_blocks} blocks, got {int(layer)}; "
+                    "relative depths such as 0.58 fit every tower"
+                )
+            resolved.append(int(layer))
+        return tuple(resolved)
+
+
+def _is_whole(layer: float) -> bool:
+    return isinstance(layer, int)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ITACLIPConfig:
+    """Settings of :class:`itaclip.ITACLIP`.
+
+    Attributes:
+        attention: The last block of the image tower.
+        resize_short: Pixels of the short side after resizing; 0 keeps the image's size.
+        resize_long: Pixels that the long side never exceeds.
+        crop: Side of the square windows in pixels; 0 takes the whole image at once.
+        stride: Pixels between neighbouring windows, at most ``crop``.
+        branches: Versions of every window that are encoded, out of ``"identity"``, ``"gray"``, ``"blur"``
+            (the first category) and ``"vflip"``, ``"hflip"`` (the second).
+        lam: Share of the first category, in [0, 1]; without effect where one of the categories is empty.
+        blur_kernel: Pixels of the blur's kernel, odd.
+        blur_sigma: Standard deviation of the blur, in pixels.
+        alpha: Share of the auxiliary texts, in [0, 1].
+        logit_scale: Factor on the cosine similarities before the softmax.
+        prob_thd: Pixels whose best probability is lower become background, if there is a background class.
+        area_thd: Foreground classes that cover at most this share of all foreground are dropped; ``None`` for
+            no such rule.
+        pamr_steps: Iterations of the pixel-adaptive refinement; 0 for none.
+        pamr_dilations: Distances, in pixels, of the neighbours it looks at.
+        closing: Whether the label map is closed by a 3x3 square; depends on the order of the classes.
+        positions: How position embeddings fit other sizes: ``"legacy"`` as the published code does,
+            ``"size"`` by the plain size of the grid.
+        stitched: Whether the last block attends over all windows of an image together; not in the paper.
+        batch_size: Images, that is windows times branches, in one pass of the tower, at least one window.
+    """
+
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    resize_short: int = 336
+    resize_long: int = 2048
+    crop: int = 224
+    stride: int = 112
+    branches: tuple[str, ...] = BRANCHES
+    lam: float = 0.75
+    blur_kernel: int = 11
+    blur_sigma: float = 5.0
+    alpha: float = 0.2
+    logit_scale: float = 40.0
+    prob_thd: float = 0.0
+    area_thd: float | None = None
+    pamr_steps: int = 10
+    pamr_dilations: tuple[int, ...] = (8, 16)
+    closing: bool = True
+    positions: Positions = "legacy"
+    stitched: bool = False
+    batch_size: int = 20
+
+    def __post_init__(self) -> None:
+        if self.positions not in get_args(Positions):
+            raise ValueError(f"positions must be one of {get_args(Positions)}, got {self.positions!r}")
+        for name, least in (
+            ("resize_short", 0),
+            ("resize_long", 1),
+            ("crop", 0),
+            ("stride", 1),
+            ("blur_kernel", 1),
+            ("pamr_steps", 0),
+            ("batch_size", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.crop and self.stride > self.crop:
+            raise ValueError(
+                f"stride must be at most crop, or pixels go unseen, got {self.stride=}, {self.crop=}"
+            )
+        self._check_branches()
+        for name in ("lam", "alpha", "prob_thd", "area_thd"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        for name in ("logit_scale", "blur_sigma"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, got {value}")
+        if not self.pamr_dilations or min(self.pamr_dilations) < 1:
+            raise ValueError(f"pamr_dilations must be positive distances, got {self.pamr_dilations}")
+
+    def _check_branches(self) -> None:
+        if self.blur_kernel % 2 == 0:
+            raise ValueError(f"blur_kernel must be odd, got {self.blur_kernel}")
+        unknown = set(self.branches) - set(BRANCHES)
+        if isinstance(self.branches, str) or not self.branches or unknown:
+            raise ValueError(f"branches must be a tuple of {', '.join(BRANCHES)}, got {self.branches!r}")
+        if len(set(self.branches)) != len(self.branches):
+            raise ValueError(f"branches must not repeat, got {self.branches!r}")
+
+    @classmethod
+    def preset(cls, name: str, **changes: object) -> ITACLIPConfig:
+        """Return a named configuration.
+
+        Args:
+            name: ``"itaclip"`` for any picture; ``"voc21"``, ``"context60"``, ``"coco-object"``,
+                ``"coco-stuff"``, ``"cityscapes"`` as published for these data sets; ``"sclip"``,
+                ``"clearclip"``, ``"naclip"``, ``"maskclip"``, ``"resclip"`` and ``"vanilla"`` for the
+                attention of these relatives; ``"fast"``; ``"tiny-shapes"`` for the shipped model.
+            **changes: Fields to replace, such as ``stride=56``.
+
+        Raises:
+            ValueError: If the name or a field is unknown, or a change is invalid.
+
+        Source: ITACLIP, arXiv 2411.12044, Tables 7 and 9 and the published settings. The relatives differ
+            from each other in the attention only; ``resclip`` mixes maps of middle layers as that paper does
+            but has no feedback step.
+        """
+        if name not in _PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(_PRESETS)}, got {name!r}")
+        unknown = changes.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"ITACLIPConfig has no field {', '.join(sorted(unknown))}")
+        return replace(_PRESETS[name], **changes)  # pyright: ignore[reportArgumentType] - checked in __post_init__
+
+    @classmethod
+    def presets(cls) -> tuple[str, ...]:
+        """Return the names that :meth:`preset` knows."""
+        return tuple(_PRESETS)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> ITACLIPConfig:
+        """Rebuild a configuration from :meth:`to_dict`.
+
+        Raises:
+            ValueError: If a key is unknown or a value invalid.
+        """
+        plain = _plain(cls, values)
+        attention = plain.get("attention", {})
+        if isinstance(attention, Mapping):
+            known = _plain(AttentionConfig, attention)
+            plain["attention"] = AttentionConfig(**known)  # pyright: ignore[reportArgumentType] - checked there
+        return cls(**plain)  # pyright: ignore[reportArgumentType] - checked in __post_init__
+
+    def to_dict(self) -> dict[str, object]:
+        """Return a dictionary of plain JSON values."""
+        plain = {key: _listed(value) for key, value in asdict(self).items()}
+        plain["attention"] = {key: _listed(value) for key, value in asdict(self.attention).items()}
+        return plain
+
+
+def _listed(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _plain(kind: type[ITACLIPConfig | AttentionConfig], values: Mapping[str, object]) -> dict[str, object]:
+    unknown = values.keys() - {f.name for f in fields(kind)}
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+
+_ITACLIP = ITACLIPConfig(attention=AttentionConfig(mid_layers=RELATIVE_LAYERS))
+_PAPER = ITACLIPConfig(stride=28)
+_BARE = ITACLIPConfig(branches=("identity",), pamr_steps=0, closing=False)
+
+
+def _relative(**attention: object) -> ITACLIPConfig:
+    settings: dict[str, object] = {"mid_layers": (), "residual": False, **attention}
+    return replace(_BARE, attention=AttentionConfig(**settings))  # pyright: ignore[reportArgumentType] - as above
+
+
+_PRESETS = {
+    "itaclip": _ITACLIP,
+    "voc21": replace(_PAPER, logit_scale=60.0, prob_thd=0.1, area_thd=0.1, lam=0.7, alpha=0.05),
+    "context60": replace(_PAPER, logit_scale=55.0, prob_thd=0.1, alpha=0.15),
+    "coco-object": replace(_PAPER, logit_scale=50.0, prob_thd=0.1, alpha=0.1),
+    "coco-stuff": replace(_PAPER, resize_short=448),
+    "cityscapes": replace(_PAPER, resize_short=560, lam=0.7, alpha=0.05),
+    "sclip": _relative(residual=True, ffn=True),
+    "clearclip": _relative(pairs=("qq",)),
+    "naclip": _relative(pairs=("kk",), locality=5.0),
+    "maskclip": _relative(value_only=True),
+    "resclip": _relative(
+        pairs=("kk",), locality=5.0, mid_layers=(6 / 12, 7 / 12, 8 / 12, 9 / 12), mid_pairs=("qk",)
+    ),
+    "vanilla": _relative(pairs=("qk",), residual=True, ffn=True),
+    "fast": replace(_ITACLIP, branches=("identity", "hflip")),
+    # the shipped model has 64 px windows and patches of 8 px
+    "tiny-shapes": replace(
+        _ITACLIP, resize_short=0, crop=64, stride=16, blur_kernel=5, blur_sigma=1.4, pamr_dilations=(1, 2)
+    ),
+}

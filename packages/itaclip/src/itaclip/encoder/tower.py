@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the driver needs to know of an image tower."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from itaclip.config import Positions
+from itaclip.functional import resize_positions
+
+Grid = tuple[int, int]
+
+
+class Tower(ABC):
+    """One image tower taken apart into steps; holds a reference to it and changes nothing.
+
+    Attributes:
+        num_blocks: Transformer blocks.
+        num_prefix: Class and register tokens in front of the patches.
+        patch_size: Height and width of a patch, in pixels.
+        native_grid: Patches along height and width at the training size.
+    """
+
+    num_blocks: int
+    num_prefix: int
+    patch_size: tuple[int, int]
+    native_grid: Grid
+
+    def __init__(self) -> None:
+        self._positions: dict[tuple[Grid, Positions], Tensor] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights of the patch embedding, which images are cast to."""
+        return self.patch_conv.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.patch_conv.weight.device
+
+    @property
+    @abstractmethod
+    def patch_conv(self) -> nn.Conv2d:
+        """The convolution that turns patches into tokens."""
+
+    @property
+    @abstractmethod
+    def position_table(self) -> Tensor | None:
+        """Learnt positions ``(rows + patches, C)``, where rows is ``num_prefix`` or 0."""
+
+    @abstractmethod
+    def assemble(self, patches: Tensor, positions: Tensor | None) -> Tensor:
+        """Add positions and prefix tokens to ``(B, patches, C)`` and normalise, ``(B, N, C)``."""
+
+    @abstractmethod
+    def qkv(self, block: int, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of a block's input, each ``(B, heads, N, head_dim)``."""
+
+    @abstractmethod
+    def scale(self, block: int) -> float:
+        """Factor on the attention logits of a block."""
+
+    @abstractmethod
+    def project(self, block: int, y: Tensor, x: Tensor) -> Tensor:
+        """Turn attended values ``(B, heads, N, head_dim)`` into the block's attention branch ``(B, N, C)``.
+
+        Args:
+            block: Number of the block, from 0.
+            y: Attended values.
+            x: Input of the block, for towers with gated attention.
+        """
+
+    @abstractmethod
+    def feed_forward(self, block: int, x: Tensor) -> Tensor:
+        """Return the feed-forward branch of a block, ``(B, N, C)``."""
+
+    @abstractmethod
+    def to_text_space(self, x: Tensor) -> Tensor:
+        """Take every token the way the pooled token goes, ``(B, N, C)`` to ``(B, N, D)``."""
+
+    def embed(self, images: Tensor, mode: Positions) -> tuple[Tensor, Grid]:
+        """Return the first block's input and the grid of patches.
+
+        Args:
+            images: ``(B, 3, H, W)``, normalised; pixels beyond whole patches are left out.
+            mode: How positions fit another grid.
+
+        Returns:
+            Tokens ``(B, N, C)``, prefix first, and the grid.
+        """
+        patches = self.patch_conv(images.to(self.dtype))
+        grid = (patches.shape[-2], patches.shape[-1])
+        return self.assemble(patches.flatten(2).transpose(1, 2), self.positions(grid, mode)), grid
+
+    def positions(self, grid: Grid, mode: Positions) -> Tensor | None:
+        """Return the position embeddings of a grid, ``(rows + patches, C)``."""
+        table = self.position_table
+        if table is None:
+            return None
+        rows = table.shape[0] - self.native_grid[0] * self.native_grid[1]
+        if grid == self.native_grid:
+            return table
+        key = (grid, mode)
+        cached = self._positions.get(key)
+        if cached is None or cached.dtype != table.dtype or cached.device != table.device:
+            cached = resize_positions(table.detach(), self.native_grid, grid, num_prefix=rows, mode=mode)
+            self._positions[key] = cached
+        return cached
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Return ``(B, N, heads * head_dim)`` as ``(B, heads, N, head_dim)``."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(y: Tensor) -> Tensor:
+    """Return ``(B, heads, N, head_dim)`` as ``(B, N, heads * head_dim)``."""
+    return y.transpose(1, 2).flatten(2)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures as people have them, turned into normalised tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ImageLike = Image.Image | NDArray[Any] | Tensor
+
+# of the original CLIP, in [0, 1]
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def to_list(images: object) -> tuple[list[ImageLike], bool]:
+    """Return the images one by one, and whether only one was given.
+
+    Args:
+        images: One picture, a sequence of them, or a batch ``(B, H, W, 3)`` as array or ``(B, 3, H, W)`` as
+            tensor.
+
+    Raises:
+        TypeError: If it is none of these.
+    """
+    if isinstance(images, Image.Image):
+        return [images], True
+    if isinstance(images, Tensor | np.ndarray):
+        return (list(images), False) if images.ndim == 4 else ([images], True)
+    if isinstance(images, Sequence) and not isinstance(images, str | bytes):
+        return list(images), False
+    raise TypeError(f"images must be pictures, arrays or tensors, got {type(images).__name__}")
+
+
+def to_tensor(image: ImageLike) -> Tensor:
+    """Return one picture as ``(3, H, W)`` in fp32, in [0, 1].
+
+    Args:
+        image: A Pillow image of any mode; an array ``(H, W)`` or ``(H, W, C)``; a tensor ``(C, H, W)``, where
+            ``C`` is 1, 3 or 4. Integers span their type, floats [0, 1]. Transparency is ignored.
+
+    Raises:
+        TypeError: If the type or dtype is not one of these.
+        ValueError: If the shape is not one of these, a side is empty or a number is not finite.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode.startswith("I") or image.mode == "F":
+            return to_tensor(_deep(image))
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    elif isinstance(image, np.ndarray):
+        array = image[..., None] if image.ndim == 2 else image
+        if array.ndim != 3 or array.shape[-1] not in (1, 3, 4):
+            raise ValueError(f"an array must be (H, W) or (H, W, 1, 3 or 4), got shape {image.shape}")
+        if array.dtype == np.uint16:
+            array = array.astype(np.float32) / 65535
+        if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+            raise TypeError(f"an array must be uint8, uint16 or floating, got {array.dtype}")
+        pixels = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
+    elif isinstance(image, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - callers pass anything
+        if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
+            raise ValueError(f"a tensor must be (1, 3 or 4, H, W), got shape {tuple(image.shape)}")
+        if image.dtype != torch.uint8 and not image.is_floating_point():
+            raise TypeError(f"a tensor must be uint8 or floating, got {image.dtype}")
+        pixels = image.detach()
+    else:
+        raise TypeError(f"an image must be a picture, an array or a tensor, got {type(image).__name__}")
+    if min(pixels.shape) < 1:
+        raise ValueError(f"an image must have pixels, got shape {tuple(pixels.shape)}")
+    colour = pixels[:3].float() / (255 if pixels.dtype == torch.uint8 else 1)
+    if not bool(colour.isfinite().all()):
+        raise ValueError("an image must hold finite numbers, got NaN or infinity")
+    return colour.expand(3, -1, -1)
+
+
+def _deep(image: Image.Image) -> NDArray[np.float32]:
+    """Return a picture of 16 or 32 bits as grey in [0, 1]."""
+    pixels = np.asarray(image, dtype=np.float32)
+    return pixels if image.mode == "F" else np.clip(pixels / np.float32(65535), 0, 1)
+
+
+class Normalizer:
+    """Resizes and normalises as the image tower was trained.
+
+    Args:
+        clip_model: open_clip model; the mean and deviation that its preprocessing states, or CLIP's own.
+    """
+
+    def __init__(self, clip_model: nn.Module) -> None:
+        visual: Any = getattr(clip_model, "visual", None)
+        stated: dict[str, Any] = getattr(visual, "preprocess_cfg", None) or {}
+        mean = stated.get("mean") or getattr(visual, "image_mean", None) or CLIP_MEAN
+        std = stated.get("std") or getattr(visual, "image_std", None) or CLIP_STD
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
+
+    def __call__(self, image: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
+        """Return ``(3, *size)`` on the device.
+
+        Args:
+            image: ``(3, H, W)`` in [0, 1].
+            size: Height and width; bilinear without antialiasing, as the published code resizes.
+            device: Where the result is.
+        """
+        image = image.to(device)
+        if tuple(image.shape[-2:]) != size:
+            image = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+        return (image - self.mean.to(device)) / self.std.to(device)

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Name the classes, get the segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from itaclip.config import ITACLIPConfig
+from itaclip.decide import Decision, Names
+from itaclip.dense import Prepared, Progress, WindowEncoder, text_scores
+from itaclip.encoder import build_encoder
+from itaclip.inputs import ImageLike, Normalizer, to_list
+from itaclip.loading import DType, load_clip
+from itaclip.results import Segmentation
+from itaclip.windows import WindowMerger
+
+if TYPE_CHECKING:
+    from itaclip.text.classes import ClassList
+    from itaclip.text.sources import TextSource
+
+
+class ITACLIP:
+    """Segments images by classes given in words, with a CLIP model and no training.
+
+    Args:
+        model: An open_clip model with a vision transformer, in evaluation mode; it is not changed.
+        tokenizer: Its tokenizer.
+        config: Settings; the preset ``"itaclip"`` if ``None``.
+        cache: Folder in which the embeddings of texts are kept; none if ``None``.
+
+    Example:
+        >>> segmenter = ITACLIP.from_pretrained("tiny-shapes")  # doctest: +SKIP
+        >>> segmenter.set_classes(["red", "blue"], background=["grass"])  # doctest: +SKIP
+        >>> segmenter.predict(picture).labels.shape  # doctest: +SKIP
+        torch.Size([64, 64])
+
+    Source: ITACLIP, arXiv 2411.12044.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        config: ITACLIPConfig | None = None,
+        *,
+        cache: str | Path | None = None,
+    ) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.config = ITACLIPConfig.preset("itaclip") if config is None else config
+        self.cache = cache
+        self.encoder = build_encoder(model)
+        if not self.config.attention.value_only:
+            self.config.attention.resolve_layers(self.encoder.tower.num_blocks)
+        self.windows = WindowEncoder(self.encoder, Normalizer(model), self.config)
+        self._names: Names | None = None
+        self._text: Tensor | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        backbone: str | Path,
+        *,
+        preset: str | ITACLIPConfig = "auto",
+        pretrained: str | None = None,
+        device: str | torch.device = "auto",
+        dtype: DType | torch.dtype = "auto",
+        cache: str | Path | None = None,
+    ) -> Self:
+        """Load a CLIP model by name, folder or hub id.
+
+        Args:
+            backbone: ``"tiny-shapes"`` (shipped), a folder in open_clip's format, a hub id, or open_clip's
+                name of an architecture together with ``pretrained``.
+            preset: Name for :meth:`ITACLIPConfig.preset`, or a configuration; ``"auto"`` is the backbone's
+                own for a shipped one, else ``"itaclip"``.
+            pretrained: Tag or ``.safetensors`` file of an architecture's weights.
+            device: ``"auto"`` takes CUDA if there is any.
+            dtype: ``"auto"`` is fp16 on CUDA, else fp32.
+            cache: Folder in which the embeddings of texts are kept.
+
+        Raises:
+            ModelNotFoundError: If there is no such model or its files cannot be used.
+            NotImplementedError: If its image tower is no vision transformer.
+            ValueError: If the preset, device or dtype is unknown, or the weights need another activation.
+        """
+        if isinstance(preset, str):
+            own = "tiny-shapes" if str(backbone) == "tiny-shapes" else "itaclip"
+            preset = ITACLIPConfig.preset(own if preset == "auto" else preset)
+        model, tokenizer = load_clip(backbone, pretrained=pretrained, device=device, dtype=dtype)
+        return cls(model, tokenizer, preset, cache=cache)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Display names of the classes, the background first if there is one; empty before they are set."""
+        return () if self._names is None else self._names.labels
+
+    def set_classes(
+        self,
+        classes: Sequence[str | Sequence[str]] | Mapping[str, str | Sequence[str] | None] | ClassList,
+        *,
+        background: str | Sequence[str] | None = None,
+        aux: TextSource | Mapping[str, str] | None = None,
+    ) -> Self:
+        """Say what to look for; encodes the texts.
+
+        Args:
+            classes: Names; or a mapping from display names to further names of the same class; or a list.
+            background: Words for what is none of the classes; they become class 0.
+            aux: Definitions or synonyms of the classes, mixed in with the share ``alpha``.
+
+        Returns:
+            The object itself.
+
+        Raises:
+            ValueError: If a name is empty or given twice, no class is left, a prompt is too long for the text
+                tower, or a class has no auxiliary text.
+        """
+        from itaclip.text.classes import ClassList
+        from itaclip.text.embed import text_features
+
+        chosen = ClassList.build(classes, background=background)
+        if isinstance(aux, Mapping):
+            missing = [name for name in chosen.foreground if name not in aux]
+            if missing:
+                raise ValueError(f"aux has no text for {', '.join(map(repr, missing))}")
+            texts = [aux[name] for name in chosen.foreground]
+        else:
+            texts = None if aux is None else aux.aux(chosen.foreground)
+        features = text_features(
+            self.model, self.tokenizer, chosen, texts, self.config.alpha, cache=self.cache
+        )
+        return self.set_text_features(features, chosen)
+
+    def set_text_features(self, features: Tensor, classes: ClassList) -> Self:
+        """Take embeddings made elsewhere.
+
+        Args:
+            features: ``(names, D)``.
+            classes: What they stand for.
+
+        Returns:
+            The object itself.
+
+        Raises:
+            ValueError: If their number differs from the number of names.
+        """
+        if features.ndim != 2 or len(features) != len(classes.names):
+            raise ValueError(
+                f"features must be ({len(classes.names)}, D), one row per name, got {tuple(features.shape)}"
+            )
+        self._text = features.detach().to(self.encoder.device, torch.float32)
+        self._names = Names(tuple(classes.labels), tuple(classes.owner), classes.background)
+        return self
+
+    def predict(
+        self, images: object, *, return_scores: bool = False, progress: Progress | None = None
+    ) -> Segmentation | list[Segmentation]:
+        """Segment one image or several.
+
+        Args:
+            images: A Pillow image, an array ``(H, W, 3)`` or a tensor ``(3, H, W)``, a batch of either, or a
+                sequence of any of these; see :func:`itaclip.inputs.to_tensor`.
+            return_scores: Whether to keep the probabilities of all classes.
+            progress: Called with windows done and windows in all, anew for every group of images.
+
+        Returns:
+            One result for one image, else a list.
+
+        Raises:
+            RuntimeError: If no classes were set.
+            TypeError: If an image is of no known kind.
+            ValueError: If an image is empty or not finite.
+        """
+        items, single = to_list(images)
+        results = list(self.stream(items, return_scores=return_scores, progress=progress))
+        return results[0] if single else results
+
+    def stream(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        return_scores: bool = False,
+        progress: Progress | None = None,
+    ) -> Iterator[Segmentation]:
+        """Yield one result per image, in order; memory does not grow with their number.
+
+        Args:
+            images: As for :meth:`predict`.
+            return_scores: As there.
+            progress: As there.
+        """
+        names, text = self._classes()
+        for group in self._groups(images):
+            with torch.inference_mode():
+                for prepared, maps in zip(
+                    group, self.windows.encode(group, text_scores(text), progress), strict=True
+                ):
+                    decision = Decision(prepared, maps, self.config)
+                    yield decision.segment(names, return_scores=return_scores)
+
+    @torch.inference_mode()
+    def scores(self, image: ImageLike) -> Tensor:
+        """Return the similarity of every pixel with every name, after refinement.
+
+        Args:
+            image: One image.
+
+        Returns:
+            ``(names, H, W)``, fp32, not yet scaled; all names at once, so large for many.
+        """
+        _, text = self._classes()
+        prepared = self.windows.prepare(image)
+        (maps,) = self.windows.encode([prepared], text_scores(text))
+        decision = Decision(prepared, maps, self.config)
+        (scores,) = decision.name_scores(0, prepared.size[0], [(0, len(text))])
+        return scores
+
+    @torch.inference_mode()
+    def features(self, image: ImageLike) -> Tensor:
+        """Return features in the space of the texts, one per patch of the resized image.
+
+        Args:
+            image: One image.
+
+        Returns:
+            ``(D, height, width)``, fp32, averaged over branches and windows, not normalised.
+        """
+        prepared = self.windows.prepare(image)
+        (maps,) = self.windows.encode([prepared], lambda features: features)
+        sides = zip(prepared.image.shape[-2:], self.encoder.patch_size, strict=True)
+        height, width = (side // patch for side, patch in sides)
+        merger = WindowMerger(prepared.plan, maps.grid, (height, width), device=prepared.image.device)
+        placed = merger.new_scores(len(maps.maps[0]))
+        for index, window in enumerate(maps.maps):
+            merger.place(placed, index, window)
+        return merger.merge(placed)
+
+    def _classes(self) -> tuple[Names, Tensor]:
+        if self._names is None or self._text is None:
+            raise RuntimeError("no classes: call set_classes first")
+        return self._names, self._text
+
+    def _groups(self, images: Sequence[ImageLike]) -> Iterator[list[Prepared]]:
+        """Gather images until their windows fill a pass of the tower."""
+        group: list[Prepared] = []
+        for image in images:
+            group.append(self.windows.prepare(image))
+            if sum(len(prepared.plan) for prepared in group) >= self.windows.windows_at_once:
+                yield group
+                group = []
+        if group:
+            yield group

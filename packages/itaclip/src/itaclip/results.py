@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a segmentation returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Mask(TypedDict):
+    """The pixels of one class.
+
+    Attributes:
+        mask: ``(H, W)``, bool.
+        label: The class's display name.
+        score: Mean probability of the class over these pixels, in [0, 1].
+    """
+
+    mask: NDArray[np.bool_]
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segmentation:
+    """A class for every pixel of one image.
+
+    Attributes:
+        labels: ``(H, W)``, int64, on the CPU: positions in ``names``.
+        probabilities: ``(H, W)``, fp32, on the CPU: the best probability of each pixel among the classes
+            that the area rule left, in [0, 1], before the probability rule and the closing.
+        names: Display names of the classes, the background first if there is one.
+        background: Whether class 0 is the background.
+        scores: ``(classes, H, W)``, fp32, on the CPU: the probability of each class, before any rule;
+            ``None`` unless asked for. They add up to 1 or, where a class has several names, to less.
+    """
+
+    labels: Tensor
+    probabilities: Tensor
+    names: tuple[str, ...]
+    background: bool = False
+    scores: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.labels.shape[0], self.labels.shape[1]
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of the pixels of every class that occurs, largest first."""
+        counts = self.labels.flatten().bincount(minlength=len(self.names)) / self.labels.numel()
+        shares = {name: float(count) for name, count in zip(self.names, counts, strict=True) if count > 0}
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+    def masks(self, *, background: bool = False) -> list[Mask]:
+        """Return one mask per class that occurs, in the order of the classes, as image pipelines do.
+
+        Args:
+            background: Whether the background class is among them.
+        """
+        first = 1 if self.background and not background else 0
+        found: list[Mask] = []
+        for number in self.labels.unique().tolist():
+            if number < first:
+                continue
+            mask = self.labels == number
+            score = float(self.probabilities[mask].mean())
+            found.append(Mask(mask=mask.numpy(), label=self.names[number], score=score))
+        return found
