@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from open_clip.model import CLIP
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from shapeworld.vocabulary import BACKGROUNDS, COLOURS, HELD_OUT, MATERIALS, SHAPES
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -109,9 +109,52 @@ def to_input(images: np.ndarray[Any, np.dtype[np.uint8]], device: torch.device |
 
 
 def pooled_token(model: CLIP, images: Tensor) -> Tensor:
-    """Return the class token after the last normalisation, before the projection, ``(B, width)``."""
+    """Return the class token after the last normalisation, before the projection, ``(B, width)``.
+
+    The tower's own forward, but for two savings: attention is written out, because the fused one is slow in
+    bf16 on CPUs, and the last block is computed for the class token alone.
+    """
     visual = model.visual
-    return visual.ln_post(visual.transformer(first_tokens(visual, images))[:, 0])
+    x = first_tokens(visual, images)
+    *blocks, last = visual.transformer.resblocks
+    for block in blocks:
+        x = _run_block(block, x, x)
+    return visual.ln_post(_run_block(last, x[:, :1], x)[:, 0])
+
+
+def _run_block(block: ResidualAttentionBlock, x: Tensor, everything: Tensor) -> Tensor:
+    """Return a block's output for its first tokens ``x``, ``(B, n, width)``."""
+    attention = block.attn
+    q, k, v = queries_keys_values(block, everything)
+    q = q[:, :, : x.shape[1]]  # the first tokens
+    B, heads, n, head_dim = q.shape
+    q, k, v = (y.reshape(B * heads, -1, head_dim) for y in (q, k, v))
+    mixed = torch.softmax(torch.bmm(q * head_dim**-0.5, k.transpose(1, 2)), dim=-1).bmm(v)
+    x = x + attention.out_proj(mixed.view(B, heads, n, head_dim).transpose(1, 2).flatten(2))
+    return x + block.mlp(block.ln_2(x))
+
+
+def queries_keys_values(block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the attention of a block makes of its input, each ``(B, heads, N, head_dim)``."""
+    attention = block.attn
+    qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def text_embedding(model: CLIP, tokens: Tensor) -> Tensor:
+    """Return unit-norm embeddings of sentences, ``(B, embed_dim)``; no time is spent on common padding.
+
+    Args:
+        model: Its text tower is run.
+        tokens: ``(B, CONTEXT_LENGTH)`` int64.
+    """
+    ends = tokens.argmax(dim=1)
+    longest = int(ends.max()) + 1
+    x = model.token_embedding(tokens[:, :longest]) + model.positional_embedding[:longest]
+    x = model.transformer(x, attn_mask=model.attn_mask[:longest, :longest])
+    x = model.ln_final(x[torch.arange(len(x), device=x.device), ends])
+    return F.normalize(x @ model.text_projection, dim=-1)
 
 
 def first_tokens(visual: VisionTransformer, images: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from recipes.tiny_clip.network import (
     contrastive_loss,
     pooled_token,
     targets,
+    text_embedding,
     to_input,
 )
 from recipes.tiny_clip.scenes import claimed, loose_caption, pool_scene, shown, strict_caption, true_of
@@ -182,7 +183,7 @@ class Trainer:
             group["lr"] = plan.rate(step, run.contrast_from or 0)
         self.optimizer.zero_grad()
         bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=plan.precision == "bf16")
-        # on a CPU the fused attention has a slow backward in bf16
+        # the text tower's attention too: the fused one has a slow backward in bf16 on CPUs
         with bf16, sdpa_kernel(SDPBackend.MATH):
             pooled = pooled_token(self.model, images)
             losses = classification_losses(self.heads(pooled), targets(shown(scenes)))
@@ -213,7 +214,7 @@ class Trainer:
             texts = [draw(scene, rng) for scene in scenes]
             also_true = torch.from_numpy(true_of(claimed(texts), sights)).to(self.device)
             tokens = encode([roughen(text.split(), rng) for text in texts]).to(self.device)
-            text = self.model.encode_text(tokens, normalize=True)
+            text = text_embedding(self.model, tokens)
             part, chance = contrastive_loss(image, text, self.model.logit_scale.exp(), also_true)
             parts.append(part)
             report |= {f"loss_{kind}": part.item(), f"chance_{kind}": chance.item()}

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the trained weights into a folder that open_clip loads unchanged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from open_clip.model import CLIP
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from recipes.tiny_clip.network import MEAN, STD, Size
+from recipes.tiny_clip.scenes import SIDE
+from recipes.tiny_clip.tokens import save_tokenizer
+from recipes.tiny_clip.train import CHECKPOINT, STATE
+
+ASSETS = Path(__file__).parents[3] / "packages/itaclip/src/itaclip/assets"
+WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
+
+
+def save(model: CLIP, size: Size, folder: Path, training: dict[str, Any]) -> None:
+    """Write configuration, tokenizer and fp16 weights.
+
+    Args:
+        model: Its weights are taken.
+        size: Of the model.
+        folder: Made if it is not there.
+        training: Facts that travel in the header of the weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_cfg": size.model_config(),
+        "preprocess_cfg": {"size": SIDE, "mode": "RGB", "mean": list(MEAN), "std": list(STD)},
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    save_tokenizer(folder)
+    weights = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / "next.part", metadata={"format": "pt", "training": json.dumps(training)})
+    (folder / "next.part").replace(folder / WEIGHTS)
+
+
+def training_facts(folder: Path) -> dict[str, Any]:
+    """Return what the header of shipped weights tells about their training."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        return json.loads(file.metadata()["training"])
+
+
+def ship(
+    run: Annotated[Path, typer.Argument(help="Folder of the training run.")],
+    out: Annotated[Path, typer.Option(help="Folder to fill.")] = ASSETS / "tiny-shapes",
+) -> None:
+    """Write the model of a run's last checkpoint as open_clip's local folder, fp16."""
+    state = torch.load(run / CHECKPOINT, map_location="cpu")
+    plan, done = state["plan"], state["run"]
+    size = Size(**plan["size"])
+    model = size.build()
+    model.load_state_dict(state["model"])
+    facts: dict[str, Any] = json.loads((run / STATE).read_text())
+    facts |= {
+        "plan": plan,
+        "steps": done["step"],
+        "contrast_from": done["contrast_from"],
+        "images_seen": done["step"] * plan["batch_size"],
+        "training_minutes": round(done["seconds"] / 60, 1),
+        "last_row": done["rows"][-1],
+    }
+    save(model, size, out, facts)
+    typer.echo(f"{out}: {sum(file.stat().st_size for file in out.iterdir())} bytes")
