@@ -24,9 +24,9 @@ from itaclip.text.prompts import (
     get_templates,
     tokenize,
 )
+from itaclip.text.sources import Texts, check_aux
 from itaclip.text.store import default_cache, load_features, store_features, weights_fingerprint
 
-Aux = Sequence[str | Sequence[str]]
 Alpha = float | Sequence[float] | Mapping[str, float]
 Cache = str | Path | Literal["auto"] | None
 
@@ -163,7 +163,7 @@ def text_features(
     clip_model: nn.Module,
     tokenizer: Tokenizer,
     classes: ClassList,
-    aux: Aux | None = None,
+    aux: Sequence[Texts] | None = None,
     alpha: Alpha = 0.2,
     *,
     templates: Templates = "imagenet",
@@ -190,6 +190,7 @@ def text_features(
     Raises:
         ValueError: If ``aux`` or ``alpha`` has another length than the classes, a text is empty, ``alpha``
             leaves [0, 1], or the tokenizer cannot tell two classes apart.
+        TypeError: If a text is no string.
         PromptTooLongError: If a prompt does not fit the context.
 
     Source: arXiv 2411.12044v2; the background stays unmixed, as in the authors' code.
@@ -240,30 +241,6 @@ def mix_auxiliary(
         value = (1 - share) * features[rows] + share * text  # (names of the class, D)
         mixed[rows] = F.normalize(value, dim=-1) if renormalise else value
     return mixed
-
-
-def check_aux(aux: Aux, classes: ClassList) -> list[tuple[str, ...]]:
-    """Return the texts of each class that is not the background, as tuples.
-
-    Raises:
-        ValueError: If the number of rows is another than that of the classes, or a text is empty.
-        TypeError: If a text is no string.
-    """
-    names = classes.foreground
-    if isinstance(aux, str) or len(aux) != len(names):
-        got = f"the string {aux!r}" if isinstance(aux, str) else str(len(aux))
-        besides = " (the background has none)" if classes.background else ""
-        raise ValueError(f"aux must have one row for each of the {len(names)} classes{besides}, got {got}")
-    rows: list[tuple[str, ...]] = []
-    for name, row in zip(names, aux, strict=True):
-        texts = (row,) if isinstance(row, str) else tuple(row)
-        for text in texts:
-            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # files hold anything
-                raise TypeError(f"the auxiliary text of {name!r} must be a string, got {text!r}")
-            if not text.strip():
-                raise ValueError(f"the auxiliary text of {name!r} is empty")
-        rows.append(texts)
-    return rows
 
 
 def _shares(alpha: Alpha, classes: ClassList) -> list[float]:
