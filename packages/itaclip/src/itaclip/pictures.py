@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segmentations to look at: overlays with a legend, label maps with a palette, pages to look around in."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+from torch.nn import functional as F
+
+from itaclip.images import ImageError, encode, save_file
+from itaclip.results import Segmentation
+
+MAX_BYTE_CLASSES = 255  # the last value of a byte stays free for "ignore", as data sets have it
+_SHORTEST, _LONGEST = 480, 2048  # long side of a picture with a legend
+_NARROWEST = 360  # width of a sheet, whatever stands above its legend
+_PAPER, _INK, _FAINT, _RIM = (18, 18, 20), (245, 245, 245), (165, 168, 175), (225, 225, 228)
+_POLE_SIDE = 160  # maps are reduced to this before places for names are sought
+# the font inside Pillow has ASCII only
+_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def palette(num_colours: int, *, first: int = 0) -> NDArray[np.uint8]:
+    """Return the colours of the PASCAL VOC rule, ``(num_colours, 3)`` RGB.
+
+    The bits of a class number go in turn to red, green and blue, from the strongest bit of the colour down:
+    0 is black, 1 dark red, 2 dark green, 3 olive.
+
+    Args:
+        num_colours: How many.
+        first: Number of the first.
+    """
+    ids = np.arange(first, first + num_colours)
+    colours = np.zeros((num_colours, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((ids >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def class_colours(segmentation: Segmentation) -> NDArray[np.uint8]:
+    """Return a colour for each class, ``(classes, 3)`` RGB; black is the background's alone."""
+    return palette(len(segmentation.names), first=0 if segmentation.background else 1)
+
+
+def resize_segmentation(segmentation: Segmentation, size: tuple[int, int]) -> Segmentation:
+    """Return the segmentation at another size: nearest labels, bilinear probabilities.
+
+    Args:
+        segmentation: Any.
+        size: Height and width in pixels.
+    """
+    if segmentation.size == size:
+        return segmentation
+    labels = F.interpolate(segmentation.labels[None, None].double(), size, mode="nearest-exact")
+    probabilities = F.interpolate(segmentation.probabilities[None, None], size, mode="bilinear")
+    scores = segmentation.scores
+    if scores is not None:
+        scores = F.interpolate(scores[None], size, mode="bilinear")[0]
+    return replace(segmentation, labels=labels[0, 0].long(), probabilities=probabilities[0, 0], scores=scores)
+
+
+def label_image(segmentation: Segmentation) -> Image.Image:
+    """Return the class numbers as pixels: 8 bits with a palette, 16 bits from 256 classes on."""
+    labels = segmentation.labels.numpy()
+    if len(segmentation.names) > MAX_BYTE_CLASSES:
+        return Image.fromarray(labels.astype(np.uint16))
+    height, width = labels.shape
+    image = Image.frombytes("P", (width, height), labels.astype(np.uint8).tobytes())
+    image.putpalette(palette(256, first=0 if segmentation.background else 1).tobytes())
+    return image
+
+
+def encode_labels(segmentation: Segmentation) -> bytes:
+    """Return :func:`label_image` as a PNG that names its classes in the text entry ``classes``, as JSON."""
+    info = PngInfo()
+    info.add_itxt("classes", json.dumps(segmentation.names, ensure_ascii=False))
+    buffer = io.BytesIO()
+    label_image(segmentation).save(buffer, format="PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class LegendEntry:
+    """A line of the legend.
+
+    Attributes:
+        name: Of the class.
+        colour: RGB, each in [0, 255]; ``None`` for what is not tinted.
+        note: Smaller text behind the name.
+    """
+
+    name: str
+    colour: tuple[int, int, int] | None
+    note: str = ""
+
+
+class Overlay:
+    """A segmentation over its image.
+
+    Args:
+        image: What was segmented: RGB, or ``(H, W, 3)`` uint8.
+        segmentation: Of the same height and width.
+        opacity: Of the colours, in [0, 1].
+
+    Raises:
+        ValueError: If the sizes differ or ``opacity`` leaves its range.
+        TypeError: If ``image`` is neither.
+
+    Example:
+        >>> overlay = Overlay(photo, model.predict(photo))  # doctest: +SKIP
+        >>> overlay.save("overlay.png")  # doctest: +SKIP
+        >>> overlay.save("overlay.html")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, image: Image.Image | NDArray[np.uint8], segmentation: Segmentation, *, opacity: float = 0.55
+    ) -> None:
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise TypeError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+            image = Image.fromarray(image)
+        elif not isinstance(image, Image.Image):  # pyright: ignore[reportUnnecessaryIsInstance] - users err
+            raise TypeError(f"image must be a PIL image or an array, got {type(image).__name__}")
+        if (image.height, image.width) != segmentation.size:
+            height, width = segmentation.size
+            raise ValueError(
+                f"image and segmentation must have one size, got {image.height} x {image.width} and "
+                f"{height} x {width}"
+            )
+        if not 0 <= opacity <= 1:
+            raise ValueError(f"opacity must lie in [0, 1], got {opacity}")
+        self.image = image.convert("RGB")
+        self.segmentation = segmentation
+        self.opacity = opacity
+
+    @cached_property
+    def colours(self) -> NDArray[np.uint8]:
+        """A colour for each class, ``(classes, 3)`` RGB."""
+        return class_colours(self.segmentation)
+
+    def render(self) -> Image.Image:
+        """Return the image in the colours of its classes, with their outlines, at its own size."""
+        return paint(self.image, self.segmentation, self.colours, opacity=self.opacity, line=1)
+
+    def render_with_legend(self, *, names: bool = True) -> Image.Image:
+        """Return the picture above a legend of the classes that occur, largest first.
+
+        Small images are enlarged and large ones reduced, to a long side of 480 to 2048 pixels.
+
+        Args:
+            names: Whether names also stand on regions with room for them.
+        """
+        shown, segmentation = self._at_reading_size()
+        line = max(1, round(max(shown.size) / 640))
+        picture = paint(shown, segmentation, self.colours, opacity=self.opacity, line=line)
+        size = max(13, round(max(shown.size) / 55))
+        if names:
+            write_names(picture, segmentation, size)
+        return add_legend(picture, self._entries(), size)
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture with its legend, or, if ``path`` ends in ``.html``, a page to look around in.
+
+        Raises:
+            ImageError: If the suffix is unknown or the place cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() in {".html", ".htm"}:
+            from itaclip.html import page
+
+            save_file(path, page(self, title=path.stem).encode("utf-8"))
+        else:
+            save_file(path, encode(self.render_with_legend(), path.suffix))
+
+    def save_labels(self, path: str | Path) -> None:
+        """Write the class numbers as a PNG.
+
+        Raises:
+            ImageError: If the suffix is another or the place cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise ImageError(f"label maps are .png files, got {path.name}")
+        save_file(path, encode_labels(self.segmentation))
+
+    def _entries(self) -> list[LegendEntry]:
+        numbers = {name: number for number, name in enumerate(self.segmentation.names)}
+        entries: list[LegendEntry] = []
+        for name, share in self.segmentation.shares().items():
+            number = numbers[name]
+            tinted = number > 0 or not self.segmentation.background
+            red, green, blue = (int(value) for value in self.colours[number])
+            entries.append(LegendEntry(name, (red, green, blue) if tinted else None, percent(share)))
+        return entries
+
+    def _at_reading_size(self) -> tuple[Image.Image, Segmentation]:
+        width, height = self.image.size
+        longest = max(width, height)
+        # whole factors keep the pixels of small pictures square
+        factor = float(-(-_SHORTEST // longest)) if longest < _SHORTEST else min(1.0, _LONGEST / longest)
+        if factor == 1:
+            return self.image, self.segmentation
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        how = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST
+        return self.image.resize(size, how), resize_segmentation(self.segmentation, (size[1], size[0]))
+
+
+def percent(share: float) -> str:
+    """Spell a share, small ones without claiming that they are none."""
+    return f"{share:.0%}" if share >= 0.0095 else "<1%"
+
+
+def paint(
+    image: Image.Image, segmentation: Segmentation, colours: NDArray[np.uint8], *, opacity: float, line: int
+) -> Image.Image:
+    """Tint each class but the background and outline it in a lighter shade.
+
+    Args:
+        image: RGB, of the segmentation's size.
+        segmentation: What is where.
+        colours: ``(classes, 3)`` RGB.
+        opacity: Of the tint, in [0, 1].
+        line: Width of the outline in pixels.
+    """
+    labels = segmentation.labels.numpy()
+    pixels = np.asarray(image, dtype=np.float32)
+    weight = np.full(labels.shape, opacity, dtype=np.float32)
+    edge = outlines(labels, line)
+    weight[edge] = max(opacity, 0.9)
+    if segmentation.background:
+        weight[labels == 0] = 0
+    tint = colours.astype(np.float32)[labels]  # (H, W, 3)
+    tint[edge] += 0.4 * (255 - tint[edge])  # the dark colours of the rule would drown in dark pictures
+    mixed = pixels + weight[..., None] * (tint - pixels)
+    return Image.fromarray(np.round(mixed).astype(np.uint8))
+
+
+def outlines(labels: NDArray[np.int64], line: int) -> NDArray[np.bool_]:
+    """Return the pixels with another class at most ``line`` pixels above, below, left or right."""
+    found = np.zeros(labels.shape, dtype=np.bool_)
+    for step in range(1, line + 1):
+        across, down = labels[:, step:] != labels[:, :-step], labels[step:] != labels[:-step]
+        found[:, step:] |= across
+        found[:, :-step] |= across
+        found[step:] |= down
+        found[:-step] |= down
+    return found
+
+
+def write_names(picture: Image.Image, segmentation: Segmentation, size: int) -> None:
+    """Write the name of each class, light with a dark rim, where its region is thickest."""
+    labels = segmentation.labels.numpy()
+    step = max(1, -(-max(labels.shape) // _POLE_SIDE))
+    small = labels[step // 2 :: step, step // 2 :: step] if step > 1 else labels
+    draw = ImageDraw.Draw(picture)
+    font = find_font(segmentation.names, size)
+    for number in np.unique(small).tolist():
+        if number == 0 and segmentation.background:
+            continue
+        row, column, radius = thickest_place(small == number)
+        name = segmentation.names[number]
+        if 2 * radius * step < 1.2 * size or draw.textlength(name, font) > 0.6 * picture.width:
+            continue
+        reach = draw.textlength(name, font) / 2 + size / 2  # keeps the whole name on the picture
+        middle = min(max((column + 0.5) * step, reach), picture.width - reach)
+        place = (middle, min(max((row + 0.5) * step, size), picture.height - size))
+        draw.text(place, name, _INK, font, anchor="mm", stroke_width=max(2, size // 7), stroke_fill=_PAPER)
+
+
+def thickest_place(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
+    """Return row and column of the pixel of a mask that is farthest from its border, and that distance."""
+    radius, inner = 0, mask
+    while True:
+        padded = np.pad(inner, 1)  # beyond the picture is outside, too: names keep off its rim
+        thinner = padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2]
+        thinner = thinner & padded[1:-1, 2:]
+        if not thinner.any():
+            rows, columns = np.nonzero(inner)
+            middle = len(rows) // 2
+            return int(rows[middle]), int(columns[middle]), radius
+        radius, inner = radius + 1, thinner
+
+
+def add_legend(picture: Image.Image, entries: Sequence[LegendEntry], size: int) -> Image.Image:
+    """Put a legend below a picture, on paper of its own, in as many columns as fit.
+
+    Args:
+        picture: RGB.
+        entries: Any number; names that are wider than the sheet are cut short.
+        size: Of the letters, in pixels.
+    """
+    font = find_font([entry.name for entry in entries], size)
+    notes = find_font([], max(11, size - 3))
+    width = max(picture.width, _NARROWEST)
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    pad, swatch, row = round(0.8 * size), round(1.1 * size), round(1.9 * size)
+    texts = [_fitted(entry.name, font, draw, width - 4 * pad - swatch - 4 * size) for entry in entries]
+    note_width = max((draw.textlength(entry.note, notes) for entry in entries), default=0) + pad
+    names = max((draw.textlength(text, font) for text in texts), default=0)
+    cell = round(swatch + 0.6 * pad + names + 0.6 * pad + note_width)
+    columns = max(1, min(len(entries), (width - pad) // (cell + pad)))
+    rows = -(-len(entries) // columns)
+    sheet = Image.new("RGB", (width, picture.height + rows * row + 2 * pad), _PAPER)
+    sheet.paste(picture, ((width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(sheet)
+    for number, (entry, text) in enumerate(zip(entries, texts, strict=True)):
+        left = pad + (number // rows) * ((width - pad) // columns)
+        middle = picture.height + pad + (number % rows) * row + row // 2
+        box = (left, middle - swatch // 2, left + swatch, middle - swatch // 2 + swatch)
+        # a light rim shows even a black or navy patch on the dark paper
+        draw.rectangle(box, fill=entry.colour, outline=_RIM, width=max(1, size // 12))
+        at = left + swatch + 0.6 * pad
+        draw.text((at, middle), text, _INK, font, anchor="lm")
+        at += draw.textlength(text, font) + 0.6 * pad
+        draw.text((at, middle), entry.note, _FAINT, notes, anchor="lm")
+    return sheet
+
+
+def _fitted(name: str, font: Font, draw: ImageDraw.ImageDraw, room: float) -> str:
+    if draw.textlength(name, font) <= room:
+        return name
+    while name and draw.textlength(f"{name}...", font) > room:
+        name = name[:-1]
+    return f"{name}..."
+
+
+def find_font(names: Sequence[str], size: int) -> Font:
+    """Return the font inside Pillow, or, if it lacks the letters, one of the system if there is any."""
+    if not all(name.isascii() for name in names):
+        for file in _FONTS:
+            try:
+                return ImageFont.truetype(file, size)
+            except OSError:
+                continue
+    return ImageFont.load_default(size)
