@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label maps of COCO-Object and COCO-Stuff from the pixel maps that COCO-Stuff publishes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from itaclip.evaluation.datasets import (
+    SampleError,
+    Table,
+    objects_from_raw,
+    objects_from_stuff_ids,
+    read_labels,
+    stuff_from_raw,
+)
+from itaclip.text.files import write_bytes
+
+Target = Literal["coco-object", "coco-stuff"]
+
+_OBJECT, _STUFF = "_instanceTrainIds", "_labelTrainIds"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """One label map to make.
+
+    Attributes:
+        source: Pixel map with the published numbers, or a label map of COCO-Stuff.
+        target: Label map to write.
+        table: New number for each of the 256.
+    """
+
+    source: Path
+    target: Path
+    table: Table
+
+    def run(self) -> None:
+        """Write the label map, in one piece.
+
+        Raises:
+            SampleError: If the source is damaged or holds numbers that no such map holds.
+            OSError: If the target cannot be written.
+        """
+        labels = read_labels(self.source, self.table)
+        buffer = io.BytesIO()
+        Image.fromarray(labels.numpy()).save(buffer, format="PNG")
+        write_bytes(self.target, buffer.getvalue())
+
+
+def plan_conversion(
+    target: str, root: str | Path, *, split: str = "val2017", out: str | Path | None = None
+) -> list[Conversion]:
+    """List the label maps to make.
+
+    Args:
+        target: ``"coco-stuff"`` makes ``*_labelTrainIds.png``, ``"coco-object"`` ``*_instanceTrainIds.png``.
+        root: Folder with ``annotations/<split>/``, in which the pixel maps of COCO-Stuff were unpacked; for
+            COCO-Object the label maps of COCO-Stuff will do instead.
+        split: ``"val2017"`` or ``"train2017"``.
+        out: Another root to write to; the same tree if ``None``.
+
+    Raises:
+        ValueError: If the target is unknown or there is nothing to convert.
+    """
+    if target not in ("coco-object", "coco-stuff"):
+        raise ValueError(f"only coco-object and coco-stuff are converted, got {target!r}")
+    if not split or split in (".", "..") or Path(split).name != split:
+        raise ValueError(f"split must be a plain name such as 'val2017', got {split!r}")
+    folder = Path(root) / "annotations" / split
+    files = sorted(file for file in folder.glob("*.png") if not file.name.startswith("."))
+    sources = [file for file in files if not file.stem.endswith((_OBJECT, _STUFF))]
+    table = stuff_from_raw() if target == "coco-stuff" else objects_from_raw()
+    if not sources and target == "coco-object":
+        sources = [file for file in files if file.stem.endswith(_STUFF)]
+        table = objects_from_stuff_ids()
+    if not sources:
+        raise ValueError(f"no pixel map *.png in {folder}: unpack the pixel maps of COCO-Stuff there")
+    place = Path(out or root) / "annotations" / split
+    ending = _STUFF if target == "coco-stuff" else _OBJECT
+    return [
+        Conversion(file, place / f"{file.stem.removesuffix(_STUFF)}{ending}.png", table) for file in sources
+    ]
+
+
+def convert(
+    jobs: list[Conversion],
+    *,
+    overwrite: bool = False,
+    on_map: Callable[[Conversion, str, str | None], None] | None = None,
+) -> dict[str, int]:
+    """Make label maps, past every bad file.
+
+    Args:
+        jobs: From :func:`plan_conversion`.
+        overwrite: Whether maps that are there are made anew.
+        on_map: Called with every job, its status (``"written"``, ``"skipped"``, ``"failed"``) and, for the
+            last, what was wrong.
+
+    Returns:
+        How many have which status.
+    """
+    counts = {"written": 0, "skipped": 0, "failed": 0}
+    for job in jobs:
+        status, wrong = "written", None
+        if job.target.exists() and not overwrite:
+            status = "skipped"
+        else:
+            try:
+                job.run()
+            except (SampleError, OSError) as error:
+                status, wrong = "failed", " ".join(str(error).split())
+        counts[status] += 1
+        if on_map is not None:
+            on_map(job, status, wrong)
+    return counts

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers that others published, to stand beside what was measured here; none of them was measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+PAPER = "arXiv 2411.12044"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One published result with the ViT-B/16 of CLIP, unless the setting says otherwise.
+
+    Attributes:
+        method: What was run.
+        setting: What sets it apart from the method's main result; empty for that one.
+        miou: MIoU in per cent, on the whole validation set.
+        source: Where it was published.
+    """
+
+    method: str
+    setting: str
+    miou: float
+    source: str
+
+
+_COLUMNS = ("coco-stuff", "coco-object", "voc21", "context60")
+# rows of the paper's tables, columns as above; None where the paper has no number
+_Row = tuple[float | None, float | None, float | None, float | None]
+
+_TABLE_1: Mapping[str, tuple[str, _Row]] = {
+    "Baseline": ("", (7.1, 8.6, 20.3, 9.0)),
+    "ReCo": ("", (14.8, 15.7, 25.1, 19.9)),
+    "GroupViT": ("", (15.3, 27.5, 52.3, 18.7)),
+    "TCL": ("PAMR", (19.6, 30.4, 55.0, 30.4)),
+    "MaskCLIP": ("", (14.6, 20.6, 38.8, 23.2)),
+    "CLIP-DIY": ("", (None, 31.0, 59.9, None)),
+    "ClearCLIP": ("", (23.9, 33.0, 51.8, 32.6)),
+    "SCLIP": ("PAMR", (23.9, 32.1, 61.7, 31.5)),
+    "NACLIP": ("PAMR", (25.7, 36.2, 64.1, 35.0)),
+    "TagCLIP": ("", (18.7, 33.5, 64.8, None)),
+    "CaR": ("Dense-CRF", (None, 36.6, 67.6, 30.5)),
+    "ITACLIP": ("", (27.0, 37.7, 67.9, 37.5)),
+}
+_ITACLIP_SETTINGS: Sequence[tuple[str, str, _Row]] = (
+    ("no PAMR", "Table 5", (26.3, 36.4, 65.6, 36.0)),
+    ("FFN kept", "Table 3", (26.3, 36.9, 66.3, 36.3)),
+    ("stride 224", "Table 7", (25.3, 36.7, 66.1, 36.9)),
+    ("stride 112", "Table 7", (26.6, 37.4, 67.1, 37.4)),
+    ("stride 56", "Table 7", (26.9, 37.7, 67.9, 37.5)),
+    ("no background words", "Table 11", (None, 34.5, None, None)),
+    ("q-k attention", "Table 2", (None, None, 19.0, None)),
+    ("q-q attention", "Table 2", (None, None, 58.9, None)),
+    ("k-k attention", "Table 2", (None, None, 52.2, None)),
+    ("v-v attention", "Table 2", (None, None, 57.7, None)),
+    ("q-q + v-v attention", "Table 2", (None, None, 64.9, None)),
+    ("q-q + k-k + v-v attention", "Table 2", (None, None, 66.4, None)),
+    ("ViT-L/14", "Table 10", (None, None, 53.3, None)),
+    ("ViT-B/32", "Table 10", (None, None, 56.7, None)),
+)
+_READMES: Sequence[tuple[str, str, Mapping[str, float]]] = (
+    ("ITACLIP", "", {"cityscapes": 40.2}),
+    (
+        "SCLIP",
+        "no PAMR",
+        {
+            "voc21": 59.63,
+            "context60": 31.74,
+            "coco-object": 33.52,
+            "coco-stuff": 22.77,
+            "cityscapes": 32.34,
+            "ade20k": 16.45,
+        },
+    ),
+    ("NACLIP", "PAMR", {"voc20": 83.03, "context59": 38.35, "cityscapes": 38.27, "ade20k": 19.05}),
+)
+
+
+def published(dataset: str, *, settings: bool = False) -> list[Published]:
+    """Return the published results on a data set, lowest first.
+
+    Args:
+        dataset: Name as on the command line.
+        settings: Whether to add the paper's own ablations of ITACLIP.
+
+    Source: ITACLIP, arXiv 2411.12044, Table 1 (its numbers for the other methods included) and, with
+        ``settings``, Tables 2, 3, 5, 7, 10 and 11; what has another source says so.
+    """
+    found: list[Published] = []
+    if dataset in _COLUMNS:
+        column = _COLUMNS.index(dataset)
+        for method, (setting, row) in _TABLE_1.items():
+            found += _of(method, setting, row[column], f"{PAPER}, Table 1")
+        for setting, table, row in _ITACLIP_SETTINGS if settings else ():
+            found += _of("ITACLIP", setting, row[column], f"{PAPER}, {table}")
+    for method, setting, results in _READMES:
+        found += _of(method, setting, results.get(dataset), f"README of {method}")
+    return sorted(found, key=lambda result: result.miou)
+
+
+def _of(method: str, setting: str, miou: float | None, source: str) -> list[Published]:
+    return [] if miou is None else [Published(method, setting, miou, source)]

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from itaclip.evaluation import evaluate, open_dataset
+from PIL import Image
+
+LABELS = tuple(f"class {number}" for number in range(150))
+
+# one of two processes: prints what it found, as a line of JSON
+PROCESS = """
+import json, sys, numpy as np, torch
+from itaclip.evaluation import evaluate, open_dataset, start_processes
+
+def predict(picture):
+    return torch.from_numpy(np.asarray(picture)[..., 0] % 150).long()
+
+state = start_processes(cpu=True)
+seen = []
+found = evaluate(open_dataset("ade20k", sys.argv[1]), predict, [str(n) for n in range(150)],
+                 folder=sys.argv[2], on_image=lambda done, total, failure: seen.append(total))
+print(json.dumps([found.scores.matrix.tolist(), found.evaluated, found.resumed,
+                  [failure.image for failure in found.failures], len(seen), state.num_processes]))
+state.destroy_process_group()
+"""
+
+
+def predict(picture):
+    """Any answer that depends on the picture."""
+    return torch.from_numpy(np.asarray(picture)[..., 0] % 150).long()
+
+
+@pytest.fixture
+def tree(tmp_path, make_tree):
+    make_tree("ade20k", tmp_path / "ade", 5)
+    return tmp_path / "ade"
+
+
+def _spoil(tree):
+    (tree / "annotations/validation/000001.png").unlink()
+    (tree / "images/validation/000003.jpg").write_bytes(b"\xff\xd8\xff nothing")
+
+
+def test_counts_every_image(tree):
+    dataset = open_dataset("ade20k", tree)
+    found = evaluate(dataset, predict, LABELS)
+    judged = sum(int((sample.read()[1] != 255).sum()) for sample in dataset.samples)
+    assert found.scores.matrix.sum() == judged
+    assert (found.evaluated, found.resumed, found.failures) == (5, 0, ())
+
+
+def test_bad_files_are_named_and_the_run_goes_on(tree):
+    _spoil(tree)
+    seen = []
+    found = evaluate(
+        open_dataset("ade20k", tree), predict, LABELS, on_image=lambda *event: seen.append(event)
+    )
+    assert [failure.image for failure in found.failures] == ["000001", "000003"]
+    assert "000001.png is missing" in found.failures[0].error
+    assert "000003.jpg is not an image" in found.failures[1].error
+    assert found.evaluated == 3
+    assert [event[:2] for event in seen] == [(number, 5) for number in range(1, 6)]
+    assert [event[2] is not None for event in seen] == [False, True, False, True, False]
+
+
+def test_a_failing_predictor_names_the_image(tree):
+    def out_of_memory(picture):
+        raise MemoryError
+
+    found = evaluate(open_dataset("ade20k", tree), out_of_memory, LABELS)
+    assert len(found.failures) == 5
+    assert found.failures[0].error.endswith("000000.jpg: out of memory")
+    assert found.scores.to_dict()["mIoU"] is None
+    with pytest.raises(MemoryError):
+        evaluate(open_dataset("ade20k", tree), out_of_memory, LABELS, debug=True)
+
+
+def test_answer_of_another_size_is_a_failure(tree):
+    found = evaluate(open_dataset("ade20k", tree), lambda _: torch.zeros(2, 2), LABELS)
+    assert "one size" in found.failures[0].error
+
+
+def test_stopped_run_goes_on(tree, tmp_path):
+    dataset, calls = open_dataset("ade20k", tree), []
+
+    def counted(picture):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(picture)
+        return predict(picture)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(dataset, counted, LABELS, folder=tmp_path / "rows")
+    whole = evaluate(dataset, predict, LABELS)
+    calls.clear()
+    resumed = evaluate(dataset, counted, LABELS, folder=tmp_path / "rows")
+    assert (resumed.resumed, resumed.evaluated, len(calls)) == (3, 5, 2)
+    assert torch.equal(resumed.scores.matrix, whole.scores.matrix)
+    again = evaluate(dataset, counted, LABELS, folder=tmp_path / "rows")
+    assert (again.resumed, len(calls)) == (5, 2)
+    assert torch.equal(again.scores.matrix, whole.scores.matrix)
+
+
+def test_failures_are_tried_again(tree, tmp_path):
+    dataset, label = open_dataset("ade20k", tree), tree / "annotations/validation/000001.png"
+    content = label.read_bytes()
+    label.unlink()
+    assert len(evaluate(dataset, predict, LABELS, folder=tmp_path).failures) == 1
+    label.write_bytes(content)
+    found = evaluate(dataset, predict, LABELS, folder=tmp_path)
+    assert (found.failures, found.resumed) == ((), 4)
+
+
+def test_fresh_run_forgets(tree, tmp_path):
+    dataset = open_dataset("ade20k", tree)
+    evaluate(dataset, lambda picture: predict(picture) * 0, LABELS, folder=tmp_path)
+    found = evaluate(dataset, predict, LABELS, folder=tmp_path, fresh=True)
+    assert found.resumed == 0
+    assert torch.equal(found.scores.matrix, evaluate(dataset, predict, LABELS).scores.matrix)
+
+
+def test_number_of_names_is_checked(tree):
+    with pytest.raises(ValueError, match="ade20k has 150 classes, got 2 names"):
+        evaluate(open_dataset("ade20k", tree), predict, ["a", "b"])
+
+
+def _run_two(tree, folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(tree), str(folder)],
+            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
+    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(tree, tmp_path):
+    dataset = open_dataset("ade20k", tree)
+    _spoil(tree)
+    # one image was done by an earlier run, so that resuming is shared out too
+    evaluate(dataset.limited(1), predict, LABELS, folder=tmp_path / "rows")
+    alone = evaluate(dataset, predict, LABELS)
+    results = _run_two(tree, tmp_path / "rows")
+    for matrix, evaluated, resumed, failed, _, processes in results:
+        assert torch.equal(torch.tensor(matrix), alone.scores.matrix)
+        assert (evaluated, resumed, failed, processes) == (3, 1, ["000001", "000003"], 2)
+    assert [result[4] for result in results] == [2, 2]
+    assert {file.name for file in (tmp_path / "rows").iterdir()} == {"rows-0.jsonl", "rows-1.jsonl"}
+
+
+def test_pictures_over_the_limit_are_left_out(tree):
+    Image.new("RGB", (20, 20)).save(tree / "images/validation/000002.jpg")
+    found = evaluate(open_dataset("ade20k", tree), predict, LABELS, max_pixels=100)
+    assert [failure.image for failure in found.failures] == ["000002"]
