@@ -78,7 +78,7 @@ def test_import_direction(package, ours):
 @pytest.mark.parametrize(
     "line",
     [
-        "import recipes.gate",
+        "import recipes.tiny_denoise.gate",
         "from semanir import SemanIR",
         "def f():\n import semanir",
         "import_module('semanir.cli')",

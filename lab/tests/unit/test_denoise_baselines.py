@@ -3,9 +3,16 @@ import json
 
 import numpy as np
 import pytest
-from recipes import baselines
-from recipes.baselines import EQUAL_DB, baseline_figures, non_local_means, score, total_variation, write_json
-from recipes.photos import COLOUR, GREY, noisy, psnr, ssim, to_8bit
+from recipes.tiny_denoise import baselines
+from recipes.tiny_denoise.baselines import (
+    EQUAL_DB,
+    baseline_figures,
+    non_local_means,
+    score,
+    total_variation,
+    write_json,
+)
+from recipes.tiny_denoise.photos import COLOUR, GREY, noisy, psnr, ssim, to_8bit
 
 SIZES = {
     "astronaut": (512, 512, 3),

@@ -27,10 +27,18 @@ from semanir.weights import (
     shipped_models,
 )
 
-from recipes.baselines import EQUAL_DB, Figures, baseline_figures, bm3d_figures, score, write_json
-from recipes.conv_unet import ConvUNet
-from recipes.gate import CARDS, CAVEAT, CLEAN_FLOOR, MEAN_GAIN, SIGMAS, WORST_LOSS
-from recipes.photos import COLOUR, GREY, noisy, psnr
+from recipes.cards import CARDS
+from recipes.tiny_denoise.baselines import (
+    EQUAL_DB,
+    Figures,
+    baseline_figures,
+    bm3d_figures,
+    score,
+    write_json,
+)
+from recipes.tiny_denoise.conv_unet import ConvUNet
+from recipes.tiny_denoise.gate import CAVEAT, CLEAN_FLOOR, MEAN_GAIN, SIGMAS, WORST_LOSS
+from recipes.tiny_denoise.photos import COLOUR, GREY, noisy, psnr
 
 Pixels = NDArray[np.float32]
 Model = Callable[[Pixels], Pixels]  # (H, W, C) in and out, C of 1 or 3, nominally in [0, 1], blind

@@ -14,6 +14,7 @@ import typer
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file, save_file
+from scipy.ndimage import gaussian_filter
 from semanir import SemanIR, SemanIRConfig
 from semanir.training import SemanIRModule
 from semanir.weights import ASSETS
@@ -21,7 +22,7 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from recipes.conv_unet import ConvUNet
+from recipes.tiny_denoise.conv_unet import ConvUNet
 
 SIGMA_MAX = 55.0
 CLEAN_SHARE = 0.12  # of the patches carry no noise at all: a blind net must learn to leave alone
@@ -29,6 +30,10 @@ LOW_SHARE, LOW_SIGMA = 0.25, 15.0  # so many more stay below this, where the gat
 # of the crops are grey: three equal channels with one noise. A net that never saw this takes the noise that
 # all channels share for texture, and leaves grey photographs as they are
 GREY_SHARE = 0.3
+GREY_CLEAN_SHARE = 0.35  # in place of CLEAN_SHARE: one channel tells noise from fine texture less surely
+# of the crops are overlaid with faint grain that belongs to the picture (grass, cloth, film), its deviation
+# up to GRAIN on the scale of [0, 255]: or else every weak irregular texture would pass for noise
+GRAIN_SHARE, GRAIN = 0.25, 10.0
 
 
 class NoisyCrops(IterableDataset[tuple[Tensor, Tensor]]):
@@ -61,13 +66,35 @@ class NoisyCrops(IterableDataset[tuple[Tensor, Tensor]]):
             crop = crop.swapaxes(0, 1)
         crop = crop[:: rng.choice([1, -1]), :: rng.choice([1, -1])]
         clean = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).float() / 255
-        draw = rng.random()
-        largest = LOW_SIGMA if draw < CLEAN_SHARE + LOW_SHARE else SIGMA_MAX
-        sigma = 0.0 if draw < CLEAN_SHARE else rng.uniform(0, largest)
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
-        if rng.random() < GREY_SHARE:
+        grey = rng.random() < GREY_SHARE
+        if grey:
             clean, noise = clean.mean(dim=0, keepdim=True).expand(3, -1, -1), noise[:1]
-        return clean + noise * (sigma / 255), clean
+        if rng.random() < GRAIN_SHARE:
+            clean = (clean + grain(rng, self.size)).clamp(0, 1)
+        return clean + noise * (draw_sigma(rng, grey) / 255), clean
+
+
+def draw_sigma(rng: np.random.Generator, grey: bool) -> float:
+    """Draw the deviation of the noise, on the scale of [0, 255]: often zero, often low."""
+    clean_share = GREY_CLEAN_SHARE if grey else CLEAN_SHARE
+    draw = rng.random()
+    if draw < clean_share:
+        return 0.0
+    return rng.uniform(0, LOW_SIGMA if draw < clean_share + LOW_SHARE else SIGMA_MAX)
+
+
+def grain(rng: np.random.Generator, size: int) -> Tensor:
+    """Draw a faint irregular texture, ``(1, size, size)`` fp32, in patches that fade out.
+
+    White to slightly soft, with a strength that changes over the picture as that of grass or cloth does;
+    noise has the same strength everywhere, and that is what the network can tell them apart by.
+    """
+    fine = gaussian_filter(rng.standard_normal((size, size)), rng.uniform(0, 0.8), mode="wrap")
+    where = gaussian_filter(rng.standard_normal((size, size)), rng.uniform(3, size / 6), mode="wrap")
+    mask = np.clip(0.5 + 1.5 * where / where.std(), 0, 1)
+    strength = rng.uniform(0, GRAIN) / 255
+    return torch.from_numpy((fine / fine.std() * mask * strength).astype(np.float32))[None]
 
 
 class Resume(Callback):

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 import typer
-from recipes import dead_leaves
-from recipes.dead_leaves import pool, render
+from recipes.tiny_denoise import dead_leaves
+from recipes.tiny_denoise.dead_leaves import pool, render
 
 # Mean RGB of the quarters of 64-pixel images; the pool of the shipped model came from this very algorithm.
 GOLDEN = {

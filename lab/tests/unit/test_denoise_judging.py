@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 import typer
-from recipes import judge_denoise
-from recipes.baselines import baseline_figures
-from recipes.conv_unet import ConvUNet
-from recipes.gate import MEAN_GAIN, SIGMAS
-from recipes.judge_denoise import conv_model, judge, judge_command, losses, make_card, means, verdict
+from recipes.tiny_denoise import judging
+from recipes.tiny_denoise.baselines import baseline_figures
+from recipes.tiny_denoise.conv_unet import ConvUNet
+from recipes.tiny_denoise.gate import MEAN_GAIN, SIGMAS
+from recipes.tiny_denoise.judging import conv_model, judge, judge_command, losses, make_card, means, verdict
 from safetensors.torch import save_file
 from semanir.weights import ModelNotFoundError
 from typer.testing import CliRunner
@@ -191,10 +191,10 @@ def shipped(tmp_path, monkeypatch):
         def restore(self, image):
             return (truth[image.shape] / 255 + state.error).astype(np.float32)
 
-    monkeypatch.setattr(judge_denoise, "Restorer", Oracle)
-    monkeypatch.setattr(judge_denoise, "CARDS", tmp_path / "cards")
-    monkeypatch.setattr(judge_denoise, "COLOUR", {"cat": colour_photo})
-    monkeypatch.setattr(judge_denoise, "GREY", {"grain": grey_photo})
+    monkeypatch.setattr(judging, "Restorer", Oracle)
+    monkeypatch.setattr(judging, "CARDS", tmp_path / "cards")
+    monkeypatch.setattr(judging, "COLOUR", {"cat": colour_photo})
+    monkeypatch.setattr(judging, "GREY", {"grain": grey_photo})
     return state
 
 
