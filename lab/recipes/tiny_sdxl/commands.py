@@ -14,7 +14,7 @@ import typer
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from skimage.io import imsave
 
-from recipes.gate import CARDS
+from recipes.cards import CARDS
 from recipes.probes.judging import WEIGHTS, Judge
 from recipes.tiny_sdxl.assembly import GUIDANCE, SHEET_PROMPTS, STEPS, load_run, paint_prompts, save, sheet
 from recipes.tiny_sdxl.autoencoder import (
@@ -180,7 +180,7 @@ def judge(
     write: Annotated[bool, typer.Option(help="Write the card.")] = False,
     threads: Threads = 1,
 ) -> None:
-    """Measure the shipped pipeline on fresh seeds and say which musts it misses."""
+    """Measure the shipped pipeline on fresh seeds; exit 1 if it misses a must."""
     torch.set_num_threads(threads)
     pipeline = _load(folder)
     figures = judge_pipeline(pipeline, Judge.load(probe), seed=seed, count=count, tell=typer.echo)
@@ -210,3 +210,5 @@ def judge(
     typer.echo(text)
     if write:
         CARD.write_text(text + "\n", "utf-8")
+    if misses:
+        raise typer.Exit(1)
