@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forward hooks that read activations and leave the model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from diffeat.capture.geometry import Geometry, arguments, geometry_of_call
+from diffeat.capture.maps import AttentionWatch, MapFunction, MapOptions, Scores, attention_map
+from diffeat.names.grammar import ActivationName
+from diffeat.names.taps import Source, Tap
+
+Sink = Callable[[Tap, Tensor, int], None]
+
+
+class EnoughError(BaseException):
+    """Ends a forward pass whose last wanted activation has been taken.
+
+    Not an ``Exception``: a model's or pipeline's own handlers must not swallow it.
+    """
+
+
+class Recorder:
+    """Reads taps off every call of a denoiser while it is entered.
+
+    Args:
+        model: The denoiser.
+        taps: What to read.
+        sink: Receives ``(tap, tensor, call)`` in execution order; the tensor owns its memory.
+        maps: Reduction of attention maps, for all of them or by tap.
+        should_stop: Told the index of a call whose taps have all been read; a true answer raises
+            :class:`EnoughError` there. ``None`` never stops.
+        geometry: The token grid, where the call itself does not show it.
+        map_function: What computes a map.
+
+    Source: the hook points are the public submodules of diffusers models; nothing is replaced.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        taps: Iterable[Tap],
+        sink: Sink,
+        *,
+        maps: MapOptions | Callable[[Tap], MapOptions] | None = None,
+        should_stop: Callable[[int], bool] | None = None,
+        geometry: Geometry | None = None,
+        map_function: MapFunction = attention_map,
+    ) -> None:
+        self.model = model
+        self.taps = tuple(taps)
+        self.call = -1
+        self._sink = sink
+        self._maps = maps
+        self._should_stop = should_stop
+        self._geometry = geometry
+        self._map_function = map_function
+        self._is_running = False
+        self._batch = 0
+        self._pending: set[ActivationName] = set()
+        self._frames: dict[str | None, Geometry | None] = {}
+        self._watches: list[AttentionWatch] = []
+        self._pieces: dict[ActivationName, list[Tensor]] = {}
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self._attach()
+        except BaseException:
+            self._detach()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._detach()
+
+    @property
+    def missing(self) -> tuple[ActivationName, ...]:
+        """Wanted activations that the latest call has not shown."""
+        return tuple(tap.name for tap in self.taps if tap.name in self._pending)
+
+    def _attach(self) -> None:
+        modules = dict(self.model.named_modules())
+        keep = self._handles.append
+        keep(self.model.register_forward_pre_hook(self._on_start, with_kwargs=True))
+        for frame in dict.fromkeys(tap.frame for tap in self.taps if tap.frame is not None):
+            keep(modules[frame].register_forward_pre_hook(self._frame_hook(frame), with_kwargs=True))
+        watched: dict[str, list[Tap]] = {}
+        for tap in self.taps:
+            if tap.port == "map":
+                watched.setdefault(tap.sources[0].path, []).append(tap)
+        for path, taps in watched.items():
+            keep(modules[path].register_forward_pre_hook(self._before_attention))
+            keep(modules[path].register_forward_hook(self._attention_hook(taps), always_call=True))
+        for tap in self.taps:
+            for source in tap.sources:
+                module = modules.get(source.path)
+                if module is None or tap.port == "map":
+                    continue  # watched above, or projections that this model has not fused
+                if tap.port == "input":
+                    keep(module.register_forward_pre_hook(self._input_hook(tap, source), with_kwargs=True))
+                else:
+                    keep(module.register_forward_hook(self._output_hook(tap, source)))
+        keep(self.model.register_forward_hook(self._on_end, always_call=True))
+
+    def _detach(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        self._close_watches()
+        self._is_running = False
+        self._frames.clear()
+        self._pieces.clear()
+
+    def _close_watches(self) -> None:
+        while self._watches:
+            self._watches.pop().__exit__(None, None, None)
+
+    def _on_start(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.call += 1
+        self._is_running = True
+        self._pending = {tap.name for tap in self.taps}
+        self._frames = {None: self._geometry or geometry_of_call(module, args, kwargs)}
+        self._pieces.clear()
+        named = arguments(module, args, kwargs)
+        stream = named.get("hidden_states", named.get("sample"))
+        self._batch = stream.shape[0] if isinstance(stream, Tensor) else 0
+
+    def _on_end(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._is_running = False
+        self._close_watches()
+
+    def _frame_hook(self, path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            sample = args[0] if args else kwargs.get("hidden_states")
+            if isinstance(sample, Tensor) and sample.ndim >= 4:
+                self._frames[path] = Geometry.of(*sample.shape[2:])
+
+        return hook
+
+    def _output_hook(self, tap: Tap, source: Source) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if self._is_running:
+                self._take(tap, source, _pick(output, tap))
+
+        return hook
+
+    def _input_hook(self, tap: Tap, source: Source) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._is_running:
+                self._take(tap, source, _pick(args or tuple(kwargs.values()), tap))
+
+        return hook
+
+    def _before_attention(self, module: nn.Module, args: Any) -> None:
+        if self._is_running:
+            self._watches.append(AttentionWatch())
+            self._watches[-1].__enter__()
+
+    def _attention_hook(self, taps: Sequence[Tap]) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if not self._watches:
+                return
+            # closed first: the recomputation below must not be watched
+            watch = self._watches.pop()
+            watch.__exit__(None, None, None)
+            if output is None:
+                return  # the attention itself failed; its own error is on the way
+            found = watch.found()
+            if not found:
+                raise RuntimeError(
+                    f"{taps[0].name} needs an attention that can be watched, but {type(module).__name__} "
+                    "called neither scaled_dot_product_attention nor softmax; switch to the native attention "
+                    "backend (set_attention_backend('native') or set_default_attn_processor())"
+                )
+            for tap in taps:
+                self._take_map(tap, found[tap.call])
+
+        return hook
+
+    def _take_map(self, tap: Tap, scores: Scores) -> None:
+        geometry = self._frames.get(tap.frame)
+        if geometry is None:
+            raise ValueError(f"{tap.name} needs a token grid, which this call does not show")
+        queries, keys = scores.size
+        rows, columns = slice(0, queries), slice(0, keys)
+        if tap.keys != "all":
+            rows = geometry.rows(queries, text_first=tap.text_first)
+            columns = rows if tap.keys == "image" else geometry.text(keys, text_first=tap.text_first)
+        options = self._maps(tap) if callable(self._maps) else self._maps or MapOptions()
+        value = self._map_function(scores, rows, columns, options, self._batch)
+        self._deliver(tap, value.unflatten(2, geometry.grid))  # (B, heads, h, w, keys)
+
+    def _take(self, tap: Tap, source: Source, tensor: Tensor) -> None:
+        if source.stop is not None:
+            tensor = tensor[..., : source.stop]
+        if source.part is not None:
+            index, count = source.part
+            tensor = tensor.chunk(count, dim=-1)[index]
+        whole = self._joined(tap, tensor)
+        if whole is None:
+            return
+        if tap.layout == "tokens":
+            geometry = self._frames.get(tap.frame)
+            if geometry is None:
+                raise ValueError(f"{tap.name} needs a token grid, which this call does not show")
+            self._deliver(tap, geometry.spread(whole, tap))
+        else:
+            self._deliver(tap, whole.clone(memory_format=torch.contiguous_format))
+
+    def _joined(self, tap: Tap, tensor: Tensor) -> Tensor | None:
+        """Join what chunked feed-forwards compute in pieces; ``None`` while pieces are missing."""
+        geometry = self._frames.get(tap.frame)
+        if tap.name.family != "feed-forward" or geometry is None or tensor.ndim != 3:
+            return tensor
+        pieces = self._pieces.setdefault(tap.name, [])
+        pieces.append(tensor)
+        if tensor.shape[0] != self._batch:
+            dim, expected = 0, self._batch
+        else:
+            dim, expected = 1, geometry.tokens
+        if sum(piece.shape[dim] for piece in pieces) < expected:
+            return None
+        del self._pieces[tap.name]
+        return tensor if len(pieces) == 1 else torch.cat(pieces, dim=dim)
+
+    def _deliver(self, tap: Tap, tensor: Tensor) -> None:
+        self._sink(tap, tensor, self.call)
+        self._pending.discard(tap.name)
+        if not self._pending and self._should_stop is not None and self._should_stop(self.call):
+            raise EnoughError
+
+
+def _pick(output: Any, tap: Tap) -> Tensor:
+    """The tensor of the image stream in a module's output: a tensor, a tuple or a dataclass."""
+    if isinstance(output, Tensor):
+        return output
+    items: Sequence[Any] = tuple(output.values()) if isinstance(output, dict) else tuple(output)
+    tensor = items[tap.item] if tap.item < len(items) else None
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f"{tap.name} needs a tensor at position {tap.item} of the module's output, got "
+            f"{[type(item).__name__ for item in items]}"
+        )
+    return tensor

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention maps, computed again from queries and keys while the model keeps its fast kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+# elements of the score matrix that exist at a time: 16 MiB in fp32
+_CHUNK_ELEMENTS = 1 << 22
+_SOFTMAXES = frozenset({torch.softmax, torch.Tensor.softmax, F.softmax})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapOptions:
+    """What is kept of an attention map.
+
+    Attributes:
+        heads: ``"all"``, their ``"mean"``, or the indices of some.
+        tokens: Indices of the keys kept, such as those of one word of the prompt; ``None`` keeps all. Rows
+            are normalised over all keys first, so kept columns are shares of the whole attention.
+        chunk: Queries per step; ``None`` chooses about 16 MiB of scores.
+    """
+
+    heads: Literal["all", "mean"] | tuple[int, ...] = "all"
+    tokens: tuple[int, ...] | None = None
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.heads, str) and self.heads not in {"all", "mean"}:
+            raise ValueError(f"heads must be 'all', 'mean' or a tuple of indices, got {self.heads!r}")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk must be at least 1 query, got {self.chunk}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One attention as the model called it.
+
+    Attributes:
+        q: Queries after normalisation and rotation, ``(B, heads, N, head_dim)``.
+        k: Keys, likewise, ``(B, heads or a divisor, M, head_dim)``.
+        mask: Additive or boolean, broadcastable to ``(B, heads, N, M)``, or ``None``.
+        scale: Factor on the scores.
+        is_causal: Whether later keys are hidden.
+        probs: The map itself, ``(B * heads, N, M)``, where the model computes it; then nothing else is set.
+    """
+
+    q: Tensor | None = None
+    k: Tensor | None = None
+    mask: Tensor | None = None
+    scale: float = 1.0
+    is_causal: bool = False
+    probs: tuple[Tensor, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Queries and keys."""
+        if self.q is None or self.k is None:
+            return self.probs[0].shape[1], self.probs[0].shape[2]
+        return self.q.shape[2], self.k.shape[2]
+
+
+MapFunction = Callable[[Scores, slice, slice, MapOptions, int], Tensor]
+
+
+class AttentionWatch(TorchFunctionMode):
+    """Notes the arguments of every attention that runs while the mode is on and changes none of them.
+
+    Seen are ``scaled_dot_product_attention`` and, in processors without it, the softmax of the scores.
+    Whatever the model does to queries and keys before (fused projections, normalisation, rotary positions, text
+    joined to the image, masks) is thereby honoured for every architecture.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Scores] = []
+        self._probs: list[Tensor] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            self.calls.append(_scores(*args, **kwargs))
+        result = func(*args, **kwargs)
+        if func in _SOFTMAXES and isinstance(result, Tensor) and result.ndim >= 3 and not self.calls:
+            self._probs.append(result.flatten(0, -3))
+        return result
+
+    def found(self) -> list[Scores]:
+        """The attentions seen, in order."""
+        if self.calls or not self._probs:
+            return self.calls
+        # processors that slice the heads call softmax once per slice
+        return [Scores(probs=tuple(self._probs))]
+
+
+def _scores(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Scores:
+    del value, dropout_p, enable_gqa
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    return Scores(query, key, attn_mask, scale, is_causal)
+
+
+def attention_map(scores: Scores, rows: slice, columns: slice, options: MapOptions, batch: int) -> Tensor:
+    """Softmax of the scores, in chunks of queries, reduced before the next chunk.
+
+    Args:
+        scores: The attention.
+        rows: Queries kept; the others are not computed.
+        columns: Keys kept; rows are normalised over all keys first.
+        options: Reduction over heads and keys.
+        batch: Images of the call.
+
+    Returns:
+        ``(B, kept heads or 1, rows, kept keys)``, fp32 (fp64 for fp64 queries).
+    """
+    if scores.q is None or scores.k is None:
+        return _from_probs(scores.probs, rows, columns, options, batch)
+    q, k = scores.q[:, :, rows], scores.k
+    if k.shape[1] != q.shape[1]:
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    N, M = q.shape[2], k.shape[2]
+    step = options.chunk or max(1, _CHUNK_ELEMENTS // max(1, q.shape[0] * q.shape[1] * M))
+    keys = k.to(dtype).transpose(2, 3)  # (B, heads, head_dim, M)
+    first = range(scores.q.shape[2])[rows].start
+    out: Tensor | None = None
+    for start in range(0, N, step):
+        chunk = slice(start, min(start + step, N))
+        logits = (q[:, :, chunk].to(dtype) * scores.scale) @ keys  # (B, heads, chunk, M)
+        logits = _masked(logits, scores, first + chunk.start)
+        part = _reduced(logits.softmax(dim=-1), columns, options)
+        if out is None:
+            out = part.new_empty(*part.shape[:2], N, part.shape[3])
+        out[:, :, chunk] = part
+    if out is None:
+        raise ValueError("an attention map needs at least one query, got none")
+    return out
+
+
+def _masked(logits: Tensor, scores: Scores, first: int) -> Tensor:
+    rows = slice(first, first + logits.shape[2])
+    if scores.is_causal:
+        queries = torch.arange(rows.start, rows.stop, device=logits.device)
+        keys = torch.arange(logits.shape[3], device=logits.device)
+        logits = logits.masked_fill(keys > queries[:, None], float("-inf"))
+    if scores.mask is None:
+        return logits
+    mask = scores.mask if scores.mask.ndim < 2 or scores.mask.shape[-2] == 1 else scores.mask[..., rows, :]
+    return logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
+
+
+def _reduced(probs: Tensor, columns: slice, options: MapOptions) -> Tensor:
+    """Keep heads and keys of a map, ``(B, heads, N, M)``."""
+    if isinstance(options.heads, tuple):
+        probs = probs[:, list(options.heads)]
+    probs = probs[..., columns]
+    if options.tokens is not None:
+        if any(not -probs.shape[-1] <= token < probs.shape[-1] for token in options.tokens):
+            raise ValueError(f"tokens must lie below {probs.shape[-1]} keys, got {options.tokens}")
+        probs = probs[..., list(options.tokens)]
+    return probs.mean(dim=1, keepdim=True) if options.heads == "mean" else probs
+
+
+def _from_probs(
+    slices: Sequence[Tensor], rows: slice, columns: slice, options: MapOptions, batch: int
+) -> Tensor:
+    probs = torch.cat(list(slices)).unflatten(0, (batch, -1))[:, :, rows]  # (B, heads, rows, M)
+    return _reduced(probs.to(torch.promote_types(probs.dtype, torch.float32)), columns, options).clone()

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs of the right shape for one dry call of a denoiser on the meta device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffeat.capture.geometry import Geometry
+
+# text tokens that each family's pipeline passes by default
+TEXT_LENGTHS = {
+    "PixArtTransformer2DModel": 300,
+    "SD3Transformer2DModel": 333,
+    "FluxTransformer2DModel": 512,
+    "Flux2Transformer2DModel": 512,
+    "QwenImageTransformer2DModel": 64,
+    "WanTransformer3DModel": 512,
+}
+
+
+def dry_inputs(model: nn.Module, height: int, width: int) -> tuple[dict[str, Any], Geometry | None]:
+    """Keyword arguments for one call with one image.
+
+    Args:
+        model: A denoiser on the meta device.
+        height: Rows of the latent.
+        width: Columns of the latent.
+
+    Returns:
+        The arguments and, where they cannot show it without values, the token grid.
+
+    Raises:
+        NotImplementedError: If the call of this class of model is not known.
+    """
+    name = type(model).__name__
+    config: Any = model.config
+    maker = _MAKERS.get(name)
+    if maker is not None:
+        return maker(config, height, width)
+    if hasattr(model, "conv_in") and hasattr(model, "up_blocks"):
+        return _unet(config, height, width), None
+    raise NotImplementedError(
+        f"shapes and costs of {name} need an example call, which is not known; list its names with size=None"
+    )
+
+
+def _zeros(*shape: int) -> Tensor:
+    return torch.empty(*shape, device="meta")
+
+
+def _unet(config: Any, height: int, width: int) -> dict[str, Any]:
+    inputs: dict[str, Any] = {
+        "sample": _zeros(1, config.in_channels, height, width),
+        "timestep": torch.ones((), device="meta"),
+    }
+    cross = getattr(config, "cross_attention_dim", None)
+    if cross is not None:
+        hidden = getattr(config, "encoder_hid_dim", None)
+        width_of_text = hidden or (cross if isinstance(cross, int) else cross[0])
+        inputs["encoder_hidden_states"] = _zeros(1, 77, width_of_text)
+    if getattr(config, "class_embed_type", None) == "projection":
+        inputs["class_labels"] = _zeros(1, config.projection_class_embeddings_input_dim)
+    elif getattr(config, "class_embed_type", None) is not None or getattr(config, "num_class_embeds", None):
+        inputs["class_labels"] = torch.ones(1, dtype=torch.long, device="meta")
+    if added := _added(config):
+        inputs["added_cond_kwargs"] = added
+    return inputs
+
+
+def _added(config: Any) -> dict[str, Tensor]:
+    """Added conditions of a U-Net."""
+    kind = getattr(config, "addition_embed_type", None)
+    added: dict[str, Tensor] = {}
+    if kind == "text_time":
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        added = {"text_embeds": _zeros(1, pooled), "time_ids": _zeros(1, 6)}
+    elif kind in {"text_image", "image", "image_hint"}:
+        width = config.encoder_hid_dim or config.cross_attention_dim
+        added = {
+            "text_embeds": _zeros(1, width),
+            "image_embeds": _zeros(1, width),
+            "hint": _zeros(1, 3, 8, 8),
+        }
+    if getattr(config, "encoder_hid_dim_type", None) in {"image_proj", "text_image_proj"}:
+        added.setdefault("image_embeds", _zeros(1, config.encoder_hid_dim))
+    return added
+
+
+Made = tuple[dict[str, Any], Geometry | None]
+
+
+def _image(config: Any, height: int, width: int) -> Tensor:
+    return _zeros(1, config.in_channels, height, width)
+
+
+def _pixart(config: Any, height: int, width: int) -> Made:
+    length = TEXT_LENGTHS["PixArtTransformer2DModel"]
+    conditions = {"resolution": _zeros(1, 2), "aspect_ratio": _zeros(1, 1)}
+    has_none = not config.use_additional_conditions and config.sample_size != 128
+    return {
+        "hidden_states": _image(config, height, width),
+        "encoder_hidden_states": _zeros(1, length, config.caption_channels or config.cross_attention_dim),
+        "timestep": torch.ones(1, device="meta"),
+        "added_cond_kwargs": dict.fromkeys(conditions) if has_none else conditions,
+    }, None
+
+
+def _hunyuan(config: Any, height: int, width: int) -> Made:
+    h, w = height // config.patch_size, width // config.patch_size
+    rotary = _zeros(h * w, config.attention_head_dim)
+    return {
+        "hidden_states": _image(config, height, width),
+        "timestep": torch.ones(1, device="meta"),
+        "encoder_hidden_states": _zeros(1, config.text_len, config.cross_attention_dim),
+        "text_embedding_mask": torch.ones(1, config.text_len, dtype=torch.bool, device="meta"),
+        "encoder_hidden_states_t5": _zeros(1, config.text_len_t5, config.cross_attention_dim_t5),
+        "text_embedding_mask_t5": torch.ones(1, config.text_len_t5, dtype=torch.bool, device="meta"),
+        "image_meta_size": torch.ones(1, 6, device="meta"),
+        "style": torch.zeros(1, dtype=torch.long, device="meta"),
+        "image_rotary_emb": (rotary, rotary),
+    }, None
+
+
+def _sd3(config: Any, height: int, width: int) -> Made:
+    length = TEXT_LENGTHS["SD3Transformer2DModel"]
+    return {
+        "hidden_states": _image(config, height, width),
+        "encoder_hidden_states": _zeros(1, length, config.joint_attention_dim),
+        "pooled_projections": _zeros(1, config.pooled_projection_dim),
+        "timestep": torch.ones(1, device="meta"),
+    }, None
+
+
+def _flux(config: Any, height: int, width: int) -> Made:
+    # the pipelines fold 2x2 latent cells into a token, whatever the config's patch size
+    h, w = height // 2, width // 2
+    length = TEXT_LENGTHS["FluxTransformer2DModel"]
+    axes = len(getattr(config, "axes_dims_rope", (0, 0, 0)))
+    inputs: dict[str, Any] = {
+        "hidden_states": _zeros(1, h * w, config.in_channels),
+        "encoder_hidden_states": _zeros(1, length, config.joint_attention_dim),
+        "timestep": torch.ones(1, device="meta"),
+        "img_ids": _zeros(h * w, axes),
+        "txt_ids": _zeros(length, axes),
+    }
+    if hasattr(config, "pooled_projection_dim"):
+        inputs["pooled_projections"] = _zeros(1, config.pooled_projection_dim)
+    if getattr(config, "guidance_embeds", False):
+        inputs["guidance"] = torch.ones(1, device="meta")
+    return inputs, Geometry.of(h, w)
+
+
+def _qwen(config: Any, height: int, width: int) -> Made:
+    h, w = height // 2, width // 2
+    length = TEXT_LENGTHS["QwenImageTransformer2DModel"]
+    return {
+        "hidden_states": _zeros(1, h * w, config.in_channels),
+        "encoder_hidden_states": _zeros(1, length, config.joint_attention_dim),
+        "timestep": torch.ones(1, device="meta"),
+        "img_shapes": [[(1, h, w)]],
+    }, None
+
+
+def _wan(config: Any, height: int, width: int) -> Made:
+    inputs: dict[str, Any] = {
+        "hidden_states": _zeros(1, config.in_channels, 1, height, width),
+        "timestep": torch.ones(1, device="meta"),
+        "encoder_hidden_states": _zeros(1, TEXT_LENGTHS["WanTransformer3DModel"], config.text_dim),
+    }
+    if config.image_dim is not None:
+        inputs["encoder_hidden_states_image"] = _zeros(1, 257, config.image_dim)
+    return inputs, None
+
+
+_MAKERS = {
+    "PixArtTransformer2DModel": _pixart,
+    "HunyuanDiT2DModel": _hunyuan,
+    "SD3Transformer2DModel": _sd3,
+    "FluxTransformer2DModel": _flux,
+    "Flux2Transformer2DModel": _flux,
+    "QwenImageTransformer2DModel": _qwen,
+    "WanTransformer3DModel": _wan,
+}

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Denoisers without weights: from a model, a config, a folder or a hub name."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import diffusers
+import torch
+from torch import nn
+
+DENOISERS = ("unet", "transformer")
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A denoiser on the meta device and what is known about its surroundings.
+
+    Attributes:
+        model: The denoiser, without weights.
+        factor: Pixels per latent cell and side.
+    """
+
+    model: nn.Module
+    factor: int
+
+
+def denoiser_of(pipeline: object) -> nn.Module:
+    """The denoiser of a pipeline, or the model itself.
+
+    Raises:
+        TypeError: If there is none.
+    """
+    if isinstance(pipeline, nn.Module):
+        return pipeline
+    for name in DENOISERS:
+        found = getattr(pipeline, name, None)
+        if isinstance(found, nn.Module):
+            return found
+    raise TypeError(
+        f"a model or a pipeline with a unet or a transformer is needed, got {type(pipeline).__name__}"
+    )
+
+
+def blueprint(source: object) -> Blueprint:
+    """Build a denoiser on the meta device.
+
+    Args:
+        source: A diffusers model or pipeline, a config with ``"_class_name"``, or the path or hub name of a
+            model or pipeline.
+
+    Raises:
+        TypeError: If ``source`` is none of these.
+        ValueError: If a config names no diffusers model.
+    """
+    if isinstance(source, Mapping):
+        return Blueprint(_from_config(cast("Mapping[str, Any]", source)), 8)
+    if isinstance(source, str | Path):
+        return _from_folder(source)
+    model = denoiser_of(source)
+    model = getattr(model, "_orig_mod", model)  # a compiled model keeps the original inside
+    config = getattr(model, "config", None)
+    if config is None:
+        raise TypeError(f"a diffusers model with a config is needed, got {type(model).__name__}")
+    factor = 8 if isinstance(source, nn.Module) else vae_factor(source)
+    return Blueprint(_build(type(model), dict(config)), factor)
+
+
+def vae_factor(pipeline: object) -> int:
+    """Pixels per latent cell and side of a pipeline, 1 without an autoencoder."""
+    if getattr(pipeline, "vae", None) is None:
+        return 1
+    for name in ("vae_scale_factor", "vae_scale_factor_spatial"):
+        value = getattr(pipeline, name, None)
+        if isinstance(value, int):
+            return value
+    return 8
+
+
+def _from_config(config: Mapping[str, Any]) -> nn.Module:
+    name = config.get("_class_name")
+    model_class = getattr(diffusers, str(name), None)
+    if not isinstance(model_class, type) or not issubclass(model_class, nn.Module):
+        raise ValueError(f"'_class_name' of a config must name a diffusers model, got {name!r}")
+    return _build(model_class, dict(config))
+
+
+def _build(model_class: type[nn.Module], config: dict[str, Any]) -> nn.Module:
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecation notes of configs that their authors must renew
+        model = cast("Any", model_class).from_config(config)
+    return model.eval()
+
+
+def _from_folder(source: str | Path) -> Blueprint:
+    folder = Path(source)
+    if not folder.is_dir():
+        if folder.suffix == ".json" and folder.is_file():
+            return Blueprint(_from_config(_read(folder)), 8)
+        return _from_hub(str(source))
+    if (folder / "config.json").is_file():
+        return Blueprint(_from_config(_read(folder / "config.json")), 8)
+    for name in DENOISERS:
+        if (folder / name / "config.json").is_file():
+            model = _from_config(_read(folder / name / "config.json"))
+            vae = folder / "vae" / "config.json"
+            return Blueprint(model, _factor(_read(vae)) if vae.is_file() else 1)
+    raise ValueError(
+        f"a folder must hold config.json, unet/config.json or transformer/config.json, {source} holds none"
+    )
+
+
+def _from_hub(name: str) -> Blueprint:
+    load = cast("Any", diffusers.ConfigMixin).load_config
+    for folder in (*DENOISERS, None):
+        try:
+            model = _from_config(load(name, subfolder=folder))
+        except (OSError, ValueError):
+            continue
+        return Blueprint(model, 8)
+    raise ValueError(
+        f"{name!r} is neither a folder nor a model or pipeline on the hub that can be reached from here"
+    )
+
+
+def _factor(vae: Mapping[str, Any]) -> int:
+    """Pixels per latent cell of an autoencoder's config."""
+    for key in ("scale_factor_spatial", "spatial_compression_ratio"):
+        if isinstance(vae.get(key), int):
+            return int(vae[key])
+    if "block_out_channels" in vae:
+        return 2 ** (len(vae["block_out_channels"]) - 1)
+    return 2 ** len(vae["temperal_downsample"]) if "temperal_downsample" in vae else 8
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
