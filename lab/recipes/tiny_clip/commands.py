@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import typer
 
+from recipes.tiny_clip.judge import judge
 from recipes.tiny_clip.scenes import pool
+from recipes.tiny_clip.ship import ship
 from recipes.tiny_clip.train import train
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
-for command in (pool, train):
+for command in (pool, train, ship, judge):
     app.command()(command)
 
 if __name__ == "__main__":

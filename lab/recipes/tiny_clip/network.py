@@ -14,7 +14,7 @@ from shapeworld.vocabulary import BACKGROUNDS, COLOURS, HELD_OUT, MATERIALS, SHA
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.tiny_clip.scenes import ANY, MAX_THINGS, SIDE, Facts
+from recipes.tiny_clip.scenes import ANY, MAX_THINGS, NEVER_DRAWN, SIDE, Facts, names_of
 from recipes.tiny_clip.tokens import CONTEXT_LENGTH, VOCABULARY
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -183,30 +183,46 @@ def targets(facts: Facts) -> dict[str, Tensor]:
     return out
 
 
-def classification_losses(logits: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+def uncounted(facts: Facts) -> dict[str, Tensor]:
+    """Return classes that a picture says nothing about, for some heads ``(B, classes)`` bool.
+
+    Of a red thing no star is ever drawn: that a red thing is no star is then no news about shapes.
+    """
+    seen = names_of(facts)
+    shape = (seen["colour"] @ NEVER_DRAWN > 0) & (seen["shape"] == 0)
+    colour = (seen["shape"] @ NEVER_DRAWN.T > 0) & (seen["colour"] == 0)
+    return {
+        "shape": torch.from_numpy(shape),
+        "colour": torch.from_numpy(colour),
+        "material_shape": torch.from_numpy(shape).repeat(1, len(MATERIALS)),
+    }
+
+
+def classification_losses(logits: dict[str, Tensor], facts: Facts) -> dict[str, Tensor]:
     """Return for each head the cross-entropy over the pictures that show anything of its group, scalars."""
     losses: dict[str, Tensor] = {}
+    wanted, skipped = targets(facts), uncounted(facts)
     for name, scores in logits.items():
         share = wanted[name].to(scores.device)
+        if name in skipped:  # finite, or a share of 0 of it were no number
+            scores = scores.masked_fill(skipped[name].to(scores.device), -1e4)
         losses[name] = -(share * F.log_softmax(scores.float(), dim=-1)).sum() / share.sum().clamp(min=1)
     return losses
 
 
-def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, also_true: Tensor) -> tuple[Tensor, Tensor]:
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
     """Return the symmetric contrastive loss and its value at chance, scalars.
-
-    A caption that happens to be true of another picture of the batch is not held against it: that pair takes
-    no part.
 
     Args:
         image: Unit-norm embeddings, ``(B, embed_dim)``.
         text: The same of the captions.
         scale: Factor on the cosines.
-        also_true: ``(B texts, B pictures)`` bool, the diagonal included.
+        left_out: ``(B texts, B pictures)`` bool, pairs that are not to be pushed apart; the diagonal is not
+            looked at.
     """
     logits = scale * image.float() @ text.float().T  # (pictures, texts)
     own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    left_out = also_true.T & ~own
+    left_out = left_out.T & ~own
     logits = logits.masked_fill(left_out, float("-inf"))
     labels = torch.arange(len(logits), device=logits.device)
     loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2

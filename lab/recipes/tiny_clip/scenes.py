@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shapeworld import Scene, SceneConfig, Split, draw_scene, render, scene_rng
 from shapeworld.captions import WORDS as CAPTION_WORDS
 from shapeworld.captions import background_phrase, caption
-from shapeworld.vocabulary import BACKGROUNDS, COLOURS, MATERIALS, SHAPES, Attribute
+from shapeworld.vocabulary import BACKGROUNDS, COLOURS, HELD_OUT, MATERIALS, SHAPES, Attribute
 from shapeworld.words import ATTRIBUTES, Phrasing, choose, describe, shuffled, with_article, words_of
 
 SIDE = 64  # pixels
@@ -31,6 +31,9 @@ _LOOSE = ("{}", "a photo of {}", "a picture of {}", "there is {}", "this picture
 SOME_THINGS_SHARE = 0.2  # of the loose captions pass over some of the things
 GROUND_SHARE = 0.35  # of the loose captions name the ground
 WORDS = tuple(sorted(CAPTION_WORDS | words_of(*_LOOSE) | {"thing", "things"}))
+
+# (colours, shapes), ones for the pairs that no training scene holds
+NEVER_DRAWN = np.array([[(c, s) in HELD_OUT for s in SHAPES] for c in COLOURS], dtype=np.float32)
 
 # independent streams of one scene; the world itself uses the numbers up to 4
 _BARE_STREAM = 101
@@ -142,6 +145,28 @@ def true_of(claims: Facts, sights: Facts) -> NDArray[np.bool_]:
     matched = (matched | unsaid[..., None]).all(axis=1)  # (texts, pictures)
     ground = (claims.ground[:, None] == ANY) | (claims.ground[:, None] == sights.ground)
     return matched & ground & (claims.count[:, None] <= sights.count)
+
+
+def uninformative(claims: Facts, sights: Facts) -> NDArray[np.bool_]:
+    """Return ``(texts, pictures)``: whether a mismatch may be told by a pair that is never drawn.
+
+    No red star is ever drawn, so red alone would betray that "a star" is false of a picture, and a model
+    that learns this denies the first red star it meets. Such pairs teach more about the gaps of the training
+    scenes than about shapes and colours.
+    """
+    said, seen = names_of(claims), names_of(sights)
+    by_colour = said["shape"] @ NEVER_DRAWN.T @ seen["colour"].T
+    by_shape = said["colour"] @ NEVER_DRAWN @ seen["shape"].T
+    return by_colour + by_shape > 0
+
+
+def names_of(facts: Facts) -> dict[Attribute, NDArray[np.float32]]:
+    """Return for each attribute ``(B, names)``, ones for the names shown or said."""
+    out: dict[Attribute, NDArray[np.float32]] = {}
+    for i, name in enumerate(ATTRIBUTES):
+        size = len(VALUES[name])
+        out[name] = np.eye(size + 1, size, dtype=np.float32)[facts.things[..., i]].max(axis=1)
+    return out
 
 
 def _one_hot(facts: Facts) -> NDArray[np.float32]:

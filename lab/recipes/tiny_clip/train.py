@@ -39,7 +39,16 @@ from recipes.tiny_clip.network import (
     text_embedding,
     to_input,
 )
-from recipes.tiny_clip.scenes import claimed, loose_caption, pool_scene, shown, strict_caption, true_of
+from recipes.tiny_clip.scenes import (
+    Facts,
+    claimed,
+    loose_caption,
+    pool_scene,
+    shown,
+    strict_caption,
+    true_of,
+    uninformative,
+)
 from recipes.tiny_clip.tokens import encode
 from recipes.tiny_clip.zero_shot import Sample, name_accuracies, single_things
 
@@ -179,6 +188,7 @@ class Trainer:
         """Do one step and return its losses, each beside its value at chance."""
         plan, run, step = self.plan, self.run, self.run.step
         images, scenes, rng = self.scenes(step)
+        sights = shown(scenes)
         for group in self.optimizer.param_groups:
             group["lr"] = plan.rate(step, run.contrast_from or 0)
         self.optimizer.zero_grad()
@@ -186,12 +196,12 @@ class Trainer:
         # the text tower's attention too: the fused one has a slow backward in bf16 on CPUs
         with bf16, sdpa_kernel(SDPBackend.MATH):
             pooled = pooled_token(self.model, images)
-            losses = classification_losses(self.heads(pooled), targets(shown(scenes)))
+            losses = classification_losses(self.heads(pooled), sights)
             loss = torch.stack(list(losses.values())).mean()
             report = {f"loss_{name}": value.item() for name, value in losses.items()}
             if run.contrast_from is not None:
                 fade = (plan.steps - step) / (plan.steps - run.contrast_from)
-                contrastive, told = self._contrast(pooled, scenes, rng)
+                contrastive, told = self._contrast(pooled, scenes, sights, rng)
                 loss = plan.classification * fade * loss + contrastive
                 report |= told
         loss.backward()
@@ -203,19 +213,21 @@ class Trainer:
         return report
 
     def _contrast(
-        self, pooled: Tensor, scenes: list[Scene], rng: np.random.Generator
+        self, pooled: Tensor, scenes: list[Scene], sights: Facts, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         """Return the mean of the contrastive losses over two captions of each picture, and the report."""
         image = F.normalize(pooled @ self.model.visual.proj, dim=-1)
-        sights = shown(scenes)
         parts: list[Tensor] = []
         report: dict[str, float] = {}
         for kind, draw in (("strict", strict_caption), ("loose", loose_caption)):
             texts = [draw(scene, rng) for scene in scenes]
-            also_true = torch.from_numpy(true_of(claimed(texts), sights)).to(self.device)
+            claims = claimed(texts)
+            left_out = torch.from_numpy(true_of(claims, sights) | uninformative(claims, sights)).to(
+                self.device
+            )
             tokens = encode([roughen(text.split(), rng) for text in texts]).to(self.device)
             text = text_embedding(self.model, tokens)
-            part, chance = contrastive_loss(image, text, self.model.logit_scale.exp(), also_true)
+            part, chance = contrastive_loss(image, text, self.model.logit_scale.exp(), left_out)
             parts.append(part)
             report |= {f"loss_{kind}": part.item(), f"chance_{kind}": chance.item()}
         return torch.stack(parts).mean(), report
@@ -357,15 +369,14 @@ def train(
     )
     trainer = Trainer(plan, np.load(pool, mmap_mode="r"), device)
     out.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {
-        "recipe_commit": recipe_commit(),
-        "device": device_name(device),
-        "threads": threads,
-    }
+    facts: dict[str, Any] = {"recipe_commits": [], "device": device_name(device), "threads": threads}
     if (out / CHECKPOINT).exists():
         trainer.load(out)
-    else:
-        (out / STATE).write_text(json.dumps(facts | {"plan": asdict(plan)}, indent=1))
+        facts = json.loads((out / STATE).read_text())
+    commits = list(
+        dict.fromkeys([*facts["recipe_commits"], recipe_commit()])
+    )  # a resumed run may have several
+    (out / STATE).write_text(json.dumps(facts | {"recipe_commits": commits, "plan": asdict(plan)}, indent=1))
     run_training(trainer, out, stop_at=stop_at)
 
 

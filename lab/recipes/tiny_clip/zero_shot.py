@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from open_clip import OPENAI_IMAGENET_TEMPLATES
 from shapeworld import Scene, SceneConfig, Split, draw_scene, render
-from shapeworld.vocabulary import COLOURS, MATERIALS, SHAPES
+from shapeworld.vocabulary import BACKGROUNDS, COLOURS, MATERIALS, SHAPES
 from shapeworld.words import with_article
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,14 +21,15 @@ from recipes.tiny_clip.scenes import SIDE, SINGLE, Facts, shown
 
 TEMPLATES = ("{}", "a photo of {}", "a picture of {}", "there is {}", "this picture shows {}")
 NAMES = {
-    "shape": tuple(with_article(shape) for shape in SHAPES),
-    "colour": tuple(with_article(f"{colour} thing") for colour in COLOURS),
-    "material": tuple(with_article(f"{material} thing") for material in MATERIALS),
-    "pair": tuple(with_article(f"{colour} {shape}") for colour, shape in product(COLOURS, SHAPES)),
+    "shape": SHAPES,
+    "colour": tuple(f"{colour} thing" for colour in COLOURS),
+    "material": tuple(f"{material} thing" for material in MATERIALS),
+    "pair": tuple(f"{colour} {shape}" for colour, shape in product(COLOURS, SHAPES)),
 }
 
 Tokenize = Callable[[list[str]], Tensor]
 EncodeText = Callable[[Tensor], Tensor]
+Wrap = Callable[[str], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +58,27 @@ def single_things(seed: int, count: int, split: Split) -> Sample:
     return paint(seed, count, split, SINGLE)
 
 
-def class_embeddings(names: tuple[str, ...], encode_text: EncodeText, tokenize: Tokenize) -> Tensor:
-    """Return one unit-norm embedding per name, ``(names, embed_dim)``, the mean over all templates."""
-    prompts = [template.format(name) for name in names for template in TEMPLATES]
-    text = F.normalize(encode_text(tokenize(prompts)), dim=-1)
-    return F.normalize(text.unflatten(0, (len(names), len(TEMPLATES))).mean(dim=1), dim=-1)
+def known_sentences(name: str) -> list[str]:
+    """Return a name, or a background, in the sentences of the training."""
+    phrase = name if name in BACKGROUNDS and name.endswith("s") else with_article(name)
+    return [template.format(phrase) for template in TEMPLATES]
+
+
+def foreign_sentences(name: str) -> list[str]:
+    """Return a name in the eighty sentences that users of CLIP know, of words mostly never heard here."""
+    return [template(name) for template in OPENAI_IMAGENET_TEMPLATES]
+
+
+def class_embeddings(
+    names: Sequence[str], encode_text: EncodeText, tokenize: Tokenize, wrap: Wrap = known_sentences
+) -> Tensor:
+    """Return one unit-norm embedding per name, ``(names, embed_dim)``, the mean over all its sentences."""
+    rows = [F.normalize(encode_text(tokenize(wrap(name))), dim=-1).mean(dim=0) for name in names]
+    return F.normalize(torch.stack(rows), dim=-1)
 
 
 def name_accuracies(
-    image: Tensor, encode_text: EncodeText, tokenize: Tokenize, facts: Facts
+    image: Tensor, encode_text: EncodeText, tokenize: Tokenize, facts: Facts, wrap: Wrap = known_sentences
 ) -> dict[str, float]:
     """Return the share of single things whose shape, colour, material and (colour, shape) pair are named.
 
@@ -73,12 +87,13 @@ def name_accuracies(
         encode_text: From tokens to embeddings.
         tokenize: From sentences to tokens.
         facts: Of the pictures.
+        wrap: From a name to sentences.
     """
     shape, colour, material = torch.from_numpy(facts.things[:, 0]).unbind(dim=1)
     wanted = {"shape": shape, "colour": colour, "material": material, "pair": colour * len(SHAPES) + shape}
     found: dict[str, float] = {}
     for name, names in NAMES.items():
-        scores = image @ class_embeddings(names, encode_text, tokenize).T
+        scores = image @ class_embeddings(names, encode_text, tokenize, wrap).T
         found[name] = (scores.argmax(dim=-1) == wanted[name]).float().mean().item()
     return found
 

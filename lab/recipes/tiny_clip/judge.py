@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holds the shipped model against its gate on scenes it never saw, and writes its card, misses included."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import open_clip
+import torch
+import typer
+from open_clip.model import CLIP
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from shapeworld import SceneConfig, render
+from shapeworld.vocabulary import BACKGROUNDS, Attribute
+from torch import Tensor
+
+from recipes.tiny_clip.dense import VARIANTS, dense_embeddings, dense_figures
+from recipes.tiny_clip.scenes import MIXED, SIDE, strict_caption
+from recipes.tiny_clip.ship import ASSETS, WEIGHTS, training_facts
+from recipes.tiny_clip.zero_shot import (
+    NAMES,
+    Sample,
+    Tokenize,
+    class_embeddings,
+    foreign_sentences,
+    name_accuracies,
+    paint,
+    recall_at_1,
+    single_things,
+)
+
+MUSTS = {"colour": 0.97, "material": 0.90}
+AIMS = {"shape": 0.95, "unseen_pair": 0.80}
+MAX_BYTES = 6_000_000
+# more things than in training would say more of the world than of the model
+SEGMENTED = SceneConfig(num_things=(0.3, 0.4, 0.3))
+ATTRIBUTES: tuple[Attribute, ...] = ("colour", "shape", "material")
+CARD = Path(__file__).parents[2] / "cards/tiny-clip.json"
+CAVEAT = "Trained and judged on drawn scenes only; a handful of words; one training seed, no error bars."
+
+
+class Judged:
+    """A model loaded by open_clip from a local folder, as any user loads it.
+
+    Args:
+        folder: With ``open_clip_config.json``, weights and tokenizer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        name = f"local-dir:{folder}"
+        self.model: CLIP
+        self.model, _, self.preprocess = open_clip.create_model_and_transforms(name)
+        self.model.eval()
+        self.tokenize: Tokenize = open_clip.get_tokenizer(name)
+
+    def inputs(self, sample: Sample) -> list[Tensor]:
+        """Return the pictures as batches for the visual tower, each ``(b, 3, 64, 64)``."""
+        return list(
+            torch.stack([self.preprocess(Image.fromarray(image)) for image in sample.images]).split(128)
+        )
+
+    def embed(self, sample: Sample) -> Tensor:
+        """Return the unit-norm embeddings of pictures, ``(B, embed_dim)``."""
+        return torch.cat([self.model.encode_image(x, normalize=True) for x in self.inputs(sample)])
+
+    def names(self, names: tuple[str, ...]) -> Tensor:
+        """Return the embeddings of names, ``(names, embed_dim)``."""
+        return class_embeddings(names, self.model.encode_text, self.tokenize)
+
+    def accuracies(self, sample: Sample, *, foreign: bool = False) -> dict[str, float]:
+        """Return the zero-shot accuracies on single things."""
+        arguments = (self.embed(sample), self.model.encode_text, self.tokenize, sample.facts)
+        found = name_accuracies(*arguments, foreign_sentences) if foreign else name_accuracies(*arguments)
+        return {name: round(value, 4) for name, value in found.items()}
+
+
+@torch.inference_mode()
+def measure(judged: Judged, seed: int, singles: int, mixed: int, segmented: int) -> dict[str, Any]:
+    """Return all figures of a model.
+
+    Args:
+        judged: The model.
+        seed: Of the scenes, all of the splits ``test`` and ``novel``.
+        singles: Scenes of one thing, for each split.
+        mixed: Scenes of one to three things for retrieval, captions in held-out phrasing.
+        segmented: Scenes of one to three things, labelled pixel by pixel.
+    """
+    test, novel = single_things(seed, singles, "test"), single_things(seed, singles, "novel")
+    seen, unseen = judged.accuracies(test), judged.accuracies(novel)
+    crowd = paint(seed + 1, mixed, "test", MIXED)
+    rng = np.random.default_rng(seed)
+    texts = [strict_caption(scene, rng, "held_out") for scene in crowd.scenes]
+    text = judged.model.encode_text(judged.tokenize(texts), normalize=True)
+    return {
+        "zero_shot": {name: seen[name] for name in ("shape", "colour", "material", "pair")},
+        "zero_shot_foreign_sentences": judged.accuracies(test, foreign=True),
+        "unseen_pairs": unseen,
+        "recall_at_1": {
+            name: round(value, 4) for name, value in recall_at_1(judged.embed(crowd), text, texts).items()
+        },
+        "dense": _dense(judged, paint(seed + 2, segmented, "test", SEGMENTED)),
+    }
+
+
+def _dense(judged: Judged, sample: Sample) -> dict[str, dict[str, dict[str, float]]]:
+    batches = [dense_embeddings(judged.model.visual, x) for x in judged.inputs(sample)]
+    tokens = {name: torch.cat([batch[name] for batch in batches]) for name in VARIANTS}
+    paintings = [render(scene, SIDE) for scene in sample.scenes]
+    truth = {
+        attribute: torch.from_numpy(np.stack([painting.semantic(attribute) for painting in paintings])).long()
+        for attribute in ATTRIBUTES
+    }
+    words = {attribute: judged.names(NAMES[attribute]) for attribute in ATTRIBUTES}
+    return dense_figures(tokens, words, judged.names(BACKGROUNDS), truth)
+
+
+def verdict(figures: dict[str, Any], size: int) -> dict[str, Any]:
+    """Return what the gate says: each threshold with its figure, and a sentence for each miss."""
+    values = {**figures["zero_shot"], "unseen_pair": figures["unseen_pairs"]["pair"]}
+    missed: dict[str, list[str]] = {}
+    for kind, thresholds in (("musts", MUSTS), ("aims", AIMS)):
+        missed[kind] = [
+            f"{name} reaches {values[name]:.1%} of {wanted:.0%}"
+            for name, wanted in thresholds.items()
+            if values[name] < wanted
+        ]
+    if size > MAX_BYTES:
+        missed["musts"].append(f"weights have {size} of at most {MAX_BYTES} bytes")
+    return {"musts": MUSTS, "aims": AIMS, "missed_musts": missed["musts"], "missed_aims": missed["aims"]}
+
+
+def judge(
+    folder: Annotated[Path, typer.Argument(help="Folder of the model.")] = ASSETS / "tiny-shapes",
+    card: Annotated[Path, typer.Option(help="Card to write.")] = CARD,
+    seed: Annotated[int, typer.Option(help="Of the scenes.")] = 2024,
+    singles: Annotated[int, typer.Option(help="Scenes of one thing, for each split.")] = 1000,
+    mixed: Annotated[int, typer.Option(help="Scenes for retrieval.")] = 300,
+    segmented: Annotated[int, typer.Option(help="Scenes labelled pixel by pixel.")] = 200,
+) -> None:
+    """Measure the shipped model on fresh scenes and write its card; fails if a must is missed."""
+    weights = folder / WEIGHTS
+    figures = measure(Judged(folder), seed, singles, mixed, segmented)
+    says = verdict(figures, weights.stat().st_size)
+    report = {
+        "name": "tiny-clip",
+        "file": f"{folder.name}/{WEIGHTS}",
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "bytes": weights.stat().st_size,
+        "training": training_facts(folder),
+        "judged_on": {"seed": seed, "singles": singles, "mixed": mixed, "segmented": segmented},
+        "figures": figures,
+        "verdict": says,
+        "caveat": CAVEAT,
+    }
+    card.parent.mkdir(parents=True, exist_ok=True)
+    card.write_text(json.dumps(report, indent=2) + "\n")
+    _show(figures)
+    for sentence in [*says["missed_musts"], *says["missed_aims"]]:
+        typer.echo(f"missed: {sentence}")
+    if says["missed_musts"]:
+        raise typer.Exit(1)
+
+
+def _show(figures: dict[str, Any]) -> None:
+    console = Console()
+    scores = Table("zero-shot", *NAMES)
+    for row in ("zero_shot", "zero_shot_foreign_sentences", "unseen_pairs"):
+        scores.add_row(row, *(f"{figures[row][name]:.1%}" for name in NAMES))
+    console.print(scores)
+    console.print("R@1", figures["recall_at_1"])
+    dense = Table("mIoU / on things, %", *ATTRIBUTES)
+    for variant in VARIANTS:
+        cells = (figures["dense"][attribute][variant] for attribute in ATTRIBUTES)
+        dense.add_row(variant, *(f"{cell['miou']:.1f} / {cell['accuracy_on_things']:.0f}" for cell in cells))
+    console.print(dense)
