@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a language model is asked, and what of its answer can be used."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from itaclip.text.sources import KINDS, MARK, strip_full_stop
+
+Kind = Literal["definitions", "synonyms"]
+Message = dict[str, str]
+
+_RULES = {
+    "definitions": """You say what things look like, for people who search for them in photographs.
+Answer with one phrase of 8 to 20 words: shape, parts, material, colour, where the thing is seen.
+Do not start with an article, do not use the name, write nothing but the phrase.
+
+violin: small curved wooden instrument with four strings, held under the chin and played with a bow
+lighthouse: tall round tower on a rocky coast with a bright turning lamp on top""",
+    "synonyms": """You know other words for things that are seen in photographs.
+Answer with one single word that means the same as the name, or the nearest thing if there is none.
+Write nothing but that word.
+
+violin: fiddle
+lighthouse: beacon""",
+}
+# blanks, quotes of several languages, marks of emphasis
+_QUOTES = " \t\"'`*_\u2018\u2019\u201c\u201d\u00ab\u00bb"
+_WORD = re.compile("[^\\W\\d_]+(?:[-'\u2019][^\\W\\d_]+)*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is wanted of a language model, and how it is asked.
+
+    Attributes:
+        kind: ``"definitions"`` or ``"synonyms"``.
+        max_words: Words that a definition may have; a synonym has one.
+        retries: How often an answer that cannot be used is sent back.
+        seed: ``None`` takes the likeliest token each time; a number samples (temperature 0.6, top-p 0.9).
+        max_new_tokens: Where an answer is cut off.
+        batch_size: Names asked for in one pass.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    kind: Kind = "definitions"
+    max_words: int = 50
+    retries: int = 2
+    seed: int | None = None
+    max_new_tokens: int = 96
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        for name, low in (("max_words", 3), ("retries", 0), ("max_new_tokens", 1), ("batch_size", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+
+    def ask(self, name: str) -> list[Message]:
+        """Return the conversation that asks for a name."""
+        return [{"role": "system", "content": _RULES[self.kind]}, {"role": "user", "content": f"{name}:"}]
+
+    def ask_again(self, messages: list[Message], answer: str, fault: str) -> list[Message]:
+        """Return the conversation that sends an answer back."""
+        # a greedy model says the same again unless it is told what was wrong
+        reply = {"role": "user", "content": f"That cannot be used: {fault}. Answer again by the rules."}
+        return [*messages, {"role": "assistant", "content": answer}, reply]
+
+    def clean(self, raw: str, name: str) -> str:
+        """Return what is left of an answer without thoughts, quotes, name, mark and full stop."""
+        text = re.sub(r"<think>.*?(</think>|$)", "", raw, flags=re.DOTALL)
+        lines = [line.strip(_QUOTES) for line in text.splitlines()]
+        text = next((line for line in lines if line and not line.startswith("#")), "")
+        labels = rf"{re.escape(name)}|answer|definition|synonym|phrase|word"
+        before = None
+        while text != before:
+            before = text
+            text = re.sub(
+                rf"^(({labels})?\s*({MARK}|->|:|=| - )|-\s|\d+[.)]\s)\s*", "", text, flags=re.IGNORECASE
+            )
+            text = strip_full_stop(text.strip(_QUOTES))
+        return " ".join(text.split())
+
+    def fault(self, text: str, name: str) -> str | None:
+        """Return why a cleaned answer cannot be used; ``None`` if it can."""
+        words = text.split()
+        if not words:
+            return "it is empty"
+        if MARK in text:
+            return f"it holds the mark {MARK}"
+        if text.casefold() == name.casefold():
+            return "it repeats the name"
+        if self.kind == "synonyms":
+            return None if _WORD.fullmatch(text) else f"{text[:60]!r} is not one word"
+        if len(words) < 3:
+            return f"{text!r} is too short for a definition"
+        if len(words) > self.max_words:
+            return f"it has {len(words)} words and may have {self.max_words}"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What became of one name.
+
+    Attributes:
+        name: The class name.
+        text: The text to use; ``None`` if no answer could be used.
+        fault: What was wrong with the last answer, if it could not be used.
+        raw: The last answer as the model gave it.
+        attempts: How often the model was asked.
+    """
+
+    name: str
+    text: str | None
+    fault: str | None
+    raw: str
+    attempts: int
