@@ -89,10 +89,11 @@ def evaluate(
 ) -> None:
     """Measure mIoU, aAcc and mAcc on a benchmark and show what was published for it.
 
-    Without options, model, settings, class names and texts are those of the paper; the texts are our own.
-    A run that was stopped goes on where it was, as long as model and settings are the same. Under
-    [bold]accelerate launch[/bold] (on CPUs [bold]torchrun[/bold]) the images are shared out among the processes
-    and the counts added up. A class that no label map holds and no answer names stays out of the mean.
+    Without options, model and settings are those of the paper; the names of the classes and the texts are our
+    own. A run that was stopped goes on where it was, as long as model and settings are the same. Under
+    [bold]accelerate launch[/bold] (on CPUs [bold]torchrun[/bold]) the images are shared out among the
+    processes and the counts added up. A class that no label map holds and no answer names stays out of the
+    mean.
 
     [bold]Examples[/bold]
 
