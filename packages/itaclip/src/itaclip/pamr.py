@@ -12,7 +12,7 @@ from torch.nn import functional as F
 # the eight neighbours of a pixel, in raster order
 _AROUND = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
 # what one addition touches on a CPU: output, input and weights of a block then stay in its cache
-_CPU_BLOCK = 2**15
+_CPU_BLOCK = 2**16
 
 
 def affinity(image: Tensor, dilations: Sequence[int] = (8, 16)) -> Tensor:

@@ -299,6 +299,12 @@ class Job:
             f"{found.evaluated} images ({found.resumed} from an earlier run), {len(found.failures)} left out"
         )
         stdout.print(f"{counts}; kept in {folder}", soft_wrap=True, markup=False, highlight=False)
+        layout = self.dataset.layout
+        if not layout.published and self.options.preset == "auto":
+            note = (
+                f"the paper does not treat {layout.name}: the settings are those of {layout.preset}, or yours"
+            )
+            stdout.print(note, soft_wrap=True, markup=False, highlight=False)
 
 
 def _digest(described: dict[str, object]) -> str:

@@ -120,7 +120,7 @@ class Layout:
         depth: Parts of the path that a name has.
         preset: Settings for :meth:`itaclip.ITACLIPConfig.preset`.
         changes: What differs from the preset.
-        published: Whether the preset's numbers were published for this benchmark.
+        published: Whether the paper treats this benchmark, so that the preset's settings are its own.
     """
 
     name: str

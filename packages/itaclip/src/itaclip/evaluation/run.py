@@ -102,7 +102,7 @@ def evaluate(
     num_classes = dataset.layout.num_classes
     if len(labels) != num_classes:
         raise ValueError(f"{dataset.layout.name} has {num_classes} classes, got {len(labels)} names")
-    state = PartialState()
+    state = start_processes(cpu=False)  # those that are joined already, if any
     store = None if folder is None else RowStore(folder, num_classes, state.process_index)
     done, matrix = _kept(dataset, store, state, fresh=fresh)
     left = [sample for sample in dataset.samples if sample.name not in done]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from itaclip.text.files import TextFileError, read_lines, read_tree
+from itaclip.text.files import TREES, TextFileError, read_lines, read_tree
 
 BACKGROUND = "background"
 DATA = Path(__file__).parent / "data"
@@ -145,7 +145,7 @@ class ClassList:
         """
         path = Path(path)
         try:
-            if path.suffix.lower() not in (".yaml", ".yml", ".json"):
+            if path.suffix.lower() not in TREES:
                 rows = [tuple(part.strip() for part in line.split(",")) for _, line in read_lines(path)]
                 return cls(tuple(rows), background=background)
             tree = read_tree(path)

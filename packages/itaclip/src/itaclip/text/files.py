@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 MAX_BYTES = 16 << 20
+# files with these suffixes hold trees, all others lines
+TREES = (".yaml", ".yml", ".json")
 
 
 class TextFileError(ValueError):
@@ -92,6 +94,15 @@ def read_tree(path: str | Path) -> Any:
     if tree is None:
         raise TextFileError(f"{path} is empty")
     return tree
+
+
+def write_tree(path: str | Path, tree: Any) -> None:
+    """Write a mapping or list as YAML or JSON (by the suffix) that :func:`read_tree` reads."""
+    if Path(path).suffix.lower() == ".json":
+        text = json.dumps(tree, ensure_ascii=False, indent=1) + "\n"
+    else:
+        text = yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=1000)
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

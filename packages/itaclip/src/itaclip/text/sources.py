@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from itaclip.text.classes import DATA, ClassList, shipped_classes
-from itaclip.text.files import TextFileError, read_lines, read_tree
+from itaclip.text.files import TREES, TextFileError, read_lines, read_tree, write_bytes, write_tree
 
 MARK = ">="
 KINDS = ("definitions", "synonyms")
@@ -278,6 +278,26 @@ def check_aux(aux: Sequence[Texts], classes: ClassList) -> list[tuple[str, ...]]
     return [_checked(f"the auxiliary text of {name!r}", row) for name, row in zip(names, aux, strict=True)]
 
 
+def write_texts(path: str | Path, texts: Mapping[str, Texts]) -> None:
+    """Write texts by name, in the form that the suffix names: ``.yaml``, ``.json``, or lines ``name >=text``.
+
+    Raises:
+        ValueError: If lines cannot hold them, because a name has several texts, a mark or a line break.
+    """
+    path = Path(path)
+    if path.suffix.lower() in TREES:
+        plain = {name: text if isinstance(text, str) else list(text) for name, text in texts.items()}
+        write_tree(path, plain)
+        return
+    rows: list[str] = []
+    for name, text in texts.items():
+        row = f"{name} {MARK}{text}"
+        if not isinstance(text, str) or MARK in name or "\n" in row or not text.strip():
+            raise ValueError(f"the texts of {name!r} do not fit on a line {row!r}: write .yaml or .json")
+        rows.append(row)
+    write_bytes(path, ("\n".join(rows) + "\n").encode())
+
+
 def strip_full_stop(text: str) -> str:
     """Return a text without a full stop at its end; dots such as those of ``etc...`` stay.
 
@@ -301,7 +321,7 @@ def _checked(what: str, row: object) -> tuple[str, ...]:
 
 def _read_rows(path: Path) -> list[tuple[str | None, tuple[str, ...]]]:
     """Return names (``None`` in plain lists) with their texts; a row that comes again is taken once."""
-    if path.suffix.lower() in (".yaml", ".yml", ".json"):
+    if path.suffix.lower() in TREES:
         tree = read_tree(path)
         if not isinstance(tree, dict | list) or not tree:
             raise TextFileError(f"{path}: a mapping from names to texts is wanted, or a list of texts")

@@ -123,6 +123,13 @@ def test_tables_and_failures(run, cityscapes):
     assert "1 images (0 from an earlier run), 2 left out" in result.stdout
 
 
+def test_settings_that_the_paper_does_not_have_are_said_to_be_borrowed(run, tmp_path, make_tree, cityscapes):
+    make_tree("voc20", tmp_path / "voc", 1, size=(20, 18))
+    borrowed = "the paper does not treat voc20: the settings are those of voc21"
+    assert borrowed in run("voc20", tmp_path / "voc", "--texts", "none").stdout
+    assert "does not treat" not in run("cityscapes", cityscapes, "--texts", "none").stdout
+
+
 def test_limit(run, cityscapes):
     found = json.loads(run("cityscapes", cityscapes, "--json", "--texts", "none", "--limit", "2").stdout)
     assert found["images"] == 2

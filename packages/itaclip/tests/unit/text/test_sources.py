@@ -14,6 +14,7 @@ from itaclip.text import (
     as_source,
     aux_texts,
 )
+from itaclip.text.sources import write_texts
 
 NAMES = ("cat", "dog", "ship")
 
@@ -195,3 +196,19 @@ def test_what_a_source_says_is_checked(texts, error, message):
 
     with pytest.raises(error, match=message):
         aux_texts(Own(), ClassList.build(["cat", "dog"], background=["sky"]))
+
+
+@pytest.mark.parametrize("name", ["aux.yaml", "aux.json", "aux.txt"])
+def test_what_is_written_is_read_again(tmp_path, name):
+    texts = {"no": "not yes: a \u00ab word \u00bb", "cat": "small pet, with 'whiskers' >= 3", "1": "- one"}
+    write_texts(tmp_path / "deep" / name, texts)
+    assert FileSource(tmp_path / "deep" / name).aux(tuple(texts)) == [(text,) for text in texts.values()]
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == [name]
+
+
+def test_several_texts_are_written_as_trees_only(tmp_path):
+    write_texts(tmp_path / "aux.yaml", {"cat": ("a", "b")})
+    assert FileSource(tmp_path / "aux.yaml").aux(["cat"]) == [("a", "b")]
+    for texts in ({"cat": ("a", "b")}, {"cat": "a\nb"}, {"c >=": "a"}, {"cat": " "}):
+        with pytest.raises(ValueError, match=r"do not fit on a line .*: write \.yaml or \.json"):
+            write_texts(tmp_path / "aux.txt", texts)

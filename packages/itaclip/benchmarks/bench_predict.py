@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times and weighs the engine against the serial algorithm, with a ViT-B/16 of random weights.
+
+``python bench_predict.py --output results.json``: the memory of an image of 640x480 pixels at the preset
+``coco-stuff`` (183 names of 171 classes); then the time of one of 500x375 at ``voc21`` (80 names) and at
+``fast``, in turns with the serial version at ``voc21``, which the engine has to agree with. A round takes
+minutes: the serial version goes through the tower 225 times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from common_kernels.bench import describe_machine
+from common_kernels.testing import peak_bytes
+from itaclip import ITACLIP, ITACLIPConfig, Segmentation, reference
+from itaclip.text.classes import ClassList
+from open_clip.model import CLIP
+from torch import Tensor
+from torch.nn import functional as F
+
+TOLERANCE = 1e-4
+SERIAL_COLUMNS = 150  # what the published settings for COCO-Stuff work on at once
+Times = dict[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        name: What was measured.
+        engine: Seconds or bytes of the engine.
+        serial: Of the serial version.
+        ratio: ``serial / engine``; the median over rounds, for times.
+        error: Largest difference of a probability; ``None`` where the two do not compute the same.
+    """
+
+    name: str
+    engine: float
+    serial: float
+    ratio: float
+    error: float | None = None
+
+
+def build_tower() -> CLIP:
+    """Return a ViT-B/16 of random weights with a text tower of next to nothing."""
+    torch.manual_seed(0)
+    vision = {"image_size": 224, "patch_size": 16, "layers": 12, "width": 768}
+    return CLIP(512, vision, {"width": 64, "heads": 1, "layers": 1}).eval()
+
+
+def photograph(height: int, width: int) -> Tensor:
+    """Return smooth noise in [0, 1], ``(3, height, width)``."""
+    coarse = torch.rand(1, 3, height // 16, width // 16, generator=torch.Generator().manual_seed(1))
+    return F.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)[0]
+
+
+def build_engine(tower: CLIP, config: ITACLIPConfig, classes: ClassList) -> ITACLIP:
+    """Return the engine with random text features of unit norm."""
+    features = torch.randn(len(classes.names), 512, generator=torch.Generator().manual_seed(2))
+    return ITACLIP(tower, None, config).set_text_features(F.normalize(features, dim=1), classes)
+
+
+def serial_run(
+    engine: ITACLIP, image: Tensor, classes: ClassList, config: ITACLIPConfig
+) -> tuple[Tensor, Tensor]:
+    """Return labels and probabilities of the serial version."""
+    prepared = engine.windows.prepare(image)
+    text = F.normalize(
+        torch.randn(len(classes.names), 512, generator=torch.Generator().manual_seed(2)), dim=1
+    )
+    return reference.segment(
+        engine.model,
+        prepared.image,
+        prepared.size,
+        text,
+        classes.owner,
+        config,
+        background=classes.background,
+        columns=SERIAL_COLUMNS,
+    )
+
+
+def timed(run: Callable[[], object]) -> tuple[float, object]:
+    """Return the seconds of a run and its result."""
+    start = time.perf_counter()
+    result = run()
+    return time.perf_counter() - start, result
+
+
+def measure_speed(tower: CLIP, rounds: int) -> list[Row]:
+    """Time ``voc21`` and ``fast`` and the serial ``voc21`` in turns."""
+    classes = ClassList.shipped("voc21")
+    image = photograph(375, 500)
+    config = ITACLIPConfig.preset("voc21")
+    engines = {
+        "voc21": build_engine(tower, config, classes),
+        "fast": build_engine(tower, ITACLIPConfig.preset("fast"), classes),
+    }
+    for engine in engines.values():  # what is built once
+        engine.predict(image[:, :64, :64])
+    times: Times = {"serial": [], **{name: [] for name in engines}}
+    error = 0.0
+    for _ in range(rounds):
+        seconds, expected = timed(lambda: serial_run(engines["voc21"], image, classes, config))
+        times["serial"].append(seconds)
+        for name, engine in engines.items():
+            seconds, found = timed(lambda engine=engine: engine.predict(image, return_scores=True))
+            times[name].append(seconds)
+            if name == "voc21" and isinstance(found, Segmentation) and isinstance(expected, tuple):
+                error = max(error, float((found.scores - expected[1]).abs().max()))
+    if error > TOLERANCE:
+        raise SystemExit(f"the engine is off by {error:.2e}, more than {TOLERANCE}: no times are given")
+    return [
+        Row(
+            f"seconds, {name}, 500x375, 80 names",
+            statistics.median(times[name]),
+            statistics.median(times["serial"]),
+            statistics.median(s / e for s, e in zip(times["serial"], times[name], strict=True)),
+            error if name == "voc21" else None,
+        )
+        for name in engines
+    ]
+
+
+def measure_memory(tower: CLIP, scale: int) -> Row:
+    """Compare the peak memory of one image at ``coco-stuff``, beyond weights and inputs.
+
+    Memory depends neither on the number of windows nor on the steps of refinement, so both have few.
+    """
+    classes = ClassList.shipped("coco-stuff")
+    image = photograph(480 // scale, 640 // scale)
+    config = replace(ITACLIPConfig.preset("coco-stuff"), stride=224, pamr_steps=1)
+    engine = build_engine(tower, config, classes)
+    mine = peak_bytes(lambda: engine.predict(image))
+    theirs = peak_bytes(lambda: serial_run(engine, image, classes, config))
+    name = f"bytes, coco-stuff, {640 // scale}x{480 // scale}, {len(classes.names)} names"
+    return Row(name, mine, theirs, theirs / mine)
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=1, help="rounds in turns")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    parser.add_argument("--memory-scale", type=int, default=1, help="divide the sides; 1 takes about 10 GB")
+    parser.add_argument("--only", choices=["speed", "memory"], help="measure one of the two")
+    parser.add_argument("--output", type=Path, help="file for the results")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    machine = describe_machine(torch.device("cpu"))
+    tower = build_tower()
+    rows: list[Row] = []
+    if arguments.only != "speed":
+        rows.append(measure_memory(tower, arguments.memory_scale))
+    if arguments.only != "memory":
+        rows += measure_speed(tower, arguments.rounds)
+    for row in rows:
+        unit = 1e9 if row.name.startswith("bytes") else 1
+        print(
+            f"{row.name:45} engine {row.engine / unit:7.2f} serial {row.serial / unit:7.2f} {row.ratio:6.1f}x"
+        )
+    if arguments.output is not None:
+        results = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``itaclip export``: the image side as an ONNX file."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from itaclip.cli.options import (
+    Background,
+    BackgroundFirst,
+    Debug,
+    Json,
+    Model,
+    ModelOptions,
+    Overwrite,
+    Preset,
+    Pretrained,
+    Settings,
+    Texts,
+    find_texts,
+    parse_classes,
+)
+from itaclip.cli.output import fail, one_line, stderr, stdout, user_errors, warn
+
+
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="An .onnx file.")],
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", "-c", help="Also write NAME-texts.npz, the embeddings of these classes."),
+    ] = None,
+    background: Background = None,
+    texts: Texts = None,
+    background_first: BackgroundFirst = False,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side of a window in pixels; the preset's crop if left out.")
+    ] = None,
+    model: Model = "tiny-shapes",
+    pretrained: Pretrained = None,
+    preset: Preset = "auto",
+    settings: Settings = None,
+    verify: Annotated[
+        bool, typer.Option(help="Check the file against the model with ONNX Runtime, to 1e-4.")
+    ] = True,
+    overwrite: Overwrite = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    r"""Write the image side of a model as ONNX: windows in, features and scores of every patch out.
+
+    Inputs: images (batch, 3, size, size), RGB in [0, 1]; text (names, D), as in
+    NAME-texts.npz. Outputs: features (batch, D, height, width) and scores
+    (batch, names, height, width), in patches. Normalisation and all branches of
+    the preset are inside. Laying out windows, refinement and rules are not;
+    their settings stand in the metadata entry "itaclip".
+    Needs: pip install "itaclip\[export]".
+
+    [bold]Examples[/bold]
+
+      itaclip export -o tiny.onnx
+
+      itaclip export -o clip.onnx -c "cat, dog, sky" --preset fast \
+        --model ViT-B-16 --pretrained openai
+
+    Exit code: 0 done, 1 the file disagrees with the model, 2 nothing could be done.
+    """
+    with user_errors(debug):
+        if output.suffix.lower() != ".onnx":
+            fail(f"--output must be an .onnx file, got {output}")
+        if output.exists() and not overwrite:
+            warn(f"{output} is there already, skipped (--overwrite replaces it)", style="dim")
+            if json_output:
+                typer.echo(json.dumps({"output": str(output), "status": "skipped"}))
+            raise typer.Exit(0)
+        chosen = None
+        if classes is not None:
+            chosen = parse_classes(classes, background=background, background_first=background_first)
+        source = None if classes is None else find_texts(texts, classes)
+        options = ModelOptions(
+            model=model,
+            pretrained=pretrained,
+            preset=preset,
+            settings=settings or (),
+            device="cpu",
+            dtype="float32",
+        )
+        config = options.config()
+        from itaclip.export import ExportError, export_onnx
+
+        segmenter = options.load(config)
+        with stderr.status("exporting"):
+            try:
+                report = export_onnx(
+                    segmenter, output, size=None if size is None else (size, size), verify=verify
+                )
+            except ExportError as error:
+                if debug:
+                    raise
+                warn(one_line(error), style="red")
+                if json_output:
+                    entry = {"output": str(output), "status": "failed", "error": one_line(error)}
+                    typer.echo(json.dumps(entry))
+                raise typer.Exit(1) from None
+        written = None
+        if chosen is not None:
+            from itaclip.images import save_file
+            from itaclip.text.embed import text_features
+            from itaclip.text.sources import aux_texts
+
+            rows = aux_texts(source, chosen)
+            features = text_features(
+                segmenter.model, segmenter.tokenizer, chosen, rows, config.alpha, cache="auto"
+            )
+            buffer = io.BytesIO()
+            names, owner = np.array(chosen.names), np.array(chosen.owner)
+            np.savez(buffer, text=features.numpy(), names=names, owner=owner, labels=np.array(chosen.labels))
+            written = output.with_name(f"{output.stem}-texts.npz")
+            save_file(written, buffer.getvalue())
+    if json_output:
+        entry = {
+            "output": str(output),
+            "status": "exported",
+            "texts": None if written is None else str(written),
+            "size": list(report.size),
+            "grid": list(report.grid),
+            "error": report.error if verify else None,
+            "bytes": report.num_bytes,
+        }
+        typer.echo(json.dumps(entry))
+        return
+    checked = f"differs from the model by at most {report.error:.1e}" if verify else "not checked"
+    stdout.print(
+        f"{output}: {report.num_bytes / 1e6:.1f} MB, windows of {report.size[0]} px, {checked}",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image side as an ONNX file: a window in, features and scores of every patch out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from itaclip.branches import make_branches
+from itaclip.config import BRANCHES, FLIPS
+from itaclip.functional import mix_categories
+from itaclip.images import ImageError
+
+if TYPE_CHECKING:
+    from itaclip.model import ITACLIP
+
+TOLERANCE = 1e-4
+_OPSET = 20
+_MOST_BYTES = 1_900_000_000  # of a protocol buffer, short of its head
+
+
+class ExportError(RuntimeError):
+    """The exported file does not compute what the model does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was written and how well it agrees.
+
+    Attributes:
+        path: The file.
+        size: Height and width of a window, in pixels.
+        grid: Patches of a window along height and width.
+        error: Largest difference of a score from the model's own, over all checked batches.
+        num_bytes: Of the file.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    grid: tuple[int, int]
+    error: float
+    num_bytes: int
+
+
+class WindowScorer(nn.Module):
+    """Normalisation, branches, image tower and similarity with texts, for windows of one size.
+
+    Args:
+        segmenter: Its model and settings.
+
+    Shape:
+        - images: ``(B, 3, H, W)``, RGB in [0, 1]
+        - text: ``(names, D)``
+        - output: features ``(B, D, height, width)`` and scores ``(B, names, height, width)``, in patches
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, segmenter: ITACLIP) -> None:
+        super().__init__()
+        self.visual = segmenter.model.visual
+        self.encoder, self.config = segmenter.encoder, segmenter.config
+        self.register_buffer("pixel_mean", segmenter.windows.normalizer.mean.clone())
+        self.register_buffer("pixel_std", segmenter.windows.normalizer.std.clone())
+
+    def forward(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and scores."""
+        names = self.config.branches
+        inputs = make_branches((images - self.pixel_mean) / self.pixel_std, self.config)
+        maps = self.encoder(inputs, self.config.attention, positions=self.config.positions)
+        # as join_branches, which cuts the batch into chunks; ONNX has no chunks of unknown length
+        unit = F.normalize(maps, dim=1).unflatten(0, (len(names), -1))  # (branches, B, D, height, width)
+        back = {"vflip": -2, "hflip": -1}
+        first = [unit[names.index(name)] for name in BRANCHES if name in names and name not in FLIPS]
+        second = [unit[names.index(name)].flip(back[name]) for name in FLIPS if name in names]
+        features = mix_categories(first, second, self.config.lam)
+        scores = torch.einsum("nd,bdhw->bnhw", text, features)
+        return features, scores
+
+
+def export_onnx(
+    segmenter: ITACLIP, target: Path, *, size: tuple[int, int] | None = None, verify: bool = True
+) -> ExportReport:
+    """Write the image side of a model and check it against the model.
+
+    Args:
+        segmenter: On the CPU in fp32; classes need not be set.
+        target: An ``.onnx`` file.
+        size: Height and width of a window; the settings' ``crop`` if ``None``.
+        verify: Whether ONNX Runtime computes the same for batches of 1 and 3, within 1e-4.
+
+    Raises:
+        ImportError: If onnx, onnxscript or, to verify, onnxruntime is missing.
+        ValueError: If the size is not known, too small, or model or settings do not fit.
+        ExportError: If the file computes something else; it is then not kept.
+        ImageError: If the place cannot be written.
+    """
+    _check_extras(verify)
+    size = _window_size(segmenter, size)
+    if target.suffix.lower() != ".onnx":
+        raise ValueError(f"the file must be an .onnx, got {target.name}")
+    scorer = WindowScorer(segmenter).eval()
+    generator = torch.Generator().manual_seed(0)
+    text_dim = _feature_dim(scorer, size)
+    examples = [
+        (
+            torch.rand((count, 3, *size), generator=generator),
+            F.normalize(torch.randn((names, text_dim), generator=generator), dim=1),
+        )
+        for count, names in ((2, 4), (1, 2), (3, 7))
+    ]
+    part = target.with_name(f".{target.stem}.{os.getpid()}.part.onnx")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write(scorer, examples[0], part, metadata=_metadata(segmenter, size))
+        grid, error = _largest_error(scorer, examples[1:], part) if verify else (_grid(segmenter, size), 0.0)
+        if not error <= TOLERANCE:
+            raise ExportError(
+                f"{target} would differ from the model by {error:.2g}, more than {TOLERANCE:g}: not written"
+            )
+        part.replace(target)
+    except OSError as problem:
+        raise ImageError(f"{target} cannot be written: {problem.strerror or problem}") from problem
+    finally:
+        part.unlink(missing_ok=True)
+    return ExportReport(target, size, grid, error, target.stat().st_size)
+
+
+def _check_extras(verify: bool) -> None:
+    needed = ("onnx", "onnxscript", "onnxruntime") if verify else ("onnx", "onnxscript")
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise ImportError(f'export needs {" and ".join(missing)}: pip install "itaclip[export]"')
+
+
+def _window_size(segmenter: ITACLIP, size: tuple[int, int] | None) -> tuple[int, int]:
+    config, patch = segmenter.config, segmenter.encoder.patch_size
+    if config.stitched:
+        raise ValueError("stitched windows attend to each other: export without stitched")
+    if size is None:
+        if not config.crop:
+            raise ValueError("the settings take whole images (crop=0): say the size of a window")
+        size = (config.crop, config.crop)
+    if size[0] < patch[0] or size[1] < patch[1]:
+        raise ValueError(f"size must be at least one patch of {patch[0]} x {patch[1]} px, got {size}")
+    weight = next(segmenter.model.parameters())
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        raise ValueError(f"the model must be on the CPU in fp32, got {weight.device} and {weight.dtype}")
+    visual: Any = segmenter.model.visual
+    num_bytes = sum(4 * parameter.numel() for parameter in visual.parameters())
+    if num_bytes > _MOST_BYTES:
+        raise ValueError(f"the image tower has {num_bytes / 1e9:.1f} GB, but an ONNX file ends at 2 GB")
+    return size
+
+
+def _grid(segmenter: ITACLIP, size: tuple[int, int]) -> tuple[int, int]:
+    patch = segmenter.encoder.patch_size
+    return size[0] // patch[0], size[1] // patch[1]
+
+
+@torch.inference_mode()
+def _feature_dim(scorer: WindowScorer, size: tuple[int, int]) -> int:
+    """Return the channels of the text space; fills the tower's store of position embeddings, too."""
+    maps = scorer.encoder(
+        torch.zeros(1, 3, *size), scorer.config.attention, positions=scorer.config.positions
+    )
+    return maps.shape[1]
+
+
+def _metadata(segmenter: ITACLIP, size: tuple[int, int]) -> dict[str, str]:
+    values = {"config": segmenter.config.to_dict(), "size": list(size), "grid": list(_grid(segmenter, size))}
+    return {"itaclip": json.dumps(values)}
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Keep the exporter from telling about its own passes."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _write(
+    scorer: WindowScorer, example: tuple[Tensor, Tensor], path: Path, *, metadata: dict[str, str]
+) -> None:
+    dynamic: Any = {"images": {0: torch.export.Dim.DYNAMIC}, "text": {0: torch.export.Dim.DYNAMIC}}
+    with _quiet(), torch.no_grad():
+        program: Any = torch.onnx.export(
+            scorer,
+            example,
+            dynamo=True,
+            dynamic_shapes=dynamic,
+            input_names=["images", "text"],
+            output_names=["features", "scores"],
+            opset_version=_OPSET,
+            verbose=False,
+        )
+        program.model.metadata_props.update(metadata)
+        program.save(str(path))
+
+
+@torch.inference_mode()
+def _largest_error(
+    scorer: WindowScorer, examples: list[tuple[Tensor, Tensor]], path: Path
+) -> tuple[tuple[int, int], float]:
+    import onnxruntime
+
+    options: Any = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    error, grid = 0.0, (0, 0)
+    for images, text in examples:
+        found: list[NDArray[np.float32]] = session.run(None, {"images": images.numpy(), "text": text.numpy()})
+        for ours, theirs in zip(scorer(images, text), found, strict=True):
+            if tuple(theirs.shape) != tuple(ours.shape):
+                raise ExportError(f"shapes differ: {tuple(theirs.shape)} instead of {tuple(ours.shape)}")
+            difference = float((ours - torch.from_numpy(theirs)).abs().max())
+            # NaN is an error too, but no comparison finds it
+            error = max(error, difference) if difference == difference else float("inf")
+            grid = (ours.shape[-2], ours.shape[-1])
+    return grid, error

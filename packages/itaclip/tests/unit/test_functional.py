@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+import pytest
+import torch
+from itaclip.branches import blur, join_branches, make_branches
+from itaclip.config import ITACLIPConfig
+from itaclip.encoder import build_encoder
+from itaclip.functional import (
+    gaussian_bias,
+    luma_gray,
+    mix_categories,
+    mix_maps,
+    resize_positions,
+    self_self_map,
+)
+from torch.nn import functional as F
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_gray_is_the_luma_of_what_is_given():
+    images = noise(2, 3, 4, 5)
+    gray = luma_gray(images)
+    expected = 0.2989 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2]
+    assert gray.shape == images.shape
+    assert all(torch.allclose(gray[:, channel], expected, atol=1e-6) for channel in range(3))
+
+
+@pytest.mark.parametrize("size", [(30, 20), (4, 30), (1, 1)], ids=str)
+def test_blur_keeps_constants(size):
+    images = torch.full((1, 3, *size), 0.3)
+    assert torch.allclose(blur(images, 11, 5.0), images, atol=1e-6)
+
+
+def test_blur_is_a_gaussian():
+    point = torch.zeros(1, 3, 11, 11)
+    point[..., 5, 5] = 1
+    weights = torch.tensor([math.exp(-(d**2) / 50) for d in range(-5, 6)])
+    weights = weights / weights.sum()
+    assert torch.allclose(blur(point, 11, 5.0)[0, 0], weights[:, None] * weights, atol=1e-6)
+
+
+def test_maps_by_hand():
+    q = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    k, v = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.zeros(2, 2)
+    e = math.e
+    qq = torch.tensor([[e / (e + 1), 1 / (e + 1)], [1 / (1 + e**4), e**4 / (1 + e**4)]])
+    kk = torch.tensor([[e / (e + 1), 1 / (e + 1)], [1 / (e + 1), e / (e + 1)]])
+    assert torch.allclose(self_self_map(q, k, v, pairs=("qq", "kk"), scale=1.0), qq + kk, atol=1e-6)
+    flat = self_self_map(q, k, v, pairs=("vv",), scale=1.0)
+    assert torch.allclose(flat, torch.tensor(0.5))
+    with pytest.raises(ValueError, match="pairs must not be empty"):
+        self_self_map(q, k, v, pairs=(), scale=1.0)
+
+
+def test_mixing_of_maps():
+    last, mids = noise(3, 3), [noise(3, 3, seed=1), noise(3, 3, seed=2)]
+    assert torch.equal(mix_maps(last, [], 0.5), last)
+    assert torch.allclose(mix_maps(last, mids, 0.25), 0.75 * last + 0.125 * (mids[0] + mids[1]), atol=1e-6)
+
+
+def test_mixing_of_categories():
+    first, second = [noise(2, 2, seed=i) for i in range(3)], [noise(2, 2, seed=i) for i in range(3, 5)]
+    only_first, only_second = mix_categories(first, [], 0.2), mix_categories([], second, 0.2)
+    assert torch.allclose(mix_categories(first, second, 1.0), only_first, atol=1e-6)
+    assert torch.allclose(mix_categories(first, second, 0.0), only_second, atol=1e-6)
+    half = mix_categories(first, second, 0.5)
+    assert torch.allclose(half, (only_first + only_second) / 2, atol=1e-6)
+    with pytest.raises(ValueError, match="not both be empty"):
+        mix_categories([], [], 0.5)
+
+
+def test_branches_of_an_encoder_that_flips_along_agree():
+    # every pixel a feature: flipping the input flips the output
+    config = ITACLIPConfig(branches=("hflip", "identity", "vflip"), lam=0.3)
+    windows = noise(2, 3, 4, 5)
+    features = make_branches(windows, config)
+    assert torch.equal(features[:2], windows.flip(-1))
+    assert torch.equal(features[4:].flip(-2), windows)
+    joined = join_branches(features, config)
+    assert torch.allclose(joined, F.normalize(windows, dim=1), atol=1e-6)
+    flips = ITACLIPConfig(branches=("vflip", "hflip"))
+    assert torch.equal(join_branches(make_branches(windows, flips), flips), F.normalize(windows, dim=1))
+
+
+def test_first_category_is_averaged_without_normalising_again():
+    config = ITACLIPConfig(branches=("identity", "gray", "blur"))
+    parts = [F.normalize(noise(1, 3, 4, 4, seed=i), dim=1) for i in range(3)]
+    joined = join_branches(torch.cat(parts), config)
+    assert torch.allclose(joined, sum(parts) / 3, atol=1e-6)
+    assert joined.norm(dim=1).max() < 1
+
+
+@pytest.mark.parametrize("mode", ["legacy", "size"])
+def test_positions_of_the_native_grid_stay(mode):
+    table = noise(17, 8)
+    assert resize_positions(table, (4, 4), (4, 4), num_prefix=1, mode=mode) is table
+
+
+def test_legacy_positions_ignore_the_shape_when_the_count_agrees():
+    table = noise(17, 8)
+    assert resize_positions(table, (4, 4), (2, 8), num_prefix=1) is table
+    assert resize_positions(table, (4, 4), (2, 8), num_prefix=1, mode="size").shape == (17, 8)
+
+
+@pytest.mark.parametrize("grid", [(3, 7), (14, 5), (5, 5), (40, 29)], ids=str)
+def test_legacy_positions_go_by_the_factor(grid):
+    table = noise(17, 8)
+    image = table[1:].reshape(1, 4, 4, 8).permute(0, 3, 1, 2)
+    factors = tuple((n + 0.1) / 4 for n in grid)
+    expected = F.interpolate(image, scale_factor=factors, mode="bicubic", align_corners=False)
+    found = resize_positions(table, (4, 4), grid, num_prefix=1)
+    assert torch.equal(found[:1], table[:1])
+    assert torch.allclose(found[1:].T.reshape(8, *grid), expected[0], atol=1e-6)
+    plain = resize_positions(table, (4, 4), grid, num_prefix=1, mode="size")
+    assert not torch.allclose(plain, found, atol=1e-3)
+
+
+def test_transposed_picture_and_positions_give_transposed_features(tools):
+    import copy
+
+    model = tools.native()
+    turned = copy.deepcopy(model)
+    visual = turned.visual
+    visual.conv1.weight.copy_(model.visual.conv1.weight.mT)
+    table = model.visual.positional_embedding
+    visual.positional_embedding[1:] = table[1:].unflatten(0, (4, 4)).transpose(0, 1).flatten(0, 1)
+    images = tools.image(1, 3, 40, 24)
+    attention = ITACLIPConfig.preset("itaclip").attention
+    upright = build_encoder(model)(images, attention, positions="size")
+    across = build_encoder(turned)(images.mT, attention, positions="size")
+    assert torch.allclose(across, upright.mT, atol=1e-5)
+
+
+def test_gaussian_bias():
+    places = torch.tensor([[torch.nan, torch.nan], [0.0, 0.0], [3.0, 4.0]])
+    bias = gaussian_bias(places, places, 5.0)
+    near = math.exp(-0.5)
+    assert torch.allclose(bias, torch.tensor([[0, 0, 0], [0, 1, near], [0, near, 1]]), atol=1e-6)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import open_clip
+import pytest
+import torch
+from itaclip.config import ITACLIPConfig
+from itaclip.loading import ModelNotFoundError, load_clip, needs_quick_gelu, resolve_device, resolve_dtype
+from itaclip.model import ITACLIP
+from safetensors.torch import save_file
+
+TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+VISION = {"image_size": 32, "patch_size": 8, "layers": 4, "width": 32, "head_width": 16}
+
+
+@pytest.fixture
+def folder(tmp_path, tools):
+    model = tools.native()
+    text = {**TEXT, "vocab_size": 100}
+    config = {
+        "model_cfg": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": text},
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "forced"),
+    [
+        ("ViT-B-16", "openai", True),
+        ("ViT-L-14", "metaclip_fullcc", True),
+        ("ViT-B-16", "laion2b_s34b_b88k", False),
+        ("ViT-B-16-quickgelu", "openai", False),
+        ("ViT-B-16", "/models/openai-vit-b-16.safetensors", True),
+        ("ViT-B-16", "/models/own.safetensors", False),
+        ("ViT-B-16-quickgelu", "/models/own.safetensors", False),
+        ("ViT-B-16-SigLIP", "webli", False),
+        ("ViT-B-16", None, False),
+    ],
+)
+def test_quick_gelu_follows_the_weights(name, pretrained, forced):
+    assert needs_quick_gelu(name, pretrained) is forced
+
+
+def test_gelu_weights_in_a_quick_gelu_tower_are_refused(monkeypatch):
+    monkeypatch.setattr("itaclip.loading.get_pretrained_cfg", lambda name, tag: {"quick_gelu": False})
+    with pytest.raises(ValueError, match="trained with GELU: take ViT-B-16"):
+        needs_quick_gelu("ViT-B-16-quickgelu", "own")
+
+
+def test_openai_weights_get_quick_gelu(monkeypatch, tools):
+    asked = {}
+
+    def create(name, **options):
+        asked.update(name=name, **options)
+        return tools.native()
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    load_clip("ViT-B-16", pretrained="openai", device="cpu")
+    assert asked["force_quick_gelu"] is True
+    assert asked["require_pretrained"] is True
+
+
+def test_a_folder_loads_with_its_own_mean(folder, tools):
+    segmenter = ITACLIP.from_pretrained(folder, device="cpu")
+    assert segmenter.config == ITACLIPConfig.preset("itaclip")
+    assert segmenter.windows.normalizer.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    image = tools.image(1, 3, 32, 32)
+    assert torch.equal(segmenter.model.encode_image(image), tools.native().encode_image(image))
+
+
+def test_a_folder_of_something_else_is_refused(folder):
+    (folder / "open_clip_model.safetensors").rename(folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(ModelNotFoundError, match="pickles"):
+        load_clip(folder)
+    (folder / "open_clip_config.json").write_text("{}")
+    with pytest.raises(ModelNotFoundError, match="describes no CLIP model"):
+        load_clip(folder)
+    (folder / "open_clip_config.json").write_text("{")
+    with pytest.raises(ModelNotFoundError, match="holds no CLIP model"):
+        load_clip(folder)
+    (folder / "open_clip_config.json").unlink()
+    with pytest.raises(ModelNotFoundError, match="holds no CLIP model"):
+        load_clip(folder)
+
+
+def test_weights_of_another_model_are_refused(folder):
+    save_file({"conv1.weight": torch.zeros(3)}, folder / "open_clip_model.safetensors")
+    with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+        load_clip(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "pretrained", "rule"),
+    [
+        ("no-such-model", None, "neither shipped"),
+        ("./nowhere", None, "neither shipped"),
+        ("ViT-B-16", None, "needs weights"),
+        ("ViT-B-16", "no-such-tag", "safetensors file or one of"),
+        ("ViT-B-16", "weights.pt", "pickles"),
+        ("ViT-B-16", "missing.safetensors", "cannot be loaded"),
+    ],
+)
+def test_models_that_are_not_there(backbone, pretrained, rule):
+    with pytest.raises(ModelNotFoundError, match=rule):
+        load_clip(backbone, pretrained=pretrained, device="cpu")
+
+
+def test_devices_and_dtypes():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert resolve_device("cpu") == cpu
+    assert resolve_dtype("auto", cpu) is torch.float32
+    assert resolve_dtype("auto", cuda) is torch.float16
+    assert resolve_dtype("bfloat16", cpu) is torch.bfloat16
+    assert resolve_dtype(torch.float64, cpu) is torch.float64
+    with pytest.raises(ValueError, match="device must be"):
+        resolve_device("tpu:none")
+    with pytest.raises(ValueError, match="not present"):
+        resolve_device("cuda:99")
+    with pytest.raises(ValueError, match="dtype must be"):
+        resolve_dtype("int8", cpu)
