@@ -4,7 +4,24 @@
 from importlib.metadata import version
 
 from diffeat import presets
+from diffeat.capture.collect import Storage
+from diffeat.capture.context import Recording, capture
+from diffeat.capture.maps import MapOptions
+from diffeat.extractor import FeatureExtractor
+from diffeat.features import Features
 from diffeat.names import Activation, ActivationName, list_activations
 
 __version__ = version("diffeat")
-__all__ = ["Activation", "ActivationName", "__version__", "list_activations", "presets"]
+__all__ = [
+    "Activation",
+    "ActivationName",
+    "FeatureExtractor",
+    "Features",
+    "MapOptions",
+    "Recording",
+    "Storage",
+    "__version__",
+    "capture",
+    "list_activations",
+    "presets",
+]

@@ -17,6 +17,7 @@ from diffeat.names.grammar import ActivationName
 from diffeat.names.taps import Source, Tap
 
 Sink = Callable[[Tap, Tensor, int], None]
+Gate = Callable[[Tap, Geometry, Geometry | None], bool]
 
 
 class EnoughError(BaseException):
@@ -34,10 +35,14 @@ class Recorder:
         taps: What to read.
         sink: Receives ``(tap, tensor, call)`` in execution order; the tensor owns its memory.
         maps: Reduction of attention maps, for all of them or by tap.
-        should_stop: Told the index of a call whose taps have all been read; a true answer raises
-            :class:`EnoughError` there. ``None`` never stops.
+        stop_after: Tells of the index of a call whether to raise :class:`EnoughError` once all its taps have
+            been read; ``None`` never stops.
+        can_leave: Whether that may happen inside the call; otherwise it waits for its end.
         geometry: The token grid, where the call itself does not show it.
         map_function: What computes a map.
+        gate: Told a map's tap, its grid and the grid of the whole latent; a false answer skips the map.
+        on_start: Told the index and the named arguments of each call; a false answer passes over it.
+        on_finish: Told the index of each call that ended or was stopped, not of one that failed.
 
     Source: the hook points are the public submodules of diffusers models; nothing is replaced.
     """
@@ -49,18 +54,26 @@ class Recorder:
         sink: Sink,
         *,
         maps: MapOptions | Callable[[Tap], MapOptions] | None = None,
-        should_stop: Callable[[int], bool] | None = None,
+        stop_after: Callable[[int], bool] | None = None,
+        can_leave: bool = True,
         geometry: Geometry | None = None,
         map_function: MapFunction = attention_map,
+        gate: Gate | None = None,
+        on_start: Callable[[int, dict[str, Any]], bool] | None = None,
+        on_finish: Callable[[int], None] | None = None,
     ) -> None:
         self.model = model
         self.taps = tuple(taps)
         self.call = -1
         self._sink = sink
         self._maps = maps
-        self._should_stop = should_stop
+        self._stop_after = stop_after
+        self._can_leave = can_leave
         self._geometry = geometry
         self._map_function = map_function
+        self._gate = gate
+        self._started = on_start
+        self._finished = on_finish
         self._is_running = False
         self._batch = 0
         self._pending: set[ActivationName] = set()
@@ -132,10 +145,16 @@ class Recorder:
         named = arguments(module, args, kwargs)
         stream = named.get("hidden_states", named.get("sample"))
         self._batch = stream.shape[0] if isinstance(stream, Tensor) else 0
+        if self._started is not None:
+            self._is_running = self._started(self.call, named)
 
     def _on_end(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._is_running = False
+        was_running, self._is_running = self._is_running, False
         self._close_watches()
+        if was_running and output is not None:
+            self._finish()
+            if self._stops() and not self._pending:
+                raise EnoughError(self)
 
     def _frame_hook(self, path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -189,6 +208,9 @@ class Recorder:
         geometry = self._frames.get(tap.frame)
         if geometry is None:
             raise ValueError(f"{tap.name} needs a token grid, which this call does not show")
+        if self._gate is not None and not self._gate(tap, geometry, self._frames.get(None)):
+            self._done(tap)
+            return
         queries, keys = scores.size
         rows, columns = slice(0, queries), slice(0, keys)
         if tap.keys != "all":
@@ -233,9 +255,21 @@ class Recorder:
 
     def _deliver(self, tap: Tap, tensor: Tensor) -> None:
         self._sink(tap, tensor, self.call)
+        self._done(tap)
+
+    def _done(self, tap: Tap) -> None:
         self._pending.discard(tap.name)
-        if not self._pending and self._should_stop is not None and self._should_stop(self.call):
-            raise EnoughError
+        if not self._pending and self._can_leave and self._stops():
+            self._is_running = False
+            self._finish()
+            raise EnoughError(self)
+
+    def _stops(self) -> bool:
+        return self._stop_after is not None and self._stop_after(self.call)
+
+    def _finish(self) -> None:
+        if self._finished is not None:
+            self._finished(self.call)
 
 
 def _pick(output: Any, tap: Tap) -> Tensor:

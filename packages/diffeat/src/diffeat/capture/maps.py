@@ -74,8 +74,8 @@ class AttentionWatch(TorchFunctionMode):
     """Notes the arguments of every attention that runs while the mode is on and changes none of them.
 
     Seen are ``scaled_dot_product_attention`` and, in processors without it, the softmax of the scores.
-    Whatever the model does to queries and keys before (fused projections, normalisation, rotary positions, text
-    joined to the image, masks) is thereby honoured for every architecture.
+    Whatever the model does to queries and keys before (fused projections, normalisation, rotary positions,
+    text joined to the image, masks) is thereby honoured for every architecture.
     """
 
     def __init__(self) -> None:

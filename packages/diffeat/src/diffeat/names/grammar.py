@@ -142,7 +142,7 @@ class ActivationName:
         if self.repeat is not None:
             words.append(f"repeat{self.repeat}")
         if self.part == "attn":
-            return "-".join([*words, self.kind, "attn"])
+            return "-".join([*words, self.kind, self.part])
         words.append(self.part)
         if self.block is not None:
             words.append(f"block{self.block}")
@@ -211,6 +211,8 @@ def _parse_plain(text: str) -> ActivationName | None:
         return ActivationName("vae", "out")
     if end := _END.fullmatch(text):
         return ActivationName("unet", end["kind"])
+    if mean := _MEAN.fullmatch(text):
+        return ActivationName("attn", mean["kind"])
     if vit := _VIT.fullmatch(text):
         return _vit_name(vit, None, None, None)
     if _PATH.fullmatch(text):

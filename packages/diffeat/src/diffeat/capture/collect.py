@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the calls of a denoiser leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffeat.capture.geometry import Geometry
+from diffeat.capture.maps import MapOptions
+from diffeat.capture.select import Request
+from diffeat.names.grammar import ActivationName
+from diffeat.names.taps import Tap
+
+Keep = Literal["last", "first", "all"] | Collection[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """Where activations go.
+
+    Attributes:
+        dtype: Floating dtype to store in; ``None`` keeps the dtype of the computation.
+        device: Device to store on; ``None`` keeps the device of the computation.
+        with_grad: Whether activations stay part of the autograd graph.
+    """
+
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+    with_grad: bool = False
+
+    def store(self, tensor: Tensor) -> Tensor:
+        """Detach, cast and move one activation."""
+        tensor = tensor if self.with_grad else tensor.detach()
+        dtype = self.dtype if tensor.is_floating_point() else None
+        return tensor.to(device=self.device, dtype=dtype)
+
+
+class Collector:
+    """Keeps activations call by call.
+
+    Args:
+        request: What is wanted.
+        keep: Calls to keep: the ``"last"``, the ``"first"``, ``"all"`` or those of the given indices.
+        storage: Where they go.
+        maps: Reduction of maps that are wanted themselves.
+    """
+
+    def __init__(self, request: Request, *, keep: Keep, storage: Storage, maps: MapOptions) -> None:
+        if isinstance(keep, str) and keep not in {"last", "first", "all"}:
+            raise ValueError(f"calls must be 'last', 'first', 'all' or indices, got {keep!r}")
+        self.calls: dict[int, dict[ActivationName, Tensor]] = {}
+        self.timesteps: dict[int, float] = {}
+        self._request = request
+        self._keep = keep
+        self._storage = storage
+        self._maps = maps
+        self._names = set(request.names)
+        self._order = {name: i for i, name in enumerate(request.names)}
+        self._means_of: dict[ActivationName, list[ActivationName]] = {}
+        for mean, members in request.means.items():
+            for member in members:
+                self._means_of.setdefault(member, []).append(mean)
+        self._sums: dict[tuple[ActivationName, tuple[int, ...]], tuple[Tensor, int]] = {}
+        self._latent: Geometry | None = None
+
+    def options(self, tap: Tap) -> MapOptions:
+        """How a map is reduced: those wanted only for a mean lose their heads at once."""
+        return self._maps if tap.name in self._names else MapOptions(heads="mean", chunk=self._maps.chunk)
+
+    def gate(self, tap: Tap, geometry: Geometry, latent: Geometry | None) -> bool:
+        """Whether a map is needed: means take maps of middle sides only.
+
+        Source: the authors' aggregation, which takes sides from 1/32 to 1/16 of the image (to 1/8 in
+        transformers), that is 1/4 to 1/2 of the latent.
+        """
+        self._latent = latent
+        return tap.name in self._names or self._is_middle(tap, geometry.grid)
+
+    def _is_middle(self, tap: Tap, grid: tuple[int, ...]) -> bool:
+        if tap.name.stage is None or self._latent is None:
+            return True
+        side, whole = grid[-1], self._latent.grid[-1]
+        return whole <= 4 * side and 2 * side <= whole
+
+    def start(self, call: int, arguments: dict[str, Any]) -> bool:
+        """Begin a call; false if it is not kept."""
+        self._sums.clear()
+        if isinstance(self._keep, str):
+            if self._keep == "first" and call > 0:
+                return False
+        elif call not in self._keep:
+            return False
+        if self._keep == "last":
+            self.calls.clear()
+            self.timesteps.clear()
+        self.calls[call] = {}
+        timestep = arguments.get("timestep")
+        if isinstance(timestep, Tensor) and timestep.numel() and not timestep.is_meta:
+            self.timesteps[call] = float(timestep.flatten()[0])
+        elif isinstance(timestep, int | float):
+            self.timesteps[call] = float(timestep)
+        return True
+
+    def take(self, tap: Tap, tensor: Tensor, call: int) -> None:
+        """Keep one activation."""
+        grid = tuple(tensor.shape[2:-1])
+        for mean in self._means_of.get(tap.name, ()):
+            if self._is_middle(tap, grid):
+                total, count = self._sums.get((mean, grid), (torch.zeros((), device=tensor.device), 0))
+                self._sums[mean, grid] = total + tensor.mean(dim=1), count + 1
+        if tap.name in self._names:
+            self.calls[call][tap.name] = self._storage.store(tensor)
+
+    def finish(self, call: int) -> None:
+        """End a call: make the means and put everything in execution order."""
+        found = self.calls[call]
+        for mean in self._request.means:
+            parts = [(grid, total / n) for (name, grid), (total, n) in self._sums.items() if name == mean]
+            if parts:
+                found[mean] = self._storage.store(self._joined(parts))
+        self._sums.clear()
+        self.calls[call] = {name: found[name] for name in sorted(found, key=self._order.__getitem__)}
+
+    def _joined(self, parts: list[tuple[tuple[int, ...], Tensor]]) -> Tensor:
+        """Bring maps of several sides to the latent's and lay their keys out as channels."""
+        largest = max(grid for grid, _ in parts)
+        target = self._latent.grid if self._latent is not None and len(self._latent.grid) == 2 else largest
+        images = [value.movedim(-1, 1) for _, value in sorted(parts, key=lambda part: part[0])]
+        if len(target) != 2:
+            return torch.cat(images, dim=1)
+        return torch.cat([F.interpolate(image, target, mode="nearest") for image in images], dim=1)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Capture around any call that the user makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from diffeat.capture.collect import Collector, Keep, Storage
+from diffeat.capture.guards import may_stop, refuse_caches, uncompiled
+from diffeat.capture.hooks import EnoughError, Recorder
+from diffeat.capture.maps import MapOptions
+from diffeat.capture.select import Names, resolve
+from diffeat.names.grammar import ActivationName
+from diffeat.names.sources import denoiser_of
+
+
+class Recording(Mapping[str, Tensor]):
+    """Activations of the calls that were kept.
+
+    As a mapping it shows the latest call. Batches are as the caller made them: with classifier-free guidance
+    in one call, unconditional images come first.
+    """
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """Indices of the kept calls of the denoiser, from 0."""
+        return tuple(self._collector.calls)
+
+    @property
+    def timesteps(self) -> dict[int, float]:
+        """The timestep that each kept call was given, in the model's own units."""
+        return dict(self._collector.timesteps)
+
+    def at(self, call: int) -> dict[str, Tensor]:
+        """Activations of one call.
+
+        Raises:
+            LookupError: If the call was not kept.
+        """
+        if call not in self._collector.calls:
+            raise LookupError(f"call must be one of the kept {self.calls}, got {call}")
+        return {str(name): value for name, value in self._collector.calls[call].items()}
+
+    def __getitem__(self, name: str | ActivationName) -> Tensor:
+        return self._latest()[str(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._latest())
+
+    def __len__(self) -> int:
+        return len(self._latest())
+
+    def _latest(self) -> dict[str, Tensor]:
+        return self.at(self.calls[-1]) if self.calls else {}
+
+
+@contextmanager
+def capture(
+    source: object,
+    names: Names,
+    *,
+    calls: Keep = "last",
+    stop_after: int | None = None,
+    maps: MapOptions | None = None,
+    storage: Storage | None = None,
+) -> Iterator[Recording]:
+    """Record activations of a denoiser while a pipeline or model is used in the block.
+
+    Args:
+        source: A diffusers pipeline or denoiser.
+        names: Names, globs, presets, means of maps or module paths.
+        calls: Which calls of the denoiser to keep: the ``"last"``, the ``"first"``, ``"all"`` or given
+            indices.
+        stop_after: Index of a call after whose last wanted activation the block is left; nothing that follows
+            in the block runs. ``None`` never leaves it. With offloaded inner modules the call is finished
+            first.
+        maps: Reduction of attention maps.
+        storage: Dtype and device to store in, and whether to keep gradients.
+
+    Yields:
+        What has been recorded so far; complete when the block ends.
+
+    Raises:
+        LookupError: If a name is unknown.
+        RuntimeError: If the model skips blocks by a cache.
+    """
+    model = denoiser_of(source)
+    model = original(model)
+    refuse_caches(model)
+    request = resolve(model, names)
+    options = maps or MapOptions()
+    collector = Collector(request, keep=calls, storage=storage or Storage(), maps=options)
+    recorder = Recorder(
+        model,
+        request.taps,
+        collector.take,
+        maps=collector.options,
+        stop_after=lambda call: call == stop_after,
+        can_leave=may_stop(model),
+        gate=collector.gate,
+        on_start=collector.start,
+        on_finish=collector.finish,
+    )
+    try:
+        with uncompiled(), recorder:
+            yield Recording(collector)
+    except EnoughError as enough:
+        if enough.args != (recorder,):
+            raise  # an enclosing block has enough
+
+
+def original(model: nn.Module) -> nn.Module:
+    """The module inside a compiled one."""
+    inner = getattr(model, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else model

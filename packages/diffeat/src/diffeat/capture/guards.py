@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What else hangs on a model: caches, offloading, compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+_SKIPPING = ("cache", "pyramid_attention_broadcast", "layer_skip")
+
+
+def hooks_of(model: nn.Module) -> set[str]:
+    """Names of the diffusers hooks on a model and its modules."""
+    found: set[str] = set()
+    for module in model.modules():
+        registry = getattr(module, "_diffusers_hook", None)
+        found.update(getattr(registry, "hooks", {}))
+    return found
+
+
+def refuse_caches(model: nn.Module) -> None:
+    """Refuse models whose blocks are skipped or answered from a cache.
+
+    Raises:
+        RuntimeError: If such hooks are on.
+    """
+    skipping = sorted(name for name in hooks_of(model) if any(word in name for word in _SKIPPING))
+    if skipping or getattr(model, "is_cache_enabled", False):
+        raise RuntimeError(
+            f"activations need every block to run, but {type(model).__name__} answers some from a cache "
+            f"({', '.join(skipping) or 'enable_cache'}); switch it off with disable_cache()"
+        )
+
+
+def may_stop(model: nn.Module) -> bool:
+    """Whether a forward pass may be left halfway.
+
+    Not where inner modules fetch their weights for each call and bring them back after it: those of the
+    modules that were left would stay behind. A whole model that moves to its device and waits there is no
+    obstacle.
+    """
+    for module in model.modules():
+        hook: Any = getattr(module, "_hf_hook", None)
+        inner = getattr(hook, "hooks", (hook,))
+        if any(getattr(each, "offload", False) is True for each in inner):
+            return False
+    return not any("group_offloading" in name for name in hooks_of(model))
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run compiled models eagerly: compiled graphs do not see hooks that come after them."""
+    with torch.compiler.set_stance("force_eager"):
+        yield

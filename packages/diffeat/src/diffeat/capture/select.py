@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From requested names to the taps of a loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from diffeat.names.generic import module_tap
+from diffeat.names.grammar import ActivationName
+from diffeat.names.listing import taps_of
+from diffeat.names.matching import explain, is_pattern, matching
+from diffeat.names.taps import Tap
+from diffeat.presets import PRESETS, preset
+
+Names = str | ActivationName | Iterable[str | ActivationName]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be read off a model.
+
+    Attributes:
+        taps: In execution order, those that means of maps need included.
+        names: What the user gets, in execution order.
+        means: Stage-wise means of maps and the maps they are made of.
+    """
+
+    taps: tuple[Tap, ...]
+    names: tuple[ActivationName, ...]
+    means: dict[ActivationName, tuple[ActivationName, ...]]
+
+
+def resolve(model: nn.Module, names: Names) -> Request:
+    """Find the taps of names, globs, presets, means of maps and module paths.
+
+    Args:
+        model: The denoiser.
+        names: One of them or several. Duplicates count once; the order does not matter, since activations
+            come in execution order.
+
+    Raises:
+        LookupError: If a name is unknown or ambiguous, or a glob matches nothing.
+        ValueError: If nothing is asked for.
+    """
+    every = taps_of(model)
+    exact = {str(tap.name): tap for tap in every}
+    shown = [tap.name for tap in every if tap.is_listed]
+    modules = {path for path, _ in model.named_modules() if path}
+    wanted: set[ActivationName] = set()
+    means: dict[ActivationName, tuple[ActivationName, ...]] = {}
+    paths: dict[str, Tap] = {}
+    for text in _texts(names):
+        if text in exact:
+            wanted.add(exact[text].name)
+        elif is_pattern(text):
+            wanted.update(matching(shown, text))
+        elif (mean := _mean(text)) is not None:
+            means[mean] = _members(mean, shown)
+        elif text in modules:
+            paths[text] = module_tap(text)
+        else:
+            raise LookupError(explain(text, exact))
+    if not wanted and not means and not paths:
+        raise ValueError("names must ask for at least one activation, got none")
+    needed = wanted.union(*means.values())
+    taps = (*(tap for tap in every if tap.name in needed), *paths.values())
+    ordered = (
+        *(tap.name for tap in every if tap.name in wanted),
+        *(tap.name for tap in paths.values()),
+        *sorted(means),
+    )
+    return Request(taps, ordered, means)
+
+
+def _texts(names: Names) -> list[str]:
+    several = [names] if isinstance(names, str | ActivationName) else names
+    known = {name.lower() for name in PRESETS}
+    found: list[str] = []
+    for text in map(str, several):
+        found.extend(preset(text).names if text.lower() in known else [text])
+    return found
+
+
+def _mean(text: str) -> ActivationName | None:
+    try:
+        name = ActivationName.parse(text)
+    except ValueError:
+        return None
+    return name if name.part == "attn" else None
+
+
+def _members(mean: ActivationName, names: Iterable[ActivationName]) -> tuple[ActivationName, ...]:
+    found = tuple(n for n in names if n.kind == f"{mean.kind}-map" and n.stage == mean.stage)
+    if not found:
+        raise LookupError(f"{mean} has no maps to average: this model has no {mean.kind}-attention there")
+    return found

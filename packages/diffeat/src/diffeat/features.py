@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Extracted activations of a batch of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffeat.names.grammar import ActivationName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noising:
+    """How noisy the input of the denoiser was.
+
+    Attributes:
+        requested: The timestep asked for.
+        effective: The timestep that the schedule has there, in its own units.
+        signal: Factor of the clean latent in the denoiser's input.
+        noise: Factor of the noise.
+    """
+
+    requested: int
+    effective: float
+    signal: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeaturesMeta:
+    """How features came about.
+
+    Attributes:
+        noising: One entry per timestep.
+        prompts: Of each image.
+        image_hashes: SHA-256 of each image as the model saw it.
+        seed: Of noise and posterior samples.
+        num_noises: Noises averaged.
+        posterior: ``"mode"`` or ``"sample"``.
+        size: Height and width in pixels as the model saw them.
+        model: Class of the denoiser and, if known, where it came from.
+        revision: Revision asked for, or ``None``.
+        dtype: Of the computation.
+    """
+
+    noising: tuple[Noising, ...]
+    prompts: tuple[str, ...]
+    image_hashes: tuple[str, ...]
+    seed: int
+    num_noises: int
+    posterior: str
+    size: tuple[int, int]
+    model: str
+    revision: str | None = None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features(Mapping[str, Tensor]):
+    """Activations by name, in execution order.
+
+    Images and token streams are ``(B, C, h, w)``, maps ``(B, heads, h, w, keys)`` with one head if the heads
+    were averaged, text tokens ``(B, L, C)``. With several timesteps each name ends in ``@`` and the timestep
+    asked for.
+
+    Attributes:
+        tensors: The activations.
+        meta: How they came about.
+    """
+
+    tensors: dict[str, Tensor]
+    meta: FeaturesMeta
+
+    def __getitem__(self, name: str | ActivationName) -> Tensor:
+        return self.tensors[str(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def at(self, t: int) -> Features:
+        """Features of one timestep, under plain names.
+
+        Raises:
+            LookupError: If the timestep was not asked for.
+        """
+        kept = tuple(noising for noising in self.meta.noising if noising.requested == t)
+        if not kept:
+            raise LookupError(f"t must be one of {[n.requested for n in self.meta.noising]}, got {t}")
+        if len(self.meta.noising) == 1:
+            return self
+        end = f"@{t}"
+        found = {name.removesuffix(end): value for name, value in self.items() if name.endswith(end)}
+        return Features(found, replace(self.meta, noising=kept))
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Features:
+        """Move and cast all activations."""
+        return Features({n: v.to(device=device, dtype=dtype) for n, v in self.items()}, self.meta)
+
+    def resize(self, side: int | tuple[int, int], *, mode: str = "bilinear") -> Features:
+        """Bring all spatial activations to one size.
+
+        Args:
+            side: Cells, a side or ``(height, width)``.
+            mode: ``"bilinear"``, ``"bicubic"``, ``"nearest"`` or ``"area"``.
+
+        Raises:
+            ValueError: If an activation is not ``(B, C, h, w)``.
+        """
+        size = (side, side) if isinstance(side, int) else side
+        return Features({n: _resized(n, v, size, mode) for n, v in self.items()}, self.meta)
+
+    def concat(
+        self, names: Iterable[str | ActivationName] | None = None, *, side: int | None = None
+    ) -> Tensor:
+        """Lay activations behind each other along the channels.
+
+        Args:
+            names: Which, in which order; all in execution order if ``None``.
+            side: Cells of the shorter side of the result; the largest among the activations if ``None``.
+
+        Returns:
+            ``(B, sum of channels, h, w)``; smaller activations are enlarged bilinearly.
+
+        Raises:
+            KeyError: If a name is not there.
+            ValueError: If an activation is not ``(B, C, h, w)``.
+
+        Source: authors' scripts, which enlarge and concatenate without normalisation.
+        """
+        chosen = {str(name): self[name] for name in (self if names is None else names)}
+        for name, value in chosen.items():
+            _check_spatial(name, value)
+        if not chosen:
+            raise ValueError("concat needs at least one activation, got none")
+        largest = max((tuple(v.shape[2:]) for v in chosen.values()), key=lambda s: s[0] * s[1])
+        if side is not None:
+            short = min(largest)
+            largest = tuple(round(side * length / short) for length in largest)
+        size = (largest[0], largest[1])
+        return torch.cat([_resized(n, v, size, "bilinear") for n, v in chosen.items()], dim=1)
+
+
+def _check_spatial(name: str, value: Tensor) -> None:
+    if value.ndim != 4:
+        raise ValueError(f"{name} must be (batch, channels, height, width) here, got {tuple(value.shape)}")
+
+
+def _resized(name: str, value: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    _check_spatial(name, value)
+    if tuple(value.shape[2:]) == size:
+        return value
+    align = False if mode in {"bilinear", "bicubic"} else None
+    return F.interpolate(value, size, mode=mode, align_corners=align)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much noise a timestep means, whatever the scheduler."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from diffeat.features import Noising
+
+
+def noising(scheduler: object, t: int, *, num_tokens: int | None = None) -> tuple[Noising, Tensor]:
+    """Find the entry of a schedule that belongs to a timestep.
+
+    The schedule is run with as many inference steps as it was trained with, and entered at index ``steps -
+    t``. What it does to a latent there is linear, ``signal * latent + noise * noise``; both factors are read
+    off by showing it a one and a zero, so that every scheduler is honoured, input scaling included.
+
+    Args:
+        scheduler: A diffusers scheduler; a copy is used, its state does not change.
+        t: Timestep, from 1 to the number of training steps, or 0 for a latent without noise at the first
+            step.
+        num_tokens: Image tokens, for schedules that shift with them.
+
+    Returns:
+        The factors, and the timestep for the denoiser as a tensor without axes.
+
+    Raises:
+        ValueError: If ``t`` lies outside the schedule.
+
+    Source: authors' code; for t = 50 it enters at 51 (PNDM), 50 or 49, as the scheduler spaces its steps.
+    """
+    config = cast("Any", scheduler).config
+    steps = int(config.num_train_timesteps)
+    if not 0 <= t <= steps:
+        raise ValueError(f"t must lie between 0 and the {steps} training steps of the scheduler, got {t}")
+    copy = type(scheduler).from_config(config)  # type: ignore[attr-defined]  # every scheduler has it
+    own: Any = copy
+    try:
+        own.set_timesteps(steps, **_shift(config, num_tokens))
+        index = min(max(len(own.timesteps) - max(t, 1), 0), steps - max(t, 1))
+        at = own.timesteps[index : index + 1]
+    except ValueError:
+        # distilled schedulers refuse full schedules; their training steps are the plain ones
+        at = torch.tensor([max(t, 1) - 1])
+    signal, noise = _factors(own, at)
+    if t == 0:
+        signal, noise = signal / (signal + noise if hasattr(own, "scale_noise") else signal), 0.0
+    return Noising(requested=t, effective=float(at[0]), signal=signal, noise=noise), at[0]
+
+
+def _factors(scheduler: Any, at: Tensor) -> tuple[float, float]:
+    """Factors of latent and noise in the denoiser's input."""
+    one, zero = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    factors: list[float] = []
+    for latent, noise in ((one, zero), (zero, one)):
+        if hasattr(scheduler, "scale_noise"):
+            value = scheduler.scale_noise(latent, at, noise)
+        else:
+            value = scheduler.add_noise(latent, noise, at)
+            value = scheduler.scale_model_input(value, at[0])
+        factors.append(float(value.flatten()[0]))
+    return factors[0], factors[1]
+
+
+def _shift(config: Any, num_tokens: int | None) -> dict[str, float]:
+    """The shift of flow schedules that depends on the number of image tokens."""
+    if not getattr(config, "use_dynamic_shifting", False):
+        return {}
+    base, top = config.base_image_seq_len, config.max_image_seq_len
+    slope = (config.max_shift - config.base_shift) / (top - base)
+    return {"mu": config.base_shift + slope * ((num_tokens or base) - base)}
