@@ -20,6 +20,7 @@ from shapeworld import SceneConfig, render
 from shapeworld.vocabulary import BACKGROUNDS, Attribute
 from torch import Tensor
 
+from recipes.cards import CARDS
 from recipes.tiny_clip.dense import VARIANTS, dense_embeddings, dense_figures
 from recipes.tiny_clip.scenes import MIXED, SIDE, strict_caption
 from recipes.tiny_clip.ship import ASSETS, WEIGHTS, training_facts
@@ -41,7 +42,6 @@ MAX_BYTES = 6_000_000
 # more things than in training would say more of the world than of the model
 SEGMENTED = SceneConfig(num_things=(0.3, 0.4, 0.3))
 ATTRIBUTES: tuple[Attribute, ...] = ("colour", "shape", "material")
-CARD = Path(__file__).parents[2] / "cards/tiny-clip.json"
 CAVEAT = "Trained and judged on drawn scenes only; a handful of words; one training seed, no error bars."
 
 
@@ -137,7 +137,7 @@ def verdict(figures: dict[str, Any], size: int) -> dict[str, Any]:
 
 def judge(
     folder: Annotated[Path, typer.Argument(help="Folder of the model.")] = ASSETS / "tiny-shapes",
-    card: Annotated[Path, typer.Option(help="Card to write.")] = CARD,
+    card: Annotated[Path, typer.Option(help="Card to write.")] = CARDS / "tiny-clip.json",
     seed: Annotated[int, typer.Option(help="Of the scenes.")] = 2024,
     singles: Annotated[int, typer.Option(help="Scenes of one thing, for each split.")] = 1000,
     mixed: Annotated[int, typer.Option(help="Scenes for retrieval.")] = 300,

@@ -26,7 +26,7 @@ from recipes.tiny_sdxl.autoencoder import (
 )
 from recipes.tiny_sdxl.denoiser import DenoiserOptions, train_denoiser, write_latents
 from recipes.tiny_sdxl.judging import judge_pipeline, missed
-from recipes.tiny_sdxl.pictures import fill_pool, held_out_pictures, load_pool
+from recipes.tiny_sdxl.pictures import Kind, fill_pool, held_out_pictures, load_pool
 from recipes.tiny_sdxl.progress import OptimizerName, Plan
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
@@ -92,10 +92,17 @@ def vae(
 
 
 @app.command()
-def latents(out: Out, threads: Threads = 1) -> None:
+def latents(
+    out: Out,
+    windows: Annotated[
+        bool, typer.Option(help="Also windows and 128 pixels, needed in the last steps only.")
+    ] = True,
+    threads: Threads = 1,
+) -> None:
     """Encode and tokenise what is missing of the pool."""
     torch.set_num_threads(threads)
-    write_latents(out, out / "pool", AutoencoderKL.from_pretrained(out / "vae"))
+    kinds: tuple[Kind, ...] = ("base", "zoom2", "zoom4", "large") if windows else ("base",)
+    write_latents(out, out / "pool", AutoencoderKL.from_pretrained(out / "vae"), kinds)
 
 
 @app.command()

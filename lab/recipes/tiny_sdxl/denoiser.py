@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -141,10 +142,10 @@ class Denoiser(nn.Module):
         noisy = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * batch.noise
         velocity = alpha.sqrt() * batch.noise - (1 - alpha).sqrt() * batch.latents
         tokens = torch.where((batch.drop == 2)[:, None], cast(Tensor, self.empty), batch.tokens)
+        hidden, pooled = self.encode(tokens)
+        keep = (batch.drop != 1).float()[:, None]
+        conditions = {"text_embeds": pooled * keep, "time_ids": batch.time_ids}
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half_precision):
-            hidden, pooled = self.encode(tokens)
-            keep = (batch.drop != 1).float()[:, None]
-            conditions = {"text_embeds": pooled * keep, "time_ids": batch.time_ids}
             predicted = self.unet(
                 noisy, batch.timesteps, hidden * keep[:, None], added_cond_kwargs=conditions
             ).sample
@@ -196,9 +197,15 @@ class Batches:
     """
 
     def __init__(self, folder: Path, options: DenoiserOptions, steps: int) -> None:
-        self.options, self.first_window = options, steps - options.window_steps
-        kinds: tuple[Kind, ...] = ("base", "zoom2", "zoom4", "large") if options.window_steps else ("base",)
-        self.sources: dict[Kind, Latents] = {kind: Latents(folder, kind) for kind in kinds}
+        self.folder, self.options = folder, options
+        self.first_window = steps - options.window_steps
+        self.sources: dict[Kind, Latents] = {}
+
+    def source(self, kind: Kind) -> Latents:
+        """Return the pictures of a kind, read when first asked for."""
+        if kind not in self.sources:
+            self.sources[kind] = Latents(self.folder, kind)
+        return self.sources[kind]
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step."""
@@ -213,7 +220,7 @@ class Batches:
 
     def _draw(self, rng: np.random.Generator, shares: dict[Kind, float], B: int, step: int) -> Batch:
         kinds = list(shares)
-        picks = [self.sources[kinds[k]] for k in rng.choice(len(kinds), B, p=list(shares.values()))]
+        picks = [self.source(kinds[k]) for k in rng.choice(len(kinds), B, p=list(shares.values()))]
         rows = [int(rng.integers(len(source.latents))) for source in picks]
         variants = rng.integers(VARIANTS, size=B)
         # one timestep from each of B equal parts of the range, so that the loss of a step varies less
@@ -233,18 +240,18 @@ class Batches:
         )
 
 
-def write_latents(folder: Path, pool: Path, vae: AutoencoderKL) -> None:
+def write_latents(folder: Path, pool: Path, vae: AutoencoderKL, kinds: Sequence[Kind]) -> None:
     """Encode whatever is missing of the pool, latents in float16, and tokenise its captions.
 
     Args:
         folder: Gets ``latents`` and ``tokens``.
         pool: Of the pictures.
         vae: The finished autoencoder.
+        kinds: Which pictures.
     """
     tokenizer = build_tokenizers()[0]
     for name in ("latents", "tokens"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    kinds: tuple[Kind, ...] = ("base", "zoom2", "zoom4", "large")
     for kind in kinds:
         check_pool(pool, kind)
         for file in shard_files(pool, kind):

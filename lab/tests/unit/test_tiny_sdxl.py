@@ -252,7 +252,7 @@ def latent_run(small_pool):
         vae = build_autoencoder((8, 16, 16), 4)
         normalise_latents(vae, held_out_pictures(4))
         vae.save_pretrained(small_pool / "vae")
-        write_latents(small_pool, small_pool / "pool", vae)
+        write_latents(small_pool, small_pool / "pool", vae, KINDS)
     return small_pool
 
 
