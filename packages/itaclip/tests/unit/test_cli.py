@@ -36,10 +36,12 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def run(here, tiny_folder):
     def call(*args, code=0, classes="cat, dog, sky"):
-        extra = ["--model", tiny_folder, "--device", "cpu", "-c", classes] if args[0] == "segment" else []
+        command, *rest = args
+        extra = ["--model", tiny_folder, "--device", "cpu", "-c", classes] if command == "segment" else []
         for setting in SETTINGS if extra else ():
             extra += ["--set", setting]
-        result = CliRunner().invoke(app, [*map(str, args), *map(str, extra)])
+        # of an option given twice the last counts: a test's own come last
+        result = CliRunner().invoke(app, [*map(str, [command, *extra, *rest])])
         assert result.exit_code == code, result.output
         assert "Traceback" not in result.output
         assert result.exception is None or isinstance(result.exception, SystemExit)
@@ -312,7 +314,7 @@ def test_models_are_listed(run):
 
 
 def test_help_teaches_by_example(run):
-    for name in ("segment", "video", "export"):
+    for name in ("segment", "video", "evaluate", "convert", "export"):
         text = run(name, "--help").stdout
         assert f"itaclip {name} " in text
         assert "Exit code" in text

@@ -9,10 +9,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from itaclip.cli.convert import convert
+from itaclip.cli.evaluate import evaluate
 from itaclip.cli.export import export
 from itaclip.cli.options import Debug, Json, ModelOptions, Settings
 from itaclip.cli.output import stdout, user_errors
 from itaclip.cli.segment import segment
+from itaclip.cli.texts import texts_app
 from itaclip.cli.video import video
 
 app = typer.Typer(
@@ -34,8 +37,9 @@ app = typer.Typer(
 
       itaclip models""",
 )
-for command in (segment, video, export):
+for command in (segment, video, evaluate, convert, export):
     app.command()(command)
+app.add_typer(texts_app, name="texts")
 
 
 @app.command()
