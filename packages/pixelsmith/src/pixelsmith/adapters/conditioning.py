@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a patch is told about where it lies: the size and crop numbers that SDXL was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Policy = Literal["true", "official", "base", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where patches lie, in pixels.
+
+    Attributes:
+        policy: ``"true"`` tells the size of the whole image and the patch's own row and column;
+            ``"official"`` repeats the published code, which tells the column twice; ``"base"`` tells the
+            native size and the place as if the whole image had been shrunk to it; ``"none"`` tells every
+            patch that it is a whole picture of its own size.
+        size: Height and width of the whole image.
+        base_size: Height and width that the model was trained at.
+        patch_size: Height and width of a patch.
+        pixels: Pixels per latent cell and side.
+    """
+
+    policy: Policy = "true"
+    size: tuple[int, int]
+    base_size: tuple[int, int]
+    patch_size: tuple[int, int]
+    pixels: int
+
+    def __post_init__(self) -> None:
+        if self.policy not in get_args(Policy):
+            raise ValueError(
+                f"conditioning must be one of {', '.join(get_args(Policy))}, got {self.policy!r}"
+            )
+
+    def time_ids(
+        self, origins: Sequence[tuple[int, int]], device: torch.device | str | None = None
+    ) -> Tensor:
+        """Return original size, crop and target size of each patch, ``(B, 6)``, pixels.
+
+        The dtype is float32: float16 would round sides above 2048 and overflow above 65,504.
+
+        Args:
+            origins: Row and column of each patch's first latent cell.
+            device: Where the result is.
+        """
+        rows = [self._ids(row, column) for row, column in origins]
+        return torch.tensor(rows, dtype=torch.float32, device=device)
+
+    def _ids(self, row: int, column: int) -> tuple[float, ...]:
+        top, left = row * self.pixels, column * self.pixels
+        match self.policy:
+            case "true":
+                return (*self.size, top, left, *self.size)
+            case "official":
+                return (*self.size, left, left, *self.size)
+            case "base":
+                crop = (
+                    round(top * self.base_size[0] / self.size[0]),
+                    round(left * self.base_size[1] / self.size[1]),
+                )
+                return (*self.base_size, *crop, *self.base_size)
+            case "none":
+                return (*self.patch_size, 0, 0, *self.patch_size)
