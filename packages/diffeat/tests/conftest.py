@@ -3,20 +3,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    HunyuanDiT2DModel,
+    HunyuanDiTPipeline,
+    PixArtAlphaPipeline,
+    PixArtTransformer2DModel,
     PNDMScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 WINDOW = 16  # tokens of the text encoders, start and end included
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -95,11 +119,37 @@ def sdxl_unet(**changes: object) -> UNet2DConditionModel:
     return UNet2DConditionModel(**{**config, **changes})
 
 
-@pytest.fixture(scope="session")
-def sd15_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
+def t5_tokenizer() -> T5Tokenizer:
+    pieces = ["<pad>", "</s>", "<unk>", "\u2581", *LETTERS]
+    vocabulary = [(piece, -float(rank)) for rank, piece in enumerate(pieces)]
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=WINDOW)
+
+
+def t5_encoder(width: int) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(vocab_size=30, d_model=width, d_ff=2 * width, d_kv=width // 2, num_layers=1, num_heads=2)
+    )
+
+
+def bert(width: int) -> tuple[BertTokenizer, BertModel]:
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *("##" + letter for letter in LETTERS)]
+    tokenizer = BertTokenizer(
+        vocab={piece: number for number, piece in enumerate(pieces)}, model_max_length=77
+    )
+    config = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+    )
+    return tokenizer, BertModel(config)
+
+
+def build_sd15() -> StableDiffusionPipeline:
     tokenizer = clip_tokenizer()
-    pipeline = StableDiffusionPipeline(
+    return StableDiffusionPipeline(
         vae=tiny_vae(),
         text_encoder=CLIPTextModel(text_config(16, tokenizer)),
         tokenizer=tokenizer,
@@ -116,16 +166,11 @@ def sd15_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    folder = tmp_path_factory.mktemp("sd15")
-    pipeline.save_pretrained(folder)
-    return folder
 
 
-@pytest.fixture(scope="session")
-def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
+def build_sdxl() -> StableDiffusionXLPipeline:
     tokenizer = clip_tokenizer()
-    pipeline = StableDiffusionXLPipeline(
+    return StableDiffusionXLPipeline(
         vae=tiny_vae(),
         text_encoder=CLIPTextModel(text_config(16, tokenizer)),
         text_encoder_2=CLIPTextModelWithProjection(text_config(16, tokenizer)),
@@ -140,6 +185,163 @@ def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             timestep_spacing="leading",
         ),
     )
+
+
+def build_pixart() -> PixArtAlphaPipeline:
+    transformer = PixArtTransformer2DModel(
+        sample_size=16,
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        cross_attention_dim=16,
+        caption_channels=12,
+        patch_size=2,
+        use_additional_conditions=False,
+    )
+    return PixArtAlphaPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=t5_encoder(12),
+        vae=tiny_vae(),
+        transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(),
+    )
+
+
+def build_hunyuan() -> HunyuanDiTPipeline:
+    transformer = HunyuanDiT2DModel(
+        sample_size=8,
+        num_layers=4,  # the second half has skips from the first
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        patch_size=2,
+        hidden_size=16,
+        cross_attention_dim=16,
+        cross_attention_dim_t5=16,
+        pooled_projection_dim=16,
+        text_len=WINDOW,
+        text_len_t5=WINDOW,
+    )
+    tokenizer, encoder = bert(16)
+    return HunyuanDiTPipeline(
+        vae=tiny_vae(8),  # the pipeline counts on 8 pixels per cell
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=transformer,
+        scheduler=DDPMScheduler(prediction_type="v_prediction"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        text_encoder_2=t5_encoder(16),
+        tokenizer_2=t5_tokenizer(),
+    )
+
+
+def build_sd3() -> StableDiffusion3Pipeline:
+    transformer = SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=3,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        caption_projection_dim=16,
+        pooled_projection_dim=32,
+        pos_embed_max_size=16,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    tokenizer = clip_tokenizer()
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=tiny_vae(),
+        text_encoder=CLIPTextModelWithProjection(text_config(16, tokenizer)),
+        tokenizer=tokenizer,
+        text_encoder_2=CLIPTextModelWithProjection(text_config(16, tokenizer)),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_3=t5_encoder(32),
+        tokenizer_3=t5_tokenizer(),
+    )
+
+
+def build_flux() -> FluxPipeline:
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=16,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 6, 6),
+    )
+    tokenizer = clip_tokenizer()
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=tiny_vae(),
+        text_encoder=CLIPTextModel(text_config(16, tokenizer)),
+        tokenizer=tokenizer,
+        text_encoder_2=t5_encoder(32),
+        tokenizer_2=t5_tokenizer(),
+        transformer=transformer,
+    )
+
+
+BUILDERS: dict[str, Callable[[], Any]] = {
+    "SD1.5": build_sd15,
+    "SDXL": build_sdxl,
+    "PixArt": build_pixart,
+    "Hunyuan": build_hunyuan,
+    "SD3": build_sd3,
+    "Flux": build_flux,
+}
+
+
+def build(family: str) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pipeline = BUILDERS[family]()
+    pipeline.set_progress_bar_config(disable=True)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+    return pipeline
+
+
+@pytest.fixture(scope="session")
+def pipelines() -> Callable[[str], Any]:
+    """Pipelines by family, shared: tests leave them as they were."""
+    return cache(build)
+
+
+@pytest.fixture
+def fresh() -> Callable[[str], Any]:
+    """Pipelines of their own, for tests that change them."""
+    return build
+
+
+@pytest.fixture(params=BUILDERS)
+def pipeline(request: pytest.FixtureRequest, pipelines: Callable[[str], Any]) -> Any:
+    """Each family's pipeline in turn, shared."""
+    return pipelines(request.param)
+
+
+@pytest.fixture(scope="session")
+def sd15_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sd15")
+    build("SD1.5").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdxl")
-    pipeline.save_pretrained(folder)
+    build("SDXL").save_pretrained(folder)
     return folder

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
@@ -69,7 +69,7 @@ def _scaled(vae: Any, latents: Tensor) -> Tensor:
 
 
 @contextmanager
-def _upcast(vae: Any) -> Iterator[None]:
+def _upcast(vae: Any) -> Generator[None]:
     """Run an autoencoder that overflows in fp16 in fp32; casting there and back changes no weight."""
     if not getattr(vae.config, "force_upcast", False) or vae.dtype != torch.float16:
         yield

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -82,7 +82,7 @@ class FeatureExtractor:
                 cast("Any", source).to(**_resolved(chosen))
             return cls(source)
         place = _auto_device() if device == "auto" else torch.device(device)
-        loader: Any = diffusers.DiffusionPipeline
+        loader = cast("Any", diffusers).DiffusionPipeline
         index = loader.load_config(str(source), revision=revision)
         kind = _auto_dtype(place, index) if dtype == "auto" else _dtype(dtype)
         extra = {"safety_checker": None} if "safety_checker" in index else {}
@@ -194,9 +194,10 @@ class FeatureExtractor:
         if size is None:
             return self.native_size()
         height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < self.factor or height % self.factor or width % self.factor:
+        step = self.factor * self.adapter.cells(self.model)
+        if min(height, width) < step or height % step or width % step:
             raise ValueError(
-                f"size must be a positive multiple of {self.factor} pixels both ways, got {height}x{width}"
+                f"size must be a positive multiple of {step} pixels both ways, got {height}x{width}"
             )
         return height, width
 
@@ -234,7 +235,7 @@ class _Run:
         )
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
+    def recording(self) -> Generator[None]:
         """Hooks on, evaluation mode on, gradients as asked; everything as before afterwards."""
         training = [module for module in self.extractor.model.modules() if module.training]
         try:

@@ -46,7 +46,7 @@ class Preset:
         Raises:
             ValueError: If the preset spans several models.
         """
-        if len(self.parts) > 1:
+        if len(self.parts) != 1:
             models = ", ".join(part.model for part in self.parts)
             raise ValueError(f"preset {self.name!r} spans {models}; take the names of one with part(model)")
         return self.parts[0].names

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, cast
 
 import torch
@@ -39,7 +40,10 @@ def noising(scheduler: object, t: int, *, num_tokens: int | None = None) -> tupl
     copy = type(scheduler).from_config(config)  # type: ignore[attr-defined]  # every scheduler has it
     own: Any = copy
     try:
-        own.set_timesteps(steps, **_shift(config, num_tokens))
+        with warnings.catch_warnings():
+            # schedulers of diffusers take arrays of tensors in a way that numpy 2 wants changed
+            warnings.simplefilter("ignore", DeprecationWarning)
+            own.set_timesteps(steps, **_shift(config, num_tokens))
         index = min(max(len(own.timesteps) - max(t, 1), 0), steps - max(t, 1))
         at = own.timesteps[index : index + 1]
     except ValueError:

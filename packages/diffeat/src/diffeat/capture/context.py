@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ def capture(
     stop_after: int | None = None,
     maps: MapOptions | None = None,
     storage: Storage | None = None,
-) -> Iterator[Recording]:
+) -> Generator[Recording]:
     """Record activations of a denoiser while a pipeline or model is used in the block.
 
     Args:

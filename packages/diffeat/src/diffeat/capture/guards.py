@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,7 +52,7 @@ def may_stop(model: nn.Module) -> bool:
 
 
 @contextmanager
-def uncompiled() -> Iterator[None]:
+def uncompiled() -> Generator[None]:
     """Run compiled models eagerly: compiled graphs do not see hooks that come after them."""
     with torch.compiler.set_stance("force_eager"):
         yield

@@ -113,8 +113,8 @@ def _scores(
     enable_gqa: bool = False,
 ) -> Scores:
     del value, dropout_p, enable_gqa
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return Scores(query, key, attn_mask, scale, is_causal)
+    factor: float = query.shape[-1] ** -0.5 if scale is None else scale
+    return Scores(query, key, attn_mask, factor, is_causal)
 
 
 def attention_map(scores: Scores, rows: slice, columns: slice, options: MapOptions, batch: int) -> Tensor:

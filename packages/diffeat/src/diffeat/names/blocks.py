@@ -47,8 +47,7 @@ class Place:
 
 def attentions(block: nn.Module) -> dict[str, nn.Module]:
     """The attention modules of a block by attribute name, in the order in which blocks call them."""
-    found = {name: getattr(block, name, None) for name in ATTENTIONS}
-    return {name: module for name, module in found.items() if is_attention(module)}
+    return {name: getattr(block, name) for name in ATTENTIONS if is_attention(getattr(block, name, None))}
 
 
 def is_attention(module: object) -> bool:

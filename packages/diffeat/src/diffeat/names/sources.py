@@ -116,7 +116,7 @@ def _from_folder(source: str | Path) -> Blueprint:
 
 
 def _from_hub(name: str) -> Blueprint:
-    load = cast("Any", diffusers.ConfigMixin).load_config
+    load = cast("Any", diffusers).ConfigMixin.load_config
     for folder in (*DENOISERS, None):
         try:
             model = _from_config(load(name, subfolder=folder))

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from torch import nn
 
 from diffeat.names.blocks import Place, basic_block, is_attention, self_attention
-from diffeat.names.grammar import ActivationName, Stage
+from diffeat.names.grammar import ActivationName, Part, Stage
 from diffeat.names.taps import Source, Tap
+
+_SAMPLERS: tuple[tuple[Part, str], ...] = (("downsampler", "downsamplers"), ("upsampler", "upsamplers"))
 
 
 def is_unet(model: nn.Module) -> bool:
@@ -55,7 +57,7 @@ def _level(block: nn.Module, path: str, stage: Stage, level: int) -> Iterator[Ta
         yield from _residual(res, f"{path}.resnets.{repeat}", stage, level, repeat)
         if repeat < len(vits):
             yield from _vit(vits[repeat], f"{path}.attentions.{repeat}", stage, level, repeat)
-    for part, attribute in (("downsampler", "downsamplers"), ("upsampler", "upsamplers")):
+    for part, attribute in _SAMPLERS:
         if _children(block, attribute):
             name = ActivationName(part, "out", stage, level)
             yield Tap(name=name, sources=(Source(path=f"{path}.{attribute}.0"),), layout="image")

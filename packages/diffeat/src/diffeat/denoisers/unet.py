@@ -1,49 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each family of denoisers is called: conditions, latent layout, timestep."""
+"""U-Nets: text of any length, pooled vectors, size conditions and extra input channels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from diffeat.denoisers.adapter import Adapter
 from diffeat.encode import encode_clip, num_chunks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
-    """One family's conventions.
-
-    Attributes:
-        conditions: Makes the conditions from pipeline, prompts and image size.
-        stream: Name of the argument that takes the latent.
-        pack: Lays a latent out as the denoiser takes it.
-        time_scale: Factor on the schedule's timestep.
-    """
-
-    conditions: Callable[[Any, Sequence[str], tuple[int, int], torch.device, torch.dtype], dict[str, Any]]
-    stream: str = "hidden_states"
-    pack: Callable[[Any, Tensor, Tensor], Tensor] | None = None
-    time_scale: float = 1.0
-
-
-def adapter_for(model: nn.Module) -> Adapter:
-    """The conventions of a denoiser.
-
-    Raises:
-        NotImplementedError: If its class is not known.
-    """
-    name = type(model).__name__
-    found = ADAPTERS.get(name)
-    if found is None:
-        raise NotImplementedError(
-            f"FeatureExtractor knows how to call {', '.join(ADAPTERS)}, got {name}; run its own pipeline inside "
-            "capture(pipeline, names) instead"
-        )
-    return found
 
 
 def _common(
@@ -83,7 +50,7 @@ def _unet_conditions(
 def _sdxl_text(
     pipeline: Any, prompts: Sequence[str], size: tuple[int, int], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Both text encoders, pooled vector and size conditions of SDXL; refiners have the second encoder only."""
+    """Text encoders, pooled vector and size conditions of SDXL; refiners have the second encoder only."""
     pairs = [
         (tokenizer, encoder)
         for tokenizer, encoder in (
@@ -108,7 +75,7 @@ def _sdxl_text(
 
 
 def _unet_pack(model: Any, noisy: Tensor, clean: Tensor) -> Tensor:
-    """Fill the extra inputs of inpainting and editing U-Nets: nothing is masked, the image itself is the hint."""
+    """Fill the extra inputs of inpainting and editing U-Nets: nothing masked, the image itself as hint."""
     channels = clean.shape[1]
     extra = int(model.config.in_channels) - channels
     if extra == 0:
@@ -118,10 +85,9 @@ def _unet_pack(model: Any, noisy: Tensor, clean: Tensor) -> Tensor:
     if extra == channels + 1:
         return torch.cat([noisy, torch.zeros_like(clean[:, :1]), clean], dim=1)
     raise ValueError(
-        f"the U-Net takes {model.config.in_channels} channels, which {channels} latent channels cannot fill; run "
-        "its own pipeline inside capture(pipeline, names) instead"
+        f"the U-Net takes {model.config.in_channels} channels, which {channels} latent channels cannot fill; "
+        "run its own pipeline inside capture(pipeline, names) instead"
     )
 
 
-_UNET = Adapter(conditions=_unet_conditions, stream="sample", pack=_unet_pack)
-ADAPTERS: dict[str, Adapter] = {"UNet2DConditionModel": _UNET, "UNet2DModel": _UNET}
+UNET = Adapter(conditions=_unet_conditions, stream="sample", pack=_unet_pack)

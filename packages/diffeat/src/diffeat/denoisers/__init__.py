@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How each family of denoisers is called: conditions, latent layout, timestep."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from diffeat.denoisers.adapter import Adapter
+from diffeat.denoisers.dit import FLUX, HUNYUAN, PIXART, SD3
+from diffeat.denoisers.unet import UNET
+
+ADAPTERS: dict[str, Adapter] = {
+    "UNet2DConditionModel": UNET,
+    "UNet2DModel": UNET,
+    "PixArtTransformer2DModel": PIXART,
+    "HunyuanDiT2DModel": HUNYUAN,
+    "SD3Transformer2DModel": SD3,
+    "FluxTransformer2DModel": FLUX,
+}
+
+
+def adapter_for(model: nn.Module) -> Adapter:
+    """The conventions of a denoiser.
+
+    Raises:
+        NotImplementedError: If its class is not known.
+    """
+    name = type(model).__name__
+    found = ADAPTERS.get(name)
+    if found is None:
+        raise NotImplementedError(
+            f"FeatureExtractor knows how to call {', '.join(ADAPTERS)}, got {name}; "
+            "run its own pipeline inside capture(pipeline, names) instead"
+        )
+    return found

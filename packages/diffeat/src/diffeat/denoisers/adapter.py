@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one family of denoisers expects of its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Conditions = Callable[[Any, Sequence[str], tuple[int, int], torch.device, torch.dtype], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """One family's conventions.
+
+    Attributes:
+        conditions: Makes the conditions from pipeline, prompts, image size in pixels, device and dtype.
+        stream: Name of the argument that takes the latent.
+        pack: Lays a noisy latent out as the denoiser takes it; told the denoiser and the clean latent too.
+        time_scale: Factor on the schedule's timestep.
+        patch: Latent cells per token and side; ``None`` reads it off the denoiser's config.
+    """
+
+    conditions: Conditions
+    stream: str = "hidden_states"
+    pack: Callable[[Any, Tensor, Tensor], Tensor] | None = None
+    time_scale: float = 1.0
+    patch: int | None = None
+
+    def cells(self, model: Any) -> int:
+        """Latent cells per token and side: the sides of latents are multiples of it."""
+        return self.patch or int(getattr(model.config, "patch_size", None) or 1)
