@@ -15,12 +15,14 @@ ROOMS = {
     "clip": "The CLIP of itaclip, trained on the drawn world.",
     "sdxl": "The diffusion pipeline of pixelsmith and diffeat, trained on the drawn world.",
     "probes": "The frozen probe that judges generated pictures.",
+    "segmentation": "What each part of itaclip is worth on the drawn world.",
 }
 MODULES = {
     "denoise": "recipes.tiny_denoise.commands",
     "clip": "recipes.tiny_clip.commands",
     "sdxl": "recipes.tiny_sdxl.commands",
     "probes": "recipes.probes.commands",
+    "segmentation": "recipes.segmentation.commands",
 }
 Room = StrEnum("Room", {name: name for name in ROOMS})
 

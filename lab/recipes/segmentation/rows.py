@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One way to segment, and how to get another from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from itaclip import AttentionConfig, ITACLIPConfig
+from shapeworld.vocabulary import BACKGROUNDS
+
+from recipes.segmentation.texts import Aux
+from recipes.tiny_clip.scenes import SIDE
+
+# lengths that the paper gives for windows of 224 px, for windows of 64 px
+FITTED = {
+    "resize_short": 0,
+    "crop": SIDE,
+    "stride": SIDE // 2,
+    "blur_kernel": 5,
+    "blur_sigma": 1.4,
+    "pamr_dilations": (1, 2),
+    "batch_size": 160,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One way to segment.
+
+    Attributes:
+        config: Everything but the texts.
+        templates: What names are put into; see :func:`itaclip.text.get_templates`.
+        aux: Auxiliary texts, mixed in with the share ``config.alpha``.
+        background: Words for the ground.
+    """
+
+    config: ITACLIPConfig
+    templates: str | tuple[str, ...] = "imagenet"
+    aux: Aux | None = None
+    background: tuple[str, ...] = BACKGROUNDS
+
+
+BASE = Row(config=ITACLIPConfig.preset("itaclip", **FITTED))
+
+
+def vary(row: Row = BASE, **changes: object) -> Row:
+    """Return the row with fields of its attention, of its configuration or of its own replaced."""
+    own = {key: value for key, value in changes.items() if key in Row.__slots__}
+    inner = {key: value for key, value in changes.items() if key in AttentionConfig.__slots__}
+    outer = {key: value for key, value in changes.items() if key not in own | inner}
+    attention = replace(row.config.attention, **inner)
+    return replace(row, config=replace(row.config, attention=attention, **outer), **own)
+
+
+def preset(name: str) -> Row:
+    """Return a preset of itaclip at the size of the model."""
+    return Row(config=ITACLIPConfig.preset(name, **FITTED))
+
+
+def chosen() -> Row:
+    """Return what itaclip does with the shipped model unless told otherwise."""
+    return Row(config=ITACLIPConfig.preset("tiny-shapes"))

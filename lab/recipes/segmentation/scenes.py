@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scenes that are segmented, with the classes of every pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from shapeworld import SceneConfig, Split, draw_scene, render
+from shapeworld.render import Rendering
+from shapeworld.scene import Thing
+from shapeworld.vocabulary import COLOURS, MATERIALS, SHAPES
+from torch import Tensor
+
+from recipes.tiny_clip.scenes import SIDE
+
+Kind = Literal["colour", "colour x material", "shape"]
+View = Literal["windows", "whole"]
+
+# pixels of a side: a picture four times the model's window, or just the window
+SIDES: dict[View, int] = {"windows": 2 * SIDE, "whole": SIDE}
+CLASSES: dict[Kind, tuple[str, ...]] = {
+    "colour": tuple(f"{colour} thing" for colour in COLOURS),
+    "colour x material": tuple(f"{material} {colour} thing" for colour in COLOURS for material in MATERIALS),
+    "shape": SHAPES,
+}
+TWO_TO_FOUR = SceneConfig(num_things=(0.0, 1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Painted scenes.
+
+    Attributes:
+        images: ``(side, side, 3)`` uint8 each.
+        truth: For each kind of classes ``(B, side, side)`` int64: 0 ground, else the place of the class plus
+            one.
+    """
+
+    images: list[NDArray[np.uint8]]
+    truth: dict[Kind, Tensor]
+
+
+def draw(view: View, seed: int, count: int, split: Split = "test") -> Sample:
+    """Paint scenes of two to four things on a ground.
+
+    Args:
+        view: How large; both views of a seed show the same scenes.
+        seed: Of the scenes.
+        count: Scenes.
+        split: Of the world; none of them was trained on but ``train``.
+    """
+    paintings = [
+        render(draw_scene(seed, i, split=split, config=TWO_TO_FOUR), SIDES[view]) for i in range(count)
+    ]
+    truth = {kind: torch.from_numpy(np.stack([_labels(p, kind) for p in paintings])) for kind in CLASSES}
+    return Sample([painting.image for painting in paintings], truth)
+
+
+def _labels(painting: Rendering, kind: Kind) -> NDArray[np.int64]:
+    labels = [0, *(1 + CLASSES[kind].index(name_of(thing, kind)) for thing in painting.scene.things)]
+    return np.array(labels, dtype=np.int64)[painting.instances]
+
+
+def name_of(thing: Thing, kind: Kind) -> str:
+    """Return the class of a thing."""
+    names = {
+        "colour": f"{thing.colour} thing",
+        "colour x material": f"{thing.material} {thing.colour} thing",
+        "shape": thing.shape,
+    }
+    return names[kind]

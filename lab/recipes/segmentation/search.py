@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks for the best configuration, one switch after the other, on scenes that the study never reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from rich.progress import Progress
+
+from recipes.segmentation.measure import Bench, Job
+from recipes.segmentation.rows import Row, vary
+from recipes.segmentation.scenes import Kind, View
+
+# values of each switch, the most telling first
+CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "last block": [
+        {"residual": True, "ffn": False},
+        {"residual": False, "ffn": False},
+        {"residual": True, "ffn": True},
+        {"residual": False, "ffn": True},
+    ],
+    "maps": [
+        *(
+            {"pairs": pairs, "value_only": False}
+            for pairs in (
+                ("qq", "kk"),
+                ("qk",),
+                ("qq",),
+                ("kk",),
+                ("vv",),
+                ("qq", "vv"),
+                ("kk", "vv"),
+                ("qq", "kk", "vv"),
+            )
+        ),
+        {"value_only": True},
+    ],
+    "middle": [
+        *({"mid_layers": layers} for layers in ((), (4,), (5,), (4, 5), (3, 4, 5), (2, 3, 4, 5), (1, 2))),
+    ],
+    "gain": [{"gain": gain} for gain in (1.0, 2.0, 4.0)],
+    "locality": [{"locality": std} for std in (0.0, 0.7, 1.0, 1.5, 2.0, 3.0)],
+    "images": [
+        {"branches": branches}
+        for branches in (
+            ("identity", "gray", "blur", "vflip", "hflip"),
+            ("identity", "blur", "vflip", "hflip"),
+            ("identity", "vflip", "hflip"),
+            ("identity", "hflip"),
+            ("identity", "blur"),
+            ("identity",),
+        )
+    ],
+    "pamr": [
+        {"pamr_steps": steps, "pamr_dilations": dilations}
+        for steps, dilations in (
+            (0, (1, 2)),
+            (5, (1, 2)),
+            (10, (1, 2)),
+            (20, (1, 2)),
+            (10, (2, 4)),
+            (10, (1, 2, 4)),
+        )
+    ],
+    "closing": [{"closing": closing} for closing in (False, True)],
+    "threshold": [
+        {"logit_scale": scale, "prob_thd": threshold}
+        for scale, threshold in ((40.0, 0.0), *((40.0, t / 10) for t in range(2, 8)))
+    ],
+    "stitched": [{"stitched": stitched} for stitched in (False, True)],
+}
+
+Tell = Callable[[str], None]
+
+
+def climb(
+    bench: Bench,
+    start: Row,
+    *,
+    seeds: Sequence[int],
+    kinds: Sequence[Kind],
+    views: Sequence[View],
+    rounds: int,
+    choices: Mapping[str, Sequence[Mapping[str, Any]]] = CHOICES,
+    tell: Tell = lambda _: None,
+    progress: Progress | None = None,
+) -> tuple[Row, float]:
+    """Turn one switch after the other to what measures best, until a round changes nothing.
+
+    Args:
+        bench: Scenes and model.
+        start: Where to begin.
+        seeds: Of the scenes.
+        kinds: Of classes, of which the mean counts.
+        views: Of the scenes, likewise.
+        rounds: Through all switches, at most.
+        choices: Values of each switch.
+        tell: Gets a line for every value that was tried.
+        progress: Gets the bars.
+
+    Returns:
+        The best row and its mean mIoU.
+    """
+    best = start
+    for number in range(rounds):
+        before = best
+        for switch, values in choices.items():
+            rows = list(dict.fromkeys([best, *(_changed(best, value) for value in values)]))
+            scores = _scores(bench, rows, seeds, kinds, views, progress)
+            for row, score in scores.items():
+                tell(f"round {number + 1}, {switch}: {score:.2f}  {_difference(best, row)}")
+            best = max(scores, key=scores.__getitem__)
+        if best == before:
+            break
+    return best, _scores(bench, [best], seeds, kinds, views, None)[best]
+
+
+def _changed(row: Row, change: Mapping[str, Any]) -> Row:
+    return vary(row, **change)
+
+
+def _scores(
+    bench: Bench,
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    kinds: Sequence[Kind],
+    views: Sequence[View],
+    progress: Progress | None,
+) -> dict[Row, float]:
+    jobs = {
+        row: [Job(row, kind, view, seed) for view in views for seed in seeds for kind in kinds]
+        for row in rows
+    }
+    figures = bench.measure([job for own in jobs.values() for job in own], progress)
+    return {row: mean(figures[job]["miou"] for job in own) for row, own in jobs.items()}
+
+
+def _difference(old: Row, new: Row) -> str:
+    before, after = _flat(old), _flat(new)
+    changes = [f"{key}={value}" for key, value in after.items() if before[key] != value]
+    return ", ".join(changes) or "as before"
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    config = row.config.to_dict()
+    attention = config.pop("attention")
+    return {**config, **(attention if isinstance(attention, dict) else {})}
