@@ -6,8 +6,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from recipes.tiny_clip import judge as judging
 from recipes.tiny_clip import train as training
+from recipes.tiny_clip.demo_scenes import demo_scenes
 from recipes.tiny_clip.dense import VARIANTS, LastBlock, dense_embeddings, mean_iou, segment
 from recipes.tiny_clip.network import (
     Heads,
@@ -30,7 +32,7 @@ from recipes.tiny_clip.scenes import (
     true_of,
     uninformative,
 )
-from recipes.tiny_clip.ship import save, training_facts
+from recipes.tiny_clip.ship import ASSETS, save, training_facts
 from recipes.tiny_clip.tokens import CONTEXT_LENGTH, IDS, VOCABULARY, encode
 from recipes.tiny_clip.train import CHECKPOINT, Plan, Trainer, run_training
 from recipes.tiny_clip.zero_shot import paint, recall_at_1
@@ -284,3 +286,14 @@ def test_a_random_model_judges_at_chance_and_fails_its_gate(folder, tmp_path):
     assert report["figures"]["dense"]["colour"]["vanilla"]["miou"] < 25
     assert len(report["verdict"]["missed_musts"]) == 2
     assert report["training"] == {"seed": 7}
+
+
+def test_the_demo_shows_the_scenes_of_the_recipe(tmp_path):
+    demo_scenes(tmp_path, number=6)
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == sorted(file.name for file in (ASSETS / "scenes").iterdir())
+    assert (tmp_path / "classes.json").read_text() == (ASSETS / "scenes" / "classes.json").read_text()
+    for name in names:
+        if name.endswith(".png"):
+            with Image.open(tmp_path / name) as drawn, Image.open(ASSETS / "scenes" / name) as shipped:
+                np.testing.assert_array_equal(np.asarray(drawn), np.asarray(shipped))

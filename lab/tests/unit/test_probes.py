@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import numpy as np
+import pytest
+import torch
+from recipes.probes import commands
+from recipes.probes.judging import WEIGHTS, Judge, accuracy
+from recipes.probes.network import NAMES, Opinion, Probe
+from recipes.probes.training import ONLY_NONE, ProbeModule, ProbePictures, labels
+from safetensors.torch import save_file
+from shapeworld import Background, Scene, Thing, render
+from shapeworld.vocabulary import COLOURS
+from typer.testing import CliRunner
+
+
+def picture(*things, side=64):
+    drawn = tuple(
+        Thing(material="solid", colour=colour, shape=shape, x=x, y=0.5, radius=0.15)
+        for colour, shape, x in things
+    )
+    return render(Scene(background=Background(kind="tiles", seed=1), things=drawn), side)
+
+
+class Oracle(Probe):
+    """Says what it was told: the masks and the only thing of one rendering, for every picture."""
+
+    def __init__(self, rendering):
+        super().__init__()
+        self.rendering = rendering
+
+    def forward(self, x):
+        pixels, things = {}, {}
+        for key, names in NAMES.items():
+            mask = torch.from_numpy(self.rendering.semantic(key)).long()
+            one_hot = torch.nn.functional.one_hot(mask, 1 + len(names)).permute(2, 0, 1).float()
+            pixels[key] = one_hot.expand(len(x), -1, -1, -1)
+            name = names.index(getattr(self.rendering.scene.things[0], key))
+            things[key] = torch.eye(len(names))[name].expand(len(x), -1)
+        return Opinion(pixels, things)
+
+
+@pytest.fixture
+def untrained(tmp_path):
+    torch.manual_seed(0)
+    probe = Probe()
+    weights = {k: v.half().contiguous() for k, v in probe.state_dict().items() if v.is_floating_point()}
+    save_file(weights, tmp_path / "probe.safetensors")
+    return tmp_path / "probe.safetensors"
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_an_opinion_covers_every_pixel_and_every_name(side):
+    opinion = Probe().eval()(torch.rand(2, 3, side, side))
+    for key, names in NAMES.items():
+        assert opinion.pixels[key].shape == (2, 1 + len(names), side, side)
+        assert opinion.things[key].shape == (2, len(names))
+
+
+def test_the_judge_counts_patches_and_leaves_blots_out():
+    two = picture(("red", "circle", 0.25), ("red", "circle", 0.75))
+    judge = Judge(Oracle(two))
+    images = np.zeros((1, 64, 64, 3), np.uint8)
+    assert judge.count(images).tolist() == [2]
+    assert judge.colours(images) == [{"red"}]
+    blot = picture(("red", "circle", 0.25))
+    mask = blot.semantic("colour")
+    mask[2:4, 2:4] = 1 + COLOURS.index("blue")
+    judge.segment = lambda _: {"colour": mask[None]}
+    assert judge.count(images).tolist() == [1]
+    assert judge.colours(images) == [{"red"}]
+
+
+def test_the_judge_names_the_only_thing():
+    judge = Judge(Oracle(picture(("green", "star", 0.5))))
+    said = judge.classify(np.zeros((3, 64, 64, 3), np.uint8))
+    assert {key: NAMES[key][int(places[0])] for key, places in said.items()} == {
+        "shape": "star",
+        "colour": "green",
+        "material": "solid",
+    }
+    assert all(len(places) == 3 for places in said.values())
+
+
+def test_labels_name_the_only_thing_and_no_other():
+    one, two = picture(("red", "circle", 0.5)), picture(("red", "circle", 0.25), ("blue", "ring", 0.75))
+    assert labels(one)["colour_thing"] == COLOURS.index("red")
+    assert labels(two)["colour_thing"] == ONLY_NONE
+    assert set(torch.unique(labels(two)["colour_pixels"]).tolist()) == {
+        0,
+        1 + COLOURS.index("red"),
+        1 + COLOURS.index("blue"),
+    }
+
+
+def test_training_pictures_depend_on_seed_and_index_only():
+    first, again = ProbePictures(8, 3)[5], ProbePictures(4, 3)[5]
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["image"], ProbePictures(8, 4)[5]["image"])
+    assert first["image"].shape == (3, 64, 64)
+    assert 0 <= first["image"].min() <= first["image"].max() <= 1
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log\\(\\)`")
+def test_the_loss_of_a_batch_without_single_things_is_finite():
+    torch.manual_seed(0)
+    module = ProbeModule(Probe(), 10)
+    batch = {
+        key: torch.stack([value] * 2)
+        for key, value in labels(picture(("red", "circle", 0.25), ("blue", "ring", 0.75))).items()
+    }
+    loss = module.training_step({"image": torch.rand(2, 3, 64, 64), **batch}, 0)
+    loss.backward()
+    assert torch.isfinite(loss)
+    grads = [p.grad for name, p in module.named_parameters() if not name.startswith("probe.things")]
+    assert all(grad is not None and torch.isfinite(grad).all() for grad in grads)
+
+
+def test_an_untrained_probe_is_at_chance(untrained):
+    figures = accuracy(Judge.load(untrained), count=24, seed=5)
+    assert set(figures) == {"full", "simple", "novel"}
+    assert figures["simple"]["shape_right"] < 50
+    assert figures["simple"]["shape_miou"] < 30
+
+
+def test_foreign_weights_are_refused(tmp_path):
+    save_file({"down.0.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="does not hold a probe"):
+        Judge.load(tmp_path / "other.safetensors")
+
+
+def test_ship_and_judge_write_the_card(untrained, tmp_path, monkeypatch):
+    (tmp_path / "training.json").write_text('{"steps": 1}', "utf-8")
+    shipped = tmp_path / "cards" / "probe.safetensors"
+    shipped.parent.mkdir()
+    monkeypatch.setattr(commands, "WEIGHTS", shipped)
+    monkeypatch.setattr(commands, "CARD", shipped.with_name("probe.json"))
+    monkeypatch.setattr(
+        commands.Judge, "load", classmethod(lambda cls: cls(Oracle(picture(("red", "star", 0.5)))))
+    )
+    run = CliRunner().invoke
+    assert run(commands.app, ["ship", str(tmp_path)]).exit_code == 0
+    assert shipped.read_bytes() == untrained.read_bytes()
+    args = ["judge", "--count", "4", "--training", str(tmp_path / "training.json"), "--write"]
+    result = run(commands.app, args)
+    assert result.exit_code == 0, result.output
+    card = json.loads((shipped.parent / "probe.json").read_text("utf-8"))
+    assert card["training"] == {"steps": 1}
+    assert card["judged_on"] == {"count": 4, "seed": 1000}
+
+
+@pytest.mark.skipif(not WEIGHTS.exists(), reason="the probe is not trained yet")
+def test_the_shipped_probe_judges_well():
+    figures = accuracy(Judge.load(), count=60, seed=77)
+    assert figures["simple"]["colour_right"] >= 95
+    assert figures["simple"]["shape_right"] >= 90
+    assert figures["simple"]["count_right"] >= 85
