@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deep Zoom pictures: a folder of small tiles at every scale, and the file that describes it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from pixelsmith.io.pyramid import build_pyramid
+from pixelsmith.io.rows import Rows
+
+TILE, OVERLAP = 254, 1
+TileFormat = Literal["jpg", "png"]
+
+
+def describe(height: int, width: int, tile_format: TileFormat) -> str:
+    """Return the text of a ``.dzi`` file."""
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f'<Image xmlns="http://schemas.microsoft.com/deepzoom/2008" Format="{tile_format}" '
+        f'Overlap="{OVERLAP}" TileSize="{TILE}">\n'
+        f'  <Size Height="{height}" Width="{width}"/>\n'
+        "</Image>\n"
+    )
+
+
+def files_folder(path: Path) -> Path:
+    """Return the folder of tiles that belongs to a ``.dzi`` file."""
+    return path.with_name(f"{path.stem}_files")
+
+
+def write_dzi(path: Path, rows: Rows, *, tile_format: TileFormat = "jpg", quality: int = 92) -> None:
+    """Write a Deep Zoom picture; the ``.dzi`` file comes last, when all tiles are there.
+
+    Args:
+        path: The ``.dzi`` file; a folder ``<name>_files`` beside it gets the tiles. Both are replaced.
+        rows: The picture.
+        tile_format: Of the tiles.
+        quality: Of JPEG tiles, 1 to 95.
+    """
+    # names with a dot first: no reader takes an unfinished folder for a picture
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent))
+    try:
+        levels = build_pyramid(rows, scratch)[::-1]  # level 0 is a single pixel
+        made = scratch / "files"
+        for number, level in enumerate(levels):
+            folder = made / str(number)
+            folder.mkdir(parents=True)
+            _write_level(folder, level, tile_format, quality)
+        descriptor = scratch / path.name
+        descriptor.write_text(describe(rows.height, rows.width, tile_format), "utf-8")
+        folder = files_folder(path)
+        path.unlink(missing_ok=True)
+        if folder.exists():
+            folder.rename(scratch / "replaced")
+        made.rename(folder)
+        descriptor.replace(path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_level(folder: Path, level: Rows, tile_format: TileFormat, quality: int) -> None:
+    for row, top in enumerate(range(0, level.height, TILE)):
+        first, last = max(top - OVERLAP, 0), min(top + TILE + OVERLAP, level.height)
+        band = level.read(first, last)
+        for column, left in enumerate(range(0, level.width, TILE)):
+            part = band[:, max(left - OVERLAP, 0) : min(left + TILE + OVERLAP, level.width)]
+            file, tile = folder / f"{column}_{row}.{tile_format}", Image.fromarray(part)
+            if tile_format == "jpg":
+                tile.save(file, quality=quality, subsampling=0)
+            else:
+                tile.save(file)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures that are read in bands of rows, so that none has to fit into memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+class Rows(Protocol):
+    """A picture of which any band of rows can be read."""
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        ...
+
+    def read(self, top: int, bottom: int) -> Pixels:
+        """Return rows ``[top, bottom)``, ``(bottom - top, width, 3)``, RGB in [0, 255]."""
+        ...
+
+
+class ArrayRows:
+    """The rows of an array, which may be a memory map.
+
+    Args:
+        array: ``(H, W, 3)``, uint8.
+
+    Raises:
+        ValueError: If it is of another shape or dtype.
+    """
+
+    def __init__(self, array: Pixels) -> None:
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or 0 in array.shape:
+            raise ValueError(f"pixels must be (H, W, 3) uint8, got {array.shape} {array.dtype}")
+        self.array = array
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.array.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return int(self.array.shape[1])
+
+    def read(self, top: int, bottom: int) -> Pixels:
+        """Return a view of rows ``[top, bottom)``."""
+        return self.array[top:bottom]
+
+
+class RawImage(ArrayRows):
+    """A picture on disk, written and read in bands: a ``.npy`` file, mapped into memory.
+
+    Args:
+        path: The file.
+        writable: Whether bands may be written.
+
+    Raises:
+        ValueError: If the file is no such picture, or cut short.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, writable: bool = False) -> None:
+        self.path = Path(path)
+        try:
+            array = np.load(self.path, mmap_mode="r+" if writable else "r")
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{self.path} is not a whole picture in .npy format: {error}") from error
+        super().__init__(array)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], height: int, width: int) -> RawImage:
+        """Make an empty picture; its pixels take disk space as they are written.
+
+        Args:
+            path: The file; one that is there is replaced.
+            height: Pixels.
+            width: Pixels.
+        """
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(height, width, 3))
+        return cls(path, writable=True)
+
+    def write(self, top: int, rows: Pixels) -> None:
+        """Put rows where they belong.
+
+        Args:
+            top: Number of the first.
+            rows: ``(n, width, 3)``.
+        """
+        self.array[top : top + len(rows)] = rows
+
+    def flush(self) -> None:
+        """Return once everything written is on the disk."""
+        if isinstance(self.array, np.memmap):
+            self.array.flush()
+
+
+def bands(rows: Rows, height: int) -> Iterator[tuple[int, Pixels]]:
+    """Yield a picture from the top down, ``height`` rows at a time, each with the number of its first row."""
+    for top in range(0, rows.height, height):
+        yield top, rows.read(top, min(top + height, rows.height))
+
+
+def read_wrapped(rows: Rows, top: int, bottom: int) -> Pixels:
+    """Return rows of a picture that repeats without end, ``(bottom - top, width, 3)``."""
+    parts: list[Pixels] = []
+    while top < bottom:
+        first = top % rows.height
+        count = min(bottom - top, rows.height - first)
+        parts.append(rows.read(first, first + count))
+        top += count
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiled BigTIFF files with a pyramid, as slide viewers and image servers open them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pixelsmith.io.pyramid import build_pyramid
+from pixelsmith.io.rows import Pixels, Rows
+
+Compression = Literal["zlib", "none"]
+
+
+def write_tiff(
+    path: Path,
+    rows: Rows,
+    *,
+    tile: int = 256,
+    compression: Compression = "zlib",
+    smallest: int = 256,
+) -> None:
+    """Write a picture and its pyramid, tile by tile.
+
+    Args:
+        path: The file, which is written in place: give a temporary name.
+        rows: The picture.
+        tile: Side of a tile in pixels, a multiple of 16.
+        compression: ``"zlib"`` (deflate with prediction, lossless) or ``"none"``.
+        smallest: The pyramid ends with the first level whose longer side is at most this.
+
+    Raises:
+        ValueError: If ``tile`` is no positive multiple of 16.
+    """
+    import tifffile
+
+    if tile < 16 or tile % 16:
+        raise ValueError(f"tile must be a positive multiple of 16, got {tile}")
+    packs = compression == "zlib"
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
+        levels = build_pyramid(rows, Path(scratch), smallest)
+        with tifffile.TiffWriter(path, bigtiff=True) as file:
+            for number, level in enumerate(levels):
+                file.write(
+                    tiles(level, tile),
+                    shape=(level.height, level.width, 3),
+                    dtype=np.uint8,
+                    photometric="rgb",
+                    tile=(tile, tile),
+                    subifds=len(levels) - 1 if number == 0 else None,
+                    subfiletype=0 if number == 0 else 1,
+                    metadata=None,
+                    maxworkers=1,
+                    compression="zlib" if packs else None,
+                    predictor=packs,
+                )
+        levels.clear()
+
+
+def tiles(rows: Rows, side: int) -> Iterator[Pixels]:
+    """Yield square tiles in raster order, those at the edges filled up with black, ``(side, side, 3)``."""
+    for top in range(0, rows.height, side):
+        band = rows.read(top, min(top + side, rows.height))
+        for left in range(0, rows.width, side):
+            part = band[:, left : left + side]
+            if part.shape[:2] != (side, side):
+                full = np.zeros((side, side, 3), dtype=np.uint8)
+                full[: part.shape[0], : part.shape[1]] = part
+                part = full
+            yield np.ascontiguousarray(part)

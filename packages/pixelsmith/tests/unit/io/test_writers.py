@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from pixelsmith.io.dzi import OVERLAP, TILE
+from pixelsmith.io.png import write_png
+from pixelsmith.io.pyramid import build_pyramid, halve, halved, shrink
+from pixelsmith.io.rows import ArrayRows, RawImage, bands, read_wrapped
+from pixelsmith.io.tiff import write_tiff
+from pixelsmith.io.viewer import write_viewer
+from pixelsmith.io.writers import check_output, disk_needed, write_image
+
+
+def picture(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    smooth = np.add.outer(np.arange(height), np.arange(width))[..., None] + np.array([0, 40, 90])
+    return ((smooth + rng.integers(0, 20, (height, width, 3))) % 256).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (200, 3), (65, 130), (64, 1)])
+@pytest.mark.parametrize("kind", ["noise", "flat", "smooth"])
+def test_png_holds_the_pixels(tmp_path, size, kind):
+    image = {
+        "noise": np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8),
+        "flat": np.full((*size, 3), 255, dtype=np.uint8),
+        "smooth": picture(*size),
+    }[kind]
+    write_png(tmp_path / "a.png", ArrayRows(image))
+    with Image.open(tmp_path / "a.png") as found:
+        found.load()
+        assert found.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(found), image)
+
+
+def test_png_uses_its_neighbours(tmp_path):
+    image = np.add.outer(np.arange(128), np.arange(128)).astype(np.uint8)[..., None].repeat(3, axis=2)
+    write_png(tmp_path / "a.png", ArrayRows(image))
+    assert (tmp_path / "a.png").stat().st_size < image.size / 40
+
+
+@pytest.mark.parametrize("size", [(70, 100), (513, 300), (16, 16)])
+def test_tiff_holds_the_pixels_and_a_pyramid(tmp_path, size):
+    image = picture(*size)
+    write_tiff(tmp_path / "a.tif", ArrayRows(image), tile=32, smallest=64)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.is_bigtiff
+        assert file.pages[0].is_tiled
+        levels = [level.asarray() for level in file.series[0].levels]
+    np.testing.assert_array_equal(levels[0], image)
+    assert [level.shape[:2] for level in levels] == halved(size, 64)
+    for finer, coarser in pairwise(levels):
+        rows = finer if len(finer) % 2 == 0 else np.concatenate([finer, finer[-1:]])
+        np.testing.assert_array_equal(coarser, halve(rows))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_uncompressed_tiff_and_wrong_tiles(tmp_path):
+    image = picture(40, 40)
+    write_tiff(tmp_path / "a.tif", ArrayRows(image), tile=16, compression="none")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), image)
+    with pytest.raises(ValueError, match="multiple of 16, got 20"):
+        write_tiff(tmp_path / "b.tif", ArrayRows(image), tile=20)
+
+
+def test_dzi_levels_halve_to_one_pixel(tmp_path):
+    image = picture(600, 300)
+    written = write_image(tmp_path / "a.dzi", ArrayRows(image))
+    assert [path.name for path in written] == ["a.dzi", "a_files", "a.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.dzi", "a.html", "a_files"]
+    folders = sorted((int(path.name) for path in (tmp_path / "a_files").iterdir()), reverse=True)
+    assert folders == list(range(10, -1, -1))
+    for number, (height, width) in zip(folders, halved((600, 300)), strict=True):
+        found = sorted((tmp_path / "a_files" / str(number)).iterdir())
+        assert len(found) == -(-height // TILE) * -(-width // TILE)
+        covered = 0
+        for file in found:
+            column, row = map(int, file.stem.split("_"))
+            with Image.open(file) as tile:
+                w, h = tile.size
+            covered += (w - OVERLAP * ((column > 0) + ((column + 1) * TILE < width))) * (
+                h - OVERLAP * ((row > 0) + ((row + 1) * TILE < height))
+            )
+        assert covered == height * width
+    assert halved((600, 300))[-1] == (1, 1)
+    corner = Image.open(tmp_path / "a_files" / "10" / "1_2.jpg")
+    difference = np.asarray(corner).astype(int) - image[2 * TILE - 1 :, TILE - 1 :]
+    assert np.abs(difference).mean() < 5
+    assert 'Height="600" Width="300"' in (tmp_path / "a.dzi").read_text()
+
+
+def test_dzi_replaces_what_was_there(tmp_path):
+    write_image(tmp_path / "a.dzi", ArrayRows(picture(600, 600)))
+    write_image(tmp_path / "a.dzi", ArrayRows(picture(20, 20)))
+    assert len(list((tmp_path / "a_files").iterdir())) == len(halved((20, 20)))
+
+
+def test_the_viewer_is_one_page_without_network(tmp_path):
+    write_image(tmp_path / "a b<.dzi", ArrayRows(picture(30, 20)))
+    page = (tmp_path / "a b<.html").read_text("utf-8")
+    assert "a%20b%3C_files" in page
+    assert '"width": 20' in page
+    assert "<title>a b&lt;</title>" in page
+    assert "@@" not in page
+    assert "http" not in page
+    (tmp_path / "c.dzi").write_text("<Image/>")
+    with pytest.raises(ValueError, match="does not tell width, height, tile"):
+        write_viewer(tmp_path / "c.dzi")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg", "a.webp"])
+def test_files_appear_whole_or_not_at_all(tmp_path, name):
+    class Failing(ArrayRows):
+        def read(self, top, bottom):
+            raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        write_image(tmp_path / name, Failing(picture(9, 9)))
+    assert list(tmp_path.iterdir()) == []
+    assert write_image(tmp_path / name, ArrayRows(picture(9, 9))) == [tmp_path / name]
+    with Image.open(tmp_path / name) as found:
+        assert found.size == (9, 9)
+
+
+def test_outputs_are_checked_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match=r"must end in one of .png, .*, got a.bmp"):
+        check_output(tmp_path / "a.bmp", 9, 9)
+    with pytest.raises(ValueError, match=r"at most 65500 pixels a side, got 70000 x 9; write \.tif"):
+        check_output(tmp_path / "a.jpg", 70_000, 9)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        check_output(tmp_path / "b" / "a.png", 9, 9)
+    assert disk_needed(tmp_path / "a.tif", 100, 100) == 60_000
+
+
+def test_full_disks_are_told_before_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr("pixelsmith.io.writers.shutil.disk_usage", lambda path: type("U", (), {"free": 10}))
+    with pytest.raises(OSError, match=r"may need 0\.0 GB"):
+        write_image(tmp_path / "a.png", ArrayRows(picture(9, 9)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_raw_pictures_are_written_in_bands(tmp_path):
+    image = picture(30, 20)
+    raw = RawImage.create(tmp_path / "a.npy", 30, 20)
+    for top, band in bands(ArrayRows(image), 7):
+        raw.write(top, band)
+    raw.flush()
+    again = RawImage(tmp_path / "a.npy")
+    np.testing.assert_array_equal(again.read(3, 29), image[3:29])
+    np.testing.assert_array_equal(read_wrapped(again, -3, 65), np.tile(image, (4, 1, 1))[27:95])
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-50])
+    with pytest.raises(ValueError, match="not a whole picture"):
+        RawImage(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match=r"must be \(H, W, 3\) uint8"):
+        ArrayRows(np.zeros((4, 4), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (700, 5), (513, 300)])
+def test_pyramids_built_in_bands_equal_the_whole(tmp_path, size):
+    image = picture(*size)
+    levels = build_pyramid(ArrayRows(image), tmp_path)
+    assert [(level.height, level.width) for level in levels] == halved(size)
+    expected = image
+    for level in levels[1:]:
+        rows = expected if len(expected) % 2 == 0 else np.concatenate([expected, expected[-1:]])
+        expected = halve(rows)
+        np.testing.assert_array_equal(level.read(0, level.height), expected)
+    small = shrink(ArrayRows(image), 64)
+    assert max(small.shape) <= 64
+    np.testing.assert_array_equal(small, next(l for l in levels if max(l.height, l.width) <= 64).read(0, 64))
