@@ -3,6 +3,9 @@
 
 from importlib.metadata import version
 
+from pixelsmith.core.config import JobConfig
+from pixelsmith.store.canvas import Canvas
+
 __version__ = version("pixelsmith")
 
-__all__ = ["__version__"]
+__all__ = ["Canvas", "JobConfig", "__version__"]

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which patches a step consists of, and who owns which position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pixelsmith.core.config import JobConfig
+from pixelsmith.core.philox import Stream, Use
+from pixelsmith.store.regions import pieces
+
+__all__ = ["PatchPlan", "estimate_calls", "make_plan", "patch_side"]
+
+_CELL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PatchPlan:
+    """Patches of one step, in the order in which they take positions.
+
+    Attributes:
+        size: Height and width of the canvas.
+        patch: Height and width of a patch.
+        wraps: Whether rows and columns join at the borders.
+        origins: First row and column of each patch, ``(n, 2)`` int64.
+        coins: Two fair coins of each patch, for its chess mask, ``(n, 2)`` uint8.
+    """
+
+    size: tuple[int, int]
+    patch: tuple[int, int]
+    wraps: tuple[bool, bool]
+    origins: np.ndarray
+    coins: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def origin(self, index: int) -> tuple[int, int]:
+        """Return row and column where a patch begins."""
+        row, column = self.origins[index].tolist()
+        return row, column
+
+    def coin_pair(self, index: int) -> tuple[int, int]:
+        """Return the two coins of a patch."""
+        left, down = self.coins[index].tolist()
+        return left, down
+
+    def positions(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the canvas rows and columns of a patch."""
+        row, column = self.origin(index)
+        rows, columns = np.arange(self.patch[0]) + row, np.arange(self.patch[1]) + column
+        return rows % self.size[0], columns % self.size[1]
+
+    def fresh(self, index: int) -> np.ndarray:
+        """Return the positions of a patch that it owns: those that no patch before it covers.
+
+        Returns:
+            ``(P, Q)`` bool.
+        """
+        row_in = self._covered(index, axis=0)  # (index, P)
+        column_in = self._covered(index, axis=1)  # (index, Q)
+        owned = np.ones(self.patch, dtype=np.bool_)
+        for other in np.flatnonzero(row_in.any(axis=1) & column_in.any(axis=1)):
+            owned[np.ix_(row_in[other], column_in[other])] = False
+        return owned
+
+    def _covered(self, index: int, *, axis: int) -> np.ndarray:
+        """Return which rows or columns of a patch each patch before it covers, ``(index, P)`` bool."""
+        side = self.patch[axis]
+        apart = self.origins[:index, axis] - self.origins[index, axis]
+        if self.wraps[axis]:
+            return (np.arange(side) - apart[:, None]) % self.size[axis] < side
+        apart = apart[:, None]
+        at = np.arange(side)
+        return (at >= apart) & (at < apart + side)
+
+
+def patch_side(side: int, config: JobConfig) -> int:
+    """Return the side of patches on a canvas side: that of the model, or what fits of it.
+
+    Raises:
+        ValueError: If not even one multiple fits.
+    """
+    if side >= config.patch:
+        return config.patch
+    fitting = side // config.patch_multiple * config.patch_multiple
+    if fitting < 1:
+        raise ValueError(
+            f"the canvas must be at least {config.patch_multiple} latents wide and high, got a side of {side}"
+        )
+    return fitting
+
+
+def make_plan(config: JobConfig, height: int, width: int, step: int, *, stage: int = 0) -> PatchPlan:
+    """Lay out one step.
+
+    Args:
+        config: Kind of plan, patch side, wrapping and seed.
+        height: Of the canvas, in latents.
+        width: Of the canvas.
+        step: Each step has a plan of its own.
+        stage: And so has each stage.
+
+    Returns:
+        A plan that depends on the arguments only; it covers the canvas.
+
+    Example:
+        >>> len(make_plan(JobConfig(patch=8, plan="grid"), 16, 24, 0))
+        6
+
+    Source: Pixelsmith, arXiv 2406.07251, Sec. 3 (random patches, after DiffInfinite); the law of the cover
+        is that of its code, the grids are ours.
+    """
+    size = (height, width)
+    patch = (patch_side(height, config), patch_side(width, config))
+    stream = Stream(config.seed, Use.PATCHES, stage, (step, 0))
+    draw = _draw_cover if config.plan == "cover" else _draw_grid
+    origins = draw(config, size, patch, stream)
+    coins = Stream(config.seed, Use.COINS, stage, (step, 0)).coins(2 * len(origins)).reshape(-1, 2)
+    return PatchPlan(size, patch, config.wraps, origins, coins)
+
+
+def estimate_calls(config: JobConfig, height: int, width: int, num_steps: int, *, samples: int = 4) -> int:
+    """Return how many patches a stage will take; exact for ``"grid"``, a mean over some steps otherwise."""
+    drawn = min(num_steps, 1 if config.plan == "grid" else samples)
+    counts = [len(make_plan(config, height, width, step)) for step in range(drawn)]
+    return round(sum(counts) / drawn * num_steps)
+
+
+def _draw_cover(
+    config: JobConfig, size: tuple[int, int], patch: tuple[int, int], stream: Stream
+) -> np.ndarray:
+    """Draw a position among those still open, centre a patch on it as far as the borders allow, repeat.
+
+    The law is that of one draw from all open positions per patch. Counts per cell make it cheap: a cell is
+    drawn by its share, then a position in it, and only the cells under the patch are counted again.
+    """
+    height, width = size
+    is_open = np.ones(size, dtype=np.bool_)
+    rows, columns = -(-height // _CELL), -(-width // _CELL)
+    counts = np.zeros((rows, columns), dtype=np.int64)
+    _recount(is_open, counts, range(rows), range(columns))
+    origins: list[tuple[int, int]] = []
+    total = height * width
+    while total:
+        drawn = stream.below(total)
+        sums = np.cumsum(counts)
+        cell = int(np.searchsorted(sums, drawn, side="right"))
+        top, left = cell // columns * _CELL, cell % columns * _CELL
+        block = is_open[top : top + _CELL, left : left + _CELL]
+        place = int(np.flatnonzero(block)[drawn - (sums[cell] - counts.flat[cell])])
+        centre = (top + place // block.shape[1], left + place % block.shape[1])
+        origin = tuple(
+            at % side if wraps else min(max(at, 0), side - length)
+            for at, side, length, wraps in (
+                (centre[axis] - patch[axis] // 2, size[axis], patch[axis], config.wraps[axis])
+                for axis in (0, 1)
+            )
+        )
+        origins.append((origin[0], origin[1]))
+        for _, r in pieces(origin[0], patch[0], height):
+            for _, c in pieces(origin[1], patch[1], width):
+                is_open[r, c] = False
+                touched = (
+                    range(r.start // _CELL, (r.stop - 1) // _CELL + 1),
+                    range(c.start // _CELL, (c.stop - 1) // _CELL + 1),
+                )
+                total -= _recount(is_open, counts, *touched)
+    return np.array(origins, dtype=np.int64)
+
+
+def _recount(is_open: np.ndarray, counts: np.ndarray, rows: range, columns: range) -> int:
+    """Count the open positions of some cells again; return how many fewer there are."""
+    before = after = 0
+    for r in rows:
+        for c in columns:
+            before += int(counts[r, c])
+            block = is_open[r * _CELL : (r + 1) * _CELL, c * _CELL : (c + 1) * _CELL]
+            counts[r, c] = np.count_nonzero(block)
+            after += int(counts[r, c])
+    return before - after
+
+
+def _draw_grid(
+    config: JobConfig, size: tuple[int, int], patch: tuple[int, int], stream: Stream
+) -> np.ndarray:
+    """Lay a grid, at a random offset for ``"jitter"``, and number its patches at random."""
+    is_moving = config.plan == "jitter"
+    rows, columns = (
+        _grid_axis(size[axis], patch[axis], config.overlap, config.wraps[axis], is_moving, stream)
+        for axis in (0, 1)
+    )
+    origins = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+    return origins[stream.order(len(origins))]
+
+
+def _grid_axis(
+    side: int, patch: int, overlap: int, is_wrapped: bool, is_moving: bool, stream: Stream
+) -> np.ndarray:
+    """Return the first positions of the patches along an axis."""
+    # patches of a canvas smaller than that of the model may be smaller than the overlap
+    pitch = patch - overlap if overlap < patch else patch
+    if is_wrapped:
+        count = -(-side // pitch) if side > patch else 1
+        offset = stream.below(side) if is_moving else 0
+        return np.unique((offset + np.arange(count) * side // count) % side)
+    last = side - patch
+    if is_moving:
+        # one patch more than fits, the outer ones pushed back inside
+        offset = stream.below(pitch)
+        starts = np.arange(offset - pitch, last + pitch, pitch)
+        return np.unique(np.clip(starts, 0, last))
+    count = -(-last // pitch) + 1
+    return np.unique(np.arange(count) * last // max(1, count - 1))

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a patch of one step is: its input, its result, and how the result enters the canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixelsmith.core.band import blend_band
+from pixelsmith.core.chess import chess_masks
+from pixelsmith.core.config import JobConfig
+from pixelsmith.core.fusion import fuse_patches
+from pixelsmith.core.noise import CellNoise
+from pixelsmith.core.plan import PatchPlan
+from pixelsmith.core.protocol import Denoiser
+from pixelsmith.core.steps import StepPlan
+from pixelsmith.store.canvas import Canvas
+
+__all__ = ["PatchWork"]
+
+
+class PatchWork:
+    """One step of a stage: reads a snapshot, writes the next state.
+
+    Args:
+        denoiser: The model.
+        config: The job.
+        steps: What happens when.
+        step: Current step.
+        plan: Patches of the step.
+        clean: Latents of the guiding picture.
+        noise: The noise of the stage.
+        reading: State at the beginning of the step, and for multistep solvers the last clean estimate.
+        writing: Where the same goes for the next step.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        config: JobConfig,
+        steps: StepPlan,
+        step: int,
+        plan: PatchPlan,
+        clean: Canvas,
+        noise: CellNoise,
+        reading: Sequence[Canvas],
+        writing: Sequence[Canvas],
+    ) -> None:
+        self.denoiser = denoiser
+        self.config = config
+        self.steps = steps
+        self.step = step
+        self.plan = plan
+        self.clean = clean
+        self.noise = noise
+        self.reading = reading
+        self.writing = writing
+
+    def compute(self, indices: Sequence[int]) -> Tensor:
+        """Take the step on some patches.
+
+        Args:
+            indices: Numbers in the plan.
+
+        Returns:
+            ``(B, planes, P, Q)`` fp32 on the device of the model: the next state and, for multistep solvers,
+            the clean estimate below it.
+        """
+        step, denoiser = self.step, self.denoiser
+        origins = [self.plan.origin(index) for index in indices]
+        x = self._stack(self.reading[0], origins)
+        previous = self._stack(self.reading[1], origins) if denoiser.multistep and step else None
+        fuses, masks = self.steps.fuses(step), self.steps.masks(step)
+        clean = noise = None
+        if fuses or masks:
+            clean, noise = self._stack(self.clean, origins), self._stack(self.noise, origins)
+        if fuses and clean is not None and noise is not None:
+            x = self._fuse(x, denoiser.add_noise(clean, noise, step), indices)
+        prediction = denoiser.predict(x, step, origins)
+        y, estimate = denoiser.advance(x, prediction, step, previous)
+        planes = [y] if estimate is None else [y, estimate]
+        if masks and clean is not None and noise is not None:
+            taken = self._mask(indices)
+            # a position of the guidance has the clean estimate of the guidance
+            replaced = [denoiser.add_noise(clean, noise, step + 1), clean]
+            planes = [torch.where(taken, new, old) for new, old in zip(replaced, planes, strict=False)]
+        return torch.cat(planes, dim=1)
+
+    def settle(self, index: int, values: Tensor) -> Tensor:
+        """Return what the region of a patch will hold: its result where it owns, the mean in the band.
+
+        Args:
+            index: Number in the plan.
+            values: Result of the patch, ``(planes, P, Q)``.
+
+        Returns:
+            ``(planes, P, Q)`` in dtype and on the device of the canvases.
+        """
+        place = self.plan.origin(index)
+        target = self.writing[0].data
+        values = values.to(target.device)
+        fresh = self.plan.fresh(index)
+        if not fresh.all():
+            held = torch.cat([canvas.read(*place, *self.plan.patch) for canvas in self.writing])
+            band = blend_band(fresh, self.config.band if self.config.average else 0)
+            mean = torch.where(_tensor(band, target), (values + held) / 2, held)
+            values = torch.where(_tensor(fresh, target), values, mean)
+        return values.to(target.dtype)
+
+    def commit(self, index: int, values: Tensor) -> None:
+        """Write the region of a patch, as :meth:`settle` returned it."""
+        row, column = self.plan.origin(index)
+        parts = values.split(self.writing[0].channels)
+        for canvas, part in zip(self.writing, parts, strict=True):
+            canvas.write(row, column, part)
+
+    def _stack(self, source: Canvas | CellNoise, origins: Sequence[tuple[int, int]]) -> Tensor:
+        patches = [source.read(*place, *self.plan.patch) for place in origins]
+        return torch.stack(patches).to(self.denoiser.device)  # (B, C, P, Q)
+
+    def _fuse(self, x: Tensor, guidance: Tensor, indices: Sequence[int]) -> Tensor:
+        """Fuse patches with their guidance.
+
+        The published code fuses what stands on the canvas, where earlier patches of this step are a level
+        further, and takes the unfused snapshot at those positions afterwards.
+        """
+        if not self.steps.is_official:
+            fused = fuse_patches(x, guidance, self.config)
+            guided = self._guided_steps(indices, x.device)
+            return fused if guided is None else torch.where(self.step < guided, fused, x)
+        mixed, fresh = [], []
+        for index, snapshot in zip(indices, x, strict=True):
+            own = _tensor(self.plan.fresh(index), x)
+            held = self.writing[0].read(*self.plan.origin(index), *self.plan.patch).to(x.device)
+            mixed.append(torch.where(own, snapshot, held))
+            fresh.append(own)
+        fused = fuse_patches(torch.stack(mixed), guidance, self.config)
+        return torch.where(torch.stack(fresh).unsqueeze(1), fused, x)
+
+    def _mask(self, indices: Sequence[int]) -> Tensor:
+        """Return the positions that take the guidance, ``(B, 1, P, Q)`` bool."""
+        device = self.denoiser.device
+        taken = chess_masks(*self.plan.patch, [self.plan.coin_pair(i) for i in indices], device)
+        guided = self._guided_steps(indices, device)
+        return taken if guided is None else taken & (self.step < guided - 1)
+
+    def _guided_steps(self, indices: Sequence[int], device: torch.device) -> Tensor | None:
+        """Return the guided steps of each position, ``(B, 1, P, Q)``, or ``None`` if all are alike."""
+        maps = [self.steps.guided_at(*self.plan.positions(index), self.plan.size) for index in indices]
+        known = [found for found in maps if found is not None]
+        return torch.stack(known).unsqueeze(1).to(device) if known else None
+
+
+def _tensor(mask: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(mask).to(like.device)
