@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Literal, get_args
 
 Positions = Literal["legacy", "size"]
+TemplateSet = Literal["imagenet", "photo", "plain"]
 
 PAIRS = ("qq", "kk", "vv", "qk")
 BRANCHES = ("identity", "gray", "blur", "vflip", "hflip")
@@ -111,6 +112,8 @@ class ITACLIPConfig:
         blur_kernel: Pixels of the blur's kernel, odd.
         blur_sigma: Standard deviation of the blur, in pixels.
         alpha: Share of the auxiliary texts, in [0, 1].
+        templates: Sentences that names are put into: ``"imagenet"`` for the 80 of CLIP, ``"photo"`` for one,
+            ``"plain"`` for none.
         logit_scale: Factor on the cosine similarities before the softmax.
         prob_thd: Pixels whose best probability is lower become background, if there is a background class.
         area_thd: Foreground classes that cover at most this share of all foreground are dropped; ``None`` for
@@ -134,6 +137,7 @@ class ITACLIPConfig:
     blur_kernel: int = 11
     blur_sigma: float = 5.0
     alpha: float = 0.2
+    templates: TemplateSet = "imagenet"
     logit_scale: float = 40.0
     prob_thd: float = 0.0
     area_thd: float | None = None
@@ -145,8 +149,9 @@ class ITACLIPConfig:
     batch_size: int = 20
 
     def __post_init__(self) -> None:
-        if self.positions not in get_args(Positions):
-            raise ValueError(f"positions must be one of {get_args(Positions)}, got {self.positions!r}")
+        for name, kind in (("positions", Positions), ("templates", TemplateSet)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
         for name, least in (
             ("resize_short", 0),
             ("resize_long", 1),

@@ -132,7 +132,13 @@ class ITACLIP:
         else:
             texts = None if aux is None else aux.aux(chosen.foreground)
         features = text_features(
-            self.model, self.tokenizer, chosen, texts, self.config.alpha, cache=self.cache
+            self.model,
+            self.tokenizer,
+            chosen,
+            texts,
+            self.config.alpha,
+            templates=self.config.templates,
+            cache=self.cache,
         )
         return self.set_text_features(features, chosen)
 

@@ -7,11 +7,10 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch.nn import functional as F
@@ -112,9 +111,12 @@ class Overlay:
         image: What was segmented: RGB, or ``(H, W, 3)`` uint8.
         segmentation: Of the same height and width.
         opacity: Of the colours, in [0, 1].
+        colours: A colour for each class, ``(classes, 3)`` RGB in [0, 255]; those of :func:`palette` if left
+            out.
 
     Raises:
-        ValueError: If the sizes differ or ``opacity`` leaves its range.
+        ValueError: If the sizes differ, ``opacity`` or a colour leaves its range, or ``colours`` has not one
+            row per class.
         TypeError: If ``image`` is neither.
 
     Example:
@@ -124,7 +126,12 @@ class Overlay:
     """
 
     def __init__(
-        self, image: Image.Image | NDArray[np.uint8], segmentation: Segmentation, *, opacity: float = 0.55
+        self,
+        image: Image.Image | NDArray[np.uint8],
+        segmentation: Segmentation,
+        *,
+        opacity: float = 0.55,
+        colours: ArrayLike | None = None,
     ) -> None:
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -143,11 +150,7 @@ class Overlay:
         self.image = image.convert("RGB")
         self.segmentation = segmentation
         self.opacity = opacity
-
-    @cached_property
-    def colours(self) -> NDArray[np.uint8]:
-        """A colour for each class, ``(classes, 3)`` RGB."""
-        return class_colours(self.segmentation)
+        self.colours = class_colours(segmentation) if colours is None else _checked(colours, segmentation)
 
     def render(self) -> Image.Image:
         """Return the image in the colours of its classes, with their outlines, at its own size."""
@@ -214,6 +217,16 @@ class Overlay:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         how = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST
         return self.image.resize(size, how), resize_segmentation(self.segmentation, (size[1], size[0]))
+
+
+def _checked(colours: ArrayLike, segmentation: Segmentation) -> NDArray[np.uint8]:
+    rows = np.asarray(colours)
+    wanted = (len(segmentation.names), 3)
+    if rows.shape != wanted or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(f"colours must be {wanted} integers, a row per class, got {rows.shape} {rows.dtype}")
+    if rows.min() < 0 or rows.max() > 255:
+        raise ValueError(f"colours must lie in [0, 255], got {rows.min()}..{rows.max()}")
+    return rows.astype(np.uint8)
 
 
 def percent(share: float) -> str:

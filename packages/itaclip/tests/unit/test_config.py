@@ -74,6 +74,7 @@ def test_bad_attention(changes, rule):
     ("changes", "rule"),
     [
         ({"positions": "new"}, "positions must be"),
+        ({"templates": "many"}, "templates must be"),
         ({"stride": 0}, "stride must be"),
         ({"stride": 300}, "at most crop"),
         ({"resize_short": -1}, "resize_short must be"),

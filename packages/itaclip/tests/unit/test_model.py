@@ -103,7 +103,8 @@ def test_stitching_a_mirrored_picture_mirrors_the_scores(tools, classes):
 def test_progress_counts_windows(segmenter, tools):
     steps = []
     segmenter.predict(tools.image(3, 50, 70), progress=lambda done, total: steps.append((done, total)))
-    assert steps[-1] == (6, 6)
+    # of 48 x 67 pixels: two rows of windows, four columns
+    assert steps[-1] == (8, 8)
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
 
 
@@ -138,6 +139,9 @@ def test_names_go_through_the_text_tower():
     assert segmenter._text.norm(dim=1).max() < 1
     with pytest.raises(ValueError, match="aux has no text for 'dog'"):
         segmenter.set_classes(["cat", "dog"], aux={"cat": "a pet that purrs"})
+    bare = ITACLIP(model, tokenizer, replace(CONFIG, templates="plain")).set_classes(["cat", "dog"])
+    expected = model.encode_text(tokenizer(["cat", "dog"]), normalize=True)
+    torch.testing.assert_close(bare._text, expected, atol=1e-5, rtol=0)
 
 
 def test_what_is_refused(tools, classes):

@@ -175,6 +175,16 @@ def test_wrong_input_is_named():
         Overlay(photo(10, 10), halves())
     with pytest.raises(ValueError, match=r"opacity must lie in \[0, 1\], got 2"):
         Overlay(photo(), halves(), opacity=2)
+    with pytest.raises(ValueError, match=r"colours must be \(2, 3\) integers, a row per class, got \(1, 3\)"):
+        Overlay(photo(), halves(), colours=[[1, 2, 3]])
+    with pytest.raises(ValueError, match=r"colours must lie in \[0, 255\], got 0..256"):
+        Overlay(photo(), halves(), colours=[[0, 0, 0], [0, 256, 0]])
+
+
+def test_colours_of_ones_own():
+    drawn = np.asarray(Overlay(photo(), halves(), opacity=1, colours=[[9, 8, 7], [200, 0, 50]]).render())
+    assert drawn[20, 5].tolist() == [9, 8, 7]
+    assert drawn[20, 55].tolist() == [200, 0, 50]
     with pytest.raises(TypeError, match="image must be"):
         Overlay("photo.png", halves())
     with pytest.raises(TypeError, match="uint8, got"):

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from itaclip.cli.convert import convert
+from itaclip.cli.demo import demo
 from itaclip.cli.evaluate import evaluate
 from itaclip.cli.export import export
 from itaclip.cli.options import Debug, Json, ModelOptions, Settings
@@ -27,6 +28,8 @@ app = typer.Typer(
 
     [bold]Examples[/bold]
 
+      itaclip demo
+
       itaclip segment photo.jpg -c "cat, dog, sky" -o photo.html \
         --model ViT-B-16 --pretrained openai
 
@@ -37,7 +40,7 @@ app = typer.Typer(
 
       itaclip models""",
 )
-for command in (segment, video, evaluate, convert, export):
+for command in (demo, segment, video, evaluate, convert, export):
     app.command()(command)
 app.add_typer(texts_app, name="texts")
 

@@ -115,7 +115,13 @@ def export(
 
             rows = aux_texts(source, chosen)
             features = text_features(
-                segmenter.model, segmenter.tokenizer, chosen, rows, config.alpha, cache="auto"
+                segmenter.model,
+                segmenter.tokenizer,
+                chosen,
+                rows,
+                config.alpha,
+                templates=config.templates,
+                cache="auto",
             )
             buffer = io.BytesIO()
             names, owner = np.array(chosen.names), np.array(chosen.owner)

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration: drawn scenes, colours as classes, and what the method adds to plain CLIP."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from itaclip.config import ITACLIPConfig
+from itaclip.evaluation.metrics import Scores, confusion
+from itaclip.images import encode, save_file
+from itaclip.loading import ASSETS
+from itaclip.model import ITACLIP
+from itaclip.pictures import LegendEntry, Overlay, add_legend, find_font
+from itaclip.results import Segmentation
+
+SCENES = ASSETS / "scenes"
+# what fits a model's size and words, and is no part of the method
+_MODEL_FIELDS = (
+    "resize_short",
+    "resize_long",
+    "crop",
+    "stride",
+    "blur_kernel",
+    "blur_sigma",
+    "pamr_dilations",
+    "templates",
+)
+_GROUND = (74, 77, 84)  # of label maps: neither black nor white, which are classes
+_TILE, _GAP, _HEAD = 256, 6, 46
+_PAPER, _INK, _FAINT = (18, 18, 20), (245, 245, 245), (165, 168, 175)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoScenes:
+    """The pictures inside this package.
+
+    Attributes:
+        images: RGB.
+        truth: Class of every pixel, ``(H, W)`` int64 each, 0 for the ground.
+        classes: Names of the classes from 1 on.
+        background: Words for the ground.
+        colours: What each class is drawn in, ``(classes + 1, 3)`` RGB, the ground first.
+    """
+
+    images: tuple[Image.Image, ...]
+    truth: tuple[Tensor, ...]
+    classes: tuple[str, ...]
+    background: tuple[str, ...]
+    colours: NDArray[np.uint8]
+
+    @classmethod
+    def load(cls, folder: Path = SCENES) -> DemoScenes:
+        """Read the pictures and their label maps."""
+        facts = json.loads((folder / "classes.json").read_text("utf-8"))
+        images: list[Image.Image] = []
+        truth: list[Tensor] = []
+        for file in sorted(folder.glob("scene-*-labels.png")):
+            with Image.open(file) as labels:
+                truth.append(torch.from_numpy(np.array(labels)).long())
+            with Image.open(file.with_name(file.name.replace("-labels", ""))) as image:
+                images.append(image.convert("RGB"))
+        return cls(
+            images=tuple(images),
+            truth=tuple(truth),
+            classes=tuple(facts["classes"]),
+            background=tuple(facts["background"]),
+            colours=np.array([_GROUND, *facts["colours"]], dtype=np.uint8),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoFigures:
+    """What the demonstration measured; mIoU and accuracy in per cent, times in seconds."""
+
+    model: str
+    scenes: int
+    classes: int
+    miou_vanilla: float
+    miou_itaclip: float
+    miou: float
+    accuracy_vanilla: float
+    accuracy_itaclip: float
+    accuracy: float
+    seconds_vanilla: float
+    seconds_itaclip: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, str | int | float]:
+        """Return plain values, rounded to what is meaningful."""
+        plain: dict[str, str | int | float] = asdict(self)
+        return {key: round(value, 2) if isinstance(value, float) else value for key, value in plain.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """What one configuration made of all scenes."""
+
+    results: list[Segmentation]
+    scores: Scores
+    seconds: float
+
+
+def demo_configs() -> dict[str, ITACLIPConfig]:
+    """Return what is compared: plain CLIP, the paper's recipe at the model's size, the model's default."""
+    own = ITACLIPConfig.preset("tiny-shapes")
+    size = {name: getattr(own, name) for name in _MODEL_FIELDS}
+    return {
+        "vanilla": ITACLIPConfig.preset("vanilla", **size),
+        "itaclip": ITACLIPConfig.preset("itaclip", **size),
+        "default": own,
+    }
+
+
+def run_demo(segmenter: ITACLIP, out: Path, *, name: str, progress: Progress | None = None) -> DemoFigures:
+    """Segment the scenes by colour three ways, measure, and write the pictures.
+
+    Args:
+        segmenter: The model; its own settings and classes are not used.
+        out: Folder for ``comparison.png`` and for an overlay and a page per scene.
+        name: What to call the model.
+        progress: Called with pictures done and pictures in all.
+
+    Returns:
+        The figures, over all pixels of all scenes together.
+    """
+    scenes, configs = DemoScenes.load(), demo_configs()
+    columns: dict[str, _Column] = {}
+    for number, (key, config) in enumerate(configs.items()):
+        engine = ITACLIP(segmenter.model, segmenter.tokenizer, config)
+        engine.set_classes(scenes.classes, background=scenes.background)
+
+        def advance(done: int, before: int = number * len(scenes.images)) -> None:
+            if progress is not None:
+                progress(before + done, len(configs) * len(scenes.images))
+
+        columns[key] = _segment(engine, scenes, advance)
+    _write(scenes, columns, out)
+    found = {key: (c.scores.mean_iou, c.scores.pixel_accuracy, c.seconds) for key, c in columns.items()}
+    return DemoFigures(
+        model=name,
+        scenes=len(scenes.images),
+        classes=len(scenes.classes),
+        miou_vanilla=found["vanilla"][0],
+        miou_itaclip=found["itaclip"][0],
+        miou=found["default"][0],
+        accuracy_vanilla=found["vanilla"][1],
+        accuracy_itaclip=found["itaclip"][1],
+        accuracy=found["default"][1],
+        seconds_vanilla=found["vanilla"][2],
+        seconds_itaclip=found["itaclip"][2],
+        seconds=found["default"][2],
+    )
+
+
+def _segment(engine: ITACLIP, scenes: DemoScenes, advance: Callable[[int], None]) -> _Column:
+    start = time.perf_counter()
+    results: list[Segmentation] = []
+    for result in engine.stream(scenes.images, return_scores=True):
+        results.append(result)
+        advance(len(results))
+    seconds = time.perf_counter() - start
+    num_classes = len(scenes.colours)
+    counts = [
+        confusion(result.labels, true, num_classes)
+        for result, true in zip(results, scenes.truth, strict=True)
+    ]
+    return _Column(results, Scores(torch.stack(counts).sum(0), engine.class_names), seconds)
+
+
+def _write(scenes: DemoScenes, columns: dict[str, _Column], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for number, (image, result) in enumerate(
+        zip(scenes.images, columns["default"].results, strict=True), start=1
+    ):
+        overlay = Overlay(image, result, colours=scenes.colours)
+        overlay.save(out / f"scene-{number}.png")
+        overlay.save(out / f"scene-{number}.html")
+    save_file(out / "comparison.png", encode(contact_sheet(scenes, columns), ".png"))
+
+
+def contact_sheet(scenes: DemoScenes, columns: dict[str, _Column]) -> Image.Image:
+    """Return a row per scene: the picture, the truth, and each answer, with the mIoU of all rows on top."""
+    titles = {"vanilla": "plain CLIP", "itaclip": "ITACLIP", "default": "the demo's default"}
+    heads = [("picture", ""), ("truth", "")]
+    heads += [(titles[key], f"mIoU {column.scores.mean_iou:.1f}") for key, column in columns.items()]
+    step = _TILE + _GAP
+    width, height = len(heads) * step + _GAP, len(scenes.images) * step + _HEAD
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for place, (title, note) in enumerate(heads):
+        left = _GAP + place * step
+        draw.text((left, 5), title, _INK, find_font([title], 18))
+        draw.text((left, 27), note, _FAINT, find_font([note], 14))
+    for row, image in enumerate(scenes.images):
+        maps = [scenes.truth[row], *(column.results[row].labels for column in columns.values())]
+        tiles = [image, *(Image.fromarray(scenes.colours[labels.numpy()]) for labels in maps)]
+        for place, tile in enumerate(tiles):
+            shown = tile.resize((_TILE, _TILE), Image.Resampling.NEAREST)
+            sheet.paste(shown, (_GAP + place * step, _HEAD + row * step))
+    return add_legend(sheet, _entries(scenes), 16)
+
+
+def _entries(scenes: DemoScenes) -> Sequence[LegendEntry]:
+    names = ("background", *scenes.classes)
+    return [
+        LegendEntry(name, (int(red), int(green), int(blue)))
+        for name, (red, green, blue) in zip(names, scenes.colours.tolist(), strict=True)
+    ]
