@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+import errno
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from diffusers import StableDiffusionPipeline
+from torch.utils.data import DataLoader
+
+from diffeat import FeatureExtractor
+from diffeat.capture.maps import MapOptions
+from diffeat.store import (
+    FeatureDataset,
+    FeatureStore,
+    Recipe,
+    StoreError,
+    StoreFullError,
+    load_features,
+    save_features,
+)
+
+NAMES = ("mid-repeat0-res-out", "up-level1-repeat0-vit-block0-cross-q")
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def extractor(sd15_folder):
+    return load(sd15_folder)
+
+
+def load(folder):
+    return FeatureExtractor(StableDiffusionPipeline.from_pretrained(folder), name="tiny")
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (40, 30 + i, 3), dtype=np.uint8) for i in range(5)]
+
+
+RECIPE = Recipe(size=SIZE, dtype="float32")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+@pytest.fixture
+def filled(tmp_path, extractor, images):
+    store = FeatureStore(str(tmp_path / "whole"))
+    store.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2)
+    return store
+
+
+def test_what_is_read_is_what_was_extracted(filled, extractor, images):
+    direct = extractor(images, NAMES, size=SIZE, batch_size=2)
+    assert filled.names == tuple(direct)
+    for name in NAMES:
+        assert torch.equal(filled.read(name), direct[name])
+        assert torch.equal(filled.read(name, 3), direct[name][3])
+        assert filled.shape(name) == tuple(direct[name].shape[1:])
+
+
+def test_features_come_with_how_they_came_about(filled):
+    meta = filled.features([1, 4]).meta
+    assert (meta.seed, meta.size, meta.dtype, len(meta.image_hashes)) == (0, (SIZE, SIZE), "float32", 2)
+    assert meta.noising[0].requested == 50
+    assert meta.noising[0].effective == 51
+
+
+def test_half_precision_is_rounded_once(tmp_path, extractor, images):
+    store = FeatureStore(str(tmp_path / "half"))
+    store.add(extractor, images, NAMES, recipe=Recipe(size=SIZE), batch_size=5)
+    direct = extractor(images, NAMES, size=SIZE, batch_size=5)
+    assert all(torch.equal(store.read(name), direct[name].half()) for name in NAMES)
+
+
+def test_values_beyond_half_precision_are_refused(filled, tmp_path):
+    store = FeatureStore(str(tmp_path / "half"))
+    settings = filled.settings
+    store.prepare(type(settings)(**{**_fields(settings), "dtype": "float16"}))
+    store.ledger.plan([("key", "", "")], 1)
+    with pytest.raises(StoreError, match=r"reaches 1e\+05, which float16 cannot hold; store float32"):
+        store.write("mid-repeat0-res-out", [*store.ledger.rows.values()], torch.full((1, 2, 2, 2), 1e5))
+
+
+def _fields(settings):
+    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+
+
+class BoomError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["between batches", "before the mark", "in an activation"])
+def test_a_killed_run_resumes_to_identical_content(filled, tmp_path, extractor, images, monkeypatch, moment):
+    broken = FeatureStore(str(tmp_path / "broken"))
+
+    def after_first(done, _):
+        if done == 2:
+            raise BoomError
+
+    def no_mark(batch, names):
+        raise BoomError
+
+    writes = []
+
+    def write(name, items, values):
+        writes.append(name)
+        if len(writes) == 4:
+            raise BoomError
+        FeatureStore.write(broken, name, items, values)
+
+    with monkeypatch.context() as patch, pytest.raises(BoomError):
+        if moment == "before the mark":
+            patch.setattr(broken.ledger, "mark", no_mark)
+        if moment == "in an activation":
+            patch.setattr(broken, "write", write)
+        callback = after_first if moment == "between batches" else None
+        broken.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2, on_batch=callback)
+    again = FeatureStore(str(tmp_path / "broken"))
+    assert len(again) < 5
+    report = again.add(extractor, images, NAMES, recipe=RECIPE, batch_size=4)
+    assert report.computed + report.cached == 5
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
+
+
+def test_nothing_is_computed_twice(filled, extractor, images, monkeypatch):
+    report = filled.add(extractor, images[::-1], NAMES, recipe=RECIPE)
+    assert (report.images, report.computed, report.cached) == (5, 0, 5)
+    asked = []
+    original = FeatureExtractor.__call__
+
+    def spy(self, images, names, **options):
+        asked.append((len(images), list(names)))
+        return original(self, images, names, **options)
+
+    monkeypatch.setattr(FeatureExtractor, "__call__", spy)
+    filled.add(extractor, images[:2], ["mid-repeat1-res-out", *NAMES], recipe=RECIPE)
+    assert asked == [(2, ["mid-repeat1-res-out"])]
+    assert [item.row for item in filled.items()] == [0, 1]
+    assert [item.row for item in filled.items(NAMES)] == [0, 1, 2, 3, 4]
+
+
+def test_doubles_count_once_and_prompts_count(tmp_path, extractor, images):
+    store = FeatureStore(str(tmp_path / "s"))
+    report = store.add(
+        extractor, [images[0], images[0], images[0]], NAMES[0], prompt=["a", "a", "b"], recipe=RECIPE
+    )
+    assert (report.images, len(store)) == (2, 2)
+    assert store.find([images[0]], "b") == [1]
+    with pytest.raises(LookupError, match="with prompt 'c'"):
+        store.find([images[0]], "c")
+
+
+def test_several_timesteps_and_maps(tmp_path, extractor, images):
+    store = FeatureStore(str(tmp_path / "s"))
+    recipe = Recipe(size=SIZE, t=(50, 100), maps=MapOptions(heads="mean", tokens=(0, 1)), dtype="float32")
+    names = ["mid-vit-block0-cross-map", "mid-vit-out"]
+    store.add(extractor, images[:2], names, recipe=recipe)
+    direct = extractor(images[:2], names, size=SIZE, t=(50, 100), maps=recipe.maps)
+    assert set(store.names) == set(direct)
+    assert all(torch.equal(store.read(name), direct[name]) for name in direct)
+    assert torch.equal(store.features().at(100)["mid-vit-out"], direct.at(100)["mid-vit-out"])
+
+
+def test_processes_share_the_work(filled, tmp_path, extractor, images):
+    class Fake:
+        num_processes = 2
+
+        def __init__(self, index):
+            self.process_index = index
+
+        def wait_for_everyone(self):
+            pass
+
+    FeatureStore(str(tmp_path / "shared")).add(
+        extractor, images, NAMES, recipe=RECIPE, batch_size=2, processes=Fake(0)
+    )
+    store = FeatureStore(str(tmp_path / "shared"))
+    # the second process starts from what the first had left, so it would share that anew
+    left = [item.row for item in store.items()]
+    assert left == [0, 1, 4]
+    for index in (0, 1):
+        store.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2, processes=Fake(index))
+    assert files_of(tmp_path / "shared") == files_of(tmp_path / "whole")
+
+
+def test_busy_shares_are_of_the_whole_time(filled, tmp_path, extractor, images):
+    report = FeatureStore(str(tmp_path / "s")).add(extractor, images, NAMES, recipe=RECIPE)
+    assert set(report.shares) == {"read", "compute", "write"}
+    assert all(0 < share <= 1 for share in report.shares.values())
+
+
+def test_a_store_of_another_setting_is_refused(filled, extractor, images):
+    with pytest.raises(StoreError, match="holds features of seed 0, got 1; take another folder"):
+        filled.add(extractor, images, NAMES, recipe=Recipe(size=SIZE, seed=1, dtype="float32"))
+
+
+def test_a_store_of_another_model_is_refused(filled, sd15_folder, images):
+    other = load(sd15_folder)
+    with torch.no_grad():
+        next(other.model.parameters()).mul_(1.5)
+    with pytest.raises(StoreError, match="holds features of fingerprint"):
+        filled.add(other, images, NAMES, recipe=RECIPE)
+
+
+def test_a_store_of_another_version_is_refused(filled):
+    group = zarr.open_group(f"{filled.url}/features.zarr", mode="r+")
+    group.attrs["diffeat"] = {**group.attrs["diffeat"], "format": 99}
+    with pytest.raises(StoreError, match="has format 99, this version of diffeat reads 1"):
+        FeatureStore(filled.url)
+
+
+def test_a_group_of_somebody_else_is_refused(tmp_path):
+    zarr.create_group(str(tmp_path / "other" / "features.zarr"))
+    with pytest.raises(StoreError, match="is no store of features"):
+        FeatureStore(str(tmp_path / "other"))
+
+
+def test_a_damaged_ledger_is_named(filled, tmp_path):
+    file = next((tmp_path / "whole" / "ledger").glob("plan-*"))
+    file.write_text("{")
+    with pytest.raises(StoreError, match="plan-000000.json is damaged"):
+        FeatureStore(filled.url)
+
+
+def test_a_lost_chunk_is_not_read_as_zeros(filled, tmp_path):
+    (tmp_path / "whole" / "features.zarr" / NAMES[0] / "c" / "2" / "0" / "0" / "0").unlink()
+    assert filled.read(NAMES[0], [0, 1]).isfinite().all()
+    with pytest.raises(StoreError, match="row 2 is lost from the store"):
+        filled.read(NAMES[0])
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(filled, tmp_path, extractor, images, monkeypatch):
+    store = FeatureStore(str(tmp_path / "small"))
+    mark = store.ledger.mark
+    calls = []
+
+    def full(batch, names):
+        calls.append(batch)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        mark(batch, names)
+
+    monkeypatch.setattr(store.ledger, "mark", full)
+    with pytest.raises(StoreFullError, match="no space is left at .* every finished batch is kept"):
+        store.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2)
+    again = FeatureStore(str(tmp_path / "small"))
+    assert [item.row for item in again.items()] == [0, 1]
+    again.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2)
+    assert files_of(tmp_path / "small") == files_of(tmp_path / "whole")
+
+
+def test_unknown_names_of_a_store(filled):
+    with pytest.raises(LookupError, match="did you mean mid-repeat0-res-out"):
+        filled.read("mid-repeat9-res-out")
+    with pytest.raises(LookupError, match="not there for row 9"):
+        filled.read(NAMES[0], [9])
+    with pytest.raises(LookupError, match="matches none"):
+        filled.match("down-*")
+
+
+def test_a_store_lives_on_any_file_system(filled, extractor, images):
+    store = FeatureStore("memory://features/run")
+    store.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2)
+    again = FeatureStore("memory://features/run")
+    assert all(torch.equal(again.read(name), filled.read(name)) for name in NAMES)
+
+
+def test_cached_stores_lie_apart(tmp_path, extractor):
+    one = FeatureStore.cached(str(tmp_path), extractor, RECIPE)
+    same = FeatureStore.cached(str(tmp_path), extractor, RECIPE)
+    other = FeatureStore.cached(str(tmp_path), extractor, Recipe(size=SIZE, seed=1))
+    assert one.url == same.url != other.url
+
+
+def test_wrong_arguments(tmp_path, extractor, images):
+    store = FeatureStore(str(tmp_path / "s"))
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        store.add(extractor, images, NAMES, batch_size=0)
+    with pytest.raises(ValueError, match="got 2 for 5 images"):
+        store.add(extractor, images, NAMES, prompt=["a", "b"])
+    with pytest.raises(ValueError, match="at least one image"):
+        store.add(extractor, [], NAMES)
+    with pytest.raises(ValueError, match="'float16' or 'float32'"):
+        Recipe(dtype="int8")
+    with pytest.raises(ValueError, match="at least one timestep"):
+        Recipe(t=())
+    with pytest.raises(FileNotFoundError):
+        store.add(extractor, [tmp_path / "none.png"], NAMES)
+    with pytest.raises(StoreError, match="there is no store"):
+        store.features()
+
+
+def test_dataset_goes_through_loaders_and_to_workers(filled):
+    data = FeatureDataset(filled.url, "mid-*", targets=range(5))
+    features, target = data[3]
+    assert torch.equal(features[NAMES[0]], filled.read(NAMES[0], 3))
+    assert target == 3
+    batch, targets = next(iter(DataLoader(pickle.loads(pickle.dumps(data)), batch_size=5)))
+    assert torch.equal(batch[NAMES[0]], filled.read(NAMES[0]))
+    assert targets.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_dataset_transform_rows_and_mistakes(filled):
+    data = FeatureDataset(filled, NAMES[0], rows=[4, 0], transform=lambda found: found[NAMES[0]].mean())
+    assert len(data) == 2
+    assert torch.equal(data[0], filled.read(NAMES[0], 4).mean())
+    with pytest.raises(ValueError, match="one per row, got 1 for 5"):
+        FeatureDataset(filled, targets=[0])
+
+
+def test_single_file_round_trip(tmp_path, extractor, images):
+    features = extractor(images[:1], [*NAMES, "mid-vit-block0-self-map"], size=SIZE, t=(50, 100))
+    path = str(tmp_path / "features.safetensors")
+    save_features(features, path)
+    loaded = load_features(path)
+    assert list(loaded) == list(features)
+    assert all(torch.equal(loaded[name], features[name]) for name in features)
+    assert loaded.meta == features.meta
+
+
+def test_other_files_are_refused(tmp_path):
+    file = tmp_path / "other.safetensors"
+    file.write_bytes(b"not a file of tensors")
+    with pytest.raises(StoreError, match=r"other\.safetensors is no file of features"):
+        load_features(str(file))
