@@ -17,7 +17,7 @@ MARKS = {
     "colour x material": ("#d55e00", "s"),
     "shape": ("#009e73", "^"),
 }
-ROW_INCHES, COLUMNS = 0.23, 2
+ROW_INCHES = 0.23
 
 
 def draw_figure(panels: Mapping[str, Mapping[str, Mapping[str, Cell]]], file: Path) -> None:
@@ -31,7 +31,7 @@ def draw_figure(panels: Mapping[str, Mapping[str, Mapping[str, Cell]]], file: Pa
     sides = _balanced(heights)
     inches = max(sum(heights[i] * ROW_INCHES + 0.75 for i in side) for side in sides)
     figure = Figure(figsize=(13, inches + 0.4), layout="constrained")
-    parts = figure.subfigures(1, COLUMNS)
+    parts = figure.subfigures(1, len(sides), squeeze=False)[0]
     titles = list(panels)
     for part, side in zip(parts, sides, strict=True):
         axes = part.subplots(
@@ -53,7 +53,7 @@ def _balanced(heights: list[int]) -> list[list[int]]:
     for i, height in enumerate(heights):
         sides[0 if done + height / 2 < total / 2 or not sides[0] else 1].append(i)
         done += height
-    return [side for side in sides if side] if sides[1] else [sides[0], sides[0]]
+    return [side for side in sides if side]
 
 
 def _panel(axes: Axes, title: str, columns: Mapping[str, Mapping[str, Cell]]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from shapeworld.vocabulary import BACKGROUNDS
 
-from recipes.segmentation.rows import BASE, Row, chosen, preset, vary
+from recipes.segmentation.rows import BASE, UNREFINED, Row, chosen, preset, vary
 from recipes.segmentation.scenes import CLASSES, Kind, View
 from recipes.tiny_clip.zero_shot import TEMPLATES
 
@@ -59,10 +59,10 @@ def tables() -> dict[str, Table]:
                 "5 steps, distances 1 and 2": vary(pamr_steps=5),
                 "20 steps, distances 1 and 2": vary(pamr_steps=20),
                 "10 steps, distances 2 and 4": vary(pamr_dilations=(2, 4)),
-                "10 steps, distances 8 and 16, as published": vary(pamr_dilations=(8, 16)),
+                "10 steps, distances 8 and 16": vary(pamr_dilations=(8, 16)),
             },
             source="Table 5, VOC21",
-            beside={"off": "65.6", "10 steps, distances 8 and 16, as published": "67.9"},
+            beside={"off": "65.6", "10 steps, distances 8 and 16": "67.9"},
         ),
         "images": _images(),
         "texts": _texts(),
@@ -82,12 +82,12 @@ def tables() -> dict[str, Table]:
             title="Words for the background",
             rows={
                 "all five grounds": BASE,
-                "one word that says nothing": vary(background=("picture",)),
+                "one word, of no ground": vary(background=("picture",)),
                 "one ground": vary(background=("leaves",)),
                 "grounds, photo and picture": vary(background=(*BACKGROUNDS, "photo", "picture")),
             },
             source="Table 11, COCO-Object",
-            beside={"all five grounds": "37.7", "one word that says nothing": "34.5"},
+            beside={"all five grounds": "37.7", "one word, of no ground": "34.5"},
         ),
         "residual": _residual(),
         "gain": _gain(),
@@ -116,10 +116,10 @@ def _methods() -> Table:
             "clearclip": preset("clearclip"),
             "sclip": preset("sclip"),
             "naclip": preset("naclip"),
-            "naclip, neighbourhood of 3 patches": vary(preset("naclip"), locality=3.0),
+            "naclip, 3 patches instead of 5": vary(preset("naclip"), locality=3.0),
             "resclip": preset("resclip"),
             "itaclip, no residual": vary(residual=False),
-            "maskclip with images, PAMR and closing of itaclip": vary(value_only=True, residual=False),
+            "maskclip + images, PAMR, closing": vary(value_only=True, residual=False),
             "tiny-shapes (chosen)": chosen(),
         },
         source="Table 1, VOC21; SCLIP, NACLIP and ITACLIP with PAMR",
@@ -167,20 +167,20 @@ def _attention() -> Table:
 
 def _middle() -> Table:
     rows = {
-        "4, 4, 5 (relative depth of 7, 8, 10)": BASE,
-        "none": vary(mid_layers=()),
-        "4": vary(mid_layers=(4,)),
-        "5": vary(mid_layers=(5,)),
-        "4, 5": vary(mid_layers=(4, 5)),
-        "3, 4, 5": vary(mid_layers=(3, 4, 5)),
-        "2, 3, 4, 5": vary(mid_layers=(2, 3, 4, 5)),
-        "1, 2": vary(mid_layers=(1, 2)),
-        "3, 4, 5 as q-k maps": vary(mid_layers=(3, 4, 5), mid_pairs=("qk",)),
+        "4, 4, 5 (relative depth of 7, 8, 10)": UNREFINED,
+        "none": vary(UNREFINED, mid_layers=()),
+        "4": vary(UNREFINED, mid_layers=(4,)),
+        "5": vary(UNREFINED, mid_layers=(5,)),
+        "4, 5": vary(UNREFINED, mid_layers=(4, 5)),
+        "3, 4, 5": vary(UNREFINED, mid_layers=(3, 4, 5)),
+        "2, 3, 4, 5": vary(UNREFINED, mid_layers=(2, 3, 4, 5)),
+        "1, 2": vary(UNREFINED, mid_layers=(1, 2)),
+        "3, 4, 5 as q-k maps": vary(UNREFINED, mid_layers=(3, 4, 5), mid_pairs=("qk",)),
     }
     return Table(
-        title="Middle layers, of 6 blocks",
+        title="Middle layers, of 6 blocks, no PAMR",
         rows=rows,
-        source="Table 4, VOC21 without PAMR, of 12 blocks",
+        source="Table 4, VOC21 without PAMR, a tower of 12 blocks",
         beside={
             "none": "65.0",
             "4": "65.4 (7), 65.5 (8)",
@@ -192,16 +192,16 @@ def _middle() -> Table:
 
 def _images() -> Table:
     rows = {
-        "all five": BASE,
-        "identity": vary(branches=("identity",)),
-        "identity, gray": vary(branches=("identity", "gray")),
-        "identity, blur": vary(branches=("identity", "blur")),
-        "identity, gray, blur": vary(branches=("identity", "gray", "blur")),
-        "identity, flips": vary(branches=("identity", "vflip", "hflip")),
-        "identity, blur, flips": vary(branches=("identity", "blur", "vflip", "hflip")),
+        "all five": UNREFINED,
+        "identity": vary(UNREFINED, branches=("identity",)),
+        "identity, gray": vary(UNREFINED, branches=("identity", "gray")),
+        "identity, blur": vary(UNREFINED, branches=("identity", "blur")),
+        "identity, gray, blur": vary(UNREFINED, branches=("identity", "gray", "blur")),
+        "identity, flips": vary(UNREFINED, branches=("identity", "vflip", "hflip")),
+        "identity, blur, flips": vary(UNREFINED, branches=("identity", "blur", "vflip", "hflip")),
     }
     return Table(
-        title="Image engineering",
+        title="Image engineering, no PAMR",
         rows=rows,
         source="Table 6, COCO-Stuff, with auxiliary texts",
         beside={"identity": "24.8", "all five": "25.4"},
@@ -210,16 +210,16 @@ def _images() -> Table:
 
 def _texts() -> Table:
     rows = {
-        "80 templates of ImageNet": BASE,
-        "the name alone": vary(templates="plain"),
-        "a photo of a": vary(templates="photo"),
-        "5 sentences of the training": vary(templates=TRAINED),
+        "80 templates of ImageNet": UNREFINED,
+        "the name alone": vary(UNREFINED, templates="plain"),
+        "a photo of a": vary(UNREFINED, templates="photo"),
+        "5 sentences of the training": vary(UNREFINED, templates=TRAINED),
     }
     for aux in ("known words", "English"):
         for alpha in (0.1, 0.2, 0.5):
-            rows[f"auxiliary, {aux}, alpha {alpha}"] = vary(aux=aux, alpha=alpha)
+            rows[f"auxiliary, {aux}, alpha {alpha}"] = vary(UNREFINED, aux=aux, alpha=alpha)
     return Table(
-        title="Texts",
+        title="Texts, no PAMR",
         rows=rows,
         source="Table 6, COCO-Stuff, without image engineering",
         beside={"80 templates of ImageNet": "24.5", "auxiliary, English, alpha 0.2": "24.8"},
@@ -227,14 +227,14 @@ def _texts() -> Table:
 
 
 def _shares() -> Table:
-    rows = {"lambda 0.75": BASE}
+    rows = {"lambda 0.75": UNREFINED}
     for lam in (0.0, 0.5, 0.6, 1.0):
-        rows[f"lambda {lam}"] = vary(lam=lam)
+        rows[f"lambda {lam}"] = vary(UNREFINED, lam=lam)
     for lam in (0.75, 0.6, 0.5):
         for alpha in (0.1, 0.15, 0.2):
-            rows[f"lambda {lam}, alpha {alpha}"] = vary(lam=lam, alpha=alpha, aux="known words")
+            rows[f"lambda {lam}, alpha {alpha}"] = vary(UNREFINED, lam=lam, alpha=alpha, aux="known words")
     return Table(
-        title="Shares of unflipped images and of auxiliary texts in known words",
+        title="Shares lambda and alpha, no PAMR",
         rows=rows,
         source="Table 8, Context60 without PAMR",
         beside={
@@ -251,11 +251,11 @@ def _shares() -> Table:
 
 
 def _residual() -> Table:
-    bare = vary(residual=False)
+    bare = vary(UNREFINED, residual=False)
     return Table(
-        title="Without the residual of the last block",
+        title="Without the residual, no PAMR",
         rows={
-            "itaclip, with residual": BASE,
+            "itaclip, with residual": UNREFINED,
             "no residual": bare,
             "no residual, feed-forward kept": vary(bare, ffn=True),
             "no residual, no middle layers": vary(bare, mid_layers=()),
@@ -264,7 +264,7 @@ def _residual() -> Table:
             "no residual, k-k": vary(bare, pairs=("kk",)),
             "no residual, v-v": vary(bare, pairs=("vv",)),
             "no residual, own value only": vary(bare, value_only=True),
-            "own value only, with residual": vary(value_only=True),
+            "own value only, with residual": vary(UNREFINED, value_only=True),
         },
         beside=NO_SOURCE,
         kinds=ALL_KINDS,
@@ -273,17 +273,17 @@ def _residual() -> Table:
 
 def _gain() -> Table:
     return Table(
-        title="Factor on the maps, with residual",
+        title="Factor on the maps, with residual, no PAMR",
         rows={
-            "itaclip": BASE,
-            "x 0.5, rows that sum to 1": vary(gain=0.5),
-            "x 2": vary(gain=2.0),
-            "x 4": vary(gain=4.0),
-            "q-q x 2": vary(pairs=("qq",), gain=2.0),
-            "k-k x 2": vary(pairs=("kk",), gain=2.0),
-            "v-v x 2": vary(pairs=("vv",), gain=2.0),
-            "q-k x 2": vary(pairs=("qk",), gain=2.0),
-            "q-k x 4": vary(pairs=("qk",), gain=4.0),
+            "itaclip": UNREFINED,
+            "x 0.5, rows that sum to 1": vary(UNREFINED, gain=0.5),
+            "x 2": vary(UNREFINED, gain=2.0),
+            "x 4": vary(UNREFINED, gain=4.0),
+            "q-q x 2": vary(UNREFINED, pairs=("qq",), gain=2.0),
+            "k-k x 2": vary(UNREFINED, pairs=("kk",), gain=2.0),
+            "v-v x 2": vary(UNREFINED, pairs=("vv",), gain=2.0),
+            "q-k x 2": vary(UNREFINED, pairs=("qk",), gain=2.0),
+            "q-k x 4": vary(UNREFINED, pairs=("qk",), gain=4.0),
         },
         beside=NO_SOURCE,
     )
@@ -312,7 +312,7 @@ def _first_run() -> Table:
         "q-q x 2": vary(preset("vanilla"), pairs=("qq",), ffn=False, gain=2.0),
     }
     return Table(
-        title="Last blocks alone: one pass, no refinement, no closing",
+        title="Last blocks alone",
         rows=rows,
         source="first run, colours, whole pictures of 48 px, another model",
         beside={

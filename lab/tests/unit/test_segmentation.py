@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from itaclip import ITACLIP, AttentionConfig
+from itaclip.encoder import build_encoder
+from itaclip.text.prompts import get_templates
+from recipes.segmentation import commands
+from recipes.segmentation.commands import app, misses
+from recipes.segmentation.figure import draw_figure
+from recipes.segmentation.measure import Bench, Figures, Job
+from recipes.segmentation.memory import RememberingEncoder
+from recipes.segmentation.report import entry, jobs_of, markdown
+from recipes.segmentation.rows import BASE, UNREFINED, preset, vary
+from recipes.segmentation.scenes import CLASSES, draw, name_of
+from recipes.segmentation.search import CHOICES, climb
+from recipes.segmentation.tables import Table, tables
+from recipes.segmentation.texts import auxiliary
+from recipes.tiny_clip.network import Size
+from recipes.tiny_clip.ship import save
+from recipes.tiny_clip.tokens import VOCABULARY
+from shapeworld import Thing
+from typer.testing import CliRunner
+
+SMALL = Size(embed_dim=16, layers=6, width=16, head_width=8, text_layers=1, text_width=16, text_heads=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.manual_seed(0)
+    out = tmp_path_factory.mktemp("model") / "tiny"
+    save(SMALL.build().eval(), SMALL, out, {"seed": 7})
+    return out
+
+
+@pytest.fixture
+def bench(folder, tmp_path):
+    return Bench(folder, 2, tmp_path / "results.jsonl")
+
+
+# scenes
+
+
+def test_both_views_show_the_same_scenes_with_their_classes():
+    wide, whole = draw("windows", 3, 4), draw("whole", 3, 4)
+    assert {image.shape for image in wide.images} == {(128, 128, 3)}
+    assert {image.shape for image in whole.images} == {(64, 64, 3)}
+    for kind in CLASSES:
+        assert wide.truth[kind].shape == (4, 128, 128)
+        for one, other in zip(wide.truth[kind], whole.truth[kind], strict=True):
+            assert set(one.unique().tolist()) == set(other.unique().tolist())
+    assert not torch.equal(wide.truth["shape"], draw("windows", 4, 4).truth["shape"])
+
+
+def test_a_class_of_each_kind_is_named_after_its_thing():
+    thing = Thing(shape="ring", colour="pink", material="wavy", x=0.5, y=0.5, radius=0.2)
+    names = [name_of(thing, kind) for kind in CLASSES]
+    assert names == ["pink thing", "wavy pink thing", "ring"]
+    assert all(name in CLASSES[kind] for name, kind in zip(names, CLASSES, strict=True))
+
+
+def test_labels_agree_between_the_kinds():
+    truth = draw("whole", 1, 8).truth
+    colour, pair = truth["colour"], truth["colour x material"]
+    assert torch.equal(torch.where(pair > 0, (pair - 1) // 6 + 1, 0), colour)
+    assert torch.equal(truth["shape"] > 0, colour > 0)
+
+
+def test_auxiliary_texts_stand_for_their_class():
+    for kind, names in CLASSES.items():
+        for aux in ("known words", "English"):
+            texts = auxiliary(kind, aux)
+            assert len(texts) == len(names) == len(set(texts))
+        known = auxiliary(kind, "known words")
+        assert {word for text in known for word in text.split()} <= set(VOCABULARY)
+    assert auxiliary("shape", "known words")[0] == "thing and the thing is a circle"
+    assert auxiliary("colour x material", "known words")[1] == "thing and the thing is striped and red"
+
+
+# memory
+
+
+ATTENTIONS = {
+    "itaclip": AttentionConfig(mid_layers=(3, 4, 4)),
+    "vanilla": AttentionConfig(pairs=("qk",), mid_layers=(), ffn=True),
+    "value": AttentionConfig(value_only=True, residual=False),
+}
+
+
+def test_a_remembered_tower_gives_what_the_tower_gives(bench, monkeypatch):
+    plain, images = build_encoder(bench.model), torch.randn(5, 3, 64, 64)
+    wanted = {name: plain(images, attention) for name, attention in ATTENTIONS.items()}
+    encoder = RememberingEncoder(plain.tower)
+    runs = []
+    embed = plain.tower.embed
+    monkeypatch.setattr(plain.tower, "embed", lambda x, mode: runs.append(len(x)) or embed(x, mode))
+    for _ in range(2):
+        for name, attention in ATTENTIONS.items():
+            for part in (slice(0, 2), slice(1, 5)):
+                found = encoder(images[part], attention)
+                torch.testing.assert_close(found, wanted[name][part], atol=1e-5, rtol=1e-5)
+    assert runs == [2, 3]
+    encoder.forget()
+    encoder(torch.cat([images[:1], images[:1]]), ATTENTIONS["value"])
+    assert runs == [2, 3, 1]
+
+
+def test_a_full_memory_still_gives_the_same(bench):
+    images = torch.randn(3, 3, 64, 64)
+    plain = build_encoder(bench.model)
+    full = RememberingEncoder(plain.tower, most=0)
+    wanted = plain(images, ATTENTIONS["itaclip"])
+    torch.testing.assert_close(full(images, ATTENTIONS["itaclip"]), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stitched", [False, True])
+def test_the_bench_segments_as_the_library_does(bench, stitched):
+    sample = draw("windows", 0, 2)
+    row = replace(UNREFINED, config=replace(UNREFINED.config, stitched=stitched, alpha=0.2))
+    library = ITACLIP(bench.model, bench.tokenizer, row.config)
+    library.set_classes(list(CLASSES["colour"]), background=list(row.background))
+    for theirs, ours in zip(
+        library.predict(sample.images), bench.segmenter(row, "colour").predict(sample.images), strict=True
+    ):
+        assert (theirs.labels == ours.labels).float().mean() > 0.999
+
+
+# rows and tables
+
+
+def test_changes_reach_the_part_they_belong_to():
+    row = vary(pairs=("vv",), stride=8, templates="plain")
+    assert (row.config.attention.pairs, row.config.stride, row.templates) == (("vv",), 8, "plain")
+    assert row.config.attention.mid_layers == BASE.config.attention.mid_layers
+    assert vary(row, pairs=("qq", "kk"), stride=32, templates="imagenet") == BASE
+    with pytest.raises(TypeError, match="strides"):
+        vary(strides=8)
+
+
+def test_every_row_fits_the_model(folder):
+    bench = Bench(folder, 1)
+    for table in tables().values():
+        assert set(table.beside) <= set(table.rows)
+        assert bool(table.source) == bool(table.beside)
+        assert len(set(table.rows.values())) == len(table.rows)
+        for row in table.rows.values():
+            assert row.config.attention.value_only or row.config.attention.resolve_layers(6) is not None
+            assert get_templates(row.templates)
+    assert bench.segmenter(preset("naclip"), "shape").class_names[1:] == CLASSES["shape"]
+
+
+def fake(miou, seconds=0.0):
+    return Figures(miou=miou, found=50.0, ground=60.0, seconds=seconds)
+
+
+def test_gains_are_between_the_same_scenes():
+    table = Table(
+        title="t", rows={"a": BASE, "b": UNREFINED}, source="s", beside={"b": "7"}, kinds=("shape",)
+    )
+    values = {(BASE, 0): 10, (BASE, 1): 20, (UNREFINED, 0): 13, (UNREFINED, 1): 24}
+    figures = {Job(row, "shape", "windows", seed): fake(value) for (row, seed), value in values.items()}
+    assert set(jobs_of({"t": table}, (0, 1))) == set(figures)
+    found = entry(table, figures, (0, 1))
+    cell = found["cells"]["windows"]["shape"]["b"]
+    assert (cell["miou"], cell["over_first"], cell["over_first_spread"]) == (18.5, 3.5, 0.71)
+    assert cell["spread"] == pytest.approx(7.78)
+    assert markdown(found, "windows").splitlines() == [
+        "| row | elsewhere | shape | gain |",
+        "| --- | --- | --- | --- |",
+        "| a |  | 15.0 ± 7.1 |  |",
+        "| b | 7 | 18.5 ± 7.8 | +3.5 ± 0.7 |",
+    ]
+
+
+# measuring
+
+
+def test_figures_by_hand(bench, monkeypatch):
+    sample = draw("whole", 0, 2)
+    truth = sample.truth["shape"]
+    ground = SimpleNamespace(labels=torch.zeros(64, 64, dtype=torch.int64))
+    answers = [SimpleNamespace(labels=truth[0]), ground]
+    names = ("background", *CLASSES["shape"])
+    stub = SimpleNamespace(class_names=names, stream=lambda images: iter(answers))
+    monkeypatch.setattr(bench, "segmenter", lambda row, kind: stub)
+    figures = bench.score(BASE, "shape", sample)
+    given = torch.stack([truth[0], torch.zeros_like(truth[0])])
+    shares = [
+        (((given == c) & (truth == c)).sum() / ((given == c) | (truth == c)).sum()).item()
+        for c in range(9)
+        if ((given == c) | (truth == c)).any()
+    ]
+    assert figures["miou"] == pytest.approx(100 * sum(shares) / len(shares), abs=1e-3)
+    assert figures["ground"] == pytest.approx(100 * shares[0], abs=1e-3)
+    assert figures["found"] == pytest.approx(
+        (100 * (truth[0] > 0).sum() / (truth > 0).sum()).item(), abs=1e-3
+    )
+
+
+def test_a_cut_run_goes_on_where_it_stood(folder, tmp_path, monkeypatch):
+    results = tmp_path / "deep" / "results.jsonl"
+    jobs = [Job(preset(name), "shape", "whole", seed) for name in ("vanilla", "maskclip") for seed in (1, 2)]
+    whole = Bench(folder, 2, results).measure(jobs)
+    assert len(results.read_text().splitlines()) == 4
+    text = results.read_text()
+    results.write_text(text[: len(text) - 20])
+    again = Bench(folder, 2, results)
+    scored = []
+    score = again.score
+    monkeypatch.setattr(again, "score", lambda *job: scored.append(job) or score(*job))
+    found = again.measure(jobs)
+    assert len(scored) == 1
+    for job in jobs:
+        assert found[job]["miou"] == whole[job]["miou"]
+
+
+def test_other_scenes_texts_or_models_are_other_figures(bench, folder):
+    job = Job(BASE, "shape", "whole", 1)
+    others = [
+        replace(job, seed=2),
+        replace(job, view="windows"),
+        replace(job, kind="colour"),
+        replace(job, row=replace(BASE, aux="English")),
+        replace(job, row=replace(BASE, background=("tiles",))),
+        replace(job, row=UNREFINED),
+    ]
+    keys = [bench._key(each) for each in (job, *others)]
+    keys += [Bench(folder, 3)._key(job), Bench(folder, 2, split="val")._key(job)]
+    assert len(set(keys)) == len(keys)
+
+
+# search
+
+
+class Landscape:
+    """Best without the residual and with one map; nothing else is worth anything."""
+
+    def measure(self, jobs, progress=None):
+        return {job: fake(self.height(job.row.config.attention)) for job in jobs}
+
+    @staticmethod
+    def height(attention):
+        return 10.0 - len(attention.pairs) - 3 * attention.residual
+
+
+def test_climbing_ends_on_the_top():
+    lines = []
+    best, score = climb(
+        Landscape(), UNREFINED, seeds=(1,), kinds=("shape",), views=("windows",), rounds=3, tell=lines.append
+    )
+    assert score == 9
+    attention = best.config.attention
+    assert (attention.residual, len(attention.pairs)) == (False, 1)
+    # what is worth nothing stays as it was
+    assert vary(best, residual=True, pairs=("qq", "kk")) == UNREFINED
+    assert lines[0] == "round 1, last block: 5.00  as before"
+    assert "round 1, last block: 8.00  residual=False" in lines
+    assert not any(line.startswith("round 3") for line in lines)
+
+
+def test_choices_are_valid_and_differ():
+    for values in CHOICES.values():
+        rows = [vary(UNREFINED, **value) for value in values]
+        assert len(set(rows)) == len(rows)
+
+
+# commands
+
+
+def test_the_gate_wants_twice_vanilla_and_thirty_on_colours():
+    good = {"vanilla": 10.0, "itaclip": 20.0, "tiny-shapes": 30.0}
+    assert misses({"colour": good, "shape": good}) == []
+    (weak,) = misses({"colour": good, "shape": {**good, "itaclip": 19.9}})
+    assert weak == "shape: itaclip reaches 19.9 mIoU, vanilla 10.0, wanted 2 times as much"
+    (low,) = misses({"colour": {**good, "tiny-shapes": 29.9}})
+    assert low == "colour: tiny-shapes reaches 29.9 mIoU, wanted 30"
+
+
+def test_a_random_model_fails_its_gate(folder, monkeypatch):
+    monkeypatch.setattr(commands, "chosen", lambda: preset("maskclip"))
+    # the name that every room's gate has
+    result = CliRunner().invoke(app, ["judge", "--model", str(folder), "--scenes", "1"])
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert set(report["miou"]) == set(CLASSES)
+    assert any("wanted 30" in line for line in report["failures"])
+
+
+def test_ablate_writes_card_and_figure_and_measures_once(folder, tmp_path):
+    card, figure, results = tmp_path / "card.json", tmp_path / "deep" / "f.png", tmp_path / "r.jsonl"
+    arguments = ["ablate", "--model", str(folder), "--scenes", "1", "--seeds", "2", "--json", str(card)]
+    arguments += ["--results", str(results), "--only", "ffn"]
+    first = CliRunner().invoke(app, [*arguments, "--figure", str(figure)])
+    assert first.exit_code == 0, first.output
+    lines = results.read_text()
+    report = json.loads(card.read_text())
+    assert report["seeds"] == [5000, 5001]
+    assert set(report["tables"]) == {"ffn"}
+    cells = report["tables"]["ffn"]["cells"]["windows"]["shape"]
+    assert cells["dropped"]["over_first"] == 0
+    assert len(cells["kept"]["seeds"]) == 2
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert "| kept | 66.3 |" in first.stdout
+    again = CliRunner().invoke(app, arguments)
+    assert again.stdout == first.stdout
+    assert results.read_text() == lines
+
+
+def test_unknown_tables_and_kinds_are_refused(folder):
+    for arguments in (["ablate", "--only", "fnn"], ["search", "--kinds", "size"]):
+        result = CliRunner().invoke(app, [*arguments, "--model", str(folder)])
+        assert result.exit_code == 2
+
+
+def test_search_prints_a_configuration(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "climb", lambda bench, start, **_: (start, 12.345))
+    arguments = ["search", "--model", str(folder), "--results", str(tmp_path / "r.jsonl")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"miou": 12.35, "config": UNREFINED.config.to_dict()}
+
+
+def test_one_panel_can_be_drawn(tmp_path):
+    cell = {"miou": 10.0, "spread": 1.0}
+    draw_figure({"only": {"shape": {"a": cell, "b": cell}}}, tmp_path / "one.png")
+    assert (tmp_path / "one.png").stat().st_size > 1000
