@@ -218,7 +218,7 @@ def parse_classes(text: str, *, background: str | None = None, background_first:
     path = Path(text)
     if text in shipped_classes():
         classes = ClassList.shipped(text)
-    elif path.is_file():
+    elif _is_file(path):
         classes = ClassList.from_file(path, background=background_first)
     elif path.suffix.lower() in _CLASS_FILES and "," not in text:
         raise ValueError(f"{text}: there is no such file of classes")
@@ -237,6 +237,13 @@ def parse_classes(text: str, *, background: str | None = None, background_first:
         common = ClassList.shipped("voc21").classes[0]
         words = [word for word in common if word.casefold() not in taken]
     return ClassList.build(classes, background=words)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # many names in a row are longer than a file's may be
+        return False
 
 
 def find_texts(text: str | None, classes: str) -> TextSource | None:
