@@ -94,6 +94,7 @@ class Canvas:
             JobFolderError: If it is missing, cut short, or no canvas.
         """
         try:
+            npy.open_memmap(path, mode="r")  # refuses a short file, which the next line would fill up
             mapped = npy.open_memmap(path, mode="r+")
         except (OSError, ValueError) as error:
             raise JobFolderError(f"{path.name} is no readable canvas: {error}") from error

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills runs of a stage at random lines of its code and resumes them; a program of its own, because it forks.
+
+Arguments: the conftest of the tests, a folder, a seed, the number of kills. Prints one JSON object.
+"""
+
+import hashlib
+import json
+import os
+import random
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+from pixelsmith.core.engine import run_stage
+from pixelsmith.store import JobFolder
+
+TRACED = (f"pixelsmith{os.sep}core{os.sep}", f"pixelsmith{os.sep}store{os.sep}")
+
+
+class Fuse:
+    """Calls ``burn`` at the given line of the traced files; counts lines."""
+
+    def __init__(self, last=None):
+        self.lines = 0
+        self.last = last
+
+    def __call__(self, frame, event, arg):
+        if not any(part in frame.f_code.co_filename for part in TRACED):
+            return None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.last:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self
+
+
+def work(toys, folder, model):
+    denoiser = toys[model](3)
+    job = JobFolder(folder)
+    config = toys["job"](slider=2, mode="official" if model == "Mixing" else "parallel", batch_size=2)
+    canvas = run_stage(
+        denoiser, toys["latents"](2, 24, 30), config, canvas_store=job.store(0),
+        journal=job.journal(0, checkpoint_every=4),
+    )  # fmt: skip
+    return hashlib.sha256(canvas.data.numpy().tobytes()).hexdigest(), len(denoiser.batches)
+
+
+def killed(toys, folder, model, line):
+    """Return whether a child that runs until ``line`` was killed there."""
+    child = os.fork()
+    if child == 0:
+        sys.settrace(Fuse(line))
+        work(toys, folder, model)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def main():
+    toys, folder = runpy.run_path(sys.argv[1]), Path(sys.argv[2])
+    draw, kills = random.Random(int(sys.argv[3])), int(sys.argv[4])
+    report = {"kills": 0, "different": 0, "calls": []}
+    for model in ("Mixing", "TwoStep"):
+        count = Fuse()
+        sys.settrace(count)
+        expected, _ = work(toys, folder / f"whole-{model}", model)
+        sys.settrace(None)
+        for attempt in range(kills // 2):
+            place = folder / f"{model}-{attempt}"
+            report["kills"] += killed(toys, place, model, draw.randint(1, count.lines))
+            # and once more while resuming
+            report["kills"] += killed(toys, place, model, draw.randint(1, count.lines // 2))
+            found, calls = work(toys, place, model)
+            report["different"] += found != expected
+            report["calls"].append(calls)
+    print(json.dumps(report))  # noqa: T201 - its caller reads it
+
+
+if __name__ == "__main__":
+    main()

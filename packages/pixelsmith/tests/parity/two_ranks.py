@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a stage in two processes over gloo, from scratch and resumed; a program of its own, because it forks.
+
+Arguments: the conftest of the tests, and a folder. Prints one JSON object.
+"""
+
+import hashlib
+import json
+import os
+import runpy
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from pixelsmith.core.engine import run_stage
+from pixelsmith.core.protocol import StageInterrupted
+from pixelsmith.core.ranks import ProcessRanks
+from pixelsmith.store import JobFolder
+from torch import distributed
+
+CASES = [("Mixing", "parallel", 2), ("TwoStep", "parallel", 3), ("Mixing", "official", 1)]
+
+
+def digest(canvas):
+    return hashlib.sha256(canvas.data.numpy().tobytes()).hexdigest()
+
+
+def work(toys, model, mode, batch_size, **more):
+    denoiser = toys[model](4)
+    config = toys["job"](slider=3, mode=mode, batch_size=batch_size)
+    return digest(run_stage(denoiser, toys["latents"](2, 33, 30), config, **more)), len(denoiser.batches)
+
+
+def rank_work(toys, folder, index):
+    """Do every case in one of two processes; from the second run on, process 0 has a journal to resume."""
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=index,
+        world_size=2,
+        timeout=timedelta(seconds=60),
+    )
+    ranks, report = ProcessRanks(), []
+    for number, case in enumerate(CASES):
+        found, calls = work(toys, *case, ranks=ranks)
+        job = JobFolder(folder / f"job-{number}-{index}")
+        keep = {"canvas_store": job.store(0), "journal": job.journal(0)} if index == 0 else {}
+        stopped = False
+        try:
+            # only process 1 wishes to stop
+            work(toys, *case, ranks=ranks, on_patch=lambda p: index == 1 and p.calls == 14, **keep)
+        except StageInterrupted:
+            stopped = True
+        keep = {"canvas_store": job.store(0), "journal": job.journal(0)} if index == 0 else {}
+        resumed, calls_left = work(toys, *case, ranks=ranks, **keep)
+        report.append(
+            {"found": found, "calls": calls, "stopped": stopped, "resumed": resumed, "left": calls_left}
+        )
+    (folder / f"report-{index}.json").write_text(json.dumps(report))
+    distributed.destroy_process_group()
+
+
+def main():
+    toys, folder = runpy.run_path(sys.argv[1]), Path(sys.argv[2])
+    children = []
+    for index in (0, 1):
+        child = os.fork()
+        if child == 0:
+            try:
+                rank_work(toys, folder, index)
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    single = [work(toys, model, mode, 1) for model, mode, _ in CASES]
+    ranks = [json.loads((folder / f"report-{index}.json").read_text()) for index in (0, 1)]
+    print(json.dumps({"single": single, "ranks": ranks}))  # noqa: T201 - its caller reads it
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from dataclasses import replace
+
+import pytest
+from pixelsmith import JobConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patch": 0}, "patch must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"patch": 20}, "patch_multiple must divide patch, got 8 and patch=20"),
+        ({"plan": "spiral"}, "plan must be one of cover, jitter, grid, got 'spiral'"),
+        ({"mode": "fast"}, "mode must be one of parallel, official"),
+        ({"wrap": "x"}, "wrap must be one of none, vertical, horizontal, both"),
+        ({"seed": -1}, "seed must lie in"),
+        ({"overlap": 128}, "overlap must lie in"),
+        ({"band": -1}, "band must not be negative"),
+        ({"fusion_weight": 1.5}, "fusion_weight must lie in"),
+        ({"slider": -1}, "slider must be a fraction in"),
+        ({"slider": 1.5}, "slider must be a fraction in"),
+        ({"slider": float("nan")}, "slider must be a fraction in"),
+        ({"slider": ()}, "slider map must be a rectangle"),
+        ({"slider": ((0.5,), (0.5, 1.0))}, "slider map must be a rectangle"),
+        ({"slider": ((0.5, 3),)}, "slider map must hold fractions only"),
+        ({"mode": "official", "slider": ((0.5,),)}, "slider must be one number with mode='official'"),
+        ({"mode": "official", "fusion_weight": 0.3}, "fusion_weight must be 0.5"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        JobConfig(**{"patch": 128, **settings})
+
+
+@pytest.mark.parametrize("slider", [True, "many", None])
+def test_a_slider_that_is_no_number_is_refused(slider):
+    with pytest.raises(TypeError, match="slider must be a whole number"):
+        JobConfig(patch=128, slider=slider)
+
+
+@pytest.mark.parametrize("slider", ["auto", 0, 30, 0.5, ((0.0, 1.0), (0.5, 0.5)), ((3, 4),)])
+def test_settings_survive_json(slider):
+    config = JobConfig(patch=64, slider=slider, wrap="both", plan="jitter", seed=2**64 - 1)
+    assert JobConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_unknown_and_missing_settings_are_refused():
+    with pytest.raises(ValueError, match="unknown settings: colour"):
+        JobConfig.from_dict({"patch": 128, "colour": 1})
+    with pytest.raises(ValueError, match="patch is missing"):
+        JobConfig.from_dict({"seed": 1})
+
+
+def test_the_digest_tells_jobs_apart_but_not_batches():
+    config = JobConfig(patch=128)
+    assert replace(config, batch_size=8).digest() == config.digest()
+    assert replace(config, seed=1).digest() != config.digest()
+    assert replace(config, slider=1).digest() != replace(config, slider=1.0).digest()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+from pixelsmith.core.plan import estimate_calls, make_plan, patch_side
+
+
+def counts(toys, side, seeds, **settings):
+    found = [len(make_plan(toys.job(seed=s, patch=128, **settings), side, side, 0)) for s in range(seeds)]
+    return np.mean(found), min(found), max(found)
+
+
+def test_cover_takes_as_many_calls_as_the_published_law(toys):
+    mean, least, most = counts(toys, 256, 200)
+    assert mean == pytest.approx(8.08, abs=0.3)
+    assert least >= 4
+    assert most <= 14
+    assert counts(toys, 512, 60)[0] == pytest.approx(36.0, abs=0.7 + 0.3)  # fewer draws, more spread
+    assert counts(toys, 128, 3) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("side", [256, 384, 512, 1024])
+def test_jittered_grid_stays_within_its_bound(toys, side):
+    bound = (-(-side // 128) + 1) ** 2
+    assert counts(toys, side, 40, plan="jitter")[2] <= bound
+
+
+def test_jittered_grid_saves_a_quarter_at_4096_pixels(toys):
+    assert counts(toys, 512, 40, plan="jitter")[0] <= 0.75 * 36.0
+
+
+def test_fixed_grid_is_the_least_and_stands_still(toys):
+    config = toys.job(patch=128, plan="grid")
+    plans = [make_plan(config, 512, 500, step) for step in (0, 1)]
+    assert len(plans[0]) == 16
+    assert sorted(map(tuple, plans[0].origins)) == sorted(map(tuple, plans[1].origins))
+
+
+def test_grids_keep_their_overlap(toys):
+    for plan in ("grid", "jitter"):
+        rows = np.unique(make_plan(toys.job(plan=plan, overlap=6), 100, 16, 3).origins[:, 0])
+        assert np.diff(rows).max() <= 10
+
+
+def test_first_patch_owns_all_later_ones_what_is_left(toys):
+    plan = make_plan(toys.job(plan="grid", overlap=4), 28, 16, 0)
+    assert len(plan) == 2
+    assert plan.fresh(0).all()
+    assert plan.fresh(1).sum() == 28 * 16 - 16 * 16
+
+
+def test_plan_is_one_per_seed_step_and_stage(toys):
+    def origins(seed=0, step=0, stage=0):
+        return make_plan(toys.job(seed=seed), 90, 90, step, stage=stage).origins.tolist()
+
+    assert origins() == origins()
+    assert origins() != origins(seed=1)
+    assert origins() != origins(step=1)
+    assert origins() != origins(stage=1)
+
+
+def test_coins_are_fair(toys):
+    coins = np.concatenate([make_plan(toys.job(seed=s), 200, 200, 0).coins for s in range(5)])
+    assert len(coins) > 500
+    assert abs(coins.mean() - 0.5) < 0.06
+    assert {tuple(pair) for pair in coins.tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_small_canvases_take_smaller_patches(toys):
+    config = toys.job(patch=128, patch_multiple=8)
+    assert [patch_side(side, config) for side in (1000, 128, 127, 65, 8)] == [128, 128, 120, 64, 8]
+    with pytest.raises(
+        ValueError, match="the canvas must be at least 8 latents wide and high, got a side of 7"
+    ):
+        patch_side(7, config)
+
+
+def test_estimates(toys):
+    assert estimate_calls(toys.job(patch=128, plan="grid"), 512, 512, 50) == 800
+    assert 1600 < estimate_calls(toys.job(patch=128), 512, 512, 50) < 2000
