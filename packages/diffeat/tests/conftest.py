@@ -221,8 +221,8 @@ def build_hunyuan() -> HunyuanDiTPipeline:
         cross_attention_dim=16,
         cross_attention_dim_t5=16,
         pooled_projection_dim=16,
-        text_len=WINDOW,
-        text_len_t5=WINDOW,
+        text_len=77,  # the pipeline knows no other lengths
+        text_len_t5=256,
     )
     tokenizer, encoder = bert(16)
     return HunyuanDiTPipeline(
@@ -345,3 +345,9 @@ def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdxl")
     build("SDXL").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def images() -> torch.Tensor:
+    """Two images of 64 pixels, ``(2, 3, 64, 64)``."""
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

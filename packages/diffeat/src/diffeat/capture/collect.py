@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -70,8 +70,13 @@ class Collector:
         self._latent: Geometry | None = None
 
     def options(self, tap: Tap) -> MapOptions:
-        """How a map is reduced: those wanted only for a mean lose their heads at once."""
-        return self._maps if tap.name in self._names else MapOptions(heads="mean", chunk=self._maps.chunk)
+        """How a map is reduced: one that is wanted only for a mean loses its heads at once.
+
+        Chosen heads and tokens are those of means as well.
+        """
+        if tap.name in self._names or isinstance(self._maps.heads, tuple):
+            return self._maps
+        return replace(self._maps, heads="mean")
 
     def gate(self, tap: Tap, geometry: Geometry, latent: Geometry | None) -> bool:
         """Whether a map is needed: means take maps of middle sides only.

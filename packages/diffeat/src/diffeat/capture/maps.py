@@ -169,13 +169,18 @@ def _masked(logits: Tensor, scores: Scores, first: int) -> Tensor:
 def _reduced(probs: Tensor, columns: slice, options: MapOptions) -> Tensor:
     """Keep heads and keys of a map, ``(B, heads, N, M)``."""
     if isinstance(options.heads, tuple):
+        _check_inside("heads", options.heads, probs.shape[1])
         probs = probs[:, list(options.heads)]
     probs = probs[..., columns]
     if options.tokens is not None:
-        if any(not -probs.shape[-1] <= token < probs.shape[-1] for token in options.tokens):
-            raise ValueError(f"tokens must lie below {probs.shape[-1]} keys, got {options.tokens}")
+        _check_inside("tokens", options.tokens, probs.shape[-1])
         probs = probs[..., list(options.tokens)]
     return probs.mean(dim=1, keepdim=True) if options.heads == "mean" else probs
+
+
+def _check_inside(what: str, chosen: tuple[int, ...], count: int) -> None:
+    if any(not -count <= index < count for index in chosen):
+        raise ValueError(f"{what} of a map must lie below the {count} of this attention, got {chosen}")
 
 
 def _from_probs(
