@@ -36,11 +36,14 @@ def test_blur_keeps_constants(size):
 
 
 def test_blur_is_a_gaussian():
-    point = torch.zeros(1, 3, 11, 11)
-    point[..., 5, 5] = 1
+    # so wide that no reflection of the point is in reach
+    point = torch.zeros(1, 3, 21, 21)
+    point[..., 10, 10] = 1
     weights = torch.tensor([math.exp(-(d**2) / 50) for d in range(-5, 6)])
     weights = weights / weights.sum()
-    assert torch.allclose(blur(point, 11, 5.0)[0, 0], weights[:, None] * weights, atol=1e-6)
+    blurred = blur(point, 11, 5.0)[0, 0]
+    assert torch.allclose(blurred[5:16, 5:16], weights[:, None] * weights, atol=1e-6)
+    assert blurred.sum().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_maps_by_hand():
