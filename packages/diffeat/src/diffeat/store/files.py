@@ -52,5 +52,7 @@ def load_features(path: str) -> Features:
         raise StoreError(f"{path} is no file of features that diffeat wrote") from error
     order: list[str] = head.pop("order")
     head["noising"] = tuple(Noising(**each) for each in head["noising"])
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in head.items()}
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in head.items()
+    }
     return Features({name: tensors[name] for name in order}, FeaturesMeta(**fields))

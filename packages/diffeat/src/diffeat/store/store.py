@@ -171,14 +171,7 @@ class FeatureStore:
         """
         if names is None:
             return list(self.names)
-        several = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
-        known = {each.lower() for each in PRESETS}
-        texts = [
-            text
-            for name in map(str, several)
-            for text in (preset(name).names if name.lower() in known else (name,))
-        ]
-        return [str(name) for name in matching(cast("Any", self.names), texts)]
+        return [str(name) for name in matching(cast("Any", self.names), expand(names))]
 
     def shape(self, name: str | ActivationName) -> tuple[int, ...]:
         """Shape of one image's activation.
@@ -325,6 +318,17 @@ class FeatureStore:
         if array.shape[0] < rows:
             array.resize((rows, *array.shape[1:]))
         return array
+
+
+def expand(names: Names) -> list[str]:
+    """Write out presets among names and globs."""
+    several = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    known = {each.lower() for each in PRESETS}
+    return [
+        text
+        for name in map(str, several)
+        for text in (preset(name).names if name.lower() in known else (name,))
+    ]
 
 
 def _order(text: str) -> tuple[int, Any, str]:

@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from diffusers import StableDiffusionPipeline
-from torch.utils.data import DataLoader
-
 from diffeat import FeatureExtractor
 from diffeat.capture.maps import MapOptions
 from diffeat.store import (
@@ -21,6 +18,8 @@ from diffeat.store import (
     load_features,
     save_features,
 )
+from diffusers import StableDiffusionPipeline
+from torch.utils.data import DataLoader
 
 NAMES = ("mid-repeat0-res-out", "up-level1-repeat0-vit-block0-cross-q")
 SIZE = 32
@@ -114,12 +113,12 @@ def test_a_killed_run_resumes_to_identical_content(filled, tmp_path, extractor, 
             raise BoomError
         FeatureStore.write(broken, name, items, values)
 
-    with monkeypatch.context() as patch, pytest.raises(BoomError):
-        if moment == "before the mark":
-            patch.setattr(broken.ledger, "mark", no_mark)
-        if moment == "in an activation":
-            patch.setattr(broken, "write", write)
-        callback = after_first if moment == "between batches" else None
+    if moment == "before the mark":
+        monkeypatch.setattr(broken.ledger, "mark", no_mark)
+    if moment == "in an activation":
+        monkeypatch.setattr(broken, "write", write)
+    callback = after_first if moment == "between batches" else None
+    with pytest.raises(BoomError):
         broken.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2, on_batch=callback)
     again = FeatureStore(str(tmp_path / "broken"))
     assert len(again) < 5
@@ -224,7 +223,7 @@ def test_a_group_of_somebody_else_is_refused(tmp_path):
 def test_a_damaged_ledger_is_named(filled, tmp_path):
     file = next((tmp_path / "whole" / "ledger").glob("plan-*"))
     file.write_text("{")
-    with pytest.raises(StoreError, match="plan-000000.json is damaged"):
+    with pytest.raises(StoreError, match=r"plan-000000\.json is damaged"):
         FeatureStore(filled.url)
 
 
@@ -247,7 +246,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(filled, tmp_path, extract
         mark(batch, names)
 
     monkeypatch.setattr(store.ledger, "mark", full)
-    with pytest.raises(StoreFullError, match="no space is left at .* every finished batch is kept"):
+    with pytest.raises(StoreFullError, match=r"no space is left at .* every finished batch is kept"):
         store.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2)
     again = FeatureStore(str(tmp_path / "small"))
     assert [item.row for item in again.items()] == [0, 1]

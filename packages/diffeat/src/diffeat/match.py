@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which place of one image belongs to which place of another."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# similarities that exist at a time: 64 MiB in fp32
+_CHUNK_ELEMENTS = 1 << 24
+
+
+def sample(values: Tensor, points: Tensor) -> Tensor:
+    """Read features at points, bilinearly; the same as enlarging them to an image and taking its pixels.
+
+    Args:
+        values: ``(B, C, h, w)``.
+        points: ``(B, N, 2)``, ``(x, y)`` in shares of the image's width and height, in [0, 1]. The centre of
+            pixel ``i`` of ``n`` is ``(i + 0.5) / n``.
+
+    Returns:
+        ``(B, N, C)`` in the dtype of ``values``.
+
+    Examples:
+        >>> values = torch.arange(4.0).view(1, 1, 1, 4)
+        >>> sample(values, torch.tensor([[[0.375, 0.5], [0.5, 0.5]]])).flatten()
+        tensor([1.0000, 1.5000])
+    """
+    grid = (2 * points - 1)[:, :, None].to(device=values.device, dtype=torch.float32)  # (B, N, 1, 2)
+    read = F.grid_sample(values.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return read[..., 0].transpose(1, 2).to(values.dtype)  # (B, N, C)
+
+
+def nearest(source: Tensor, target: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the most similar cell of another image for each point, by cosine.
+
+    Args:
+        source: Features ``(C, h, w)`` of the image in which the points are.
+        target: Features ``(C, h', w')`` of the other.
+        points: ``(N, 2)``, ``(x, y)`` in shares of the image's width and height, in [0, 1].
+
+    Returns:
+        Centres of the cells found, ``(N, 2)`` in shares, and their similarities ``(N,)`` in [-1, 1].
+
+    Raises:
+        ValueError: If channels or the shape of ``points`` do not fit.
+    """
+    if source.ndim != 3 or target.ndim != 3 or source.shape[0] != target.shape[0]:
+        raise ValueError(
+            "source and target must be (C, h, w) with the same channels, got "
+            f"{tuple(source.shape)} and {tuple(target.shape)}"
+        )
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"points must be (N, 2), got {tuple(points.shape)}")
+    wanted = F.normalize(sample(source[None], points[None])[0].float(), dim=-1)  # (N, C)
+    cells = F.normalize(target.flatten(1).float(), dim=0)  # (C, h' * w')
+    width, height = target.shape[2], target.shape[1]
+    step = max(1, _CHUNK_ELEMENTS // cells.shape[1])
+    best = [(part @ cells).max(dim=1) for part in wanted.split(step)]
+    if not best:
+        return points.new_zeros(0, 2), points.new_zeros(0)
+    index = torch.cat([each.indices for each in best])
+    places = torch.stack([(index % width + 0.5) / width, (index // width + 0.5) / height], dim=-1)
+    return places.to(points), torch.cat([each.values for each in best])
+
+
+def similarity_map(source: Tensor, target: Tensor, point: tuple[float, float]) -> Tensor:
+    """Cosine similarity of one point of an image to all cells of another, or of itself.
+
+    Args:
+        source: Features ``(C, h, w)`` of the image in which the point is.
+        target: Features ``(C, h', w')``.
+        point: ``(x, y)`` in shares of width and height.
+
+    Returns:
+        ``(h', w')`` in [-1, 1].
+    """
+    vector = sample(source[None], torch.tensor([[point]]))[0, 0].float()
+    return F.cosine_similarity(vector[:, None, None], target.float(), dim=0)
+
+
+def hits(predicted: Tensor, wanted: Tensor, radius: float | Tensor) -> Tensor:
+    """Which predictions count as found: those at most ``radius`` away, the radius included.
+
+    Args:
+        predicted: ``(N, 2)`` in pixels.
+        wanted: ``(N, 2)`` in pixels.
+        radius: In pixels, one or ``(N,)``.
+
+    Returns:
+        ``(N,)``, bool.
+
+    Source: SPair-71k's PCK, arXiv 1908.10543, Sec. 4; the rule is ``<=``.
+    """
+    return torch.linalg.vector_norm((predicted - wanted).double(), dim=-1) <= radius

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user knows about some images: a class for every pixel, or points that are the same on all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from diffeat.images import ImageLike
+
+IGNORED = 255
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+class LabelError(ValueError):
+    """Labels that do not fit their images."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskLabels:
+    """Images with a class for every pixel.
+
+    Attributes:
+        images: Paths, Pillow images, arrays or tensors.
+        masks: Class numbers ``(H, W)`` of each, as large as its image; 255 is ignored.
+        classes: Names of the classes; numbers as names if empty.
+        sources: File names, or empty.
+
+    Raises:
+        LabelError: If counts, sizes or class numbers do not fit.
+    """
+
+    images: Sequence[ImageLike]
+    masks: Sequence[NDArray[np.uint8]]
+    classes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.masks) or not self.images:
+            raise LabelError(
+                f"there must be a mask for each image, got {len(self.masks)} for {len(self.images)} images"
+            )
+        highest = -1
+        for index, (image, mask) in enumerate(zip(self.images, self.masks, strict=True)):
+            name = self.sources[index] if self.sources else f"image {index}"
+            size = _size(image)
+            if mask.shape != size:
+                shown = "x".join(map(str, mask.shape))
+                raise LabelError(
+                    f"the mask of {name} must be as large as its image, got {shown} for {size[0]}x{size[1]}"
+                )
+            kept = mask[mask != IGNORED]
+            highest = max(highest, int(kept.max()) if kept.size else -1)
+        if not self.classes:
+            object.__setattr__(self, "classes", tuple(str(number) for number in range(highest + 1)))
+        if highest >= len(self.classes):
+            raise LabelError(
+                f"masks must hold classes below {len(self.classes)} ({', '.join(self.classes[:4])}, ...) or "
+                f"{IGNORED}, got {highest}"
+            )
+        if len(self.classes) < 2:
+            raise LabelError(f"masks must tell at least 2 classes apart, got {len(self.classes)}")
+
+    @classmethod
+    def read(cls, images: str | Path, masks: str | Path, *, classes: Sequence[str] = ()) -> MaskLabels:
+        """Read two folders with files of the same names up to the ending.
+
+        Args:
+            images: Folder of pictures.
+            masks: Folder of pictures with one channel (or a palette) of class numbers.
+            classes: Names of the classes.
+
+        Raises:
+            LabelError: If a picture has no mask, or a mask is no picture of class numbers.
+        """
+        pictures, found = _pictures(images), {path.stem: path for path in _pictures(masks)}
+        _check_all([path.stem for path in pictures], found, f"masks in {masks}")
+        read = [_read_mask(found[path.stem]) for path in pictures]
+        return cls(pictures, read, tuple(classes), tuple(path.name for path in pictures))
+
+    def digest(self) -> str:
+        """SHA-256 of the masks and class names."""
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        for mask in self.masks:
+            digest.update(f"{mask.shape}".encode() + np.ascontiguousarray(mask).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeypointLabels:
+    """Images of the same kind of thing with named points.
+
+    Attributes:
+        images: Paths, Pillow images, arrays or tensors.
+        points: For each image, ``(x, y)`` in pixels by name; a point that is not seen is left out.
+        sources: File names, or empty.
+
+    Raises:
+        LabelError: If counts do not fit, a point lies outside its image, or no two images share one.
+    """
+
+    images: Sequence[ImageLike]
+    points: Sequence[Mapping[str, tuple[float, float]]]
+    sources: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.points) or not self.images:
+            raise LabelError(
+                f"there must be points for each image, got {len(self.points)} for {len(self.images)} images"
+            )
+        for index, points in enumerate(self.points):
+            height, width = self.size(index)
+            for point, (x, y) in points.items():
+                if not (0 <= x <= width and 0 <= y <= height):
+                    name = self.sources[index] if self.sources else f"image {index}"
+                    raise LabelError(
+                        f"points must lie inside their image, got {point} at ({x:g}, {y:g}) in {name} of "
+                        f"{width}x{height} pixels"
+                    )
+        seen = [set(points) for points in self.points]
+        if not any(one & two for i, one in enumerate(seen) for two in seen[:i]):
+            raise LabelError("at least two images must share a point, got none that do")
+
+    @classmethod
+    def read(cls, images: str | Path, points: str | Path) -> KeypointLabels:
+        """Read a folder of pictures and a JSON file with ``{"picture": {"point": [x, y]}}``.
+
+        Args:
+            images: Folder of pictures.
+            points: The file; pictures are named with or without their ending.
+
+        Raises:
+            LabelError: If the file is something else, or a picture is not in it.
+        """
+        pictures = _pictures(images)
+        content = _read_points(Path(points))
+        by_stem = {Path(name).stem: value for name, value in content.items()}
+        _check_all([path.stem for path in pictures], by_stem, f"points in {points}")
+        found = [by_stem[path.stem] for path in pictures]
+        return cls(pictures, found, tuple(path.name for path in pictures))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return _size(self.images[index])
+
+    def digest(self) -> str:
+        """SHA-256 of the points."""
+        text = json.dumps([{name: list(p) for name, p in sorted(each.items())} for each in self.points])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _size(image: ImageLike) -> tuple[int, int]:
+    """Height and width in pixels; of files, only the head is read."""
+    if isinstance(image, str | Path):
+        with Image.open(image) as opened:
+            return opened.height, opened.width
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    shape = tuple(image.shape)
+    return (shape[-2], shape[-1]) if isinstance(image, Tensor) else (shape[0], shape[1])
+
+
+def _pictures(folder: str | Path) -> list[Path]:
+    place = Path(folder)
+    if not place.is_dir():
+        raise LabelError(f"{folder} is no folder of pictures")
+    found = sorted(path for path in place.iterdir() if path.suffix.lower() in _PICTURES)
+    if not found:
+        raise LabelError(f"{folder} holds no pictures")
+    return found
+
+
+def _check_all(wanted: Iterable[str], have: Mapping[str, Any], what: str) -> None:
+    names = list(wanted)
+    missing = [name for name in names if name not in have]
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise LabelError(f"{what} must have one for each picture, got none for {len(missing)} ({shown})")
+
+
+def _read_mask(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as opened:
+        if opened.mode not in {"L", "P", "1"}:
+            raise LabelError(
+                f"{path.name} must have one channel of class numbers or a palette, got {opened.mode} pixels"
+            )
+        # a palette image gives its indices; black and white is class 0 and 1
+        return np.array(opened).astype(np.uint8)
+
+
+def _read_points(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
+    rule = f'{path.name} must read like {{"picture": {{"point": [x, y]}}}}'
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise LabelError(f"{rule}, got no JSON") from error
+    try:
+        return {
+            str(name): {str(point): (float(place[0]), float(place[1])) for point, place in points.items()}
+            for name, points in cast("dict[str, Any]", content).items()
+        }
+    except (AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
+        raise LabelError(f"{rule}, got another structure") from error

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ranks activations by what a user's own labels say about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from diffeat.features import Features
+from diffeat.ranking.labels import KeypointLabels, MaskLabels
+from diffeat.ranking.report import Ranked, Ranking
+from diffeat.ranking.scores import ScoreBook
+from diffeat.ranking.sources import Candidate, MemorySource, ModelSource, Source, StoreSource
+from diffeat.ranking.tasks import KeypointTask, MaskTask, Setup, Task
+from diffeat.store.settings import Recipe
+from diffeat.store.store import FeatureStore
+
+if TYPE_CHECKING:
+    from diffeat.capture.select import Names
+    from diffeat.extractor import FeatureExtractor
+
+OnScore = Callable[[int, int, str], None]
+
+
+class Ranker:
+    """Judges activations by a probe on labelled pixels, or by labelled points, held-out images at a time.
+
+    A score is the mean over folds of images, so that no image helps to judge itself. With a folder, every
+    score is kept at once and nothing is computed twice.
+
+    Args:
+        source: A model, a store that holds the images, or features of them.
+        labels: Masks or keypoints.
+        setup: Probe, folds, pixels, seed.
+        recipe: With a model: timestep, seed, size.
+        prompt: With a model or a store: the prompt, for all images.
+        folder: Where scores are kept.
+        memory: Bytes of features that may be held at a time; a model runs once for each such part.
+        batch_size: Images per pass.
+
+    Raises:
+        StoreError: If the folder holds scores of something else.
+        ValueError: If there are more folds than images.
+
+    Examples:
+        >>> labels = MaskLabels.read("pictures", "masks")  # doctest: +SKIP
+        >>> ranking = Ranker(extractor, labels, folder="scores").rank("up-*")  # doctest: +SKIP
+        >>> ranking.rows[0].names  # doctest: +SKIP
+
+    Source: arXiv 2410.03558, Sec. 5 and App. D, where each activation is judged alone by label-scarce
+    segmentation; the forward selection is ours.
+    """
+
+    def __init__(
+        self,
+        source: FeatureExtractor | FeatureStore | Features | Source,
+        labels: MaskLabels | KeypointLabels,
+        *,
+        setup: Setup | None = None,
+        recipe: Recipe | None = None,
+        prompt: str = "",
+        folder: str | Path | None = None,
+        memory: int = 1 << 30,
+        batch_size: int = 8,
+    ) -> None:
+        self.setup = setup or Setup()
+        self.task: Task
+        if isinstance(labels, MaskLabels):
+            self.task = MaskTask(labels, self.setup)
+        else:
+            self.task = KeypointTask(labels, self.setup)
+        self.source = _source(source, labels, recipe, prompt, batch_size)
+        self.memory = memory
+        self.folder = folder
+        self._key = {"features": self.source.digest, **self.task.key}
+        self._book = ScoreBook(folder, self._key)
+
+    def rank(self, names: Names = "*", *, on_score: OnScore | None = None) -> Ranking:
+        """Judge each activation alone.
+
+        Args:
+            names: Names, globs or presets; maps and text tokens are left out.
+            on_score: Called after each activation with activations done, all of them, and its name.
+
+        Returns:
+            The activations, best first.
+
+        Raises:
+            LookupError: If a pattern matches nothing.
+        """
+        candidates = self.source.candidates(names)
+        self._judge([(each,) for each in candidates], on_score)
+        rows = [self._row((each,)) for each in candidates]
+        # equal scores stay in execution order
+        rows.sort(key=lambda row: -row.mean)
+        return Ranking(tuple(rows), self.task.metric, dict(self._key))
+
+    def select(
+        self,
+        names: Names = "*",
+        *,
+        channels: int,
+        candidates: int = 20,
+        min_gain: float = 0.0,
+        on_score: OnScore | None = None,
+    ) -> Ranking:
+        """Choose activations that do best together, one after the other.
+
+        Starts with the best and adds each time the one that helps most, as long as it fits the budget and
+        helps more than ``min_gain``.
+
+        Args:
+            names: Activations to choose from.
+            channels: Budget: most channels in all.
+            candidates: Only so many of the best single activations are tried.
+            min_gain: Least gain in the mean for another activation.
+            on_score: Called after each set that was judged.
+
+        Returns:
+            A row for each step: the set so far, its score and cost; the last one is the selection.
+
+        Raises:
+            LookupError: If a pattern matches nothing.
+            ValueError: If no activation fits the budget.
+        """
+        listed = {each.name: each for each in self.source.candidates(names)}
+        single = self.rank(names, on_score=on_score)
+        pool = [listed[row.names[0]] for row in single.rows if row.channels <= channels][:candidates]
+        if not pool:
+            least = min(each.channels for each in listed.values())
+            raise ValueError(f"channels must hold at least one activation, {least} channels, got {channels}")
+        chosen: tuple[Candidate, ...] = (pool.pop(0),)
+        steps = [self._row(chosen)]
+        while True:
+            room = channels - sum(each.channels for each in chosen)
+            trials = [(*chosen, each) for each in pool if each.channels <= room]
+            self._judge(trials, on_score)
+            best = max(trials, key=lambda trial: self._row(trial).mean, default=None)
+            if best is None or self._row(best).mean <= steps[-1].mean + min_gain:
+                return Ranking(tuple(steps), self.task.metric, dict(self._key))
+            chosen = best
+            pool.remove(best[-1])
+            steps.append(self._row(chosen))
+
+    def evaluate(self, names: Names) -> Ranked:
+        """Judge activations together, such as a preset.
+
+        Args:
+            names: Names, globs or presets.
+
+        Raises:
+            LookupError: If something matches nothing.
+        """
+        group = tuple(self.source.candidates(names))
+        self._judge([group], None)
+        return self._row(group)
+
+    def _row(self, group: Sequence[Candidate]) -> Ranked:
+        names = [each.name for each in group]
+        scores = [self._book.get(names, fold) for fold in range(self.setup.folds)]
+        known = [score for score in scores if score is not None]
+        shares = [each.flop_share for each in group if each.flop_share is not None]
+        return Ranked(
+            names=tuple(names),
+            mean=fmean(known),
+            deviation=stdev(known) if len(known) > 1 else 0.0,
+            scores=tuple(known),
+            channels=sum(each.channels for each in group),
+            bytes=sum(each.bytes for each in group),
+            # one pass gives all: it costs as much as the last of them
+            flop_share=max(shares) if len(shares) == len(group) else None,
+            family=group[0].family if len(group) == 1 else "set",
+        )
+
+    def _judge(self, groups: Sequence[tuple[Candidate, ...]], on_score: OnScore | None) -> None:
+        """Fill in missing scores."""
+        folds = range(self.setup.folds)
+        missing = [
+            group
+            for group in groups
+            if any(self._book.get([each.name for each in group], fold) is None for fold in folds)
+        ]
+        done = len(groups) - len(missing)
+        for part in self._parts(missing):
+            held = self._gather(sorted({each.name for group in part for each in group}))
+            for group in part:
+                names = [each.name for each in group]
+                together = torch.cat([held[name] for name in names], dim=1)
+                for fold in folds:
+                    if self._book.get(names, fold) is None:
+                        self._book.add(names, fold, self.task.score(together, fold))
+                done += 1
+                if on_score is not None:
+                    on_score(done, len(groups), " + ".join(names))
+
+    def _parts(self, groups: Sequence[tuple[Candidate, ...]]) -> Iterator[list[tuple[Candidate, ...]]]:
+        """Cut the work so that the features of a part fit the memory, or are those of one group."""
+        part: list[tuple[Candidate, ...]] = []
+        held: dict[str, int] = {}
+        for group in groups:
+            sizes = {each.name: 2 * each.channels * self.task.cells * self.task.num_images for each in group}
+            if part and sum((held | sizes).values()) > self.memory:
+                yield part
+                part, held = [], {}
+            part.append(group)
+            held |= sizes
+        if part:
+            yield part
+
+    def _gather(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """What the task needs of all images: ``(images, C, ...)`` in half precision."""
+        parts: dict[str, list[Tensor]] = {name: [] for name in names}
+        first = 0
+        for batch in self.source.batches(names):
+            count = 0
+            for name in names:
+                reduced = self.task.reduce(batch[name].float(), first)
+                parts[name].append(_halved(reduced))
+                count = len(reduced)
+            first += count
+        if first != self.task.num_images:
+            raise ValueError(f"features must be of the {self.task.num_images} labelled images, got {first}")
+        return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def _halved(values: Tensor) -> Tensor:
+    """Half precision, or as they are where it would overflow."""
+    half = values.half()
+    return values if bool(half.isinf().any()) else half
+
+
+def _source(
+    source: FeatureExtractor | FeatureStore | Features | Source,
+    labels: MaskLabels | KeypointLabels,
+    recipe: Recipe | None,
+    prompt: str,
+    batch_size: int,
+) -> Source:
+    from diffeat.extractor import FeatureExtractor
+
+    if isinstance(source, FeatureExtractor):
+        return ModelSource(source, labels.images, recipe=recipe, prompt=prompt, batch_size=batch_size)
+    if isinstance(source, FeatureStore):
+        return StoreSource(source, labels.images, prompt=prompt, batch_size=batch_size)
+    return MemorySource(source) if isinstance(source, Features) else source

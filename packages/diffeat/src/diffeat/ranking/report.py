@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rankings as table, JSON and chart."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffeat.charts import colour_of, figure, legend, save
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MOST_BARS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """An activation, or several taken together, with score and cost.
+
+    Attributes:
+        names: Of the activations.
+        mean: Mean score over the folds.
+        deviation: Standard deviation over the folds.
+        scores: Of each fold.
+        channels: In all.
+        bytes: Of one image in half precision.
+        flop_share: Part of a pass that it costs; ``None`` if unknown.
+        family: Family in the paper's taxonomy, or ``"set"``.
+    """
+
+    names: tuple[str, ...]
+    mean: float
+    deviation: float
+    scores: tuple[float, ...]
+    channels: int
+    bytes: int
+    flop_share: float | None
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Activations with their scores.
+
+    Attributes:
+        rows: Best first; of a selection: one per step.
+        metric: What a score is, ``"mIoU"`` or ``"PCK"``.
+        settings: What the scores depend on, as JSON values.
+    """
+
+    rows: tuple[Ranked, ...]
+    metric: str
+    settings: dict[str, Any]
+
+    def table(self, top: int | None = None) -> Table:
+        """A table for the terminal.
+
+        Args:
+            top: Rows shown; all if ``None``.
+        """
+        from rich.table import Table
+
+        table = Table()
+        for name, side in (
+            ("", "right"),
+            ("activation", "left"),
+            (self.metric, "right"),
+            ("channels", "right"),
+            ("KiB", "right"),
+            ("FLOP", "right"),
+        ):
+            table.add_column(name, justify=side, no_wrap=name != "activation")  # type: ignore[arg-type]
+        for place, row in enumerate(self.rows[:top], 1):
+            table.add_row(
+                str(place),
+                "\n".join(row.names),
+                f"{row.mean:.3f} ± {row.deviation:.3f}",
+                str(row.channels),
+                f"{row.bytes / 1024:.0f}",
+                "" if row.flop_share is None else f"{100 * row.flop_share:.0f} %",
+            )
+        return table
+
+    def to_json(self, path: str | Path) -> None:
+        """Write everything.
+
+        Args:
+            path: File.
+        """
+        content = {
+            "metric": self.metric,
+            "settings": self.settings,
+            "rows": [asdict(row) for row in self.rows],
+        }
+        Path(path).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Ranking:
+        """Read what :meth:`to_json` wrote.
+
+        Args:
+            path: File.
+
+        Raises:
+            ValueError: If the file is something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text("utf-8"))
+            rows = [
+                Ranked(**{**row, "names": tuple(row["names"]), "scores": tuple(row["scores"])})
+                for row in content["rows"]
+            ]
+            return cls(tuple(rows), content["metric"], content["settings"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no ranking that diffeat wrote") from error
+
+    def chart(self, path: str | Path, *, top: int = _MOST_BARS) -> None:
+        """Draw the scores as bars with their deviation, best on top, a colour per family.
+
+        Args:
+            path: PNG, PDF or SVG.
+            top: Bars shown.
+
+        Raises:
+            ImportError: If matplotlib is missing.
+        """
+        shown = self.rows[:top]
+        sheet = figure((9.0, 1.4 + 0.22 * len(shown)))
+        axes = sheet.add_subplot()
+        colours = [colour_of(row.family) for row in shown]
+        places = list(range(len(shown)))
+        axes.barh(
+            places,
+            [row.mean for row in shown],
+            xerr=[row.deviation for row in shown],
+            color=colours,
+            error_kw={"linewidth": 0.8, "ecolor": "#444444"},
+        )
+        labels = [" + ".join(row.names) if len(row.names) < 3 else f"+ {row.names[-1]}" for row in shown]
+        axes.set_yticks(places, labels, fontsize=7)
+        axes.invert_yaxis()
+        axes.margins(y=0.01)
+        axes.set_xlabel(f"{self.metric}, mean and deviation over folds of images")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", linewidth=0.4)
+        legend(axes, [row.family for row in shown])
+        save(sheet, path)

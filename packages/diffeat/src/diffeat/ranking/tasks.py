@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well features do on labelled images, one fold of images held out at a time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffeat.match import hits, nearest, sample
+from diffeat.ranking.labels import IGNORED, KeypointLabels, MaskLabels
+from diffeat.ranking.probes import ProbeName, make_probe
+from diffeat.scores import Absent, mean_iou
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How activations are judged.
+
+    Attributes:
+        probe: On masks: ``"logistic"`` regression, or the paper's ``"mlp"`` ensemble.
+        folds: Parts into which the images are split; each is held out once.
+        pixels: Pixels drawn from each image, for learning and for judging.
+        side: On keypoints: cells of the grid that features are brought to.
+        threshold: On keypoints: largest distance of a hit, in larger sides of the image.
+        absent: On masks: what a class gives that a fold neither holds nor predicts, see
+            :func:`diffeat.scores.mean_iou`.
+        seed: Of folds, pixels and weights.
+        device: Where ``"mlp"`` learns.
+    """
+
+    probe: ProbeName = "logistic"
+    folds: int = 5
+    pixels: int = 256
+    side: int = 64
+    threshold: float = 0.1
+    absent: Absent = "skip"
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        make_probe(self.probe, 2, seed=0)  # says if there is none of this name
+        for name in ("folds", "pixels", "side"):
+            least = 2 if name == "folds" else 1
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def key(self) -> dict[str, Any]:
+        """What scores depend on, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if name != "device"}
+
+
+class Task(Protocol):
+    """Labels, and a figure for features of the images that have them."""
+
+    metric: str
+
+    @property
+    def num_images(self) -> int:
+        """Labelled images."""
+        ...
+
+    @property
+    def cells(self) -> int:
+        """Vectors kept of an image."""
+        ...
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What scores depend on, as JSON values."""
+        ...
+
+    def reduce(self, values: Tensor, first: int) -> Tensor:
+        """Keep what is needed of ``(B, C, h, w)``: ``(B, C, ...)``, the first being image ``first``."""
+        ...
+
+    def score(self, features: Tensor, fold: int) -> float:
+        """The figure of ``(images, C, ...)`` on the images of a fold, in [0, 1]."""
+        ...
+
+
+def folds_of(num_images: int, setup: Setup) -> list[list[int]]:
+    """Images of each fold, drawn without looking at labels.
+
+    Raises:
+        ValueError: If there are more folds than images.
+    """
+    if setup.folds > num_images:
+        raise ValueError(f"folds must not exceed the images, got {setup.folds} for {num_images}")
+    order = np.random.default_rng(setup.seed).permutation(num_images)
+    return [sorted(part.tolist()) for part in np.array_split(order, setup.folds)]
+
+
+class MaskTask:
+    """Segmentation by a probe on single pixels.
+
+    Args:
+        labels: Images and masks.
+        setup: How it is judged.
+
+    Pixels are drawn evenly over each image at the masks' own resolution, and features are read there
+    bilinearly, which equals enlarging them to that resolution first.
+    """
+
+    metric = "mIoU"
+
+    def __init__(self, labels: MaskLabels, setup: Setup) -> None:
+        self.labels = labels
+        self.setup = setup
+        self.folds = folds_of(len(labels.images), setup)
+        places = [self._draw(index) for index in range(len(labels.images))]
+        self._points = torch.stack([points for points, _ in places])  # (images, P, 2)
+        self._classes = torch.stack([classes for _, classes in places])  # (images, P)
+
+    def _draw(self, index: int) -> tuple[Tensor, Tensor]:
+        mask = np.asarray(self.labels.masks[index])
+        rows, columns = np.nonzero(mask != IGNORED)
+        count = self.setup.pixels
+        if not len(rows):
+            return torch.full((count, 2), 0.5), torch.full((count,), IGNORED)
+        rng = np.random.default_rng([self.setup.seed, index])
+        chosen = rng.choice(len(rows), size=count, replace=len(rows) < count)
+        y, x = rows[chosen], columns[chosen]
+        points = np.stack([(x + 0.5) / mask.shape[1], (y + 0.5) / mask.shape[0]], axis=-1)
+        return torch.from_numpy(points).float(), torch.from_numpy(mask[y, x].astype(np.int64))
+
+    @property
+    def num_images(self) -> int:
+        """Labelled images."""
+        return len(self.labels.images)
+
+    @property
+    def cells(self) -> int:
+        """Vectors kept of an image."""
+        return self.setup.pixels
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What scores depend on, as JSON values."""
+        return {"labels": self.labels.digest(), "metric": self.metric, **self.setup.key()}
+
+    def reduce(self, values: Tensor, first: int) -> Tensor:
+        """Read ``(B, C, h, w)`` at the drawn pixels: ``(B, C, P)``."""
+        return sample(values, self._points[first : first + len(values)]).transpose(1, 2)
+
+    def score(self, features: Tensor, fold: int) -> float:
+        """MIoU of a probe on the images of a fold that learned on all others."""
+        held = self.folds[fold]
+        rest = [index for index in range(self.num_images) if index not in set(held)]
+        vectors, classes = features[rest].transpose(1, 2).flatten(0, 1), self._classes[rest].flatten()
+        known = classes != IGNORED
+        number = len(self.labels.classes)
+        probe = make_probe(self.setup.probe, number, seed=self.setup.seed, device=self.setup.device)
+        probe.fit(vectors[known], classes[known])
+        predicted = probe.predict(features[held].transpose(1, 2).flatten(0, 1))
+        return mean_iou(predicted, self._classes[held].flatten(), number, absent=self.setup.absent)
+
+
+class KeypointTask:
+    """Correspondence by nearest neighbours: nothing is learned.
+
+    Every point of every image is looked for in each image of the fold that has it, too.
+
+    Args:
+        labels: Images and points.
+        setup: How it is judged.
+    """
+
+    metric = "PCK"
+
+    def __init__(self, labels: KeypointLabels, setup: Setup) -> None:
+        self.labels = labels
+        self.setup = setup
+        self.folds = folds_of(len(labels.images), setup)
+        self._sizes = [labels.size(index) for index in range(len(labels.images))]
+
+    @property
+    def num_images(self) -> int:
+        """Labelled images."""
+        return len(self.labels.images)
+
+    @property
+    def cells(self) -> int:
+        """Vectors kept of an image."""
+        return self.setup.side**2
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What scores depend on, as JSON values."""
+        return {"labels": self.labels.digest(), "metric": self.metric, **self.setup.key()}
+
+    def reduce(self, values: Tensor, first: int) -> Tensor:
+        """Bring ``(B, C, h, w)`` to one grid, ``(B, C, side, side)``."""
+        side = (self.setup.side, self.setup.side)
+        return F.interpolate(values.float(), side, mode="bilinear", align_corners=False).to(values.dtype)
+
+    def score(self, features: Tensor, fold: int) -> float:
+        """Share of points found in the images of a fold; 0 if none of them has a point of another."""
+        found = total = 0
+        for target in self.folds[fold]:
+            height, width = self._sizes[target]
+            scale = torch.tensor([width, height])
+            for source, points in enumerate(self.labels.points):
+                shared = [name for name in points if name in self.labels.points[target]]
+                if source == target or not shared:
+                    continue
+                size = self._sizes[source]
+                start = torch.tensor([points[name] for name in shared]) / torch.tensor([size[1], size[0]])
+                wanted = torch.tensor([self.labels.points[target][name] for name in shared])
+                predicted, _ = nearest(features[source].float(), features[target].float(), start)
+                right = hits(predicted * scale, wanted, self.setup.threshold * max(height, width))
+                found, total = found + int(right.sum()), total + len(shared)
+        return found / total if total else 0.0
