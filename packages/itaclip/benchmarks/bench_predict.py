@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times and weighs the engine against the serial algorithm, with a ViT-B/16 of random weights.
 
-``python bench_predict.py --output results.json``: the memory of an image of 640x480 pixels at the preset
-``coco-stuff`` (183 names of 171 classes); then the time of one of 500x375 at ``voc21`` (80 names) and at
-``fast``, in turns with the serial version at ``voc21``, which the engine has to agree with. A round takes
-minutes: the serial version goes through the tower 225 times.
+``python bench_predict.py --output results.json`` measures, each part alone with ``--only``:
+
+``memory``: the peak memory of an image of 640x480 pixels at the preset ``coco-stuff`` (183 names of 171
+classes). ``speed``: the time of an image of 500x375 at ``voc21`` (80 names) and ``fast``, in turns with the
+serial version at ``voc21``, which the engine has to agree with; a round takes minutes, as the serial version
+goes through the tower 225 times. ``text``: the time to embed the 183 names and from then on to find them in
+the cache, the fingerprint of the model's weights included.
+
+``--scale 4`` divides all sizes and shows within a minute that everything runs; such figures mean nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +17,18 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import open_clip
 import torch
 from common_kernels.bench import describe_machine
 from common_kernels.testing import peak_bytes
 from itaclip import ITACLIP, ITACLIPConfig, Segmentation, reference
-from itaclip.text.classes import ClassList
+from itaclip.text import ClassList, TextEmbedder
 from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional as F
@@ -96,14 +103,20 @@ def timed(run: Callable[[], object]) -> tuple[float, object]:
     return time.perf_counter() - start, result
 
 
-def measure_speed(tower: CLIP, rounds: int) -> list[Row]:
+def scaled(config: ITACLIPConfig, scale: int) -> ITACLIPConfig:
+    """Return the settings for pictures whose sides are divided by ``scale``."""
+    return replace(config, resize_short=config.resize_short // scale)
+
+
+def measure_speed(tower: CLIP, rounds: int, scale: int) -> list[Row]:
     """Time ``voc21`` and ``fast`` and the serial ``voc21`` in turns."""
     classes = ClassList.shipped("voc21")
-    image = photograph(375, 500)
-    config = ITACLIPConfig.preset("voc21")
+    height, width = 375 // scale, 500 // scale
+    image = photograph(height, width)
+    config = scaled(ITACLIPConfig.preset("voc21"), scale)
     engines = {
         "voc21": build_engine(tower, config, classes),
-        "fast": build_engine(tower, ITACLIPConfig.preset("fast"), classes),
+        "fast": build_engine(tower, scaled(ITACLIPConfig.preset("fast"), scale), classes),
     }
     for engine in engines.values():  # what is built once
         engine.predict(image[:, :64, :64])
@@ -121,7 +134,7 @@ def measure_speed(tower: CLIP, rounds: int) -> list[Row]:
         raise SystemExit(f"the engine is off by {error:.2e}, more than {TOLERANCE}: no times are given")
     return [
         Row(
-            f"seconds, {name}, 500x375, 80 names",
+            f"seconds, {name}, {width}x{height}, 80 names",
             statistics.median(times[name]),
             statistics.median(times["serial"]),
             statistics.median(s / e for s, e in zip(times["serial"], times[name], strict=True)),
@@ -138,7 +151,7 @@ def measure_memory(tower: CLIP, scale: int) -> Row:
     """
     classes = ClassList.shipped("coco-stuff")
     image = photograph(480 // scale, 640 // scale)
-    config = replace(ITACLIPConfig.preset("coco-stuff"), stride=224, pamr_steps=1)
+    config = replace(scaled(ITACLIPConfig.preset("coco-stuff"), scale), stride=224, pamr_steps=1)
     engine = build_engine(tower, config, classes)
     mine = peak_bytes(lambda: engine.predict(image))
     theirs = peak_bytes(lambda: serial_run(engine, image, classes, config))
@@ -146,27 +159,42 @@ def measure_memory(tower: CLIP, scale: int) -> Row:
     return Row(name, mine, theirs, theirs / mine)
 
 
+def measure_text(scale: int) -> Row:
+    """Time the embedding of all names of COCO-Stuff, then the same from the cache by a fresh embedder."""
+    names = ClassList.shipped("coco-stuff").names
+    names = names[: max(1, len(names) // scale**2)]
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-B-16-quickgelu").eval()
+    tokenizer = open_clip.get_tokenizer("ViT-B-16-quickgelu")
+    with tempfile.TemporaryDirectory() as cache:
+        cold, _ = timed(lambda: TextEmbedder(model, tokenizer, cache=cache).embed(names))
+        warm, _ = timed(lambda: TextEmbedder(model, tokenizer, cache=cache).embed(names))
+    return Row(f"seconds, {len(names)} names from the cache, and anew", warm, cold, cold / warm)
+
+
 def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1, help="rounds in turns")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
-    parser.add_argument("--memory-scale", type=int, default=1, help="divide the sides; 1 takes about 10 GB")
-    parser.add_argument("--only", choices=["speed", "memory"], help="measure one of the two")
+    parser.add_argument("--scale", type=int, default=1, help="divide all sizes; 1 takes about 10 GB")
+    parser.add_argument("--only", choices=["memory", "speed", "text"], help="measure one of the three")
     parser.add_argument("--output", type=Path, help="file for the results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     machine = describe_machine(torch.device("cpu"))
     tower = build_tower()
     rows: list[Row] = []
-    if arguments.only != "speed":
-        rows.append(measure_memory(tower, arguments.memory_scale))
-    if arguments.only != "memory":
-        rows += measure_speed(tower, arguments.rounds)
+    if arguments.only in (None, "memory"):
+        rows.append(measure_memory(tower, arguments.scale))
+    if arguments.only in (None, "speed"):
+        rows += measure_speed(tower, arguments.rounds, arguments.scale)
+    if arguments.only in (None, "text"):
+        rows.append(measure_text(arguments.scale))
     for row in rows:
         unit = 1e9 if row.name.startswith("bytes") else 1
         print(
-            f"{row.name:45} engine {row.engine / unit:7.2f} serial {row.serial / unit:7.2f} {row.ratio:6.1f}x"
+            f"{row.name:45} engine {row.engine / unit:8.3f} serial {row.serial / unit:8.3f} {row.ratio:6.1f}x"
         )
     if arguments.output is not None:
         results = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
