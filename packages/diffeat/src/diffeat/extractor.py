@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -86,9 +87,12 @@ class FeatureExtractor:
         index = loader.load_config(str(source), revision=revision)
         kind = _auto_dtype(place, index) if dtype == "auto" else _dtype(dtype)
         extra = {"safety_checker": None} if "safety_checker" in index else {}
-        pipeline = loader.from_pretrained(
-            str(source), revision=revision, torch_dtype=kind, use_safetensors=True, **extra
-        )
+        with warnings.catch_warnings():
+            # the name that every version below 1.0 knows
+            warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+            pipeline = loader.from_pretrained(
+                str(source), revision=revision, torch_dtype=kind, use_safetensors=True, **extra
+            )
         return cls(pipeline.to(place), name=str(source), revision=revision)
 
     @property
