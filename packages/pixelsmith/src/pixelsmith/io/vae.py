@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encode and decode pictures of any size, a tile at a time, without the tiles showing.
+
+Two things make tiles show. Their edges lack what lies beyond, so every tile is processed with a halo that is
+thrown away. And group normalisation takes mean and variance over a whole tile, so a flat sky changes its tone
+from tile to tile; here mean and variance come from the whole picture, gathered beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixelsmith.io.norms import GlobalNorms, Sample
+from pixelsmith.io.rows import Pixels, Rows, read_wrapped
+from pixelsmith.store.canvas import Canvas
+
+Statistics = Literal["global", "tile"]
+OnTile = Callable[[int, int], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """How a picture is cut for the autoencoder.
+
+    Attributes:
+        tile: Side of what is kept of a tile, in latent cells.
+        halo: Cells around it that are processed and thrown away.
+        statistics: ``"global"`` normalises by the whole picture, ``"tile"`` each tile by itself.
+        samples: Tiles, spread over the picture, from which the statistics are taken. With all tiles they are
+            those of the whole picture exactly.
+        wrap: Whether rows (top and bottom) and columns (left and right) join.
+    """
+
+    tile: int = 96
+    halo: int = 16
+    statistics: Statistics = "global"
+    samples: int = 64
+    wrap: tuple[bool, bool] = (False, False)
+
+    def __post_init__(self) -> None:
+        if min(self.tile, self.samples) < 1 or self.halo < 0:
+            raise ValueError(
+                "tile and samples must be at least 1 and halo at least 0, got "
+                f"{self.tile}, {self.samples} and {self.halo}"
+            )
+        if self.statistics not in get_args(Statistics):
+            raise ValueError(f"statistics must be 'global' or 'tile', got {self.statistics!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """One tile along an axis, in cells: ``[start, stop)`` is processed, the rest of the names kept."""
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+    @property
+    def inner(self) -> slice:
+        return slice(self.keep_start - self.start, self.keep_stop - self.start)
+
+
+class TiledVAE:
+    """An autoencoder of diffusers, used in tiles.
+
+    Args:
+        vae: ``AutoencoderKL`` or one that is called alike.
+        tiling: How pictures are cut; tiles of the size that the autoencoder was trained for if ``None``.
+
+    Raises:
+        TypeError: If there is no autoencoder.
+    """
+
+    def __init__(self, vae: Any, tiling: Tiling | None = None) -> None:
+        if vae is None:
+            raise TypeError("the pipeline has no vae, which is needed to read and write pictures")
+        self.vae = vae
+        self.config = vae.config
+        self.factor = 2 ** (len(self.config["block_out_channels"]) - 1)
+        self.latent_channels = int(self.config["latent_channels"])
+        self.tiling = tiling or default_tiling(vae)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the latent size of a picture.
+
+        Raises:
+            ValueError: If a side is no multiple of the factor.
+        """
+        if height % self.factor or width % self.factor or min(height, width) < self.factor:
+            raise ValueError(
+                f"height and width must be multiples of {self.factor} pixels, got {height} x {width}; "
+                f"the nearest are {self._nearest(height)} x {self._nearest(width)}"
+            )
+        return height // self.factor, width // self.factor
+
+    def _nearest(self, side: int) -> int:
+        return max(self.factor, round(side / self.factor) * self.factor)
+
+    def encode(self, rows: Rows, on_tile: OnTile | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Encode a picture, by the mean of the posterior.
+
+        Args:
+            rows: The picture.
+            on_tile: Called with tiles done and tiles in all.
+
+        Yields:
+            ``(top, latents)``: row of the first cell, and ``(C, n, w)`` fp32 on the CPU, from the top down.
+
+        Raises:
+            ValueError: As :meth:`size`.
+        """
+        height, width = self.size(rows.height, rows.width)
+        band: tuple[_Span, Pixels] | None = None
+
+        def tile(row: _Span, column: _Span) -> Tensor:
+            nonlocal band
+            if band is None or band[0] is not row:
+                band = row, read_wrapped(rows, row.start * self.factor, row.stop * self.factor)
+            pixels = band[1].take(
+                range(column.start * self.factor, column.stop * self.factor), axis=1, mode="wrap"
+            )
+            image = torch.from_numpy(pixels).to(self.vae.device).permute(2, 0, 1)[None]
+            found = self.vae.encode((image.float() / 127.5 - 1).to(self.vae.dtype))
+            latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+            return self.scale(latents.float())
+
+        yield from self._run(tile, height, width, 1, on_tile)
+
+    def decode(self, canvas: Canvas, on_tile: OnTile | None = None) -> Iterator[tuple[int, Pixels]]:
+        """Decode latents.
+
+        Args:
+            canvas: Scaled latents, as the denoiser has them.
+            on_tile: Called with tiles done and tiles in all.
+
+        Yields:
+            ``(top, rows)``: number of the first row of pixels, and ``(n, width, 3)`` uint8, from the top down.
+
+        Raises:
+            ValueError: If the channels are not those of the autoencoder.
+        """
+        if canvas.channels != self.latent_channels:
+            raise ValueError(
+                f"the canvas must have the {self.latent_channels} channels of the vae, got {canvas.channels}"
+            )
+
+        def tile(row: _Span, column: _Span) -> Tensor:
+            rows, columns = row.stop - row.start, column.stop - column.start
+            # the modulo that a canvas applies to reads beyond its end serves those before its beginning
+            z = canvas.read(row.start % canvas.height, column.start % canvas.width, rows, columns)
+            z = self.unscale(z.to(self.vae.device)[None]).to(self.vae.dtype)
+            return self.vae.decode(z, return_dict=False)[0].float()
+
+        for top, image in self._run(tile, *canvas.size, self.factor, on_tile):
+            levels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            yield top * self.factor, np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
+
+    def scale(self, latents: Tensor) -> Tensor:
+        """Turn what the encoder gives, ``(B, C, h, w)``, into what the denoiser works on."""
+        mean, deviation = self._moments(latents)
+        return (latents - mean) * (self.config["scaling_factor"] / deviation)
+
+    def unscale(self, latents: Tensor) -> Tensor:
+        """Undo :meth:`scale`."""
+        mean, deviation = self._moments(latents)
+        return latents * (deviation / self.config["scaling_factor"]) + mean
+
+    def _moments(self, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        mean, deviation = self.config.get("latents_mean"), self.config.get("latents_std")
+        if mean is None or deviation is None:
+            return self.config.get("shift_factor") or 0.0, 1.0
+        return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(deviation).view(1, -1, 1, 1)
+
+    def _run(
+        self,
+        tile: Callable[[_Span, _Span], Tensor],
+        height: int,
+        width: int,
+        grow: int,
+        on_tile: OnTile | None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield rows of kept tiles side by side, ``(C, n, w)``; ``grow`` is pixels of the result per cell."""
+        rows = _spans(height, self.tiling, self.tiling.wrap[0])
+        columns = _spans(width, self.tiling, self.tiling.wrap[1])
+        total, done = len(rows) * len(columns), 0
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(_prepared(self.vae))
+            if self.tiling.statistics == "global" and total > 1:
+                norms = stack.enter_context(GlobalNorms(self.vae))
+                self._gather(norms, tile, rows, columns)
+            for row in rows:
+                parts: list[Tensor] = []
+                for column in columns:
+                    part = tile(row, column)[0]
+                    parts.append(part[:, _grown(row.inner, grow), _grown(column.inner, grow)].cpu())
+                    done += 1
+                    if on_tile is not None:
+                        on_tile(done, total)
+                yield row.keep_start, torch.cat(parts, dim=2)
+
+    def _gather(
+        self,
+        norms: GlobalNorms,
+        tile: Callable[[_Span, _Span], Tensor],
+        rows: Sequence[_Span],
+        columns: Sequence[_Span],
+    ) -> None:
+        total = len(rows) * len(columns)
+        count = min(total, self.tiling.samples)
+        # the middle of each of so many equal parts of the raster
+        chosen = [(2 * i + 1) * total // (2 * count) for i in range(count)]
+        samples: list[Sample] = []
+        for number in chosen:
+            row, column = rows[number // len(columns)], columns[number % len(columns)]
+            size = row.stop - row.start, column.stop - column.start
+            samples.append(Sample(size, (row.inner, column.inner), partial(tile, row, column)))
+        norms.gather(samples)
+
+
+def default_tiling(vae: Any, *, wrap: tuple[bool, bool] = (False, False)) -> Tiling:
+    """Return tiles that are, with their halo, as large as the pictures that an autoencoder was trained on.
+
+    Args:
+        vae: The autoencoder.
+        wrap: See :class:`Tiling`.
+    """
+    factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+    trained = vae.config.get("sample_size") or 512
+    side = (trained if isinstance(trained, int) else min(trained)) // factor
+    return Tiling(tile=max(64, side) - 32, halo=16, wrap=wrap)
+
+
+def _spans(side: int, tiling: Tiling, wraps: bool) -> list[_Span]:
+    whole = tiling.tile + 2 * tiling.halo
+    if side <= whole and not wraps:
+        return [_Span(0, side, 0, side)]
+    spans: list[_Span] = []
+    for start in range(0, side, tiling.tile):
+        stop = min(start + tiling.tile, side)
+        first, last = start - tiling.halo, stop + tiling.halo
+        if not wraps:
+            first, last = max(first, 0), min(last, side)
+        spans.append(_Span(first, last, start, stop))
+    return spans
+
+
+def _grown(cells: slice, factor: int) -> slice:
+    return slice(cells.start * factor, cells.stop * factor)
+
+
+@contextmanager
+def _prepared(vae: Any) -> Generator[None]:
+    """Turn the autoencoder's own tiling off and float16 up where that overflows, for a while."""
+    tiles = getattr(vae, "use_tiling", None)
+    raised = vae.dtype == torch.float16 and bool(vae.config.get("force_upcast"))
+    module: nn.Module = vae
+    try:
+        if tiles is not None:
+            vae.use_tiling = False
+        if raised:
+            module.to(dtype=torch.float32)
+        yield
+    finally:
+        if tiles is not None:
+            vae.use_tiling = tiles
+        if raised:
+            module.to(dtype=torch.float16)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from pixelsmith.io.norms import GlobalNorms
+from pixelsmith.io.rows import ArrayRows
+from pixelsmith.io.vae import TiledVAE, Tiling, default_tiling
+from pixelsmith.store import Canvas
+from torch import nn
+
+
+def make_vae(widths=(8, 8), seed=0, **options):
+    torch.manual_seed(seed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        block_out_channels=widths,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+        scaling_factor=0.7,
+        **{"mid_block_add_attention": False, **options},
+    )
+    return vae.eval().requires_grad_(False)
+
+
+def without_norms(vae):
+    for parent in list(vae.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.GroupNorm):
+                setattr(parent, name, nn.Identity())
+    return vae
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def latents(height, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ramp = torch.linspace(-2, 2, height)[:, None] + torch.linspace(-1, 2, width)
+    return ramp + torch.randn(4, height, width, generator=generator)
+
+
+def encode(tiled, image):
+    return torch.cat([part for _, part in tiled.encode(ArrayRows(image))], dim=1)
+
+
+def decode(tiled, z):
+    return np.concatenate([rows for _, rows in tiled.decode(Canvas(z))]).astype(int)
+
+
+WHOLE = Tiling(tile=10_000, halo=0)
+
+
+@pytest.mark.parametrize("size", [(34, 20), (13, 40)])
+def test_halo_makes_tiles_exact_where_nothing_else_couples_them(size):
+    vae = without_norms(make_vae())
+    for weight in vae.parameters():
+        weight.mul_(1.5 if weight.ndim == 4 else 1)
+    tiled, whole = TiledVAE(vae, Tiling(tile=7, halo=12, statistics="tile")), TiledVAE(vae, WHOLE)
+    image = picture(size[0] * 2, size[1] * 2)
+    torch.testing.assert_close(encode(tiled, image), encode(whole, image), rtol=1e-5, atol=1e-5)
+    z = latents(*size)
+    assert np.abs(decode(tiled, z) - decode(whole, z)).max() <= 1
+    bare = TiledVAE(vae, Tiling(tile=7, halo=0, statistics="tile"))
+    assert np.abs(decode(bare, z) - decode(whole, z)).max() > 1
+
+
+def test_one_tile_is_what_diffusers_does():
+    vae = make_vae((8, 8, 8), mid_block_add_attention=True)
+    image = picture(24, 32)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
+    expected = vae.encode(pixels).latent_dist.mode() * 0.7
+    torch.testing.assert_close(encode(TiledVAE(vae), image), expected[0])
+    z = latents(6, 8)
+    plain = ((vae.decode(z[None] / 0.7).sample[0].clamp(-1, 1) + 1) * 127.5).round()
+    np.testing.assert_array_equal(decode(TiledVAE(vae), z), plain.permute(1, 2, 0).numpy())
+
+
+def test_statistics_of_the_whole_make_tiles_exact():
+    vae = make_vae()
+    z = latents(38, 44)
+    expected = decode(TiledVAE(vae, WHOLE), z)
+
+    def error(**options):
+        return np.abs(decode(TiledVAE(vae, Tiling(tile=16, halo=12, **options)), z) - expected)
+
+    assert error().max() <= 1
+    assert error(statistics="tile").max() > 20
+    image = picture(76, 84)
+    tiled, whole = TiledVAE(vae, Tiling(tile=16, halo=12)), TiledVAE(vae, WHOLE)
+    torch.testing.assert_close(encode(tiled, image), encode(whole, image), rtol=1e-4, atol=1e-4)
+
+
+def test_constant_pictures_show_no_tile_borders():
+    vae = make_vae()
+    z = torch.full((4, 40, 44), 0.8)
+    whole = decode(TiledVAE(vae, WHOLE), z)
+
+    def steps(statistics):
+        """Steps that the tiles add to those that the network makes of the picture's own edges."""
+        found = decode(TiledVAE(vae, Tiling(tile=12, halo=14, statistics=statistics)), z)
+        return max(np.abs(np.diff(found - whole, axis=axis)).max() for axis in (0, 1))
+
+    assert steps("global") <= 2 < steps("tile")
+
+
+def test_wrapped_pictures_go_on_across_their_edges():
+    vae = without_norms(make_vae())
+    options = {"tile": 6, "halo": 14, "statistics": "tile"}
+    z = latents(12, 18)
+    tiled = TiledVAE(vae, Tiling(**options, wrap=(True, True)))
+    moved = decode(tiled, z.roll((5, 7), (1, 2)))
+    assert np.abs(moved - np.roll(decode(tiled, z), (10, 14), (0, 1))).max() <= 1
+    image = picture(24, 36)
+    torch.testing.assert_close(
+        encode(tiled, np.roll(image, (10, 14), (0, 1))), encode(tiled, image).roll((5, 7), (1, 2))
+    )
+
+
+def test_scales_follow_the_configuration():
+    z = latents(4, 4)[None]
+    shifted = TiledVAE(make_vae(shift_factor=0.3))
+    torch.testing.assert_close(shifted.scale(z), (z - 0.3) * 0.7)
+    by_channel = TiledVAE(make_vae(latents_mean=[1.0, 2, 3, 4], latents_std=[2.0, 2, 2, 4]))
+    torch.testing.assert_close(by_channel.scale(z)[:, 3], (z[:, 3] - 4) * 0.7 / 4)
+    for vae in (shifted, by_channel):
+        torch.testing.assert_close(vae.unscale(vae.scale(z)), z)
+
+
+def test_the_network_is_left_as_it_was():
+    vae = make_vae()
+    vae.use_tiling = True
+    list(TiledVAE(vae, Tiling(tile=4, halo=2)).decode(Canvas(latents(9, 9))))
+    assert vae.use_tiling
+    assert not any(module._forward_hooks for module in vae.modules())
+    with GlobalNorms(vae), pytest.raises(RuntimeError):
+        vae.decode(torch.zeros(1, 3, 4, 4))
+    assert not any(module._forward_hooks for module in vae.modules())
+
+
+def test_half_precision_is_raised_while_it_would_overflow():
+    seen = []
+    vae = make_vae(force_upcast=True).half()
+    vae.decoder.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    list(TiledVAE(vae).decode(Canvas(latents(4, 4))))
+    assert seen == [torch.float32]
+    assert vae.dtype == torch.float16
+
+
+def test_tiny_autoencoders_are_used_alike():
+    torch.manual_seed(0)
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+        latent_channels=4,
+    )
+    vae.register_to_config(block_out_channels=(8, 8))
+    assert encode(TiledVAE(vae), picture(8, 12)).shape == (4, 4, 6)
+
+
+def test_progress_counts_tiles():
+    told = []
+    tiled = TiledVAE(make_vae(), Tiling(tile=4, halo=1, statistics="tile"))
+    list(tiled.decode(Canvas(latents(8, 10)), on_tile=lambda done, total: told.append((done, total))))
+    assert told == [(number, 6) for number in range(1, 7)]
+
+
+def test_wrong_calls_are_named():
+    with pytest.raises(TypeError, match="the pipeline has no vae"):
+        TiledVAE(None)
+    tiled = TiledVAE(make_vae((8, 8, 8)))
+    with pytest.raises(
+        ValueError, match="must be multiples of 4 pixels, got 30 x 33; the nearest are 32 x 32"
+    ):
+        tiled.size(30, 33)
+    with pytest.raises(ValueError, match="must have the 4 channels of the vae, got 3"):
+        next(tiled.decode(Canvas(torch.zeros(3, 4, 4))))
+    with pytest.raises(ValueError, match="must be at least 1 and halo at least 0"):
+        Tiling(tile=0)
+    with pytest.raises(ValueError, match="statistics must be 'global' or 'tile', got 'none'"):
+        Tiling(statistics="none")
+    assert default_tiling(make_vae()).tile == 32
