@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Semantic correspondence as a benchmark: pairs of images with points, and the share of points found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffeat.match import hits, nearest
+
+Split = Literal["trn", "val", "test"]
+Against = Literal["image", "box"]
+# pairs of each split of SPair-71k, to tell a partial copy
+SPAIR_PAIRS = {"trn": 53_340, "val": 5_384, "test": 12_234}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two images of the same kind of thing, with points that correspond.
+
+    Attributes:
+        name: Of the pair.
+        category: Kind of thing.
+        source: Image with known points.
+        target: Image in which they are looked for.
+        source_points: ``(N, 2)``, ``(x, y)`` in pixels of the source.
+        target_points: ``(N, 2)`` in pixels of the target.
+        source_size: Width and height in pixels.
+        target_size: Width and height in pixels.
+        target_box: ``(left, top, right, bottom)`` around the thing in the target.
+    """
+
+    name: str
+    category: str
+    source: Path
+    target: Path
+    source_points: Tensor
+    target_points: Tensor
+    source_size: tuple[int, int]
+    target_size: tuple[int, int]
+    target_box: tuple[float, float, float, float]
+
+
+def read_spair(root: str | Path, split: Split = "test") -> list[Pair]:
+    """Read SPair-71k as it is published: ``PairAnnotation/<split>/*.json`` and ``JPEGImages``.
+
+    The full test split has 12,234 pairs. Published figures are on it unless they say otherwise; see
+    :func:`read_pair_list` for those that are on less.
+
+    Args:
+        root: Folder of the data set.
+        split: ``"trn"``, ``"val"`` or ``"test"``.
+
+    Raises:
+        FileNotFoundError: If the folder is something else.
+        ValueError: If an annotation is damaged, naming the file.
+
+    Source: arXiv 1908.10543.
+    """
+    if split not in SPAIR_PAIRS:
+        raise ValueError(f"split must be 'trn', 'val' or 'test', got {split!r}")
+    folder = Path(root) / "PairAnnotation" / split
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise FileNotFoundError(f"{root} is no SPair-71k: {folder} holds no annotations")
+    images = Path(root) / "JPEGImages"
+    return [_spair_pair(file, images) for file in files]
+
+
+def _spair_pair(file: Path, images: Path) -> Pair:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        category = content["category"]
+        return Pair(
+            name=file.stem,
+            category=category,
+            source=images / category / content["src_imname"],
+            target=images / category / content["trg_imname"],
+            source_points=_points(content["src_kps"]),
+            target_points=_points(content["trg_kps"]),
+            source_size=_size(content["src_imsize"]),
+            target_size=_size(content["trg_imsize"]),
+            target_box=_box(content["trg_bndbox"]),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"{file} is no annotation of SPair-71k: {error}") from error
+
+
+def read_pair_list(file: str | Path, images: str | Path) -> list[Pair]:
+    """Read the list of pairs that the authors' script evaluates on.
+
+    It is one JSON file of 360 pairs, 20 of each category of SPair-71k, taken over from Diffusion
+    Hyperfeatures. The script validates on it during training and reports the largest figure it met, for each
+    metric apart, so its figures do not compare with those on the full test split.
+
+    Args:
+        file: The list.
+        images: Folder that its paths start from.
+
+    Raises:
+        FileNotFoundError: If an image is missing.
+        ValueError: If the file is something else.
+
+    Source: authors' code. It takes the corner of the best cell for its place, this package the centre: at 512
+    cells a difference of half a cell, a thousandth of the side.
+    """
+    try:
+        content: list[dict[str, Any]] = json.loads(Path(file).read_text("utf-8"))
+        return [_listed_pair(number, each, Path(images)) for number, each in enumerate(content)]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"{file} is no list of pairs: {error}") from error
+
+
+def _listed_pair(number: int, content: dict[str, Any], images: Path) -> Pair:
+    return Pair(
+        name=str(number),
+        category=str(content.get("category", "")),
+        source=images / content["source_path"],
+        target=images / content["target_path"],
+        source_points=_points(content["source_points"]),
+        target_points=_points(content["target_points"]),
+        source_size=_size_of(images / content["source_path"]),
+        target_size=_size_of(images / content["target_path"]),
+        target_box=_box(content["target_bounding_box"]),
+    )
+
+
+def _points(values: Any) -> Tensor:
+    points = torch.tensor(values, dtype=torch.float64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"points must be (N, 2), got {tuple(points.shape)}")
+    return points
+
+
+def _size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def _size(values: Sequence[Any]) -> tuple[int, int]:
+    return int(values[0]), int(values[1])
+
+
+def _box(values: Sequence[Any]) -> tuple[float, float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2]), float(values[3])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PCK:
+    """Shares of points found.
+
+    Attributes:
+        per_point: All points counted alike; the figure of the paper.
+        per_image: Mean over pairs of each pair's share.
+        by_category: As ``per_point``, for each category.
+        pairs: Pairs judged.
+        points: Points judged.
+        threshold: Largest distance of a hit, in larger sides.
+        against: Of the ``"image"`` or of the ``"box"``.
+    """
+
+    per_point: float
+    per_image: float
+    by_category: dict[str, float]
+    pairs: int
+    points: int
+    threshold: float
+    against: Against
+
+
+def pck(
+    pairs: Iterable[Pair], predicted: Iterable[Tensor], *, threshold: float = 0.1, against: Against = "box"
+) -> PCK:
+    """Judge predicted points.
+
+    Args:
+        pairs: The pairs.
+        predicted: ``(N, 2)`` in pixels of the target, for each pair.
+        threshold: Largest distance of a hit, in larger sides; a point just there is a hit.
+        against: Sides of the target ``"image"`` or of the ``"box"`` around the thing in it.
+
+    Raises:
+        ValueError: If numbers of points differ, or there are none.
+    """
+    if against not in {"image", "box"}:
+        raise ValueError(f"against must be 'image' or 'box', got {against!r}")
+    found: dict[str, list[Tensor]] = {}
+    shares: list[float] = []
+    for pair, points in zip(pairs, predicted, strict=True):
+        if points.shape != pair.target_points.shape:
+            raise ValueError(
+                f"pair {pair.name} has {len(pair.target_points)} points, got {len(points)} predictions"
+            )
+        if len(points) == 0:
+            continue
+        left, top, right, bottom = pair.target_box
+        side = max(pair.target_size) if against == "image" else max(right - left, bottom - top)
+        right_ones = hits(points.cpu(), pair.target_points, threshold * side)
+        found.setdefault(pair.category, []).append(right_ones)
+        shares.append(float(right_ones.double().mean()))
+    if not shares:
+        raise ValueError("there must be at least one pair with points, got none")
+    joined = {category: torch.cat(each) for category, each in sorted(found.items())}
+    every = torch.cat(list(joined.values()))
+    return PCK(
+        per_point=float(every.double().mean()),
+        per_image=fmean(shares),
+        by_category={category: float(each.double().mean()) for category, each in joined.items()},
+        pairs=len(shares),
+        points=len(every),
+        threshold=threshold,
+        against=against,
+    )
+
+
+def predict_points(
+    pair: Pair,
+    source: Tensor,
+    target: Tensor,
+    *,
+    side: int | None = 512,
+    head: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Look for the points of a pair by nearest neighbours.
+
+    Args:
+        pair: The pair.
+        source: Features ``(C, h, w)`` of the whole source image, resized to a square or not.
+        target: Features ``(C, h, w)`` of the target image.
+        side: Cells that both are brought to, as in the authors' evaluation; ``None`` leaves them.
+        head: Applied to ``(1, C, h, w)`` before, such as a trained :class:`~diffeat.heads.AggregationHead`.
+
+    Returns:
+        ``(N, 2)`` in pixels of the target.
+    """
+    maps = [source[None], target[None]]
+    if head is not None:
+        maps = [head(each) for each in maps]
+    if side is not None:
+        maps = [
+            F.interpolate(each.float(), (side, side), mode="bilinear", align_corners=False) for each in maps
+        ]
+    start = pair.source_points / torch.tensor(pair.source_size)
+    places, _ = nearest(maps[0][0], maps[1][0], start)
+    return places.cpu() * torch.tensor(pair.target_size)
+
+
+def evaluate_pairs(
+    pairs: Sequence[Pair],
+    features: Callable[[Path, str], Tensor],
+    *,
+    side: int | None = 512,
+    head: Callable[[Tensor], Tensor] | None = None,
+    thresholds: Sequence[float] = (0.1,),
+    on_pair: Callable[[int, int], None] | None = None,
+) -> dict[tuple[float, Against], PCK]:
+    """Judge features on pairs, against image and box at once.
+
+    Args:
+        pairs: The pairs.
+        features: Gives ``(C, h, w)`` for the path of an image and its category.
+        side: Cells that features are brought to.
+        head: Applied before.
+        thresholds: Largest distances of a hit.
+        on_pair: Called with pairs done and all of them.
+
+    Returns:
+        A figure for each threshold and each way of measuring.
+    """
+    predicted: list[Tensor] = []
+    for number, pair in enumerate(pairs, 1):
+        source, target = features(pair.source, pair.category), features(pair.target, pair.category)
+        predicted.append(predict_points(pair, source, target, side=side, head=head))
+        if on_pair is not None:
+            on_pair(number, len(pairs))
+    ways: tuple[Against, ...] = ("image", "box")
+    return {
+        (threshold, way): pck(pairs, predicted, threshold=threshold, against=way)
+        for threshold in thresholds
+        for way in ways
+    }
+
+
+__all__ = [
+    "PCK",
+    "SPAIR_PAIRS",
+    "Pair",
+    "evaluate_pairs",
+    "pck",
+    "predict_points",
+    "read_pair_list",
+    "read_spair",
+]

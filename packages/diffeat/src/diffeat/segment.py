@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segmentation from few labelled images by classifiers of single pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffeat.ranking.labels import IGNORED, MaskLabels
+from diffeat.ranking.probes import MLPEnsemble, ProbeName, make_probe
+from diffeat.scores import Absent, mean_iou
+
+# classes with fewer pixels in an image are ignored there
+_LEAST_PIXELS = 20
+
+
+class PixelSegmenter:
+    """Classifies every pixel by its features alone.
+
+    Args:
+        num_classes: Classes.
+        probe: ``"logistic"`` regression (a linear probe) or the ``"mlp"`` ensemble.
+        side: Pixels of the square that features and masks are brought to for learning.
+        pixels: Pixels drawn from each image for learning; all if ``None``.
+        seed: Of pixels and weights.
+        device: Where ``"mlp"`` learns.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        probe: ProbeName = "logistic",
+        side: int = 256,
+        pixels: int | None = 1000,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.num_classes = num_classes
+        self.side = side
+        self.pixels = pixels
+        self.seed = seed
+        self.probe = make_probe(probe, num_classes, seed=seed, device=device)
+
+    def fit(self, features: Sequence[Tensor], masks: Sequence[NDArray[np.uint8]]) -> Self:
+        """Learn from labelled images.
+
+        Args:
+            features: ``(C, h, w)`` of each image.
+            masks: Class numbers ``(H, W)`` of each; 255 is ignored.
+
+        Raises:
+            ValueError: If counts differ or no pixel is labelled.
+        """
+        if len(features) != len(masks):
+            raise ValueError(
+                f"there must be a mask for each image, got {len(masks)} for {len(features)} images"
+            )
+        vectors: list[Tensor] = []
+        classes: list[Tensor] = []
+        for index, (value, mask) in enumerate(zip(features, masks, strict=True)):
+            wanted = resize_mask(mask, self.side)
+            places = (wanted.flatten() != IGNORED).nonzero().flatten().numpy()
+            if self.pixels is not None and len(places) > self.pixels:
+                places = np.random.default_rng([self.seed, index]).choice(places, self.pixels, replace=False)
+            chosen = torch.from_numpy(np.sort(places))
+            vectors.append(_pixels(value, (self.side, self.side))[chosen])
+            classes.append(wanted.flatten()[chosen])
+        labels = torch.cat(classes)
+        if not len(labels):
+            raise ValueError("masks must label at least one pixel, got none")
+        self.probe.fit(torch.cat(vectors), labels)
+        return self
+
+    def predict(self, features: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Class numbers of an image.
+
+        Args:
+            features: ``(C, h, w)``.
+            size: Height and width of the result; the square of learning if ``None``.
+
+        Returns:
+            ``(H, W)``, int64.
+        """
+        size = size or (self.side, self.side)
+        rows = _pixels(features, size).split(1 << 16)
+        return torch.cat([self.probe.predict(part) for part in rows]).view(size)
+
+    def uncertainty(self, features: Tensor) -> Tensor:
+        """How much the members of an ``"mlp"`` disagree, ``(side, side)``.
+
+        Raises:
+            TypeError: If the probe is no ensemble.
+        """
+        if not isinstance(self.probe, MLPEnsemble):
+            raise TypeError("only the probe 'mlp' has members that can disagree")
+        return self.probe.uncertainty(_pixels(features, (self.side, self.side))).view(self.side, self.side)
+
+
+def resize_mask(mask: NDArray[np.uint8], side: int) -> Tensor:
+    """Bring a mask to a square by nearest pixels; ``(side, side)``, int64."""
+    values = torch.from_numpy(np.asarray(mask).astype(np.float32))[None, None]
+    return F.interpolate(values, (side, side), mode="nearest-exact")[0, 0].long()
+
+
+def _pixels(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Vectors of all pixels, ``(H * W, C)``."""
+    value = F.interpolate(features[None].float(), size, mode="bilinear", align_corners=False)
+    return value[0].flatten(1).T
+
+
+@dataclass(frozen=True, slots=True)
+class ScarceScore:
+    """The label-scarce figure.
+
+    Attributes:
+        mean: Mean mIoU over the runs.
+        deviation: Standard deviation over the runs.
+        scores: Of each run.
+    """
+
+    mean: float
+    deviation: float
+    scores: tuple[float, ...]
+
+
+def label_scarce(
+    features: Sequence[Tensor],
+    labels: MaskLabels,
+    *,
+    num_train: int,
+    runs: int = 5,
+    probe: ProbeName = "mlp",
+    side: int = 256,
+    pixels: int | None = None,
+    absent: Absent = "zero",
+    device: torch.device | str = "cpu",
+) -> ScarceScore:
+    """Judge features as the paper does where labels are scarce.
+
+    In each run the images are shuffled anew; the first ones are learned from, the others judge. Classes with
+    fewer than 20 pixels in an image are ignored there. Counts are over all test pixels.
+
+    Args:
+        features: ``(C, h, w)`` of each image.
+        labels: Their masks.
+        num_train: Images learned from; 30 of 60 in the paper.
+        runs: Shuffles.
+        probe: ``"mlp"`` for the paper's ten networks.
+        side: Pixels of the square.
+        pixels: Pixels drawn from each training image; all if ``None``, which needs ``num_train * side ** 2 *
+            C * 4`` bytes.
+        absent: What a class gives that no test image holds and none is predicted as; ``"zero"`` as in the
+            authors' code.
+        device: Where networks learn.
+
+    Raises:
+        ValueError: If numbers do not fit.
+
+    Source: arXiv 2410.03558, App. B (label-scarce segmentation); authors' code.
+    """
+    count = len(labels.images)
+    if len(features) != count or not 0 < num_train < count:
+        raise ValueError(
+            f"num_train must leave images of {count} to judge and each must have features, got {num_train} "
+            f"and {len(features)} features"
+        )
+    masks = [_without_specks(resize_mask(mask, side)).numpy().astype(np.uint8) for mask in labels.masks]
+    scores: list[float] = []
+    for run in range(runs):
+        order = np.random.default_rng(run).permutation(count).tolist()
+        learn, judge = order[:num_train], order[num_train:]
+        segmenter = PixelSegmenter(
+            len(labels.classes), probe=probe, side=side, pixels=pixels, seed=run, device=device
+        )
+        segmenter.fit([features[i] for i in learn], [masks[i] for i in learn])
+        predicted = torch.stack([segmenter.predict(features[i]) for i in judge])
+        wanted = torch.stack([torch.from_numpy(masks[i]) for i in judge]).long()
+        scores.append(mean_iou(predicted, wanted, len(labels.classes), absent=absent))
+    return ScarceScore(fmean(scores), stdev(scores) if runs > 1 else 0.0, tuple(scores))
+
+
+def _without_specks(mask: Tensor) -> Tensor:
+    values, counts = mask.unique(return_counts=True)
+    small = values[counts < _LEAST_PIXELS]
+    return torch.where(torch.isin(mask, small), IGNORED, mask)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import torch
+from diffeat import match
+from diffeat.match import hits, nearest, sample, similarity_map
+from torch.nn import functional as F
+
+
+@pytest.fixture
+def features():
+    return torch.randn(1, 6, 5, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_sampling_equals_enlarging(features):
+    height, width = 20, 24
+    large = F.interpolate(features, (height, width), mode="bilinear")
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    points = torch.stack([(x + 0.5) / width, (y + 0.5) / height], -1).view(1, -1, 2)
+    torch.testing.assert_close(sample(features, points), large.flatten(2).transpose(1, 2))
+
+
+def test_shifted_features_are_found_where_they_went(features):
+    moved = features.roll((1, 2), (2, 3))
+    points = torch.tensor([[0.5 / 8, 0.5 / 5], [3.5 / 8, 2.5 / 5]])
+    found, similarity = nearest(features[0], moved[0], points)
+    torch.testing.assert_close(found, points + torch.tensor([2 / 8, 1 / 5]))
+    torch.testing.assert_close(similarity, torch.ones(2))
+
+
+def test_scale_of_features_does_not_matter(features):
+    points = torch.rand(7, 2, generator=torch.Generator().manual_seed(1))
+    target = torch.randn(6, 9, 4, generator=torch.Generator().manual_seed(2))
+    one, _ = nearest(features[0], target, points)
+    other, _ = nearest(100 * features[0], target * torch.rand(1, 9, 4).add(0.1), points)
+    assert torch.equal(one, other)
+
+
+def test_pieces_change_nothing(features, monkeypatch):
+    points = torch.rand(9, 2, generator=torch.Generator().manual_seed(1))
+    whole = nearest(features[0], features[0], points)
+    monkeypatch.setattr(match, "_CHUNK_ELEMENTS", 80)
+    pieces = nearest(features[0], features[0], points)
+    assert all(torch.equal(a, b) for a, b in zip(whole, pieces, strict=True))
+    assert nearest(features[0], features[0], points[:0])[0].shape == (0, 2)
+
+
+def test_a_point_is_most_similar_to_itself(features):
+    values = similarity_map(features[0], features[0], (2.5 / 8, 1.5 / 5))
+    assert values.shape == (5, 8)
+    assert values.argmax() == 1 * 8 + 2
+    assert values.max() == pytest.approx(1, abs=1e-6)
+
+
+def test_the_radius_itself_is_a_hit():
+    predicted = torch.tensor([[3.0, 4.0], [3.0, 4.001]])
+    assert hits(predicted, torch.zeros(2, 2), 5).tolist() == [True, False]
+
+
+def test_mistakes(features):
+    with pytest.raises(ValueError, match="the same channels"):
+        nearest(features[0], features[0][:3], torch.zeros(1, 2))
+    with pytest.raises(ValueError, match=r"points must be \(N, 2\), got \(2,\)"):
+        nearest(features[0], features[0], torch.zeros(2))
