@@ -135,6 +135,18 @@ def verdict(figures: dict[str, Any], size: int) -> dict[str, Any]:
     return {"musts": MUSTS, "aims": AIMS, "missed_musts": missed["musts"], "missed_aims": missed["aims"]}
 
 
+def told(training: dict[str, Any]) -> str:
+    """Return the training in a sentence or two, from the facts that travel with the weights."""
+    plan = training["plan"]
+    ended = "at its limit" if training["contrast_from"] == plan["warm_steps"] else "when shapes were known"
+    return (
+        f"{training['steps']} steps of {plan['batch_size']}, that is {training['images_seen']} drawn images, in "
+        f"{training['training_minutes']} minutes on {training['threads']} thread of one CPU. "
+        f"Classification of the class token alone up to step {training['contrast_from']}, where it ended {ended}; "
+        "from there the contrastive loss, with classification beside it, whose share falls to 0."
+    )
+
+
 def judge(
     folder: Annotated[Path, typer.Argument(help="Folder of the model.")] = ASSETS / "tiny-shapes",
     card: Annotated[Path, typer.Option(help="Card to write.")] = CARDS / "tiny-clip.json",
@@ -147,12 +159,14 @@ def judge(
     weights = folder / WEIGHTS
     figures = measure(Judged(folder), seed, singles, mixed, segmented)
     says = verdict(figures, weights.stat().st_size)
+    training = training_facts(folder)
     report = {
         "name": "tiny-clip",
         "file": f"{folder.name}/{WEIGHTS}",
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "bytes": weights.stat().st_size,
-        "training": training_facts(folder),
+        "told": told(training),
+        "training": training,
         "judged_on": {"seed": seed, "singles": singles, "mixed": mixed, "segmented": segmented},
         "figures": figures,
         "verdict": says,
