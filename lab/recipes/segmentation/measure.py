@@ -83,6 +83,7 @@ class Bench:
         self.normalizer = Normalizer(self.model)
         self._known: dict[str, Figures] = dict(_read(results))
         self._text = lru_cache(maxsize=64)(self._embed)
+        self._draw = lru_cache(maxsize=8)(draw)
 
     def measure(self, jobs: Sequence[Job], progress: Progress | None = None) -> dict[Job, Figures]:
         """Return the figures of all jobs; those of one sample are best asked for together.
@@ -95,8 +96,9 @@ class Bench:
         task = None if progress is None else progress.add_task("rows", total=len(wanted))
         samples = dict.fromkeys((job.view, job.seed) for job in wanted)
         for view, seed in samples:
-            sample = draw(view, seed, self.scenes, self.split)
-            self.encoder.forget()
+            sample = self._draw(view, seed, self.scenes, self.split)
+            if self.encoder.is_crowded:
+                self.encoder.forget()
             for job in _neighbours_together(job for job in wanted if (job.view, job.seed) == (view, seed)):
                 self._keep(job, self.score(job.row, job.kind, sample))
                 if progress is not None and task is not None:

@@ -37,6 +37,11 @@ class RememberingEncoder(Encoder):
         self._features: dict[bytes, Tensor] = {}
         self._attention: AttentionConfig | None = None
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much is kept that another sample may find no place."""
+        return 2 * len(self._inputs) > self.most
+
     def forget(self) -> None:
         """Drop everything that is kept."""
         self._inputs.clear()

@@ -53,6 +53,10 @@ CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
             ("identity",),
         )
     ],
+    "stitched": [{"stitched": stitched} for stitched in (False, True)],
+}
+# what is done to the scores, tried once when the tower is settled: refinement takes most of the time
+LAST_CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "pamr": [
         {"pamr_steps": steps, "pamr_dilations": dilations}
         for steps, dilations in (
@@ -69,7 +73,6 @@ CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"logit_scale": scale, "prob_thd": threshold}
         for scale, threshold in ((40.0, 0.0), *((40.0, t / 10) for t in range(2, 8)))
     ],
-    "stitched": [{"stitched": stitched} for stitched in (False, True)],
 }
 
 Tell = Callable[[str], None]
@@ -83,11 +86,10 @@ def climb(
     kinds: Sequence[Kind],
     views: Sequence[View],
     rounds: int,
-    choices: Mapping[str, Sequence[Mapping[str, Any]]] = CHOICES,
     tell: Tell = lambda _: None,
     progress: Progress | None = None,
 ) -> tuple[Row, float]:
-    """Turn one switch after the other to what measures best, until a round changes nothing.
+    """Turn one switch after the other to what measures best, until a round changes nothing; then the last.
 
     Args:
         bench: Scenes and model.
@@ -96,29 +98,29 @@ def climb(
         kinds: Of classes, of which the mean counts.
         views: Of the scenes, likewise.
         rounds: Through all switches, at most.
-        choices: Values of each switch.
         tell: Gets a line for every value that was tried.
         progress: Gets the bars.
 
     Returns:
         The best row and its mean mIoU.
     """
+
+    def turn(row: Row, name: str, switches: Mapping[str, Sequence[Mapping[str, Any]]]) -> Row:
+        for switch, values in switches.items():
+            rows = list(dict.fromkeys([row, *(vary(row, **value) for value in values)]))
+            scores = _scores(bench, rows, seeds, kinds, views, progress)
+            for each, score in scores.items():
+                tell(f"{name}, {switch}: {score:.2f}  {_difference(row, each)}")
+            row = max(scores, key=scores.__getitem__)
+        return row
+
     best = start
     for number in range(rounds):
-        before = best
-        for switch, values in choices.items():
-            rows = list(dict.fromkeys([best, *(_changed(best, value) for value in values)]))
-            scores = _scores(bench, rows, seeds, kinds, views, progress)
-            for row, score in scores.items():
-                tell(f"round {number + 1}, {switch}: {score:.2f}  {_difference(best, row)}")
-            best = max(scores, key=scores.__getitem__)
+        before, best = best, turn(best, f"round {number + 1}", CHOICES)
         if best == before:
             break
+    best = turn(best, "last", LAST_CHOICES)
     return best, _scores(bench, [best], seeds, kinds, views, None)[best]
-
-
-def _changed(row: Row, change: Mapping[str, Any]) -> Row:
-    return vary(row, **change)
 
 
 def _scores(

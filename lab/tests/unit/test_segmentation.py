@@ -111,7 +111,9 @@ def test_a_remembered_tower_gives_what_the_tower_gives(bench, monkeypatch):
 def test_a_full_memory_still_gives_the_same(bench):
     images = torch.randn(3, 3, 64, 64)
     plain = build_encoder(bench.model)
-    full = RememberingEncoder(plain.tower, most=0)
+    full = RememberingEncoder(plain.tower, most=1)
+    full(images[:1], ATTENTIONS["value"])
+    assert full.is_crowded
     wanted = plain(images, ATTENTIONS["itaclip"])
     torch.testing.assert_close(full(images, ATTENTIONS["itaclip"]), wanted, atol=1e-5, rtol=1e-5)
 
