@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +10,7 @@ from PIL import Image
 
 from pixelsmith.io.pyramid import build_pyramid
 from pixelsmith.io.rows import Rows
+from pixelsmith.io.scratch import scratch_folder
 
 TILE, OVERLAP = 254, 1
 TileFormat = Literal["jpg", "png"]
@@ -42,15 +41,14 @@ def write_dzi(path: Path, rows: Rows, *, tile_format: TileFormat = "jpg", qualit
         tile_format: Of the tiles.
         quality: Of JPEG tiles, 1 to 95.
     """
-    # names with a dot first: no reader takes an unfinished folder for a picture
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent))
-    try:
+    with scratch_folder(path) as scratch:
         levels = build_pyramid(rows, scratch)[::-1]  # level 0 is a single pixel
         made = scratch / "files"
         for number, level in enumerate(levels):
             folder = made / str(number)
             folder.mkdir(parents=True)
             _write_level(folder, level, tile_format, quality)
+        levels.clear()
         descriptor = scratch / path.name
         descriptor.write_text(describe(rows.height, rows.width, tile_format), "utf-8")
         folder = files_folder(path)
@@ -59,8 +57,6 @@ def write_dzi(path: Path, rows: Rows, *, tile_format: TileFormat = "jpg", qualit
             folder.rename(scratch / "replaced")
         made.rename(folder)
         descriptor.replace(path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_level(folder: Path, level: Rows, tile_format: TileFormat, quality: int) -> None:

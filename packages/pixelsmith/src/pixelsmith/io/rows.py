@@ -83,14 +83,20 @@ class RawImage(ArrayRows):
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], height: int, width: int) -> RawImage:
-        """Make an empty picture; its pixels take disk space as they are written.
+        """Make a black picture, with all of its disk space.
 
         Args:
             path: The file; one that is there is replaced.
             height: Pixels.
             width: Pixels.
+
+        Raises:
+            OSError: If the disk has no room. A mapped file that finds the disk full later kills the process.
         """
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(height, width, 3))
+        if hasattr(os, "posix_fallocate"):
+            with Path(path).open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         return cls(path, writable=True)
 
     def write(self, top: int, rows: Pixels) -> None:

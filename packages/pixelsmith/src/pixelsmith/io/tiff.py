@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ import numpy as np
 
 from pixelsmith.io.pyramid import build_pyramid
 from pixelsmith.io.rows import Pixels, Rows
+from pixelsmith.io.scratch import scratch_folder
 
 Compression = Literal["zlib", "none"]
 
@@ -41,8 +41,8 @@ def write_tiff(
     if tile < 16 or tile % 16:
         raise ValueError(f"tile must be a positive multiple of 16, got {tile}")
     packs = compression == "zlib"
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        levels = build_pyramid(rows, Path(scratch), smallest)
+    with scratch_folder(path) as scratch:
+        levels = build_pyramid(rows, scratch, smallest)
         with tifffile.TiffWriter(path, bigtiff=True) as file:
             for number, level in enumerate(levels):
                 file.write(

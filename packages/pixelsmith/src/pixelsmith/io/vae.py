@@ -56,8 +56,15 @@ class Tiling:
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    """One tile along an axis, in cells: ``[start, stop)`` is processed, the rest of the names kept."""
+class Span:
+    """One tile along an axis, in cells.
+
+    Attributes:
+        start: First cell that is processed.
+        stop: Behind the last of them.
+        keep_start: First cell that is kept.
+        keep_stop: Behind the last of them.
+    """
 
     start: int
     stop: int
@@ -66,6 +73,7 @@ class _Span:
 
     @property
     def inner(self) -> slice:
+        """The kept cells, counted from ``start``."""
         return slice(self.keep_start - self.start, self.keep_stop - self.start)
 
 
@@ -105,12 +113,16 @@ class TiledVAE:
     def _nearest(self, side: int) -> int:
         return max(self.factor, round(side / self.factor) * self.factor)
 
-    def encode(self, rows: Rows, on_tile: OnTile | None = None) -> Iterator[tuple[int, Tensor]]:
+    def encode(
+        self, rows: Rows, on_tile: OnTile | None = None, *, start: int = 0
+    ) -> Iterator[tuple[int, Tensor]]:
         """Encode a picture, by the mean of the posterior.
 
         Args:
             rows: The picture.
             on_tile: Called with tiles done and tiles in all.
+            start: Rows of cells at the top that are there already and left out: where a call that was cut
+                short had come to.
 
         Yields:
             ``(top, latents)``: row of the first cell, and ``(C, n, w)`` fp32 on the CPU, from the top down.
@@ -119,9 +131,9 @@ class TiledVAE:
             ValueError: As :meth:`size`.
         """
         height, width = self.size(rows.height, rows.width)
-        band: tuple[_Span, Pixels] | None = None
+        band: tuple[Span, Pixels] | None = None
 
-        def tile(row: _Span, column: _Span) -> Tensor:
+        def tile(row: Span, column: Span) -> Tensor:
             nonlocal band
             if band is None or band[0] is not row:
                 band = row, read_wrapped(rows, row.start * self.factor, row.stop * self.factor)
@@ -133,17 +145,20 @@ class TiledVAE:
             latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
             return self.scale(latents.float())
 
-        yield from self._run(tile, height, width, 1, on_tile)
+        yield from self._run(tile, (height, width), 1, on_tile, start)
 
-    def decode(self, canvas: Canvas, on_tile: OnTile | None = None) -> Iterator[tuple[int, Pixels]]:
+    def decode(
+        self, canvas: Canvas, on_tile: OnTile | None = None, *, start: int = 0
+    ) -> Iterator[tuple[int, Pixels]]:
         """Decode latents.
 
         Args:
             canvas: Scaled latents, as the denoiser has them.
             on_tile: Called with tiles done and tiles in all.
+            start: Rows of pixels at the top that are left out, as by :meth:`encode`.
 
         Yields:
-            ``(top, rows)``: number of the first row of pixels, and ``(n, width, 3)`` uint8, from the top down.
+            ``(top, rows)``: number of the first row, and its pixels ``(n, width, 3)`` uint8, from the top down.
 
         Raises:
             ValueError: If the channels are not those of the autoencoder.
@@ -153,16 +168,21 @@ class TiledVAE:
                 f"the canvas must have the {self.latent_channels} channels of the vae, got {canvas.channels}"
             )
 
-        def tile(row: _Span, column: _Span) -> Tensor:
+        def tile(row: Span, column: Span) -> Tensor:
             rows, columns = row.stop - row.start, column.stop - column.start
             # the modulo that a canvas applies to reads beyond its end serves those before its beginning
             z = canvas.read(row.start % canvas.height, column.start % canvas.width, rows, columns)
             z = self.unscale(z.to(self.vae.device)[None]).to(self.vae.dtype)
             return self.vae.decode(z, return_dict=False)[0].float()
 
-        for top, image in self._run(tile, *canvas.size, self.factor, on_tile):
+        for top, image in self._run(tile, canvas.size, self.factor, on_tile, start // self.factor):
             levels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
             yield top * self.factor, np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
+
+    def spans(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
+        """Return the rows and the columns of tiles of a canvas; sizes in cells."""
+        wraps = self.tiling.wrap
+        return _spans(height, self.tiling, wraps[0]), _spans(width, self.tiling, wraps[1])
 
     def scale(self, latents: Tensor) -> Tensor:
         """Turn what the encoder gives, ``(B, C, h, w)``, into what the denoiser works on."""
@@ -182,26 +202,30 @@ class TiledVAE:
 
     def _run(
         self,
-        tile: Callable[[_Span, _Span], Tensor],
-        height: int,
-        width: int,
+        tile: Callable[[Span, Span], Tensor],
+        size: tuple[int, int],
         grow: int,
         on_tile: OnTile | None,
+        start: int,
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield rows of kept tiles side by side, ``(C, n, w)``; ``grow`` is pixels of the result per cell."""
-        rows = _spans(height, self.tiling, self.tiling.wrap[0])
-        columns = _spans(width, self.tiling, self.tiling.wrap[1])
-        total, done = len(rows) * len(columns), 0
+        rows, columns = self.spans(*size)
+        left = [row for row in rows if row.keep_stop > start]
+        if not left:
+            return
+        total, done = len(rows) * len(columns), (len(rows) - len(left)) * len(columns)
         with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
             stack.enter_context(_prepared(self.vae))
             if self.tiling.statistics == "global" and total > 1:
                 norms = stack.enter_context(GlobalNorms(self.vae))
-                self._gather(norms, tile, rows, columns)
-            for row in rows:
+                with torch.no_grad():
+                    self._gather(norms, tile, rows, columns)
+            for row in left:
                 parts: list[Tensor] = []
                 for column in columns:
-                    part = tile(row, column)[0]
+                    # not around the yield: whoever reads would compute without gradients, too
+                    with torch.no_grad():
+                        part = tile(row, column)[0]
                     parts.append(part[:, _grown(row.inner, grow), _grown(column.inner, grow)].cpu())
                     done += 1
                     if on_tile is not None:
@@ -211,9 +235,9 @@ class TiledVAE:
     def _gather(
         self,
         norms: GlobalNorms,
-        tile: Callable[[_Span, _Span], Tensor],
-        rows: Sequence[_Span],
-        columns: Sequence[_Span],
+        tile: Callable[[Span, Span], Tensor],
+        rows: Sequence[Span],
+        columns: Sequence[Span],
     ) -> None:
         total = len(rows) * len(columns)
         count = min(total, self.tiling.samples)
@@ -240,17 +264,17 @@ def default_tiling(vae: Any, *, wrap: tuple[bool, bool] = (False, False)) -> Til
     return Tiling(tile=max(64, side) - 32, halo=16, wrap=wrap)
 
 
-def _spans(side: int, tiling: Tiling, wraps: bool) -> list[_Span]:
+def _spans(side: int, tiling: Tiling, wraps: bool) -> list[Span]:
     whole = tiling.tile + 2 * tiling.halo
     if side <= whole and not wraps:
-        return [_Span(0, side, 0, side)]
-    spans: list[_Span] = []
+        return [Span(0, side, 0, side)]
+    spans: list[Span] = []
     for start in range(0, side, tiling.tile):
         stop = min(start + tiling.tile, side)
         first, last = start - tiling.halo, stop + tiling.halo
         if not wraps:
             first, last = max(first, 0), min(last, side)
-        spans.append(_Span(first, last, start, stop))
+        spans.append(Span(first, last, start, stop))
     return spans
 
 

@@ -133,6 +133,11 @@ def test_scales_follow_the_configuration():
 
 def test_the_network_is_left_as_it_was():
     vae = make_vae()
+    rows = TiledVAE(vae, Tiling(tile=4, halo=2)).decode(Canvas(latents(9, 9)))
+    next(rows)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    rows.close()
     vae.use_tiling = True
     list(TiledVAE(vae, Tiling(tile=4, halo=2)).decode(Canvas(latents(9, 9))))
     assert vae.use_tiling
@@ -169,6 +174,24 @@ def test_progress_counts_tiles():
     tiled = TiledVAE(make_vae(), Tiling(tile=4, halo=1, statistics="tile"))
     list(tiled.decode(Canvas(latents(8, 10)), on_tile=lambda done, total: told.append((done, total))))
     assert told == [(number, 6) for number in range(1, 7)]
+
+
+@pytest.mark.parametrize("start", [5, 8, 12])
+def test_a_call_goes_on_where_another_was_cut_short(start):
+    """Rows of tiles that are not complete come again."""
+    tiled, told = TiledVAE(make_vae(), Tiling(tile=4, halo=2, samples=3)), []
+    z = latents(12, 10)
+    whole = dict(tiled.decode(Canvas(z)))
+    rest = tiled.decode(Canvas(z), lambda *done: told.append(done), start=2 * start)
+    found = dict(rest)
+    assert sorted(found) == [top for top in (0, 8, 16) if top + 8 > 2 * start]
+    assert all(np.array_equal(found[top], whole[top]) for top in found)
+    assert told[:1] == ([(4, 9)] if start < 8 else [(7, 9)] if start < 12 else [])
+    image = ArrayRows(picture(24, 20))
+    parts = dict(tiled.encode(image))
+    found = dict(tiled.encode(image, start=start))
+    assert sorted(found) == [top for top in (0, 4, 8) if top + 4 > start]
+    assert all(torch.equal(found[top], parts[top]) for top in found)
 
 
 def test_wrong_calls_are_named():

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -122,6 +123,27 @@ def test_files_appear_whole_or_not_at_all(tmp_path, name):
     assert write_image(tmp_path / name, ArrayRows(picture(9, 9))) == [tmp_path / name]
     with Image.open(tmp_path / name) as found:
         assert found.size == (9, 9)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.dzi"])
+def test_what_a_killed_run_left_is_removed(tmp_path, name):
+    left = tmp_path / f".{name}.scratch"
+    left.mkdir()
+    (left / "level-1.npy").write_bytes(b"half")
+    write_image(tmp_path / name, ArrayRows(picture(300, 20)))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_raw_pictures_take_their_space_at_once(tmp_path, monkeypatch):
+    RawImage.create(tmp_path / "a.npy", 512, 512)
+    assert os.stat(tmp_path / "a.npy").st_blocks * 512 >= 3 * 512 * 512
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pixelsmith.io.rows.os.posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        RawImage.create(tmp_path / "b.npy", 512, 512)
 
 
 def test_outputs_are_checked_before_any_work(tmp_path):
