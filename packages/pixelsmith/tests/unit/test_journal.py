@@ -97,6 +97,21 @@ def test_a_torn_line_counts_as_not_written(toys, tmp_path, whole):
     assert torch.equal(found.data, whole[0])
 
 
+def test_a_look_changes_nothing(toys, tmp_path):
+    """What looks torn may be a line that another process is writing."""
+    job = JobFolder(tmp_path)
+    assert job.journal(0, read_only=True).position is None
+    assert list(tmp_path.iterdir()) == []
+    interrupt(toys, tmp_path, 11)
+    lines = tmp_path / "stage-00" / "journal.jsonl"
+    lines.write_bytes(lines.read_bytes() + b'1234abcd {"posi')
+    content = lines.read_bytes()
+    found = job.journal(0, read_only=True)
+    assert found.identity["num_steps"] == 3
+    assert found.position.calls > 0
+    assert lines.read_bytes() == content
+
+
 def test_a_shortened_journal_is_refused(toys, tmp_path):
     interrupt(toys, tmp_path, 11)
     lines = tmp_path / "stage-00" / "journal.jsonl"

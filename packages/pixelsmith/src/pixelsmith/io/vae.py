@@ -158,7 +158,7 @@ class TiledVAE:
             start: Rows of pixels at the top that are left out, as by :meth:`encode`.
 
         Yields:
-            ``(top, rows)``: number of the first row, and its pixels ``(n, width, 3)`` uint8, from the top down.
+            ``(top, rows)``: number of the first row, and ``(n, width, 3)`` uint8, from the top down.
 
         Raises:
             ValueError: If the channels are not those of the autoencoder.

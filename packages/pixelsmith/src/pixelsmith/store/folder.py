@@ -77,9 +77,12 @@ class JobFolder:
         """Return where the canvases of a stage live."""
         return FolderStore(self.stage_path(number), dtype)
 
-    def journal(self, number: int, *, checkpoint_every: int = 64, durable: bool = True) -> Journal:
+    def journal(
+        self, number: int, *, checkpoint_every: int = 64, durable: bool = True, read_only: bool = False
+    ) -> Journal:
         """Return the journal of a stage."""
-        return Journal(self.stage_path(number), checkpoint_every=checkpoint_every, durable=durable)
+        folder = self.path / f"stage-{number:02d}" if read_only else self.stage_path(number)
+        return Journal(folder, checkpoint_every=checkpoint_every, durable=durable, read_only=read_only)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -62,12 +62,20 @@ class Journal:
         checkpoint_every: Patches after which the canvas is flushed and the redo file starts anew.
         durable: Whether records are forced to the disk one by one, which a power cut calls for. A killed
             process alone loses nothing either way.
+        read_only: Whether nothing is written, for a look at a stage that may be under way.
 
     Raises:
         JobFolderError: If the journal is not one.
     """
 
-    def __init__(self, folder: Path, *, checkpoint_every: int = 64, durable: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        checkpoint_every: int = 64,
+        durable: bool = True,
+        read_only: bool = False,
+    ) -> None:
         if checkpoint_every < 1:
             raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every}")
         self.checkpoint_every = checkpoint_every
@@ -78,7 +86,12 @@ class Journal:
         self._position: Position | None = None
         self._since_checkpoint = 0
         self._num_lines = 0
-        self._read_lines()
+        self._read_lines(repair=not read_only)
+
+    @property
+    def identity(self) -> Mapping[str, object] | None:
+        """What the stage computes, or ``None`` before :meth:`claim`."""
+        return self._identity
 
     @property
     def position(self) -> Position | None:
@@ -210,7 +223,7 @@ class Journal:
             os.fsync(file.fileno())
         self._num_lines += 1
 
-    def _read_lines(self) -> None:
+    def _read_lines(self, *, repair: bool) -> None:
         if not self._lines.exists():
             return
         content, kept = self._lines.read_bytes(), 0
@@ -232,6 +245,6 @@ class Journal:
                 held = entry["position"]
                 checksums = tuple(held["checksums"])
                 self._position = Position(held["step"], held["done"], held["calls"], checksums)
-        if kept < len(content):
+        if repair and kept < len(content):
             with self._lines.open("r+b") as file:
                 file.truncate(kept)
