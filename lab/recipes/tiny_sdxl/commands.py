@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,8 +33,12 @@ from recipes.tiny_sdxl.progress import OptimizerName, Plan
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 
 Out = Annotated[Path, typer.Option(help="Folder of the run; pool, latents and checkpoints lie in it.")]
-# the folder that owns the shipped model; made when it ships
-ASSETS = Path(__file__).parents[3] / "packages" / "pixelsmith" / "src" / "pixelsmith" / "assets" / "tiny-sdxl"
+# each package carries its own copy, as none may need another; made when it ships
+HOMES = tuple(
+    Path(__file__).parents[3] / "packages" / package / "src" / package / "assets" / "tiny-sdxl"
+    for package in ("pixelsmith", "diffeat")
+)
+ASSETS = HOMES[0]
 CARD = CARDS / "tiny-sdxl.json"
 STATEMENT = (
     "Trained on drawn scenes of the simple kind only, 64 pixels and a share of 128. It shows that methods "
@@ -137,7 +142,10 @@ def unet(
 @app.command()
 def ship(
     out: Out,
-    folder: Annotated[Path, typer.Option(help="Where the pipeline is saved.")] = ASSETS,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where the pipeline is saved; in every package that ships it if left out."),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option(help="PNG of samples; in the run's folder if left out.")
     ] = None,
@@ -146,10 +154,13 @@ def ship(
 ) -> None:
     """Save the pipeline of a run as float16, load it again and paint samples with it."""
     torch.set_num_threads(threads)
-    size = save(load_run(out), folder)
+    first, *copies = HOMES if folder is None else (folder,)
+    size = save(load_run(out), first)
+    for copy in copies:
+        shutil.copytree(first, copy, dirs_exist_ok=True)
     picture = out / "samples.png" if picture is None else picture
-    _paint_sheet(_load(folder), picture, seed)
-    typer.echo(f"{folder}: {size} bytes; samples in {picture}")
+    _paint_sheet(_load(first), picture, seed)
+    typer.echo(f"{first}: {size} bytes; samples in {picture}")
 
 
 @app.command()
