@@ -10,7 +10,6 @@ from math import prod
 from pathlib import Path
 from typing import Any, Self, cast
 
-import diffusers
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from diffeat.names.grammar import ActivationName
 from diffeat.names.listing import Activation, list_activations
 from diffeat.names.sources import denoiser_of, vae_factor
 from diffeat.schedule import noising
+from diffeat.shipped import located
 
 Dtype = torch.dtype | str
 
@@ -67,13 +67,15 @@ class FeatureExtractor:
         """Load a pipeline.
 
         Args:
-            source: Folder or hub name of a diffusers pipeline, or a pipeline.
+            source: Folder or hub name of a diffusers pipeline, ``"tiny-sdxl"`` for the one inside this
+                package, or a pipeline.
             device: ``"auto"`` takes the first accelerator, and leaves a pipeline where it is.
             dtype: ``"auto"`` takes fp32 on the CPU, else fp16 for U-Nets and bf16 for transformers, and
                 leaves a pipeline as it is.
             revision: Of the hub.
 
         Raises:
+            FileNotFoundError: If the model inside this package is missing.
             NotImplementedError: If the pipeline's denoiser cannot be called from here.
         """
         if not isinstance(source, str | Path):
@@ -82,16 +84,19 @@ class FeatureExtractor:
             if chosen:
                 cast("Any", source).to(**_resolved(chosen))
             return cls(source)
+        import diffusers
+
         place = _auto_device() if device == "auto" else torch.device(device)
         loader = cast("Any", diffusers).DiffusionPipeline
-        index = loader.load_config(str(source), revision=revision)
+        place_of_files = located(source)
+        index = loader.load_config(place_of_files, revision=revision)
         kind = _auto_dtype(place, index) if dtype == "auto" else _dtype(dtype)
         extra = {"safety_checker": None} if "safety_checker" in index else {}
         with warnings.catch_warnings():
             # the name that every version below 1.0 knows
             warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
             pipeline = loader.from_pretrained(
-                str(source), revision=revision, torch_dtype=kind, use_safetensors=True, **extra
+                place_of_files, revision=revision, torch_dtype=kind, use_safetensors=True, **extra
             )
         return cls(pipeline.to(place), name=str(source), revision=revision)
 

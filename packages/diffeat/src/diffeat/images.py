@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,8 +49,7 @@ def load_images(images: ImageLike | Sequence[ImageLike]) -> list[Tensor]:
 
 def _load(image: ImageLike, index: int) -> Tensor:
     if isinstance(image, str | Path):
-        with Image.open(image) as opened:
-            return _from_pillow(opened, f"{image}")
+        return _from_file(Path(image))
     if isinstance(image, Image.Image):
         return _from_pillow(image, f"image {index}")
     if isinstance(image, np.ndarray):
@@ -74,12 +74,34 @@ def _load(image: ImageLike, index: int) -> Tensor:
     return tensor
 
 
+def _from_file(path: Path) -> Tensor:
+    try:
+        with warnings.catch_warnings():
+            # the number of pixels is checked here, before decoding
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                return _from_pillow(opened, f"{path}")
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"{path} is not an image that can be read") from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path} is damaged or cut short") from error
+
+
 def _from_pillow(image: Image.Image, what: str) -> Tensor:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(
             f"{what} has {width}x{height} pixels, more than the {MAX_PIXELS} allowed; shrink it first"
         )
+    if image.mode in {"F", "I"}:
+        raise ValueError(
+            f"{what} holds pixels of mode {image.mode}, which have no range; save it with 8 bits"
+        )
+    if image.mode.startswith("I;16"):
+        grey = torch.from_numpy(np.array(image).astype(np.float32) / 65535)
+        return grey.expand(3, -1, -1).contiguous()
     array = np.array(image.convert("RGB"))
     return torch.from_numpy(array).movedim(-1, 0).float() / 255  # (3, H, W)
 

@@ -63,3 +63,30 @@ def test_too_many_pixels(monkeypatch):
     monkeypatch.setattr(module, "MAX_PIXELS", 10)
     with pytest.raises(ValueError, match="has 4x3 pixels, more than the 10 allowed; shrink it first"):
         load_images(Image.new("RGB", (4, 3)))
+
+
+def test_too_many_pixels_of_a_file_are_refused_before_decoding(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
+    Image.new("RGB", (4, 3)).save(tmp_path / "bomb.png")
+    with pytest.raises(ValueError, match=r"bomb\.png is not an image that can be read"):
+        load_images(tmp_path / "bomb.png")
+
+
+def test_sixteen_bits_keep_their_range_and_floats_are_refused(tmp_path):
+    Image.fromarray(np.array([[0, 32768, 65535]], np.uint16)).save(tmp_path / "deep.png")
+    (found,) = load_images(tmp_path / "deep.png")
+    torch.testing.assert_close(found[:, 0], torch.tensor([[0, 32768 / 65535, 1]]).expand(3, -1))
+    Image.new("F", (4, 3)).save(tmp_path / "floats.tiff")
+    with pytest.raises(ValueError, match=r"floats\.tiff holds pixels of mode F"):
+        load_images(tmp_path / "floats.tiff")
+
+
+def test_damaged_files_are_named(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:800])
+    with pytest.raises(ValueError, match=r"cut\.png is damaged or cut short"):
+        load_images(tmp_path / "cut.png")
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match=r"text\.jpg is not an image that can be read"):
+        load_images(tmp_path / "text.jpg")

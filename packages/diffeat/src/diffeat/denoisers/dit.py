@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from torch import Tensor
 
 from diffeat.denoisers.adapter import Adapter
@@ -100,6 +99,8 @@ def _rotary(pipeline: Any, size: tuple[int, int], device: torch.device) -> tuple
 
     Source: diffusers, ``HunyuanDiTPipeline``.
     """
+    from diffusers.models.embeddings import get_2d_rotary_pos_embed
+
     config = pipeline.transformer.config
     cell = int(pipeline.vae_scale_factor) * int(config.patch_size)
     grid = size[0] // cell, size[1] // cell

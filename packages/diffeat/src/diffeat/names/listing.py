@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from diffeat.capture.hooks import Recorder
 from diffeat.capture.maps import MapOptions, Scores
@@ -138,8 +137,10 @@ def measured(
     Raises:
         ValueError: If the size does not fit the model.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # pulls in the compiler
+
     height, width = latent_size(plan, size)
-    inputs, geometry = dry_inputs(plan.model, height, width)
+    inputs, geometry = dry_inputs(plan.model, height, width, text_length=plan.text_length)
     found: dict[ActivationName, tuple[tuple[int, ...], int]] = {}
     with FlopCounterMode(display=False) as counter:
 

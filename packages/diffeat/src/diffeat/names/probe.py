@@ -21,13 +21,17 @@ TEXT_LENGTHS = {
 }
 
 
-def dry_inputs(model: nn.Module, height: int, width: int) -> tuple[dict[str, Any], Geometry | None]:
+def dry_inputs(
+    model: nn.Module, height: int, width: int, *, text_length: int | None = None
+) -> tuple[dict[str, Any], Geometry | None]:
     """Keyword arguments for one call with one image.
 
     Args:
         model: A denoiser on the meta device.
         height: Rows of the latent.
         width: Columns of the latent.
+        text_length: Text tokens that a U-Net gets; CLIP's 77 if ``None``. Transformers get what their
+            pipelines pass by default.
 
     Returns:
         The arguments and, where they cannot show it without values, the token grid.
@@ -41,7 +45,7 @@ def dry_inputs(model: nn.Module, height: int, width: int) -> tuple[dict[str, Any
     if maker is not None:
         return maker(config, height, width)
     if hasattr(model, "conv_in") and hasattr(model, "up_blocks"):
-        return _unet(config, height, width), None
+        return _unet(config, height, width, text_length or 77), None
     raise NotImplementedError(
         f"shapes and costs of {name} need an example call, which is not known; list its names with size=None"
     )
@@ -51,7 +55,7 @@ def _zeros(*shape: int) -> Tensor:
     return torch.empty(*shape, device="meta")
 
 
-def _unet(config: Any, height: int, width: int) -> dict[str, Any]:
+def _unet(config: Any, height: int, width: int, text_length: int) -> dict[str, Any]:
     inputs: dict[str, Any] = {
         "sample": _zeros(1, config.in_channels, height, width),
         "timestep": torch.ones((), device="meta"),
@@ -60,7 +64,7 @@ def _unet(config: Any, height: int, width: int) -> dict[str, Any]:
     if cross is not None:
         hidden = getattr(config, "encoder_hid_dim", None)
         width_of_text = hidden or (cross if isinstance(cross, int) else cross[0])
-        inputs["encoder_hidden_states"] = _zeros(1, 77, width_of_text)
+        inputs["encoder_hidden_states"] = _zeros(1, text_length, width_of_text)
     if getattr(config, "class_embed_type", None) == "projection":
         inputs["class_labels"] = _zeros(1, config.projection_class_embeddings_input_dim)
     elif getattr(config, "class_embed_type", None) is not None or getattr(config, "num_class_embeds", None):

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import diffusers
 import torch
 from torch import nn
 
+from diffeat.shipped import located
+
 DENOISERS = ("unet", "transformer")
+_LONGEST_TEXT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +26,12 @@ class Blueprint:
     Attributes:
         model: The denoiser, without weights.
         factor: Pixels per latent cell and side.
+        text_length: Text tokens that its CLIP encoders read, if known.
     """
 
     model: nn.Module
     factor: int
+    text_length: int | None = None
 
 
 def denoiser_of(pipeline: object) -> nn.Module:
@@ -68,7 +72,10 @@ def blueprint(source: object) -> Blueprint:
     if config is None:
         raise TypeError(f"a diffusers model with a config is needed, got {type(model).__name__}")
     factor = 8 if isinstance(source, nn.Module) else vae_factor(source)
-    return Blueprint(_build(type(model), dict(config)), factor)
+    length = getattr(getattr(source, "tokenizer", None), "model_max_length", None)
+    # tokenizers that know no limit name an astronomical one
+    known = isinstance(length, int) and length <= _LONGEST_TEXT
+    return Blueprint(_build(type(model), dict(config)), factor, length if known else None)
 
 
 def vae_factor(pipeline: object) -> int:
@@ -83,6 +90,8 @@ def vae_factor(pipeline: object) -> int:
 
 
 def _from_config(config: Mapping[str, Any]) -> nn.Module:
+    import diffusers
+
     name = config.get("_class_name")
     model_class = getattr(diffusers, str(name), None)
     if not isinstance(model_class, type) or not issubclass(model_class, nn.Module):
@@ -98,7 +107,7 @@ def _build(model_class: type[nn.Module], config: dict[str, Any]) -> nn.Module:
 
 
 def _from_folder(source: str | Path) -> Blueprint:
-    folder = Path(source)
+    folder = Path(located(source))
     if not folder.is_dir():
         if folder.suffix == ".json" and folder.is_file():
             return Blueprint(_from_config(_read(folder)), 8)
@@ -108,14 +117,18 @@ def _from_folder(source: str | Path) -> Blueprint:
     for name in DENOISERS:
         if (folder / name / "config.json").is_file():
             model = _from_config(_read(folder / name / "config.json"))
-            vae = folder / "vae" / "config.json"
-            return Blueprint(model, _factor(_read(vae)) if vae.is_file() else 1)
+            vae, text = (folder / part / "config.json" for part in ("vae", "text_encoder"))
+            factor = _factor(_read(vae)) if vae.is_file() else 1
+            length = _read(text).get("max_position_embeddings") if text.is_file() else None
+            return Blueprint(model, factor, length)
     raise ValueError(
         f"a folder must hold config.json, unet/config.json or transformer/config.json, {source} holds none"
     )
 
 
 def _from_hub(name: str) -> Blueprint:
+    import diffusers
+
     load = cast("Any", diffusers).ConfigMixin.load_config
     for folder in (*DENOISERS, None):
         try:

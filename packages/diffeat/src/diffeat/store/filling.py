@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from diffeat.store.store import FeatureStore
 
 _AHEAD = 2  # batches that are read, and that may wait to be written
+OnBroken = Callable[[Item, Exception], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,7 @@ class FillReport:
         images: Different images with prompts that were asked for, in all processes.
         computed: Images that this process computed.
         cached: Images that were complete before.
+        broken: Images of this process that could not be read.
         seconds: From start to end.
         busy: Seconds in which this process read, computed and wrote; they run side by side.
     """
@@ -100,6 +102,7 @@ class FillReport:
     images: int = 0
     computed: int = 0
     cached: int = 0
+    broken: int = 0
     seconds: float = 0.0
     busy: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "compute": 0.0, "write": 0.0})
 
@@ -124,6 +127,7 @@ def fill(
     job: Job,
     *,
     on_batch: Callable[[int, int], None] | None = None,
+    on_broken: OnBroken | None = None,
     processes: Processes | None = None,
 ) -> FillReport:
     """Compute and write what is missing of a job; every process calls it with the same arguments.
@@ -133,6 +137,8 @@ def fill(
         extractor: The model.
         job: What.
         on_batch: Called after each computed batch with batches done and batches of this process.
+        on_broken: Told of each image that cannot be read, which is then passed over; if ``None`` the first
+            such image ends the work.
         processes: Who shares the work; those of the launcher if ``None``.
 
     Raises:
@@ -158,7 +164,7 @@ def fill(
         report, left = _left(store, names, images)
         # nobody writes before all have read what is left
         state.wait_for_everyone()
-        pipeline = _Pipeline(store, extractor, job.recipe, images, report)
+        pipeline = _Pipeline(store, extractor, job.recipe, images, report, on_broken)
         pipeline.run(left[state.process_index :: state.num_processes], on_batch)
         state.wait_for_everyone()
         store.ledger.refresh()
@@ -218,6 +224,7 @@ class _Pipeline:
         recipe: How.
         images: The images by key and prompt.
         report: Where times go.
+        on_broken: Told of images that cannot be read.
     """
 
     def __init__(
@@ -227,12 +234,14 @@ class _Pipeline:
         recipe: Recipe,
         images: dict[tuple[str, str], ImageLike],
         report: FillReport,
+        on_broken: OnBroken | None = None,
     ) -> None:
         self.store = store
         self.extractor = extractor
         self.recipe = recipe
         self.images = images
         self.report = report
+        self.on_broken = on_broken
 
     def run(
         self, batches: Sequence[tuple[Batch, list[str]]], on_batch: Callable[[int, int], None] | None
@@ -242,14 +251,16 @@ class _Pipeline:
         writing: deque[Future[None]] = deque()
         try:
             reading = deque(reader.submit(self._read, batch) for batch, _ in batches[:_AHEAD])
-            for done, (batch, names) in enumerate(batches, 1):
-                images = reading.popleft().result()
+            for done, (planned, names) in enumerate(batches, 1):
+                batch, images = reading.popleft().result()
                 ahead = batches[done - 1 + _AHEAD : done + _AHEAD]
                 reading.extend(reader.submit(self._read, later) for later, _ in ahead)
-                values = self._compute(images, batch, names)
-                if len(writing) >= _AHEAD:
-                    writing.popleft().result()
-                writing.append(writer.submit(self._write, batch, names, values))
+                self.report.broken += len(planned.items) - len(batch.items)
+                if batch.items:
+                    values = self._compute(images, batch, names)
+                    if len(writing) >= _AHEAD:
+                        writing.popleft().result()
+                    writing.append(writer.submit(self._write, batch, names, values))
                 self.report.computed += len(batch.items)
                 if on_batch is not None:
                     on_batch(done, len(batches))
@@ -259,11 +270,19 @@ class _Pipeline:
             reader.shutdown(cancel_futures=True)
             writer.shutdown()  # what is computed is written, also when something else went wrong
 
-    def _read(self, batch: Batch) -> list[Tensor]:
+    def _read(self, batch: Batch) -> tuple[Batch, list[Tensor]]:
+        """The images of a batch, and the batch without those that cannot be read."""
+        assert self.store.settings is not None
+        found: dict[Item, Tensor] = {}
         with self.report.measured("read"):
-            assert self.store.settings is not None
-            size = self.store.settings.size
-            return [fit(load_images(self.images[_key(item)])[0], size) for item in batch.items]
+            for item in batch.items:
+                try:
+                    found[item] = fit(load_images(self.images[_key(item)])[0], self.store.settings.size)
+                except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all of them
+                    if self.on_broken is None:
+                        raise
+                    self.on_broken(item, error)
+        return Batch(batch.name, tuple(found)), list(found.values())
 
     def _compute(self, images: list[Tensor], batch: Batch, names: list[str]) -> dict[str, Tensor]:
         with self.report.measured("compute"):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffeat.capture.select import Names
     from diffeat.extractor import FeatureExtractor
     from diffeat.names.grammar import ActivationName
-    from diffeat.store.filling import FillReport, Processes
+    from diffeat.store.filling import FillReport, OnBroken, Processes
 
 _MARK = "diffeat"
 _ARRAYS = "features.zarr"
@@ -258,13 +258,14 @@ class FeatureStore:
         recipe: Recipe | None = None,
         batch_size: int = 8,
         on_batch: Callable[[int, int], None] | None = None,
+        on_broken: OnBroken | None = None,
         processes: Processes | None = None,
     ) -> FillReport:
         """Compute and write what is missing; see :func:`diffeat.store.filling.fill`."""
         from diffeat.store.filling import Job, fill
 
         job = Job(images=images, names=names, prompt=prompt, recipe=recipe or Recipe(), batch_size=batch_size)
-        return fill(self, extractor, job, on_batch=on_batch, processes=processes)
+        return fill(self, extractor, job, on_batch=on_batch, on_broken=on_broken, processes=processes)
 
     def write(self, name: str, items: Sequence[Item], values: Tensor) -> None:
         """Write one activation of a batch.

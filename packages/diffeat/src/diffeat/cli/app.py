@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from diffeat.cli.extract import extract
+from diffeat.cli.names import names
+from diffeat.cli.presets import presets
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+    help=r"""Features of images from inside a diffusion model.
+
+    Every activation has a name. List them, take them, rank them by your labels.
+
+    [bold]Examples[/bold]
+
+      diffeat names path/to/pipeline "up-*-cross-q"
+
+      diffeat extract path/to/pipeline photos/ --preset Ours-XL -o features/
+
+      diffeat presets""",
+)
+for command in (names, extract, presets):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"diffeat {version('diffeat')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
