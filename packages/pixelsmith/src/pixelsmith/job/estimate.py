@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a job will take: calls of the model, memory, disk, and time."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pixelsmith.core.model import JobModel
+from pixelsmith.core.plan import estimate_calls
+from pixelsmith.io.rows import ArrayRows
+from pixelsmith.io.vae import TiledVAE
+from pixelsmith.io.writers import disk_needed
+from pixelsmith.job.spec import JobSpec, check_spec, sized
+from pixelsmith.store.canvas import Canvas
+from pixelsmith.store.errors import JobFolderError
+
+__all__ = ["Estimate", "StageEstimate", "check_disk", "estimate", "measure_seconds"]
+
+_REDO = 64  # patches between checkpoints of the journal
+_FIXED = 96 << 20  # bytes: the cache of noise, and what a few patches take
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEstimate:
+    """One stage.
+
+    Attributes:
+        size: Height and width in pixels.
+        scale: How much larger than the source, by the side.
+        guided_steps: Of ``num_steps``.
+        num_steps: Of the model.
+        calls: Patches through the model; a mean for random covers.
+        tiles: For encoding, and again for decoding.
+        canvas_bytes: On the disk, until the stage is complete.
+        image_bytes: On the disk, until the job is complete.
+    """
+
+    size: tuple[int, int]
+    scale: float
+    guided_steps: int
+    num_steps: int
+    calls: int
+    tiles: int
+    canvas_bytes: int
+    image_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A whole job.
+
+    Attributes:
+        stages: In order.
+        calls: Patches through the model in all stages; each is evaluated twice with classifier-free guidance.
+        memory_bytes: In RAM beside the model and what it takes for a batch of patches or a tile.
+        folder_bytes: Most that the job folder takes.
+        output_bytes: Most that the output takes, scratch files included; 0 without an output.
+        seconds: ``None`` if nothing was measured.
+    """
+
+    stages: tuple[StageEstimate, ...]
+    calls: int
+    memory_bytes: int
+    folder_bytes: int
+    output_bytes: int
+    seconds: float | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values, fit for JSON."""
+        return asdict(self)
+
+
+def estimate(
+    model: JobModel, spec: JobSpec, output: Path | None = None, *, measure: bool = False
+) -> Estimate:
+    """Work out what a job takes, after checking that it can be done.
+
+    Args:
+        model: The model.
+        spec: The job.
+        output: The file to be.
+        measure: Whether to time a call and a tile of each kind, which takes a few of them.
+
+    Raises:
+        TypeError: As :func:`check_spec`.
+        ValueError: As :func:`check_spec`.
+    """
+    plans = check_spec(model, spec)
+    stages: list[StageEstimate] = []
+    memory = 0
+    for number, (size, plan) in enumerate(zip(spec.sizes, plans, strict=True)):
+        config = spec.stage_config(number)
+        cells, patch = sized(model, size, config)
+        denoiser = model.denoiser(size, patch)
+        rows, columns = TiledVAE(model.vae, spec.tiling_of(model)).spans(*cells)
+        planes = model.channels * (2 if denoiser.multistep else 1)
+        each = spec.dtype.itemsize
+        canvases = model.channels * cells[0] * cells[1] * 4 + 2 * planes * cells[0] * cells[1] * each
+        stages.append(
+            StageEstimate(
+                size=size,
+                scale=spec.scale(number),
+                guided_steps=plan.guided,
+                num_steps=plan.num_steps,
+                calls=estimate_calls(config, *cells, plan.num_steps),
+                tiles=len(rows) * len(columns),
+                canvas_bytes=canvases + _REDO * planes * patch[0] * patch[1] * each,
+                image_bytes=3 * size[0] * size[1],
+            )
+        )
+        # the enlarged rows of a row of tiles twice as bytes, or its decoded pixels twice in float32
+        highest = max((row.stop - row.start) * model.pixels for row in rows)
+        memory = max(memory, highest * size[1] * 3 * 8 + cells[0] * cells[1])
+    source = 3 * spec.source_size[0] * spec.source_size[1]
+    canvas_bytes = max((stage.canvas_bytes for stage in stages), default=0)
+    return Estimate(
+        stages=tuple(stages),
+        calls=sum(stage.calls for stage in stages),
+        memory_bytes=max(memory, 3 * source) + _FIXED,
+        folder_bytes=source + sum(stage.image_bytes for stage in stages) + canvas_bytes,
+        output_bytes=0 if output is None else disk_needed(output, *spec.size),
+        seconds=measure_seconds(model, spec, stages) if measure else None,
+    )
+
+
+def measure_seconds(model: JobModel, spec: JobSpec, stages: list[StageEstimate]) -> float:
+    """Time one call and one tile, and return what all of a job would take at that rate.
+
+    Making a base picture and writing the output are left out.
+    """
+    total = 0.0
+    tiling = spec.tiling_of(model)
+    for number, stage in enumerate(stages):
+        config = spec.stage_config(number)
+        cells, patch = sized(model, stage.size, config)
+        denoiser = model.denoiser(stage.size, patch)
+        batch = torch.zeros(config.batch_size, model.channels, *patch, device=denoiser.device)
+        origins = [(0, 0)] * config.batch_size
+        with torch.no_grad():
+            call = _timed(lambda x=batch, d=denoiser, o=origins: d.predict(x, 0, o), denoiser.device)
+        vae = TiledVAE(model.vae, tiling)
+        side = tiling.tile + 2 * tiling.halo
+        height, width = min(side, cells[0]), min(side, cells[1])
+        canvas = Canvas.zeros(model.channels, height, width)
+        grey = ArrayRows(np.full((height * model.pixels, width * model.pixels, 3), 127, dtype=np.uint8))
+        encode = _timed(lambda v=vae, p=grey: list(v.encode(p)), model.device)
+        decode = _timed(lambda v=vae, c=canvas: list(v.decode(c)), model.device)
+        total += stage.calls / config.batch_size * call
+        # each layer of normalisation sends the sampled tiles through half of the network, on average, and
+        # half of the layers belong to the encoder
+        sampled = min(stage.tiles, tiling.samples) if tiling.statistics == "global" and stage.tiles > 1 else 0
+        passes = stage.tiles + sampled * _num_norms(model.vae) / 4
+        total += passes * (encode + decode)
+    return total
+
+
+def _num_norms(vae: object) -> int:
+    modules = vae.modules() if isinstance(vae, nn.Module) else ()
+    return sum(isinstance(module, nn.GroupNorm) for module in modules)
+
+
+def _timed(call: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of a call, after one that warms up."""
+    call()
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def check_disk(found: Estimate, folder: Path, output: Path | None = None) -> None:
+    """Make sure that a job will not run out of space.
+
+    Args:
+        found: What it takes.
+        folder: Of the job; what it holds already counts as taken.
+        output: The file to be.
+
+    Raises:
+        JobFolderError: If a disk has too little room.
+    """
+    held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.exists() else 0
+    places = {_existing(folder): max(0, found.folder_bytes - held)}
+    if output is not None:
+        place = _existing(output.absolute().parent)
+        same = next((other for other in places if other.stat().st_dev == place.stat().st_dev), place)
+        places[same] = places.get(same, 0) + found.output_bytes
+    for place, need in places.items():
+        free = shutil.disk_usage(place).free
+        if need > free:
+            raise JobFolderError(
+                f"the disk of {place} must have {need / 1e9:.2f} GB free for the job, has "
+                f"{free / 1e9:.2f} GB; put the job folder or the output on another disk"
+            )
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest folder that is there."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a job computes, and the sizes of its pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from pixelsmith.core.config import JobConfig, Slider
+from pixelsmith.core.model import JobModel
+from pixelsmith.core.plan import patch_side
+from pixelsmith.core.steps import StepPlan, plan_steps
+from pixelsmith.io.vae import TiledVAE, Tiling, default_tiling
+
+__all__ = ["JobSpec", "base_size", "check_spec", "nearest_size", "scaled_size", "sized"]
+
+CanvasType = Literal["float32", "float16"]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """Everything that decides the result of a job, besides the model with its prompt.
+
+    Attributes:
+        sizes: Height and width of the picture after each stage, in pixels; the last is the result. Without
+            any, the result is the base picture.
+        config: Settings of the loop.
+        sliders: One per stage, instead of the configuration's.
+        source: The picture to enlarge; ``None`` lets the model make one.
+        source_size: Height and width of the source, or of the base picture that the model is to make.
+        source_digest: SHA-256 of the file, hexadecimal, by which a changed one is found out.
+        tiling: How pictures are cut for the autoencoder; by its configuration if ``None``.
+        canvas: How latents are kept between steps.
+        max_pixels: Limit for the source; the header is checked before anything is decoded.
+    """
+
+    sizes: tuple[Size, ...]
+    config: JobConfig
+    source_size: Size
+    source: Path | None = None
+    source_digest: str | None = None
+    sliders: tuple[Slider, ...] = ()
+    tiling: Tiling | None = None
+    canvas: CanvasType = "float32"
+    max_pixels: int = 100_000_000
+
+    def __post_init__(self) -> None:
+        if self.sliders and len(self.sliders) != len(self.sizes):
+            raise ValueError(
+                f"there must be one slider, or one for each of the {len(self.sizes)} stages, "
+                f"got {len(self.sliders)}"
+            )
+        for number in range(len(self.sizes)):
+            self.stage_config(number)  # refuses wrong sliders
+        if self.canvas not in get_args(CanvasType):
+            raise ValueError(f"canvas must be 'float32' or 'float16', got {self.canvas!r}")
+        if (self.source is None) != (self.source_digest is None):
+            raise ValueError("source and source_digest must be given together")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """How latents are kept between steps."""
+        return torch.float16 if self.canvas == "float16" else torch.float32
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the result in pixels."""
+        return self.sizes[-1] if self.sizes else self.source_size
+
+    def stage_config(self, number: int) -> JobConfig:
+        """Return the settings of a stage."""
+        return replace(self.config, slider=self.sliders[number]) if self.sliders else self.config
+
+    def scale(self, number: int) -> float:
+        """Return how much larger than the source a stage is, by the side; what ``slider="auto"`` reads."""
+        height, width = self.sizes[number]
+        return math.sqrt(height * width / (self.source_size[0] * self.source_size[1]))
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values, fit for JSON."""
+        return {
+            "sizes": [list(size) for size in self.sizes],
+            "config": self.config.to_dict(),
+            "source_size": list(self.source_size),
+            "source": None if self.source is None else str(self.source),
+            "source_digest": self.source_digest,
+            "sliders": [_plain(slider) for slider in self.sliders],
+            "tiling": None if self.tiling is None else asdict(self.tiling),
+            "canvas": self.canvas,
+            "max_pixels": self.max_pixels,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> JobSpec:
+        """Return what :meth:`to_dict` described.
+
+        Raises:
+            ValueError: If a key is unknown or missing, or a value out of range.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            wrong = sorted(names.symmetric_difference(values))
+            raise ValueError(f"settings are unknown or missing: {', '.join(wrong)}")
+        return cls(
+            sizes=tuple((height, width) for height, width in values["sizes"]),
+            config=JobConfig.from_dict(values["config"]),
+            source_size=(values["source_size"][0], values["source_size"][1]),
+            source=None if values["source"] is None else Path(values["source"]),
+            source_digest=values["source_digest"],
+            sliders=tuple(_slider(each) for each in values["sliders"]),
+            tiling=_tiling(values["tiling"]),
+            canvas=values["canvas"],
+            max_pixels=values["max_pixels"],
+        )
+
+    def identity(self, model: JobModel) -> dict[str, object]:
+        """Return what ``job.json`` holds: all that decides the bytes of the result."""
+        kept = self.to_dict()
+        for name in ("source", "max_pixels"):
+            del kept[name]
+        kept["config"] = {**self.config.to_dict(), "batch_size": None}  # free to change
+        kept["tiling"] = asdict(self.tiling_of(model))
+        return {"format": 1, "model": model.describe(), **kept}
+
+    def tiling_of(self, model: JobModel) -> Tiling:
+        """Return how pictures are cut for the autoencoder of a model."""
+        return self.tiling or default_tiling(model.vae, wrap=self.config.wraps)
+
+
+def sized(model: JobModel, size: Size, config: JobConfig) -> tuple[Size, Size]:
+    """Return the canvas of a stage and its patches, both in cells."""
+    height, width = size[0] // model.pixels, size[1] // model.pixels
+    return (height, width), (patch_side(height, config), patch_side(width, config))
+
+
+def check_spec(model: JobModel, spec: JobSpec) -> list[StepPlan]:
+    """Find out everything that could go wrong before the first call of the model.
+
+    Args:
+        model: The model.
+        spec: The job.
+
+    Returns:
+        The steps of each stage.
+
+    Raises:
+        TypeError: If the model has no autoencoder.
+        ValueError: If a size, the slider, the scheduler or the autoencoder does not fit.
+    """
+    vae = TiledVAE(model.vae, spec.tiling_of(model) if model.vae is not None else None)
+    if (vae.latent_channels, vae.factor) != (model.channels, model.pixels):
+        raise ValueError(
+            f"the vae must make {model.channels} channels per {model.pixels} x {model.pixels} pixels as the "
+            f"model has them, makes {vae.latent_channels} per {vae.factor} x {vae.factor}"
+        )
+    if spec.source is None:
+        vae.size(*spec.source_size)
+    plans: list[StepPlan] = []
+    for number, size in enumerate(spec.sizes):
+        vae.size(*size)
+        config = spec.stage_config(number)
+        denoiser = model.denoiser(size, sized(model, size, config)[1])
+        plans.append(plan_steps(config, denoiser.num_steps, scale=spec.scale(number)))
+    return plans
+
+
+def nearest_size(size: tuple[float, float], multiple: int) -> Size:
+    """Return the size whose sides are the nearest positive multiples."""
+    height, width = (max(multiple, round(side / multiple) * multiple) for side in size)
+    return height, width
+
+
+def scaled_size(size: Size, scale: float, multiple: int) -> Size:
+    """Return a size enlarged by a factor, to the nearest multiples.
+
+    Args:
+        size: Height and width in pixels.
+        scale: Of the sides.
+        multiple: Pixels per latent cell.
+
+    Raises:
+        ValueError: If the factor is not positive.
+
+    Example:
+        >>> scaled_size((333, 500), 4, 8)
+        (1336, 2000)
+    """
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be above 0, got {scale}")
+    return nearest_size((size[0] * scale, size[1] * scale), multiple)
+
+
+def base_size(size: Size, model: JobModel) -> Size:
+    """Return the size of a base picture: the aspect of the result, the area that the model was trained at.
+
+    A result that is no larger than that is the base picture itself.
+
+    Args:
+        size: Height and width of the result in pixels.
+        model: Tells native size and multiples.
+    """
+    native = model.patch * model.pixels
+    if size[0] * size[1] <= native * native:
+        return size
+    aspect = math.sqrt(size[0] / size[1])
+    return nearest_size((native * aspect, native / aspect), model.patch_multiple * model.pixels)
+
+
+def _plain(slider: Slider) -> object:
+    return [list(row) for row in slider] if isinstance(slider, tuple) else slider
+
+
+def _slider(value: Any) -> Slider:
+    return tuple(tuple(row) for row in value) if isinstance(value, list) else value
+
+
+def _tiling(values: Mapping[str, Any] | None) -> Tiling | None:
+    if values is None:
+        return None
+    given: dict[str, Any] = {**values}
+    given["wrap"] = tuple(given["wrap"])
+    return Tiling(**given)
