@@ -42,7 +42,7 @@ class AutoencoderOptions:
     batch_size: int = 32
     kl_weight: float = 1e-6
     seed: int = 0
-    half: bool = True
+    half: bool = False
 
 
 def build_autoencoder(widths: tuple[int, ...], latent_channels: int, sample_size: int = 64) -> AutoencoderKL:

@@ -66,7 +66,7 @@ class DenoiserOptions:
     window_steps: int = 0
     large_every: int = 5
     seed: int = 0
-    half: bool = True
+    half: bool = False
 
 
 def build_scheduler() -> DDIMScheduler:
