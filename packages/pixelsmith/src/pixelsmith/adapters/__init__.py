@@ -1,2 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Denoisers of host libraries behind one protocol."""
+
+from pixelsmith.adapters.base import Condition
+from pixelsmith.adapters.callable import CallableModel
+from pixelsmith.adapters.control import Control
+from pixelsmith.adapters.families import from_pipeline
+from pixelsmith.adapters.models import PipelineModel
+from pixelsmith.adapters.options import ModelOptions, PatchPlace
+
+__all__ = [
+    "CallableModel",
+    "Condition",
+    "Control",
+    "ModelOptions",
+    "PatchPlace",
+    "PipelineModel",
+    "from_pipeline",
+]

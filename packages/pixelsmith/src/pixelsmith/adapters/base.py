@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all denoisers share: the solver, guidance, and what a prompt becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pixelsmith.adapters.schedulers import ClosedForm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A prompt, encoded.
+
+    Attributes:
+        embeds: ``(1, L, D)``.
+        pooled: ``(1, E)``, for models that take one.
+        negative_embeds: Like ``embeds``; ``None`` switches classifier-free guidance off.
+        negative_pooled: Like ``pooled``.
+    """
+
+    embeds: Tensor
+    pooled: Tensor | None = None
+    negative_embeds: Tensor | None = None
+    negative_pooled: Tensor | None = None
+
+
+# row and column of the first latent cell of a patch, to the prompt that it gets
+PatchCondition = Callable[[int, int], Condition]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guidance:
+    """Classifier-free guidance.
+
+    Attributes:
+        scale: Weight of the prompt; guidance is on above 1, if the condition has a negative side.
+        rescale: Share to which the deviation of the guided output is set back to that of the prompted one.
+
+    Source: Lin et al., arXiv 2305.08891, Sec. 3.4, for ``rescale``.
+    """
+
+    scale: float = 1.0
+    rescale: float = 0.0
+
+    def is_on(self, condition: Condition) -> bool:
+        """Say whether both sides of a condition are evaluated."""
+        return condition.negative_embeds is not None and self.scale > 1
+
+    def combine(self, negative: Tensor, positive: Tensor) -> Tensor:
+        """Return the guided output of ``(B, C, h, w)`` each."""
+        guided = negative + self.scale * (positive - negative)
+        if self.rescale == 0:
+            return guided
+        dims = list(range(1, guided.ndim))
+        even = guided * (positive.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True))
+        return self.rescale * even + (1 - self.rescale) * guided
+
+
+class SolverDenoiser:
+    """The part of a denoiser that knows the schedule.
+
+    Args:
+        solver: Closed form of the scheduler.
+        device: Where patches go.
+    """
+
+    def __init__(self, solver: ClosedForm, device: torch.device | str) -> None:
+        self.solver = solver
+        self._device = torch.device(device)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the schedule."""
+        return self.solver.num_steps
+
+    @property
+    def multistep(self) -> bool:
+        """Whether a step needs the clean estimate of the step before."""
+        return self.solver.multistep
+
+    @property
+    def device(self) -> torch.device:
+        """Where patches go and predictions come from."""
+        return self._device
+
+    def initial(self, noise: Tensor) -> Tensor:
+        """Scale unit noise to what pure generation starts from."""
+        return self.solver.initial(noise)
+
+    def add_noise(self, clean: Tensor, noise: Tensor, step: int) -> Tensor:
+        """Return clean latents at the noise level of a step."""
+        return self.solver.add_noise(clean, noise, step)
+
+    def advance(
+        self, x: Tensor, prediction: Tensor, step: int, previous: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Take one step in closed form."""
+        return self.solver.advance(x, prediction, step, previous)
+
+    def timestep(self, step: int) -> Tensor:
+        """Return what the network is told about a step, a number on the device."""
+        return self.solver.timesteps[step].to(self._device)
+
+
+class Prompts:
+    """Conditions of a batch of patches.
+
+    Args:
+        condition: Of all patches, or a function that tells it for each.
+        device: Where they go.
+        dtype: Of the network.
+    """
+
+    def __init__(
+        self, condition: Condition | PatchCondition, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.condition, self.device, self.dtype = condition, device, dtype
+
+    def of(self, origins: Sequence[tuple[int, int]]) -> Condition:
+        """Return the conditions of some patches as one, their batch along the first axis.
+
+        Raises:
+            ValueError: If some have a negative side and others have none, or their lengths differ.
+        """
+        if isinstance(self.condition, Condition):
+            each = [self.condition] * len(origins)
+        else:
+            each = [self.condition(row, column) for row, column in origins]
+        return Condition(
+            embeds=self._join([one.embeds for one in each]),
+            pooled=self._join_if([one.pooled for one in each]),
+            negative_embeds=self._join_if([one.negative_embeds for one in each]),
+            negative_pooled=self._join_if([one.negative_pooled for one in each]),
+        )
+
+    def _join_if(self, parts: Sequence[Tensor | None]) -> Tensor | None:
+        given = [part for part in parts if part is not None]
+        if not given:
+            return None
+        if len(given) != len(parts):
+            raise ValueError("the prompts of all patches must have a negative side, or none of them")
+        return self._join(given)
+
+    def _join(self, parts: Sequence[Tensor]) -> Tensor:
+        shapes = {tuple(part.shape[1:]) for part in parts}
+        if len(shapes) > 1:
+            raise ValueError(f"the prompts of all patches must have one shape, got {sorted(shapes)}")
+        return torch.cat(list(parts)).to(self.device, self.dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What a network may be given beside the prompt.
+
+    Attributes:
+        guidance: Classifier-free guidance.
+        attention_kwargs: For the attention processors, such as the scale of a LoRA.
+        image_embeds: Of IP-Adapters, ``(1, n, D)`` each, or ``(2, n, D)`` with the negative side first.
+    """
+
+    guidance: Guidance
+    attention_kwargs: Mapping[str, object] | None = None
+    image_embeds: Sequence[Tensor] = ()
+
+    def images(self, count: int, sides: slice, like: Tensor) -> list[Tensor]:
+        """Return the image embeddings of a batch, ``(sides * count, n, D)`` each.
+
+        Args:
+            count: Patches.
+            sides: Which sides of the embeddings.
+            like: Has dtype and device of the network.
+        """
+        return [one[sides].to(like).repeat_interleave(count, dim=0) for one in self.image_embeds]
+
+
+# sides of a batch or of image embeddings: the negative comes first
+NEGATIVE, POSITIVE, BOTH = slice(0, 1), slice(-1, None), slice(None)
+
+
+def sided(negative: Tensor | None, positive: Tensor) -> Tensor:
+    """Return both sides of a batch as one, or the positive side if there is no other."""
+    return positive if negative is None else torch.cat([negative, positive])

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipelines of diffusers that a job can use."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixelsmith.adapters.base import Condition, Guidance, PatchCondition
+from pixelsmith.adapters.conditioning import Placement
+from pixelsmith.adapters.flux import FluxDenoiser
+from pixelsmith.adapters.models import PipelineModel, rebuild
+from pixelsmith.adapters.options import ModelOptions
+from pixelsmith.adapters.schedulers import ClosedForm, closed_form
+from pixelsmith.adapters.sd3 import SD3Denoiser
+from pixelsmith.adapters.sdxl import SDXLDenoiser
+from pixelsmith.adapters.unet import Controls, UNetDenoiser
+from pixelsmith.core.protocol import Denoiser
+
+
+class SDModel(PipelineModel):
+    """Stable Diffusion 1 and 2."""
+
+    family = "sd"
+    network_name = "unet"
+    default_steps = 50
+    default_guidance = 7.5
+    attention_name = "cross_attention_kwargs"
+    takes_controls = True
+    host_name: ClassVar[str] = "StableDiffusionPipeline"
+    control_host_name: ClassVar[str] = "StableDiffusionControlNetPipeline"
+
+    @property
+    def host(self) -> type[Any]:
+        """Text to image of diffusers."""
+        return _pipeline_class(self.host_name)
+
+    @property
+    def patch_multiple(self) -> int:
+        """Cells that the U-Net halves without a rest."""
+        return 2 ** (len(self.network.config.block_out_channels) - 1)
+
+    def guidance(self) -> Guidance:
+        """Return how two sides of a prompt are combined."""
+        if self.network.config.time_cond_proj_dim is not None:
+            return Guidance(scale=self.guidance_scale)
+        return super().guidance()
+
+    def _encode_by_host(self, given: dict[str, Any]) -> Condition:
+        embeds, negative = self.pipe.encode_prompt(do_classifier_free_guidance=self._is_guided, **given)[:2]
+        return Condition(embeds=embeds, negative_embeds=negative if self._is_guided else None)
+
+    @property
+    def _is_guided(self) -> bool:
+        return self.guidance_scale > 1 and self.network.config.time_cond_proj_dim is None
+
+    def _controls(self, size: tuple[int, int]) -> Controls:
+        return Controls(each=self.options.controls, size=size, pixels=self.pixels)
+
+    def _denoiser(
+        self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
+    ) -> Denoiser:
+        solver = self.solver(patch[0] * patch[1])
+        return UNetDenoiser(
+            self.network, solver, condition, self.extras(), controls=self._controls(size), device=self.device
+        )
+
+    def _call_host(self, given: dict[str, Any]) -> Any:
+        controls = self.options.controls
+        if not controls:
+            return super()._call_host(given)
+        host = _pipeline_class(self.control_host_name)
+        steered = rebuild(host, self.pipe, controlnet=[control.model for control in controls])
+        given |= {
+            "image": [control.image for control in controls],
+            "controlnet_conditioning_scale": [float(control.scale) for control in controls],
+            "control_guidance_start": [control.start for control in controls],
+            "control_guidance_end": [control.end for control in controls],
+        }
+        return steered(**given)
+
+
+class SDXLModel(SDModel):
+    """Stable Diffusion XL."""
+
+    family = "sdxl"
+    default_guidance = 5.0
+    host_name = "StableDiffusionXLPipeline"
+    control_host_name = "StableDiffusionXLControlNetPipeline"
+
+    def _encode_by_host(self, given: dict[str, Any]) -> Condition:
+        return _encode_pooled(self.pipe, self._is_guided, given)
+
+    def _denoiser(
+        self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
+    ) -> Denoiser:
+        side = self.trained_side() * self.pixels
+        placement = Placement(
+            policy=self.options.conditioning,
+            size=size,
+            base_size=(side, side),
+            patch_size=(patch[0] * self.pixels, patch[1] * self.pixels),
+            pixels=self.pixels,
+        )
+        return SDXLDenoiser(
+            self.network,
+            self.solver(patch[0] * patch[1]),
+            condition,
+            self.extras(),
+            placement=placement,
+            controls=self._controls(size),
+            device=self.device,
+        )
+
+
+class SD3Model(PipelineModel):
+    """Stable Diffusion 3."""
+
+    family = "sd3"
+    network_name = "transformer"
+    default_steps = 28
+    default_guidance = 7.0
+    attention_name = "joint_attention_kwargs"
+
+    @property
+    def host(self) -> type[Any]:
+        """Text to image of diffusers."""
+        return _pipeline_class("StableDiffusion3Pipeline")
+
+    @property
+    def patch_multiple(self) -> int:
+        """Cells per side of a token."""
+        return int(self.network.config.patch_size)
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels that divide the sides of a base picture."""
+        return self.pixels * self.patch_multiple
+
+    def _encode_by_host(self, given: dict[str, Any]) -> Condition:
+        return _encode_pooled(self.pipe, self.guidance_scale > 1, given)
+
+    def _denoiser(
+        self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
+    ) -> Denoiser:
+        solver = self.solver(patch[0] * patch[1])
+        return SD3Denoiser(self.network, solver, condition, self.extras(), device=self.device)
+
+
+class FluxModel(PipelineModel):
+    """FLUX.1."""
+
+    family = "flux"
+    network_name = "transformer"
+    default_steps = 28
+    default_guidance = 3.5
+    attention_name = "joint_attention_kwargs"
+    cells_per_token = 4
+
+    @property
+    def host(self) -> type[Any]:
+        """Text to image of diffusers."""
+        return _pipeline_class("FluxPipeline")
+
+    def trained_side(self) -> int:
+        """Return cells per side of the pictures that the model was trained on."""
+        return int(self.pipe.default_sample_size)
+
+    @property
+    def patch_multiple(self) -> int:
+        """Cells per side of a token."""
+        return 2
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels that divide the sides of a base picture."""
+        return self.pixels * self.patch_multiple
+
+    def guidance(self) -> Guidance:
+        """Return the true guidance; the number that the model is told is another thing."""
+        return Guidance(scale=self.options.true_cfg_scale or 1.0)
+
+    def solver(self, cells: int) -> ClosedForm:
+        """Return the closed form of the scheduler, with the evenly spaced levels of the host."""
+        count = self.num_inference_steps
+        sigmas = self.options.sigmas
+        if sigmas is None:
+            if self.pipe.scheduler.config.get("use_flow_sigmas"):
+                return super().solver(cells)
+            sigmas = np.linspace(1.0, 1 / count, count).tolist()
+        return closed_form(self.pipe.scheduler, None, mu=self._shift(cells), sigmas=sigmas)
+
+    def _encode_by_host(self, given: dict[str, Any]) -> Condition:
+        negative_text = {
+            name.removeprefix("negative_"): value
+            for name, value in self.options.changed(("negative_prompt", "negative_prompt_2")).items()
+        }
+        negative = {name: given.pop(name, None) for name in _NEGATIVE_EMBEDS}
+        embeds, pooled, _ = self.pipe.encode_prompt(**given)
+        has_negative = negative_text or negative["negative_prompt_embeds"] is not None
+        if self.guidance().scale <= 1 or not has_negative:
+            return Condition(embeds=embeds, pooled=pooled)
+        if negative["negative_prompt_embeds"] is not None:
+            sides = negative["negative_prompt_embeds"], negative["negative_pooled_prompt_embeds"]
+        else:
+            text = {"prompt": "", "prompt_2": None, **negative_text}
+            kept = {name: value for name, value in given.items() if name not in (*_POSITIVE, *text)}
+            sides = self.pipe.encode_prompt(**kept, **text)[:2]
+        return Condition(embeds=embeds, pooled=pooled, negative_embeds=sides[0], negative_pooled=sides[1])
+
+    @torch.no_grad()
+    def _image_embeds(self) -> list[Tensor]:
+        image, embeds = self.options.ip_adapter_image, self.options.ip_adapter_image_embeds
+        if image is None and embeds is None:
+            return []
+        found: list[Tensor] = self.pipe.prepare_ip_adapter_image_embeds(image, embeds, self.device, 1)
+        if self.guidance().scale <= 1:
+            return found
+        side = self.trained_side() * self.pixels
+        black = [np.zeros((side, side, 3), dtype=np.uint8)] * len(found)  # what the host takes for nothing
+        nothing: list[Tensor] = self.pipe.prepare_ip_adapter_image_embeds(black, None, self.device, 1)
+        return [torch.cat([low, high]) for low, high in zip(nothing, found, strict=True)]
+
+    def _denoiser(
+        self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
+    ) -> Denoiser:
+        return FluxDenoiser(
+            self.network,
+            self.solver(patch[0] * patch[1]),
+            condition,
+            self.extras(),
+            guidance_embed=self.guidance_scale,
+            positions=self.options.positions,
+            device=self.device,
+        )
+
+
+_POSITIVE = ("prompt_embeds", "pooled_prompt_embeds")
+_NEGATIVE_EMBEDS = ("negative_prompt_embeds", "negative_pooled_prompt_embeds")
+_FAMILIES: dict[str, type[PipelineModel]] = {
+    "StableDiffusionPipeline": SDModel,
+    "StableDiffusionImg2ImgPipeline": SDModel,
+    "StableDiffusionControlNetPipeline": SDModel,
+    "StableDiffusionXLPipeline": SDXLModel,
+    "StableDiffusionXLImg2ImgPipeline": SDXLModel,
+    "StableDiffusionXLControlNetPipeline": SDXLModel,
+    "StableDiffusion3Pipeline": SD3Model,
+    "StableDiffusion3Img2ImgPipeline": SD3Model,
+    "FluxPipeline": FluxModel,
+    "FluxImg2ImgPipeline": FluxModel,
+}
+
+
+def from_pipeline(pipe: object, prompt: str | Condition = "", **settings: object) -> PipelineModel:
+    """Make a pipeline of diffusers the model of a job.
+
+    Args:
+        pipe: Stable Diffusion 1, 2, XL or 3, or FLUX.1: a pipeline of diffusers, or a subclass, with whatever
+            was loaded into it: LoRAs, IP-Adapters, textual inversions, offloading.
+        prompt: Of the whole picture: text, or embeddings.
+        settings: Fields of :class:`pixelsmith.adapters.options.ModelOptions`.
+
+    Raises:
+        TypeError: If the pipeline is of no such class, or a setting is unknown.
+        ValueError: If a part is missing, a setting does not fit, or the scheduler has no closed form.
+    """
+    for kind in type(pipe).__mro__:
+        if kind.__name__ in _FAMILIES:
+            options = ModelOptions(**settings)  # pyright: ignore[reportArgumentType]  # checked by the class
+            return _FAMILIES[kind.__name__](pipe, prompt, options)
+    raise TypeError(
+        f"pipe must be one of {', '.join(_FAMILIES)}, got {type(pipe).__name__}; "
+        "other models take part as a function, see pixelsmith.adapters.CallableModel"
+    )
+
+
+def _encode_pooled(pipe: Any, guided: bool, given: dict[str, Any]) -> Condition:
+    """Call ``encode_prompt`` of SDXL and SD3."""
+    given["do_classifier_free_guidance"] = guided
+    embeds, negative, pooled, negative_pooled = pipe.encode_prompt(**given)
+    return Condition(
+        embeds=embeds,
+        pooled=pooled,
+        negative_embeds=negative if guided else None,
+        negative_pooled=negative_pooled if guided else None,
+    )
+
+
+def _pipeline_class(name: str) -> type[Any]:
+    import diffusers  # seconds, and only pipelines need it
+
+    return getattr(diffusers, name)

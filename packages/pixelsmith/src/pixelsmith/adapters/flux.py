@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FLUX: a transformer over cells packed two by two, with flow noise and guidance as a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pixelsmith.adapters.base import (
+    NEGATIVE,
+    POSITIVE,
+    Condition,
+    Extras,
+    PatchCondition,
+    Prompts,
+    SolverDenoiser,
+)
+from pixelsmith.adapters.schedulers import ClosedForm
+
+# where the positions of a patch begin: at 0, as the model knows them, or at its place on the canvas
+Positions = Literal["patch", "canvas"]
+
+
+class FluxDenoiser(SolverDenoiser):
+    """FLUX.
+
+    Args:
+        transformer: ``FluxTransformer2DModel``.
+        solver: Closed form of the scheduler.
+        condition: The prompt, or a function of a patch; with its pooled side. A negative side switches true
+            classifier-free guidance on.
+        extras: True classifier-free guidance and more.
+        guidance_embed: The number that models distilled from guidance are told; others ignore it.
+        positions: ``"patch"`` numbers the tokens of every patch from 0; ``"canvas"`` numbers them by their
+            place, far beyond those that the model was trained with.
+        device: Where patches go.
+    """
+
+    def __init__(
+        self,
+        transformer: Any,
+        solver: ClosedForm,
+        condition: Condition | PatchCondition,
+        extras: Extras,
+        *,
+        guidance_embed: float = 3.5,
+        positions: Positions = "patch",
+        device: torch.device | str,
+    ) -> None:
+        super().__init__(solver, device)
+        self.transformer = transformer
+        self.extras = extras
+        self.guidance_embed = guidance_embed
+        self.positions = positions
+        self.prompts = Prompts(condition, self.device, transformer.dtype)
+
+    def predict(self, x: Tensor, step: int, origins: Sequence[tuple[int, int]]) -> Tensor:
+        """Return the velocity, ``(B, C, h, w)`` fp32.
+
+        Raises:
+            ValueError: If a side of the patches is odd, or the prompt has no pooled side.
+        """
+        if self.positions == "canvas":
+            # the model takes one list of positions for a whole batch
+            each = [self._predict(x[i : i + 1], step, [place], place) for i, place in enumerate(origins)]
+            return torch.cat(each)
+        return self._predict(x, step, origins, (0, 0))
+
+    def _predict(
+        self, x: Tensor, step: int, origins: Sequence[tuple[int, int]], first: tuple[int, int]
+    ) -> Tensor:
+        condition = self.prompts.of(origins)
+        positive = self._run(x, step, first, (condition.embeds, condition.pooled), POSITIVE)
+        if not self.extras.guidance.is_on(condition) or condition.negative_embeds is None:
+            return positive
+        prompt = (condition.negative_embeds, condition.negative_pooled)
+        return self.extras.guidance.combine(self._run(x, step, first, prompt, NEGATIVE), positive)
+
+    def _run(
+        self, x: Tensor, step: int, first: tuple[int, int], prompt: tuple[Tensor, Tensor | None], side: slice
+    ) -> Tensor:
+        B, _, height, width = x.shape
+        dtype = self.transformer.dtype
+        embeds, pooled = prompt
+        if pooled is None:
+            raise ValueError("FLUX needs the pooled side of a prompt; give Condition(pooled=...) as well")
+        guidance = None
+        if self.transformer.config.guidance_embeds:
+            guidance = torch.full((B,), self.guidance_embed, device=self.device, dtype=torch.float32)
+        seen = pack(x).to(dtype)
+        attention = dict(self.extras.attention_kwargs or {})
+        images = self.extras.images(B, side, seen)
+        if images:
+            attention["ip_adapter_image_embeds"] = images
+        packed: Tensor = self.transformer(
+            hidden_states=seen,
+            timestep=self.timestep(step).expand(B).to(dtype) / 1000,
+            guidance=guidance,
+            pooled_projections=pooled,
+            encoder_hidden_states=embeds,
+            txt_ids=torch.zeros(embeds.shape[1], 3, device=self.device, dtype=dtype),
+            img_ids=position_ids(height // 2, width // 2, first).to(self.device, dtype),
+            joint_attention_kwargs=attention,
+            return_dict=False,
+        )[0]
+        return unpack(packed.float(), height, width)
+
+
+def pack(x: Tensor) -> Tensor:
+    """Turn cells into tokens of two by two, ``(B, C, h, w)`` to ``(B, h * w / 4, 4 * C)``.
+
+    Raises:
+        ValueError: If a side is odd.
+    """
+    B, C, height, width = x.shape
+    if height % 2 or width % 2:
+        raise ValueError(f"patches must have even sides, got {height} x {width}")
+    x = x.reshape(B, C, height // 2, 2, width // 2, 2)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(B, height * width // 4, 4 * C)
+
+
+def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Undo :func:`pack`."""
+    B, _, C = tokens.shape
+    x = tokens.reshape(B, height // 2, width // 2, C // 4, 2, 2)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(B, C // 4, height, width)
+
+
+def position_ids(height: int, width: int, first: tuple[int, int] = (0, 0)) -> Tensor:
+    """Return (0, row, column) of every token, ``(height * width, 3)``.
+
+    Args:
+        height: Tokens.
+        width: Tokens.
+        first: Row and column of the first latent cell; a token is two cells wide.
+    """
+    rows, columns = torch.meshgrid(
+        torch.arange(height) + first[0] / 2, torch.arange(width) + first[1] / 2, indexing="ij"
+    )
+    return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Denoisers over a U-Net of diffusers, without the parts in which SD and SDXL differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixelsmith.adapters.base import (
+    BOTH,
+    POSITIVE,
+    Condition,
+    Extras,
+    PatchCondition,
+    Prompts,
+    SolverDenoiser,
+    sided,
+)
+from pixelsmith.adapters.control import Control
+from pixelsmith.adapters.schedulers import ClosedForm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controls:
+    """ControlNets of a stage.
+
+    Attributes:
+        each: The ControlNets; their features are added.
+        size: Height and width of the whole canvas in pixels.
+        pixels: Pixels per latent cell and side.
+    """
+
+    each: Sequence[Control] = ()
+    size: tuple[int, int] = (0, 0)
+    pixels: int = 8
+
+
+class UNetDenoiser(SolverDenoiser):
+    """Stable Diffusion 1 and 2, and the base of SDXL.
+
+    Args:
+        unet: ``UNet2DConditionModel``.
+        solver: Closed form of the scheduler.
+        condition: The prompt, or a function of a patch.
+        extras: Guidance and more.
+        controls: ControlNets.
+        device: Where patches go.
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        solver: ClosedForm,
+        condition: Condition | PatchCondition,
+        extras: Extras,
+        *,
+        controls: Controls | None = None,
+        device: torch.device | str,
+    ) -> None:
+        super().__init__(solver, device)
+        self.unet = unet
+        self.extras = extras
+        self.controls = controls or Controls()
+        self.prompts = Prompts(condition, self.device, unet.dtype)
+
+    def predict(self, x: Tensor, step: int, origins: Sequence[tuple[int, int]]) -> Tensor:
+        """Return the guided output of the U-Net, ``(B, C, h, w)`` fp32."""
+        condition = self.prompts.of(origins)
+        # a network that was distilled from guidance is told its scale instead
+        is_told = self.unet.config.time_cond_proj_dim is not None
+        guided = self.extras.guidance.is_on(condition) and not is_told
+        embeds = sided(condition.negative_embeds if guided else None, condition.embeds)
+        seen = self.solver.scale_input(x, step).to(self.unet.dtype)
+        seen = torch.cat([seen, seen]) if guided else seen
+        added = self.added(condition, origins, guided)
+        features = self._features(seen, step, origins, embeds, added)
+        images = self.extras.images(len(origins), BOTH if guided else POSITIVE, seen)
+        if images:
+            added = {**added, "image_embeds": images}
+        output: Tensor = self.unet(
+            seen,
+            self.timestep(step),
+            encoder_hidden_states=embeds,
+            timestep_cond=self._told(len(seen)) if is_told else None,
+            cross_attention_kwargs=self.extras.attention_kwargs,
+            added_cond_kwargs=added or None,
+            return_dict=False,
+            **features,
+        )[0].float()
+        return self.extras.guidance.combine(*output.chunk(2)) if guided else output
+
+    def added(self, condition: Condition, origins: Sequence[tuple[int, int]], guided: bool) -> dict[str, Any]:
+        """Return further conditions, both sides if guided; none here."""
+        return {}
+
+    def _told(self, count: int) -> Tensor:
+        """Return the scale of the guidance as an embedding, ``(count, D)``."""
+        width: int = self.unet.config.time_cond_proj_dim
+        half = width // 2
+        rates = torch.logspace(0, -4, half, dtype=torch.float64)
+        angles = (self.extras.guidance.scale - 1) * 1000 * rates
+        embedding = F.pad(torch.cat([angles.sin(), angles.cos()]), (0, width - 2 * half))
+        return embedding.expand(count, -1).to(self.device, self.unet.dtype)
+
+    def _features(
+        self,
+        seen: Tensor,
+        step: int,
+        origins: Sequence[tuple[int, int]],
+        embeds: Tensor,
+        added: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Return what the ControlNets add inside the U-Net."""
+        down: list[Tensor] = []
+        middle: Tensor | None = None
+        patch = (seen.shape[-2], seen.shape[-1])
+        for control in self.controls.each:
+            if not control.is_on(step, self.num_steps):
+                continue
+            image = control.crop(origins, patch, self.controls.size, self.controls.pixels)
+            features, deepest = control.model(
+                seen,
+                self.timestep(step),
+                encoder_hidden_states=embeds,
+                controlnet_cond=image.to(seen).repeat(len(seen) // len(origins), 1, 1, 1),
+                conditioning_scale=control.scale,
+                added_cond_kwargs=dict(added) or None,
+                return_dict=False,
+            )
+            down = [a + b for a, b in zip(down, features, strict=True)] if down else list(features)
+            middle = deepest if middle is None else middle + deepest
+        if middle is None:
+            return {}
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
