@@ -4,7 +4,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
 from pixelsmith.io.vae import Tiling
 from pixelsmith.job import Job, JobSpec
 from torch import nn
@@ -29,6 +28,8 @@ class Blocks(nn.Module):
 
 
 def kl_autoencoder():
+    from diffusers import AutoencoderKL
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = AutoencoderKL(

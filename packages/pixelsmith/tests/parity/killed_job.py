@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills whole jobs at random lines of their code and resumes them; a program of its own, because it forks.
+
+Arguments: the conftest of the unit tests, a folder, a seed, the number of kills. Prints one JSON object.
+"""
+
+import hashlib
+import json
+import os
+import random
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+TRACED = tuple(f"pixelsmith{os.sep}{name}{os.sep}" for name in ("core", "io", "job", "store"))
+NAMES = ("a.png", "a.tif", "a.dzi")
+
+
+class Fuse:
+    """Kills the process at the given line of the traced files; counts lines and where they are."""
+
+    def __init__(self, last=None):
+        self.lines = 0
+        self.last = last
+
+    def __call__(self, frame, event, arg):
+        if not any(part in frame.f_code.co_filename for part in TRACED):
+            return None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.last:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self
+
+
+def work(dummies, folder, name):
+    """Do what is left of a job of two stages; return a digest of all output, and the calls it took."""
+    model = dummies["Dummy"]()
+    out = folder / "out"
+    out.mkdir(parents=True, exist_ok=True)
+    sizes = ((40, 44), (68, 76))
+    dummies["finish"](folder / "job", model, output=out / name, sizes=sizes, batch_size=2, mode="official")
+    total = hashlib.sha256()
+    for file in sorted(path for path in out.rglob("*") if path.is_file()):
+        total.update(str(file.relative_to(out)).encode() + file.read_bytes())
+    return total.hexdigest(), sum(count for _, count in model.calls)
+
+
+def killed(dummies, folder, name, line):
+    """Return whether a child that runs until ``line`` was killed there."""
+    child = os.fork()
+    if child == 0:
+        sys.settrace(Fuse(line))
+        work(dummies, folder, name)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def main():
+    dummies, folder = runpy.run_path(sys.argv[1]), Path(sys.argv[2])
+    draw, kills = random.Random(int(sys.argv[3])), int(sys.argv[4])
+    report = {"kills": 0, "different": 0, "calls": []}
+    for number, name in enumerate(NAMES):
+        expected, calls = work(dummies, folder / f"whole-{name}", name)
+        count = Fuse()
+        sys.settrace(count)
+        work(dummies, folder / f"counted-{name}", name)
+        sys.settrace(None)
+        report["whole"] = calls
+        for attempt in range(number, kills // 2, len(NAMES)):
+            place = folder / f"{attempt}-{name}"
+            report["kills"] += killed(dummies, place, name, draw.randint(1, count.lines))
+            # and once more while resuming
+            report["kills"] += killed(dummies, place, name, draw.randint(1, count.lines // 2))
+            found, calls = work(dummies, place, name)
+            report["different"] += found != expected
+            report["calls"].append(calls)
+    print(json.dumps(report))  # noqa: T201 - its caller reads it
+
+
+if __name__ == "__main__":
+    main()
