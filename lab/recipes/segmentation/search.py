@@ -15,6 +15,7 @@ from recipes.segmentation.scenes import Kind, View
 
 # values of each switch, the most telling first
 CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "size": [{"resize_short": short} for short in (0, 96, 80, 64)],
     "last block": [
         {"residual": True, "ffn": False},
         {"residual": False, "ffn": False},
@@ -57,6 +58,7 @@ CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
 }
 # what is done to the scores, tried once when the tower is settled: refinement takes most of the time
 LAST_CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "stride": [{"stride": stride} for stride in (32, 16, 8)],
     "pamr": [
         {"pamr_steps": steps, "pamr_dilations": dilations}
         for steps, dilations in (
@@ -74,6 +76,9 @@ LAST_CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         for scale, threshold in ((40.0, 0.0), *((40.0, t / 10) for t in range(2, 8)))
     ],
 }
+
+# what does nothing where tokens do not attend
+_OF_MAPS = ("middle", "locality")
 
 Tell = Callable[[str], None]
 
@@ -107,6 +112,8 @@ def climb(
 
     def turn(row: Row, name: str, switches: Mapping[str, Sequence[Mapping[str, Any]]]) -> Row:
         for switch, values in switches.items():
+            if row.config.attention.value_only and switch in _OF_MAPS:
+                continue
             rows = list(dict.fromkeys([row, *(vary(row, **value) for value in values)]))
             scores = _scores(bench, rows, seeds, kinds, views, progress)
             for each, score in scores.items():

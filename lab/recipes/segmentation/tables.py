@@ -66,6 +66,7 @@ def tables() -> dict[str, Table]:
         ),
         "images": _images(),
         "texts": _texts(),
+        "size": _size(),
         "stride": _stride(),
         "shares": _shares(),
         "background": Table(
@@ -214,6 +215,25 @@ def _texts() -> Table:
         rows=rows,
         source="Table 6, COCO-Stuff, without image engineering",
         beside={"80 templates of ImageNet": "24.5", "auxiliary, English, alpha 0.2": "24.8"},
+    )
+
+
+def _size() -> Table:
+    methods = {
+        "itaclip": UNREFINED,
+        "itaclip, no residual": vary(UNREFINED, residual=False),
+        "vanilla": preset("vanilla"),
+        "maskclip": preset("maskclip"),
+    }
+    return Table(
+        title="Short side of the picture, windows of 64 px",
+        rows={
+            f"{name}, {short or 128} px": vary(row, resize_short=short)
+            for name, row in methods.items()
+            for short in (0, 96, 64)
+        },
+        beside=NO_SOURCE,
+        kinds=ALL_KINDS,
     )
 
 

@@ -140,10 +140,10 @@ def told(training: dict[str, Any]) -> str:
     plan = training["plan"]
     ended = "at its limit" if training["contrast_from"] == plan["warm_steps"] else "when shapes were known"
     return (
-        f"{training['steps']} steps of {plan['batch_size']}, that is {training['images_seen']} drawn images, in "
-        f"{training['training_minutes']} minutes on {training['threads']} thread of one CPU. "
-        f"Classification of the class token alone up to step {training['contrast_from']}, where it ended {ended}; "
-        "from there the contrastive loss, with classification beside it, whose share falls to 0."
+        f"{training['steps']} steps of {plan['batch_size']}, that is {training['images_seen']} drawn images, "
+        f"in {training['training_minutes']} minutes on {training['threads']} thread of one CPU. "
+        f"Classification of the class token alone up to step {training['contrast_from']}, where it ended "
+        f"{ended}; from there the contrastive loss, with classification beside it, whose share falls to 0."
     )
 
 
