@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from pixelsmith.io.rows import Pixels
 
-__all__ = ["SourceError", "digest", "read_size", "read_source"]
+__all__ = ["SourceError", "digest", "read_size", "read_source", "to_rgb"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 _TURNED = (5, 6, 7, 8)  # values of the EXIF orientation that swap height and width
@@ -57,7 +57,7 @@ def read_source(path: Path, max_pixels: int) -> Pixels:
         SourceError: If the file is missing, damaged, no picture, too large, or holds floating point numbers.
     """
     with _opened(path, max_pixels) as image:
-        return np.asarray(_to_rgb(path, ImageOps.exif_transpose(image)))
+        return np.asarray(to_rgb(ImageOps.exif_transpose(image), str(path)))
 
 
 def digest(path: Path) -> str:
@@ -114,9 +114,18 @@ def _pixel_limit(max_pixels: int) -> Generator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, name: str = "the picture") -> Image.Image:
+    """Return a picture of any mode as 8-bit sRGB; what is transparent lies on white.
+
+    Args:
+        image: The picture.
+        name: What a message calls it.
+
+    Raises:
+        SourceError: If it holds floating point numbers.
+    """
     if image.mode == "F":
-        raise SourceError(f"{path} holds floating point numbers; convert it to 8 or 16 bits first")
+        raise SourceError(f"{name} holds floating point numbers; convert it to 8 or 16 bits first")
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.float64)
         image = Image.fromarray((grey.clip(0, 65535) / 257).round().astype(np.uint8))
