@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured of enlarged pictures: what they still show, what is repeated, detail, likeness."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from recipes.probes.judging import Judge
+from recipes.probes.network import NAMES, Probe
+from recipes.tiny_sdxl.judging import Order
+from recipes.tiny_sdxl.pictures import SIDE
+
+Images = NDArray[np.uint8]
+COUNTED_AT = 2 * SIDE  # the probe knows things of the base size and of twice that size
+CROPS = 4  # of a picture, for the distances between sets of pictures
+
+
+def resized(images: Images, side: int, filter: Image.Resampling = Image.Resampling.BOX) -> Images:
+    """Return pictures ``(B, H, W, 3)`` at another size."""
+    if images.shape[1] == side:
+        return images
+    return np.stack([np.asarray(Image.fromarray(one).resize((side, side), filter)) for one in images])
+
+
+def contents(images: Images, orders: Sequence[Order], judge: Judge) -> dict[str, float]:
+    """Return per cent of pictures that show what was ordered.
+
+    Things are named at the size of the base pictures, where the probe is best, and counted at twice that:
+    repeated things of base size and things that grew with the picture are both of a size that it knows there.
+    """
+    said = judge.classify(resized(images, SIDE))
+    counts = judge.count(resized(images, COUNTED_AT))
+    figures = {f"{key}_right": _percent(said[key] == _wanted(orders, key)) for key in ("colour", "shape")}
+    return figures | {"lost": _percent(counts == 0), "repeated": _percent(counts > 1)}
+
+
+def _wanted(orders: Sequence[Order], key: str) -> NDArray[np.int64]:
+    return np.array([NAMES[key].index(getattr(order.scene.things[0], key)) for order in orders])  # pyright: ignore[reportArgumentType]
+
+
+def _percent(hits: object) -> float:
+    return round(100 * float(np.mean(hits)), 1)
+
+
+def detail(images: Images, base_side: int = SIDE) -> float:
+    """Return the deviation of what a picture of the base size could not hold, in levels of 255.
+
+    What is left when the picture is reduced to the base size and enlarged again; the mean over pictures.
+    """
+    small = resized(images, base_side)
+    back = resized(small, images.shape[1], Image.Resampling.LANCZOS)
+    rest = images.astype(np.float64) - back
+    return round(float(np.mean(rest.std(axis=(1, 2, 3)))), 3)
+
+
+def seam_score(images: Images, period: int) -> float:
+    """Return how much larger steps between neighbours are on a fixed grid than beside it; 1 without seams.
+
+    Args:
+        images: ``(B, H, W, 3)``.
+        period: Pixels between the lines of the grid.
+    """
+    levels = images.astype(np.float64)
+    down, right = np.abs(np.diff(levels, axis=1)), np.abs(np.diff(levels, axis=2))
+    on, beside = [], []
+    for steps, axis in ((down, 1), (right, 2)):
+        lines = np.arange(period - 1, steps.shape[axis], period)
+        on.append(np.take(steps, lines, axis=axis).mean())
+        others = np.concatenate([lines - 2, lines + 2])
+        others = others[(others >= 0) & (others < steps.shape[axis])]
+        beside.append(np.take(steps, others, axis=axis).mean())
+    return round(float(np.mean(on) / np.mean(beside)), 4)
+
+
+class _Features(nn.Module):
+    """The pooled features of the frozen probe, as torchmetrics asks for them."""
+
+    num_features = 192
+
+    def __init__(self, probe: Probe) -> None:
+        super().__init__()
+        self.probe = probe
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = 2 * (x.float() / 255) - 1
+        for block in self.probe.down:
+            x = block(x)
+        return torch.cat((x.mean(dim=(2, 3)), x.amax(dim=(2, 3))), dim=1)
+
+
+def distances(images: Images, scenes: Images, judge: Judge) -> dict[str, float]:
+    """Return FID and KID on the probe's features between crops of base size of two sets of pictures.
+
+    Args:
+        images: ``(B, H, W, 3)`` uint8.
+        scenes: The drawn scenes, of the same shape.
+        judge: Whose features.
+    """
+    features = _Features(judge.probe)
+    subset = max(2, min(50, len(images) * CROPS // 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchmetrics warns of its memory
+        metrics = {
+            "fid": FrechetInceptionDistance(feature=features),
+            "kid": KernelInceptionDistance(feature=features, subsets=50, subset_size=subset),
+        }
+        with torch.random.fork_rng(devices=[]):  # KID draws its subsets from the global source
+            torch.manual_seed(0)
+            for metric in metrics.values():
+                metric.update(_crops(scenes), real=True)
+                metric.update(_crops(images), real=False)
+            fid, kid = metrics["fid"].compute(), metrics["kid"].compute()[0]
+    return {"fid": float(f"{float(fid):.4g}"), "kid": float(f"{float(kid):.4g}")}
+
+
+def _crops(images: Images) -> Tensor:
+    """Return the four crops of base size around the middle, where the things are, ``(4 B, 3, 64, 64)``."""
+    starts = images.shape[1] // 2 - SIDE, images.shape[1] // 2
+    parts = [images[:, top : top + SIDE, left : left + SIDE] for top in starts for left in starts]
+    return torch.from_numpy(np.concatenate(parts)).permute(0, 3, 1, 2)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ways of making a larger picture that the study sets side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pixelsmith.adapters.conditioning import Policy
+
+Way = Literal["pixelsmith", "lanczos", "direct", "scene"]
+BAND = 2  # latent cells; the published 10 of 128 would be most of a patch of 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One way.
+
+    Attributes:
+        name: In tables and files.
+        scale: Side of the result against that of the base picture.
+        way: ``"lanczos"`` only resizes, ``"direct"`` asks the model for the large size at once, ``"scene"``
+            is the drawing that the prompt describes: what a perfect model would give.
+        stages: Enlargements on the way.
+        settings: Of :class:`pixelsmith.core.config.JobConfig`, beside the common ones.
+        conditioning: What a patch is told of its place.
+    """
+
+    name: str
+    scale: int
+    way: Way = "pixelsmith"
+    stages: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    conditioning: Policy = "true"
+
+    @property
+    def key(self) -> str:
+        """Name that no other row has."""
+        return f"{self.scale}x {self.name}"
+
+
+def _baselines(scale: int) -> list[Row]:
+    return [
+        Row(name="drawn scene", scale=scale, way="scene"),
+        Row(name="Lanczos", scale=scale, way="lanczos"),
+        Row(name="direct sampling", scale=scale, way="direct"),
+    ]
+
+
+ROWS: tuple[Row, ...] = (
+    *_baselines(2),
+    Row(name="pixelsmith", scale=2),
+    Row(name="slider 0", scale=2, settings={"slider": 0.0}),
+    Row(name="slider 0.2", scale=2, settings={"slider": 0.2}),
+    Row(name="slider 0.6", scale=2, settings={"slider": 0.6}),
+    Row(name="slider 0.8", scale=2, settings={"slider": 0.8}),
+    Row(name="slider 1", scale=2, settings={"slider": 1.0}),
+    Row(name="no fusion", scale=2, settings={"fusion": "off"}),
+    Row(name="no mask", scale=2, settings={"mask": False}),
+    Row(name="neither", scale=2, settings={"fusion": "off", "mask": False}),
+    Row(name="no averaging", scale=2, settings={"average": False}),
+    Row(name="start from noise", scale=2, settings={"start": "noise"}),
+    Row(name="jittered grid", scale=2, settings={"plan": "jitter"}),
+    Row(name="official order", scale=2, settings={"mode": "official"}),
+    Row(name="conditioning official", scale=2, conditioning="official"),
+    Row(name="conditioning base", scale=2, conditioning="base"),
+    Row(name="conditioning none", scale=2, conditioning="none"),
+    *_baselines(4),
+    Row(name="pixelsmith, one hop", scale=4),
+    Row(name="pixelsmith, cascade", scale=4, stages=2),
+    Row(name="slider 0.8, one hop", scale=4, settings={"slider": 0.8}),
+    Row(name="official order, one hop", scale=4, settings={"mode": "official"}),
+)

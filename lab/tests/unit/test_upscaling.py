@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from recipes.probes.judging import Judge
+from recipes.probes.network import Probe
+from recipes.tiny_sdxl.assembly import assemble
+from recipes.tiny_sdxl.autoencoder import build_autoencoder
+from recipes.tiny_sdxl.denoiser import Denoiser, DenoiserOptions
+from recipes.tiny_sdxl.judging import draw_orders
+from recipes.upscaling import measures
+from recipes.upscaling.paint import Painted, kept, paint
+from recipes.upscaling.report import missed, table
+from recipes.upscaling.rows import ROWS, Row
+from shapeworld import render
+
+
+@dataclass
+class FakeJudge:
+    """Says of every picture that it holds so many things of the first kind."""
+
+    things: int
+
+    def classify(self, images):
+        return {key: np.zeros(len(images), dtype=np.int64) for key in ("shape", "colour", "material")}
+
+    def count(self, images):
+        assert images.shape[1] == 128
+        return np.full(len(images), self.things)
+
+
+@pytest.fixture(scope="module")
+def orders():
+    return draw_orders(3, 4, 1)
+
+
+@pytest.fixture(scope="module")
+def scenes(orders):
+    return np.stack([render(order.scene, 128).image for order in orders])
+
+
+def test_rows_have_names_of_their_own_and_begin_with_the_scenes():
+    assert len({row.key for row in ROWS}) == len(ROWS)
+    for scale in (2, 4):
+        assert next(row for row in ROWS if row.scale == scale).way == "scene"
+
+
+@pytest.mark.parametrize(("things", "lost", "repeated"), [(0, 100, 0), (1, 0, 0), (2, 0, 100)])
+def test_contents_tell_loss_from_repetition(things, lost, repeated, orders, scenes):
+    figures = measures.contents(scenes, orders, FakeJudge(things))
+    assert (figures["lost"], figures["repeated"]) == (lost, repeated)
+    first = [order.scene.things[0].shape == "circle" for order in orders]
+    assert figures["shape_right"] == pytest.approx(100 * np.mean(first))
+
+
+def test_detail_is_what_lanczos_lacks(scenes):
+    small = measures.resized(scenes, 64)
+    enlarged = measures.resized(small, 128, Image.Resampling.LANCZOS)
+    assert measures.detail(enlarged) < 0.5 * measures.detail(scenes)
+
+
+def test_seams_are_seen_on_their_grid_only():
+    smooth = np.linspace(50, 150, 128)[None, :, None] + np.linspace(0, 40, 128)[:, None, None]
+    picture = np.broadcast_to(smooth, (128, 128, 3)).copy()
+    picture[64:] += 20
+    images = picture[None].astype(np.uint8)
+    assert measures.seam_score(images, 64) > 3
+    assert measures.seam_score(images, 48) == pytest.approx(1, abs=0.3)
+
+
+def test_distance_of_scenes_to_themselves_is_least(scenes):
+    torch.manual_seed(0)
+    judge = Judge(Probe())
+    near = measures.distances(scenes, scenes, judge)
+    far = measures.distances(255 - scenes, scenes, judge)
+    assert near["fid"] == pytest.approx(0, abs=1e-2)
+    assert far["fid"] > near["fid"]
+    assert far["kid"] > near["kid"]
+
+
+def figures(lost, repeated, detail):
+    return {"lost": lost, "repeated": repeated, "detail": detail}
+
+
+@pytest.mark.parametrize(
+    ("ours", "words"),
+    [
+        (figures(5, 5, 2), []),
+        (figures(6, 0, 2), ["lost"]),
+        (figures(0, 6, 1), ["repeated", "detail"]),
+    ],
+)
+def test_the_gate_names_what_is_missed(ours, words):
+    said = missed({"4x Lanczos": figures(0, 0, 1), "row": ours}, "row")
+    assert [line.split(":")[0] for line in said] == words
+
+
+def test_pictures_are_painted_once(tmp_path: Path):
+    row = Row(name="some, row", scale=2)
+    made = []
+
+    def make():
+        made.append(1)
+        return Painted(np.ones((1, 2, 2, 3), np.uint8), 3.0, 0.5)
+
+    first, second = kept(tmp_path, row, make), kept(tmp_path, row, make)
+    assert made == [1]
+    assert (second.calls, second.seconds) == (first.calls, first.seconds) == (3.0, 0.5)
+    np.testing.assert_array_equal(first.images, second.images)
+
+
+def test_every_way_paints_at_its_size(orders, scenes):
+    torch.manual_seed(0)
+    vae = build_autoencoder((16, 32, 32), 8)
+    pipeline = assemble(vae, Denoiser(DenoiserOptions(widths=(16, 16, 16), depths=(1, 1, 1)), 8))
+    base = measures.resized(scenes[:1], 64)
+    calls = {}
+    for row in (
+        Row(name="lanczos", scale=2, way="lanczos"),
+        Row(name="scene", scale=2, way="scene"),
+        Row(name="ours", scale=2, settings={"slider": 0.5}, conditioning="base"),
+    ):
+        painted = paint(row, pipeline, orders[:1], base, seed=1)
+        assert painted.images.shape == (1, 128, 128, 3)
+        calls[row.name] = painted.calls
+    assert calls["lanczos"] == calls["scene"] == 0
+    assert calls["ours"] >= 20 * 4  # a canvas of two by two patches, twenty steps
+    line = {"colour_right": 1, "shape_right": 1, "lost": 0, "repeated": 0, "detail": 1, "fid": 1, "kid": 1}
+    assert "| Lanczos | 1 |" in table({"2x Lanczos": {**line, "seam": 1, "calls": 0, "seconds": 1}}, 2)
