@@ -18,7 +18,7 @@ from recipes.cards import CARDS
 from recipes.segmentation.figure import draw_figure
 from recipes.segmentation.measure import Bench, Job
 from recipes.segmentation.report import entry, jobs_of, markdown
-from recipes.segmentation.rows import BASE, UNREFINED, chosen, preset
+from recipes.segmentation.rows import BARE, BASE, chosen, preset
 from recipes.segmentation.scenes import CLASSES, Kind
 from recipes.segmentation.search import climb
 from recipes.segmentation.tables import tables
@@ -111,7 +111,7 @@ def search(
     with _progress() as progress:
         best, score = climb(
             bench,
-            UNREFINED,
+            BARE,
             seeds=range(FIRST_SEARCH_SEED, FIRST_SEARCH_SEED + seeds),
             kinds=[kind for kind in CLASSES if kind in (kinds or CLASSES)],
             views=("windows",),

@@ -52,8 +52,9 @@ def vary(row: Row = BASE, **changes: object) -> Row:
     return replace(row, config=replace(row.config, attention=attention, **outer), **own)
 
 
-# refinement takes three quarters of the time, and has a table of its own
+# refinement and the five versions take most of the time, and have tables of their own
 UNREFINED = vary(pamr_steps=0)
+BARE = vary(UNREFINED, branches=("identity",))
 
 
 def preset(name: str) -> Row:

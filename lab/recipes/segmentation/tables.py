@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from shapeworld.vocabulary import BACKGROUNDS
 
-from recipes.segmentation.rows import BASE, UNREFINED, Row, chosen, preset, vary
+from recipes.segmentation.rows import BARE, BASE, UNREFINED, Row, chosen, preset, vary
 from recipes.segmentation.scenes import CLASSES, Kind, View
 from recipes.tiny_clip.zero_shot import TEMPLATES
 
@@ -46,7 +46,7 @@ def tables() -> dict[str, Table]:
         "attention": _attention(),
         "ffn": Table(
             title="Feed-forward half of the last block",
-            rows={"dropped": UNREFINED, "kept": vary(UNREFINED, ffn=True)},
+            rows={"dropped": BARE, "kept": vary(BARE, ffn=True)},
             source="Table 3, VOC21",
             beside={"dropped": "67.9", "kept": "66.3"},
         ),
@@ -72,10 +72,10 @@ def tables() -> dict[str, Table]:
         "background": Table(
             title="Words for the background",
             rows={
-                "all five grounds": UNREFINED,
-                "one word, of no ground": vary(UNREFINED, background=("picture",)),
-                "one ground": vary(UNREFINED, background=("leaves",)),
-                "grounds, photo and picture": vary(UNREFINED, background=(*BACKGROUNDS, "photo", "picture")),
+                "all five grounds": BARE,
+                "one word, of no ground": vary(BARE, background=("picture",)),
+                "one ground": vary(BARE, background=("leaves",)),
+                "grounds, photo and picture": vary(BARE, background=(*BACKGROUNDS, "photo", "picture")),
             },
             source="Table 11, COCO-Object",
             beside={"all five grounds": "37.7", "one word, of no ground": "34.5"},
@@ -85,12 +85,12 @@ def tables() -> dict[str, Table]:
         "beyond": Table(
             title="Other switches",
             rows={
-                "itaclip": UNREFINED,
-                "no closing": vary(UNREFINED, closing=False),
-                "stitched": vary(UNREFINED, stitched=True),
-                "no residual": vary(UNREFINED, residual=False),
-                "no residual, no closing": vary(UNREFINED, residual=False, closing=False),
-                "no residual, stitched": vary(UNREFINED, residual=False, stitched=True),
+                "itaclip": BARE,
+                "no closing": vary(BARE, closing=False),
+                "stitched": vary(BARE, stitched=True),
+                "no residual": vary(BARE, residual=False),
+                "no residual, no closing": vary(BARE, residual=False, closing=False),
+                "no residual, stitched": vary(BARE, residual=False, stitched=True),
             },
             beside=NO_SOURCE,
         ),
@@ -142,7 +142,7 @@ def _attention() -> Table:
     }
     return Table(
         title="Maps that are summed, last block and middle",
-        rows={name: vary(UNREFINED, pairs=pairs) for name, pairs in sums.items()},
+        rows={name: vary(BARE, pairs=pairs) for name, pairs in sums.items()},
         source="Table 2, VOC21",
         beside={
             "q-k": "19.0",
@@ -159,15 +159,15 @@ def _attention() -> Table:
 
 def _middle() -> Table:
     rows = {
-        "4, 4, 5 (relative depth of 7, 8, 10)": UNREFINED,
-        "none": vary(UNREFINED, mid_layers=()),
-        "4": vary(UNREFINED, mid_layers=(4,)),
-        "5": vary(UNREFINED, mid_layers=(5,)),
-        "4, 5": vary(UNREFINED, mid_layers=(4, 5)),
-        "3, 4, 5": vary(UNREFINED, mid_layers=(3, 4, 5)),
-        "2, 3, 4, 5": vary(UNREFINED, mid_layers=(2, 3, 4, 5)),
-        "1, 2": vary(UNREFINED, mid_layers=(1, 2)),
-        "3, 4, 5 as q-k maps": vary(UNREFINED, mid_layers=(3, 4, 5), mid_pairs=("qk",)),
+        "4, 4, 5 (relative depth of 7, 8, 10)": BARE,
+        "none": vary(BARE, mid_layers=()),
+        "4": vary(BARE, mid_layers=(4,)),
+        "5": vary(BARE, mid_layers=(5,)),
+        "4, 5": vary(BARE, mid_layers=(4, 5)),
+        "3, 4, 5": vary(BARE, mid_layers=(3, 4, 5)),
+        "2, 3, 4, 5": vary(BARE, mid_layers=(2, 3, 4, 5)),
+        "1, 2": vary(BARE, mid_layers=(1, 2)),
+        "3, 4, 5 as q-k maps": vary(BARE, mid_layers=(3, 4, 5), mid_pairs=("qk",)),
     }
     return Table(
         title="Middle layers, of 6 blocks",
@@ -202,14 +202,14 @@ def _images() -> Table:
 
 def _texts() -> Table:
     rows = {
-        "80 templates of ImageNet": UNREFINED,
-        "the name alone": vary(UNREFINED, templates="plain"),
-        "a photo of a": vary(UNREFINED, templates="photo"),
-        "5 sentences of the training": vary(UNREFINED, templates=TRAINED),
+        "80 templates of ImageNet": BARE,
+        "the name alone": vary(BARE, templates="plain"),
+        "a photo of a": vary(BARE, templates="photo"),
+        "5 sentences of the training": vary(BARE, templates=TRAINED),
     }
     for aux in ("known words", "English"):
         for alpha in (0.1, 0.2, 0.5):
-            rows[f"auxiliary, {aux}, alpha {alpha}"] = vary(UNREFINED, aux=aux, alpha=alpha)
+            rows[f"auxiliary, {aux}, alpha {alpha}"] = vary(BARE, aux=aux, alpha=alpha)
     return Table(
         title="Texts",
         rows=rows,
@@ -220,8 +220,8 @@ def _texts() -> Table:
 
 def _size() -> Table:
     methods = {
-        "itaclip": UNREFINED,
-        "itaclip, no residual": vary(UNREFINED, residual=False),
+        "itaclip": BARE,
+        "itaclip, no residual": vary(BARE, residual=False),
         "vanilla": preset("vanilla"),
         "maskclip": preset("maskclip"),
     }
@@ -238,14 +238,13 @@ def _size() -> Table:
 
 
 def _stride() -> Table:
-    row = vary(UNREFINED, branches=("identity",))
     return Table(
-        title="Stride of the windows, identity alone",
+        title="Stride of the windows",
         rows={
-            "half a window": row,
-            "a window": vary(row, stride=64),
-            "a quarter": vary(row, stride=16),
-            "an eighth": vary(row, stride=8),
+            "half a window": BARE,
+            "a window": vary(BARE, stride=64),
+            "a quarter": vary(BARE, stride=16),
+            "an eighth": vary(BARE, stride=8),
         },
         source="Table 7, VOC21",
         beside={"a window": "66.1", "half a window": "67.1", "a quarter": "67.9", "an eighth": "67.9"},
@@ -277,11 +276,11 @@ def _shares() -> Table:
 
 
 def _residual() -> Table:
-    bare = vary(UNREFINED, residual=False)
+    bare = vary(BARE, residual=False)
     return Table(
         title="Without the residual",
         rows={
-            "itaclip, with residual": UNREFINED,
+            "itaclip, with residual": BARE,
             "no residual": bare,
             "no residual, feed-forward kept": vary(bare, ffn=True),
             "no residual, no middle layers": vary(bare, mid_layers=()),
@@ -290,7 +289,7 @@ def _residual() -> Table:
             "no residual, k-k": vary(bare, pairs=("kk",)),
             "no residual, v-v": vary(bare, pairs=("vv",)),
             "no residual, own value only": vary(bare, value_only=True),
-            "own value only, with residual": vary(UNREFINED, value_only=True),
+            "own value only, with residual": vary(BARE, value_only=True),
         },
         beside=NO_SOURCE,
     )
@@ -300,15 +299,15 @@ def _gain() -> Table:
     return Table(
         title="Factor on the maps, with residual",
         rows={
-            "itaclip": UNREFINED,
-            "x 0.5, rows that sum to 1": vary(UNREFINED, gain=0.5),
-            "x 2": vary(UNREFINED, gain=2.0),
-            "x 4": vary(UNREFINED, gain=4.0),
-            "q-q x 2": vary(UNREFINED, pairs=("qq",), gain=2.0),
-            "k-k x 2": vary(UNREFINED, pairs=("kk",), gain=2.0),
-            "v-v x 2": vary(UNREFINED, pairs=("vv",), gain=2.0),
-            "q-k x 2": vary(UNREFINED, pairs=("qk",), gain=2.0),
-            "q-k x 4": vary(UNREFINED, pairs=("qk",), gain=4.0),
+            "itaclip": BARE,
+            "x 0.5, rows that sum to 1": vary(BARE, gain=0.5),
+            "x 2": vary(BARE, gain=2.0),
+            "x 4": vary(BARE, gain=4.0),
+            "q-q x 2": vary(BARE, pairs=("qq",), gain=2.0),
+            "k-k x 2": vary(BARE, pairs=("kk",), gain=2.0),
+            "v-v x 2": vary(BARE, pairs=("vv",), gain=2.0),
+            "q-k x 2": vary(BARE, pairs=("qk",), gain=2.0),
+            "q-k x 4": vary(BARE, pairs=("qk",), gain=4.0),
         },
         beside=NO_SOURCE,
     )
