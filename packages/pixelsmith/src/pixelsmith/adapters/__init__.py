@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denoisers of host libraries behind one protocol."""
+"""Models of host libraries, and functions, as what a job asks for."""
 
+from pixelsmith.adapters.assets import shipped_models
 from pixelsmith.adapters.base import Condition
 from pixelsmith.adapters.callable import CallableModel
 from pixelsmith.adapters.control import Control
 from pixelsmith.adapters.families import from_pipeline
+from pixelsmith.adapters.loading import load_model, load_pipeline
 from pixelsmith.adapters.models import PipelineModel
 from pixelsmith.adapters.options import ModelOptions, PatchPlace
 
@@ -16,4 +18,7 @@ __all__ = [
     "PatchPlace",
     "PipelineModel",
     "from_pipeline",
+    "load_model",
+    "load_pipeline",
+    "shipped_models",
 ]

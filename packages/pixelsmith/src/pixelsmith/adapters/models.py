@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixelsmith.adapters.assets import model_name
 from pixelsmith.adapters.base import Condition, Extras, Guidance, PatchCondition
 from pixelsmith.adapters.callable import describe_scheduler
 from pixelsmith.adapters.options import (
@@ -97,7 +98,7 @@ class PipelineModel(ABC):
     def name(self) -> str:
         """What the job folder records."""
         known = self.options.name or getattr(self.pipe, "name_or_path", None)
-        return str(known or type(self.pipe).__name__)
+        return model_name(known) if known else type(self.pipe).__name__
 
     @property
     def vae(self) -> Any:

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pipelines of diffusers that can do any size."""
+
+# pyright: reportPrivateImportUsage=false, reportIncompatibleMethodOverride=false
+# diffusers loads its public names lazily, which pyright takes for private ones; the calls differ on purpose
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from diffusers import (
+    FluxPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from diffusers.pipelines.flux.pipeline_output import FluxPipelineOutput
+from diffusers.pipelines.stable_diffusion.pipeline_output import StableDiffusionPipelineOutput
+from diffusers.pipelines.stable_diffusion_3.pipeline_output import StableDiffusion3PipelineOutput
+from diffusers.pipelines.stable_diffusion_xl.pipeline_output import StableDiffusionXLPipelineOutput
+from numpy.typing import NDArray
+from PIL import Image
+
+from pixelsmith.pipelines.mixin import PixelsmithMixin
+
+_SCREENED = 512  # pixels of the longer side at which a large picture is shown to the safety checker
+
+
+class PixelsmithXLPipeline(PixelsmithMixin, StableDiffusionXLPipeline):
+    """Stable Diffusion XL at any size. No watermark is added."""
+
+    output = StableDiffusionXLPipelineOutput
+
+
+class PixelsmithSDPipeline(PixelsmithMixin, StableDiffusionPipeline):
+    """Stable Diffusion 1 and 2 at any size. A safety checker, if loaded, sees the shrunk result."""
+
+    output = StableDiffusionPipelineOutput
+
+    def _screen(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], list[bool] | None]:
+        if self.safety_checker is None:
+            return pixels, None
+        small = Image.fromarray(pixels)
+        small.thumbnail((_SCREENED, _SCREENED))
+        shown = np.asarray(small)[None].astype(np.float32) / 255
+        _, flags = self.run_safety_checker(shown, self._execution_device, self.unet.dtype)
+        flagged = [bool(flag) for flag in flags or ()]
+        return (np.zeros_like(pixels) if any(flagged) else pixels), flagged
+
+    def _fields(self, images: Any, flags: list[bool] | None) -> dict[str, Any]:
+        return {"images": images, "nsfw_content_detected": flags}
+
+
+class PixelsmithSD3Pipeline(PixelsmithMixin, StableDiffusion3Pipeline):
+    """Stable Diffusion 3 at any size."""
+
+    output = StableDiffusion3PipelineOutput
+
+
+class PixelsmithFluxPipeline(PixelsmithMixin, FluxPipeline):
+    """FLUX.1 at any size."""
+
+    output = FluxPipelineOutput
