@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Jobs: a picture of any size, made in a folder, resumable after a kill at any moment."""
 
-from pixelsmith.job.estimate import Estimate, StageEstimate, estimate
+from pixelsmith.job.estimates import Estimate, StageEstimate, estimate
+from pixelsmith.job.inspect import JobState, StageState, inspect_job
 from pixelsmith.job.processes import assist
 from pixelsmith.job.progress import JobInterrupted, JobProgress
 from pixelsmith.job.run import Job, JobResult, remove_job
@@ -15,9 +16,12 @@ __all__ = [
     "JobProgress",
     "JobResult",
     "JobSpec",
+    "JobState",
     "SourceError",
     "StageEstimate",
+    "StageState",
     "assist",
     "estimate",
+    "inspect_job",
     "remove_job",
 ]

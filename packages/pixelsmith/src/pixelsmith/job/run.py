@@ -18,7 +18,7 @@ from pixelsmith.core.ranks import Ranks
 from pixelsmith.io.rows import ArrayRows, Pixels, RawImage, bands
 from pixelsmith.io.writers import check_output, write_image
 from pixelsmith.job import lock
-from pixelsmith.job.estimate import Estimate, check_disk, estimate
+from pixelsmith.job.estimates import Estimate, check_disk, estimate
 from pixelsmith.job.processes import announce, share_canvas
 from pixelsmith.job.progress import JobInterrupted, JobProgress, OnProgress, Phase
 from pixelsmith.job.source import SourceError, digest, read_source

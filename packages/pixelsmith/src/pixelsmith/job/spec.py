@@ -126,7 +126,7 @@ class JobSpec:
             del kept[name]
         kept["config"] = {**self.config.to_dict(), "batch_size": None}  # free to change
         kept["tiling"] = asdict(self.tiling_of(model))
-        return {"format": 1, "model": model.describe(), **kept}
+        return {"format": 1, "model": model.describe(), "pixels": model.pixels, **kept}
 
     def tiling_of(self, model: JobModel) -> Tiling:
         """Return how pictures are cut for the autoencoder of a model."""

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a job folder holds, without changing it: the job may be under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pixelsmith.job.record import StageRecord
+from pixelsmith.store.errors import JobFolderError
+from pixelsmith.store.folder import JobFolder
+
+__all__ = ["JobState", "StageState", "inspect_job"]
+
+Status = Literal["waiting", "encoding", "denoising", "decoding", "complete"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageState:
+    """How far a stage is.
+
+    Attributes:
+        size: Height and width in pixels.
+        status: What it does, or did when it was stopped.
+        encoded: Share of the rows that are encoded.
+        step: Steps that are finished.
+        num_steps: Steps of the model; 0 until the loop has begun.
+        calls: Patches through the model up to the last checkpoint.
+        decoded: Share of the rows that are decoded.
+    """
+
+    size: tuple[int, int]
+    status: Status
+    encoded: float
+    step: int
+    num_steps: int
+    calls: int
+    decoded: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """How far a job is.
+
+    Attributes:
+        stages: In order.
+        is_complete: Whether the last picture is whole.
+        disk_bytes: Of all files in the folder.
+        description: What ``job.json`` holds: model, sizes and settings.
+    """
+
+    stages: tuple[StageState, ...]
+    is_complete: bool
+    disk_bytes: int
+    description: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values, fit for JSON."""
+        return asdict(self)
+
+
+def inspect_job(folder: Path) -> JobState:
+    """Look at a job folder.
+
+    Raises:
+        JobFolderError: If it is none, or a file in it is damaged.
+    """
+    found = JobFolder(folder).description if (folder / "job.json").is_file() else None
+    if found is None:
+        raise JobFolderError(f"{folder} is no job folder")
+    description: Mapping[str, Any] = {**found}
+    try:
+        pixels = int(description["pixels"])
+        sizes = [(int(height), int(width)) for height, width in description["sizes"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise JobFolderError(f"{folder / 'job.json'} does not describe a job: {error!r}") from error
+    stages = [_look(JobFolder(folder), number, size, pixels) for number, size in enumerate(sizes)]
+    done = [stage.status == "complete" for stage in stages]
+    return JobState(
+        stages=tuple(stages),
+        is_complete=all(done) and (folder / "source.json").exists(),
+        disk_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        description=description,
+    )
+
+
+def _look(folder: JobFolder, number: int, size: tuple[int, int], pixels: int) -> StageState:
+    path = folder.path / f"stage-{number:02d}"
+    record = StageRecord.read(path)
+    journal = folder.journal(number, read_only=True)
+    identity: Mapping[str, Any] = journal.identity or {}
+    num_steps: int = identity.get("num_steps", 0)
+    position = journal.position
+    step, calls = (0, 0) if position is None else (position.step, position.calls)
+    status: Status = "waiting"
+    if record.is_complete:
+        status = "complete"
+    elif num_steps:
+        status = "decoding" if step == num_steps else "denoising"
+    elif path.exists():
+        status = "encoding"
+    return StageState(
+        size=size,
+        status=status,
+        encoded=record.encoded * pixels / size[0],
+        step=step,
+        num_steps=num_steps,
+        calls=calls,
+        decoded=record.decoded / size[0],
+    )

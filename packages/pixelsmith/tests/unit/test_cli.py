@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pixelsmith import adapters
+from pixelsmith.cli.app import app
+from pixelsmith.cli.options import file_stem, parse_settings, parse_size, parse_slider
+from pixelsmith.cli.upscale import fitted
+from typer.testing import CliRunner
+
+
+@pytest.fixture
+def model(dummies, tmp_path, monkeypatch):
+    """A model that every command gets; notes what it was asked for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    dummy = dummies.Dummy()
+    dummy.asked = []
+
+    def load(name, **options):
+        dummy.asked.append({"name": name, **options})
+        if name == "nothing":
+            raise FileNotFoundError("no model 'nothing': it is neither shipped, nor a folder, nor a hub id")
+        dummy.options = {"prompt": options["prompt"]}
+        return dummy
+
+    monkeypatch.setattr(adapters, "load_model", load)
+    return dummy
+
+
+@pytest.fixture
+def run(model):
+    def call(*args, code=0):
+        result = CliRunner().invoke(app, [*map(str, args)])
+        assert result.exit_code == code, result.output
+        assert "Traceback" not in result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    return call
+
+
+def sentence(result):
+    """The one line on stderr, with nothing on stdout."""
+    assert result.stdout == ""
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("pixelsmith: ")
+    return line
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture
+def photo(dummies, tmp_path):
+    Image.fromarray(dummies.scene((24, 28))).save(tmp_path / "photo.png")
+    return Path("photo.png")
+
+
+def test_words_become_a_picture_of_the_size_asked_for(run, model, dummies, tmp_path):
+    result = run("generate", "A red circle!", "--size", "60x44", "--seed", 3, "--batch-size", 2, "--json")
+    said = json.loads(result.stdout)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-red-circle-60x44.png"]
+    assert said["output"] == str(tmp_path / "a-red-circle-60x44.png")
+    assert (said["width"], said["height"], said["job"]) == (60, 44, None)
+    assert said["denoiser_calls"] == sum(count for _, count in model.calls)
+    assert pixels(said["output"]).shape == (44, 60, 3)
+    # the base picture has the aspect of the result and about the area that the model knows
+    assert model.bases == [((28, 36), 3)]
+    assert model.asked[0] == {
+        "name": "tiny-sdxl", "prompt": "A red circle!", "negative_prompt": None, "num_inference_steps": None,
+        "guidance_scale": None, "conditioning": "true", "device": "auto", "dtype": "auto",
+    }  # fmt: skip
+
+
+def test_options_reach_the_model_and_the_loop(run, model, dummies, tmp_path):
+    run(
+        "generate", "x", "--size", "64", "--via", "48", "--slider", "2,1", "--plan", "jitter", "--wrap",
+        "both", "--mode", "official", "--conditioning", "base", "--steps", 3, "--guidance", 2.5,
+        "--negative-prompt", "fog", "-m", "some/model", "--set", "band=2", "--set", "start=noise", "--canvas", "float16", "--base",
+        "32x24", "--device", "cpu", "--dtype", "float32", "-o", "a.png", "--job", "work", "--keep",
+    )  # fmt: skip
+    asked = model.asked[0]
+    assert (asked["name"], asked["negative_prompt"], asked["device"]) == ("some/model", "fog", "cpu")
+    assert (asked["num_inference_steps"], asked["guidance_scale"], asked["dtype"]) == (3, 2.5, "float32")
+    held = json.loads(Path("work/job.json").read_text())
+    assert held["sizes"] == [[48, 48], [64, 64]]
+    assert held["source_size"] == [24, 32]
+    assert held["sliders"] == [2, 1]
+    assert held["canvas"] == "float16"
+    settings = {name: held["config"][name] for name in ("plan", "wrap", "mode", "band", "start", "patch")}
+    assert settings == {
+        "plan": "jitter", "wrap": "both", "mode": "official", "band": 2, "start": "noise", "patch": 16,
+    }  # fmt: skip
+
+
+def test_a_picture_of_native_size_takes_no_stage(run, model, dummies):
+    result = json.loads(run("generate", "x", "--size", "32", "-o", "a.png", "--json").stdout)
+    assert result["denoiser_calls"] == 0
+    np.testing.assert_array_equal(pixels("a.png"), dummies.scene((32, 32)))
+
+
+def test_a_photo_is_enlarged(run, model, photo):
+    result = run("upscale", photo, "--scale", 2, "-m", "real", "--prompt", "a boat")
+    assert result.stderr == ""
+    assert "photo-56x48.png: 56 x 48" in result.stdout
+    assert pixels("photo-56x48.png").shape == (48, 56, 3)
+    assert model.asked[0]["prompt"] == "a boat"
+    assert model.bases == []
+    run("upscale", photo, "--size", "84", "-o", "b.dzi", "-m", "real")
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "b.dzi", "b.html", "b_files", "photo-56x48.png", "photo.png",
+    ]  # fmt: skip
+    assert 'Height="72" Width="84"' in Path("b.dzi").read_text()
+    assert "knows drawn shapes only" in run("upscale", photo, "--scale", 1, "-o", "c.png").stderr
+
+
+def test_a_dry_run_tells_what_it_takes(run, model, photo, tmp_path):
+    result = run("upscale", photo, "--scale", 4, "--via", "56x48", "--dry-run", "-m", "real")
+    for word in ("112 x 96", "56 x 48", "patches", "disk", "memory", "time", "photo-112x96.png"):
+        assert word in result.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png"]
+    told = json.loads(run("upscale", photo, "--scale", 2, "--dry-run", "--json", "-m", "real").stdout)
+    assert told["calls"] == told["stages"][0]["calls"] > 0
+    assert told["seconds"] >= 0
+    assert told["output"] == str(tmp_path / "photo-56x48.png")
+
+
+@pytest.fixture
+def whole(dummies, tmp_path):
+    """The bytes of a job without a stop."""
+    settings = {"sizes": ((48, 56),), "band": 10, "sliders": ("auto",), "tiling": None}
+    dummies.finish(tmp_path / "whole", output=tmp_path / "whole.png", source_size=(24, 28), **settings)
+    return (tmp_path / "whole.png").read_bytes()
+
+
+def interrupt(model, at, error):
+    def before_call(number):
+        if number == at:
+            raise error
+
+    model.before_call = before_call
+
+
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_control_c_leaves_a_job_that_goes_on(run, model, whole, tmp_path, at):
+    interrupt(model, at, KeyboardInterrupt)
+    asked = ("generate", "a boat", "--size", "56x48", "--base", "28x24", "-o", "out.png")
+    line = sentence(run(*asked, code=130))
+    folder = tmp_path / "out.png.job"
+    assert line == f"pixelsmith: stopped, nothing is lost; go on with: pixelsmith resume {folder}"
+    state = json.loads(run("inspect", folder, "--json").stdout)
+    assert state["stages"][0]["status"] == "denoising"
+    assert not state["is_complete"]
+    assert "denoising" in run("inspect", folder).stdout
+    taken = len(model.calls)
+    run("resume", folder, "--batch-size", 3)
+    assert Path("out.png").read_bytes() == whole
+    assert not folder.exists()
+    assert model.bases == [((24, 28), 0)]
+    assert taken == at
+
+
+def test_the_same_command_goes_on_too(run, model, whole):
+    interrupt(model, 5, KeyboardInterrupt)
+    asked = ("generate", "a boat", "--size", "56x48", "--base", "28x24", "-o", "out.png")
+    run(*asked, code=130)
+    Path("out.png").write_bytes(b"of somebody else")  # while the job was stopped
+    run(*asked)
+    assert Path("out.png").read_bytes() == whole
+    assert model.bases == [((24, 28), 0)]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "the memory is full; use a smaller --batch-size"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "the memory is full"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_goes_wrong_on_the_way_can_be_resumed(run, model, whole, tmp_path, error, said):
+    interrupt(model, 4, error)
+    asked = ("generate", "a boat", "--size", "56x48", "--base", "28x24", "-o", "out.png")
+    line = sentence(run(*asked, code=1))
+    assert said in line
+    assert line.endswith(f"go on with: pixelsmith resume {tmp_path / 'out.png.job'}")
+    run("resume", "out.png.job", "-o", "other.png")
+    assert Path("other.png").read_bytes() == whole
+    assert not Path("out.png").exists()
+
+
+def test_a_finished_job_can_be_kept_and_asked(run, model):
+    run("generate", "a boat", "--size", "48", "-o", "out.png", "--keep", "--no-preview")
+    state = json.loads(run("inspect", "out.png.job", "--json").stdout)
+    assert state["is_complete"]
+    assert state["stages"][0]["status"] == "complete"
+    assert state["stages"][0]["decoded"] == state["stages"][0]["encoded"] == 1
+    assert state["stages"][0]["calls"] == sum(count for _, count in model.calls)
+    calls = len(model.calls)
+    run("resume", "out.png.job", "-o", "again.png")
+    assert len(model.calls) == calls
+    assert Path("again.png").read_bytes() == Path("out.png").read_bytes()
+    assert Path("out.png.job").exists()  # as the first command wanted
+
+
+def test_previews_are_kept_beside(run, model):
+    interrupt(model, 45, KeyboardInterrupt)
+    run("generate", "a boat", "--size", "96", "-o", "out.png", code=130)
+    assert pixels("out.png.job/preview.png").shape == (48, 48, 3)
+
+
+BAD = {
+    "size": (["--size", "wide"], "a size is WIDTHxHEIGHT or one number of pixels, as 4096x2048, got 'wide'"),
+    "nothing": (["--size", "0x40"], "got '0x40'"),
+    "odd": (["--size", "61x44"], "must be multiples of 2 pixels, got 44 x 61; the nearest are 44 x"),
+    "slider": (["--size", "60", "--slider", "much"], "--slider takes steps (20), a share (0.4), auto"),
+    "sliders": (["--size", "60", "--slider", "1,2"], "one for each of 1 stages, got '1,2'"),
+    "steps": (["--size", "60", "--slider", "9"], "slider must not exceed the 3 steps, got 9"),
+    "share": (["--size", "60", "--slider", "1.5"], "slider must be a fraction in [0, 1]"),
+    "set": (["--size", "60", "--set", "bands=3"], "--set takes KEY=VALUE with KEY of overlap, start"),
+    "kind": (["--size", "60", "--set", "band=wide"], "--set band=wide: a value is of the wrong kind"),
+    "output": (["--size", "60", "-o", "a.bmp"], "the output must end in one of .png"),
+    "folder": (["--size", "60", "-o", "no/a.png"], "there is no folder"),
+    "model": (["--size", "60", "-m", "nothing"], "no model 'nothing'"),
+    "map": (["--size", "60", "--slider", "no.json"], "no.json: No such file"),
+}
+
+
+@pytest.mark.parametrize("options", BAD.values(), ids=BAD)
+def test_wrong_wishes_get_one_sentence(run, model, tmp_path, options):
+    given, said = options
+    assert said in sentence(run("generate", "x", *given, code=2))
+    assert model.calls == model.bases == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_schedulers_and_autoencoders_are_checked_first(run, model):
+    model.num_steps = 13
+    line = sentence(run("generate", "x", "--size", "60", code=2))
+    assert line == "pixelsmith: scheduler Unlucky has no closed form; use DDIMScheduler"
+    model.num_steps, model.vae = 3, None
+    assert "has no vae" in sentence(run("generate", "x", "--size", "60", code=2))
+    assert model.bases == []
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["photo.png"], "give --scale or --size, one of the two"),
+        (["photo.png", "--scale", "2", "--size", "60"], "give --scale or --size, one of the two"),
+        (["photo.png", "--scale", "-1"], "scale must be above 0, got -1.0"),
+        (["photo.png", "--scale", "2", "--max-pixels", "600"], "has 28 x 24 pixels, more than 600: raise"),
+        (["no.png", "--scale", "2"], "no.png does not exist"),
+        (["text.png", "--scale", "2"], "text.png is no picture in one of the formats PNG"),
+    ],
+)
+def test_wrong_pictures_get_one_sentence(run, model, photo, options, said):
+    Path("text.png").write_text("no picture")
+    assert said in sentence(run("upscale", *options, "-m", "real", code=2))
+    assert sorted(path.name for path in Path().iterdir()) == ["photo.png", "text.png"]
+
+
+def test_what_is_there_is_not_replaced_unasked(run, model):
+    Path("a.png").write_bytes(b"mine")
+    said = sentence(run("generate", "x", "--size", "48", "-o", "a.png", code=2))
+    assert "a.png is there already; give --overwrite, or another name with --out" in said
+    assert Path("a.png").read_bytes() == b"mine"
+    run("generate", "x", "--size", "48", "-o", "a.png", "--overwrite")
+    assert pixels("a.png").shape == (48, 48, 3)
+
+
+def test_a_folder_of_another_job_is_refused_until_overwritten(run, model):
+    interrupt(model, 3, KeyboardInterrupt)
+    run("generate", "x", "--size", "48", "-o", "a.png", code=130)
+    said = sentence(run("generate", "y", "--size", "48", "-o", "a.png", "--seed", "1", code=2))
+    assert "belongs to another job, which differs in config, model; use another folder" in said
+    run("generate", "y", "--size", "48", "-o", "a.png", "--seed", "1", "--overwrite")
+    assert [path.name for path in Path().iterdir()] == ["a.png"]
+
+
+def test_folders_that_are_no_jobs_stay_as_they_are(run, model):
+    Path("work").mkdir()
+    Path("work/letter.txt").write_text("dear")
+    asked = ("generate", "x", "--size", "48", "-o", "a.png", "--job", "work")
+    assert "work is not empty and no job folder" in sentence(run(*asked, code=2))
+    assert "work is no job folder" in sentence(run("inspect", "work", code=2))
+    assert "is no folder of a job that a command began" in sentence(run("resume", "work", code=2))
+    Path("work/command.json").write_text("{}")
+    assert "command.json is damaged" in sentence(run("resume", "work", code=2))
+    assert sorted(path.name for path in Path("work").iterdir()) == ["command.json", "letter.txt"]
+
+
+def test_a_full_disk_is_told_before_the_first_call(run, model, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("pixelsmith.job.estimates.shutil.disk_usage", lambda path: usage)
+    assert "GB free for the job, has 0.00 GB" in sentence(run("generate", "x", "--size", "48", code=2))
+    assert model.bases == []
+    assert list(Path().iterdir()) == []
+
+
+def test_debug_shows_the_error_itself(model):
+    result = CliRunner().invoke(app, ["generate", "x", "--size", "61x44", "--debug"])
+    assert isinstance(result.exception, ValueError)
+
+
+def test_help_shows_examples(run):
+    for command in ("generate", "upscale", "resume", "inspect"):
+        assert f"pixelsmith {command}" in run(command, "--help").stdout
+    assert run("--version").stdout.startswith("pixelsmith 0.")
+
+
+def test_usage_is_checked_without_waiting_for_torch_models():
+    assert "diffusers" not in getattr(sys.modules["pixelsmith.cli.app"], "__dict__", {})
+
+
+def test_sizes_and_sliders_are_read_as_people_write_them(tmp_path):
+    assert parse_size("4096x2048") == (4096, 2048)
+    assert parse_size(" 640X480 ") == (640, 480)
+    assert parse_size("4096") == (4096, None)
+    assert fitted("100", (30, 60), 8) == (48, 100)
+    assert fitted("100", (60, 30), 8) == (100, 48)
+    assert fitted("64x32", (60, 30), 8) == (32, 64)
+    assert parse_slider("auto", 2) == ("auto", "auto")
+    assert parse_slider("20, 0.5", 2) == (20, 0.5)
+    (tmp_path / "map.json").write_text("[[0.2, 0.6], [0.1, 0.4]]")
+    assert parse_slider(str(tmp_path / "map.json"), 1) == (((0.2, 0.6), (0.1, 0.4)),)
+    (tmp_path / "map.json").write_text("{")
+    with pytest.raises(ValueError, match="must hold rows of numbers"):
+        parse_slider(str(tmp_path / "map.json"), 1)
+    assert parse_settings(["band=4", "start=noise", "mask=false"]) == {
+        "band": 4, "start": "noise", "mask": False,
+    }  # fmt: skip
+    assert file_stem("../../etc/passwd, please") == "etc-passwd-please"
+    assert file_stem("!?") == "picture"
