@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def cluster_maps(features: Sequence[Tensor], count: int, *, seed: int = 0) -> li
     vectors = _vectors(features)
     if not 1 <= count <= len(vectors):
         raise ValueError(f"count must lie between 1 and the {len(vectors)} cells, got {count}")
-    labels = MiniBatchKMeans(count, random_state=seed, n_init=3).fit_predict(vectors)
+    labels = cast("Any", MiniBatchKMeans)(count, random_state=seed, n_init=3).fit_predict(vectors)
     order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
     ranks = np.empty(count, np.int64)
     ranks[order] = np.arange(count)
@@ -81,9 +82,7 @@ def cluster_maps(features: Sequence[Tensor], count: int, *, seed: int = 0) -> li
 
 def cluster_pictures(features: Sequence[Tensor], count: int, *, seed: int = 0) -> list[Image.Image]:
     """Colour the groups of :func:`cluster_maps`."""
-    palette = np.array(
-        [[round(255 * c) for c in colorsys.hsv_to_rgb(i / count, 0.65, 0.95)] for i in range(count)], np.uint8
-    )
+    palette = _palette(count)
     return [Image.fromarray(palette[labels]) for labels in cluster_maps(features, count, seed=seed)]
 
 
@@ -132,6 +131,48 @@ def side_by_side(pictures: Sequence[Image.Image], *, height: int = 320) -> Image
         sheet.paste(each, (left, _GAP))
         left += each.width + _GAP
     return sheet
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Lay pictures below each other."""
+    width = max(each.width for each in pictures)
+    sheet = Image.new("RGB", (width, sum(each.height for each in pictures)), _BACKGROUND)
+    top = 0
+    for each in pictures:
+        sheet.paste(each, (0, top))
+        top += each.height
+    return sheet
+
+
+def label_picture(labels: Tensor, count: int) -> Image.Image:
+    """Colour class numbers ``(h, w)``, of ``count`` classes; 255 stays grey."""
+    return palette_picture(labels, count).convert("RGB")
+
+
+def palette_picture(labels: Tensor, count: int) -> Image.Image:
+    """Class numbers ``(h, w)`` as a picture whose pixels are these numbers and which has colours for them."""
+    picture = Image.fromarray(labels.to(torch.uint8).cpu().numpy(), mode="P")
+    colours = _palette(count)
+    table = np.full((256, 3), 128, np.uint8)
+    table[: len(colours)] = colours
+    picture.putpalette(table.tobytes())
+    return picture
+
+
+def _palette(count: int) -> NDArray[np.uint8]:
+    return np.array(
+        [[round(255 * c) for c in colorsys.hsv_to_rgb(i / count, 0.65, 0.95)] for i in range(count)], np.uint8
+    )
+
+
+def name_files(paths: Sequence[Path]) -> list[str]:
+    """A file name without ending for each path, told apart by a number where names repeat."""
+    seen: dict[str, int] = {}
+    found: list[str] = []
+    for path in paths:
+        number = seen[path.stem] = seen.get(path.stem, 0) + 1
+        found.append(path.stem if number == 1 else f"{path.stem}-{number}")
+    return found
 
 
 def draw_matches(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -49,7 +49,7 @@ def mean_iou(
         )
     if not bool((targets != ignore_index).any()):
         return 0.0
-    arguments = {"ignore_index": ignore_index, "validate_args": False}
+    arguments: dict[str, Any] = {"ignore_index": ignore_index, "validate_args": False}
     flat, wanted = predictions.flatten(), targets.flatten().long()
     if absent == "skip":
         return float(multiclass_jaccard_index(flat, wanted, num_classes, average="macro", **arguments))

@@ -8,8 +8,14 @@ from typing import Annotated
 import typer
 
 from diffeat.cli.extract import extract
+from diffeat.cli.match import match
 from diffeat.cli.names import names
+from diffeat.cli.pck import pck
 from diffeat.cli.presets import presets
+from diffeat.cli.properties import properties
+from diffeat.cli.rank import rank
+from diffeat.cli.segment import segment
+from diffeat.cli.view import view
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,9 +32,15 @@ app = typer.Typer(
 
       diffeat extract path/to/pipeline photos/ --preset Ours-XL -o features/
 
+      diffeat rank path/to/pipeline pictures/ masks/ --budget 3840
+
+      diffeat view path/to/pipeline cat.jpg dog.jpg -p Ours-XL --together --as page
+
+      diffeat match path/to/pipeline cat.jpg dog.jpg -p Ours-XL
+
       diffeat presets""",
 )
-for command in (names, extract, presets):
+for command in (names, extract, rank, properties, view, match, segment, pck, presets):
     app.command()(command)
 
 

@@ -141,7 +141,19 @@ class KeypointLabels:
         Raises:
             LabelError: If the file is something else, or a picture is not in it.
         """
-        pictures = _pictures(images)
+        return cls.of(_pictures(images), points)
+
+    @classmethod
+    def of(cls, pictures: Sequence[Path], points: str | Path) -> KeypointLabels:
+        """Read the points of some pictures from such a file.
+
+        Args:
+            pictures: Paths.
+            points: The file.
+
+        Raises:
+            LabelError: If the file is something else, or a picture is not in it.
+        """
         content = _read_points(Path(points))
         by_stem = {Path(name).stem: value for name, value in content.items()}
         _check_all([path.stem for path in pictures], by_stem, f"points in {points}")

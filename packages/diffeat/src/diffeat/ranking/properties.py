@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -175,7 +175,7 @@ def locality(values: Tensor, *, pairs: int = _PAIRS, seed: int = 0) -> float | N
     for image in values.flatten(2).float():
         differ = torch.linalg.vector_norm(image[:, first] - image[:, second], dim=0).numpy()
         if differ.max() > differ.min():
-            found.append(float(spearmanr(differ, apart).statistic))
+            found.append(float(cast("Any", spearmanr)(differ, apart).statistic))
     return fmean(found) if found else None
 
 
@@ -239,8 +239,7 @@ def measure_properties(
         LookupError: If a pattern matches nothing.
     """
     first = recipe or Recipe()
-    fields = {name: getattr(first, name) for name in first.__dataclass_fields__}
-    second = Recipe(**{**fields, "seed": first.seed + 1})
+    second = replace(first, seed=first.seed + 1)
     sources = [
         ModelSource(extractor, images, recipe=each, prompt=prompt, batch_size=1) for each in (first, second)
     ]

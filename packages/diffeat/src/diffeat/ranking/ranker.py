@@ -129,23 +129,36 @@ class Ranker:
             ValueError: If no activation fits the budget.
         """
         listed = {each.name: each for each in self.source.candidates(names)}
+        self.check_budget(names, channels)
         single = self.rank(names, on_score=on_score)
         pool = [listed[row.names[0]] for row in single.rows if row.channels <= channels][:candidates]
-        if not pool:
-            least = min(each.channels for each in listed.values())
-            raise ValueError(f"channels must hold at least one activation, {least} channels, got {channels}")
         chosen: tuple[Candidate, ...] = (pool.pop(0),)
         steps = [self._row(chosen)]
         while True:
             room = channels - sum(each.channels for each in chosen)
             trials = [(*chosen, each) for each in pool if each.channels <= room]
             self._judge(trials, on_score)
-            best = max(trials, key=lambda trial: self._row(trial).mean, default=None)
-            if best is None or self._row(best).mean <= steps[-1].mean + min_gain:
+            means = [self._row(trial).mean for trial in trials]
+            if not trials or max(means) <= steps[-1].mean + min_gain:
                 return Ranking(tuple(steps), self.task.metric, dict(self._key))
-            chosen = best
-            pool.remove(best[-1])
+            chosen = trials[means.index(max(means))]
+            pool.remove(chosen[-1])
             steps.append(self._row(chosen))
+
+    def check_budget(self, names: Names, channels: int) -> None:
+        """Refuse a budget that no activation fits.
+
+        Args:
+            names: Activations to choose from.
+            channels: Most channels in all.
+
+        Raises:
+            LookupError: If a pattern matches nothing.
+            ValueError: If the budget is too small.
+        """
+        least = min(each.channels for each in self.source.candidates(names))
+        if channels < least:
+            raise ValueError(f"channels must hold at least one activation, {least} channels, got {channels}")
 
     def evaluate(self, names: Names) -> Ranked:
         """Judge activations together, such as a preset.

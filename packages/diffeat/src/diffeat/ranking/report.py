@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from diffeat.charts import colour_of, figure, legend, save
 
@@ -108,9 +108,11 @@ class Ranking:
             ValueError: If the file is something else.
         """
         try:
-            content = json.loads(Path(path).read_text("utf-8"))
+            content: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
             rows = [
-                Ranked(**{**row, "names": tuple(row["names"]), "scores": tuple(row["scores"])})
+                Ranked(
+                    **cast("dict[str, Any]", {**row, **{key: tuple(row[key]) for key in ("names", "scores")}})
+                )
                 for row in content["rows"]
             ]
             return cls(tuple(rows), content["metric"], content["settings"])

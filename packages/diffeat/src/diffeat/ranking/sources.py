@@ -118,7 +118,7 @@ class ModelSource:
 
     def batches(self, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
         """Activations ``(B, C, h, w)`` of all images in order, in batches."""
-        arguments = self.recipe.arguments() | {"t": self.recipe.t[0]}
+        arguments: dict[str, Any] = {**self.recipe.arguments(), "t": self.recipe.t[0]}
         for start in range(0, len(self.images), self.batch_size):
             part = list(self.images[start : start + self.batch_size])
             features = self.extractor(

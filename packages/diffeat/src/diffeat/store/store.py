@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
@@ -81,6 +82,11 @@ class FeatureStore:
         """
         settings = Settings.of(extractor, recipe or Recipe())
         return cls(f"{str(root).rstrip('/')}/{settings.digest}", options=options)
+
+    @staticmethod
+    def is_at(url: str | Path) -> bool:
+        """Whether a local folder holds a store."""
+        return (Path(url) / _ARRAYS).is_dir()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "options": self._options}

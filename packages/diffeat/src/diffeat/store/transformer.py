@@ -103,8 +103,10 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
         if self.grid < 1:
             raise ValueError(f"grid must be at least 1, got {self.grid}")
         _check_images(X)
-        loaded = isinstance(self.model, FeatureExtractor)
-        self.extractor_ = self.model if loaded else FeatureExtractor.from_pretrained(self.model)
+        model = self.model
+        self.extractor_: FeatureExtractor = (
+            model if isinstance(model, FeatureExtractor) else FeatureExtractor.from_pretrained(model)
+        )
         values = self._extract(list(X[:1]))
         for name, value in values.items():
             if value.ndim != 4:

@@ -7,47 +7,17 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from diffeat.cli.app import app
 from diffeat.cli.output import one_line
 from diffeat.store import FeatureStore, load_features
-from PIL import Image
 from typer.testing import CliRunner
 
 NAME = "up-level1-repeat0-vit-block0-cross-q"
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    for number in range(3):
-        pixels = np.random.default_rng(number).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-        path = tmp_path / "photos" / ("inner" if number == 2 else "") / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    return tmp_path
-
-
-def run(*args, code=0):
-    result = CliRunner().invoke(app, [str(arg) for arg in args])
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result
-
-
-def sentence(result):
-    """The one line on stderr, with nothing on stdout."""
-    assert result.stdout == ""
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("diffeat: ")
-    return line
-
-
-def test_names_as_a_table(sd15_folder):
+def test_names_as_a_table(sd15_folder, run):
     output = run("names", sd15_folder, "up-level1-*-cross-{q,map}").stdout
     assert NAME in output
     assert "16 x 4 x 4" in output
@@ -56,7 +26,7 @@ def test_names_as_a_table(sd15_folder):
     assert "..." not in output
 
 
-def test_names_as_json(sd15_folder):
+def test_names_as_json(sd15_folder, run):
     found = json.loads(run("names", sd15_folder, "--json", "--size", "64x96").stdout)
     assert len(found) == 197
     # the timestep is embedded before the first convolution
@@ -74,7 +44,7 @@ def test_names_as_json(sd15_folder):
     assert plain[0]["shape"] is None
 
 
-def test_names_of_presets_and_of_text(sd15_folder, sdxl_folder):
+def test_names_of_presets_and_of_text(sd15_folder, sdxl_folder, run):
     found = json.loads(run("names", sdxl_folder, "ours-xl", "--json", "--no-cost").stdout)
     assert [each["name"] for each in found][-1] == "up-level1-repeat0-vit-block0-out"
     assert len(found) == 4
@@ -92,16 +62,16 @@ def test_names_of_presets_and_of_text(sd15_folder, sdxl_folder):
         (["Ours-XL-t"], "spans SDXL, SD1.5, Playground v2; take the names of one with part(model)"),
     ],
 )
-def test_bad_names(sd15_folder, args, message):
-    assert message in sentence(run("names", sd15_folder, *args, code=2))
+def test_bad_names(sd15_folder, args, message, complain):
+    assert message in complain("names", sd15_folder, *args)
 
 
-def test_a_folder_without_a_model(here):
-    message = sentence(run("names", here, code=2))
+def test_a_folder_without_a_model(here, complain):
+    message = complain("names", here)
     assert "a folder must hold config.json, unet/config.json or transformer/config.json" in message
 
 
-def test_extract_to_a_store_and_again(here, sd15_folder):
+def test_extract_to_a_store_and_again(here, sd15_folder, run):
     args = [
         "extract",
         sd15_folder,
@@ -125,7 +95,7 @@ def test_extract_to_a_store_and_again(here, sd15_folder):
     assert FeatureStore(str(here / "store")).read(NAME).shape == (3, 16, 4, 4)
 
 
-def test_extract_to_a_file(here, sd15_folder):
+def test_extract_to_a_file(here, sd15_folder, run, complain):
     args = ["extract", sd15_folder, "photos/0.png", "photos/1.png", "-n", "mid-vit-block0-cross-map"]
     args += [
         "--preset",
@@ -149,11 +119,11 @@ def test_extract_to_a_file(here, sd15_folder):
     found = load_features(str(here / "out.safetensors"))
     assert found["mid-vit-block0-cross-map@50"].shape == (2, 1, 2, 3, 2)
     assert found["up-level1-upsampler-out@261"].dtype == torch.float32
-    assert "out.safetensors exists: give another name, or --overwrite" in sentence(run(*args, code=2))
+    assert "out.safetensors exists: give another name, or --overwrite" in complain(*args)
     run(*args, "--overwrite")
 
 
-def test_broken_images_are_named_and_passed_over(here, sd15_folder):
+def test_broken_images_are_named_and_passed_over(here, sd15_folder, run):
     (here / "photos" / "cut.png").write_bytes((here / "photos" / "0.png").read_bytes()[:900])
     (here / "photos" / "text.png").write_text("no picture")
     args = ["extract", sd15_folder, "photos", "-n", NAME, "-o", "store", "--device", "cpu"]
@@ -182,38 +152,41 @@ def test_broken_images_are_named_and_passed_over(here, sd15_folder):
         (["photos", "-n", "mid-vit-block0-cross-map", "--heads", "9"], "heads of a map must lie below the"),
     ],
 )
-def test_bad_extractions(here, sd15_folder, args, message):
+def test_bad_extractions(here, sd15_folder, args, message, complain):
     (here / "empty").mkdir()
     (here / "text.png").write_text("no picture")
-    result = run("extract", sd15_folder, *args, "-o", "out.safetensors", "--device", "cpu", code=2)
-    assert message in sentence(result)
+    line = complain("extract", sd15_folder, *args, "-o", "out.safetensors", "--device", "cpu")
+    assert message in line
     assert not (here / "out.safetensors").exists()
 
 
-def test_extraction_from_what_is_no_pipeline(here, sd15_folder):
-    result = run("extract", sd15_folder / "unet", "photos", "-n", NAME, "-o", "out", code=2)
-    assert "is no diffusers pipeline: it has no model_index.json" in sentence(result)
+def test_extraction_from_what_is_no_pipeline(here, sd15_folder, complain):
+    line = complain("extract", sd15_folder / "unet", "photos", "-n", NAME, "-o", "out")
+    assert "is no diffusers pipeline: it has no model_index.json" in line
 
 
-def test_presets():
+def test_presets(run):
     assert "up-level0-repeat0-vit-block7-out" in run("presets").stdout
     found = json.loads(run("presets", "--json").stdout)
     assert sum(part["channels"] for part in found["Ours-XL-t"]) == 8154
 
 
-@pytest.mark.parametrize("command", ["names", "extract", "presets"])
-def test_help_shows_examples_and_every_option(command):
+COMMANDS = ["names", "extract", "rank", "properties", "view", "match", "segment", "pck", "presets"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_examples_and_every_option(command, run):
     output = run(command, "--help").stdout
     assert "Usage:" in output
     assert command == "presets" or f"diffeat {command}" in output
 
 
-def test_version_and_no_command():
+def test_version_and_no_command(run):
     assert run("--version").stdout.startswith("diffeat 0.")
     assert "extract" in CliRunner().invoke(app, []).output
 
 
-def test_help_does_not_wait_for_torch():
+def test_help_does_not_wait_for_torch(run):
     """The commands import heavy libraries only once they work."""
     heavy = ["diffusers", "transformers", "zarr", "sklearn", "scipy", "torchmetrics", "matplotlib"]
     probe = f"import sys, diffeat.cli; print([name for name in {heavy} if name in sys.modules])"

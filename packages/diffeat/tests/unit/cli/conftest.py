@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+from diffeat.cli.app import app
+from PIL import Image
+from typer.testing import CliRunner
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty place with two photos, and a third in a folder below."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+        path = tmp_path / "photos" / ("inner" if number == 2 else "") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return tmp_path
+
+
+@pytest.fixture
+def run():
+    """Drive the command as a user does."""
+
+    def drive(*args, code=0):
+        result = CliRunner().invoke(app, [str(arg) for arg in args])
+        assert result.exit_code == code, result.output
+        assert "Traceback" not in result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    return drive
+
+
+@pytest.fixture
+def complain(run):
+    """Drive the command into an error: the one line on stderr, with nothing on stdout."""
+
+    def drive(*args):
+        result = run(*args, code=2)
+        assert result.stdout == ""
+        (line,) = result.stderr.strip().splitlines()
+        assert line.startswith("diffeat: ")
+        return line
+
+    return drive

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ranking, looking, matching and segmenting as a user does them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffeat.ranking import Ranking
+from PIL import Image
+
+NAMES = ["-n", "mid-repeat0-res-out", "-n", "up-level1-repeat0-vit-block0-{cross-q,out}"]
+SMALL = ["--device", "cpu", "--size", 32]
+
+
+def size_of(file):
+    with Image.open(file) as image:
+        return image.size
+
+
+@pytest.fixture
+def labelled(here):
+    """Four pictures whose left half is dark, with masks and points."""
+    points = {}
+    for number in range(4):
+        rng = np.random.default_rng(number)
+        pixels = rng.integers(100, 256, (24, 32, 3), dtype=np.uint8)
+        pixels[:, :16] //= 8
+        mask = np.zeros((24, 32), np.uint8)
+        mask[:, 16:] = 1
+        mask[0] = 255
+        for folder, array in (("pictures", pixels), ("masks", mask)):
+            Path(folder).mkdir(exist_ok=True)
+            Image.fromarray(array).save(f"{folder}/p{number}.png")
+        points[f"p{number}.png"] = {"edge": [16, 12], "corner": [0, 24 - number]}
+    Path("points.json").write_text(json.dumps(points))
+    return here
+
+
+def test_rank_on_masks_compares_and_chooses(labelled, run, sd15_folder):
+    args = ["rank", sd15_folder, "pictures", "masks", *NAMES, *SMALL, "--folds", 2, "--pixels", 40]
+    args += ["--classes", "dark, light", "-c", "*-cross-q", "-c", "DIFT", "--budget", 32]
+    report = json.loads(run(*args, "--json").stdout)
+    assert (report["metric"], report["images"], len(report["ranking"])) == ("mIoU", 4, 3)
+    means = [row["mean"] for row in report["ranking"]]
+    assert means == sorted(means, reverse=True)
+    assert report["compared"]["DIFT"]["names"] == ["up-level1-upsampler-out"]
+    assert len(report["compared"]["*-cross-q"]["names"]) == 16
+    assert all(row["channels"] <= 32 for row in report["selection"])
+    assert report["files"] == [
+        f"diffeat-ranking/{n}" for n in ("ranking.json", "ranking.png", "selection.json")
+    ]
+    assert Ranking.from_json("diffeat-ranking/ranking.json").rows[0].mean == pytest.approx(means[0], abs=1e-5)
+    scores = Path("diffeat-ranking/scores.jsonl").read_bytes()
+    shown = run(*args, "--top", 2).stdout
+    assert shown.count("±") >= 2 + 2 + 1
+    assert Path("diffeat-ranking/scores.jsonl").read_bytes() == scores  # nothing was judged twice
+
+
+def test_rank_from_a_store_on_points(labelled, run, sd15_folder):
+    run("extract", sd15_folder, "pictures", *NAMES, *SMALL, "-o", "store")
+    args = ["rank", "store", "pictures", "points.json", "--folds", 2, "--side", 8]
+    report = json.loads(run(*args, "--json").stdout)
+    assert (report["metric"], len(report["ranking"])) == ("PCK", 3)
+    assert "3 activations judged" in run(*args).stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["pictures", "empty"], "empty holds no pictures"),
+        (["pictures", "none"], "none is no folder of pictures"),
+        (["photos", "masks"], "masks in masks must have one for each picture, got none for 2 (0, 1)"),
+        (["pictures", "wrong"], "the mask of p0.png must be as large as its image, got 3x3 for 24x32"),
+        (["pictures", "coloured"], "p0.png must have one channel of class numbers or a palette, got RGB"),
+        (["pictures", "masks", "--classes", "a"], "masks must hold classes below 1"),
+        (["pictures", "points.json", "--classes", "a"], "--classes belongs to masks"),
+        (["pictures", "text.json"], "text.json must read like"),
+        (["photos", "points.json"], "points in points.json must have one for each picture, got none for 2"),
+        (["pictures", "masks", "--folds", "5"], "folds must not exceed the images, got 5 for 4"),
+        (
+            ["pictures", "masks", "--folds", "2", "-n", "nowhere-*"],
+            "the pattern 'nowhere-*' matches none of the",
+        ),
+        (["pictures", "masks", *NAMES, "--budget", "1", "--folds", "2"], "channels must hold at least one"),
+    ],
+)
+def test_labels_that_do_not_fit(labelled, complain, sd15_folder, args, message):
+    Path("empty").mkdir()
+    Path("text.json").write_text("[]")
+    for folder, size in (("wrong", (3, 3)), ("coloured", (32, 24))):
+        Path(folder).mkdir()
+        for number in range(4):
+            mode = "RGB" if folder == "coloured" else "L"
+            Image.new(mode, size).save(f"{folder}/p{number}.png")
+    assert message in complain("rank", sd15_folder, *args, *SMALL, "--pixels", 20)
+
+
+def test_scores_of_something_else_are_not_mixed(labelled, run, complain, sd15_folder):
+    args = ["rank", sd15_folder, "pictures", "masks", "-n", "mid-repeat0-res-out", *SMALL, "--folds", 2]
+    run(*args)
+    assert "holds scores of another features" in complain(*args, "--seed", 1, "--prompt", "a cat")
+
+
+def test_properties(here, run, sd15_folder):
+    args = ["properties", sd15_folder, "photos", "-n", "up-level3-*", "--device", "cpu", "-o", "up.json"]
+    rows = json.loads(run(*args, "--json").stdout)
+    assert len(rows) == 3 * 9
+    assert all(row["noise_sensitivity"] is not None for row in rows)
+    assert Path("up.png").stat().st_size > 1000
+    assert len(json.loads(Path("up.json").read_text())["rows"]) == len(rows)
+    assert "noise sensitivity" in run(*args).stdout
+
+
+def test_view_draws_every_kind(here, run, sd15_folder):
+    args = ["view", sd15_folder, "photos", "-r", "-n", "mid-*-out", *SMALL, "-o", "seen"]
+    for kind in ("pca", "clusters", "similarity", "page"):
+        args += ["--as", kind]
+    report = json.loads(run(*args, "--clusters", 2, "--point", "3,4", "--json").stdout)
+    assert len(report["files"]) == 4 * len(report["names"]) == 16
+    drawn = [file for file in report["files"] if file.endswith("png")]
+    assert len({size_of(file) for file in drawn}) == 1
+    together = json.loads(run(*args, "--clusters", 2, "--together", "--json").stdout)
+    assert together["files"][0] == "seen/together-pca.png"
+    assert "0.png" in Path("seen/together-page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["-n", "mid-vit-block0-self-map"], "mid-vit-block0-self-map has no channels on the image"),
+        (
+            ["-n", "mid-repeat0-res-out", "--as", "similarity", "--point", "99,1"],
+            "inside the first image, 30x40",
+        ),
+        (
+            ["-n", "mid-repeat0-res-out", "--point", "here"],
+            "a point reads X,Y in pixels",
+        ),
+    ],
+)
+def test_what_cannot_be_seen(here, complain, sd15_folder, args, message):
+    assert message in complain("view", sd15_folder, "photos", *args, *SMALL)
+
+
+def test_match_on_a_grid_on_points_and_with_truth(labelled, run, sd15_folder):
+    pair = ["pictures/p0.png", "pictures/p1.png"]
+    args = ["match", sd15_folder, *pair, "-n", "up-level3-repeat0-res-out", *SMALL, "--json"]
+    same = [*args[:2], pair[0], pair[0], *args[4:]]
+    mutual = json.loads(run(*same, "--grid", 8).stdout)
+    assert len(mutual["matches"]) == 64
+    assert all(each["similarity"] > 0.99 for each in mutual["matches"])
+    chosen = json.loads(run(*args, "--point", "1,2", "--point", "30,20", "-o", "deep/drawn.png").stdout)
+    assert [each["source"] for each in chosen["matches"]] == [[1, 2], [30, 20]]
+    assert size_of("deep/drawn.png")[1] > 400
+    same += ["--points", "points.json"]
+    judged = json.loads(run(*same).stdout)
+    assert judged["pck"] == 1
+    assert [each["right"] for each in judged["matches"]] == [True, True]
+    assert "2 matches, 2 of 2 right" in run(*same).stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--point", "40,1"], "--point must lie inside p0.png, 32x24 pixels"),
+        (["--point", "1,1", "--points", "points.json"], "--point and --points exclude each other"),
+        (["--points", "other.json"], "must have one for each picture, got none for 2 (p0, p1)"),
+    ],
+)
+def test_points_that_do_not_fit(labelled, complain, sd15_folder, args, message):
+    Path("other.json").write_text("{}")
+    pair = ["pictures/p0.png", "pictures/p1.png"]
+    assert message in complain("match", sd15_folder, *pair, "-n", "mid-repeat0-res-out", *SMALL, *args)
+
+
+def test_segment_learns_writes_and_goes_on(labelled, run, sd15_folder):
+    (labelled / "photos" / "text.png").write_text("no picture")
+    args = ["segment", sd15_folder, "photos", "--images", "pictures", "--masks", "masks", "-n", "unet-in"]
+    args += [*SMALL, "--classes", "dark,light", "--side", 32]
+    result = run(*args, "--json", code=1)
+    report = json.loads(result.stdout)
+    assert [Path(each["image"]).name for each in report["images"]] == ["0.png", "1.png"]
+    assert set(report["failed"]) == {"text.png"}
+    assert "text.png was passed over" in result.stderr
+    with Image.open("diffeat-segments/0-labels.png") as labels:
+        assert (labels.size, labels.mode) == ((30, 40), "P")
+        assert set(np.unique(labels)) <= {0, 1}
+    assert sum(report["images"][0]["shares"].values()) == pytest.approx(1, abs=1e-3)
+    again = json.loads(run(*args, "--json", code=1).stdout)
+    assert (again["images"], again["skipped"]) == ([], 2)
+    assert len(json.loads(run(*args, "--overwrite", "--json", code=1).stdout)["images"]) == 2
+
+
+def test_segment_judges_itself(labelled, run, complain, sd15_folder):
+    args = [
+        "segment",
+        sd15_folder,
+        "--images",
+        "pictures",
+        "--masks",
+        "masks",
+        "-n",
+        "unet-in",
+        *SMALL,
+        "-t",
+        0,
+    ]
+    report = json.loads(run(*args, "--train", 2, "--runs", 2, "--side", 16, "--json").stdout)
+    assert report["train"] == 2
+    assert len(report["scores"]) == 2
+    assert report["miou"] > 0.5  # dark and light halves are told apart by the latent alone
+    assert "num_train must leave images of 4" in complain(*args, "--train", 4)
+    assert "--images and --masks must name folders" in complain("segment", sd15_folder, "-n", "unet-in")
+
+
+def test_pck_of_a_list_and_of_a_split(labelled, run, complain, sd15_folder):
+    pair = {
+        "source_path": "p0.png",
+        "target_path": "p0.png",
+        "source_points": [[10, 7.5], [22, 13.5]],
+        "target_points": [[10, 7.5], [22, 13.5]],
+        "target_bounding_box": [0, 0, 32, 24],
+        "category": "cat",
+    }
+    Path("pairs.json").write_text(json.dumps([pair, pair]))
+    args = ["pck", sd15_folder, "pictures", "-n", "unet-in", *SMALL, "--side", 8, "--threshold", "0.01"]
+    report = json.loads(run(*args, "--list", "pairs.json", "--limit", 1, "--json").stdout)
+    assert report["protocol"] == "list of 2 pairs, 1 of them"
+    assert {row["against"]: row["per_point"] for row in report["pck"]} == {"image": 1, "box": 1}
+    assert "list of 2 pairs" in run(*args, "--list", "pairs.json").stdout
+    assert "pictures is no SPair-71k" in complain(*args)
+
+
+def test_no_gradients_or_bars_are_left(here, run, sd15_folder):
+    from diffusers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    run("view", sd15_folder, "photos", "-n", "mid-repeat0-res-out", *SMALL)
+    assert logging.is_progress_bar_enabled() == shown
+    assert torch.is_grad_enabled()
