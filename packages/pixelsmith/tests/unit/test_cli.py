@@ -83,8 +83,9 @@ def test_options_reach_the_model_and_the_loop(run, model, dummies, tmp_path):
     run(
         "generate", "x", "--size", "64", "--via", "48", "--slider", "2,1", "--plan", "jitter", "--wrap",
         "both", "--mode", "official", "--conditioning", "base", "--steps", 3, "--guidance", 2.5,
-        "--negative-prompt", "fog", "-m", "some/model", "--set", "band=2", "--set", "start=noise", "--canvas", "float16", "--base",
-        "32x24", "--device", "cpu", "--dtype", "float32", "-o", "a.png", "--job", "work", "--keep",
+        "--negative-prompt", "fog", "-m", "some/model", "--set", "band=2", "--set", "start=noise", "--canvas",
+        "float16", "--base", "32x24", "--device", "cpu", "--dtype", "float32", "-o", "a.png",
+        "--job", "work", "--keep",
     )  # fmt: skip
     asked = model.asked[0]
     assert (asked["name"], asked["negative_prompt"], asked["device"]) == ("some/model", "fog", "cpu")

@@ -29,7 +29,7 @@ class SourceError(ValueError):
 
 
 def read_size(path: Path, max_pixels: int) -> tuple[int, int]:
-    """Return height and width of a picture, upright, from its header alone.
+    """Return height and width of a picture, upright, decoding no more than its format calls for.
 
     Args:
         path: The file.
@@ -147,7 +147,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
                 image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"),
                 outputMode="RGB",
             )  # fmt: skip
-        except ImageCms.PyCMSError:  # a profile that is damaged, or not for these colours
+        except (ImageCms.PyCMSError, OSError):  # a profile that is damaged, or not for these colours
             found = None
         if found is not None:
             return found

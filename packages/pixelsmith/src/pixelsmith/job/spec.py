@@ -172,7 +172,7 @@ def check_spec(model: JobModel, spec: JobSpec) -> list[StepPlan]:
 
 def nearest_size(size: tuple[float, float], multiple: int) -> Size:
     """Return the size whose sides are the nearest positive multiples."""
-    height, width = (max(multiple, round(side / multiple) * multiple) for side in size)
+    height, width = (max(multiple, math.floor(side / multiple + 0.5) * multiple) for side in size)
     return height, width
 
 
@@ -197,19 +197,15 @@ def scaled_size(size: Size, scale: float, multiple: int) -> Size:
 
 
 def base_size(size: Size, model: JobModel) -> Size:
-    """Return the size of a base picture: the aspect of the result, the area that the model was trained at.
-
-    A result that is no larger than that is the base picture itself.
+    """Return the size of a base picture: the aspect of the result, at most the area of the model's training.
 
     Args:
         size: Height and width of the result in pixels.
         model: Tells native size and multiples.
     """
     native = model.patch * model.pixels
-    if size[0] * size[1] <= native * native:
-        return size
-    aspect = math.sqrt(size[0] / size[1])
-    return nearest_size((native * aspect, native / aspect), model.patch_multiple * model.pixels)
+    scale = min(1.0, native / math.sqrt(size[0] * size[1]))
+    return nearest_size((size[0] * scale, size[1] * scale), model.patch_multiple * model.pixels)
 
 
 def _plain(slider: Slider) -> object:
