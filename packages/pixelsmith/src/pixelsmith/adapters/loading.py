@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +50,11 @@ def load_pipeline(
             "nor a hub id that can be read"
         ) from error
     kind = pipeline_for(str(index.get("_class_name")))
-    return kind.from_pretrained(place, torch_dtype=precision).to(where)
+    with warnings.catch_warnings():
+        # newer releases call it dtype, the oldest that we support know torch_dtype only
+        warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+        pipe = kind.from_pretrained(place, torch_dtype=precision)
+    return pipe.to(where)
 
 
 def load_model(

@@ -186,6 +186,8 @@ def closed_form(
     own = cast(Scheduler, copy.deepcopy(scheduler))
     config = cast("Mapping[str, Any]", own.config)
     _refuse_options(name, config)
+    if sigmas is not None and min(sigmas) <= 0:
+        raise _noiseless(name, sigmas)
     given = {"mu": mu, "sigmas": sigmas, "timesteps": timesteps}
     chosen = {
         key: list(value) if isinstance(value, Sequence) else value
@@ -272,10 +274,7 @@ _LEVELS = {
 def _build(name: str, config: Mapping[str, Any], timesteps: Tensor, levels: _Levels) -> ClosedForm:
     count = len(levels.a) - 1
     if count < 1 or min(levels.b[:-1]) <= 0:
-        raise ValueError(
-            f"every step of {name} must begin above the noiseless level, got noise levels {levels.b[:-1]}; "
-            "leave out the step at level 0"
-        )
+        raise _noiseless(name, levels.b[:-1])
     multistep = name == "DPMSolverMultistepScheduler" and config["solver_order"] == 2 and count > 1
     clip = float(config.get("clip_sample_range", 1.0)) if config.get("clip_sample") else None
     rows: list[_Row] = []
@@ -299,6 +298,13 @@ def _build(name: str, config: Mapping[str, Any], timesteps: Tensor, levels: _Lev
         multistep=multistep,
         clip=clip,
         rows=tuple(rows),
+    )
+
+
+def _noiseless(name: str, levels: Sequence[float]) -> ValueError:
+    return ValueError(
+        f"every step of {name} must begin above the noiseless level, got noise levels {list(levels)}; "
+        "leave out the step at level 0"
     )
 
 
