@@ -6,7 +6,20 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from vitron.contract import Instruction, Invocation, Region, SpecialistSpec, Turn
+from vitron.language import Grammar, StreamParser, escape, parse, render
 
 __version__ = version("vitron")
 
-__all__ = ["Instruction", "Invocation", "Region", "SpecialistSpec", "Turn", "__version__"]
+__all__ = [
+    "Grammar",
+    "Instruction",
+    "Invocation",
+    "Region",
+    "SpecialistSpec",
+    "StreamParser",
+    "Turn",
+    "__version__",
+    "escape",
+    "parse",
+    "render",
+]

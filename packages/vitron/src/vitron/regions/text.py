@@ -153,7 +153,7 @@ def _shape(text: str, frame: int | None, size: Size | None) -> Region:
     lines = tuple(tuple(point for point, _ in stroke) for stroke in strokes)
     if word.lower() == "scribble" and all(signs):
         return ScribbleRegion(strokes=lines, frame=frame)
-    if len(lines) > 1 or (word.lower() != "points" and not all(signs)):
+    if len(strokes) > 1 or (word.lower() != "points" and not all(signs)):
         raise RegionError(f"only a scribble has several strokes and only points a minus, got {_short(text)}")
     if word.lower() == "polygon":
         return PolygonRegion(points=lines[0], frame=frame)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Characters to text and tags, one at a time, holding back no more than a tag's length."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+WORDS = ("module", "instruction", "region")
+# what models of several families write to end a turn
+MARKS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>")
+NUM_SIGNALS = 16
+SIGNALS = tuple(f"<sig_{letter}{index}>" for letter in "ps" for index in range(NUM_SIGNALS))
+MAX_SPACES = 8  # in one gap of a tag
+MAX_TAG = 40  # no tag is longer
+
+_WHITE = frozenset(" \t\r\n")
+
+
+class Token(NamedTuple):
+    """A piece of the reply.
+
+    Attributes:
+        kind: What it is.
+        value: The word of a tag, or the letter and number of a signal.
+        raw: The characters as they came.
+    """
+
+    kind: Literal["text", "open", "close", "mark", "signal"]
+    value: str
+    raw: str
+
+
+def _table() -> dict[str, tuple[Literal["open", "close", "mark", "signal"], str]]:
+    table: dict[str, tuple[Literal["open", "close", "mark", "signal"], str]] = {}
+    for word in WORDS:
+        table[f"<{word}>"] = ("open", word)
+        table[f"</{word}>"] = ("close", word)
+    table.update(dict.fromkeys(MARKS, ("mark", "")))
+    table.update({signal: ("signal", signal[5:-1]) for signal in SIGNALS})
+    return table
+
+
+_WHOLE = _table()
+_SPACED = {key: value for key, value in _WHOLE.items() if value[0] in ("open", "close")}
+_PREFIXES = {key[:end] for key in _WHOLE for end in range(1, len(key))}
+_SPACED_PREFIXES = {key[:end] for key in _SPACED for end in range(1, len(key))}
+# white space may stand behind the bracket, behind the slash, and behind the word
+_GAPS = {"<", "</"} | {key[:-1] for key in _SPACED}
+_GAP = rf"[ \t\r\n]{{0,{MAX_SPACES}}}"
+# the same language at once, for tags that came whole
+_TAG = re.compile(
+    rf"<{_GAP}(?:/{_GAP})?(?:{'|'.join(WORDS)}){_GAP}>|" + "|".join(map(re.escape, (*MARKS, *SIGNALS))),
+    re.ASCII | re.IGNORECASE,
+)
+
+
+class Lexer:
+    """Splits a reply into tokens as it arrives.
+
+    Tags are read in any case and with white space inside; of a ``<`` that begins none, nothing is lost. Every
+    character is looked at once, and what is held back is shorter than the longest tag.
+    """
+
+    def __init__(self) -> None:
+        self._raw = ""
+        self._key = ""
+        self._spaces = 0  # in the gap that is open
+        self._spaced = False
+
+    @property
+    def held(self) -> str:
+        """What has been fed and may still become a tag."""
+        return self._raw
+
+    def copy(self) -> Lexer:
+        """Return a lexer in the same state."""
+        other = Lexer()
+        other._raw, other._key = self._raw, self._key
+        other._spaces, other._spaced = self._spaces, self._spaced
+        return other
+
+    def feed(self, chunk: str) -> Iterator[Token]:
+        """Yield the tokens that are complete; text up to the next tag comes in one."""
+        text = list[str]()
+        place, end = 0, len(chunk)
+        while place < end:
+            if not self._raw:
+                start = chunk.find("<", place)
+                stop = end if start < 0 else start
+                text.append(chunk[place:stop])
+                if start < 0:
+                    break
+                tag = _TAG.match(chunk, start)
+                if tag is not None:
+                    yield from _joined(text)
+                    text.clear()
+                    place = tag.end()
+                    yield Token(*_WHOLE["".join(tag[0].split()).lower()], tag[0])
+                    continue
+                place = start + 1
+                if end - start >= MAX_TAG:
+                    text.append("<")
+                else:
+                    self._raw = self._key = "<"
+                continue
+            if not self._extend(chunk[place]):
+                # no tag begins with what is held; the character itself may begin one
+                text.append(self._reset())
+                continue
+            place += 1
+            found = _WHOLE.get(self._key)
+            if found is not None:
+                yield from _joined(text)
+                text.clear()
+                yield Token(*found, self._reset())
+        yield from _joined(text)
+
+    def close(self) -> Iterator[Token]:
+        """Yield what is held back, as text."""
+        if self._raw:
+            yield Token("text", "", self._reset())
+
+    def _extend(self, char: str) -> bool:
+        if char in _WHITE:
+            if self._key not in _GAPS or self._spaces == MAX_SPACES:
+                return False
+            self._spaces += 1
+            self._spaced = True
+        else:
+            key = self._key + (char.lower() if char.isascii() else char)
+            prefixes, whole = (_SPACED_PREFIXES, _SPACED) if self._spaced else (_PREFIXES, _WHOLE)
+            if key not in prefixes and key not in whole:
+                return False
+            self._key, self._spaces = key, 0
+        self._raw += char
+        return True
+
+    def _reset(self) -> str:
+        raw, self._raw, self._key = self._raw, "", ""
+        self._spaces, self._spaced = 0, False
+        return raw
+
+
+def _joined(text: list[str]) -> Iterator[Token]:
+    raw = "".join(text)
+    if raw:
+        yield Token("text", "", raw)

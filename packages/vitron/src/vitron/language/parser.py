@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads replies: text, calls, signals, and what is wrong with them, at once or as they arrive."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vitron.contract import ArgValue, Instruction, Invocation, Issue, Region, Signal, Span, Turn
+from vitron.errors import RegionError, explain
+from vitron.language.escape import held_back, unescape
+from vitron.language.legacy import parse_legacy
+from vitron.language.lexer import Lexer, Token
+from vitron.language.modules import MODULES, Module, ModuleRegistry
+from vitron.regions.text import Frames, parse_region
+
+MAX_MODULE = 64  # characters after which an open module tag is taken for a slip
+Event = str | Invocation | Issue
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_State = Literal["free", "head", "module", "instruction", "region"]
+_Kind = Literal["text", "stray", "invocation", "signal", "mark", "broken"]
+_Code = Literal[
+    "unclosed_tag", "mismatched_tag", "repeated_tag", "unknown_module", "missing_instruction", "bad_region"
+]
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call on its way."""
+
+    start: int
+    raw: list[str] = field(default_factory=list[str])
+    gap: list[str] = field(default_factory=list[str])
+    content: list[str] = field(default_factory=list[str])
+    length: int = 0
+    content_start: int = 0
+    module: Module | None = None
+    instruction: list[Instruction] = field(default_factory=list[Instruction])
+    args: dict[str, ArgValue] = field(default_factory=dict[str, ArgValue])
+    region: Region | None = None
+    frames: Frames | None = None
+    bad_region: Issue | None = None
+    has_region: bool = False
+    sealed: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.instruction or self.args or self.has_region)
+
+
+class StreamParser:
+    """Reads a reply as it arrives, in pieces of any size.
+
+    A call is a module, then instructions, then at most one region; white space may stand between them. Tags
+    are read in any case. A module tag always begins a call; other tags outside one are text. Whatever comes,
+    there is no exception: what cannot be read is an issue, and ``spans`` in a row are the reply.
+
+    Args:
+        modules: What may be called.
+
+    Example:
+        >>> parser = StreamParser()
+        >>> parser.feed("Here. <module>B</module><instruction>segment: the d")
+        ['Here. ']
+        >>> parser.feed("og</instruction>")
+        []
+        >>> parser.close().invocations[0].instruction[0].text
+        'the dog'
+    """
+
+    def __init__(self, modules: ModuleRegistry = MODULES) -> None:
+        self._modules = modules
+        self._lexer = Lexer()
+        self._state: _State = "free"
+        self._call = _Call(0)
+        self._at = 0
+        self._entity = ""
+        self._events = list[Event]()
+        self._text = list[str]()
+        self._spans = list[tuple[_Kind, int, list[str]]]()
+        self._calls = list[Invocation]()
+        self._signals = list[Signal]()
+        self._issues = list[Issue]()
+
+    @property
+    def in_call(self) -> bool:
+        """Whether a call has begun and not ended."""
+        return self._state != "free"
+
+    def feed(self, chunk: str) -> list[Event]:
+        """Take the next characters.
+
+        Args:
+            chunk: Any number of them. A half of a surrogate pair is replaced by U+FFFD.
+
+        Returns:
+            What became clear, in order: text to show, calls that are complete, issues.
+        """
+        for token in self._lexer.feed(_SURROGATE.sub("\ufffd", chunk)):
+            self._take(token)
+        return self.drain()
+
+    def close(self) -> Turn:
+        """End the reply and return it as a whole."""
+        for token in self._lexer.close():
+            self._take(token)
+        if self._state in ("module", "instruction", "region"):
+            self._unclosed()
+        if self._state == "head":
+            self._finish()
+        self._flush()
+        spans = [
+            Span.model_construct(kind=kind, start=start, end=start + len(raw), raw=raw)
+            for kind, start, raw in ((kind, start, "".join(parts)) for kind, start, parts in self._spans)
+        ]
+        return Turn(
+            text="".join(self._text),
+            invocations=tuple(self._calls),
+            signals=tuple(self._signals),
+            spans=tuple(spans),
+            issues=tuple(self._issues),
+        )
+
+    def drain(self) -> list[Event]:
+        """Return what became clear since it was last asked; after :meth:`close`, the rest."""
+        events, self._events = self._events, []
+        return events
+
+    def _take(self, token: Token) -> None:
+        match self._state:
+            case "free":
+                self._in_free(token)
+            case "head":
+                self._in_head(token)
+            case "module" | "instruction" | "region":
+                self._in_content(token)
+
+    def _in_free(self, token: Token) -> None:
+        if token.kind == "text":
+            self._add("text", token.raw)
+        elif token.kind == "open" and token.value == "module":
+            self._call = _Call(self._at, [token.raw], content_start=self._at)
+            self._state = "module"
+            self._at += len(token.raw)
+        elif token.kind == "mark":
+            self._add("mark", token.raw)
+        elif token.kind == "signal":
+            kind: Literal["specific", "shared"] = "specific" if token.value[0] == "p" else "shared"
+            last = len(self._calls) - 1
+            self._signals.append(
+                Signal(kind=kind, index=int(token.value[1:]), invocation=None if last < 0 else last)
+            )
+            self._add("signal", token.raw)
+        else:
+            self._add("stray", token.raw)
+
+    def _in_head(self, token: Token) -> None:
+        """Between the blocks of a call, where more may come."""
+        call = self._call
+        if token.kind == "text" and not token.raw.strip():
+            call.gap.append(token.raw)
+            self._at += len(token.raw)
+        elif token.kind == "open" and token.value != "module" and not call.sealed:
+            self._absorb(token)
+            if token.value == "region" and call.has_region:
+                self._issue("repeated_tag", "a call has one region, the second is left out")
+            self._state = "instruction" if token.value == "instruction" else "region"
+        elif token.kind == "close" and call.is_empty:
+            self._absorb(token)
+            self._issue("mismatched_tag", f"{token.raw} closes nothing")
+        else:
+            self._finish()
+            self._in_free(token)
+
+    def _absorb(self, token: Token) -> None:
+        """Make a token part of the call, with the white space before it."""
+        call = self._call
+        call.raw += [*call.gap, token.raw]
+        call.gap.clear()
+        call.content_start = self._at
+        self._at += len(token.raw)
+
+    def _in_content(self, token: Token) -> None:
+        call = self._call
+        if token.kind == "text":
+            call.content.append(token.raw)
+            call.raw.append(token.raw)
+            call.length += len(token.raw)
+            self._at += len(token.raw)
+            if self._state == "module" and call.length > MAX_MODULE:
+                self._give_up()
+        elif token.kind == "close":
+            if token.value != self._state:
+                self._issue("mismatched_tag", f"<{self._state}> is closed by {token.raw}")
+            call.raw.append(token.raw)
+            self._at += len(token.raw)
+            self._end_content()
+        else:
+            self._unclosed()
+            self._in_head(token)
+
+    def _give_up(self) -> None:
+        """Take back a module tag behind which no name comes: the rest is text."""
+        call = self._call
+        self._issue("unclosed_tag", f"<module> is followed by more than {MAX_MODULE} characters")
+        self._state, self._at = "free", call.start
+        self._add("broken", call.raw[0])
+        self._add("text", "".join(call.content))
+
+    def _unclosed(self) -> None:
+        self._issue("unclosed_tag", f"<{self._state}> is not closed")
+        self._end_content()
+
+    def _end_content(self) -> None:
+        call, state = self._call, self._state
+        content = unescape("".join(call.content))
+        call.content.clear()
+        self._state = "head"
+        if state == "module":
+            call.module = self._modules.resolve(content)
+            if call.module is None:
+                known = ", ".join(module.name for module in self._modules)
+                name = " ".join(content.split())
+                self._issue("unknown_module", f"there is no module {name!r}: known are {known}")
+        elif state == "instruction":
+            said = call.module.read(content) if call.module is not None else None
+            if isinstance(said, Instruction):
+                call.instruction.append(said)
+            elif said is not None:
+                call.args[said[0]] = said[1]
+        else:
+            self._end_region(content)
+
+    def _end_region(self, content: str) -> None:
+        call = self._call
+        if call.has_region:
+            return
+        call.sealed = not call.is_empty
+        call.has_region = True
+        try:
+            call.region, call.frames = parse_region(content)
+        except RegionError as error:
+            if call.module is not None:
+                call.bad_region = Issue(
+                    code="bad_region",
+                    message=explain(error),
+                    start=call.content_start,
+                    invocation=len(self._calls),
+                )
+
+    def _finish(self) -> None:
+        """End the call; white space behind it is text."""
+        call, end = self._call, self._at - sum(map(len, self._call.gap))
+        if call.module is not None and call.is_empty:
+            self._issue("missing_instruction", f"{call.module.name} is called without an instruction")
+        is_whole = call.module is not None and not call.is_empty
+        self._state, self._at = "free", call.start
+        self._add("invocation" if is_whole else "broken", "".join(call.raw))
+        if call.bad_region is not None:
+            self._note(call.bad_region)
+        if call.module is not None and is_whole:
+            found = Invocation(
+                module=call.module.name,
+                instruction=tuple(call.instruction),
+                args=call.args,
+                region=call.region,
+                frames=call.frames,
+                source=(call.start, end),
+            )
+            self._calls.append(found)
+            self._events.append(found)
+        for gap in call.gap:
+            self._add("text", gap)
+
+    def _issue(self, code: _Code, message: str) -> None:
+        self._note(Issue(code=code, message=message, start=self._call.content_start))
+
+    def _note(self, issue: Issue) -> None:
+        self._flush()
+        self._issues.append(issue)
+        self._events.append(issue)
+
+    def _add(self, kind: _Kind, raw: str) -> None:
+        """Append a piece of the reply, and show it if it is text."""
+        if kind == "text" and self._spans and self._spans[-1][0] == "text":
+            self._spans[-1][2].append(raw)
+        else:
+            self._spans.append((kind, self._at, [raw]))
+        self._at += len(raw)
+        if kind == "text":
+            self._entity += raw
+            held = held_back(self._entity)
+            self._show(self._entity[: len(self._entity) - held])
+            self._entity = self._entity[len(self._entity) - held :]
+        else:
+            self._flush()
+            if kind == "stray":
+                self._show(raw, plain=True)
+
+    def _flush(self) -> None:
+        self._show(self._entity)
+        self._entity = ""
+
+    def _show(self, text: str, *, plain: bool = False) -> None:
+        if not text:
+            return
+        shown = text if plain else unescape(text)
+        self._text.append(shown)
+        if self._events and isinstance(self._events[-1], str):
+            shown = f"{self._events.pop()}{shown}"
+        self._events.append(shown)
+
+
+def parse(reply: str, *, modules: ModuleRegistry = MODULES, legacy: bool = False) -> Turn:
+    """Read a whole reply.
+
+    Args:
+        reply: What the model wrote.
+        modules: What may be called.
+        legacy: Read as the published code does, with its losses: see :func:`vitron.language.parse_legacy`.
+
+    Example:
+        >>> turn = parse("On it. <module>C</module> <instruction>remove: the dog</instruction>")
+        >>> turn.text, turn.invocations[0].module, turn.invocations[0].instruction[0].verb
+        ('On it. ', 'image_editing', 'remove')
+    """
+    if legacy:
+        return parse_legacy(reply).to_turn(modules)
+    parser = StreamParser(modules)
+    parser.feed(reply)
+    return parser.close()
