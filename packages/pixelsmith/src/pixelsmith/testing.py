@@ -111,11 +111,13 @@ def _projecting_clip() -> Any:
     return CLIPTextModelWithProjection(CLIPTextConfig(**_text_settings()))
 
 
-def _t5() -> Any:
+def _t5(width: int) -> Any:
     from transformers import T5Config, T5EncoderModel
 
     count = _text_settings()["vocab_size"]
-    return T5EncoderModel(T5Config(vocab_size=count, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
+    return T5EncoderModel(
+        T5Config(vocab_size=count, d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    )
 
 
 def _ddim() -> Any:
@@ -211,8 +213,8 @@ def _sd3() -> Any:
         tokenizer=_tokenizer(),
         text_encoder_2=_projecting_clip(),
         tokenizer_2=_tokenizer(),
-        text_encoder_3=None,  # pyright: ignore[reportArgumentType]  # optional, against its annotation
-        tokenizer_3=None,  # pyright: ignore[reportArgumentType]
+        text_encoder_3=_t5(32),
+        tokenizer_3=_tokenizer(),
     )
 
 
@@ -236,7 +238,7 @@ def _flux() -> Any:
         vae=tiny_vae(16, shift_factor=0.11, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=_clip(),
         tokenizer=_tokenizer(),
-        text_encoder_2=_t5(),
+        text_encoder_2=_t5(16),
         tokenizer_2=_tokenizer(),
         transformer=transformer,
     )
