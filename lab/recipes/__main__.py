@@ -16,6 +16,7 @@ ROOMS = {
     "sdxl": "The diffusion pipeline of pixelsmith and diffeat, trained on the drawn world.",
     "probes": "The frozen probe that judges generated pictures.",
     "segmentation": "What each part of itaclip is worth on the drawn world.",
+    "features": "Which activations of the small diffusion model say what, for diffeat.",
     "upscaling": "What each part of pixelsmith is worth on the drawn world.",
 }
 MODULES = {
@@ -24,6 +25,7 @@ MODULES = {
     "sdxl": "recipes.tiny_sdxl.commands",
     "probes": "recipes.probes.commands",
     "segmentation": "recipes.segmentation.commands",
+    "features": "recipes.features.commands",
     "upscaling": "recipes.upscaling.commands",
 }
 Room = StrEnum("Room", {name: name for name in ROOMS})

@@ -32,7 +32,15 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_judge_goes_through_all_rooms_and_names_the_miss(rooms: list[str]) -> None:
     result = CliRunner().invoke(main.app, ["judge"])
-    assert rooms == ["tiny_denoise", "tiny_clip", "tiny_sdxl", "probes", "segmentation", "upscaling"]
+    assert rooms == [
+        "tiny_denoise",
+        "tiny_clip",
+        "tiny_sdxl",
+        "probes",
+        "segmentation",
+        "features",
+        "upscaling",
+    ]
     assert result.exit_code == 1
     assert "missed: clip" in result.output
 

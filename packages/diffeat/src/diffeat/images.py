@@ -56,7 +56,9 @@ def _load(image: ImageLike, index: int) -> Tensor:
         array = cast("np.ndarray[Any, Any]", image)
         if array.ndim != 3:
             raise ValueError(f"image {index} must be (height, width, 3), got {array.shape}")
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).movedim(-1, 0)
+        whole = np.ascontiguousarray(array)
+        # torch does not take memory that must not be written to
+        tensor = torch.from_numpy(whole if whole.flags.writeable else whole.copy()).movedim(-1, 0)
     elif isinstance(image, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not checked
         tensor = image
     else:

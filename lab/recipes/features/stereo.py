@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real pair of photographs: the motorcycle stereo pair inside scikit-image, with its measured disparity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffeat import FeatureExtractor
+from diffeat.match import hits, nearest
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.spatial.distance import cdist
+from skimage.data import stereo_motorcycle
+from skimage.feature import SIFT
+from torch import Tensor
+
+from recipes.features.bench import T, patches
+from recipes.features.sets import PIXELS
+
+HEIGHT, WIDTH = 256, 384  # pixels that both photographs are brought to
+THRESHOLDS = (0.1, 0.05, 0.02)
+
+
+def read_pair() -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
+    """Return both photographs at the size above, and the disparity in pixels of that size, NaN if unknown."""
+    left, right, disparity = stereo_motorcycle()
+    small = [
+        np.asarray(Image.fromarray(each).resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS))
+        for each in (left, right)
+    ]
+    known = np.where(np.isfinite(disparity), disparity, np.nan)
+    rows = ((np.arange(HEIGHT) + 0.5) * known.shape[0] / HEIGHT).astype(np.int64)
+    columns = ((np.arange(WIDTH) + 0.5) * known.shape[1] / WIDTH).astype(np.int64)
+    return small[0], small[1], known[np.ix_(rows, columns)] * WIDTH / known.shape[1]
+
+
+def sift(image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return places ``(N, 2)``, x then y in pixels, and descriptors ``(N, 128)``."""
+    finder: Any = SIFT()
+    finder.detect_and_extract(np.asarray(Image.fromarray(image).convert("L")) / 255)
+    # it counts from the centre of the first pixel, everything else here from its edge
+    return finder.keypoints[:, ::-1] + 0.5, finder.descriptors.astype(np.float64)
+
+
+def judge_stereo(extractor: FeatureExtractor, sets: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Find the points that SIFT finds in the left photograph in the right one, by several features.
+
+    All methods are asked for the same points: those of the left photograph whose disparity is known and whose
+    partner lies inside the right one. SIFT picks among the points it found on the right; the others among all
+    cells.
+
+    Args:
+        extractor: The model.
+        sets: Activations by title; ``pixels`` stands for raw patches.
+
+    Returns:
+        Number of points, share found at each threshold (in larger sides), and median error in pixels.
+    """
+    left, right, disparity = read_pair()
+    places, descriptors = sift(left)
+    truth = partners(places, disparity)
+    usable = np.isfinite(truth[:, 0]) & (truth[:, 0] >= 0)
+    start, wanted = torch.from_numpy(places[usable]), torch.from_numpy(truth[usable])
+    others, other_descriptors = sift(right)
+    closest = cdist(descriptors[usable], other_descriptors).argmin(axis=1)
+    found = {"SIFT": torch.from_numpy(others[closest]), "no motion": start}
+    size = torch.tensor([WIDTH, HEIGHT], dtype=torch.float64)
+    for title, names in sets.items():
+        one, other = _features(extractor, (left, right), names)
+        found[title] = nearest(one, other, (start / size).float())[0].double() * size
+    return {
+        "points": len(wanted),
+        "size": [HEIGHT, WIDTH],
+        "pck": {title: _shares(each, wanted) for title, each in found.items()},
+        "median_error": {title: float((each - wanted).norm(dim=1).median()) for title, each in found.items()},
+    }
+
+
+def partners(places: NDArray[np.float64], disparity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where points of the left photograph lie in the right one, NaN if unknown; both ``(N, 2)``."""
+    columns, rows = np.floor(places).astype(np.int64).T
+    found = places.copy()
+    found[:, 0] -= disparity[rows.clip(0, HEIGHT - 1), columns.clip(0, WIDTH - 1)]
+    return found
+
+
+def _shares(found: Tensor, wanted: Tensor) -> dict[str, float]:
+    return {
+        f"{threshold:g}": float(hits(found, wanted, threshold * WIDTH).double().mean())
+        for threshold in THRESHOLDS
+    }
+
+
+def _features(
+    extractor: FeatureExtractor, images: Sequence[NDArray[np.uint8]], names: Sequence[str]
+) -> Tensor:
+    if list(names) == [PIXELS]:
+        return patches([torch.from_numpy(image).movedim(-1, 0) / 255 for image in images]).float()
+    return extractor(list(images), list(names), t=T, size=(HEIGHT, WIDTH)).concat()

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The study: rank, choose, judge on fresh pictures, and hold the paper's claims against it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from diffeat import ActivationName
+from diffeat.ranking import PropertyReport, Ranking, measure_properties
+from diffeat.store import Recipe
+
+from recipes.features.bench import Bench, T, Tell
+from recipes.features.claims import by_depth, by_kind, by_region, correlations, filter_rows
+from recipes.features.scenes import KINDS, SIDE, Kind, draw_masks
+from recipes.features.sets import LATENT, LEGACY, PAPER, PIXELS, channels_of, generic
+from recipes.features.stereo import judge_stereo
+
+# pictures for ranking, for judging and for looking at have nothing in common
+RANK_SEED, FRESH_SEED, LOOK_SEED = 300, 400, 500
+Sets = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a study found.
+
+    Attributes:
+        rankings: Of all activations, by kind of labels.
+        chosen: Sets by title; those chosen for a kind of labels are called by it.
+        judged: Scores on fresh pictures: kind, then title of the set, then one per seed.
+        looks: Label-free measures.
+        stereo: Figures on the real pair.
+    """
+
+    rankings: dict[Kind, Ranking]
+    chosen: Sets
+    judged: dict[Kind, dict[str, list[float]]]
+    looks: PropertyReport
+    stereo: dict[str, Any]
+
+
+def run_study(bench: Bench, kinds: Sequence[Kind] = KINDS, *, tell: Tell = lambda line: None) -> Found:
+    """Rank all activations, choose sets, and judge these on fresh pictures.
+
+    Args:
+        bench: Model and sizes.
+        kinds: Of labels.
+        tell: Hears what is going on.
+    """
+    rankings: dict[Kind, Ranking] = {}
+    chosen: Sets = {"legacy": LEGACY, "paper": PAPER, "latent": LATENT, PIXELS: (PIXELS,)}
+    for kind in kinds:
+        ranker = bench.ranker(kind, RANK_SEED, bench.sizes.pictures)
+        rankings[kind] = ranker.rank(
+            bench.names,
+            on_score=lambda done, total, name, kind=kind: tell(f"{kind}: {done} of {total}, {name}"),
+        )
+        budget = channels_of(rankings[kind], LEGACY)
+        steps = ranker.select(
+            bench.names,
+            channels=budget,
+            candidates=bench.sizes.candidates,
+            on_score=lambda done, total, name, kind=kind: tell(f"{kind}, sets: {done} of {total}"),
+        )
+        chosen[f"for {kind}"] = steps.rows[-1].names
+    chosen["for all"] = generic(rankings, channels_of(rankings[kinds[0]], LEGACY))
+    judged = judge(bench, kinds, chosen, tell)
+    looks = measure_properties(
+        bench.extractor,
+        draw_masks("shape", LOOK_SEED, bench.sizes.looked_at).images,
+        bench.names,
+        recipe=Recipe(t=(T,), size=SIDE),
+        on_name=lambda done, total: tell(f"properties: {done} of {total}"),
+    )
+    tell("stereo pair")
+    stereo = judge_stereo(bench.extractor, chosen)
+    return Found(rankings, chosen, judged, looks, stereo)
+
+
+def judge(bench: Bench, kinds: Sequence[Kind], sets: Sets, tell: Tell) -> dict[Kind, dict[str, list[float]]]:
+    """Judge sets on pictures that none of them was chosen on."""
+    taken = list(dict.fromkeys(name for names in sets.values() for name in names))
+    judged: dict[Kind, dict[str, list[float]]] = {kind: {title: [] for title in sets} for kind in kinds}
+    for kind in kinds:
+        for seed in range(FRESH_SEED, FRESH_SEED + bench.sizes.seeds):
+            ranker = bench.ranker(kind, seed, bench.sizes.fresh, taken)
+            for title, names in sets.items():
+                judged[kind][title].append(ranker.evaluate(names).mean)
+            tell(f"{kind}: judged on fresh pictures of seed {seed}")
+    return judged
+
+
+def gain(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """Mean difference over seeds, and its standard deviation.
+
+    Args:
+        ours: Scores of one set, one per seed of pictures.
+        theirs: Of the other, on the same pictures.
+    """
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    spread = stdev(differences) if len(differences) > 1 else 0.0
+    return {"mean": fmean(differences), "deviation": spread}
+
+
+def misses(judged: Mapping[Kind, Mapping[str, Sequence[float]]], kinds: Sequence[Kind]) -> list[str]:
+    """Return a sentence for each kind on which the ranked selection does not beat the legacy one.
+
+    Args:
+        judged: Scores on fresh pictures.
+        kinds: Of labels.
+    """
+    failures: list[str] = []
+    for kind in kinds:
+        found = gain(judged[kind][f"for {kind}"], judged[kind]["legacy"])
+        if found["mean"] <= found["deviation"]:
+            failures.append(
+                f"{kind}: the ranked selection beats the legacy one by {found['mean']:.4f}, wanted more than "
+                f"the spread of {found['deviation']:.4f}"
+            )
+    return failures
+
+
+def to_card(bench: Bench, found: Found) -> dict[str, Any]:
+    """Return everything that was measured as JSON values."""
+    names = [ActivationName.parse(name) for name in bench.names]
+    rankings: dict[str, Ranking] = dict(found.rankings.items())
+    return {
+        "t": T,
+        "side": SIDE,
+        "sizes": asdict(bench.sizes),
+        "num_activations": bench.every,
+        "num_spatial": len(bench.names),
+        "rankings": {
+            kind: [
+                {
+                    "name": row.names[0],
+                    "mean": round(row.mean, 5),
+                    "deviation": round(row.deviation, 5),
+                    "channels": row.channels,
+                    "flop_share": round(bench.shares[row.names[0]] or 0.0, 4),
+                    "family": row.family,
+                }
+                for row in ranking.rows
+            ]
+            for kind, ranking in found.rankings.items()
+        },
+        "sets": {title: list(each) for title, each in found.chosen.items()},
+        "judged": found.judged,
+        "gain_over_legacy": {
+            kind: {title: gain(scores, by_set["legacy"]) for title, scores in by_set.items()}
+            for kind, by_set in found.judged.items()
+        },
+        "properties": {
+            "by_region": by_region(found.looks.rows),
+            "by_kind": by_kind(found.looks.rows),
+            "self_q_by_depth": by_depth(found.looks.rows, "self-q"),
+            "block_out_by_depth": by_depth(found.looks.rows, "out"),
+            "correlation_with_scores": correlations(found.looks.rows, rankings),
+        },
+        "filters": filter_rows(names, rankings),
+        "stereo": found.stereo,
+    }
