@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few words that the painters know."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 40, 40),
+    "green": (42, 157, 70),
+    "blue": (35, 87, 200),
+    "yellow": (250, 210, 40),
+    "purple": (128, 50, 160),
+    "orange": (245, 130, 30),
+    "cyan": (40, 190, 210),
+    "pink": (245, 130, 180),
+    "brown": (120, 72, 36),
+    "black": (20, 20, 20),
+    "white": (250, 250, 250),
+    "grey": (128, 128, 128),
+}
+OTHER_COLOURS = {
+    "gray": "grey",
+    "violet": "purple",
+    "magenta": "pink",
+    "turquoise": "cyan",
+    "snow": "white",
+    "snowy": "white",
+    "ice": "cyan",
+    "night": "black",
+    "grass": "green",
+    "forest": "green",
+    "sea": "blue",
+    "sky": "blue",
+    "desert": "yellow",
+    "sand": "yellow",
+}
+SHAPES = ("circle", "square", "triangle", "star", "cross")
+OTHER_SHAPES = {"disc": "circle", "disk": "circle", "ball": "circle", "box": "square", "plus": "cross"}
+SIZES = {"tiny": 0.15, "small": 0.2, "medium": 0.28, "large": 0.4, "big": 0.4, "huge": 0.55}
+ORDERS = {
+    "leftmost": "left",
+    "rightmost": "right",
+    "topmost": "top",
+    "bottommost": "bottom",
+    "lowest": "bottom",
+    "highest": "top",
+    "largest": "largest",
+    "biggest": "largest",
+    "smallest": "smallest",
+}
+PLACES = ("left", "right", "top", "bottom", "middle", "centre", "center")
+DIRECTIONS = {
+    "left": (0, -1),
+    "right": (0, 1),
+    "up": (-1, 0),
+    "upwards": (-1, 0),
+    "top": (-1, 0),
+    "down": (1, 0),
+    "downwards": (1, 0),
+    "bottom": (1, 0),
+}
+NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5}
+
+_PARTS = re.compile(r",|;|\band\b|\bwith\b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phrase:
+    """What a few words say about a thing; ``None`` where they say nothing.
+
+    Attributes:
+        colour: A key of :data:`COLOURS`.
+        shape: One of :data:`SHAPES`.
+        size: Side as a fraction of the picture's shorter side.
+        order: Which of several.
+        places: Where in the picture.
+        count: How many.
+    """
+
+    colour: str | None = None
+    shape: str | None = None
+    size: float | None = None
+    order: str | None = None
+    places: tuple[str, ...] = ()
+    count: int = 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it names neither a colour nor a shape nor which one."""
+        return self.colour is None and self.shape is None and self.order is None
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in lower case, an s at the end of a shape left out."""
+    found = re.findall(r"[a-z]+", text.lower())
+    return [word[:-1] if word[:-1] in SHAPES or word[:-1] in OTHER_SHAPES else word for word in found]
+
+
+def colours_of(text: str) -> list[str]:
+    """Return the colours that a text names, in order."""
+    found = (OTHER_COLOURS.get(word, word) for word in words_of(text))
+    return [word for word in found if word in COLOURS]
+
+
+def read_phrase(text: str) -> Phrase:
+    """Understand one thing, as "the leftmost small red circle"."""
+    words = words_of(text)
+    shapes = [shape for shape in (OTHER_SHAPES.get(word, word) for word in words) if shape in SHAPES]
+    return Phrase(
+        colour=next(iter(colours_of(text)), None),
+        shape=next(iter(shapes), None),
+        size=next((SIZES[word] for word in words if word in SIZES), None),
+        order=next((ORDERS[word] for word in words if word in ORDERS), None),
+        places=tuple(word for word in words if word in PLACES),
+        count=next((NUMBERS[word] for word in words if word in NUMBERS), 1),
+    )
+
+
+def read_things(text: str) -> list[Phrase]:
+    """Understand a list of things to draw, as "a red circle and two blue stars"."""
+    phrases = (read_phrase(part) for part in _PARTS.split(text.lower()))
+    return [phrase for phrase in phrases if phrase.shape is not None]
+
+
+def background_of(text: str) -> str | None:
+    """Return the colour of "on a green background", or ``None``."""
+    found = re.search(r"\bon an? ([a-z]+) background\b", text.lower())
+    return next(iter(colours_of(found[1])), None) if found else None
+
+
+def direction_of(text: str) -> tuple[int, int] | None:
+    """Return the way that a text names, in rows and columns, or ``None``."""
+    steps = [DIRECTIONS[word] for word in words_of(text) if word in DIRECTIONS]
+    if not steps:
+        return None
+    return sum(step[0] for step in steps), sum(step[1] for step in steps)
+
+
+def pixels_of(text: str) -> int | None:
+    """Return the number of "by 12", or ``None``."""
+    found = re.search(r"\bby (\d{1,5})\b", text)
+    return int(found[1]) if found else None

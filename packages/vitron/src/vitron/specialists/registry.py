@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds specialists, loads them within a budget of memory, and asks one after the other."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitron.contract import SpecialistSpec
+from vitron.errors import MemoryBudgetError, SpecialistError, SpecialistTimeoutError, explain
+from vitron.specialists.protocol import Request, Result, Specialist
+from vitron.specialists.worker import Worker
+
+GROUP = "vitron.specialists"
+Factory = Callable[[], Specialist]
+
+
+class Outcome(NamedTuple):
+    """What came of asking.
+
+    Attributes:
+        result: The answer.
+        specialist: Whose it is.
+        failures: Why others who were asked before could not, one sentence each.
+    """
+
+    result: Result
+    specialist: str
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Entry:
+    factory: Factory
+    origin: str
+    specialist: Specialist | None = None
+    spec: SpecialistSpec | None = None
+    problem: str | None = None
+    running: int = 0
+    is_ready: bool = False
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+
+class SpecialistRegistry:
+    """The specialists there are.
+
+    Nothing of a specialist is imported before it is needed. One that cannot be imported, or does not say what
+    it does, is reported in :attr:`problems` and left out; it never stops the others. Each does one call at a
+    time, different ones may be at work at once.
+
+    Args:
+        memory_bytes: What all loaded specialists together may take, by their own estimates; the one that was
+            used longest ago is unloaded first. ``None`` is no limit.
+        timeout: Seconds for one call, loading included; ``None`` waits for ever.
+        prefer: Names to ask first, in this order; the others follow in the order they were registered.
+        device: Where they are loaded.
+        dtype: Arithmetic they are loaded with.
+    """
+
+    def __init__(
+        self,
+        *,
+        memory_bytes: int | None = None,
+        timeout: float | None = None,
+        prefer: Sequence[str] = (),
+        device: str = "cpu",
+        dtype: str = "auto",
+    ) -> None:
+        self.memory_bytes = memory_bytes
+        self.timeout = timeout
+        self.prefer = tuple(prefer)
+        self.device = device
+        self.dtype = dtype
+        self._entries: dict[str, _Entry] = {}
+        self._loaded: OrderedDict[str, int] = OrderedDict()
+        self._given_up: list[tuple[Worker[Result], int]] = []
+        self._lock = threading.RLock()
+
+    def discover(self) -> SpecialistRegistry:
+        """Register every entry point of the group ``vitron.specialists``; return the registry itself."""
+        for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+            if point.name not in self._entries:
+                self.register(point.name, lambda point=point: point.load()(), origin=point.value)
+        return self
+
+    def register(self, name: str, factory: Factory, *, origin: str = "") -> None:
+        """Add a specialist.
+
+        Args:
+            name: Its name here.
+            factory: Returns it; called when it is first needed.
+            origin: Where it comes from, for messages.
+
+        Raises:
+            ValueError: If the name is taken.
+        """
+        with self._lock:
+            if name in self._entries:
+                raise ValueError(f"there is a specialist called {name!r} already")
+            self._entries[name] = _Entry(factory, origin)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, those asked first in front."""
+        first = [name for name in self.prefer if name in self._entries]
+        return tuple(first + [name for name in self._entries if name not in first])
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why some cannot be used, by name; each is imported to find out."""
+        problems = {name: self._open(name).problem for name in self.names}
+        unknown = {
+            name: f"{name} is preferred, but there is none of this name"
+            for name in self.prefer
+            if name not in self._entries
+        }
+        return unknown | {name: problem for name, problem in problems.items() if problem is not None}
+
+    @property
+    def loaded(self) -> dict[str, int]:
+        """Loaded specialists and their estimates in bytes, the one used longest ago first."""
+        return dict(self._loaded)
+
+    def spec(self, name: str) -> SpecialistSpec:
+        """Return what a specialist says about itself.
+
+        Raises:
+            KeyError: If there is none of this name.
+            SpecialistError: If it cannot be used.
+        """
+        entry = self._open(name)
+        if entry.spec is None:
+            raise SpecialistError(entry.problem)
+        return entry.spec
+
+    def for_module(self, module: str) -> tuple[str, ...]:
+        """Return who serves a module, in the order they are asked."""
+        specs = ((name, self._open(name).spec) for name in self.names)
+        return tuple(name for name, spec in specs if spec is not None and module in spec.tasks)
+
+    def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Outcome:
+        """Ask those who serve the module, one after the other, until one answers.
+
+        Args:
+            request: What is asked.
+            signal: Signal embeddings, ``(N, C)``.
+            seed: For the randomness.
+
+        Raises:
+            SpecialistTimeoutError: If the last one who was asked took too long.
+            MemoryBudgetError: If the last one does not fit the memory.
+            SpecialistError: If none serves the module, or all fail.
+        """
+        failures = list[str]()
+        last: SpecialistError | None = None
+        for name in self.for_module(request.module):
+            try:
+                return Outcome(self._run_one(name, request, signal, seed), name, tuple(failures))
+            except SpecialistError as error:
+                last = error
+                failures.append(explain(error))
+        if last is None:
+            raise SpecialistError(f"no specialist serves {request.module}: install one that does")
+        raise type(last)("; then ".join(failures)) from last
+
+    def unload(self, name: str | None = None) -> None:
+        """Unload one specialist, or all that are not at work."""
+        with self._lock:
+            for each in list(self._loaded) if name is None else [name]:
+                if each in self._loaded and not self._entries[each].running:
+                    self._evict(each)
+
+    def _open(self, name: str) -> _Entry:
+        """Return an entry with its specialist, or with the reason why there is none."""
+        entry = self._entries[name]
+        with self._lock:
+            if entry.specialist is None and entry.problem is None:
+                where = f" ({entry.origin})" if entry.origin else ""
+                try:
+                    specialist = cast("object", entry.factory())
+                    spec = getattr(specialist, "spec", None)
+                    if not isinstance(specialist, Specialist) or not isinstance(spec, SpecialistSpec):
+                        raise TypeError("it lacks spec, load, run or unload")
+                    entry.specialist, entry.spec = specialist, spec
+                except (Exception, SystemExit) as error:  # whatever a plug-in does wrong is its own trouble
+                    entry.problem = f"{name}{where} cannot be used: {type(error).__name__}: {explain(error)}"
+        return entry
+
+    def _run_one(self, name: str, request: Request, signal: NDArray[np.float32] | None, seed: int) -> Result:
+        entry = self._open(name)
+        specialist, spec = entry.specialist, entry.spec
+        if specialist is None or spec is None:
+            raise SpecialistError(entry.problem)
+        with self._lock:
+            self._make_room(name, spec.memory_bytes)
+            entry.running += 1
+            turn = entry.turn
+
+        def work() -> Result:
+            with turn:
+                if not entry.is_ready:
+                    specialist.load(self.device, self.dtype)
+                    entry.is_ready = entry.turn is turn
+                return specialist.run(request, signal=signal, seed=seed)
+
+        worker = Worker(work, name)
+        try:
+            result = worker.run(self.timeout)
+            _check(name, spec, result)
+            return result
+        except SpecialistTimeoutError:
+            with self._lock:
+                # the thread may hold it for ever: the next call gets a new one
+                self._loaded.pop(name, None)
+                self._given_up.append((worker, spec.memory_bytes))
+                entry.specialist, entry.is_ready, entry.turn = None, False, threading.Lock()
+            raise
+        except SpecialistError:
+            raise
+        except Exception as error:
+            raise SpecialistError(f"{name} failed: {type(error).__name__}: {explain(error)}") from error
+        finally:
+            with self._lock:
+                entry.running -= 1
+                if not entry.is_ready and not entry.running:
+                    self._loaded.pop(name, None)  # it could not be loaded
+
+    def _make_room(self, name: str, need: int) -> None:
+        """Unload others until there is room, and count the specialist as loaded."""
+        if name in self._loaded:
+            self._loaded.move_to_end(name)
+            return
+        self._given_up = [(worker, size) for worker, size in self._given_up if worker.is_alive]
+        if self.memory_bytes is not None:
+            idle = [other for other in self._loaded if not self._entries[other].running]
+            held = sum(size for _, size in self._given_up)
+            held += sum(size for other, size in self._loaded.items() if other not in idle)
+            if held + need > self.memory_bytes:
+                raise MemoryBudgetError(
+                    f"{name} needs {need} bytes and {max(0, self.memory_bytes - held)} of "
+                    f"{self.memory_bytes} can be had: raise the budget"
+                )
+            while held + need + sum(self._loaded[other] for other in idle) > self.memory_bytes:
+                self._evict(idle.pop(0))
+        self._loaded[name] = need
+
+    def _evict(self, name: str) -> None:
+        del self._loaded[name]
+        entry = self._entries[name]
+        entry.is_ready = False
+        if entry.specialist is not None:
+            try:
+                entry.specialist.unload()
+            except Exception:
+                entry.specialist = None  # one that cannot be unloaded is dropped as it is
+
+
+def _check(name: str, spec: SpecialistSpec, result: object) -> None:
+    if not isinstance(result, Result):
+        raise SpecialistError(f"{name} must return a Result, got {type(result).__name__}")
+    if result.artefact.kind not in spec.outputs:
+        raise SpecialistError(f"{name} says it makes {', '.join(spec.outputs)}, got {result.artefact.kind}")

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a specialist as a test, for those who write one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vitron.contract import MediaKind, SpecialistSpec
+from vitron.errors import explain
+from vitron.language.modules import MODULES, ModuleRegistry
+from vitron.media import Artefact
+from vitron.specialists.protocol import Request, Result, Said, Specialist
+
+_WORDS = {
+    "text_to_image": ("generate", "a red circle and a blue square"),
+    "image_segmentation": ("segment", "the red circle"),
+    "image_editing": ("remove", "the red circle"),
+    "text_to_video": ("generate", "a red circle moving right"),
+    "video_segmentation": ("track", "the red circle"),
+    "video_editing": ("recolour", "the red circle to green"),
+    "image_to_video": ("animate", "the red circle moves down"),
+    "restoration": ("restore", "the picture"),
+}
+
+
+def example_requests(spec: SpecialistSpec, *, modules: ModuleRegistry = MODULES) -> list[Request]:
+    """Return one request for each task of a specialist, on a drawn picture or clip of 48 by 64 pixels."""
+    requests = list[Request]()
+    for task in spec.tasks:
+        inputs = modules[task].inputs if task in modules else spec.inputs
+        action, text = _WORDS.get(task, ("do", "what you do"))
+        media = _drawn(inputs[0]) if inputs else None
+        requests.append(Request(module=task, said=(Said(action, text, action),), media=media))
+    return requests
+
+
+def _drawn(kind: MediaKind) -> Artefact:
+    """A red disc and a blue square on white; in a clip the disc moves."""
+    rows, columns = np.mgrid[:48, :64]
+    frames = np.full((4, 48, 64, 3), 240, dtype=np.uint8)
+    for index, frame in enumerate(frames):
+        frame[(rows - 16) ** 2 + (columns - 14 - 3 * index) ** 2 <= 81] = (214, 40, 40)
+        frame[28:42, 40:54] = (35, 87, 200)
+    return Artefact("image", frames[0]) if kind == "image" else Artefact("video", frames)
+
+
+def check_specialist(
+    specialist: Specialist, requests: Sequence[Request] | None = None, *, device: str = "cpu"
+) -> list[str]:
+    """Return what a specialist does against the contract, one sentence each; none if all is well.
+
+    It is loaded, asked twice with the same seed, unloaded, and asked again after loading anew.
+
+    Args:
+        specialist: To be checked.
+        requests: What to ask; by default one easy request for each task.
+        device: Where it is loaded.
+    """
+    spec, faults = specialist.spec, list[str]()
+    if spec != specialist.spec:
+        faults.append("spec changes from one time to the next")
+    wanted: dict[str, MediaKind] = {task: MODULES[task].output for task in spec.tasks if task in MODULES}
+    for request in example_requests(spec) if requests is None else requests:
+        before = np.zeros(0) if request.media is None else request.media.data.copy()
+        try:
+            specialist.load(device, "auto")
+            answers = [specialist.run(request, seed=3), specialist.run(request, seed=3)]
+            specialist.unload()
+            specialist.load(device, "auto")
+            answers.append(specialist.run(request, seed=3))
+        except Exception as error:
+            faults.append(f"{request.module}: {type(error).__name__}: {explain(error)}")
+            continue
+        finally:
+            specialist.unload()
+        if request.media is not None and not np.array_equal(before, request.media.data):
+            faults.append(f"{request.module}: the input is changed")
+        faults += _faults(request.module, spec, wanted, answers)
+    return faults
+
+
+def _faults(
+    task: str, spec: SpecialistSpec, wanted: Mapping[str, MediaKind], answers: Sequence[object]
+) -> list[str]:
+    first = answers[0]
+    if not isinstance(first, Result):
+        return [f"{task}: run must return a Result, got {type(first).__name__}"]
+    kind = first.artefact.kind
+    if kind not in spec.outputs:
+        return [f"{task}: it says it makes {', '.join(spec.outputs)}, got {kind}"]
+    if wanted.get(task, kind) != kind:
+        return [f"{task}: the task makes {wanted[task]}, got {kind}"]
+    same = all(
+        isinstance(answer, Result) and np.array_equal(answer.artefact.data, first.artefact.data)
+        for answer in answers
+    )
+    return [] if same or not spec.deterministic else [f"{task}: the same seed gives another answer"]

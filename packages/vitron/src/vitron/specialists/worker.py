@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs that can be given up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from vitron.errors import SpecialistTimeoutError
+
+T = TypeVar("T")
+
+
+class Worker(Generic[T]):
+    """A function in a thread of its own.
+
+    A thread cannot be stopped from outside: one that is given up runs on, and what it returns is dropped. It
+    does not keep the process alive.
+
+    Args:
+        work: What to do.
+        name: Of the thread, and in the message of the error.
+    """
+
+    def __init__(self, work: Callable[[], T], name: str) -> None:
+        self._work = work
+        self._name = name
+        self._result: list[T] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._target, name=f"vitron-{name}", daemon=True)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is still at work."""
+        return self._thread.is_alive()
+
+    def _target(self) -> None:
+        try:
+            self._result.append(self._work())
+        except BaseException as error:  # whatever ends the thread is raised where it was asked for
+            self._error = error
+
+    def run(self, timeout: float | None) -> T:
+        """Start, wait, and return the result or raise the error of the function.
+
+        Args:
+            timeout: Seconds; ``None`` waits for ever.
+
+        Raises:
+            SpecialistTimeoutError: If it takes longer.
+        """
+        self._thread.start()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise SpecialistTimeoutError(f"{self._name} was given up after {timeout:g} s")
+        if self._error is not None:
+            raise self._error
+        return self._result[0]

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+import subprocess
+import sys
+import threading
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+from vitron.contract import SpecialistSpec
+from vitron.errors import (
+    MemoryBudgetError,
+    SpecialistError,
+    SpecialistTimeoutError,
+    UnsupportedRequestError,
+)
+from vitron.media import Artefact
+from vitron.specialists import Request, Result, Said, Specialist, SpecialistRegistry, check_specialist
+from vitron.specialists import registry as module
+
+REQUEST = Request(module="text_to_image", said=(Said("generate", "a dog"),))
+INSTALLED = SpecialistRegistry().discover()
+
+
+class Fake:
+    """A specialist that writes down what happens to it."""
+
+    def __init__(self, name, log=None, *, memory=0, fails=None, tasks=("text_to_image",), answer=None):
+        self.log = [] if log is None else log
+        self.fails, self.answer = fails, answer
+        self.spec = SpecialistSpec(
+            name=name,
+            summary="s",
+            tasks=tasks,
+            outputs=("image",),
+            memory_bytes=memory,
+            licence="Apache-2.0",
+        )
+
+    def load(self, device, dtype):
+        self.log.append(f"load {self.spec.name}")
+
+    def run(self, request, *, signal=None, seed=0):
+        self.log.append(f"run {self.spec.name}")
+        if isinstance(self.fails, Exception):
+            raise self.fails
+        if self.fails is not None:
+            self.fails.wait(30)
+        if self.answer is not None:
+            return self.answer
+        return Result(Artefact("image", np.full((2, 2, 3), seed, dtype=np.uint8)))
+
+    def unload(self):
+        self.log.append(f"unload {self.spec.name}")
+
+
+def registry(*fakes, **options):
+    made = SpecialistRegistry(**options)
+    for fake in fakes:
+        made.register(fake.spec.name, lambda fake=fake: fake)
+    return made
+
+
+@pytest.mark.parametrize("name", INSTALLED.names)
+def test_every_installed_specialist_keeps_the_contract(name):
+    assert INSTALLED.problems == {}
+    specialist = INSTALLED._open(name).specialist
+    assert isinstance(specialist, Specialist)
+    assert check_specialist(specialist) == []
+    assert INSTALLED.spec(name).name == name
+
+
+def test_every_module_is_served():
+    from vitron.language import MODULES
+
+    assert [each.name for each in MODULES if not INSTALLED.for_module(each.name)] == []
+
+
+def test_importing_the_package_imports_no_specialist():
+    code = "import sys, vitron; print([m for m in sys.modules if 'specialist' in m or m in 'torch PIL'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_discovery_imports_nothing_and_a_broken_plug_in_is_only_reported(monkeypatch):
+    points = [
+        EntryPoint("missing", "no_such_module_of_ours:Thing", module.GROUP),
+        EntryPoint("number", "math:pi", module.GROUP),
+        EntryPoint("list", "builtins:list", module.GROUP),
+        EntryPoint("quits", "sys:exit", module.GROUP),
+        EntryPoint("toy", "vitron.specialists.painters:ToyPainter", module.GROUP),
+    ]
+    monkeypatch.setattr(module, "entry_points", lambda group: points)
+    found = SpecialistRegistry().discover()
+    assert [entry.specialist for entry in found._entries.values()] == [None] * 5
+    assert found.for_module("text_to_image") == ("toy",)
+    assert list(found.problems) == ["list", "missing", "number", "quits"]
+    assert found.problems["missing"] == (
+        "missing (no_such_module_of_ours:Thing) cannot be used: ModuleNotFoundError: "
+        "No module named 'no_such_module_of_ours'"
+    )
+    assert "lacks spec, load, run or unload" in found.problems["list"]
+    with pytest.raises(SpecialistError, match=r"number .* cannot be used"):
+        found.spec("number")
+    assert (
+        found.run(Request(module="text_to_image", said=(Said("generate", "a red star"),))).specialist == "toy"
+    )
+
+
+def test_loading_happens_at_the_first_run_and_once():
+    fake = Fake("a")
+    made = registry(fake)
+    assert made.for_module("text_to_image") == ("a",)
+    assert fake.log == []
+    assert made.run(REQUEST, seed=4).result.artefact.data.max() == 4
+    made.run(REQUEST)
+    made.unload()
+    made.run(REQUEST)
+    assert fake.log == ["load a", "run a", "run a", "unload a", "load a", "run a"]
+
+
+def test_the_one_used_longest_ago_is_unloaded():
+    log = []
+    fakes = [Fake(name, log, memory=40, tasks=(f"task_{name}",)) for name in "abc"]
+    made = registry(*fakes, memory_bytes=100)
+    for name in "abac":
+        made.run(Request(module=f"task_{name}", said=()))
+    assert log == ["load a", "run a", "load b", "run b", "run a", "unload b", "load c", "run c"]
+    assert made.loaded == {"a": 40, "c": 40}
+
+
+def test_more_than_the_budget_is_refused_and_nothing_is_lost():
+    made = registry(Fake("a", memory=40), Fake("b", memory=101, tasks=("big",)), memory_bytes=100)
+    made.run(REQUEST)
+    with pytest.raises(MemoryBudgetError, match="b needs 101 bytes and 100 of 100 can be had: raise"):
+        made.run(Request(module="big", said=()))
+    assert made.loaded == {"a": 40}
+
+
+def test_the_next_one_is_asked_when_one_cannot():
+    fakes = [
+        Fake("a", fails=UnsupportedRequestError("no dogs")),
+        Fake("b", fails=ZeroDivisionError("1/0")),
+        Fake("c", answer="a picture"),
+        Fake("d", answer=Result(Artefact("video", np.zeros((1, 2, 2, 3), dtype=np.uint8)))),
+        Fake("e"),
+    ]
+    outcome = registry(*fakes).run(REQUEST)
+    assert outcome.specialist == "e"
+    assert outcome.failures == (
+        "no dogs",
+        "b failed: ZeroDivisionError: 1/0",
+        "c must return a Result, got str",
+        "d says it makes image, got video",
+    )
+    with pytest.raises(SpecialistError, match="no dogs; then b failed: ZeroDivisionError: 1/0"):
+        registry(*fakes[:2]).run(REQUEST)
+    with pytest.raises(UnsupportedRequestError, match="no dogs"):
+        registry(fakes[0]).run(REQUEST)
+
+
+def test_preferred_ones_are_asked_first():
+    made = registry(Fake("a"), Fake("b"), prefer=["b", "z"])
+    assert made.names == ("b", "a")
+    assert made.run(REQUEST).specialist == "b"
+    assert made.problems == {"z": "z is preferred, but there is none of this name"}
+
+
+def test_one_that_takes_too_long_is_given_up_and_made_anew():
+    gate, log = threading.Event(), []
+    made = SpecialistRegistry(timeout=0.05, memory_bytes=100)
+    made.register("slow", lambda: Fake("slow", log, memory=60, fails=None if log else gate))
+    with pytest.raises(SpecialistTimeoutError, match=r"slow was given up after 0\.05 s"):
+        made.run(REQUEST)
+    assert made.loaded == {}
+    # its thread still holds its memory
+    with pytest.raises(MemoryBudgetError, match="slow needs 60 bytes and 40 of 100"):
+        made.run(REQUEST)
+    worker = made._given_up[0][0]
+    gate.set()
+    worker._thread.join()
+    made.timeout = None
+    assert made.run(REQUEST).specialist == "slow"
+    assert log == ["load slow", "run slow", "load slow", "run slow"]
+
+
+def test_one_that_cannot_be_loaded_takes_no_memory():
+    class NoWeights(Fake):
+        def load(self, device, dtype):
+            raise FileNotFoundError("no weights")
+
+    made = registry(NoWeights("a", memory=60), memory_bytes=100)
+    with pytest.raises(SpecialistError, match="a failed: FileNotFoundError: no weights"):
+        made.run(REQUEST)
+    assert made.loaded == {}
+
+
+def test_a_name_is_taken_once():
+    with pytest.raises(ValueError, match="called 'a' already"):
+        registry(Fake("a"), Fake("a"))
+
+
+def test_nobody_serves_an_unknown_task():
+    with pytest.raises(SpecialistError, match="no specialist serves singing: install one"):
+        INSTALLED.run(Request(module="singing", said=()))
+
+
+class Moody(Fake):
+    """Breaks the contract in every way that can be seen."""
+
+    def run(self, request, *, signal=None, seed=0):
+        self.log.append(0)
+        if request.media is not None:
+            request.media.data[:] = 0
+        if request.module == "image_editing":
+            raise KeyError("x")
+        if request.module == "restoration":
+            return 3
+        if request.module == "video_editing":
+            return Result(Artefact("video", np.zeros((1, 2, 2, 3), dtype=np.uint8)))
+        return Result(Artefact("image", np.full((2, 2, 3), len(self.log), dtype=np.uint8)))
+
+
+def test_the_contract_can_be_broken():
+    tasks = ("text_to_image", "image_editing", "restoration", "video_editing", "image_to_video")
+    assert check_specialist(Moody("moody", tasks=tasks)) == [
+        "text_to_image: the same seed gives another answer",
+        "image_editing: KeyError: 'x'",
+        "restoration: the input is changed",
+        "restoration: run must return a Result, got int",
+        "video_editing: the input is changed",
+        "video_editing: it says it makes image, got video",
+        "image_to_video: the input is changed",
+        "image_to_video: the task makes video, got image",
+    ]
