@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from recipes.probes.judging import Judge
 from recipes.tiny_sdxl import assembly, autoencoder, pictures
 from recipes.tiny_sdxl.assembly import assemble, load_run, paint_prompts, save, sheet
 from recipes.tiny_sdxl.autoencoder import (
@@ -18,6 +19,7 @@ from recipes.tiny_sdxl.autoencoder import (
     reconstruct,
     train_autoencoder,
 )
+from recipes.tiny_sdxl.commands import HOMES
 from recipes.tiny_sdxl.denoiser import (
     Batches,
     Denoiser,
@@ -457,3 +459,23 @@ def test_missed_musts_are_named():
     assert missed(figures) == []
     assert missed(figures | {"vae_psnr_db": 28.4}) == ["vae_psnr_db: 28.4 dB, wanted at least 28.5 dB"]
     assert len(missed(figures | {"shape_percent": float("nan")})) == 1
+
+
+def test_every_home_holds_the_same_model() -> None:
+    first, *copies = (
+        {file.relative_to(home): file.read_bytes() for file in home.rglob("*") if file.is_file()}
+        for home in HOMES
+    )
+    assert first
+    assert all(copy == first for copy in copies)
+
+
+def test_the_shipped_model_paints_the_asked_colour() -> None:
+    pipeline = StableDiffusionXLPipeline.from_pretrained(HOMES[0])
+    pipeline.set_progress_bar_config(disable=True)
+    orders = draw_orders(11, 8, 1)
+    prompts = [order.prompt for order in orders]
+    images = paint_prompts(pipeline, prompts, seed=11, steps=10)
+    figures = single_figures(images, orders, Judge.load())
+    assert figures["colour_percent"] >= 85
+    np.testing.assert_array_equal(images, paint_prompts(pipeline, prompts, seed=11, steps=10))
