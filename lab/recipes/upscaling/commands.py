@@ -96,14 +96,17 @@ def study(
     count_4x: Count4 = 16,
     seed: Seed = 6000,
     folder: Annotated[Path, typer.Option(help="Pictures so far; a study that was cut goes on.")] = RUN,
+    leave_out: Annotated[list[str] | None, typer.Option(help="Rows to do without, as '2x no mask'.")] = None,
     json_file: Annotated[Path, typer.Option("--json", help="Card to write.")] = CARD,
     picture: Annotated[Path | None, typer.Option(help="PNG of a gallery.")] = None,
     threads: Threads = 1,
 ) -> None:
     """Paint and measure every row; write the card and print the tables."""
     torch.set_num_threads(threads)
+    if unknown := set(leave_out or ()) - {row.key for row in ROWS}:
+        raise typer.BadParameter(f"--leave-out must name rows, got {', '.join(sorted(unknown))}")
     run = _Study(model, {2: count, 4: count_4x}, seed, folder)
-    figures = run.run(list(ROWS))
+    figures = run.run([row for row in ROWS if row.key not in (leave_out or ())])
     misses = missed(figures)
     card = {
         "name": "upscaling",

@@ -48,7 +48,11 @@ def _baselines(scale: int) -> list[Row]:
     ]
 
 
+# what the gate reads comes first
 ROWS: tuple[Row, ...] = (
+    *_baselines(4),
+    Row(name="pixelsmith, one hop", scale=4),
+    Row(name="pixelsmith, cascade", scale=4, stages=2),
     *_baselines(2),
     Row(name="pixelsmith", scale=2),
     Row(name="slider 0", scale=2, settings={"slider": 0.0}),
@@ -66,9 +70,6 @@ ROWS: tuple[Row, ...] = (
     Row(name="conditioning official", scale=2, conditioning="official"),
     Row(name="conditioning base", scale=2, conditioning="base"),
     Row(name="conditioning none", scale=2, conditioning="none"),
-    *_baselines(4),
-    Row(name="pixelsmith, one hop", scale=4),
-    Row(name="pixelsmith, cascade", scale=4, stages=2),
     Row(name="slider 0.8, one hop", scale=4, settings={"slider": 0.8}),
     Row(name="official order, one hop", scale=4, settings={"mode": "official"}),
 )
