@@ -23,9 +23,8 @@ __all__ = ["MAX_FRAMES", "Artefact", "overlay", "read_media", "write_media"]
 
 MAX_FRAMES = 512
 FRAME_MILLISECONDS = 125
-SUFFIXES: dict[MediaKind, str] = {"image": ".png", "video": ".gif", "masks": ".png"}
 # of the masks in an overlay, one after the other
-OVERLAY_COLOURS = ((230, 60, 40), (40, 110, 230), (40, 170, 80), (240, 170, 20), (160, 60, 200))
+OVERLAY_COLOURS = ((0, 190, 160), (40, 110, 230), (40, 170, 80), (240, 170, 20), (160, 60, 200))
 
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error)
 

@@ -148,7 +148,7 @@ HARD = {
     "strays": "</instruction>",
     "marks": "</s>",
     "ampersands": "&l",
-    "half tags": "<modul",
+    "half tags": "<mod",
     "plain": "The quick brown fox. ",
     "nested": "<module>B</module><instruction><region>",
 }

@@ -141,9 +141,9 @@ class Grammar:
         >>> grammar = Grammar()
         >>> grammar.allowed_next().everything
         True
-        >>> grammar.advance("Sure. <module>restor")
+        >>> grammar.advance("Sure. <module>resto")
         >>> sorted(grammar.allowed_next().only)
-        ['a']
+        ['r']
     """
 
     def __init__(self, modules: ModuleRegistry = MODULES) -> None:

@@ -140,6 +140,16 @@ class SpecialistRegistry:
             raise SpecialistError(entry.problem)
         return entry.spec
 
+    def create(self, name: str) -> Specialist:
+        """Return a new specialist of a name that this registry knows nothing of.
+
+        Raises:
+            KeyError: If there is none of this name.
+            SpecialistError: If it cannot be used.
+        """
+        self.spec(name)
+        return self._entries[name].factory()
+
     def for_module(self, module: str) -> tuple[str, ...]:
         """Return who serves a module, in the order they are asked."""
         specs = ((name, self._open(name).spec) for name in self.names)

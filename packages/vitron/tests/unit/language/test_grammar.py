@@ -20,7 +20,7 @@ def allowed(text):
     "text",
     [
         "",
-        "a < b <modul",
+        "a < b <mod",
         "</module><instruction><region>",
         "</s>&lt;module>",
         HEAD,
@@ -47,7 +47,7 @@ def test_outside_a_call_everything_is_allowed(text):
         ("< MODULE >", "ABCDEFGRirtv"),
         ("<module>image_", "est"),
         ("<module>A", "<"),
-        ("<module>A</modul", "e"),
+        ("<module>A</mod", "u"),
         ("<module>A</module>", " <"),
         ("<module>A</module> <", "i"),
         (f"{HEAD} <region>", "[m|"),

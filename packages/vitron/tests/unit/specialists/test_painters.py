@@ -54,7 +54,7 @@ def test_words_are_understood():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_drawn_shape_is_recognised(shape, side):
     mask = shape_mask(shape, side, side)
-    assert mask.any(axis=0).all()
+    assert min(mask.any(axis=0).sum(), mask.any(axis=1).sum()) >= side - 2
     assert best_shape(np.pad(mask, 3)) == shape
 
 

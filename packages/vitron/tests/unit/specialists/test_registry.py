@@ -63,7 +63,7 @@ def registry(*fakes, **options):
 @pytest.mark.parametrize("name", INSTALLED.names)
 def test_every_installed_specialist_keeps_the_contract(name):
     assert INSTALLED.problems == {}
-    specialist = INSTALLED._open(name).specialist
+    specialist = INSTALLED.create(name)
     assert isinstance(specialist, Specialist)
     assert check_specialist(specialist) == []
     assert INSTALLED.spec(name).name == name

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vitron.cli.demo import demo
+from vitron.cli.info import doctor, parse_command, specialists
+from vitron.cli.run import run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+    help="""Read the calls in a vision language model's reply, and carry them out.
+
+    This version holds no language model: replies are given.
+
+    [bold]Examples[/bold]
+
+      vitron demo
+
+      vitron run photo.png --reply "<module>B</module><instruction>segment: the red circle</instruction>"
+
+      vitron parse "On it. <module>C</module><instruction>remove: the dog</instruction>"
+
+      vitron specialists""",
+)
+for command in (run, specialists, doctor, demo):
+    app.command()(command)
+app.command("parse")(parse_command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from vitron import __version__
+
+        typer.echo(f"vitron {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
