@@ -43,8 +43,10 @@ class _Norm:
         scale = (self.variance + self.layer.eps).rsqrt().repeat_interleave(each)
         shift = -self.mean.repeat_interleave(each) * scale
         if self.layer.affine:
-            scale = scale * self.layer.weight
-            shift = shift * self.layer.weight + self.layer.bias
+            # offloading by groups has put them back to the CPU already
+            weight, bias = self.layer.weight.to(scale.device), self.layer.bias.to(scale.device)
+            scale = scale * weight
+            shift = shift * weight + bias
         shape = (1, -1, *(1,) * (x.ndim - 2))
         wide = x if x.dtype == torch.float64 else x.float()
         return (wide * scale.to(wide).view(shape) + shift.to(wide).view(shape)).to(x.dtype)

@@ -33,7 +33,8 @@ class Tiling:
     Attributes:
         tile: Side of what is kept of a tile, in latent cells.
         halo: Cells around it that are processed and thrown away.
-        statistics: ``"global"`` normalises by the whole picture, ``"tile"`` each tile by itself.
+        statistics: ``"global"`` normalises by the whole picture, ``"tile"`` each tile by itself, as happens
+            with sequential offloading in any case.
         samples: Tiles, spread over the picture, from which the statistics are taken. With all tiles they are
             those of the whole picture exactly.
         wrap: Whether rows (top and bottom) and columns (left and right) join.
@@ -97,6 +98,15 @@ class TiledVAE:
         self.latent_channels = int(self.config["latent_channels"])
         self.tiling = tiling or default_tiling(vae)
 
+    @property
+    def device(self) -> torch.device:
+        """Where tiles are computed: with offloading, not where the weights lie."""
+        module: nn.Module = self.vae
+        hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
+        places = (getattr(hook, "execution_device", None) for hook in hooks)
+        found = next((place for place in places if place is not None), self.vae.device)
+        return torch.device(found)
+
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return the latent size of a picture.
 
@@ -140,7 +150,7 @@ class TiledVAE:
             pixels = band[1].take(
                 range(column.start * self.factor, column.stop * self.factor), axis=1, mode="wrap"
             )
-            image = torch.from_numpy(pixels).to(self.vae.device).permute(2, 0, 1)[None]
+            image = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None]
             found = self.vae.encode((image.float() / 127.5 - 1).to(self.vae.dtype))
             latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
             return self.scale(latents.float())
@@ -172,7 +182,7 @@ class TiledVAE:
             rows, columns = row.stop - row.start, column.stop - column.start
             # the modulo that a canvas applies to reads beyond its end serves those before its beginning
             z = canvas.read(row.start % canvas.height, column.start % canvas.width, rows, columns)
-            z = self.unscale(z.to(self.vae.device)[None]).to(self.vae.dtype)
+            z = self.unscale(z.to(self.device)[None]).to(self.vae.dtype)
             return self.vae.decode(z, return_dict=False)[0].float()
 
         for top, image in self._run(tile, canvas.size, self.factor, on_tile, start // self.factor):
@@ -200,6 +210,11 @@ class TiledVAE:
             return self.config.get("shift_factor") or 0.0, 1.0
         return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(deviation).view(1, -1, 1, 1)
 
+    def _comes_in_pieces(self) -> bool:
+        """Say whether weights are fetched layer by layer, and gone by the time that norms would read them."""
+        module: nn.Module = self.vae
+        return any(parameter.is_meta for parameter in module.parameters())
+
     def _run(
         self,
         tile: Callable[[Span, Span], Tensor],
@@ -216,7 +231,7 @@ class TiledVAE:
         total, done = len(rows) * len(columns), (len(rows) - len(left)) * len(columns)
         with ExitStack() as stack:
             stack.enter_context(_prepared(self.vae))
-            if self.tiling.statistics == "global" and total > 1:
+            if self.tiling.statistics == "global" and total > 1 and not self._comes_in_pieces():
                 norms = stack.enter_context(GlobalNorms(self.vae))
                 with torch.no_grad():
                     self._gather(norms, tile, rows, columns)

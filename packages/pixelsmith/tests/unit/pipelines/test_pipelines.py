@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from functools import cache
 
+import accelerate
 import diffusers
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from pixelsmith import JobConfig
 from pixelsmith.adapters import CallableModel, from_pipeline
 from pixelsmith.io.rows import RawImage
+from pixelsmith.io.vae import Tiling
 from pixelsmith.job import Job, JobSpec
 from pixelsmith.pipelines import (
     PixelsmithFluxPipeline,
@@ -17,6 +19,7 @@ from pixelsmith.pipelines import (
     PixelsmithXLPipeline,
     pipeline_for,
 )
+from pixelsmith.pipelines import enlarge as enlarging
 from pixelsmith.pipelines.enlarge import enlarge, paint_seamless
 from pixelsmith.pipelines.request import Size, choose_seed
 from pixelsmith.pipelines.sizes import Stage
@@ -261,6 +264,22 @@ def smoother():
         num_inference_steps=20,
         patch=8,
     )
+
+
+def test_offloading(monkeypatch):
+    """Weights that are fetched layer by layer, here to the CPU itself, change nothing."""
+    pipe = made("sdxl")
+    small = pixels_of(pipe("a red ball", photo(32, 32), **QUICK))
+    monkeypatch.setattr(enlarging, "default_tiling", lambda vae, wrap: Tiling(statistics="tile", wrap=wrap))
+    large = pixels_of(pipe("a red ball", photo(200, 200), scale=2.0, plan="grid", **QUICK))
+    monkeypatch.undo()
+    for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        accelerate.cpu_offload(getattr(pipe, name), execution_device=torch.device("cpu"))
+    assert pipe.vae.device.type == "meta"
+    assert np.array_equal(pixels_of(pipe("a red ball", photo(32, 32), **QUICK)), small)
+    monkeypatch.setattr(enlarging, "default_tiling", lambda vae, wrap: Tiling(wrap=wrap))
+    again = pixels_of(pipe("a red ball", photo(200, 200), scale=2.0, plan="grid", **QUICK))
+    assert np.array_equal(again, large)
 
 
 def test_forms_of_the_output():
