@@ -90,7 +90,8 @@ def ablate(
         for view in each["cells"]:
             typer.echo(f"## {each['title']}, {view}\n\n{markdown(each, view)}")
     if figure is not None:
-        draw_figure({each["title"]: each["cells"]["windows"] for each in entries.values()}, figure)
+        first = {each["title"]: next(iter(each["cells"].values())) for each in entries.values()}
+        draw_figure(first, figure)
 
 
 @app.command()

@@ -9,18 +9,10 @@ from itaclip import AttentionConfig, ITACLIPConfig
 from shapeworld.vocabulary import BACKGROUNDS
 
 from recipes.segmentation.texts import Aux
-from recipes.tiny_clip.scenes import SIDE
 
-# lengths that the paper gives for windows of 224 px, for windows of 64 px
-FITTED = {
-    "resize_short": 0,
-    "crop": SIDE,
-    "stride": SIDE // 2,
-    "blur_kernel": 5,
-    "blur_sigma": 1.4,
-    "pamr_dilations": (1, 2),
-    "batch_size": 160,
-}
+# lengths that the paper gives for windows of 224 px, for windows of 64 px, as the demo has them
+LENGTHS = ("resize_short", "crop", "stride", "blur_kernel", "blur_sigma", "pamr_dilations")
+FITTED = {name: getattr(ITACLIPConfig.preset("tiny-shapes"), name) for name in LENGTHS} | {"batch_size": 160}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from recipes.segmentation.scenes import Kind, View
 
 # values of each switch, the most telling first
 CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
-    "size": [{"resize_short": short} for short in (0, 96, 80, 64)],
+    "size": [{"resize_short": short} for short in (96, 64, 80, 112, 128)],
     "last block": [
         {"residual": True, "ffn": False},
         {"residual": False, "ffn": False},
@@ -62,12 +62,13 @@ LAST_CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "pamr": [
         {"pamr_steps": steps, "pamr_dilations": dilations}
         for steps, dilations in (
-            (0, (1, 2)),
-            (5, (1, 2)),
+            (0, (4, 8)),
+            (5, (4, 8)),
+            (10, (4, 8)),
+            (20, (4, 8)),
             (10, (1, 2)),
-            (20, (1, 2)),
             (10, (2, 4)),
-            (10, (1, 2, 4)),
+            (10, (8, 16)),
         )
     ],
     "closing": [{"closing": closing} for closing in (False, True)],

@@ -14,7 +14,7 @@ from recipes.segmentation.figure import draw_figure
 from recipes.segmentation.measure import Bench, Figures, Job
 from recipes.segmentation.memory import RememberingEncoder
 from recipes.segmentation.report import entry, jobs_of, markdown
-from recipes.segmentation.rows import BASE, UNREFINED, preset, vary
+from recipes.segmentation.rows import BARE, BASE, UNREFINED, preset, vary
 from recipes.segmentation.scenes import CLASSES, draw, name_of
 from recipes.segmentation.search import CHOICES, climb
 from recipes.segmentation.tables import Table, tables
@@ -238,14 +238,14 @@ def test_other_scenes_texts_or_models_are_other_figures(bench, folder):
 
 
 class Landscape:
-    """Best without the residual and with one map; nothing else is worth anything."""
+    """Best without the residual and with one map; nothing else is worth anything, no maps at all are worst."""
 
     def measure(self, jobs, progress=None):
         return {job: fake(self.height(job.row.config.attention)) for job in jobs}
 
     @staticmethod
     def height(attention):
-        return 10.0 - len(attention.pairs) - 3 * attention.residual
+        return 10.0 - len(attention.pairs) - 3 * attention.residual - 5 * attention.value_only
 
 
 def test_climbing_ends_on_the_top():
@@ -258,7 +258,7 @@ def test_climbing_ends_on_the_top():
     assert (attention.residual, len(attention.pairs)) == (False, 1)
     # what is worth nothing stays as it was
     assert vary(best, residual=True, pairs=("qq", "kk")) == UNREFINED
-    assert lines[0] == "round 1, last block: 5.00  as before"
+    assert lines[0] == "round 1, size: 5.00  as before"
     assert "round 1, last block: 8.00  residual=False" in lines
     assert not any(line.startswith("round 3") for line in lines)
 
@@ -322,7 +322,7 @@ def test_search_prints_a_configuration(folder, tmp_path, monkeypatch):
     arguments = ["search", "--model", str(folder), "--results", str(tmp_path / "r.jsonl")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout) == {"miou": 12.35, "config": UNREFINED.config.to_dict()}
+    assert json.loads(result.stdout) == {"miou": 12.35, "config": BARE.config.to_dict()}
 
 
 def test_one_panel_can_be_drawn(tmp_path):
