@@ -20,7 +20,7 @@ from pixelsmith.pipelines.enlarge import Hooks, enlarge
 from pixelsmith.pipelines.sizes import plan_stages
 from shapeworld import render
 
-from recipes.tiny_sdxl.assembly import GUIDANCE, STEPS, paint_prompts
+from recipes.tiny_sdxl.assembly import STEPS, paint_prompts
 from recipes.tiny_sdxl.judging import Order
 from recipes.tiny_sdxl.pictures import SIDE
 from recipes.upscaling.rows import BAND, Row
@@ -98,7 +98,7 @@ def _enlarged(
         pipeline,
         prompt,
         num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
+        guidance_scale=row.guidance,
         conditioning=row.conditioning,
     )
     given = {"band": BAND, "batch_size": BATCH, "seed": seed, "patch_multiple": model.patch_multiple}

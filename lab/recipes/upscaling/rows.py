@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pixelsmith.adapters.conditioning import Policy
 
+from recipes.tiny_sdxl.assembly import GUIDANCE
+
 Way = Literal["pixelsmith", "lanczos", "direct", "scene"]
 BAND = 2  # latent cells; the published 10 of 128 would be most of a patch of 16
 
@@ -25,6 +27,7 @@ class Row:
         stages: Enlargements on the way.
         settings: Of :class:`pixelsmith.core.config.JobConfig`, beside the common ones.
         conditioning: What a patch is told of its place.
+        guidance: Scale of classifier-free guidance; base pictures have always the same.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Row:
     stages: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     conditioning: Policy = "true"
+    guidance: float = GUIDANCE
 
     @property
     def key(self) -> str:
@@ -52,6 +56,9 @@ def _baselines(scale: int) -> list[Row]:
 ROWS: tuple[Row, ...] = (
     *_baselines(4),
     Row(name="pixelsmith, one hop", scale=4),
+    Row(name="slider 0.8, one hop", scale=4, settings={"slider": 0.8}),
+    Row(name="slider 0.9, one hop", scale=4, settings={"slider": 0.9}),
+    Row(name="slider 1, one hop", scale=4, settings={"slider": 1.0}),
     Row(name="pixelsmith, cascade", scale=4, stages=2),
     *_baselines(2),
     Row(name="pixelsmith", scale=2),
@@ -70,6 +77,5 @@ ROWS: tuple[Row, ...] = (
     Row(name="conditioning official", scale=2, conditioning="official"),
     Row(name="conditioning base", scale=2, conditioning="base"),
     Row(name="conditioning none", scale=2, conditioning="none"),
-    Row(name="slider 0.8, one hop", scale=4, settings={"slider": 0.8}),
     Row(name="official order, one hop", scale=4, settings={"mode": "official"}),
 )
