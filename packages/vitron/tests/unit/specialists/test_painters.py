@@ -263,6 +263,14 @@ def test_clips_are_edited_frame_by_frame():
         (ToyAnimator, "image_to_video", ("animate", "x"), {"image": None}, "needs a picture"),
         (ToyAnimator, "image_to_video", ("animate", "red"), {"args": {"length": 0}}, "1 to 512 frames"),
         (ToyAnimator, "video_editing", ("remove", "red"), {"image": None}, "needs a clip"),
+        (
+            ToyAnimator,
+            "text_to_video",
+            ("generate", "a star"),
+            {"image": None, "args": {"size": "2000x2000", "length": 99}},
+            "100000000 pixels in all frames together, got 396000000",
+        ),
+        (ToySegmenter, "image_segmentation", ("segment", "red"), {"image": blank(1, 4_000_001)}, "4000000"),
     ],
 )
 def test_what_a_toy_cannot_do_it_says(toy, module, said, more, message):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.contract import SpecialistSpec
+from vitron.contract import MAX_PIXELS, SpecialistSpec
 from vitron.errors import UnsupportedRequestError
 from vitron.media import MAX_FRAMES, Artefact
 from vitron.specialists.painters.edits import animate, edit, target
@@ -50,18 +50,23 @@ class ToyAnimator(Toy):
             image, mask = request.media.frames[0], request.mask
         else:
             raise UnsupportedRequestError("the toy animator needs a picture to let it move")
+        length = _length(request, image.shape[0] * image.shape[1])
         if mask is None:
             # where the words name something that is there, that; else the largest thing
             named = choose(things_in(image), read_phrase(text)) if text else []
             mask = named[0].mask if named else target(image, "the largest thing", None)
         way = direction_of(text) or _WAYS[int(np.random.default_rng(seed).integers(len(_WAYS)))]
-        return Result(Artefact("video", animate(image, mask, way, _length(request))))
+        return Result(Artefact("video", animate(image, mask, way, length)))
 
 
-def _length(request: Request) -> int:
+def _length(request: Request, pixels: int) -> int:
     length = int(request.args.get("length", 8))
     if not 1 <= length <= MAX_FRAMES:
         raise UnsupportedRequestError(f"the toy animator draws 1 to {MAX_FRAMES} frames, got {length}")
+    if length * pixels > MAX_PIXELS:
+        raise UnsupportedRequestError(
+            f"the toy animator draws {MAX_PIXELS} pixels in all frames together, got {length * pixels}"
+        )
     return length
 
 

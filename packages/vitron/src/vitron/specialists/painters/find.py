@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vitron.errors import UnsupportedRequestError
 from vitron.specialists.painters.shapes import Mask, Pixels, shape_mask
 from vitron.specialists.painters.words import COLOURS, SHAPES, Phrase
 
 _NAMES = tuple(COLOURS)
 _PALETTE = np.asarray(list(COLOURS.values()), dtype=np.int64)
+LARGEST = 4_000_000
 NEAR = 40  # distance in RGB, of 0..255 each, within which a pixel is background
 
 
@@ -59,7 +61,14 @@ def things_in(image: Pixels) -> list[Thing]:
 
     Args:
         image: ``(H, W, 3)``, uint8.
+
+    Raises:
+        UnsupportedRequestError: If it has more than :data:`LARGEST` pixels.
     """
+    if image.shape[0] * image.shape[1] > LARGEST:
+        raise UnsupportedRequestError(
+            f"the toys look for things in at most {LARGEST} pixels, got {image.shape[0]} x {image.shape[1]}"
+        )
     pixels = image.astype(np.int64)
     background = background_colour(image)
     away = ((pixels - background) ** 2).sum(axis=-1) > NEAR**2
