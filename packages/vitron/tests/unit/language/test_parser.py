@@ -237,3 +237,12 @@ def test_an_argument_that_is_none_is_said_in_words():
     assert call.args == {}
     assert MODULES["text_to_image"].write(said("seed: apple")) == "seed: apple"
     assert MODULES["text_to_image"].write(said("seed: 3")) == ": seed: 3"
+
+
+@pytest.mark.parametrize("more", ["<region>[5, 5, 6, 6]</region>", "<instruction>b</instruction>"])
+def test_a_region_behind_an_instruction_ends_the_call(more):
+    turn = parse(f"{B}<instruction>a</instruction><region>mask_1</region> {more}")
+    assert turn.invocations[0].instruction == (said("a"),)
+    assert turn.invocations[0].region == ReferenceRegion(name="mask_1")
+    assert turn.text == f" {more}"
+    assert turn.issues == ()
