@@ -238,7 +238,7 @@ def test_other_scenes_texts_or_models_are_other_figures(bench, folder):
 
 
 class Landscape:
-    """Best without the residual and with one map; nothing else is worth anything, no maps at all are worst."""
+    """Best without the residual and with one map; no maps at all are worst, nothing else matters."""
 
     def measure(self, jobs, progress=None):
         return {job: fake(self.height(job.row.config.attention)) for job in jobs}
