@@ -87,7 +87,8 @@ def save(pipeline: StableDiffusionXLPipeline, folder: Path) -> int:
     for name in ("tokenizer", "tokenizer_2"):
         _write_plain_words(folder / name)
     for name in ("text_encoder", "text_encoder_2"):
-        _name_precision(folder / name / "config.json")
+        _edit(folder / name / "config.json", dtype="float32")  # as diffusers loads the other parts
+    _edit(folder / "vae" / "config.json", _name_or_path=None)  # the folder of the run
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if size > SIZE_LIMIT:
         raise ValueError(f"the folder must hold at most {SIZE_LIMIT} bytes, got {size}")
@@ -102,11 +103,11 @@ def _write_plain_words(folder: Path) -> None:
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *lines, ""]))
 
 
-def _name_precision(file: Path) -> None:
-    """Let the towers load as float32 unless asked otherwise, as diffusers loads the other parts."""
-    config = json.loads(file.read_text())
-    config["dtype"] = "float32"
-    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+def _edit(file: Path, **changes: str | None) -> None:
+    """Set entries of a configuration; ``None`` removes one."""
+    config = {**json.loads(file.read_text()), **changes}
+    kept = {key: value for key, value in config.items() if key not in changes or value is not None}
+    file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
 def paint_prompts(
