@@ -10,17 +10,13 @@ from pathlib import Path
 import torch
 from diffeat import FeatureExtractor, Features, Storage
 from diffeat.images import load_images
+from diffeat.match import pixel_patches
 from diffeat.ranking import KeypointLabels, MaskLabels, Ranker, Setup
-from torch import Tensor
-from torch.nn import functional as F
 
 from recipes.features.scenes import SIDE, Kind, draw
 from recipes.features.sets import PIXELS
 
 T = 50  # of 1000 training steps: the paper's
-_PATCH = 8  # pixels of a side of the patch that stands for a cell
-_CELL = 4
-
 Tell = Callable[[str], None]
 
 
@@ -100,14 +96,6 @@ class Bench:
             batch_size=8,
             storage=Storage(dtype=torch.float16),
         )
-        return replace(found, tensors={**found.tensors, PIXELS: patches(load_images(labels.images))})
-
-
-def patches(images: Sequence[Tensor]) -> Tensor:
-    """Raw pixels around each cell of the latent, ``(B, 3 * 64, h, w)`` fp16."""
-    batch = torch.stack(list(images))
-    edge = (_PATCH - _CELL) // 2
-    padded = F.pad(batch, (edge, edge, edge, edge), mode="replicate")
-    cells = F.unfold(padded, _PATCH, stride=_CELL)  # (B, 3 * 64, h * w)
-    height, width = (side // _CELL for side in batch.shape[-2:])
-    return cells.unflatten(2, (height, width)).half()
+        return replace(
+            found, tensors={**found.tensors, PIXELS: pixel_patches(load_images(labels.images)).half()}
+        )

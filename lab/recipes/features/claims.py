@@ -87,8 +87,9 @@ def by_kind(rows: Sequence[Properties]) -> dict[str, dict[str, float]]:
 
 
 def by_depth(rows: Sequence[Properties], kind: str) -> list[dict[str, Any]]:
-    """Measures of one kind along the model: the second and third properties change with depth."""
-    chosen = [row for row in rows if ActivationName.parse(row.name).kind == kind]
+    """Measures of one kind along the blocks: the second and third properties change with depth."""
+    names = {row.name: ActivationName.parse(row.name) for row in rows}
+    chosen = [row for row in rows if names[row.name].kind == kind and names[row.name].block is not None]
     return [{"name": row.name, **{key: getattr(row, key) for key in MEASURES}} for row in chosen]
 
 

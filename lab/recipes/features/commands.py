@@ -40,7 +40,8 @@ Seeds = Annotated[int, typer.Option(min=1, help="Samples of fresh pictures that 
 Fresh = Annotated[int, typer.Option(min=4, help="Pictures of each such sample.")]
 
 
-def _weights_hash(folder: Path) -> str:
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of all weights in a folder."""
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*.safetensors")):
         digest.update(file.read_bytes())
@@ -71,7 +72,7 @@ def study(
     found = run_study(bench, tell=lambda line: typer.echo(line, err=True))
     card = {
         "name": "features",
-        "weights_sha256": _weights_hash(model),
+        "weights_sha256": weights_hash(model),
         "caveat": CAVEAT,
         **to_card(bench, found),
     }

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diffeat.charts import colour_of, figure, legend, save
+from diffeat.charts import colour_of, figure, save
 from diffeat.ranking import Ranking
+from matplotlib.patches import Patch
 
 from recipes.features.scenes import TITLES, Kind
 from recipes.features.sets import row_of
@@ -68,6 +69,8 @@ def draw_figure(
         first = next(i for i, name in enumerate(names) if name.startswith("up-"))
         axes.axvspan(first - 0.5, len(names) - 1.5, color="#eef3f8", zorder=0)
     panels[0].legend(fontsize=7, loc="upper left")
-    legend(panels[-1], [row_of(next(iter(rankings.values())), name).family for name in names])
+    families = dict.fromkeys(row_of(next(iter(rankings.values())), name).family for name in names)
+    patches = [Patch(color=colour_of(family), label=family) for family in families]
+    sheet.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8)
     panels[-1].set_xlabel("activations in execution order; the up stage is shaded")
     save(sheet, path)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from diffeat import FeatureExtractor
-from diffeat.match import hits, nearest
+from diffeat.images import load_images
+from diffeat.match import hits, nearest, pixel_patches
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.distance import cdist
@@ -17,7 +18,7 @@ from skimage.data import stereo_motorcycle
 from skimage.feature import SIFT
 from torch import Tensor
 
-from recipes.features.bench import T, patches
+from recipes.features.bench import T
 from recipes.features.sets import PIXELS
 
 HEIGHT, WIDTH = 256, 384  # pixels that both photographs are brought to
@@ -98,5 +99,5 @@ def _features(
     extractor: FeatureExtractor, images: Sequence[NDArray[np.uint8]], names: Sequence[str]
 ) -> Tensor:
     if list(names) == [PIXELS]:
-        return patches([torch.from_numpy(image).movedim(-1, 0) / 255 for image in images]).float()
+        return pixel_patches(load_images(images))
     return extractor(list(images), list(names), t=T, size=(HEIGHT, WIDTH)).concat()

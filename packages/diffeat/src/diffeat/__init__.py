@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names, takes and ranks the activations of any diffusion model."""
 
+from __future__ import annotations
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from diffeat import presets
 from diffeat.capture.collect import Storage
@@ -11,13 +15,21 @@ from diffeat.extractor import FeatureExtractor
 from diffeat.features import Features
 from diffeat.names import Activation, ActivationName, list_activations
 
+if TYPE_CHECKING:
+    from diffeat.ranking import Ranker
+    from diffeat.store import FeatureStore
+    from diffeat.store.transformer import FeatureTransformer
+
 __version__ = version("diffeat")
 __all__ = [
     "Activation",
     "ActivationName",
     "FeatureExtractor",
+    "FeatureStore",
+    "FeatureTransformer",
     "Features",
     "MapOptions",
+    "Ranker",
     "Recording",
     "Storage",
     "__version__",
@@ -25,3 +37,16 @@ __all__ = [
     "list_activations",
     "presets",
 ]
+
+# loaded on first use: zarr and scikit-learn take seconds
+_HOMES = {
+    "FeatureStore": "diffeat.store",
+    "FeatureTransformer": "diffeat.store.transformer",
+    "Ranker": "diffeat.ranking",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -63,6 +65,24 @@ def nearest(source: Tensor, target: Tensor, points: Tensor) -> tuple[Tensor, Ten
     index = torch.cat([each.indices for each in best])
     places = torch.stack([(index % width + 0.5) / width, (index // width + 0.5) / height], dim=-1)
     return places.to(points), torch.cat([each.values for each in best])
+
+
+def pixel_patches(images: Sequence[Tensor], *, cell: int = 4, patch: int = 8) -> Tensor:
+    """Raw pixels around each cell as features: what every other feature has to beat.
+
+    Args:
+        images: ``(3, H, W)`` each, of one size; sides are multiples of ``cell``.
+        cell: Pixels of a cell's side.
+        patch: Pixels of the side of the patch around it; at least ``cell``, and even if ``cell`` is.
+
+    Returns:
+        ``(B, 3 * patch * patch, H / cell, W / cell)``.
+    """
+    batch = torch.stack(list(images))
+    edge = (patch - cell) // 2
+    padded = F.pad(batch, (edge, edge, edge, edge), mode="replicate")
+    cells = F.unfold(padded, patch, stride=cell)  # (B, 3 * patch * patch, N)
+    return cells.unflatten(2, (batch.shape[-2] // cell, batch.shape[-1] // cell))
 
 
 def similarity_map(source: Tensor, target: Tensor, point: tuple[float, float]) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from diffeat.cli.demo import demo
 from diffeat.cli.extract import extract
 from diffeat.cli.match import match
 from diffeat.cli.names import names
@@ -28,6 +29,8 @@ app = typer.Typer(
 
     [bold]Examples[/bold]
 
+      diffeat demo
+
       diffeat names path/to/pipeline "up-*-cross-q"
 
       diffeat extract path/to/pipeline photos/ --preset Ours-XL -o features/
@@ -40,7 +43,7 @@ app = typer.Typer(
 
       diffeat presets""",
 )
-for command in (names, extract, rank, properties, view, match, segment, pck, presets):
+for command in (demo, names, extract, rank, properties, view, match, segment, pck, presets):
     app.command()(command)
 
 

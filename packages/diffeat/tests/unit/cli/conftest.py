@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
+
 import numpy as np
 import pytest
+import torch
 from diffeat.cli.app import app
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -45,3 +49,17 @@ def complain(run):
         return line
 
     return drive
+
+
+@pytest.fixture(scope="session")
+def small_sdxl_folder(tmp_path_factory, sdxl_folder):
+    """A random pipeline with the levels, repeats and blocks of the one inside this package."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(sdxl_folder)
+    config = json.loads((sdxl_folder / "unet" / "config.json").read_text())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        small = {**config, "layers_per_block": 1, "transformer_layers_per_block": [1, 2, 1]}
+        pipeline.register_modules(unet=UNet2DConditionModel.from_config(small))
+    folder = tmp_path_factory.mktemp("small-sdxl")
+    pipeline.save_pretrained(folder)
+    return folder

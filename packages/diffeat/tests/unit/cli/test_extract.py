@@ -171,14 +171,14 @@ def test_presets(run):
     assert sum(part["channels"] for part in found["Ours-XL-t"]) == 8154
 
 
-COMMANDS = ["names", "extract", "rank", "properties", "view", "match", "segment", "pck", "presets"]
+COMMANDS = ["demo", "names", "extract", "rank", "properties", "view", "match", "segment", "pck", "presets"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_examples_and_every_option(command, run):
     output = run(command, "--help").stdout
     assert "Usage:" in output
-    assert command == "presets" or f"diffeat {command}" in output
+    assert command in {"presets", "demo"} or f"diffeat {command}" in output
 
 
 def test_version_and_no_command(run):

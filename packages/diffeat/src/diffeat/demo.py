@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration: drawn scenes, a small diffusion model, and what its activations say about them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffeat.extractor import FeatureExtractor
+from diffeat.features import Features
+from diffeat.html import similarity_page
+from diffeat.images import load_images
+from diffeat.match import hits, nearest, pixel_patches, similarity_map
+from diffeat.pictures import draw_matches, heat_picture, overlay, pca_pictures, side_by_side, stacked
+from diffeat.ranking import KeypointLabels, MaskLabels, Ranked, Ranker, Ranking, Setup
+from diffeat.shipped import ASSETS
+
+SCENES = ASSETS / "scenes"
+SIZE = 128  # pixels; the latent's grid has 32 cells a side
+T = 50
+THRESHOLD = 0.05  # in sides: six pixels, where things measure thirty to fifty
+# one of each family along the model, and what earlier work takes
+LEGACY = ("up-level0-upsampler-out", "up-level1-upsampler-out", "up-level2-repeat1-res-out")
+CANDIDATES = (
+    "unet-in",
+    "down-level1-repeat0-vit-out",
+    "mid-vit-out",
+    "up-level0-repeat0-vit-block0-out",
+    "up-level0-repeat1-vit-block0-cross-q",
+    "up-level1-repeat0-res-out",
+    "up-level1-repeat0-vit-block0-cross-q",
+    "up-level1-repeat0-vit-block0-out",
+    "up-level1-repeat0-vit-block1-ffn-inner",
+    "up-level1-repeat1-vit-block0-self-k",
+    "up-level1-repeat1-vit-block1-out",
+    "up-level2-repeat0-res-out",
+)
+_PIXELS = "pixels"
+_SIDE = 32  # cells that features are brought to for points
+
+Progress = Callable[[int, int], None]
+Points = dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoScenes:
+    """The pictures inside this package: pairs of views of drawn scenes.
+
+    Attributes:
+        images: RGB, the two views of each pair behind each other.
+        points: Points that both views of a pair show, ``(x, y)`` in pixels, for each picture.
+        masks: Class of every pixel of the first views, ``(H, W)``.
+        classes: Names of the classes, the ground first.
+    """
+
+    images: tuple[Image.Image, ...]
+    points: tuple[Points, ...]
+    masks: tuple[NDArray[np.uint8], ...]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def load(cls, folder: Path = SCENES) -> DemoScenes:
+        """Read the pictures, their points and label maps."""
+        facts = json.loads((folder / "scenes.json").read_text("utf-8"))
+        images: list[Image.Image] = []
+        masks: list[NDArray[np.uint8]] = []
+        for name in facts["points"]:
+            with Image.open(folder / name) as image:
+                images.append(image.convert("RGB"))
+            labels = folder / name.replace(".png", "-labels.png")
+            if labels.is_file():
+                with Image.open(labels) as mask:
+                    masks.append(np.array(mask))
+        points = tuple(
+            {key: (float(x), float(y)) for key, (x, y) in each.items()} for each in facts["points"].values()
+        )
+        return cls(tuple(images), points, tuple(masks), tuple(facts["classes"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoFigures:
+    """What the demonstration measured.
+
+    Attributes:
+        model: Name of the model.
+        num_activations: Activations that the model has.
+        ranked: Activations that were ranked.
+        best_for_classes: Best activation for classes of pixels, by mIoU on held-out scenes.
+        miou: Its mIoU.
+        miou_baseline: That of what earlier work takes.
+        chosen: Activations chosen on the first half of the pairs.
+        pck: Share of points they find in the second half.
+        pck_baseline: That of what earlier work takes.
+        pck_pixels: That of raw pixels.
+        threshold: Largest distance of a hit, in sides.
+        points: Points looked for, both ways.
+        seconds: In all.
+    """
+
+    model: str
+    num_activations: int
+    ranked: int
+    best_for_classes: str
+    miou: float
+    miou_baseline: float
+    chosen: tuple[str, ...]
+    pck: float
+    pck_baseline: float
+    pck_pixels: float
+    threshold: float
+    points: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, rounded to what is meaningful."""
+        return {
+            key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()
+        }
+
+
+def run_demo(
+    extractor: FeatureExtractor, out: Path, *, name: str, progress: Progress = lambda done, total: None
+) -> tuple[DemoFigures, Ranking]:
+    """Extract, rank, match, and write the pictures.
+
+    Args:
+        extractor: The model; a U-Net of three levels.
+        out: Folder for ``pca.png``, ``similarity.png``, ``matches.png``, ``page.html`` and ``ranking.json``.
+        name: What to call the model.
+        progress: Called with steps done and steps in all.
+
+    Returns:
+        The figures, and the ranking for classes of pixels.
+    """
+    start = time.perf_counter()
+    scenes = DemoScenes.load()
+    total = len(CANDIDATES) + 3
+    progress(0, total)
+    listed = extractor.list_activations(size=SIZE)
+    features = _features(extractor, scenes)
+    progress(1, total)
+    judges = Ranker(_part(features, slice(0, None, 2)), _masks(scenes), setup=Setup(folds=4, pixels=200))
+    ranking = judges.rank(CANDIDATES, on_score=lambda done, _all, _name: progress(1 + done, total))
+    legacy = judges.evaluate(LEGACY)
+    chosen = _choose(features, scenes)
+    scores = _judge(features, scenes, {"chosen": chosen.names, "legacy": LEGACY, "pixels": (_PIXELS,)})
+    progress(total - 1, total)
+    out.mkdir(parents=True, exist_ok=True)
+    ranking.to_json(out / "ranking.json")
+    _draw(features, scenes, chosen.names, out)
+    progress(total, total)
+    half = len(scenes.images) // 2
+    figures = DemoFigures(
+        model=name,
+        num_activations=len(listed),
+        ranked=len(CANDIDATES),
+        best_for_classes=ranking.rows[0].names[0],
+        miou=ranking.rows[0].mean,
+        miou_baseline=legacy.mean,
+        chosen=chosen.names,
+        pck=scores["chosen"],
+        pck_baseline=scores["legacy"],
+        pck_pixels=scores["pixels"],
+        threshold=THRESHOLD,
+        points=sum(len(points) for points in scenes.points[half:]),
+        seconds=time.perf_counter() - start,
+    )
+    return figures, ranking
+
+
+def _features(extractor: FeatureExtractor, scenes: DemoScenes) -> Features:
+    found = extractor(scenes.images, {*CANDIDATES, *LEGACY}, t=T, size=SIZE, batch_size=4)
+    patches = pixel_patches(load_images(scenes.images))
+    tensors = {name: value.float().cpu() for name, value in found.items()}
+    return Features({**tensors, _PIXELS: patches}, found.meta)
+
+
+def _part(features: Features, rows: slice) -> Features:
+    return Features({name: value[rows] for name, value in features.items()}, features.meta)
+
+
+def _masks(scenes: DemoScenes) -> MaskLabels:
+    return MaskLabels(scenes.images[::2], scenes.masks, scenes.classes)
+
+
+def _points_ranker(features: Features, scenes: DemoScenes, rows: slice) -> Ranker:
+    labels = KeypointLabels(scenes.images[rows], scenes.points[rows])
+    return Ranker(_part(features, rows), labels, setup=Setup(folds=2, side=_SIDE, threshold=THRESHOLD))
+
+
+def _choose(features: Features, scenes: DemoScenes) -> Ranked:
+    """Choose activations on the first half of the pairs, with no more channels than earlier work takes."""
+    ranker = _points_ranker(features, scenes, slice(0, len(scenes.images) // 2))
+    budget = sum(features[name].shape[1] for name in LEGACY)
+    return ranker.select(CANDIDATES, channels=budget, candidates=6).rows[-1]
+
+
+def _judge(features: Features, scenes: DemoScenes, sets: dict[str, Sequence[str]]) -> dict[str, float]:
+    """Shares of points found in the second half of the pairs."""
+    ranker = _points_ranker(features, scenes, slice(len(scenes.images) // 2, None))
+    return {title: ranker.evaluate(names).mean for title, names in sets.items()}
+
+
+def _draw(features: Features, scenes: DemoScenes, chosen: Sequence[str], out: Path) -> None:
+    values = list(features.concat(chosen))
+    fine = list(features.concat(chosen, side=_SIDE))  # as the figures are worked out
+    early = list(features.concat(LEGACY))
+    shown = [4 * i for i in range(len(scenes.images) // 4)]  # first views of every other pair
+    both = [pca_pictures([each[i] for i in shown]) for each in (early, values)]
+    rows = [
+        side_by_side([scenes.images[i], *(_large(each[place]) for each in both)], height=256)
+        for place, i in enumerate(shown)
+    ]
+    stacked(rows).save(out / "pca.png")
+    last = len(scenes.images) - 2
+    pairs = range(len(scenes.images) // 2, len(scenes.images), 2)  # those that judge
+    stacked([_similarity(scenes, values, i) for i in pairs]).save(out / "similarity.png")
+    stacked([_matches(scenes, fine, i) for i in pairs]).save(out / "matches.png")
+    page = similarity_page(
+        scenes.images[last:],
+        values[last:],
+        title=f"{' + '.join(chosen)}: two views of a scene",
+        captions=("first view", "second view"),
+    )
+    (out / "page.html").write_text(page, "utf-8")
+
+
+def _large(picture: Image.Image) -> Image.Image:
+    return picture.resize((SIZE, SIZE), Image.Resampling.NEAREST)
+
+
+def _shares(scenes: DemoScenes, index: int) -> torch.Tensor:
+    image, points = scenes.images[index], scenes.points[index]
+    return torch.tensor(list(points.values())) / torch.tensor([image.width, image.height])
+
+
+def _similarity(scenes: DemoScenes, values: Sequence[torch.Tensor], index: int) -> Image.Image:
+    """How similar every place of both views is to the first point of the first view."""
+    x, y = _shares(scenes, index)[0].tolist()
+    maps = [similarity_map(values[index], each, (x, y)) for each in values[index : index + 2]]
+    views = scenes.images[index : index + 2]
+    heat = [overlay(view, heat_picture(each), opacity=0.75) for view, each in zip(views, maps, strict=True)]
+    marked = draw_matches(
+        views[0],
+        views[1],
+        torch.tensor([[x, y]]),
+        _shares(scenes, index + 1)[:1],
+        height=256,
+    )
+    return side_by_side([marked, side_by_side(heat, height=256)], height=280)
+
+
+def _matches(scenes: DemoScenes, values: Sequence[torch.Tensor], index: int) -> Image.Image:
+    start, wanted = _shares(scenes, index), _shares(scenes, index + 1)
+    found, _ = nearest(values[index], values[index + 1], start)
+    size = torch.tensor(scenes.images[index + 1].size)
+    right = hits(found * size, wanted * size, THRESHOLD * float(size.max()))
+    return draw_matches(scenes.images[index], scenes.images[index + 1], start, found, is_right=right)
