@@ -131,7 +131,7 @@ def measure_exit(unet: UNet2DConditionModel, side: int, rounds: int) -> list[Row
     rows: list[Row] = []
     for name in STOPS:
         share = statistics.median(a / b for a, b in zip(times[name], times["plain"], strict=True))
-        rows.append({"up_to": name, "time_share": share, "flop_share": shares[name]})
+        rows.append({"up_to": name, "time_share": share, "flop_share": listed[name]})
     return rows
 
 
