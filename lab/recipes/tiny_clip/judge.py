@@ -147,6 +147,16 @@ def told(training: dict[str, Any]) -> str:
     )
 
 
+def summary(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the few facts that travel with the weights, for ``itaclip models``."""
+    return {
+        "task": "names colours, materials and shapes of drawn things, in sentences of 60 words",
+        "parameters": report["parameters"],
+        "zero_shot": report["figures"]["zero_shot"],
+        "statement": report["caveat"],
+    }
+
+
 def judge(
     folder: Annotated[Path, typer.Argument(help="Folder of the model.")] = ASSETS / "tiny-shapes",
     card: Annotated[Path, typer.Option(help="Card to write.")] = CARDS / "tiny-clip.json",
@@ -157,7 +167,8 @@ def judge(
 ) -> None:
     """Measure the shipped model on fresh scenes and write its card; fails if a must is missed."""
     weights = folder / WEIGHTS
-    figures = measure(Judged(folder), seed, singles, mixed, segmented)
+    judged = Judged(folder)
+    figures = measure(judged, seed, singles, mixed, segmented)
     says = verdict(figures, weights.stat().st_size)
     training = training_facts(folder)
     report = {
@@ -165,7 +176,8 @@ def judge(
         "file": f"{folder.name}/{WEIGHTS}",
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "bytes": weights.stat().st_size,
-        "told": told(training),
+        "parameters": sum(parameter.numel() for parameter in judged.model.parameters()),
+        "told": told(training) if "plan" in training else "nothing is known of the training",
         "training": training,
         "judged_on": {"seed": seed, "singles": singles, "mixed": mixed, "segmented": segmented},
         "figures": figures,
@@ -174,6 +186,7 @@ def judge(
     }
     card.parent.mkdir(parents=True, exist_ok=True)
     card.write_text(json.dumps(report, indent=2) + "\n")
+    (folder / "card.json").write_text(json.dumps(summary(report), indent=2) + "\n")
     _show(figures)
     for sentence in [*says["missed_musts"], *says["missed_aims"]]:
         typer.echo(f"missed: {sentence}")

@@ -33,10 +33,11 @@ app = typer.Typer(
       itaclip segment photo.jpg -c "cat, dog, sky" -o photo.html \
         --model ViT-B-16 --pretrained openai
 
-      itaclip segment photos/ -r -c "person|man|woman, bicycle" \
-        --background auto -o out/
+      itaclip segment photos/ -r -c "person|man|woman, bicycle" --background auto \
+        -o out/ --model ViT-B-16 --pretrained openai
 
-      itaclip video clip.mp4 -c "person, grass, sky" -o clip-segmented.mp4
+      itaclip video clip.mp4 -c "person, grass, sky" -o clip-segmented.mp4 \
+        --model ViT-B-16 --pretrained openai
 
       itaclip models""",
 )

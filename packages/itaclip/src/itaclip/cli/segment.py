@@ -101,19 +101,19 @@ def segment(
 
     [bold]Examples[/bold]
 
-      itaclip segment shapes.png -c "red, blue" --background grass -o out.png
+      itaclip segment shapes.png -c "red thing, blue thing" --background "leaves, tiles" -o out.png
 
       itaclip segment photo.jpg -c "cat, dog, sky" -o photo.html \
         --model ViT-B-16 --pretrained openai
 
-      itaclip segment photos/ -r -c "person|man|woman, bicycle" \
-        --background auto -o out/
+      itaclip segment photos/ -r -c "person|man|woman, bicycle" --background auto \
+        -o out/ --model ViT-B-16 --pretrained openai
 
       itaclip segment "shots/*.png" -c voc21 --preset voc21 --texts auto \
-        -o out/ --json > report.jsonl
+        -o out/ --model ViT-B-16 --pretrained openai --json > report.jsonl
 
-      itaclip segment photo.jpg -c classes.txt -o labels.png \
-        --write labels --set stride=56
+      itaclip segment photo.jpg -c classes.txt -o labels.png --write labels \
+        --set stride=56 --model ./my-clip
 
     Exit code: 0 all done, 1 some images failed, 2 nothing could be done.
     """

@@ -77,7 +77,7 @@ def video(
         --model ViT-B-16 --pretrained openai
 
       itaclip video clip.mov -c classes.txt -o out.mp4 --every 5 \
-        --preset fast --labels labels.npz
+        --preset fast --labels labels.npz --model ./my-clip
 
     Exit code: 0 done, 1 the video failed, 2 nothing could be done.
     """

@@ -14,6 +14,7 @@ from torch import Tensor
 Tokenizer = Callable[..., Tensor]
 Templates = str | Sequence[str]
 TEMPLATE_SETS = ("imagenet", "photo", "plain")
+_FEW_WORDS = 200  # that fit into a message
 
 
 class PromptTooLongError(ValueError):
@@ -135,7 +136,10 @@ def check_names(
     for index, row in enumerate(tokenize(tokenizer, names, context).tolist()):
         content = set(row) - special
         if unknown is not None and unknown not in special and content <= {unknown}:
-            raise ValueError(f"class name {names[index]!r} has no word that the model's vocabulary knows")
+            raise ValueError(
+                f"class name {names[index]!r} has no word that the model's vocabulary knows: "
+                f"take {_words(tokenizer)}another model"
+            )
         first = seen.setdefault(tuple(row), index)
         mine, other = owner[index], owner[first]
         if mine != other and not (background and 0 in (mine, other)):
@@ -148,3 +152,10 @@ def _empty(tokenizer: Tokenizer, context: int) -> tuple[Tensor, int]:
     row = tokenizer([""], context_length=context)[0]  # (context,)
     # the last place may be a class token
     return row, int(row[-2])
+
+
+def _words(tokenizer: Tokenizer) -> str:
+    """Return the words of a small vocabulary, to be read in a sentence; nothing of a large one."""
+    read = getattr(getattr(tokenizer, "tokenizer", None), "get_vocab", dict)
+    words = sorted(word for word in read() if word.isalpha())
+    return f"its words ({', '.join(words)}) or " if 0 < len(words) <= _FEW_WORDS else ""

@@ -27,8 +27,18 @@ def check(*names, background=False):
 def test_names_without_a_known_word_are_refused():
     check("red thing", "leaves")
     check("red zebra")
-    with pytest.raises(ValueError, match="'zebra' has no word that the model's vocabulary knows"):
+    with pytest.raises(ValueError, match="'zebra' has no word that .* vocabulary knows: take another"):
         check("red thing", "zebra")
+
+
+def test_the_words_of_a_small_vocabulary_are_listed(monkeypatch):
+    vocabulary = {"<pad>": 0, "thing": 3, "red": 4}
+    monkeypatch.setattr(closed.tokenizer, "get_vocab", lambda: vocabulary, raising=False)
+    with pytest.raises(ValueError, match=r"knows: take its words \(red, thing\) or another model"):
+        check("zebra")
+    monkeypatch.setattr("itaclip.text.prompts._FEW_WORDS", 1)
+    with pytest.raises(ValueError, match="knows: take another model"):
+        check("zebra")
 
 
 def test_names_that_the_model_cannot_tell_apart_are_refused():
