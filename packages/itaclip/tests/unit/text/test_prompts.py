@@ -27,7 +27,7 @@ def check(*names, background=False):
 def test_names_without_a_known_word_are_refused():
     check("red thing", "leaves")
     check("red zebra")
-    with pytest.raises(ValueError, match="'zebra' has no word that .* vocabulary knows: take another"):
+    with pytest.raises(ValueError, match=r"'zebra' has no word that .* vocabulary knows: take another"):
         check("red thing", "zebra")
 
 
