@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from recipes.tiny_sdxl.pictures import SOURCES, WORLD_SEED, Kind, scene_of
 
+WORDS_FILE = Path(__file__).with_name("words.json")
 START, END, PAD_2 = "<|startoftext|>", "<|endoftext|>", "!"
 POSITIONS = 24  # three things with their materials and the ground, start and end
 WIDTH, LAYERS, HEADS = 64, 2, 4
@@ -64,9 +66,19 @@ def _merges_of(learner: Tokenizer) -> list[tuple[str, str]]:
     return [(left, right) for left, right in pairs]
 
 
+def kept_words() -> tuple[dict[str, int], list[str]]:
+    """Return the vocabulary and the merges that the shipped weights were trained with."""
+    kept = json.loads(WORDS_FILE.read_text("utf-8"))
+    return kept["vocabulary"], kept["merges"]
+
+
 def build_tokenizers() -> tuple[CLIPTokenizer, CLIPTokenizer]:
-    """Return the two tokenizers; as in SDXL they differ in what fills up a short text only."""
-    vocabulary, merges = learn_words(captions.WORDS)
+    """Return the two tokenizers; as in SDXL they differ in what fills up a short text only.
+
+    Learnt once and kept: the trainer breaks ties at random, so that two calls of :func:`learn_words` number
+    the words differently, and a network trained with one numbering misreads the other.
+    """
+    vocabulary, merges = kept_words()
     pairs = [tuple(merge.split(" ")) for merge in merges]
     first, second = (
         CLIPTokenizer(vocab=vocabulary, merges=pairs, pad_token=pad, model_max_length=POSITIONS)

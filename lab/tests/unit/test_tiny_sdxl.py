@@ -40,7 +40,15 @@ from recipes.tiny_sdxl.pictures import (
     time_ids_of,
 )
 from recipes.tiny_sdxl.progress import Plan, Trainer
-from recipes.tiny_sdxl.words import POSITIONS, build_tokenizers, captions_of, learn_words, refill, tokenize
+from recipes.tiny_sdxl.words import (
+    POSITIONS,
+    build_tokenizers,
+    captions_of,
+    kept_words,
+    learn_words,
+    refill,
+    tokenize,
+)
 from shapeworld import captions, render
 from shapeworld.vocabulary import COLOURS, HELD_OUT, SHAPES
 from torch import nn
@@ -479,3 +487,11 @@ def test_the_shipped_model_paints_the_asked_colour() -> None:
     figures = single_figures(images, orders, Judge.load())
     assert figures["colour_percent"] >= 85
     np.testing.assert_array_equal(images, paint_prompts(pipeline, prompts, seed=11, steps=10))
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "tokenizer_2"])
+def test_the_shipped_words_have_the_numbers_of_the_training(part: str) -> None:
+    model = json.loads((HOMES[0] / part / "tokenizer.json").read_text())["model"]
+    vocabulary, merges = kept_words()
+    assert model["vocab"] == vocabulary
+    assert [" ".join(pair) for pair in model["merges"]] == merges
