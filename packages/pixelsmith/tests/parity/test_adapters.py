@@ -7,6 +7,8 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import SD3IPAdapterJointAttnProcessor2_0
+from diffusers.models.embeddings import IPAdapterTimeImageProjection
 from PIL import Image
 from pixelsmith import Canvas, JobConfig
 from pixelsmith.adapters import Condition, Control, from_pipeline
@@ -190,15 +192,7 @@ def test_ip_adapters(family):
     pipe.load_ip_adapter(ip_adapter_of(pipe.unet), subfolder="", weight_name="", image_encoder_folder=None)
     embeds = [torch.randn(2, 1, 12, generator=torch.Generator().manual_seed(3))]
     settings = {**settings_of(family), "ip_adapter_image_embeds": embeds}
-    model = from_pipeline(pipe, PROMPT, num_inference_steps=STEPS, **settings)
-    host = host_latents(pipe, family, noise_of(4), **settings)
-    assert_same(our_latents(model), host)
-    other = [embeds[0].flip(0)]
-    changed = from_pipeline(
-        pipe, PROMPT, num_inference_steps=STEPS, **{**settings, "ip_adapter_image_embeds": other}
-    )
-    assert (our_latents(changed) - host).abs().max() > 1e-3
-    assert changed.describe() != model.describe()
+    check_ip_adapter(pipe, family, settings, [embeds[0].flip(0)], settings)
 
 
 def ip_adapter_of(unet):
@@ -221,6 +215,51 @@ def ip_adapter_of(unet):
         "norm.bias": weights(width),
     }
     return {"image_proj": projection, "ip_adapter": layers}
+
+
+def test_ip_adapters_of_sd3():
+    pipe = tiny_pipeline("sd3")
+    torch.manual_seed(7)
+    shape = {"hidden_size": 32, "ip_hidden_states_dim": 32, "head_dim": 8, "timesteps_emb_dim": 1280}
+    names = pipe.transformer.attn_processors
+    pipe.transformer.set_attn_processor({name: SD3IPAdapterJointAttnProcessor2_0(**shape) for name in names})
+    pipe.transformer.image_proj = IPAdapterTimeImageProjection(
+        embed_dim=12, output_dim=32, hidden_dim=1280, depth=1, dim_head=8, heads=4, num_queries=4
+    )
+    embeds = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(3))
+    settings = {**settings_of("sd3"), "ip_adapter_image_embeds": embeds}
+    check_ip_adapter(pipe, "sd3", settings, embeds.flip(0), settings)
+
+
+def test_ip_adapters_of_flux():
+    pipe = tiny_pipeline("flux")
+    generator = torch.Generator().manual_seed(7)
+    shapes = {"proj.weight": (64, 12), "proj.bias": (64,), "norm.weight": (16,), "norm.bias": (16,)}
+    layers = {f"0.to_{part}_ip.weight": (32, 16) for part in "kv"}
+    layers |= {f"0.to_{part}_ip.bias": (32,) for part in "kv"}
+    state = [
+        {name: 0.5 * torch.randn(*shape, generator=generator) for name, shape in part.items()}
+        for part in (shapes, layers)
+    ]
+    weights = dict(zip(("image_proj", "ip_adapter"), state, strict=True))
+    pipe.transformer._load_ip_adapter_weights([weights])
+    embeds = [torch.randn(1, 1, 12, generator=generator)]
+    settings = {"guidance_scale": 3.0, "ip_adapter_image_embeds": embeds}
+    # the host wants a negative side even where it does not use one
+    check_ip_adapter(
+        pipe, "flux", settings, [-embeds[0]], {**settings, "negative_ip_adapter_image_embeds": embeds}
+    )
+
+
+def check_ip_adapter(pipe, family, settings, other, of_host):
+    model = from_pipeline(pipe, PROMPT, num_inference_steps=STEPS, **settings)
+    host = host_latents(pipe, family, noise_of(model.channels), **of_host)
+    assert_same(our_latents(model), host)
+    changed = from_pipeline(
+        pipe, PROMPT, num_inference_steps=STEPS, **{**settings, "ip_adapter_image_embeds": other}
+    )
+    assert (our_latents(changed) - host).abs().max() > 1e-3
+    assert changed.describe() != model.describe()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
