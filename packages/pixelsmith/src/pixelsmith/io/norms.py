@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -20,70 +19,56 @@ class _Norm:
         self.layer = layer
         self.count = 0
         self.sums: Tensor | None = None  # (2, groups), of values and of squares, float64
-        self.mean: Tensor | None = None  # (groups,)
-        self.variance: Tensor | None = None
 
     def add(self, values: Tensor) -> None:
+        """Take in one ``(C, h, w)``."""
         groups = values.double().reshape(self.layer.num_groups, -1)
         sums = torch.stack([groups.sum(dim=1), groups.square().sum(dim=1)])
         self.sums = sums if self.sums is None else self.sums + sums
         self.count += groups.shape[1]
 
-    def adopt(self) -> None:
-        if self.sums is not None:
-            self.mean = self.sums[0] / self.count
-            self.variance = (self.sums[1] / self.count - self.mean.square()).clamp_min(0)
-        self.sums, self.count = None, 0
-
     def apply(self, x: Tensor) -> Tensor | None:
-        """Return the normalised ``(1, C, ...)``, or ``None`` while nothing is known."""
-        if self.mean is None or self.variance is None:
+        """Return the normalised ``(B, C, ...)``, or ``None`` while nothing is known."""
+        if self.sums is None:
             return None
+        mean = self.sums[0] / self.count
+        variance = (self.sums[1] / self.count - mean.square()).clamp_min(0)
         each = self.layer.num_channels // self.layer.num_groups
-        scale = (self.variance + self.layer.eps).rsqrt().repeat_interleave(each)
-        shift = -self.mean.repeat_interleave(each) * scale
+        scale = (variance + self.layer.eps).rsqrt().repeat_interleave(each)
+        shift = -mean.repeat_interleave(each) * scale
         if self.layer.affine:
-            # offloading by groups has put them back to the CPU already
-            weight, bias = self.layer.weight.to(scale.device), self.layer.bias.to(scale.device)
-            scale = scale * weight
-            shift = shift * weight + bias
+            scale = scale * self.layer.weight
+            shift = shift * self.layer.weight + self.layer.bias
         shape = (1, -1, *(1,) * (x.ndim - 2))
         wide = x if x.dtype == torch.float64 else x.float()
         return (wide * scale.to(wide).view(shape) + shift.to(wide).view(shape)).to(x.dtype)
 
 
-class _Reached(Exception):  # noqa: N818 - no error: the rest of the network is not needed
-    """The layer that is being measured has seen its tile."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One tile from which statistics are taken.
+    """Windows of one size that go through the network together.
 
     Attributes:
-        size: Height and width of the tile in cells; layers of finer resolution see a multiple of it.
-        keep: Rows and columns of the tile that no other tile has.
-        run: Sends the tile through the network.
+        size: Height and width of a window in cells; layers of finer resolution see a multiple of it.
+        keeps: Rows and columns of each window that no other has.
+        run: Sends the windows through the network, as a batch.
     """
 
     size: tuple[int, int]
-    keep: tuple[slice, slice]
+    keeps: Sequence[tuple[slice, slice]]
     run: Callable[[], object]
 
 
 class GlobalNorms:
-    """While entered, all group normalisations of a network can use statistics gathered over many tiles.
+    """While entered, all group normalisations of a network can use statistics gathered over many windows.
 
     Args:
-        network: Called with one tile at a time.
+        network: Called with one tile at a time, or with the windows of a sample.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._norms = [_Norm(layer) for layer in network.modules() if isinstance(layer, nn.GroupNorm)]
         self._handles: list[RemovableHandle] = []
-        self._order: list[_Norm] = []  # as they are called
-        self._ordering = False
-        self._measured: _Norm | None = None
         self._sample: Sample | None = None
 
     def __enter__(self) -> GlobalNorms:
@@ -97,39 +82,33 @@ class GlobalNorms:
         while self._handles:
             self._handles.pop().remove()
 
-    def gather(self, samples: Sequence[Sample]) -> None:
-        """Take the statistics of all layers over some tiles, one layer after the other.
+    def gather(self, sample: Sample) -> None:
+        """Take the statistics of all layers over some windows.
 
-        A layer is measured when all before it normalise as they will; measured together, they would be wrong
-        by more with every layer, most of all on flat pictures. No tile goes further than the layer in
-        question.
+        The windows pass each layer together and are normalised by what they have in common. Measured one by
+        one, each normalised by itself, a layer would not see what the layers before it will give, and the
+        error grows from layer to layer, most of all where a picture is flat.
         """
-        self._order, self._ordering = [], True
-        samples[0].run()
-        self._ordering = False
-        for norm in self._order:
-            self._measured = norm
-            for self._sample in samples:
-                with suppress(_Reached):
-                    self._sample.run()
-            self._measured = None
-            norm.adopt()
+        self._sample = sample
+        try:
+            sample.run()
+        finally:
+            self._sample = None
 
     def _hook(self, norm: _Norm) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         def replace(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            if self._measured is norm and self._sample is not None:
-                norm.add(_kept(inputs[0], self._sample.size, self._sample.keep))
-                raise _Reached
-            if self._ordering:
-                self._order.append(norm)
+            sample = self._sample
+            if sample is not None:
+                for window, keep in zip(inputs[0], sample.keeps, strict=True):
+                    norm.add(_kept(window, sample.size, keep))
             return norm.apply(inputs[0])
 
         return replace
 
 
 def _kept(x: Tensor, size: tuple[int, int], keep: tuple[slice, slice]) -> Tensor:
-    """Return the kept part of ``(1, C, H, W)``, or of ``(1, C, H * W)`` inside attention, ``(C, h, w)``."""
-    image = x[0] if x.ndim == 4 else x[0].unflatten(1, size)  # (C, H, W)
+    """Return the kept part of ``(C, H, W)``, or of ``(C, H * W)`` inside attention, ``(C, h, w)``."""
+    image = x if x.ndim == 3 else x.unflatten(1, size)  # (C, H, W)
     grow = image.shape[1] // size[0]
     rows, columns = (slice(part.start * grow, part.stop * grow) for part in keep)
     return image[:, rows, columns]

@@ -8,11 +8,10 @@ from tile to tile; here mean and variance come from the whole picture, gathered 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,62 +19,10 @@ from torch import Tensor, nn
 
 from pixelsmith.io.norms import GlobalNorms, Sample
 from pixelsmith.io.rows import Pixels, Rows, read_wrapped
+from pixelsmith.io.tiles import Span, Tiling, cut_axis, sample_windows
 from pixelsmith.store.canvas import Canvas
 
-Statistics = Literal["global", "tile"]
 OnTile = Callable[[int, int], object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tiling:
-    """How a picture is cut for the autoencoder.
-
-    Attributes:
-        tile: Side of what is kept of a tile, in latent cells.
-        halo: Cells around it that are processed and thrown away.
-        statistics: ``"global"`` normalises by the whole picture, ``"tile"`` each tile by itself, as happens
-            with sequential offloading in any case.
-        samples: Tiles, spread over the picture, from which the statistics are taken. With all tiles they are
-            those of the whole picture exactly.
-        wrap: Whether rows (top and bottom) and columns (left and right) join.
-    """
-
-    tile: int = 96
-    halo: int = 16
-    statistics: Statistics = "global"
-    samples: int = 64
-    wrap: tuple[bool, bool] = (False, False)
-
-    def __post_init__(self) -> None:
-        if min(self.tile, self.samples) < 1 or self.halo < 0:
-            raise ValueError(
-                "tile and samples must be at least 1 and halo at least 0, got "
-                f"{self.tile}, {self.samples} and {self.halo}"
-            )
-        if self.statistics not in get_args(Statistics):
-            raise ValueError(f"statistics must be 'global' or 'tile', got {self.statistics!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One tile along an axis, in cells.
-
-    Attributes:
-        start: First cell that is processed.
-        stop: Behind the last of them.
-        keep_start: First cell that is kept.
-        keep_stop: Behind the last of them.
-    """
-
-    start: int
-    stop: int
-    keep_start: int
-    keep_stop: int
-
-    @property
-    def inner(self) -> slice:
-        """The kept cells, counted from ``start``."""
-        return slice(self.keep_start - self.start, self.keep_stop - self.start)
 
 
 class TiledVAE:
@@ -140,22 +87,25 @@ class TiledVAE:
         Raises:
             ValueError: As :meth:`size`.
         """
-        height, width = self.size(rows.height, rows.width)
+        size = self.size(rows.height, rows.width)
         band: tuple[Span, Pixels] | None = None
 
-        def tile(row: Span, column: Span) -> Tensor:
+        def fetch(row: Span, column: Span) -> Tensor:
             nonlocal band
             if band is None or band[0] is not row:
                 band = row, read_wrapped(rows, row.start * self.factor, row.stop * self.factor)
             pixels = band[1].take(
                 range(column.start * self.factor, column.stop * self.factor), axis=1, mode="wrap"
             )
-            image = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None]
-            found = self.vae.encode((image.float() / 127.5 - 1).to(self.vae.dtype))
+            image = torch.from_numpy(pixels).to(self.vae.device).permute(2, 0, 1)
+            return (image.float() / 127.5 - 1).to(self.vae.dtype)
+
+        def process(images: Tensor) -> Tensor:
+            found = self.vae.encode(images)
             latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
             return self.scale(latents.float())
 
-        yield from self._run(tile, (height, width), 1, on_tile, start)
+        yield from self._run(_Network(fetch, process, 1), size, on_tile, start)
 
     def decode(
         self, canvas: Canvas, on_tile: OnTile | None = None, *, start: int = 0
@@ -178,21 +128,25 @@ class TiledVAE:
                 f"the canvas must have the {self.latent_channels} channels of the vae, got {canvas.channels}"
             )
 
-        def tile(row: Span, column: Span) -> Tensor:
+        def fetch(row: Span, column: Span) -> Tensor:
             rows, columns = row.stop - row.start, column.stop - column.start
             # the modulo that a canvas applies to reads beyond its end serves those before its beginning
             z = canvas.read(row.start % canvas.height, column.start % canvas.width, rows, columns)
-            z = self.unscale(z.to(self.device)[None]).to(self.vae.dtype)
+            return z.to(self.vae.device)
+
+        def process(latents: Tensor) -> Tensor:
+            z = self.unscale(latents).to(self.vae.dtype)
             return self.vae.decode(z, return_dict=False)[0].float()
 
-        for top, image in self._run(tile, canvas.size, self.factor, on_tile, start // self.factor):
+        network = _Network(fetch, process, self.factor)
+        for top, image in self._run(network, canvas.size, on_tile, start // self.factor):
             levels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
             yield top * self.factor, np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
 
     def spans(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
         """Return the rows and the columns of tiles of a canvas; sizes in cells."""
         wraps = self.tiling.wrap
-        return _spans(height, self.tiling, wraps[0]), _spans(width, self.tiling, wraps[1])
+        return cut_axis(height, self.tiling, wraps[0]), cut_axis(width, self.tiling, wraps[1])
 
     def scale(self, latents: Tensor) -> Tensor:
         """Turn what the encoder gives, ``(B, C, h, w)``, into what the denoiser works on."""
@@ -216,14 +170,9 @@ class TiledVAE:
         return any(parameter.is_meta for parameter in module.parameters())
 
     def _run(
-        self,
-        tile: Callable[[Span, Span], Tensor],
-        size: tuple[int, int],
-        grow: int,
-        on_tile: OnTile | None,
-        start: int,
+        self, network: _Network, size: tuple[int, int], on_tile: OnTile | None, start: int
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield rows of kept tiles side by side, ``(C, n, w)``; ``grow`` is pixels of the result per cell."""
+        """Yield rows of kept tiles side by side, ``(C, n, w)``."""
         rows, columns = self.spans(*size)
         left = [row for row in rows if row.keep_stop > start]
         if not left:
@@ -234,36 +183,44 @@ class TiledVAE:
             if self.tiling.statistics == "global" and total > 1 and not self._comes_in_pieces():
                 norms = stack.enter_context(GlobalNorms(self.vae))
                 with torch.no_grad():
-                    self._gather(norms, tile, rows, columns)
+                    self._gather(norms, network, size)
             for row in left:
                 parts: list[Tensor] = []
                 for column in columns:
                     # not around the yield: whoever reads would compute without gradients, too
                     with torch.no_grad():
-                        part = tile(row, column)[0]
-                    parts.append(part[:, _grown(row.inner, grow), _grown(column.inner, grow)].cpu())
+                        part = network.process(network.fetch(row, column)[None])[0]
+                    kept = (_grown(span.inner, network.grow) for span in (row, column))
+                    parts.append(part[:, *kept].cpu())
                     done += 1
                     if on_tile is not None:
                         on_tile(done, total)
                 yield row.keep_start, torch.cat(parts, dim=2)
 
-    def _gather(
-        self,
-        norms: GlobalNorms,
-        tile: Callable[[Span, Span], Tensor],
-        rows: Sequence[Span],
-        columns: Sequence[Span],
-    ) -> None:
-        total = len(rows) * len(columns)
-        count = min(total, self.tiling.samples)
-        # the middle of each of so many equal parts of the raster
-        chosen = [(2 * i + 1) * total // (2 * count) for i in range(count)]
-        samples: list[Sample] = []
-        for number in chosen:
-            row, column = rows[number // len(columns)], columns[number % len(columns)]
-            size = row.stop - row.start, column.stop - column.start
-            samples.append(Sample(size, (row.inner, column.inner), partial(tile, row, column)))
-        norms.gather(samples)
+    def _gather(self, norms: GlobalNorms, network: _Network, size: tuple[int, int]) -> None:
+        windows = sample_windows(size, self.tiling)
+        height, width = (span.stop - span.start for span in windows[0])
+        keeps = [(row.inner, column.inner) for row, column in windows]
+
+        def run() -> None:
+            network.process(torch.stack([network.fetch(row, column) for row, column in windows]))
+
+        norms.gather(Sample((height, width), keeps, run))
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """One direction of the autoencoder.
+
+    Attributes:
+        fetch: Returns the input of a tile, ``(C, h, w)``.
+        process: Takes inputs ``(B, C, h, w)``.
+        grow: Pixels of the result per cell.
+    """
+
+    fetch: Callable[[Span, Span], Tensor]
+    process: Callable[[Tensor], Tensor]
+    grow: int
 
 
 def default_tiling(vae: Any, *, wrap: tuple[bool, bool] = (False, False)) -> Tiling:
@@ -277,20 +234,6 @@ def default_tiling(vae: Any, *, wrap: tuple[bool, bool] = (False, False)) -> Til
     trained = vae.config.get("sample_size") or 512
     side = (trained if isinstance(trained, int) else min(trained)) // factor
     return Tiling(tile=max(64, side) - 32, halo=16, wrap=wrap)
-
-
-def _spans(side: int, tiling: Tiling, wraps: bool) -> list[Span]:
-    whole = tiling.tile + 2 * tiling.halo
-    if side <= whole and not wraps:
-        return [Span(0, side, 0, side)]
-    spans: list[Span] = []
-    for start in range(0, side, tiling.tile):
-        stop = min(start + tiling.tile, side)
-        first, last = start - tiling.halo, stop + tiling.halo
-        if not wraps:
-            first, last = max(first, 0), min(last, side)
-        spans.append(Span(first, last, start, stop))
-    return spans
 
 
 def _grown(cells: slice, factor: int) -> slice:

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a picture is cut into tiles, and where samples of it are taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Statistics = Literal["global", "tile"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """How a picture is cut for the autoencoder.
+
+    Attributes:
+        tile: Side of what is kept of a tile, in latent cells.
+        halo: Cells around it that are processed and thrown away.
+        statistics: ``"global"`` normalises by the whole picture, ``"tile"`` each tile by itself, as happens
+            with sequential offloading in any case.
+        samples: Windows, spread over the picture, from which the statistics are taken. A window has a quarter
+            of the side of a tile with its halo, and all go through the autoencoder at once: 16 need its
+            memory. The statistics are exact for pictures that are no larger than all windows.
+        wrap: Whether rows (top and bottom) and columns (left and right) join.
+    """
+
+    tile: int = 96
+    halo: int = 16
+    statistics: Statistics = "global"
+    samples: int = 32
+    wrap: tuple[bool, bool] = (False, False)
+
+    def __post_init__(self) -> None:
+        if min(self.tile, self.samples) < 1 or self.halo < 0:
+            raise ValueError(
+                "tile and samples must be at least 1 and halo at least 0, got "
+                f"{self.tile}, {self.samples} and {self.halo}"
+            )
+        if self.statistics not in get_args(Statistics):
+            raise ValueError(f"statistics must be 'global' or 'tile', got {self.statistics!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One tile along an axis, in cells.
+
+    Attributes:
+        start: First cell that is processed.
+        stop: Behind the last of them.
+        keep_start: First cell that is kept.
+        keep_stop: Behind the last of them.
+    """
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+    @property
+    def inner(self) -> slice:
+        """The kept cells, counted from ``start``."""
+        return slice(self.keep_start - self.start, self.keep_stop - self.start)
+
+
+def cut_axis(side: int, tiling: Tiling, wraps: bool) -> list[Span]:
+    """Return the tiles along an axis of ``side`` cells."""
+    whole = tiling.tile + 2 * tiling.halo
+    if side <= whole and not wraps:
+        return [Span(0, side, 0, side)]
+    spans: list[Span] = []
+    for start in range(0, side, tiling.tile):
+        stop = min(start + tiling.tile, side)
+        first, last = start - tiling.halo, stop + tiling.halo
+        if not wraps:
+            first, last = max(first, 0), min(last, side)
+        spans.append(Span(first, last, start, stop))
+    return spans
+
+
+def sample_windows(size: tuple[int, int], tiling: Tiling) -> list[tuple[Span, Span]]:
+    """Return windows of equal size, rows and columns of each, from which statistics are taken.
+
+    They lie on a raster that begins and ends at the borders: what the borders do to a network has to be in
+    the statistics, or it is magnified beyond measure where a picture is flat. A picture that is no larger
+    than all windows together is one window.
+
+    Args:
+        size: Height and width of the canvas in cells.
+        tiling: Tells side and number.
+    """
+    side = max((tiling.tile + 2 * tiling.halo) // 4, 4)
+    if size[0] * size[1] <= tiling.samples * side * side and not any(tiling.wrap):
+        return [(Span(0, size[0], 0, size[0]), Span(0, size[1], 0, size[1]))]
+    lengths = [min(side, each) for each in size]
+    most = [each // length for each, length in zip(size, lengths, strict=True)]
+    down, across = _raster(size, most, tiling.samples)
+    rows, columns = (
+        [_window(number, count, size[axis], lengths[axis], tiling.wrap[axis]) for number in range(count)]
+        for axis, count in enumerate((down, across))
+    )
+    return [(row, column) for row in rows for column in columns]
+
+
+def _window(number: int, count: int, side: int, length: int, wraps: bool) -> Span:
+    """Return one of ``count`` windows along an axis; inside a picture a quarter at each end is not kept."""
+    halo = length // 4
+    if wraps:
+        first = number * side // count
+        return Span(first, first + length, first + halo, first + length - halo)
+    last = side - length
+    first = last // 2 if count == 1 else number * last // (count - 1)
+    stop = first + length
+    return Span(first, stop, first + halo if first else 0, stop - halo if stop < side else side)
+
+
+def _raster(size: tuple[int, int], most: list[int], samples: int) -> tuple[int, int]:
+    """Return how many windows lie below and beside each other, as evenly as their number allows."""
+    # two on an axis reach both borders
+    least = min(2, most[0]) if samples >= 4 else 1
+    found: list[tuple[float, int, int]] = []
+    for down in range(least, min(most[0], samples) + 1):
+        across = min(most[1], samples // down)
+        if across >= (min(2, most[1]) if samples >= 4 else 1):
+            found.append((max(size[0] / down, size[1] / across), down, across))
+    _, down, across = min(found)
+    return down, across
