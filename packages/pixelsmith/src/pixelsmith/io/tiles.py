@@ -57,6 +57,11 @@ class Span:
     keep_stop: int
 
     @property
+    def length(self) -> int:
+        """Cells that are processed."""
+        return self.stop - self.start
+
+    @property
     def inner(self) -> slice:
         """The kept cells, counted from ``start``."""
         return slice(self.keep_start - self.start, self.keep_stop - self.start)

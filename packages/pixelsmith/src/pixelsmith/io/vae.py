@@ -129,9 +129,8 @@ class TiledVAE:
             )
 
         def fetch(row: Span, column: Span) -> Tensor:
-            rows, columns = row.stop - row.start, column.stop - column.start
             # the modulo that a canvas applies to reads beyond its end serves those before its beginning
-            z = canvas.read(row.start % canvas.height, column.start % canvas.width, rows, columns)
+            z = canvas.read(row.start % canvas.height, column.start % canvas.width, row.length, column.length)
             return z.to(self.vae.device)
 
         def process(latents: Tensor) -> Tensor:
@@ -199,7 +198,7 @@ class TiledVAE:
 
     def _gather(self, norms: GlobalNorms, network: _Network, size: tuple[int, int]) -> None:
         windows = sample_windows(size, self.tiling)
-        height, width = (span.stop - span.start for span in windows[0])
+        height, width = (span.length for span in windows[0])
         keeps = [(row.inner, column.inner) for row, column in windows]
 
         def run() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from pixelsmith.core.model import JobModel
 from pixelsmith.core.plan import estimate_calls
 from pixelsmith.io.rows import ArrayRows
+from pixelsmith.io.tiles import sample_windows
 from pixelsmith.io.vae import TiledVAE
 from pixelsmith.io.writers import disk_needed
 from pixelsmith.job.spec import JobSpec, check_spec, sized
@@ -154,17 +154,11 @@ def measure_seconds(model: JobModel, spec: JobSpec, stages: list[StageEstimate])
         encode = _timed(lambda v=vae, p=grey: list(v.encode(p)), model.device)
         decode = _timed(lambda v=vae, c=canvas: list(v.decode(c)), model.device)
         total += stage.calls / config.batch_size * call
-        # each layer of normalisation sends the sampled tiles through half of the network, on average, and
-        # half of the layers belong to the encoder
-        sampled = min(stage.tiles, tiling.samples) if tiling.statistics == "global" and stage.tiles > 1 else 0
-        passes = stage.tiles + sampled * _num_norms(model.vae) / 4
+        windows = sample_windows(cells, tiling) if tiling.statistics == "global" and stage.tiles > 1 else []
+        sampled = sum(row.length * column.length for row, column in windows)
+        passes = stage.tiles + sampled / (height * width)
         total += passes * (encode + decode)
     return total
-
-
-def _num_norms(vae: object) -> int:
-    modules = vae.modules() if isinstance(vae, nn.Module) else ()
-    return sum(isinstance(module, nn.GroupNorm) for module in modules)
 
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:
