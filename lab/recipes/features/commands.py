@@ -80,7 +80,7 @@ def study(
     card["minutes"] = round((time.perf_counter() - start) / 60, 1)
     json_file.parent.mkdir(parents=True, exist_ok=True)
     json_file.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    own = {kind: found.chosen[f"for {kind}"] for kind in KINDS}
+    own: dict[Kind, tuple[str, ...]] = {kind: found.chosen[f"for {kind}"] for kind in KINDS}
     figure.parent.mkdir(parents=True, exist_ok=True)
     draw_figure(bench.names, found.rankings, {"legacy": dict.fromkeys(KINDS, LEGACY), "chosen": own}, figure)
     typer.echo(markdown(card))

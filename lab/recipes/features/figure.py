@@ -17,7 +17,7 @@ from recipes.features.sets import row_of
 def draw_figure(
     names: Sequence[str],
     rankings: Mapping[Kind, Ranking],
-    marks: Mapping[str, Mapping[Kind, Sequence[str]]],
+    marks: Mapping[str, Mapping[Kind, tuple[str, ...]]],
     path: Path,
 ) -> None:
     """Draw scores in execution order.

@@ -9,6 +9,8 @@ from statistics import fmean, pstdev
 from diffeat.ranking import Ranking
 from diffeat.ranking.report import Ranked
 
+from recipes.features.scenes import Kind
+
 # what earlier work takes of SDXL, at the same places of a U-Net of three levels with two repeats
 LEGACY = ("up-level0-upsampler-out", "up-level1-upsampler-out", "up-level2-repeat1-res-out")
 # the paper's set for SDXL; its two of ten blocks at the lowest resolution are the only one of this model
@@ -21,7 +23,7 @@ LATENT = ("unet-in",)
 PIXELS = "pixels"
 
 
-def generic(rankings: Mapping[str, Ranking], channels: int) -> tuple[str, ...]:
+def generic(rankings: Mapping[Kind, Ranking], channels: int) -> tuple[str, ...]:
     """Take activations by their mean place over several tasks, as long as they fit.
 
     Args:

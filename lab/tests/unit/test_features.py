@@ -22,7 +22,7 @@ from recipes.features.bench import Bench, Sizes
 from recipes.features.claims import by_depth, by_region, correlations, filter_rows, filters
 from recipes.features.demo_scenes import choose_pairs
 from recipes.features.report import markdown
-from recipes.features.scenes import SIDE, draw_masks, draw_points, view_pairs
+from recipes.features.scenes import SIDE, Kind, draw_masks, draw_points, view_pairs
 from recipes.features.sets import LEGACY, PAPER, generic
 from recipes.features.study import FRESH_SEED, LOOK_SEED, RANK_SEED, gain, misses
 from typer.testing import CliRunner
@@ -60,7 +60,8 @@ def test_masks_are_those_of_the_pictures() -> None:
     labels = draw_masks("colour", 0, 4)
     assert isinstance(labels, MaskLabels)
     assert labels.classes[0] == "ground"
-    assert all(image.shape == (SIDE, SIDE, 3) for image in labels.images)
+    assert all(mask.shape == (SIDE, SIDE) for mask in labels.masks)
+    assert all(np.shape(image) == (SIDE, SIDE, 3) for image in labels.images)  # type: ignore[arg-type]
     again, shapes = draw_masks("colour", 0, 4), draw_masks("shape", 0, 4)
     np.testing.assert_array_equal(again.images[3], labels.images[3])
     np.testing.assert_array_equal(shapes.images[3], labels.images[3])
@@ -98,8 +99,8 @@ def test_pictures_of_the_steps_have_nothing_in_common() -> None:
 def test_generic_set_takes_mean_places_and_keeps_the_budget() -> None:
     first = ranking_of([0.1, 0.2, 0.9, 0.8, 0.3, 0.1, 0.5, 0.4], [10, 10, 30, 10, 10, 10, 10, 10])
     second = ranking_of([10.0, 20.0, 60.0, 90.0, 30.0, 10.0, 80.0, 40.0], [10, 10, 30, 10, 10, 10, 10, 10])
-    assert generic({"a": first, "b": second}, 20) == (NAMES[3], NAMES[6])
-    assert generic({"a": first}, 40) == (NAMES[2], NAMES[3])
+    assert generic({"shape": first, "colour": second}, 20) == (NAMES[3], NAMES[6])
+    assert generic({"shape": first}, 40) == (NAMES[2], NAMES[3])
 
 
 def test_filters_are_the_papers() -> None:
@@ -153,7 +154,7 @@ def test_measures_are_grouped_and_correlated() -> None:
 
 
 def test_a_gain_within_its_spread_misses() -> None:
-    judged = {
+    judged: dict[Kind, dict[str, list[float]]] = {
         "shape": {"for shape": [0.5, 0.6], "legacy": [0.4, 0.5]},
         "colour": {"for colour": [0.5, 0.3], "legacy": [0.4, 0.3]},
     }
