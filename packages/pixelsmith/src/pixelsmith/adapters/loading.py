@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,9 +81,26 @@ def load_model(
         TypeError: If a setting is unknown.
         ValueError: If the model, its scheduler or a setting does not fit.
     """
-    pipe = load_pipeline(source, device=device, dtype=dtype)
+    with _without_bars():
+        pipe = load_pipeline(source, device=device, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     return from_pipeline(pipe, prompt, **{"name": str(source), **settings})
+
+
+@contextmanager
+def _without_bars() -> Generator[None]:
+    """Keep the libraries from drawing bars: a job has its own."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    shown = [each for each in (of_diffusers, of_transformers) if each.is_progress_bar_enabled()]
+    try:
+        for each in shown:
+            each.disable_progress_bar()
+        yield
+    finally:
+        for each in shown:
+            each.enable_progress_bar()
 
 
 def _pick_device(device: str | torch.device) -> torch.device:

@@ -57,6 +57,7 @@ class PipelineModel(ABC):
         self._check()
         self._encode_text: Callable[[str], Condition] = lru_cache(_KEPT_PROMPTS)(self._encode)
         self._condition: Condition | None = None
+        self._extras: Extras | None = None
         self.solver(self.patch * self.patch)  # refuses a scheduler before anything is computed
 
     def _check(self) -> None:
@@ -235,11 +236,13 @@ class PipelineModel(ABC):
 
     def extras(self) -> Extras:
         """Return what the network is given beside the prompt."""
-        return Extras(
-            guidance=self.guidance(),
-            attention_kwargs=self.options.attention_kwargs,
-            image_embeds=self._image_embeds(),
-        )
+        if self._extras is None:
+            self._extras = Extras(
+                guidance=self.guidance(),
+                attention_kwargs=self.options.attention_kwargs,
+                image_embeds=self._image_embeds(),
+            )
+        return self._extras
 
     @torch.no_grad()
     def _image_embeds(self) -> list[torch.Tensor]:

@@ -288,9 +288,11 @@ def test_patches_of_another_size():
     assert from_pipeline(shared("sdxl"), patch=1).patch == 2
 
 
-def test_loading(tmp_path):
+def test_loading(tmp_path, capfd):
     shared("sdxl").save_pretrained(tmp_path / "toy")
+    capfd.readouterr()
     model = load_model(tmp_path / "toy", "a ball", device="cpu", num_inference_steps=3)
+    assert capfd.readouterr().err == ""  # no bars of the libraries
     assert type(model.pipe).__name__ == "PixelsmithXLPipeline"
     assert model.name == str(tmp_path / "toy")
     assert model.describe()["dtype"] == "float32"
