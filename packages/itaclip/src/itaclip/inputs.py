@@ -62,7 +62,7 @@ def to_tensor(image: ImageLike) -> Tensor:
             array = array.astype(np.float32) / 65535
         if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
             raise TypeError(f"an array must be uint8, uint16 or floating, got {array.dtype}")
-        pixels = torch.from_numpy(np.require(array, requirements="CW")).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)
     elif isinstance(image, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - callers pass anything
         if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
             raise ValueError(f"a tensor must be (1, 3 or 4, H, W), got shape {tuple(image.shape)}")
