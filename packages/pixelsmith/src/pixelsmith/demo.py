@@ -23,7 +23,7 @@ from pixelsmith.job import Job, JobProgress, JobSpec
 
 __all__ = ["PROMPTS", "DemoFigures", "run_demo"]
 
-PROMPTS = ("a red circle and a blue square", "a yellow star", "a green triangle and a white heart")
+PROMPTS = ("a red circle and a blue square", "a yellow star on waves")
 SCALE = 4
 _COLUMNS = (
     "by the model, {base} px",

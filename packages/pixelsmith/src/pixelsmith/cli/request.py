@@ -22,6 +22,7 @@ from pixelsmith.cli.output import (
     one_line,
     say,
     seconds_in_words,
+    stderr,
     stdout,
     user_errors,
 )
@@ -55,6 +56,8 @@ class ModelChoice:
         """Load the model, without the remarks that libraries make about themselves."""
         from pixelsmith import adapters  # slow to import; wrong usage should not wait for it
 
+        if not stderr.is_terminal:
+            _hide_bars()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -68,6 +71,15 @@ class ModelChoice:
                 device=self.device,
                 dtype=self.dtype,
             )
+
+
+def _hide_bars() -> None:
+    """Keep the bars of the libraries out of logs and pipes."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ class TiledVAE:
             pixels = band[1].take(
                 range(column.start * self.factor, column.stop * self.factor), axis=1, mode="wrap"
             )
-            image = torch.from_numpy(pixels).to(self.vae.device).permute(2, 0, 1)
+            image = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)
             return (image.float() / 127.5 - 1).to(self.vae.dtype)
 
         def process(images: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class TiledVAE:
         def fetch(row: Span, column: Span) -> Tensor:
             # the modulo that a canvas applies to reads beyond its end serves those before its beginning
             z = canvas.read(row.start % canvas.height, column.start % canvas.width, row.length, column.length)
-            return z.to(self.vae.device)
+            return z.to(self.device)
 
         def process(latents: Tensor) -> Tensor:
             z = self.unscale(latents).to(self.vae.dtype)
