@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A talk between one user and one model, as a stream of events: words, calls, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitron.contract import Invocation, Issue, ReferenceRegion, Region, Turn
+from vitron.conversation import Conversation, StepResult
+from vitron.data.example import MediaPart, Message, Part, PlacedRegion, RegionPart, TextPart
+from vitron.errors import RegionError
+from vitron.language import MODULES, ModuleRegistry, StreamParser
+from vitron.media import Artefact
+from vitron.regions.raster import rasterise
+from vitron.specialists.registry import SpecialistRegistry
+
+__all__ = [
+    "CallEvent",
+    "DoneEvent",
+    "Event",
+    "IssueEvent",
+    "Piece",
+    "Replier",
+    "ResultEvent",
+    "Session",
+    "TextEvent",
+]
+
+
+class Piece(NamedTuple):
+    """A bit of a reply.
+
+    Attributes:
+        text: Characters, tags among them.
+        signal: Signal embeddings ``(N, C)`` of the call whose signals this piece completes.
+        tokens: How many the model wrote for it.
+    """
+
+    text: str
+    signal: NDArray[np.float32] | None = None
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a reply is drawn.
+
+    Attributes:
+        max_new_tokens: Where it is cut off.
+        temperature: 0 is greedy.
+        top_p: Share of the probability that is drawn from.
+        seed: Same talk and seed, same reply.
+        constrained: Whether calls are held to the grammar.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    constrained: bool = True
+
+
+class Replier(Protocol):
+    """What writes the replies: a model, or a script in tests."""
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        media: Sequence[Artefact],
+        regions: Sequence[PlacedRegion],
+        sampling: Sampling,
+    ) -> Iterator[Piece]:
+        """Write a reply to the last message; closing the iterator stops the work."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TextEvent:
+    """Words to show."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent:
+    """A call that is complete; it is carried out when the reply is."""
+
+    invocation: Invocation
+
+
+@dataclass(frozen=True, slots=True)
+class IssueEvent:
+    """Something wrong in the reply."""
+
+    issue: Issue
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResultEvent:
+    """What came of a call: an artefact, kept as ``result.step.output``, or an error."""
+
+    result: StepResult
+
+
+@dataclass(frozen=True, slots=True)
+class DoneEvent:
+    """The end of a reply.
+
+    Attributes:
+        turn: The reply as a whole.
+        completion_tokens: Of the reply.
+        finish: ``stop``, or ``length`` if it was cut off.
+    """
+
+    turn: Turn
+    completion_tokens: int
+    finish: str = "stop"
+
+
+Event = TextEvent | CallEvent | IssueEvent | ResultEvent | DoneEvent
+
+
+class Session:
+    """The state of one talk; nothing of it is shared with another.
+
+    Args:
+        replier: What writes the replies.
+        specialists: Who carries out calls; by default all that are installed.
+        modules: What may be called.
+    """
+
+    def __init__(
+        self,
+        replier: Replier,
+        *,
+        specialists: SpecialistRegistry | None = None,
+        modules: ModuleRegistry = MODULES,
+    ) -> None:
+        self.replier = replier
+        self.conversation = Conversation(specialists, modules=modules)
+        self.messages = list[Message]()
+        self._media = list[tuple[str, Artefact]]()
+        self._regions = list[PlacedRegion]()
+
+    @property
+    def media(self) -> Mapping[str, Artefact]:
+        """Everything there is, by name: what the user brought, and what specialists made."""
+        return self.conversation.media
+
+    def say(
+        self, text: str, *, media: Sequence[Artefact] = (), regions: Sequence[Region] = ()
+    ) -> tuple[str, ...]:
+        """Take the user's next message; media come first, then regions, then words.
+
+        Args:
+            text: Words. Tags in them are text: they never become a call.
+            media: Pictures and clips that come with it.
+            regions: Places on the latest picture or clip of the talk, those of this message included.
+
+        Returns:
+            The names that the media got.
+
+        Raises:
+            RegionError: If there is no picture, or a region does not fit it. Nothing is kept then.
+        """
+        known = [*self._media, *((f"new_{number}", each) for number, each in enumerate(media))]
+        placed = [self._place(region, known) for region in regions]
+        names = tuple(self.conversation.add(each) for each in media)
+        start = len(self._media)
+        self._media += zip(names, media, strict=True)
+        parts: list[Part] = [MediaPart(media=start + number) for number in range(len(media))]
+        for region in placed:
+            parts.append(RegionPart(region=len(self._regions)))
+            self._regions.append(region)
+        if text:
+            parts.append(TextPart(text=text))
+        self.messages.append(Message(role="user", content=tuple(parts)))
+        return names
+
+    def _place(self, region: Region, known: Sequence[tuple[str, Artefact]]) -> PlacedRegion:
+        shown = [number for number, (_, each) in enumerate(known) if each.kind != "masks"]
+        if not shown:
+            raise RegionError("a region needs a picture or a clip to lie on, and there is none in this talk")
+        artefact = known[shown[-1]][1]
+        frame = region.frame or 0
+        if frame >= artefact.num_frames:
+            raise RegionError(f"the clip has {artefact.num_frames} frames, and {frame} is none of them")
+        masks = {}
+        if isinstance(region, ReferenceRegion):
+            masks = {
+                name: each.joint_mask(frame) for name, each in self.media.items() if each.kind == "masks"
+            }
+        mask = rasterise(region, *artefact.size, masks=masks)
+        return PlacedRegion(media=shown[-1], mask=mask, frame=frame)
+
+    def reply(self, sampling: Sampling | None = None) -> Iterator[Event]:
+        """Write a reply to what was said, carry out its calls, and yield what happens as it does.
+
+        The reply is kept when the iterator ends; one that is closed early leaves the talk as it was after
+        :meth:`say`.
+
+        Yields:
+            Words as they come, calls, issues, a result for each call, and at last :class:`DoneEvent`.
+        """
+        sampling = sampling or Sampling()
+        parser, signals, tokens = (
+            StreamParser(self.conversation.modules),
+            list[NDArray[np.float32] | None](),
+            0,
+        )
+        for piece in self.replier.stream(self.messages, media, self._regions, sampling):
+            tokens += piece.tokens
+            for event in parser.feed(piece.text):
+                yield _event(event)
+                if isinstance(event, Invocation):
+                    signals.append(None)
+            if piece.signal is not None and signals:
+                signals[-1] = piece.signal
+        turn = parser.close()
+        for event in parser.drain():
+            yield _event(event)
+        results = self.conversation.run(turn, seed=sampling.seed, signals=signals)
+        self.messages.append(
+            Message(
+                role="assistant",
+                content=(TextPart(text=turn.text),) if turn.text else (),
+                calls=tuple(call.model_copy(update={"source": None}) for call in turn.invocations),
+            )
+        )
+        for result in results:
+            if result.artefact is not None:
+                self._media.append((result.step.output, result.artefact))
+            yield ResultEvent(result)
+        finish = "length" if tokens >= sampling.max_new_tokens else "stop"
+        yield DoneEvent(turn, tokens, finish)
+
+
+def _event(event: str | Invocation | Issue) -> Event:
+    if isinstance(event, str):
+        return TextEvent(event)
+    return CallEvent(event) if isinstance(event, Invocation) else IssueEvent(event)
