@@ -208,11 +208,9 @@ class Session:
             Words as they come, calls, issues, a result for each call, and at last :class:`DoneEvent`.
         """
         sampling = sampling or Sampling()
-        parser, signals, tokens = (
-            StreamParser(self.conversation.modules),
-            list[NDArray[np.float32] | None](),
-            0,
-        )
+        parser, tokens = StreamParser(self.conversation.modules), 0
+        signals = list[NDArray[np.float32] | None]()
+        media = [each for _, each in self._media]
         for piece in self.replier.stream(self.messages, media, self._regions, sampling):
             tokens += piece.tokens
             for event in parser.feed(piece.text):
