@@ -27,6 +27,7 @@ __all__ = [
     "Piece",
     "Replier",
     "ResultEvent",
+    "Sampling",
     "Session",
     "TextEvent",
 ]
@@ -201,8 +202,8 @@ class Session:
     def reply(self, sampling: Sampling | None = None) -> Iterator[Event]:
         """Write a reply to what was said, carry out its calls, and yield what happens as it does.
 
-        The reply is kept when the iterator ends; one that is closed early leaves the talk as it was after
-        :meth:`say`.
+        The reply is kept when its words are complete; an iterator that is closed before leaves the talk as
+        it was after :meth:`say`, one that is closed later keeps what was made by then.
 
         Yields:
             Words as they come, calls, issues, a result for each call, and at last :class:`DoneEvent`.
@@ -222,7 +223,15 @@ class Session:
         turn = parser.close()
         for event in parser.drain():
             yield _event(event)
-        results = self.conversation.run(turn, seed=sampling.seed, signals=signals)
+        self._remember(turn)
+        for result in self.conversation.results(turn, seed=sampling.seed, signals=signals):
+            if result.artefact is not None:
+                self._media.append((result.step.output, result.artefact))
+            yield ResultEvent(result)
+        finish = "length" if tokens >= sampling.max_new_tokens else "stop"
+        yield DoneEvent(turn, tokens, finish)
+
+    def _remember(self, turn: Turn) -> None:
         self.messages.append(
             Message(
                 role="assistant",
@@ -230,12 +239,31 @@ class Session:
                 calls=tuple(call.model_copy(update={"source": None}) for call in turn.invocations),
             )
         )
-        for result in results:
-            if result.artefact is not None:
-                self._media.append((result.step.output, result.artefact))
-            yield ResultEvent(result)
-        finish = "length" if tokens >= sampling.max_new_tokens else "stop"
-        yield DoneEvent(turn, tokens, finish)
+
+    def recall(self, turn: Turn, made: Sequence[Artefact] = ()) -> tuple[str, ...]:
+        """Take a reply of an earlier time as it is; its calls are not carried out.
+
+        Args:
+            turn: The reply.
+            made: What its calls made then, in order.
+
+        Returns:
+            The names that these have now.
+        """
+        self._remember(turn)
+        names = tuple(self.conversation.add(each) for each in made)
+        self._media += zip(names, made, strict=True)
+        return names
+
+    def fork(self) -> Session:
+        """Return a talk that begins with all that is in this one and goes its own way."""
+        other = Session(
+            self.replier, specialists=self.conversation.specialists, modules=self.conversation.modules
+        )
+        other.conversation = self.conversation.fork()
+        other.messages = list(self.messages)
+        other._media, other._regions = list(self._media), list(self._regions)
+        return other
 
 
 def _event(event: str | Invocation | Issue) -> Event:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,6 +187,12 @@ class Conversation:
         Returns:
             One result for each call, in order.
         """
+        return list(self.results(turn, seed=seed, signals=signals))
+
+    def results(
+        self, turn: Turn, *, seed: int = 0, signals: Sequence[NDArray[np.float32] | None] = ()
+    ) -> Iterator[StepResult]:
+        """Do as :meth:`run`, and yield each result as soon as it is there; closing ends the work."""
         results = list[StepResult]()
         # outputs are only ever needed further on: the order of the reply is an order of the graph
         for step in self.plan(turn):
@@ -201,6 +207,7 @@ class Conversation:
                 outcome = self.specialists.run(self._request(step), signal=signal, seed=own)
             except (PlanError, RegionError, SpecialistError) as error:
                 results.append(StepResult(step=step, error=error))
+                yield results[-1]
                 continue
             kind = outcome.result.artefact.kind
             self._counts[kind] = max(self._counts[kind], int(step.output.rsplit("_", 1)[1]))
@@ -214,7 +221,13 @@ class Conversation:
                     failures=outcome.failures,
                 )
             )
-        return results
+            yield results[-1]
+
+    def fork(self) -> Conversation:
+        """Return a conversation that begins with all that is in this one and goes its own way."""
+        other = Conversation(self.specialists, modules=self.modules)
+        other._media, other._counts = dict(self._media), dict(self._counts)
+        return other
 
     def _request(self, step: Step) -> Request:
         call, module = step.invocation, self.modules[step.invocation.module]

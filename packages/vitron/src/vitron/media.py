@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from vitron.contract import MAX_PIXELS, MediaKind
 from vitron.errors import MediaError
 
-__all__ = ["MAX_FRAMES", "Artefact", "overlay", "read_media", "write_media"]
+__all__ = ["MAX_FRAMES", "Artefact", "decode_media", "overlay", "read_media", "write_media"]
 
 MAX_FRAMES = 512
 FRAME_MILLISECONDS = 125
@@ -98,28 +98,49 @@ def read_media(path: Path, *, max_pixels: int = MAX_PIXELS, max_frames: int = MA
     """
     if not path.is_file():
         raise MediaError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    return _read(path, str(path), max_pixels, max_frames)
+
+
+def decode_media(
+    content: bytes, *, name: str = "the file", max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAMES
+) -> Artefact:
+    """Read a picture or a clip from the bytes of a file.
+
+    Args:
+        content: As :func:`read_media` finds them in a file.
+        name: What error messages call it.
+        max_pixels: As in :func:`read_media`.
+        max_frames: As in :func:`read_media`.
+
+    Raises:
+        MediaError: As in :func:`read_media`.
+    """
+    return _read(io.BytesIO(content), name, max_pixels, max_frames)
+
+
+def _read(file: Path | io.BytesIO, name: str, max_pixels: int, max_frames: int) -> Artefact:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of size, which is checked here, and of damage beside the pixels
-            with Image.open(path) as image:
-                return _decode(path, image, max_pixels, max_frames)
+            with Image.open(file) as image:
+                return _decode(name, image, max_pixels, max_frames)
     except MediaError:
         raise
     except UnidentifiedImageError as error:
-        raise MediaError(f"{path} is not an image that can be read") from error
+        raise MediaError(f"{name} is not an image that can be read") from error
     except Image.DecompressionBombError as error:
-        raise MediaError(f"{path} claims more than {max_pixels} pixels") from error
+        raise MediaError(f"{name} claims more than {max_pixels} pixels") from error
     except _DAMAGE as error:
-        raise MediaError(f"{path} is damaged or cut short: {error}") from error
+        raise MediaError(f"{name} is damaged or cut short: {error}") from error
 
 
-def _decode(path: Path, image: Image.Image, max_pixels: int, max_frames: int) -> Artefact:
+def _decode(name: str, image: Image.Image, max_pixels: int, max_frames: int) -> Artefact:
     count = int(getattr(image, "n_frames", 1))
     if count > max_frames:
-        raise MediaError(f"{path} has {count} frames, more than {max_frames}: cut it first")
+        raise MediaError(f"{name} has {count} frames, more than {max_frames}: cut it first")
     if image.width * image.height * count > max_pixels:
         raise MediaError(
-            f"{path} has {count} x {image.width} x {image.height} pixels, more than {max_pixels}: shrink it"
+            f"{name} has {count} x {image.width} x {image.height} pixels, more than {max_pixels}: shrink it"
         )
     if count < 2:
         return Artefact("image", _rgb(ImageOps.exif_transpose(image)))
