@@ -300,6 +300,9 @@ class SpecialistSpec(_Model):
         licence: SPDX name, or a short sentence, of code and weights.
         deterministic: Whether the same request and seed give the same bytes.
         uses_signals: Whether it reads signal embeddings.
+        preference: Of several who serve a module, the one with the highest is asked first: 30 for a model
+            that the user named, 10 for one that came along and takes any picture, 0 for what is exact on
+            drawn pictures only, -10 for one that came along and has learnt from drawn pictures only.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
@@ -312,6 +315,7 @@ class SpecialistSpec(_Model):
     licence: str
     deterministic: bool = True
     uses_signals: bool = False
+    preference: Annotated[int, Field(ge=-100, le=100)] = 0
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 __all__ = [
     "MediaError",
     "MemoryBudgetError",
+    "NotSetUpError",
     "PlanError",
     "RegionError",
     "SpecialistError",
@@ -35,6 +36,10 @@ class SpecialistError(RuntimeError):
 
 class UnsupportedRequestError(SpecialistError):
     """A specialist does this task, but not as it was asked; the next one may."""
+
+
+class NotSetUpError(SpecialistError):
+    """A specialist is known, but its package is not installed or no model was named for it."""
 
 
 class SpecialistTimeoutError(SpecialistError):

@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitron.contract import SpecialistSpec
-from vitron.errors import MemoryBudgetError, SpecialistError, SpecialistTimeoutError, explain
+from vitron.errors import (
+    MemoryBudgetError,
+    NotSetUpError,
+    SpecialistError,
+    SpecialistTimeoutError,
+    explain,
+)
 from vitron.specialists.protocol import Request, Result, Specialist
 from vitron.specialists.worker import Worker
 
@@ -43,6 +49,7 @@ class _Entry:
     specialist: Specialist | None = None
     spec: SpecialistSpec | None = None
     problem: str | None = None
+    is_absent: bool = False
     running: int = 0
     is_ready: bool = False
     turn: threading.Lock = field(default_factory=threading.Lock)
@@ -59,7 +66,8 @@ class SpecialistRegistry:
         memory_bytes: What all loaded specialists together may take, by their own estimates; the one that was
             used longest ago is unloaded first. ``None`` is no limit.
         timeout: Seconds for one call, loading included; ``None`` waits for ever.
-        prefer: Names to ask first, in this order; the others follow in the order they were registered.
+        prefer: Names to ask first, in this order; the others follow by the preference in their specs, and
+            those of equal preference in the order they were registered.
         device: Where they are loaded.
         dtype: Arithmetic they are loaded with.
     """
@@ -115,13 +123,20 @@ class SpecialistRegistry:
     @property
     def problems(self) -> dict[str, str]:
         """Why some cannot be used, by name; each is imported to find out."""
-        problems = {name: self._open(name).problem for name in self.names}
+        entries = {name: self._open(name) for name in self.names}
+        problems = {name: entry.problem for name, entry in entries.items() if not entry.is_absent}
         unknown = {
             name: f"{name} is preferred, but there is none of this name"
             for name in self.prefer
             if name not in self._entries
         }
         return unknown | {name: problem for name, problem in problems.items() if problem is not None}
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """What those lack that could be set up, by name: a package, or a model that the user must name."""
+        entries = {name: self._open(name) for name in self.names}
+        return {name: entry.problem or "" for name, entry in entries.items() if entry.is_absent}
 
     @property
     def loaded(self) -> dict[str, int]:
@@ -153,7 +168,10 @@ class SpecialistRegistry:
     def for_module(self, module: str) -> tuple[str, ...]:
         """Return who serves a module, in the order they are asked."""
         specs = ((name, self._open(name).spec) for name in self.names)
-        return tuple(name for name, spec in specs if spec is not None and module in spec.tasks)
+        serving = {name: spec.preference for name, spec in specs if spec is not None and module in spec.tasks}
+        first = [name for name in serving if name in self.prefer]
+        others = [name for name in serving if name not in first]
+        return tuple(first + sorted(others, key=lambda name: -serving[name]))
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Outcome:
         """Ask those who serve the module, one after the other, until one answers.
@@ -199,6 +217,8 @@ class SpecialistRegistry:
                     if not isinstance(specialist, Specialist) or not isinstance(spec, SpecialistSpec):
                         raise TypeError("it lacks spec, load, run or unload")
                     entry.specialist, entry.spec = specialist, spec
+                except NotSetUpError as error:
+                    entry.problem, entry.is_absent = f"{name} is not set up: {explain(error)}", True
                 except (Exception, SystemExit) as error:  # whatever a plug-in does wrong is its own trouble
                     entry.problem = f"{name}{where} cannot be used: {type(error).__name__}: {explain(error)}"
         return entry

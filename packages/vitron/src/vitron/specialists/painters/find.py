@@ -15,6 +15,7 @@ from vitron.specialists.painters.words import COLOURS, SHAPES, Phrase
 _NAMES = tuple(COLOURS)
 _PALETTE = np.asarray(list(COLOURS.values()), dtype=np.int64)
 LARGEST = 4_000_000
+MOST = 48  # things; what falls into more parts is a photograph
 NEAR = 40  # distance in RGB, of 0..255 each, within which a pixel is background
 
 
@@ -63,7 +64,8 @@ def things_in(image: Pixels) -> list[Thing]:
         image: ``(H, W, 3)``, uint8.
 
     Raises:
-        UnsupportedRequestError: If it has more than :data:`LARGEST` pixels.
+        UnsupportedRequestError: If it has more than :data:`LARGEST` pixels, or falls into more than
+            :data:`MOST` parts of one colour.
     """
     if image.shape[0] * image.shape[1] > LARGEST:
         raise UnsupportedRequestError(
@@ -88,6 +90,10 @@ def things_in(image: Pixels) -> list[Thing]:
             if part:
                 mask = np.asarray(parts == part, dtype=np.bool_)
                 found.append(Thing(mask, _NAMES[index], best_shape(mask)))
+                if len(found) > MOST:
+                    raise UnsupportedRequestError(
+                        f"the toys know drawn pictures, and this one has more than {MOST} parts"
+                    )
     return sorted(found, key=lambda thing: thing.centre[::-1])
 
 
