@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenes and clips of the five shapes that the toy specialists know, painted in either of two ways.
+
+``drawn`` is the painter of shapeworld: soft edges, patterns, calm but uneven ground. ``flat`` is that of the
+toy specialists: one colour on plain ground, no soft edges, so that they find and change what is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from shapeworld import Scene, SceneConfig, Split, Thing, draw_scene, render
+from shapeworld.clips import Clip, draw_clip
+from shapeworld.grid import WHOLE
+from shapeworld.vocabulary import HELD_OUT
+from shapeworld.words import Phrasing, choose
+from vitron.media import Artefact
+from vitron.specialists.painters.shapes import BACKGROUND, shape_mask, shifted
+from vitron.specialists.painters.words import COLOURS, SHAPES
+
+Style = Literal["drawn", "flat"]
+Bool = NDArray[np.bool_]
+_T = TypeVar("_T")
+
+FRAMES = 4
+FLAT = 0.5  # share of the pictures that are painted flat
+MATERIALS = ("solid", "solid", "striped", "dotted")
+# of things that are made: seen on any ground
+TINTS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "pink")
+# few scenes of three and four hold no other than the five shapes: they are asked for more often
+COUNTS = (0.25, 0.45, 0.7, 0.8)
+# side of the box, as a share of the diameter of a thing, so that no two boxes of things apart touch
+_FILL = {"circle": 0.93, "square": 0.72, "triangle": 0.72, "star": 0.85, "cross": 0.9}
+_GROUNDS = ("white", "grey", "black", "brown", "green", "blue", "yellow")
+_SMALLEST = 24  # pixels of a picture of 64 that must be seen of every thing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """What one example is drawn from.
+
+    Attributes:
+        seed: Of the world.
+        number: Of the first scene to try.
+        rng: Source of all other choices.
+        split: Of the scenes.
+        phrasing: Of what the user says.
+        side: Pixels of a picture.
+    """
+
+    seed: int
+    number: int
+    rng: np.random.Generator
+    split: Split
+    phrasing: Phrasing
+    side: int
+
+    def pick(self, *options: _T) -> _T:
+        """Return one of the options, each equally likely."""
+        return choose(self.rng, options)
+
+    def chance(self, share: float) -> bool:
+        """Return true in a share of all cases."""
+        return bool(self.rng.random() < share)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A painted scene, or a clip of it.
+
+    Attributes:
+        media: The picture or clip.
+        masks: ``(N, T, H, W)``, what is seen of each thing.
+        scene: Its things, in the order of the masks; of a clip as they first are.
+    """
+
+    media: Artefact
+    masks: Bool
+    scene: Scene
+
+    def box(self, thing: int, frame: int = 0) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom of a thing, fractions."""
+        mask = self.masks[thing, frame]
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        height, width = mask.shape
+        left, right = columns[0] / width, (columns[-1] + 1) / width
+        return float(left), float(rows[0] / height), float(right), float((rows[-1] + 1) / height)
+
+
+def noun(thing: Thing) -> str:
+    """Return colour and shape, which no other thing of a scene shares."""
+    return f"{thing.colour} {thing.shape}"
+
+
+def full_noun(thing: Thing) -> str:
+    """Return colour and shape, and the pattern where there is one."""
+    return noun(thing) if thing.material == "solid" else f"{thing.material} {noun(thing)}"
+
+
+def new_noun(draw: Draw, *, without: str = "") -> str:
+    """Return colour and shape of a thing to be made; of the held-out pairs in their split, and only there."""
+    held_out = draw.split == "novel"
+    pairs = [
+        f"{colour} {shape}"
+        for colour in TINTS
+        for shape in SHAPES
+        if shape != without and ((colour, shape) in HELD_OUT) is held_out
+    ]
+    return draw.pick(*pairs)
+
+
+def scene_of(
+    draw: Draw, *, counts: tuple[float, ...] = COUNTS, plain: bool = False, occlusion: float = 0.0
+) -> Scene:
+    """Draw a scene of the five shapes.
+
+    Args:
+        draw: What to draw from.
+        counts: Weights of 1, 2, ... things before scenes with other shapes are left out.
+        plain: Whether nothing has a pattern.
+        occlusion: Share of the scenes in which things may cover each other.
+    """
+    config = _config(counts, plain, occlusion)
+    number = draw.number
+    while True:
+        scene = draw_scene(draw.seed, number, split=draw.split, config=config)
+        if _is_known(scene):
+            return scene
+        number += 1
+
+
+def _is_known(scene: Scene) -> bool:
+    return all(thing.shape in SHAPES for thing in scene.things)
+
+
+def _config(counts: tuple[float, ...], plain: bool, occlusion: float) -> SceneConfig:
+    return SceneConfig(
+        num_things=counts,
+        occlusion=occlusion,
+        materials=("solid",) if plain else MATERIALS,
+        backgrounds=("gradient", "waves", "clouds"),
+        saturation=(0.0, 0.4),
+    )
+
+
+def view(draw: Draw, scene: Scene, style: Style) -> View | None:
+    """Paint a scene; nothing if a thing is hardly seen."""
+    if style == "flat":
+        scene = _flattened(scene)
+        frames, masks = _paint_flat(draw, [scene], [tuple(range(len(scene.things)))], len(scene.things))
+        image = frames[0]
+    else:
+        painted = render(scene, draw.side)
+        image, masks = painted.image, painted.visible()[:, None]
+    if masks.sum(axis=(1, 2, 3)).min() < _smallest(draw):
+        return None
+    return View(Artefact("image", image), masks, scene)
+
+
+def clip_of(draw: Draw, style: Style, *, counts: tuple[float, ...] = COUNTS) -> Clip:
+    """Draw a clip of the five shapes, seen by a camera that rests."""
+    config, number = _config(counts, style == "flat", 0.0), draw.number
+    # scenes are cheaper than clips, and the clip of a number begins with the scene of that number
+    while not _is_known(draw_scene(draw.seed, number, split=draw.split, config=config)):
+        number += 1
+    clip = draw_clip(draw.seed, number, frames=FRAMES, split=draw.split, config=config)
+    events = tuple(event for event in clip.events if event.kind != "camera")
+    return replace(clip, windows=(WHOLE,) * FRAMES, events=events)
+
+
+def film(draw: Draw, clip: Clip, style: Style) -> View | None:
+    """Paint a clip; nothing if a thing that is there is hardly seen."""
+    scene = replace(clip.scenes[0], things=clip.things)
+    if style == "flat":
+        frames, masks = _paint_flat(draw, list(clip.scenes), list(clip.tracks), len(clip.things))
+    else:
+        painted = clip.render(draw.side)
+        frames = painted.frames
+        masks = np.stack([painted.instances == track + 1 for track in range(len(clip.things))])
+    seen = masks.sum(axis=(2, 3)).T  # (T, N)
+    if (seen[clip.present] < _smallest(draw)).any():
+        return None
+    return View(Artefact("video", frames), masks, scene)
+
+
+def _smallest(draw: Draw) -> float:
+    return _SMALLEST * (draw.side / 64) ** 2
+
+
+def any_style(draw: Draw) -> Style:
+    """Return one of the two ways to paint."""
+    first, second = get_args(Style)
+    return second if draw.chance(FLAT) else first
+
+
+@lru_cache(maxsize=1024)
+def _mask(shape: str, side: int) -> Bool:
+    return shape_mask(shape, side, side)
+
+
+def _flattened(scene: Scene) -> Scene:
+    return replace(scene, things=tuple(replace(thing, material="solid", angle=0.0) for thing in scene.things))
+
+
+def _paint_flat(
+    draw: Draw, scenes: list[Scene], tracks: list[tuple[int, ...]], count: int
+) -> tuple[NDArray[np.uint8], Bool]:
+    """Paint scenes on one ground: frames ``(T, H, W, 3)`` and masks ``(count, T, H, W)``."""
+    side = draw.side
+    taken = {thing.colour for scene in scenes for thing in scene.things}
+    grounds = [COLOURS[name] for name in _GROUNDS if name not in taken]
+    usual = not taken & {"white"} and draw.chance(0.5)
+    ground = BACKGROUND if usual else choose(draw.rng, grounds)
+    frames = np.empty((len(scenes), side, side, 3), dtype=np.uint8)
+    frames[:] = ground
+    masks = np.zeros((count, len(scenes), side, side), dtype=np.bool_)
+    for frame, (scene, order) in enumerate(zip(scenes, tracks, strict=True)):
+        for track, thing in zip(order, scene.things, strict=True):
+            long = max(4, round(2 * thing.radius * _FILL[thing.shape] * side))
+            row, column = round(thing.y * side - long / 2), round(thing.x * side - long / 2)
+            there = shifted(_mask(thing.shape, long), row, column, (side, side))
+            frames[frame, there] = COLOURS[thing.colour]
+            masks[:, frame, there] = False
+            masks[track, frame] = there
+    return frames, masks

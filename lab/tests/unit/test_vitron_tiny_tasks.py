@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examples: deterministic, true, readable, and such that the toy specialists carry them out."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from recipes.vitron_tiny.tasks import SPLITS, TASKS, WEIGHTS, corpus, draw_example, reply_of
+from shapeworld.vocabulary import HELD_OUT
+from vitron.conversation import Conversation
+from vitron.data.example import Example
+from vitron.language import parse
+from vitron.regions.text import parse_region
+from vitron.specialists import SpecialistRegistry
+from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
+
+CALLING = {
+    "referring_segmentation": "image_segmentation",
+    "sketch_segmentation": "image_segmentation",
+    "editing": "image_editing",
+    "restoration": "restoration",
+    "text_to_image": "text_to_image",
+    "text_to_video": "text_to_video",
+    "image_to_video": "image_to_video",
+    "tracking": "video_segmentation",
+    "video_editing": "video_editing",
+}
+SILENT = ("caption", "grounding", "question", "region_caption", "video_question", "span_grounding", "no_call")
+
+
+def digest(example: Example) -> str:
+    parts = [example.messages[0].model_dump_json().encode(), reply_of(example).encode()]
+    parts += [each.data.tobytes() for each in example.media]
+    parts += [each.mask.tobytes() for each in example.regions]
+    parts += [example.masks[number].tobytes() for number in sorted(example.masks)]
+    return hashlib.sha256(b"|".join(parts)).hexdigest()
+
+
+def toys() -> SpecialistRegistry:
+    registry = SpecialistRegistry()
+    for toy in (ToyPainter, ToyAnimator, ToySegmenter):
+        registry.register(toy.__name__, toy)
+    return registry
+
+
+def test_tasks_shares() -> None:
+    assert set(WEIGHTS) == set(TASKS)
+    assert sum(WEIGHTS.values()) == pytest.approx(1)
+    assert set(CALLING) | set(SILENT) | {"chains"} == set(TASKS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_draw_example_deterministic(task: str) -> None:
+    first, again = draw_example(task, 3, 5), draw_example(task, 3, 5)
+    assert digest(first) == digest(again)
+    others = {digest(draw_example(task, seed, index)) for seed, index in ((3, 6), (3, 7), (4, 5))}
+    assert digest(first) not in others
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("split", SPLITS)
+def test_replies_parse_back(task: str, split: str) -> None:
+    for index in range(12):
+        phrasing = ("train", "held_out")[index % 2]
+        example = draw_example(task, 0, index, split=split, phrasing=phrasing)  # type: ignore[arg-type]
+        reply = example.messages[-1]
+        turn = parse(reply_of(example))
+        assert turn.text == reply.text
+        assert not turn.issues
+        assert tuple(call.model_copy(update={"source": None}) for call in turn.invocations) == reply.calls
+        assert len(reply.text) <= 90
+        modules = [call.module for call in reply.calls]
+        if task in CALLING:
+            assert modules == [CALLING[task]]
+        else:
+            assert len(modules) == (2 if task == "chains" else 0)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("side", [32, 64])
+def test_masks_and_regions_fit(task: str, side: int) -> None:
+    for index in range(10):
+        example = draw_example(task, 1, index, side=side)
+        assert set(example.masks) == set(example.mask_media)
+        assert all(number < len(example.messages[-1].calls) for number in example.masks)
+        for number, mask in example.masks.items():
+            medium = example.media[example.mask_media[number]]
+            assert mask.dtype == np.bool_
+            assert mask.shape == (medium.num_frames, side, side)
+            assert mask.any()
+        for region in example.regions:
+            assert region.mask.shape == (side, side)
+            assert region.mask.any()
+
+
+def pixels_of(example: Example) -> np.ndarray:
+    """Colours of the picture under the first true mask."""
+    return example.media[0].frames[example.masks[0]]
+
+
+def test_referring_phrases_mean_one_thing() -> None:
+    groups = set[str]()
+    for index in range(40):
+        example = draw_example("referring_segmentation", 0, index)
+        groups.add(example.group)
+        said = example.messages[-1].calls[0].instruction[0]
+        assert said.text in example.messages[0].text.replace(example.messages[0].text[0], said.text[0], 0)
+        assert said.verb == "segment"
+        # one thing hangs together: its box is not much larger than a thing can be
+        assert example.masks[0].sum() < 0.5 * 64 * 64
+    assert groups == {"attribute", "position", "relation"}
+
+
+def test_masks_lie_on_the_thing_that_is_named() -> None:
+    """A recoloured red thing is red under its mask."""
+    seen = 0
+    for index in range(150):
+        example = draw_example("editing", 2, index)
+        text = example.messages[-1].calls[0].instruction[0].text
+        if example.group in ("add", "restyle") or "red " not in text.split(" to ")[0].split(" with ")[0]:
+            continue
+        red, green, blue = pixels_of(example).mean(axis=0)
+        assert red > 150
+        assert max(green, blue) < 100
+        seen += 1
+    assert seen > 3
+
+
+@pytest.mark.parametrize(
+    "task", ["editing", "image_to_video", "video_editing", "text_to_image", "text_to_video"]
+)
+def test_toys_carry_out_what_is_called_for(task: str) -> None:
+    registry = toys()
+    for index in range(36):
+        example = draw_example(task, 0, index, split="test")
+        talk = Conversation(registry)
+        for medium in example.media:
+            talk.add(medium)
+        (result,) = talk.run(parse(reply_of(example)))
+        assert result.error is None, (example.messages[0].text, result.error)
+        assert result.artefact is not None
+        if example.media and task != "image_to_video":
+            before, after = example.media[0].data, result.artefact.data
+            assert before.shape == after.shape
+            assert (before != after).any()
+            if task == "editing" and example.group in ("recolour", "add"):
+                changed = (before != after).any(axis=-1)
+                truth = example.masks[0][0]
+                assert (changed & truth).sum() / (changed | truth).sum() > 0.6
+
+
+def test_toys_carry_out_chains() -> None:
+    registry = toys()
+    for index in range(30):
+        example = draw_example("chains", 0, index)
+        talk = Conversation(registry)
+        for medium in example.media:
+            talk.add(medium)
+        results = talk.run(parse(reply_of(example)))
+        assert [result.error for result in results] == [None, None], example.messages[0].text
+
+
+def test_captions_name_colours_that_are_there() -> None:
+    for index in range(20):
+        example = draw_example("region_caption", 0, index)
+        words = example.messages[-1].text.rstrip(".").split()
+        assert words[0] in ("a", "an")
+        assert words[-1] in ("circle", "square", "triangle", "star", "cross")
+
+
+def test_grounding_gives_one_box() -> None:
+    for index in range(20):
+        text = draw_example("grounding", 0, index).messages[-1].text
+        region, frames = parse_region(text[text.index("[") :])
+        assert region is not None
+        assert region.kind == "box"
+        assert frames is None
+
+
+def test_span_replies_lie_in_the_clip() -> None:
+    groups = set[str]()
+    for index in range(30):
+        example = draw_example("span_grounding", 0, index)
+        numbers = [int(word) for word in example.messages[-1].text.rstrip(".").split() if word.isdigit()]
+        groups.add(example.group)
+        assert numbers == sorted(numbers)
+        assert 0 <= numbers[0] <= numbers[-1] <= 3
+    assert groups == {"event", "span"}
+
+
+def test_no_call_quotes_tags_raw() -> None:
+    texts = [draw_example("no_call", 0, index).messages[0].text for index in range(60)]
+    assert any("<module>" in text for text in texts)
+    assert any("<" not in text for text in texts)
+
+
+def test_splits_hold_held_out_pairs_apart() -> None:
+    pairs = {" ".join(pair) for pair in HELD_OUT}
+    for task in ("caption", "text_to_image", "editing", "chains", "region_caption"):
+        for index in range(25):
+            for split in ("train", "test"):
+                example = draw_example(task, 0, index, split=split)  # type: ignore[arg-type]
+                text = f"{example.messages[0].text} {reply_of(example)}"
+                assert not [pair for pair in pairs if pair in text], text
+    novel = [reply_of(draw_example("caption", 0, index, split="novel")) for index in range(10)]
+    assert all(any(pair in reply for pair in pairs) for reply in novel)
+
+
+def test_held_out_requests_are_worded_otherwise() -> None:
+    def words(phrasing: str) -> set[str]:
+        found = (draw_example("restoration", 0, i, phrasing=phrasing) for i in range(60))  # type: ignore[arg-type]
+        return {example.messages[0].text.lower().replace("please", "").strip(" .") for example in found}
+
+    assert not words("train") & words("held_out")
+
+
+def test_corpus_holds_both_sides() -> None:
+    texts = list(corpus(0, 2 * len(TASKS)))
+    assert len(texts) == 4 * len(TASKS)
+    assert any("<instruction>" in text for text in texts)
+    vocabulary = {word for text in corpus(0, 10 * len(TASKS)) for word in text.split()}
+    assert len(vocabulary) < 1500
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [("juggling", {}), ("caption", {"split": "val"}), ("caption", {"phrasing": "odd"})],
+)
+def test_draw_example_refuses_unknown_words(task: str, options: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="must be one of"):
+        draw_example(task, 0, 0, **options)  # type: ignore[arg-type]
