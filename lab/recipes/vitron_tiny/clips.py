@@ -187,5 +187,5 @@ def video_editing(draw: Draw) -> Example | None:
         "I changed the clip.",
         edit,
         view=shown,
-        masks={0: shown.masks.any(axis=0)},
+        masks={0: np.asarray(shown.masks.any(axis=0), dtype=np.bool_)},
     )

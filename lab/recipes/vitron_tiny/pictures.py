@@ -14,7 +14,7 @@ from shapeworld.questions import Kind as QuestionKind
 from shapeworld.questions import Query, ask
 from shapeworld.referring import EXTREMES, KINDS, Expression, refer
 from shapeworld.vocabulary import HELD_OUT
-from shapeworld.words import MARGIN, Description, unique_descriptions, with_article
+from shapeworld.words import MARGIN, Description, choose, unique_descriptions, with_article
 from vitron.contract import BoxRegion, PointsRegion, Region, ScribbleRegion
 from vitron.data.example import Example
 from vitron.errors import UnsupportedRequestError
@@ -177,7 +177,7 @@ def question(draw: Draw) -> Example | None:
     shown = _seen(draw, occlusion=0.3)
     if shown is None:
         return None
-    kind = draw.pick(*_QUESTIONS)
+    kind = choose(draw.rng, _QUESTIONS)
     asked = ask(shown.scene, draw.rng, kind=kind, phrasing=draw.phrasing)
     if asked is None or not _known(asked.query):
         return None
@@ -231,7 +231,7 @@ def region_caption(draw: Draw) -> Example | None:
 
 def referring_segmentation(draw: Draw) -> Example | None:
     """Mark the one thing that words mean."""
-    kind = draw.pick(*KINDS)
+    kind = choose(draw.rng, KINDS)
     style = any_style(draw)
     scene = scene_of(draw, counts=(0.1, 0.4, 0.8, 1.0), plain=style == "flat", occlusion=0.15)
     reference = refer(scene, draw.rng, kind=kind)

@@ -7,7 +7,10 @@ import hashlib
 
 import numpy as np
 import pytest
+from recipes.vitron_tiny import pictures
 from recipes.vitron_tiny.tasks import SPLITS, TASKS, WEIGHTS, corpus, draw_example, reply_of
+from shapeworld import Scene
+from shapeworld.referring import Kind, Reference, refer, resolve
 from shapeworld.vocabulary import HELD_OUT
 from vitron.conversation import Conversation
 from vitron.data.example import Example
@@ -100,16 +103,29 @@ def pixels_of(example: Example) -> np.ndarray:
     return example.media[0].frames[example.masks[0]]
 
 
-def test_referring_phrases_mean_one_thing() -> None:
+def test_referring_phrases_mean_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[Scene, Reference | None]] = []
+
+    def spy(scene: Scene, rng: np.random.Generator, *, kind: Kind) -> Reference | None:
+        said.append((scene, refer(scene, rng, kind=kind)))
+        return said[-1][1]
+
+    monkeypatch.setattr(pictures, "refer", spy)
     groups = set[str]()
     for index in range(40):
         example = draw_example("referring_segmentation", 0, index)
         groups.add(example.group)
-        said = example.messages[-1].calls[0].instruction[0]
-        assert said.text in example.messages[0].text.replace(example.messages[0].text[0], said.text[0], 0)
-        assert said.verb == "segment"
-        # one thing hangs together: its box is not much larger than a thing can be
-        assert example.masks[0].sum() < 0.5 * 64 * 64
+        scene, reference = said[-1]
+        assert reference is not None
+        assert resolve(reference.expression, scene) == (reference.target,)
+        (instruction,) = example.messages[-1].calls[0].instruction
+        assert (instruction.verb, instruction.text) == ("segment", reference.expression.phrase())
+        assert instruction.text[1:] in example.messages[0].text
+        # the true mask lies around the thing that is meant
+        rows, columns = np.nonzero(example.masks[0][0])
+        thing, reach = scene.things[reference.target], 1.05 * scene.things[reference.target].radius + 1 / 64
+        assert np.abs((columns + 0.5) / 64 - thing.x).max() <= reach
+        assert np.abs((rows + 0.5) / 64 - thing.y).max() <= reach
     assert groups == {"attribute", "position", "relation"}
 
 
