@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What modules receive beside text: signal embeddings, and their way to a mask or a prompt (paper, 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["ConditionHead", "MaskHead", "alignment_loss", "mask_loss"]
+
+
+class MaskHead(nn.Module):
+    """Masks without an external model: signals ask, patches and pixels answer.
+
+    The signals of a call attend to the patches of a frame and become one query; its product with features of
+    every pixel, from patches and from a shallow look at the pixels themselves, is the mask.
+
+    Args:
+        signal_width: Channels of a signal embedding.
+        num_signals: Signals of a call.
+        patch_width: Channels of a patch.
+        patch_size: Pixels along a patch.
+        width: Channels within.
+        stride: Pixels per pixel of the mask.
+        modules: Names of the modules, each with a projection of its own.
+    """
+
+    def __init__(
+        self,
+        signal_width: int,
+        num_signals: int,
+        patch_width: int,
+        *,
+        patch_size: int,
+        grid: int,
+        width: int = 64,
+        stride: int = 2,
+        modules: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.scale = patch_size // stride
+        self.queries = nn.ModuleDict({name: nn.Linear(signal_width, width) for name in modules})
+        self.memory = nn.Linear(patch_width, width)
+        self.places = nn.Parameter(torch.randn(grid * grid, width) * 0.02)
+        layer = nn.TransformerDecoderLayer(
+            width,
+            max(1, width // 16),
+            4 * width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.decoder = nn.TransformerDecoder(layer, 2, norm=nn.LayerNorm(width))
+        self.query = nn.Linear(num_signals * width, width + 1)
+        self.pixels = nn.Sequential(
+            nn.Conv2d(3, width, 3, stride=stride, padding=1), nn.GELU(), nn.Conv2d(width, width, 3, padding=1)
+        )
+        self.patches = nn.Conv2d(patch_width, width, 1)
+        self.joined = nn.Sequential(
+            nn.GELU(), nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 1)
+        )
+
+    def forward(self, signals: Tensor, modules: list[str], patches: Tensor, images: Tensor) -> Tensor:
+        """Return logits of masks.
+
+        Args:
+            signals: One set for each frame asked about, ``(N, num_signals, signal_width)``.
+            modules: Name of the module of each set.
+            patches: ``(N, P, patch_width)``.
+            images: Normalised, ``(N, 3, S, S)``.
+
+        Returns:
+            ``(N, S / stride, S / stride)``.
+        """
+        asked = signals.new_zeros(*signals.shape[:2], self.memory.out_features)
+        for name in set(modules):
+            rows = torch.tensor([each == name for each in modules], device=signals.device)
+            asked[rows] = self.queries[name](signals[rows]).to(asked.dtype)
+        asked = self.decoder(asked, self.memory(patches) + self.places)
+        query = self.query(asked.flatten(1))
+        side = int(patches.shape[1] ** 0.5)
+        coarse = self.patches(patches.transpose(1, 2).unflatten(2, (side, side)))
+        fine = self.joined(
+            self.pixels(images) + F.interpolate(coarse, scale_factor=self.scale, mode="bilinear")
+        )
+        width = fine.shape[1]
+        return torch.einsum("nc,nchw->nhw", query[:, :-1] / width**0.5, fine) + query[:, -1, None, None]
+
+
+class ConditionHead(nn.Module):
+    """Signals to the vectors that a generator's text encoder would give; learned queries read them.
+
+    Args:
+        signal_width: Channels of a signal embedding.
+        num_vectors: Vectors of the prompt.
+        out: Width of the text encoder.
+        width: Channels within.
+    """
+
+    def __init__(self, signal_width: int, num_vectors: int, out: int, *, width: int = 512) -> None:
+        super().__init__()
+        self.inlet = nn.Linear(signal_width, width)
+        self.queries = nn.Parameter(torch.randn(num_vectors, width) * 0.02)
+        layer = nn.TransformerDecoderLayer(
+            width,
+            max(1, width // 128),
+            4 * width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.decoder = nn.TransformerDecoder(layer, 2)
+        self.outlet = nn.Linear(width, out)
+
+    def forward(self, signals: Tensor) -> Tensor:
+        """Return ``(N, num_vectors, out)`` from signals ``(N, num_signals, signal_width)``."""
+        queries = self.queries.expand(signals.shape[0], -1, -1)
+        return self.outlet(self.decoder(queries, self.inlet(signals)))
+
+
+def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Return dice plus binary cross-entropy, the mean over masks.
+
+    Args:
+        logits: ``(N, h, w)``.
+        truth: ``(N, h, w)``, 0 to 1: the share of each pixel that is covered.
+    """
+    truth = truth.to(logits.dtype)
+    cross = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
+    chance = logits.sigmoid()
+    overlap = (chance * truth).sum((1, 2))
+    dice = 1 - (2 * overlap + 1) / (chance.sum((1, 2)) + truth.sum((1, 2)) + 1)
+    return (cross + dice).mean()
+
+
+def alignment_loss(found: Tensor, wanted: Tensor, *, eps: float = 1e-12) -> Tensor:
+    """Return the mean L2 distance of vectors, not squared; finite in its gradient where they are equal.
+
+    Args:
+        found: ``(..., C)``.
+        wanted: ``(..., C)``.
+        eps: Beneath the root. At equality the loss is exactly zero.
+    """
+    squared = (found - wanted).square().sum(-1)
+    return ((squared + eps).sqrt() - eps**0.5).mean()
