@@ -83,11 +83,11 @@ def image_to_video(draw: Draw) -> Example | None:
     found = editable(draw)
     if found is None:
         return None
-    shown, target, phrase = found
+    shown, _, phrase = found
     way = WAYS[draw.pick(*WAYS)]
     move = call("image_to_video", ("animate", f"{phrase} moves {way}"))
     text = say(draw, ANIMATE, thing=phrase, way=way)
-    return example("image_to_video", text, MOVED, move, view=shown, masks={0: shown.masks[target]})
+    return example("image_to_video", text, MOVED, move, view=shown)
 
 
 def chains(draw: Draw) -> Example | None:

@@ -15,6 +15,7 @@ from shapeworld.vocabulary import HELD_OUT
 from vitron.conversation import Conversation
 from vitron.data.example import Example
 from vitron.language import parse
+from vitron.model.configuration import VitronConfig
 from vitron.regions.text import parse_region
 from vitron.specialists import SpecialistRegistry
 from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
@@ -93,6 +94,8 @@ def test_masks_and_regions_fit(task: str, side: int) -> None:
             assert mask.dtype == np.bool_
             assert mask.shape == (medium.num_frames, side, side)
             assert mask.any()
+            # of the others the built-in head makes no masks
+            assert example.messages[-1].calls[number].module in VitronConfig().mask_modules
         for region in example.regions:
             assert region.mask.shape == (side, side)
             assert region.mask.any()
