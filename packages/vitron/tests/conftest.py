@@ -1,2 +1,118 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of vitron share."""
+
+import base64
+import io
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from vitron import escape
+from vitron.chat import Piece
+from vitron.demo import SCENE, draw
+from vitron.regions import format_region, mask_to_box
+
+
+def call(module, said, region=""):
+    place = f" <region>{region}</region>" if region else ""
+    return f"<module>{module}</module> <instruction>{said}</instruction>{place}"
+
+
+class ScriptedReplier:
+    """Stands in for a model: rules over the last words, given out three characters at a time.
+
+    It writes what it repeats of a user through ``escape``, as a model has to.
+    """
+
+    def __init__(self, *, pause=0.0):
+        self.pause = pause
+        self.seen = []
+        self.at_once = self.most_at_once = self.written = self.closed = 0
+        self.lock = threading.Lock()
+
+    def count_tokens(self, messages):
+        return sum(len(message.text.split()) for message in messages)
+
+    def stream(self, messages, media, regions, sampling):
+        with self.lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            self.seen.append((tuple(messages), tuple(media), tuple(regions), sampling))
+        try:
+            reply = self.answer(messages, media, regions)
+            for start in range(0, len(reply), 3):
+                if self.pause:
+                    time.sleep(self.pause)
+                yield Piece(reply[start : start + 3])
+                self.written += 1
+        finally:
+            with self.lock:
+                self.at_once -= 1
+                self.closed += 1
+
+    def answer(self, messages, media, regions):
+        words = messages[-1].text
+        if words.startswith("raw "):  # a model that says just this
+            return words[4:]
+        if words == "everything":
+            said = [message.text for message in messages if message.role == "user"]
+            return escape(" | ".join(said))
+        if words == "break":
+            raise RuntimeError("secret of the house")
+        if words.startswith("draw"):
+            return "Here it is. " + call("A", f"draw: {escape(words[4:].strip())}")
+        if words.startswith("mark"):
+            return "I mark it. " + call("B", f"segment: {escape(words[4:].strip())}")
+        if words.startswith("track"):
+            return "I follow it. " + call("E", f"track: {escape(words[5:].strip())}")
+        if words.startswith("make") and regions:
+            box = format_region(mask_to_box(regions[-1].mask))
+            return "I change it. " + call("C", f"recolour: {escape(words[4:].strip())}", box)
+        if words.startswith("look"):
+            colours = [tuple(int(each) for each in picture.frames[0, 0, 0]) for picture in media]
+            boxes = [format_region(mask_to_box(region.mask)) for region in regions]
+            return f"I see {len(media)} media {colours} and {len(regions)} regions {boxes}."
+        return f"You said {len(messages)}: " + escape(words)
+
+
+def as_url(content, mime="image/png"):
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
+
+
+def as_file(*frames):
+    """A PNG of one frame, a GIF of several."""
+    buffer, pictures = io.BytesIO(), [Image.fromarray(np.asarray(frame, dtype=np.uint8)) for frame in frames]
+    if len(pictures) == 1:
+        pictures[0].save(buffer, format="PNG")
+    else:
+        pictures[0].save(buffer, format="GIF", save_all=True, append_images=pictures[1:], duration=100)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def replier():
+    return ScriptedReplier()
+
+
+@pytest.fixture(scope="session")
+def scripted():
+    return ScriptedReplier
+
+
+@pytest.fixture(scope="session")
+def scene():
+    """A red circle, a blue square and a yellow star, as the bytes of a PNG."""
+    return as_file(draw(*SCENE))
+
+
+@pytest.fixture(scope="session")
+def clip():
+    """A red circle that moves to the right, as the bytes of a GIF."""
+    return as_file(*(draw(("circle", "red", 10, 4 + 8 * index, 30)) for index in range(4)))
+
+
+@pytest.fixture(scope="session")
+def picture_url():
+    return lambda *frames: as_url(as_file(*frames), "image/png" if len(frames) == 1 else "image/gif")

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors in OpenAI's shape: one sentence, a type, the field and a code."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from vitron.errors import (
+    MediaError,
+    MemoryBudgetError,
+    PlanError,
+    RegionError,
+    SpecialistError,
+    SpecialistTimeoutError,
+    UnsupportedRequestError,
+    explain,
+)
+
+_LOG = logging.getLogger(__name__)
+_LONGEST = 500
+
+# the first that fits: the more special ones stand in front
+_KINDS: tuple[tuple[type[Exception], int, str], ...] = (
+    (RegionError, 400, "bad_region"),
+    (MediaError, 400, "bad_media"),
+    (PlanError, 400, "bad_call"),
+    (UnsupportedRequestError, 422, "unsupported_request"),
+    (SpecialistTimeoutError, 504, "specialist_timeout"),
+    (MemoryBudgetError, 503, "memory_budget"),
+    (SpecialistError, 500, "specialist_failed"),
+    (ValidationError, 400, "invalid_value"),
+)
+
+
+class ApiError(Exception):
+    """A request that is refused.
+
+    Args:
+        status: Of HTTP.
+        message: One sentence.
+        code: What kind of trouble, for programs.
+        param: Field of the request that it is about.
+    """
+
+    def __init__(self, status: int, message: str, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+
+
+def code_of(error: Exception) -> str:
+    """Return the code of an error of this package, as ``specialist_timeout``."""
+    return next((code for kind, _, code in _KINDS if isinstance(error, kind)), "failed")
+
+
+def body_of(status: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
+    """Return the body of a refusal."""
+    kind = {429: "rate_limit_error"}.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    short = message if len(message) <= _LONGEST else message[: _LONGEST - 3] + "..."
+    return {"error": {"message": short, "type": kind, "param": param, "code": code}}
+
+
+def body_of_error(error: Exception) -> tuple[int, dict[str, Any]]:
+    """Return status and body for any exception; what is none of ours is logged and not told."""
+    if isinstance(error, ApiError):
+        return error.status, body_of(error.status, str(error), error.code, error.param)
+    for kind, status, code in _KINDS:
+        if isinstance(error, kind):
+            return status, body_of(status, explain(error), code)
+    _LOG.error("a request failed", exc_info=error)
+    return 500, body_of(500, "the server failed at this request, the log says why", "server_failed")
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    status, body = body_of_error(error)
+    return JSONResponse(body, status)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(status, "bad_request")
+    message = str(error.detail) if isinstance(error, HTTPException) else "the server failed"
+    message = {404: f"there is no {request.url.path[:100]} here"}.get(status, message)
+    return JSONResponse(body_of(status, message, code), status)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    if not found:
+        return JSONResponse(body_of(400, explain(error), "invalid_value"), 400)
+    first = found[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    rule = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "json_invalid":
+        place, rule = "", "the body is no JSON"
+    return JSONResponse(
+        body_of(400, f"{place}: {rule}" if place else rule, "invalid_value", place or None), 400
+    )
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Have an app answer every error in this shape."""
+    for kind in (ApiError, *(kind for kind, _, _ in _KINDS), Exception):
+        app.add_exception_handler(kind, _ours)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)

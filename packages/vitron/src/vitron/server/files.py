@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``/v1/files``: pictures and clips that several requests use; kept in memory, never on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.datastructures import UploadFile
+
+from vitron.server.errors import ApiError
+from vitron.server.state import state_of
+from vitron.server.store import StoredFile
+
+router = APIRouter()
+
+
+def _told(file: StoredFile) -> dict[str, Any]:
+    return {
+        "id": file.key,
+        "object": "file",
+        "bytes": len(file.content),
+        "created_at": file.created,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+    }
+
+
+@router.post("/v1/files")
+async def upload(request: Request) -> dict[str, Any]:
+    """Take a picture or a clip; what is none is refused."""
+    state = state_of(request)
+    async with request.form(max_files=1, max_fields=8) as form:
+        file, purpose = form.get("file"), form.get("purpose", "vision")
+        if not isinstance(file, UploadFile):
+            raise ApiError(400, "file is missing", "missing_file", "file")
+        content, name = await file.read(), file.filename or "file"
+    await to_thread.run_sync(state.intake().decode, content, "the file")
+    # a name is told back and never opened: of a path the last part is enough
+    short = name.replace("\\", "/").rsplit("/", 1)[-1][:200] or "file"
+    stored = StoredFile(content=content, filename=short, purpose=str(purpose)[:64])
+    return _told(state.files.add(stored))
+
+
+@router.get("/v1/files")
+async def listed(request: Request) -> dict[str, Any]:
+    """List all files."""
+    return {
+        "object": "list",
+        "data": [_told(file) for file in state_of(request).files.all()],
+        "has_more": False,
+    }
+
+
+@router.get("/v1/files/{key}")
+async def one(key: str, request: Request) -> dict[str, Any]:
+    """Tell about a file."""
+    return _told(state_of(request).files.get(key))
+
+
+@router.get("/v1/files/{key}/content")
+async def content(key: str, request: Request) -> Response:
+    """Return the bytes of a file."""
+    file = state_of(request).files.get(key)
+    headers = {"x-content-type-options": "nosniff", "content-disposition": "attachment"}
+    return Response(file.content, media_type="application/octet-stream", headers=headers)
+
+
+@router.delete("/v1/files/{key}")
+async def drop(key: str, request: Request) -> dict[str, Any]:
+    """Forget a file."""
+    state_of(request).files.drop(key)
+    return {"id": key, "object": "file", "deleted": True}

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes back to clients, as plain values."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitron.chat import DoneEvent, ResultEvent
+from vitron.contract import Invocation, Issue, Turn
+from vitron.errors import explain
+from vitron.language import ModuleRegistry, to_tool_calls
+from vitron.media import Artefact, encode, overlay
+from vitron.regions import mask_to_box, mask_to_region
+from vitron.server.errors import code_of
+from vitron.server.store import new_key
+
+MIMES = {".png": "image/png", ".gif": "image/gif"}
+
+
+def data_url(artefact: Artefact) -> tuple[str, str]:
+    """Return an artefact as a ``data:`` URL, and its media type."""
+    content, suffix = encode(artefact)
+    mime = MIMES[suffix]
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}", mime
+
+
+def masks_of(artefact: Artefact) -> list[dict[str, Any]]:
+    """Return masks one by one: label, and for each frame a region, its box and its area in pixels."""
+    many = artefact.num_frames > 1
+    return [
+        {"label": label, "frames": [_mask(mask, at if many else None) for at, mask in enumerate(frames)]}
+        for label, frames in zip(artefact.labels, np.asarray(artefact.data, dtype=np.bool_), strict=True)
+    ]
+
+
+def _mask(mask: NDArray[np.bool_], frame: int | None) -> dict[str, Any]:
+    region = mask_to_region(mask, frame=frame).model_dump(mode="json", exclude_none=True)
+    box = list(mask_to_box(mask).corners) if mask.any() else None
+    return {"region": region, "box": box, "area": int(mask.sum())}
+
+
+def result_of(event: ResultEvent, call_id: str, under: Artefact | None) -> dict[str, Any]:
+    """Return what came of a call.
+
+    Args:
+        event: The result.
+        call_id: Of the call, as the client knows it.
+        under: What the call worked on, to lay masks over.
+    """
+    result = event.result
+    told: dict[str, Any] = {
+        "tool_call_id": call_id,
+        "module": result.step.invocation.module,
+        "input": result.step.input,
+    }
+    made = result.artefact
+    if made is None:
+        error = result.error or RuntimeError("nothing was made")
+        return {"type": "error", **told, "code": code_of(error), "message": explain(error)}
+    url, mime = data_url(made)
+    told |= {
+        "name": result.step.output,
+        "kind": made.kind,
+        "mime": mime,
+        "size": {"height": made.size[0], "width": made.size[1], "frames": made.num_frames},
+        "specialist": result.specialist,
+        "note": result.note,
+        "failures": list(result.failures),
+        "url": url,
+    }
+    if made.kind == "masks":
+        told["masks"] = masks_of(made)
+        if under is not None and (under.size, under.num_frames) == (made.size, made.num_frames):
+            told["overlay_url"] = data_url(overlay(made, under))[0]
+    return {"type": "artefact", **told}
+
+
+def issue_of(issue: Issue) -> dict[str, Any]:
+    """Return what was wrong in a reply."""
+    return {"type": "issue", "code": issue.code, "message": issue.message}
+
+
+def tool_call(call: Invocation, modules: ModuleRegistry) -> dict[str, Any] | None:
+    """Return a call as a function call with a key of its own; ``None`` if it cannot be written as one."""
+    try:
+        (written,) = to_tool_calls(Turn(invocations=(call,)), modules=modules)
+    except ValueError:
+        return None
+    return written | {"id": new_key("call_")}
+
+
+class Completion:
+    """The frame around one reply.
+
+    Args:
+        model: Its name.
+        conversation: Key of the conversation.
+        prompt_tokens: Of all that was said before.
+    """
+
+    def __init__(self, model: str, conversation: str, prompt_tokens: int) -> None:
+        self.key = new_key("chatcmpl-")
+        self.model = model
+        self.conversation = conversation
+        self.prompt_tokens = prompt_tokens
+        self.created = int(time.time())
+
+    def usage(self, done: DoneEvent) -> dict[str, int]:
+        """Return the counts."""
+        counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": done.completion_tokens}
+        return counts | {"total_tokens": sum(counts.values())}
+
+    def _frame(self, kind: str, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.key,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": list(choices),
+        }
+
+    def chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
+        """Return one chunk of a stream."""
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return self._frame("chat.completion.chunk", [choice]) | more
+
+    def usage_chunk(self, done: DoneEvent) -> dict[str, Any]:
+        """Return the last chunk, which has no choice."""
+        return self._frame("chat.completion.chunk", []) | {"usage": self.usage(done)}
+
+    def whole(
+        self, text: str, calls: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]], done: DoneEvent
+    ) -> dict[str, Any]:
+        """Return a reply in one piece."""
+        message: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
+        if calls:
+            message["tool_calls"] = list(calls)
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": finish_reason(done, calls),
+        }
+        return self._frame("chat.completion", [choice]) | {
+            "usage": self.usage(done),
+            "vitron": {"conversation": self.conversation, "events": list(events)},
+        }
+
+
+def finish_reason(done: DoneEvent, calls: Sequence[object]) -> str:
+    """Return why a reply ended, as OpenAI says it."""
+    return "length" if done.finish == "length" else "tool_calls" if calls else "stop"

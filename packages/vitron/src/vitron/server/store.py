@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server remembers: conversations and files, in memory, under names that cannot be guessed.
+
+Both stores are used from the event loop alone, and so need no lock.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vitron.chat import Session
+from vitron.server.errors import ApiError
+from vitron.server.limits import Limits
+
+Clock = Callable[[], float]
+
+
+def new_key(prefix: str) -> str:
+    """Return a name with 192 random bits."""
+    return f"{prefix}{secrets.token_urlsafe(24)}"
+
+
+@dataclass(slots=True)
+class _Kept:
+    session: Session
+    used: float
+    size: int
+
+
+class ConversationStore:
+    """Conversations by their keys.
+
+    A conversation is borrowed as a fork and comes back when the reply is complete: one that fails, or whose
+    client goes away, leaves it as it was.
+
+    Args:
+        limits: How many, how large and for how long.
+        clock: Seconds.
+    """
+
+    def __init__(self, limits: Limits, *, clock: Clock = time.monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._kept = OrderedDict[str, _Kept]()
+        self._busy = set[str]()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def borrow(self, key: str) -> Session:
+        """Return a fork of a conversation, which nobody else can borrow until it is released.
+
+        Raises:
+            ApiError: If there is none of this key, or it is borrowed.
+        """
+        self._forget_old()
+        if key in self._busy:
+            raise ApiError(409, "this conversation is busy with another reply", "conversation_busy")
+        if key not in self._kept:
+            raise ApiError(
+                404,
+                "there is no such conversation, or it was forgotten: send all messages and no key",
+                "conversation_not_found",
+            )
+        self._busy.add(key)
+        return self._kept[key].session.fork()
+
+    def keep(self, key: str, session: Session) -> None:
+        """Keep a conversation under a key, and forget others if there are too many."""
+        size = sum(artefact.data.nbytes for artefact in session.media.values())
+        self._kept[key] = _Kept(session, self._clock(), size)
+        self._kept.move_to_end(key)
+        self._forget_old()
+        while len(self._kept) > self._limits.conversations or (
+            len(self._kept) > 1 and sum(kept.size for kept in self._kept.values()) > self._limits.state_bytes
+        ):
+            self._kept.popitem(last=False)
+
+    def release(self, key: str) -> None:
+        """End a borrowing."""
+        self._busy.discard(key)
+
+    def drop(self, key: str) -> bool:
+        """Forget a conversation; tell whether there was one."""
+        self._forget_old()
+        return self._kept.pop(key, None) is not None
+
+    def _forget_old(self) -> None:
+        oldest = self._clock() - self._limits.conversation_seconds
+        while self._kept and next(iter(self._kept.values())).used < oldest:
+            self._kept.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A file that a client brought.
+
+    Attributes:
+        content: Its bytes.
+        filename: What the client calls it; only ever told back.
+        purpose: As the client says.
+        key: Its name here.
+        created: Seconds since 1970.
+    """
+
+    content: bytes
+    filename: str
+    purpose: str
+    key: str = field(default_factory=lambda: new_key("file-"))
+    created: int = field(default_factory=lambda: int(time.time()))
+
+
+class FileStore:
+    """Files by their keys; never on disk.
+
+    Args:
+        limits: How many and how large.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._files = dict[str, StoredFile]()
+
+    def add(self, file: StoredFile) -> StoredFile:
+        """Keep a file.
+
+        Raises:
+            ApiError: If there is no room.
+        """
+        held = sum(len(other.content) for other in self._files.values())
+        if len(self._files) >= self._limits.files or held + len(file.content) > self._limits.files_bytes:
+            raise ApiError(413, "there is no room for more files: delete some", "files_full")
+        self._files[file.key] = file
+        return file
+
+    def get(self, key: str) -> StoredFile:
+        """Return a file.
+
+        Raises:
+            ApiError: If there is none of this key.
+        """
+        if key not in self._files:
+            raise ApiError(404, f"there is no file {key[:80]!r}", "file_not_found")
+        return self._files[key]
+
+    def drop(self, key: str) -> None:
+        """Forget a file.
+
+        Raises:
+            ApiError: If there is none of this key.
+        """
+        self.get(key)
+        del self._files[key]
+
+    def all(self) -> list[StoredFile]:
+        """Return all files, the newest last."""
+        return list(self._files.values())
