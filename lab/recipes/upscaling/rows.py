@@ -58,6 +58,7 @@ ROWS: tuple[Row, ...] = (
     Row(name="pixelsmith, one hop", scale=4),
     Row(name="slider 0.8, one hop", scale=4, settings={"slider": 0.8}),
     Row(name="slider 0.9, one hop", scale=4, settings={"slider": 0.9}),
+    Row(name="slider 0.95, one hop", scale=4, settings={"slider": 0.95}),
     Row(name="slider 1, one hop", scale=4, settings={"slider": 1.0}),
     Row(name="pixelsmith, cascade", scale=4, stages=2),
     *_baselines(2),

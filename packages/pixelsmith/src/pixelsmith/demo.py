@@ -25,6 +25,7 @@ __all__ = ["PROMPTS", "DemoFigures", "run_demo"]
 
 PROMPTS = ("a red circle and a blue square", "a yellow star on waves")
 SCALE = 4
+SLIDER = 0.95  # fewer guided steps let a small model paint its thing again in every patch
 _COLUMNS = (
     "by the model, {base} px",
     "Lanczos, {size} px",
@@ -86,6 +87,7 @@ def run_demo(
     *,
     prompts: Sequence[str] = PROMPTS,
     seed: int = 0,
+    slider: float = SLIDER,
     batch_size: int = 8,
     on_progress: OnDemo | None = None,
 ) -> DemoFigures:
@@ -97,6 +99,7 @@ def run_demo(
             ``picture.dzi`` with a page that zooms.
         prompts: What is painted.
         seed: Of all pictures.
+        slider: Share of the steps that are guided.
         batch_size: Patches in one pass.
         on_progress: Called with the prompt, patches done and patches in all.
 
@@ -108,7 +111,14 @@ def run_demo(
     model: JobModel | None = None
     for prompt in prompts:
         model = load(prompt)
-        rows.append(_paint(model, prompt, seed, batch_size, on_progress))
+        config = JobConfig(
+            patch=model.patch,
+            patch_multiple=model.patch_multiple,
+            seed=seed,
+            slider=slider,
+            batch_size=batch_size,
+        )
+        rows.append(_paint(model, prompt, config, on_progress))
     if model is None:
         raise ValueError("prompts must not be empty")
     side = model.patch * model.pixels
@@ -127,16 +137,10 @@ def run_demo(
     )
 
 
-def _paint(model: JobModel, prompt: str, seed: int, batch_size: int, on_progress: OnDemo | None) -> _Row:
+def _paint(model: JobModel, prompt: str, config: JobConfig, on_progress: OnDemo | None) -> _Row:
     side = model.patch * model.pixels
     size = (side * SCALE, side * SCALE)
-    spec = JobSpec(
-        sizes=(size,),
-        source_size=(side, side),
-        config=JobConfig(
-            patch=model.patch, patch_multiple=model.patch_multiple, seed=seed, batch_size=batch_size
-        ),
-    )
+    spec = JobSpec(sizes=(size,), source_size=(side, side), config=config)
 
     def tell(progress: JobProgress) -> None:
         if on_progress is not None and progress.phase == "denoise":
@@ -147,7 +151,7 @@ def _paint(model: JobModel, prompt: str, seed: int, batch_size: int, on_progress
         base = np.load(Path(scratch) / "job" / "source.npy")
         ours = RawImage(result.image).read(0, size[0]).copy()
         begin = time.perf_counter()
-        direct = np.asarray(model.base_image(size, seed))
+        direct = np.asarray(model.base_image(size, config.seed))
         seconds_direct = time.perf_counter() - begin
     lanczos = Resized(ArrayRows(base), size).read(0, size[0])
     return _Row(prompt, (base, lanczos, direct, ours), result.calls, result.seconds, seconds_direct)
