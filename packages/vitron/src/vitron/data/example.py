@@ -102,6 +102,8 @@ class Example:
             boolean of the frames of the medium ``mask_media`` names.
         mask_media: Which of the media each of the ``masks`` lies on.
         group: A part of the task that is scored apart, as ``"relation"``.
+        conditions: For a call that makes something from words: what a generator's text encoder gives for
+            them, ``(n, C)``, by the call's position.
     """
 
     task: str
@@ -111,6 +113,7 @@ class Example:
     masks: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict[int, NDArray[np.bool_]])
     mask_media: Mapping[int, int] = field(default_factory=dict[int, int])
     group: str = ""
+    conditions: Mapping[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]])
 
 
 def plain(role: Literal["system", "user", "assistant"], text: str, *calls: Invocation) -> Message:

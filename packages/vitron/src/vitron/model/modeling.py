@@ -82,7 +82,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.condition_heads = nn.ModuleDict(
             {
                 module: ConditionHead(
-                    hidden, int(each["num_vectors"]), int(each["width"]), width=min(512, 2 * hidden)
+                    hidden, int(each["num_vectors"]), int(each["width"]), width=min(512, hidden)
                 )
                 for module, each in (config.conditions or {}).items()
             }

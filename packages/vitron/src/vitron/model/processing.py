@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,6 +118,7 @@ class Batch:
         mask_frames: Row of ``pixel_values`` that it lies on, ``(N,)``.
         mask_targets: ``(N, S / stride, S / stride)``, 0 to 1.
         tasks: Name of each row's task.
+        conditions: For calls whose signals are aligned with a text encoder: their vectors, ``(n, C)``.
     """
 
     input_ids: Tensor
@@ -133,10 +134,11 @@ class Batch:
     mask_frames: Tensor
     mask_targets: Tensor
     tasks: list[str]
+    conditions: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same on a device."""
-        moved = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {each.name: getattr(self, each.name) for each in fields(self)}
         return replace(
             self, **{name: each.to(device) for name, each in moved.items() if isinstance(each, Tensor)}
         )
@@ -168,6 +170,7 @@ class Encoded:
         modules: Of each call.
         masks: ``(call, frame, (s, s) float16)``.
         task: Its name.
+        conditions: Of calls, ``(n, C)``.
     """
 
     ids: list[int]
@@ -179,6 +182,7 @@ class Encoded:
     modules: list[str]
     masks: list[tuple[int, int, NDArray[np.float16]]]
     task: str
+    conditions: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]])
 
 
 class VitronProcessor:
@@ -401,6 +405,7 @@ class VitronProcessor:
             modules=[call.module for message in example.messages for call in message.calls],
             masks=self._targets(example, chosen, starts),
             task=example.task,
+            conditions=dict(example.conditions),
         )
 
     def _placed(
@@ -435,6 +440,7 @@ class VitronProcessor:
         masks = list[tuple[int, int, NDArray[np.float16]]]()
         frames, calls = 0, 0
         region_frames, rows = list[int](), list[int]()
+        conditions = dict[int, Tensor]()
         for row, each in enumerate(encoded):
             count = len(each.ids)
             part = slice(length - count, None) if left else slice(0, count)
@@ -444,6 +450,7 @@ class VitronProcessor:
             region_frames += [frame + frames for frame in each.region_frames]
             masks += [(call + calls, frame + frames, mask) for call, frame, mask in each.masks]
             rows += [row] * len(each.modules)
+            conditions |= {call + calls: torch.from_numpy(found) for call, found in each.conditions.items()}
             frames += len(each.frames)
             calls += len(each.modules)
         side = self.config.image_size // self.config.mask_stride
@@ -466,6 +473,7 @@ class VitronProcessor:
             if masks
             else torch.zeros(0, side, side),
             tasks=[each.task for each in encoded],
+            conditions=conditions,
         )
 
     def __call__(self, examples: Sequence[Example], *, left: bool = False) -> Batch:

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examples drawn ahead of training, as numbers, in shards of one file each."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib import resources
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from vitron.data.example import Example
+from vitron.model.processing import Encoded, VitronProcessor
+
+from recipes.vitron_tiny.tasks import TASKS, WEIGHTS, draw_example
+
+__all__ = ["Prompts", "make_pool", "read_pool"]
+
+
+class Prompts:
+    """The text encoders of the small diffusion model, to align signals with.
+
+    Args:
+        folder: Of a diffusers pipeline of the SDXL kind; by default the one that pixelsmith ships.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        from diffusers import StableDiffusionXLPipeline
+
+        folder = folder or Path(str(resources.files("pixelsmith") / "assets" / "tiny-sdxl"))
+        self.pipe: Any = StableDiffusionXLPipeline.from_pretrained(folder, unet=None, vae=None)
+
+    @torch.no_grad()
+    def __call__(self, text: str) -> NDArray[np.float32]:
+        """Return what the U-Net would be given for a prompt, ``(24, 128)``."""
+        found = self.pipe.encode_prompt(text, device="cpu", do_classifier_free_guidance=False)[0]
+        return found[0].float().numpy()
+
+
+def with_conditions(example: Example, prompts: Prompts) -> dict[int, NDArray[np.float32]]:
+    """Return the vectors of the calls that make a picture from words."""
+    calls = [call for message in example.messages for call in message.calls]
+    return {
+        number: prompts(call.instruction[0].text)
+        for number, call in enumerate(calls)
+        if call.module == "text_to_image"
+    }
+
+
+def _shard(jobs: Sequence[tuple[str, int]], out: Path, *, tokenizer: Path, seed: int) -> int:
+    torch.set_num_threads(1)
+    processor = VitronProcessor.from_pretrained(tokenizer)
+    prompts = Prompts()
+    found = list[Encoded]()
+    for task, index in jobs:
+        example = draw_example(task, seed, index)
+        encoded = processor.encode(example)
+        encoded.conditions = {
+            call: each.astype(np.float16) for call, each in with_conditions(example, prompts).items()
+        }
+        found.append(encoded)
+    with out.open("wb") as file:
+        pickle.dump(found, file, protocol=5)
+    return len(found)
+
+
+def make_pool(folder: Path, count: int, *, tokenizer: Path, seed: int = 1, processes: int = 2) -> int:
+    """Draw examples of all tasks by their shares; shards that are there already are left.
+
+    Args:
+        folder: Of the shards.
+        count: Examples in all.
+        tokenizer: Folder with the processor's tokenizer and the model's configuration.
+        seed: Of the world.
+        processes: That draw at once.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(task, index) for task in TASKS for index in range(round(count * WEIGHTS[task]))]
+    shards = 16
+    parts = [(jobs[start::shards], folder / f"{start:02}.pkl") for start in range(shards)]
+    missing = [(part, path) for part, path in parts if not path.exists()]
+    work = partial(_shard, tokenizer=tokenizer, seed=seed)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        return sum(pool.map(work, [part for part, _ in missing], [path for _, path in missing]))
+
+
+def read_pool(folder: Path) -> list[Encoded]:
+    """Return what :func:`make_pool` drew; only read what you have written yourself: shards are pickles."""
+    found = list[Encoded]()
+    for path in sorted(folder.glob("*.pkl")):
+        with path.open("rb") as file:
+            found += pickle.load(file)
+    return found

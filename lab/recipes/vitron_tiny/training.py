@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains the small model: all tasks at once, then the shared signals against a discriminator."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from vitron.model import VitronForConditionalGeneration, VitronProcessor
+from vitron.training import Stage, VitronData, VitronModule
+from vitron.training.stages import Losses, Optimisation, Synergy
+
+from recipes.vitron_tiny.building import Size, make_config, make_model, make_tokenizer
+from recipes.vitron_tiny.pool import read_pool
+from recipes.vitron_tiny.tasks import WEIGHTS, corpus
+
+__all__ = ["prepare", "stage_of", "train"]
+
+
+def prepare(folder: Path, *, size: Size = "tiny", seed: int = 0) -> None:
+    """Write tokenizer and configuration, which pool and training share; what is there is left."""
+    if (folder / "config.json").exists():
+        return
+    tokenizer = make_tokenizer(corpus(5, 6000))
+    config = make_config(tokenizer, size)
+    config.save_pretrained(folder)
+    VitronProcessor(tokenizer, config).save_pretrained(folder)
+
+
+def stage_of(
+    name: str, steps: int, *, batch_size: int = 64, lr: float | None = None, **synergy: Any
+) -> Stage:
+    """Return a stage of this recipe.
+
+    Args:
+        name: ``joint``: all that there is learns from all tasks, since there is no pretrained language model
+            to align with. ``synergy``: the same with a discriminator (paper, stage 3), at a lower rate.
+        steps: In all.
+        batch_size: Dialogues of a step.
+        lr: Peak; by default that of the stage.
+        synergy: Settings of the discriminator.
+    """
+    joint = name == "joint"
+    rate = lr or (1.5e-3 if joint else 3e-4)
+    return Stage(
+        name=name,
+        summary="the small model, all tasks at once",
+        train=("*",),
+        losses=Losses(text=1.0, mask=1.0, alignment=0.1),
+        synergy=Synergy.model_validate({"width": 64, "layers": 2, "heads": 4} | synergy),
+        optimisation=Optimisation(
+            lr=rate,
+            groups={"vision_tower.*": rate / 4},
+            weight_decay=0.05,
+            warmup=0.04,
+            steps=steps,
+            batch_size=batch_size,
+        ),
+        tasks=dict(WEIGHTS),
+    )
+
+
+def train(
+    folder: Path,
+    pool: Path,
+    stage: Stage,
+    *,
+    init: Path | None = None,
+    seed: int = 0,
+    threads: int = 1,
+    device: str = "cpu",
+    every: int = 250,
+) -> VitronForConditionalGeneration:
+    """Run a stage; one that was cut goes on from its last checkpoint.
+
+    Args:
+        folder: Where :func:`prepare` wrote; checkpoints and the trained model go below it.
+        pool: Of examples.
+        stage: What learns.
+        init: Folder of a trained model to start from.
+        seed: Of weights and order.
+        threads: Of the processor.
+        device: Kind of accelerator, as Lightning names it.
+        every: Steps between checkpoints.
+    """
+    torch.set_num_threads(threads)
+    processor = VitronProcessor.from_pretrained(folder)
+    model = (
+        make_model(processor.config, seed=seed)
+        if init is None
+        else VitronForConditionalGeneration.from_pretrained(init)
+    )
+    runs = folder / f"stage-{stage.name}"
+    settings = stage.optimisation
+    data = VitronData(
+        processor,
+        read_pool(pool),
+        batch_size=settings.batch_size,
+        steps=settings.steps,
+        shares=stage.tasks,
+        seed=seed,
+    )
+    keep = ModelCheckpoint(
+        runs,
+        filename="last",
+        every_n_train_steps=every,
+        save_weights_only=False,
+        enable_version_counter=False,
+    )
+    last = runs / "last.ckpt"
+    began = time.monotonic()
+    trainer = pl.Trainer(
+        accelerator=device,
+        devices=1,
+        max_epochs=1,
+        callbacks=[keep],
+        logger=CSVLogger(runs, name="", version=""),
+        log_every_n_steps=50,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=runs,
+    )
+    module = VitronModule(model.train(), stage)
+    trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=False)
+    out = runs / "model"
+    model.eval().save_pretrained(out)
+    processor.save_pretrained(out)
+    spent = {"stage": stage.model_dump(), "seconds": round(time.monotonic() - began), "seed": seed}
+    (runs / "training.json").write_text(json.dumps(spent, indent=1) + "\n")
+    return model

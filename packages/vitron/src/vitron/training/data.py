@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches in which tasks are mixed by given shares, the same after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vitron.data.example import Example
+from vitron.model.processing import Batch, Encoded, VitronProcessor
+
+__all__ = ["MixedTasks", "VitronData"]
+
+
+class MixedTasks(Sampler[list[int]]):
+    """Batches of a fixed number of dialogues of each task, drawn anew in every round.
+
+    A batch holds every task by its share; what does not come out even is drawn. Each process of a run in
+    several takes its own batches. The order depends on seed and step alone, so that a run that goes on sees
+    what it would have seen.
+
+    Args:
+        tasks: Name of the task of each dialogue.
+        batch_size: Dialogues of a batch.
+        steps: Batches.
+        shares: By task; a task that is not named is left out. Empty: as the data are.
+        seed: Of the order.
+        rank: Of this process.
+        world: Processes.
+        start: Step to begin at.
+
+    Raises:
+        ValueError: If a task has no dialogue.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        *,
+        batch_size: int,
+        steps: int,
+        shares: Mapping[str, float] | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        start: int = 0,
+    ) -> None:
+        names = np.asarray(tasks)
+        found = dict(shares or {str(name): float((names == name).sum()) for name in dict.fromkeys(tasks)})
+        self.members = {name: np.flatnonzero(names == name) for name in found}
+        missing = [name for name, members in self.members.items() if not len(members)]
+        if missing:
+            raise ValueError(f"there is no dialogue of task {missing[0]}, which the stage asks for")
+        weights = np.array(list(found.values()))
+        self.shares = weights / weights.sum()
+        self.batch_size, self.steps, self.seed = batch_size, steps, seed
+        self.rank, self.world, self.start = rank, world, start
+
+    def __len__(self) -> int:
+        # the Trainer goes on counting from the step it resumes at, so the length is that of the whole run
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.steps):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> list[int]:
+        """Return the dialogues of one step."""
+        rng = np.random.default_rng((self.seed, step, self.rank, self.world))
+        wanted = self.shares * self.batch_size
+        counts = np.floor(wanted).astype(int)
+        rest = self.batch_size - counts.sum()
+        left = wanted - counts
+        if rest:
+            extra = rng.choice(len(counts), size=rest, p=left / left.sum())
+            np.add.at(counts, extra, 1)
+        picked = [
+            rng.choice(members, size=count)
+            for members, count in zip(self.members.values(), counts, strict=True)
+        ]
+        return rng.permutation(np.concatenate(picked)).tolist()
+
+
+class VitronData(pl.LightningDataModule):
+    """Dialogues for training and validation.
+
+    Args:
+        processor: Turns them into batches.
+        train: Dialogues, as they are or encoded.
+        validation: The same, for validation; may be empty.
+        batch_size: Of a step.
+        steps: In all.
+        shares: Of tasks in each batch.
+        seed: Of the order.
+        workers: Processes that read ahead.
+    """
+
+    def __init__(
+        self,
+        processor: VitronProcessor,
+        train: Sequence[Example] | Sequence[Encoded],
+        validation: Sequence[Example] | Sequence[Encoded] = (),
+        *,
+        batch_size: int,
+        steps: int,
+        shares: Mapping[str, float] | None = None,
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.processor, self.train, self.validation = processor, train, validation
+        self.batch_size, self.steps, self.shares = batch_size, steps, shares
+        self.seed, self.workers = seed, workers
+
+    def _join(self, items: list[Any]) -> Batch:
+        return self.processor.collate(
+            [self.processor.encode(each) if isinstance(each, Example) else each for each in items]
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return batches from the step on that the run has come to."""
+        trainer = self.trainer
+        sampler = MixedTasks(
+            [each.task for each in self.train],
+            batch_size=self.batch_size,
+            steps=self.steps,
+            shares=self.shares,
+            seed=self.seed,
+            rank=0 if trainer is None else trainer.global_rank,
+            world=1 if trainer is None else trainer.world_size,
+            start=0 if trainer is None else int(getattr(trainer.lightning_module, "resumed_at", 0)),
+        )
+        return DataLoader(
+            _Listed(self.train), batch_sampler=sampler, collate_fn=self._join, num_workers=self.workers
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the dialogues of validation, in order."""
+        return DataLoader(
+            _Listed(self.validation),
+            batch_size=self.batch_size,
+            collate_fn=self._join,
+            num_workers=self.workers,
+        )
+
+
+class _Listed(Dataset[Any]):
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]

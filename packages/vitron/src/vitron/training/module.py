@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model in Lightning: losses of a stage, its trainable set, its discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitron.language import MODULES
+from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
+from vitron.model.processing import Batch
+from vitron.model.signals import alignment_loss, mask_loss
+from vitron.model.synergy import Discriminator, confusion_loss, grl_weight, reverse_gradient
+from vitron.training.schedule import cosine
+from vitron.training.stages import Stage
+
+__all__ = ["TrainableSetCheck", "VitronModule"]
+
+MODULE_NAMES = tuple(module.name for module in MODULES)
+
+
+class VitronModule(pl.LightningModule):
+    """One stage of training.
+
+    Args:
+        model: The model; the stage freezes what does not learn.
+        stage: What learns, and how.
+
+    Raises:
+        ValueError: If a glob of the stage fits no parameter.
+    """
+
+    def __init__(self, model: VitronForConditionalGeneration, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+        if stage.lora is not None:
+            _add_lora(model, stage)
+        self.model = model
+        chosen = stage.trainable(name for name, _ in model.named_parameters())
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in chosen)
+        self.discriminator: Discriminator | None = None
+        if stage.synergy.mode != "off":
+            # its weights must not move the stream that the rest is drawn from
+            with torch.random.fork_rng(devices=[]):
+                self.discriminator = Discriminator(
+                    int(model.config.text.hidden_size),
+                    len(MODULE_NAMES),
+                    width=stage.synergy.width,
+                    layers=stage.synergy.layers,
+                    heads=stage.synergy.heads,
+                )
+        self.automatic_optimization = False
+        self.resumed_at = 0
+
+    # -- losses
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the losses of a batch by name, and the signals of its calls ``(K, num_signals, D)``.
+
+        Raises:
+            ValueError: If calls lack their signals.
+        """
+        found: VitronOutput = self.model(**batch.inputs(), labels=batch.labels, use_cache=False)
+        weights = self.stage.losses
+        losses = dict[str, Tensor]()
+        if weights.text and found.loss is not None:
+            losses["text"] = found.loss
+        assert found.hidden is not None
+        signals, rows = self.model.signals(found.hidden, batch.input_ids)
+        if len(rows) != len(batch.call_modules):
+            raise ValueError(f"{len(batch.call_modules)} calls have {len(rows)} sets of signals between them")
+        if weights.mask and len(batch.mask_calls):
+            losses["mask"] = mask_loss(self._masks(batch, found, signals), batch.mask_targets)
+        if weights.alignment and batch.conditions:
+            losses["alignment"] = self._alignment(batch, signals)
+        return losses, signals
+
+    def _masks(self, batch: Batch, found: VitronOutput, signals: Tensor) -> Tensor:
+        assert found.patches is not None and batch.pixel_values is not None  # noqa: PT018
+        return self.model.mask_head(
+            signals[batch.mask_calls],
+            [batch.call_modules[call] for call in batch.mask_calls.tolist()],
+            found.patches[batch.mask_frames],
+            batch.pixel_values[batch.mask_frames],
+        )
+
+    def _alignment(self, batch: Batch, signals: Tensor) -> Tensor:
+        heads = cast("dict[str, nn.Module]", self.model.condition_heads)
+        terms = [
+            alignment_loss(heads[batch.call_modules[call]](signals[call : call + 1])[0], wanted.to(signals))
+            for call, wanted in batch.conditions.items()
+        ]
+        return torch.stack(terms).mean()
+
+    def synergy(self, batch: Batch, signals: Tensor, progress: float) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Return what the model feels (or ``None``), the discriminator's own loss, and its accuracy."""
+        discriminator, settings = self.discriminator, self.stage.synergy
+        assert discriminator is not None
+        truth = torch.tensor([MODULE_NAMES.index(each) for each in batch.call_modules], device=signals.device)
+        shared = signals[:, self.model.config.num_specific :]
+        weight = grl_weight(progress, settings.weight)
+        if settings.mode == "grl":
+            logits = discriminator(reverse_gradient(shared, weight))
+        else:
+            logits = discriminator(shared.detach())
+        own = F.cross_entropy(logits, truth)
+        accuracy = (logits.argmax(-1) == truth).float().mean()
+        felt = None
+        if settings.mode in ("confusion", "alternate"):
+            with _frozen(discriminator):
+                guess = discriminator(shared)
+            felt = confusion_loss(guess) if settings.mode == "confusion" else -F.cross_entropy(guess, truth)
+            felt = weight * felt
+        return felt, own, accuracy
+
+    # -- steps
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Make one step of the model, and of the discriminator."""
+        found: Any = self.optimizers(use_pl_optimizer=True)
+        optimisers: list[Any] = found if isinstance(found, list) else [found]
+        losses, signals = self.losses(batch)
+        weights = self.stage.losses.model_dump()
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+        logged = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+        if self.discriminator is not None and len(signals):
+            progress = self.done / self.stage.optimisation.steps
+            felt, own, accuracy = self.synergy(batch, signals, progress)
+            total = total + own + (0 if felt is None else felt)
+            logged |= {"synergy/loss": own.detach(), "synergy/accuracy": accuracy}
+        self.manual_backward(total)
+        learning = [each for each in self.model.parameters() if each.grad is not None]
+        logged["gradient"] = nn.utils.clip_grad_norm_(learning, self.stage.optimisation.clip)
+        for optimiser in optimisers:
+            optimiser.step()
+        if self.discriminator is not None and self.stage.synergy.mode == "alternate":
+            self._more_of_the_discriminator(batch, signals.detach(), optimisers[1])
+        self.scheduler.step()
+        self.log_dict(logged, batch_size=len(batch.tasks))
+
+    def _more_of_the_discriminator(self, batch: Batch, signals: Tensor, optimiser: Any) -> None:
+        for _ in range(self.stage.synergy.steps - 1):
+            optimiser.zero_grad()
+            _, own, _ = self.synergy(batch, signals, 0.0)
+            self.manual_backward(own)
+            optimiser.step()
+
+    @property
+    def scheduler(self) -> Any:
+        """The schedule of the learning rate."""
+        found = self.lr_schedulers()
+        return found[0] if isinstance(found, list) else found
+
+    @property
+    def done(self) -> int:
+        """Steps of the model so far."""
+        return int(self.scheduler.last_epoch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the losses of held-out dialogues."""
+        losses, _ = self.losses(batch)
+        self.log_dict(
+            {f"val/{name}": loss for name, loss in losses.items()},
+            batch_size=len(batch.tasks),
+            sync_dist=True,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the step, from which the data go on."""
+        checkpoint["resumed_at"] = self.done
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the step."""
+        self.resumed_at = int(checkpoint["resumed_at"])
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW of the model with its schedule, and AdamW of the discriminator."""
+        settings = self.stage.optimisation
+        groups = dict[tuple[float, bool], list[nn.Parameter]]()
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                rate = next(
+                    (lr for glob, lr in settings.groups.items() if fnmatchcase(name, glob)), settings.lr
+                )
+                groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
+        optimiser = torch.optim.AdamW(
+            [
+                {"params": params, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0}
+                for (rate, decays), params in groups.items()
+            ],
+            betas=(0.9, settings.beta2),
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, cosine(settings.steps, round(settings.warmup * settings.steps))
+        )
+        if self.discriminator is None:
+            return [optimiser], [{"scheduler": schedule, "interval": "step"}]
+        judge = torch.optim.AdamW(self.discriminator.parameters(), lr=self.stage.synergy.lr)
+        return [optimiser, judge], [{"scheduler": schedule, "interval": "step"}]
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch."""
+        return batch.to(device)
+
+
+class TrainableSetCheck(pl.Callback):
+    """Says at the start what learns, and stops a run whose declared parameters get no gradient.
+
+    The published script froze its own adapters after adding them; this is the check that would have told.
+
+    Args:
+        patience: Steps after which every declared parameter must have had a gradient.
+    """
+
+    def __init__(self, patience: int = 50) -> None:
+        self.patience = patience
+        self.waiting: set[str] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note what is declared."""
+        model = cast(VitronModule, pl_module).model
+        self.waiting = {name for name, each in model.named_parameters() if each.requires_grad}
+        total = sum(each.numel() for each in model.parameters() if each.requires_grad)
+        pl_module.print(f"stage {cast(VitronModule, pl_module).stage.name}: {total:,} weights learn")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Strike out what had a gradient.
+
+        Raises:
+            RuntimeError: If some had none for long.
+        """
+        if not self.waiting:
+            return
+        model = cast(VitronModule, pl_module).model
+        had = {name for name, each in model.named_parameters() if each.grad is not None and each.grad.any()}
+        self.waiting -= had
+        if self.waiting and batch_idx + 1 >= self.patience:
+            raise RuntimeError(
+                f"{len(self.waiting)} parameters that should learn had no gradient in {self.patience} steps, "
+                f"as {min(self.waiting)}: give data and losses that reach them, or leave them out of the stage"
+            )
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Generator[None]:
+    """Let gradients through a module, and none into it."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
+
+
+def _add_lora(model: VitronForConditionalGeneration, stage: Stage) -> None:
+    """Put adapters on the language model, in place."""
+    from peft import LoraConfig, inject_adapter_in_model  # only for those who use it
+
+    settings = stage.lora
+    assert settings is not None
+    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
+    if targets == "all-linear":
+        head = model.get_output_embeddings()
+        targets = [
+            name
+            for name, each in model.language_model.named_modules()
+            if isinstance(each, nn.Linear) and each is not head
+        ]
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets
+    )
+    inject_adapter_in_model(config, model.language_model)

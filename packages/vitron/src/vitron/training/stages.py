@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stages of training as data: what learns, from what, by which losses (paper, 4 and B.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from vitron.errors import explain
+from vitron.model.synergy import SynergyMode
+
+__all__ = ["LoraSettings", "Losses", "Optimisation", "Stage", "Synergy", "list_stages", "load_stage"]
+
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Losses(_Model):
+    """Weights of the losses; one of weight 0 is not computed.
+
+    Attributes:
+        text: Next token of replies, calls and signal tokens.
+        mask: Dice and cross-entropy of the mask head.
+        alignment: Distance of projected signals to a text encoder's vectors.
+    """
+
+    text: Weight = 1.0
+    mask: Weight = 0.0
+    alignment: Weight = 0.0
+
+
+class Synergy(_Model):
+    """The discriminator of stage 3.
+
+    Attributes:
+        mode: ``off``; ``grl`` (reversed gradient); ``alternate`` (``steps`` of the discriminator, then one of
+            the model against it); ``confusion`` (towards the uniform guess); ``placebo`` (it learns, and the
+            model does not feel it).
+        weight: Largest weight of what the model feels.
+        steps: Of the discriminator per step of the model, in ``alternate``.
+        width: Channels of the discriminator.
+        layers: Of it.
+        heads: Of its attention.
+        lr: Its learning rate.
+    """
+
+    mode: SynergyMode = "off"
+    weight: Weight = 0.1
+    steps: Count = 1
+    width: Count = 768
+    layers: Count = 4
+    heads: Count = 12
+    lr: Positive = 1e-4
+
+
+class LoraSettings(_Model):
+    """Low-rank adapters of the language model, by PEFT.
+
+    Attributes:
+        rank: Of the adapters; 128 in the published script.
+        alpha: Their scale.
+        dropout: Before them.
+        targets: Names of linear layers, or ``all-linear``.
+    """
+
+    rank: Count = 128
+    alpha: Count = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+class Optimisation(_Model):
+    """AdamW with warm-up and a cosine.
+
+    Attributes:
+        lr: Peak.
+        groups: Peak for parameters whose names fit a glob.
+        weight_decay: Of matrices.
+        warmup: Share of the steps.
+        steps: In all.
+        batch_size: Dialogues of a step, on each device.
+        clip: Largest norm of the gradient.
+        beta2: Of AdamW.
+    """
+
+    lr: Positive = 1e-5
+    groups: dict[str, Positive] = Field(default_factory=dict)
+    weight_decay: Weight = 0.0
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.03
+    steps: Count = 1000
+    batch_size: Count = 64
+    clip: Positive = 1.0
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class Stage(_Model):
+    """One stage.
+
+    Attributes:
+        name: As ``"1.2"``.
+        summary: One line.
+        train: Globs of the parameters that learn; all others are frozen.
+        lora: Adapters to put on the language model first.
+        losses: Their weights.
+        synergy: Of stage 3.
+        optimisation: How.
+        tasks: Share of each task in every batch; empty is as the data are.
+    """
+
+    name: str
+    summary: str = ""
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    lora: LoraSettings | None = None
+    losses: Losses = Losses()
+    synergy: Synergy = Synergy()
+    optimisation: Optimisation = Optimisation()
+    tasks: dict[str, Positive] = Field(default_factory=dict)
+
+    def learns(self, name: str) -> bool:
+        """Tell whether a parameter of this name learns."""
+        return any(fnmatchcase(name, glob) for glob in self.train)
+
+    def trainable(self, names: Iterable[str]) -> set[str]:
+        """Return which of these parameters learn.
+
+        Raises:
+            ValueError: If a glob fits none: a slip of the pen would else freeze what should learn.
+        """
+        known = list(names)
+        for glob in self.train:
+            if not any(fnmatchcase(name, glob) for name in known):
+                raise ValueError(f"stage {self.name}: no parameter is called {glob!r}")
+        return {name for name in known if self.learns(name)}
+
+
+def list_stages() -> list[str]:
+    """Return the names of the stages that come with the package."""
+    folder = resources.files("vitron.training") / "stages"
+    return sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml"))
+
+
+def load_stage(name: str | Path) -> Stage:
+    """Read a stage.
+
+    Args:
+        name: Of one that comes with the package, as ``"1.2"``, or a YAML file.
+
+    Raises:
+        ValueError: If there is none of this name, or it cannot be understood.
+    """
+    if str(name) in list_stages():
+        text = (resources.files("vitron.training") / "stages" / f"{name}.yaml").read_text()
+    elif Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        raise ValueError(f"there is no stage {name}: it is a YAML file or one of {', '.join(list_stages())}")
+    try:
+        return Stage.model_validate(yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"stage {name}: {explain(error)}") from error
