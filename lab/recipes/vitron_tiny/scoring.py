@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replies and masks held against the truth; nothing here knows of a model.
+
+Shares are in [0, 1]. A mask that lacks counts as empty; where prediction and truth are both empty, the
+overlap is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+from vitron.contract import BoxRegion, Invocation, Turn
+from vitron.data.example import Example
+from vitron.errors import RegionError
+from vitron.language import parse
+from vitron.regions.text import parse_region
+
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What one reply got right.
+
+    Attributes:
+        parsed: It was read without an issue.
+        modules: It calls the right modules in the right order, or none where none is right.
+        instructions: Besides, each call says exactly what it should, region and frames included.
+        spurious: It calls something where nothing is to be called.
+        text: Its words are exactly those of the truth.
+        box: Overlap of the boxes that it and the truth name, from 0 to 1; ``None`` if the truth names none.
+    """
+
+    parsed: bool
+    modules: bool
+    instructions: bool
+    spurious: bool
+    text: bool
+    box: float | None = None
+
+
+def judge_reply(example: Example, reply: str) -> Verdict:
+    """Hold a reply, tags and all, against the last message of an example."""
+    truth, turn = example.messages[-1], parse(reply)
+    said = tuple(call.model_copy(update={"source": None}) for call in turn.invocations)
+    modules = [call.module for call in said] == [call.module for call in truth.calls]
+    return Verdict(
+        parsed=not turn.issues,
+        modules=modules,
+        instructions=modules and all(_same(*pair) for pair in zip(said, truth.calls, strict=True)),
+        spurious=bool(said) and not truth.calls,
+        text=turn.text.strip() == truth.text.strip(),
+        box=_box_overlap(turn, truth.text),
+    )
+
+
+def _same(said: Invocation, truth: Invocation) -> bool:
+    return (said.instruction, said.args, said.region, said.frames) == (
+        truth.instruction,
+        truth.args,
+        truth.region,
+        truth.frames,
+    )
+
+
+def _box_overlap(turn: Turn, truth: str) -> float | None:
+    wanted = box_in(truth)
+    if wanted is None:
+        return None
+    found = box_in(turn.text)
+    return 0.0 if found is None else box_iou(found.corners, wanted.corners)
+
+
+def box_in(text: str) -> BoxRegion | None:
+    """Return the box that a text names between square brackets, or ``None``."""
+    start, stop = text.find("["), text.find("]")
+    if not 0 <= start < stop:
+        return None
+    try:
+        region, _ = parse_region(text[start : stop + 1])
+    except RegionError:
+        return None
+    return region if isinstance(region, BoxRegion) else None
+
+
+Corners = tuple[float, float, float, float]
+
+
+def box_iou(one: Corners, other: Corners) -> float:
+    """Return intersection over union of two boxes: left, top, right, bottom."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(0.0, width) * max(0.0, height)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return shared / (sum(areas) - shared)
+
+
+def cumulative_iou(pairs: Iterable[tuple[Bool, Bool]]) -> float:
+    """Return cIoU: all intersections together over all unions together."""
+    shared = joined = 0
+    for found, truth in pairs:
+        shared += int(np.count_nonzero(found & truth))
+        joined += int(np.count_nonzero(found | truth))
+    return shared / joined if joined else 1.0
+
+
+def mean_iou(pairs: Iterable[tuple[Bool, Bool]]) -> float:
+    """Return the mean over clips of the mean over frames.
+
+    Args:
+        pairs: Found and true masks of each clip, ``(T, H, W)``.
+
+    Raises:
+        ValueError: If there is no clip.
+    """
+    return fmean(
+        fmean(cumulative_iou([frame]) for frame in zip(found, truth, strict=True)) for found, truth in pairs
+    )
+
+
+def fitted(found: Bool | None, truth: Bool) -> Bool:
+    """Return a found mask, or an empty one if there is none or it has another shape."""
+    return found if found is not None and found.shape == truth.shape else np.zeros_like(truth)
+
+
+def share(values: Sequence[bool]) -> float:
+    """Return the share of true values.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not values:
+        raise ValueError("values must hold at least one verdict, got none")
+    return sum(values) / len(values)
+
+
+AT_LEAST: Mapping[str, float] = {
+    "module_accuracy": 0.99,
+    "instruction_exact": 0.95,
+    "parse_rate": 0.995,
+    "parse_rate_constrained": 1.0,
+    "region_caption": 0.90,
+    "referring_ciou_attribute": 0.70,
+    "referring_ciou_relation": 0.50,
+    "tracking_miou": 0.60,
+    "chain_exact": 0.90,
+}
+AT_MOST: Mapping[str, float] = {"spurious_calls": 0.01}
+
+
+def missed(figures: Mapping[str, float]) -> list[str]:
+    """Return what is below its must, or above, or was not measured; each as one line."""
+    lines: list[str] = []
+    for name, must in (*AT_LEAST.items(), *AT_MOST.items()):
+        sign = "at least" if name in AT_LEAST else "at most"
+        value = figures.get(name)
+        if value is None:
+            lines.append(f"{name}: not measured, {sign} {must:g}")
+        elif (value < must) if name in AT_LEAST else (value > must):
+            lines.append(f"{name}: {value:.4f}, {sign} {must:g}")
+    return lines
