@@ -75,7 +75,7 @@ def train(
     seed: int = 0,
     threads: int = 1,
     device: str = "cpu",
-    every: int = 250,
+    every: int = 100,
 ) -> VitronForConditionalGeneration:
     """Run a stage; one that was cut goes on from its last checkpoint.
 
@@ -105,6 +105,7 @@ def train(
         steps=settings.steps,
         shares=stage.tasks,
         seed=seed,
+        parts=3,
     )
     keep = ModelCheckpoint(
         runs,

@@ -171,6 +171,11 @@ class Grammar:
         """Whether something is ruled out."""
         return self._state != "free"
 
+    @property
+    def behind_call(self) -> bool:
+        """Whether a call is complete but for further blocks, of which none need come."""
+        return self._state == "free" and self._tail
+
     def can_end(self) -> bool:
         """Tell whether the reply may end here."""
         return self._state == "free"

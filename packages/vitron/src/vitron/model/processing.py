@@ -244,6 +244,16 @@ class VitronProcessor:
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
+    def token_id(self, text: str) -> int:
+        """Return the id of a special token."""
+        return int(self.tokenizer.convert_tokens_to_ids(text))
+
+    def token_text(self, token: int) -> str:
+        """Return the characters of one token; of a part of a character, U+FFFD; nothing if there is none."""
+        if token >= len(self.tokenizer):
+            return ""
+        return self.tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
     def reply_text(self, message: Message) -> str:
         """Return what an assistant's message looks like in tokens: words, calls, each with its signals."""
         signals = tuple(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from vitron.language import MODULES
 from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
-from vitron.model.processing import Batch
+from vitron.model.processing import IGNORED, Batch
 from vitron.model.signals import alignment_loss, mask_loss
 from vitron.model.synergy import Discriminator, confusion_loss, grl_weight, reverse_gradient
 from vitron.training.schedule import cosine
@@ -62,29 +62,45 @@ class VitronModule(pl.LightningModule):
 
     # -- losses
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the losses of a batch by name, and the signals of its calls ``(K, num_signals, D)``.
+    def losses(self, parts: Sequence[Batch]) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the losses of a step by name, and the signals of its calls ``(K, num_signals, D)``.
+
+        Args:
+            parts: The step's dialogues, those of like length together; the losses are those of all at once.
 
         Raises:
             ValueError: If calls lack their signals.
         """
-        found: VitronOutput = self.model(**batch.inputs(), labels=batch.labels, use_cache=False)
         weights = self.stage.losses
-        losses = dict[str, Tensor]()
-        if weights.text and found.loss is not None:
-            losses["text"] = found.loss
-        assert found.hidden is not None
-        signals, rows = self.model.signals(found.hidden, batch.input_ids)
-        if len(rows) != len(batch.call_modules):
-            raise ValueError(f"{len(batch.call_modules)} calls have {len(rows)} sets of signals between them")
-        if weights.mask and len(batch.mask_calls):
-            losses["mask"] = mask_loss(self._masks(batch, found, signals), batch.mask_targets)
-        if weights.alignment and batch.conditions:
-            losses["alignment"] = self._alignment(batch, signals)
-        return losses, signals
+        terms: dict[str, list[tuple[Tensor, int]]] = {"text": [], "mask": [], "alignment": []}
+        signals = list[Tensor]()
+        for batch in parts:
+            found: VitronOutput = self.model(**batch.inputs(), labels=batch.labels, use_cache=False)
+            if found.hidden is None or found.loss is None:
+                raise RuntimeError("the model gave no hidden states or no loss")
+            if weights.text:
+                terms["text"].append((found.loss, int((batch.labels[:, 1:] != IGNORED).sum())))
+            asked, rows = self.model.signals(found.hidden, batch.input_ids)
+            if len(rows) != len(batch.call_modules):
+                raise ValueError(
+                    f"{len(batch.call_modules)} calls have {len(rows)} sets of signals between them"
+                )
+            if weights.mask and len(batch.mask_calls):
+                loss = mask_loss(self._masks(batch, found, asked), batch.mask_targets)
+                terms["mask"].append((loss, len(batch.mask_calls)))
+            if weights.alignment and batch.conditions:
+                terms["alignment"].append((self._alignment(batch, asked), len(batch.conditions)))
+            signals.append(asked)
+        losses = {
+            name: torch.stack([loss * count for loss, count in each]).sum() / sum(count for _, count in each)
+            for name, each in terms.items()
+            if each
+        }
+        return losses, torch.cat(signals)
 
     def _masks(self, batch: Batch, found: VitronOutput, signals: Tensor) -> Tensor:
-        assert found.patches is not None and batch.pixel_values is not None  # noqa: PT018
+        if found.patches is None or batch.pixel_values is None:
+            raise ValueError("a mask is wanted where there is no picture")
         return self.model.mask_head(
             signals[batch.mask_calls],
             [batch.call_modules[call] for call in batch.mask_calls.tolist()],
@@ -100,11 +116,13 @@ class VitronModule(pl.LightningModule):
         ]
         return torch.stack(terms).mean()
 
-    def synergy(self, batch: Batch, signals: Tensor, progress: float) -> tuple[Tensor | None, Tensor, Tensor]:
+    def synergy(
+        self, modules: Sequence[str], signals: Tensor, progress: float
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
         """Return what the model feels (or ``None``), the discriminator's own loss, and its accuracy."""
         discriminator, settings = self.discriminator, self.stage.synergy
         assert discriminator is not None
-        truth = torch.tensor([MODULE_NAMES.index(each) for each in batch.call_modules], device=signals.device)
+        truth = torch.tensor([MODULE_NAMES.index(each) for each in modules], device=signals.device)
         shared = signals[:, self.model.config.num_specific :]
         weight = grl_weight(progress, settings.weight)
         if settings.mode == "grl":
@@ -123,11 +141,12 @@ class VitronModule(pl.LightningModule):
 
     # -- steps
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Sequence[Batch], batch_idx: int) -> None:
         """Make one step of the model, and of the discriminator."""
         found: Any = self.optimizers(use_pl_optimizer=True)
         optimisers: list[Any] = found if isinstance(found, list) else [found]
         losses, signals = self.losses(batch)
+        modules = [module for part in batch for module in part.call_modules]
         weights = self.stage.losses.model_dump()
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         logged = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
@@ -135,7 +154,7 @@ class VitronModule(pl.LightningModule):
             optimiser.zero_grad()
         if self.discriminator is not None and len(signals):
             progress = self.done / self.stage.optimisation.steps
-            felt, own, accuracy = self.synergy(batch, signals, progress)
+            felt, own, accuracy = self.synergy(modules, signals, progress)
             total = total + own + (0 if felt is None else felt)
             logged |= {"synergy/loss": own.detach(), "synergy/accuracy": accuracy}
         self.manual_backward(total)
@@ -144,14 +163,14 @@ class VitronModule(pl.LightningModule):
         for optimiser in optimisers:
             optimiser.step()
         if self.discriminator is not None and self.stage.synergy.mode == "alternate":
-            self._more_of_the_discriminator(batch, signals.detach(), optimisers[1])
+            self._more_of_the_discriminator(modules, signals.detach(), optimisers[1])
         self.scheduler.step()
-        self.log_dict(logged, batch_size=len(batch.tasks))
+        self.log_dict(logged, batch_size=sum(len(part.tasks) for part in batch))
 
-    def _more_of_the_discriminator(self, batch: Batch, signals: Tensor, optimiser: Any) -> None:
+    def _more_of_the_discriminator(self, modules: Sequence[str], signals: Tensor, optimiser: Any) -> None:
         for _ in range(self.stage.synergy.steps - 1):
             optimiser.zero_grad()
-            _, own, _ = self.synergy(batch, signals, 0.0)
+            _, own, _ = self.synergy(modules, signals, 0.0)
             self.manual_backward(own)
             optimiser.step()
 
@@ -166,12 +185,12 @@ class VitronModule(pl.LightningModule):
         """Steps of the model so far."""
         return int(self.scheduler.last_epoch)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Sequence[Batch], batch_idx: int) -> None:
         """Log the losses of held-out dialogues."""
         losses, _ = self.losses(batch)
         self.log_dict(
             {f"val/{name}": loss for name, loss in losses.items()},
-            batch_size=len(batch.tasks),
+            batch_size=sum(len(part.tasks) for part in batch),
             sync_dist=True,
         )
 
@@ -208,9 +227,11 @@ class VitronModule(pl.LightningModule):
         judge = torch.optim.AdamW(self.discriminator.parameters(), lr=self.stage.synergy.lr)
         return [optimiser, judge], [{"scheduler": schedule, "interval": "step"}]
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch."""
-        return batch.to(device)
+    def transfer_batch_to_device(
+        self, batch: Sequence[Batch], device: torch.device, dataloader_idx: int
+    ) -> list[Batch]:
+        """Move the parts of a step."""
+        return [part.to(device) for part in batch]
 
 
 class TrainableSetCheck(pl.Callback):
@@ -249,7 +270,7 @@ class TrainableSetCheck(pl.Callback):
         if self.waiting and batch_idx + 1 >= self.patience:
             raise RuntimeError(
                 f"{len(self.waiting)} parameters that should learn had no gradient in {self.patience} steps, "
-                f"as {min(self.waiting)}: give data and losses that reach them, or leave them out of the stage"
+                f"as {min(self.waiting)}: give data and losses that reach them, or leave them frozen"
             )
 
 

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model at work: replies as they are written, many at once, and the masks that their signals ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache
+
+from vitron.chat import Piece, Sampling, Session
+from vitron.contract import SpecialistSpec
+from vitron.data.example import Example, Message, PlacedRegion
+from vitron.errors import UnsupportedRequestError
+from vitron.language import MODULES, ModuleRegistry
+from vitron.media import Artefact
+from vitron.model.configuration import VitronConfig
+from vitron.model.decoding import CallLogitsProcessor, CallState, Vocabulary
+from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
+from vitron.model.processing import VitronProcessor
+from vitron.specialists.protocol import Request, Result
+from vitron.specialists.registry import SpecialistRegistry
+
+__all__ = ["MaskHeadSpecialist", "Vitron", "list_models"]
+
+_ASSETS = "assets"
+
+
+def list_models() -> list[str]:
+    """Return the names of the models that come with the package."""
+    folder = resources.files("vitron") / _ASSETS
+    if not folder.is_dir():
+        return []
+    return sorted(each.name for each in folder.iterdir() if (each / "config.json").is_file())
+
+
+class Vitron:
+    """A model with its processor; what writes the replies of a :class:`vitron.chat.Session`.
+
+    Args:
+        model: The model.
+        processor: Its tokenizer and pictures.
+        modules: What may be called.
+
+    Example:
+        >>> vitron = Vitron.from_pretrained("vitron-tiny")  # doctest: +SKIP
+        >>> talk = vitron.session()  # doctest: +SKIP
+        >>> talk.say("segment the red star", media=[picture])  # doctest: +SKIP
+        >>> for event in talk.reply():  # doctest: +SKIP
+        ...     print(event)
+    """
+
+    def __init__(
+        self,
+        model: VitronForConditionalGeneration,
+        processor: VitronProcessor,
+        *,
+        modules: ModuleRegistry = MODULES,
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.modules = modules
+        outlet: Any = model.get_output_embeddings()
+        rows = int(outlet.weight.shape[0])
+        self.vocabulary = Vocabulary(processor, rows)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path = "vitron-tiny",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        **kwargs: Any,
+    ) -> Vitron:
+        """Load a model.
+
+        Args:
+            name_or_path: A name of :func:`list_models`, a folder, or a name on a hub. Weights are read from
+                safetensors alone.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
+            dtype: ``auto`` is float32 on a processor and bfloat16 on a GPU; else a name of torch's.
+            **kwargs: To transformers, as ``quantization_config``.
+
+        Raises:
+            ValueError: If there is no such model, or no such dtype.
+        """
+        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        chosen = getattr(torch, dtype, None) if dtype != "auto" else _default_dtype(place)
+        if not isinstance(chosen, torch.dtype):
+            raise ValueError(f"dtype must be auto or a floating type of torch, as float32, got {dtype!r}")
+        folder = _folder(name_or_path)
+        config = VitronConfig.from_pretrained(folder)
+        model: Any = VitronForConditionalGeneration.from_pretrained(
+            folder, config=config, dtype=chosen, use_safetensors=True, **kwargs
+        )
+        if "quantization_config" not in kwargs:
+            model.to(torch.device(place))
+        return cls(model, VitronProcessor.from_pretrained(folder, config))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write configuration, weights (safetensors) and tokenizer."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    def specialists(self) -> SpecialistRegistry:
+        """Return all that are installed, after the model's own mask head."""
+        registry = SpecialistRegistry()
+        registry.register("mask-head", lambda: MaskHeadSpecialist(self), origin="vitron")
+        return registry.discover()
+
+    def session(self, specialists: SpecialistRegistry | None = None) -> Session:
+        """Begin a talk.
+
+        Args:
+            specialists: Who carries out calls; by default :meth:`specialists`.
+        """
+        return Session(self, specialists=specialists or self.specialists(), modules=self.modules)
+
+    # -- one reply
+
+    @torch.no_grad()
+    def stream(
+        self,
+        messages: Sequence[Message],
+        media: Sequence[Artefact],
+        regions: Sequence[PlacedRegion],
+        sampling: Sampling,
+    ) -> Iterator[Piece]:
+        """Write a reply token by token with a cache; see :class:`vitron.chat.Replier`."""
+        example = Example(task="", messages=tuple(messages), media=tuple(media), regions=tuple(regions))
+        batch = self.processor([example]).to(self.device)
+        state = CallState(self.vocabulary, self.modules) if sampling.constrained else None
+        draw = torch.Generator().manual_seed(sampling.seed)
+        cache = DynamicCache()
+        found: VitronOutput = self._step(cache, **batch.inputs())
+        written, told = list[int](), ""
+        states = list[Tensor]()
+        signals = self.vocabulary.signals
+        for _ in range(sampling.max_new_tokens):
+            logits = _last(found)
+            token = _pick(logits if state is None else state.constrain(logits), sampling, draw)
+            if token == self.processor.end_id:
+                break
+            written.append(token)
+            if state is not None:
+                state.advance(token)
+            found = self._step(cache, input_ids=torch.tensor([[token]], device=self.device))
+            signal = None
+            if token in signals:
+                states.append(_hidden(found)[:, -1])
+                if token == signals[-1] and len(states) >= len(signals):
+                    signal = self._signal(torch.cat(states[-len(signals) :]))
+                    states.clear()
+            text = self.processor.decode(written)
+            if text.endswith("\ufffd") and signal is None:
+                continue  # half a character
+            yield Piece(text[len(told) :], signal)
+            told = text
+
+    def _step(self, cache: DynamicCache, **inputs: Tensor) -> VitronOutput:
+        length = cache.get_seq_length()
+        if length:
+            inputs["attention_mask"] = torch.ones(1, length + 1, dtype=torch.long, device=self.device)
+        return self.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+
+    def _signal(self, hidden: Tensor) -> NDArray[np.float32]:
+        ids = torch.tensor([self.vocabulary.signals], device=self.device)
+        found, _ = self.model.signals(hidden[None], ids)
+        return found[0].float().cpu().numpy()
+
+    # -- many replies
+
+    @torch.no_grad()
+    def generate_batch(
+        self, examples: Sequence[Example], *, max_new_tokens: int = 128, constrained: bool = False
+    ) -> list[str]:
+        """Write replies to many dialogues at once, greedily; their last replies, if there, are left out.
+
+        Returns:
+            Raw replies with tags and signals.
+        """
+        asked = [_asked(example) for example in examples]
+        batch = self.processor(asked, left=True).to(self.device)
+        length = batch.input_ids.shape[1]
+        processors = [CallLogitsProcessor(self.vocabulary, length, self.modules)] if constrained else None
+        model: Any = self.model  # whose mixin pyright cannot bind
+        ids = model.generate(
+            **batch.inputs(),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.processor.end_id,
+            pad_token_id=self.processor.pad_id,
+            logits_processor=processors,
+        )
+        return [self.processor.decode(row[length:].tolist()) for row in ids]
+
+    @torch.no_grad()
+    def signals_of(self, examples: Sequence[Example]) -> list[list[NDArray[np.float32]]]:
+        """Return the signal embeddings of the calls of whole dialogues, ``(N, C)`` each, read at once."""
+        batch = self.processor(examples).to(self.device)
+        found: VitronOutput = self.model(**batch.inputs(), use_cache=False)
+        signals, rows = self.model.signals(_hidden(found), batch.input_ids)
+        out: list[list[NDArray[np.float32]]] = [[] for _ in examples]
+        for row, signal in zip(rows.tolist(), signals.float().cpu().numpy(), strict=True):
+            out[row].append(signal)
+        return out
+
+    @torch.no_grad()
+    def mask(self, signal: NDArray[np.float32], module: str, artefact: Artefact) -> NDArray[np.bool_]:
+        """Return the mask that a call's signals ask for.
+
+        Args:
+            signal: ``(N, C)``.
+            module: Name of the called module.
+            artefact: Picture or clip.
+
+        Returns:
+            ``(T, H, W)``, of every frame.
+
+        Raises:
+            UnsupportedRequestError: If the mask head does not serve this module.
+        """
+        if module not in self.model.mask_head.queries:
+            raise UnsupportedRequestError(f"the mask head does not serve {module}")
+        masks = list[NDArray[np.bool_]]()
+        count = self.processor.config.num_frames
+        for start in range(0, artefact.num_frames, count):
+            frames = self.processor.square(artefact.frames[start : start + count])
+            images = self.processor.normalise(frames).to(self.device, self.model.dtype)
+            asked = torch.from_numpy(signal).to(images).expand(len(images), -1, -1)
+            logits = self.model.mask_head(asked, [module] * len(images), self.model.look(images), images)
+            masks.append(self.processor.unsquare(logits, artefact.size))
+        return np.concatenate(masks)
+
+
+class MaskHeadSpecialist:
+    """Segmentation by the model itself: its signals, its eyes, its mask head.
+
+    Args:
+        vitron: The model that writes the replies; no other's signals can be read.
+    """
+
+    def __init__(self, vitron: Vitron) -> None:
+        self._vitron = vitron
+
+    @property
+    def spec(self) -> SpecialistSpec:
+        """What it says about itself."""
+        return SpecialistSpec(
+            name="mask-head",
+            summary="marks and follows what the model's signals mean",
+            tasks=("image_segmentation", "video_segmentation"),
+            inputs=("image", "video"),
+            outputs=("masks",),
+            licence="Apache-2.0",
+            uses_signals=True,
+        )
+
+    def load(self, device: str, dtype: str) -> None:
+        """Do nothing: the model is there already."""
+
+    def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
+        """Return the mask of a call.
+
+        Raises:
+            UnsupportedRequestError: If the call has no signals.
+        """
+        if signal is None or request.media is None:
+            raise UnsupportedRequestError("the mask head needs the model's signals, and this call has none")
+        mask = self._vitron.mask(signal, request.module, request.media)
+        label = request.said[0].text if request.said else "region"
+        return Result(Artefact("masks", mask[None], (label or "region",)))
+
+    def unload(self) -> None:
+        """Do nothing: the model stays."""
+
+
+def _asked(example: Example) -> Example:
+    messages = example.messages
+    if messages and messages[-1].role == "assistant":
+        messages = messages[:-1]
+    return Example(task=example.task, messages=messages, media=example.media, regions=example.regions)
+
+
+def _last(found: VitronOutput) -> Tensor:
+    if found.logits is None:
+        raise RuntimeError("the model gave no logits")
+    return found.logits[0, -1].float()
+
+
+def _hidden(found: VitronOutput) -> Tensor:
+    if found.hidden is None:
+        raise RuntimeError("the model gave no hidden states")
+    return found.hidden
+
+
+def _pick(logits: Tensor, sampling: Sampling, draw: torch.Generator) -> int:
+    """Return the next token: the likeliest, or one drawn from the likeliest that make up ``top_p``."""
+    if sampling.temperature <= 0:
+        return int(logits.argmax())
+    chances = (logits.cpu() / sampling.temperature).softmax(-1)
+    ranked, order = chances.sort(descending=True)
+    before = ranked.cumsum(-1) - ranked
+    ranked = ranked.masked_fill(before >= sampling.top_p, 0.0)
+    return int(order[torch.multinomial(ranked, 1, generator=draw)])
+
+
+def _default_dtype(device: str) -> torch.dtype:
+    return torch.float32 if device == "cpu" else torch.bfloat16
+
+
+def _folder(name_or_path: str | Path) -> str:
+    if str(name_or_path) in list_models():
+        return str(resources.files("vitron") / _ASSETS / str(name_or_path))
+    return str(name_or_path)

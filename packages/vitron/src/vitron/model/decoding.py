@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls held to the grammar while they are written: which tokens may come next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from vitron.language import MODULES, Grammar, ModuleRegistry
+from vitron.model.processing import VitronProcessor
+
+__all__ = ["CallLogitsProcessor", "CallState", "Vocabulary"]
+
+
+class Vocabulary:
+    """The texts of all tokens, arranged so that few need a look.
+
+    Args:
+        processor: Whose tokenizer it is.
+        size: Rows of the model's logits, which may be more than the tokenizer has tokens.
+    """
+
+    def __init__(self, processor: VitronProcessor, size: int) -> None:
+        self.texts = [processor.token_text(number) for number in range(size)]
+        self.end_id = processor.end_id
+        self.signals = [
+            processor.token_id(f"<sig_{each.kind[0] if each.kind == 'shared' else 'p'}{each.index}>")
+            for each in processor.signals
+        ]
+        silent = {self.end_id, processor.pad_id}
+        self.spoken = [number for number, text in enumerate(self.texts) if text and number not in silent]
+        # only these can open or close a tag, so only these need a look in free text
+        self.with_bracket = [
+            number for number in self.spoken if "<" in self.texts[number] or ">" in self.texts[number]
+        ]
+        self.plain = torch.zeros(size, dtype=torch.bool)
+        self.plain[[number for number in self.spoken if "<" not in self.texts[number]]] = True
+        self.by_first = dict[str, list[int]]()
+        for number in self.spoken:
+            self.by_first.setdefault(self.texts[number][0], []).append(number)
+        # a token that runs on behind a tag may break the grammar within one step
+        self.risky = [
+            number
+            for number in self.with_bracket
+            if len(self.texts[number]) > 1
+            and not (self.texts[number][0] == "<" and self.texts[number][-1] == ">")
+        ]
+
+
+class CallState:
+    """What one reply may go on with.
+
+    Args:
+        vocabulary: Texts of the tokens.
+        modules: What may be called.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, modules: ModuleRegistry = MODULES) -> None:
+        self.vocabulary = vocabulary
+        self.grammar = Grammar(modules)
+        self._due = 0  # next signal of a set that has begun; 0 is none
+
+    def advance(self, token: int) -> None:
+        """Take a token that was chosen."""
+        vocabulary = self.vocabulary
+        if token == vocabulary.end_id:
+            return
+        signals = vocabulary.signals
+        self._due = (signals.index(token) + 1) % len(signals) if token in signals else 0
+        self.grammar.advance(vocabulary.texts[token])
+
+    def allowed(self) -> Tensor | None:
+        """Return which tokens may come, ``(V,)`` boolean; ``None`` where all may."""
+        vocabulary, grammar = self.vocabulary, self.grammar
+        if self._due:
+            return self._only([vocabulary.signals[self._due]])
+        if grammar.behind_call and vocabulary.signals:
+            return self._only([*self._accepted(["<", " "], tags=True), vocabulary.signals[0]])
+        if not grammar.in_call:
+            refused = [number for number in vocabulary.risky if not grammar.accepts(vocabulary.texts[number])]
+            if not refused:
+                return None
+            mask = torch.ones(len(vocabulary.texts), dtype=torch.bool)
+            mask[refused] = False
+            return mask
+        following = grammar.allowed_next()
+        if following.only is None:  # the words of an instruction
+            mask = vocabulary.plain.clone()
+            mask[[n for n in vocabulary.with_bracket if grammar.accepts(vocabulary.texts[n])]] = True
+            return mask
+        return self._only(self._accepted(following.only))
+
+    def _accepted(self, first: Sequence[str] | frozenset[str], *, tags: bool = False) -> list[int]:
+        """Return the tokens that begin with one of these characters and may come."""
+        texts, found = self.vocabulary.texts, list[int]()
+        for char in first:
+            for number in self.vocabulary.by_first.get(char, ()):
+                text = texts[number]
+                if tags and text.strip() not in ("", "<instruction>", "<region>"):
+                    continue
+                if self.grammar.accepts(text):
+                    found.append(number)
+        return found
+
+    def _only(self, numbers: list[int]) -> Tensor:
+        mask = torch.zeros(len(self.vocabulary.texts), dtype=torch.bool)
+        mask[numbers] = True
+        return mask
+
+    def constrain(self, logits: Tensor) -> Tensor:
+        """Return logits ``(V,)`` with what may not come at minus infinity; the same tensor where all may."""
+        mask = self.allowed()
+        if mask is None:
+            return logits
+        return logits.masked_fill(~mask.to(logits.device), float("-inf"))
+
+
+class CallLogitsProcessor(LogitsProcessor):
+    """Holds the calls of every row of a batch to the grammar; for ``generate(logits_processor=[...])``.
+
+    Outside calls logits pass unchanged. One object serves one call of ``generate`` without beams.
+
+    Args:
+        vocabulary: Texts of the tokens.
+        prompt_length: Tokens of the padded prompt.
+        modules: What may be called.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, prompt_length: int, modules: ModuleRegistry = MODULES) -> None:
+        self.vocabulary, self.modules = vocabulary, modules
+        self.seen = prompt_length
+        self.states = list[CallState]()
+        self.done = list[bool]()
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Return scores ``(B, V)`` of the next token, given ids ``(B, L)`` so far."""
+        if not self.states:
+            self.states = [CallState(self.vocabulary, self.modules) for _ in input_ids]
+            self.done = [False] * len(self.states)
+        for step in range(self.seen, input_ids.shape[1]):
+            for row, token in enumerate(input_ids[:, step].tolist()):
+                self.done[row] |= token == self.vocabulary.end_id
+                if not self.done[row]:
+                    self.states[row].advance(token)
+        self.seen = input_ids.shape[1]
+        rows = [
+            scores[row] if self.done[row] else state.constrain(scores[row])
+            for row, state in enumerate(self.states)
+        ]
+        return torch.stack(rows)
