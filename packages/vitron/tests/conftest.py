@@ -9,10 +9,11 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from vitron import escape
+from vitron import SpecialistRegistry, escape
 from vitron.chat import Piece
 from vitron.demo import SCENE, draw
 from vitron.regions import format_region, mask_to_box
+from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
 
 
 def call(module, said, region=""):
@@ -89,6 +90,19 @@ def as_file(*frames):
     else:
         pictures[0].save(buffer, format="GIF", save_all=True, append_images=pictures[1:], duration=100)
     return buffer.getvalue()
+
+
+def toys():
+    """The toys alone, so that a test does not depend on what else is installed."""
+    registry = SpecialistRegistry()
+    for factory in (ToyAnimator, ToyPainter, ToySegmenter):
+        registry.register(factory().spec.name, factory)
+    return registry
+
+
+@pytest.fixture
+def specialists():
+    return toys()
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 def install_handlers(app: FastAPI) -> None:
     """Have an app answer every error in this shape."""
-    for kind in (ApiError, *(kind for kind, _, _ in _KINDS), Exception):
+    for kind in (ApiError, *(kind for kind, _, _ in _KINDS)):
         app.add_exception_handler(kind, _ours)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)

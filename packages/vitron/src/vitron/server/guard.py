@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vitron.server.errors import body_of
+from vitron.server.errors import body_of, body_of_error
 
 OPEN = ("/healthz",)
 
@@ -46,7 +46,20 @@ class Guard:
             headers = {"www-authenticate": "Bearer"} if status == 401 else {}
             await JSONResponse(body_of(status, message, code), status, headers)(scope, receive, send)
             return
-        await self.app(scope, self._counted(receive), send)
+        has_begun = False
+
+        async def begin(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, self._counted(receive), begin)
+        except Exception as error:  # told as what it is, so that the connection lives on
+            if has_begun:
+                raise
+            status, body = body_of_error(error)
+            await JSONResponse(body, status)(scope, receive, send)
 
     def _refusal(self, headers: Headers, path: str) -> tuple[int, str, str] | None:
         host = headers.get("host", "")

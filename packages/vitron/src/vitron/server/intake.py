@@ -44,15 +44,13 @@ class Intake:
         limits = self.limits
         return decode_media(content, name=name, max_pixels=limits.pixels, max_frames=limits.frames)
 
-    def media(self, source: MediaSource | str, name: str = "the picture") -> Artefact:
+    def media(self, source: MediaSource, name: str = "the picture") -> Artefact:
         """Read what a source names.
 
         Raises:
             ApiError: If it is neither a ``data:`` URL nor the key of a file.
             MediaError: If it cannot be read.
         """
-        if isinstance(source, str):
-            source = MediaSource(url=source)
         where = source.file_id or source.url or ""
         if where in self._files:
             return self.decode(self._files[where], name)
@@ -109,7 +107,7 @@ class Intake:
 
     def _say(self, session: Session, message: ChatMessage) -> None:
         media, regions = list[Artefact](), list[Region]()
-        for part in _parts(message):
+        for part in message.content:
             if isinstance(part, RegionContent):
                 regions.append(part.region)
             elif not isinstance(part, TextContent):
@@ -155,7 +153,7 @@ class Intake:
                 part
                 for other in _until_reply(later)
                 if other.role == "tool" and other.tool_call_id == entry.get("id")
-                for part in _parts(other)
+                for part in other.content
                 if not isinstance(part, TextContent | RegionContent)
             ]
             is_mask = modules[call.module].output == "masks"
@@ -180,14 +178,8 @@ def newest(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
     return [message for message in messages[start:] if message.role == "user"]
 
 
-def _parts(message: ChatMessage) -> list[Content]:
-    return message.content if isinstance(message.content, list) else []
-
-
 def _words(message: ChatMessage) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    return "\n".join(part.text for part in _parts(message) if isinstance(part, TextContent))
+    return "\n".join(part.text for part in message.content if isinstance(part, TextContent))
 
 
 def _as_masks(artefact: Artefact) -> Artefact:

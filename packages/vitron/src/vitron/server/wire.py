@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vitron.contract import Region
 
@@ -31,6 +31,20 @@ class MediaSource(Wire):
     file_id: str | None = None
 
 
+def _as_source(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
+def _as_parts(value: object) -> object:
+    if value is None:
+        return []
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+# one shape for all spellings, so that an error names the field and not the spelling
+Source = Annotated[MediaSource, BeforeValidator(_as_source)]
+
+
 class TextContent(Wire):
     """Words."""
 
@@ -42,21 +56,21 @@ class ImageContent(Wire):
     """A picture."""
 
     type: Literal["image_url"]
-    image_url: MediaSource | str
+    image_url: Source
 
 
 class VideoContent(Wire):
     """A clip."""
 
     type: Literal["video"]
-    video: MediaSource | str
+    video: Source
 
 
 class VideoUrlContent(Wire):
     """A clip, as other servers spell it."""
 
     type: Literal["video_url"]
-    video_url: MediaSource | str
+    video_url: Source
 
 
 class FileContent(Wire):
@@ -83,7 +97,7 @@ class ChatMessage(Wire):
     """A message of the history."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Content] | None = None
+    content: Annotated[list[Content], BeforeValidator(_as_parts)] = []
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
 
@@ -150,8 +164,8 @@ class ImageRequest(Wire):
 class SegmentRequest(Wire):
     """``POST /v1/segment``: words, a region, or both, on a picture or a clip."""
 
-    image: MediaSource | str | None = None
-    video: MediaSource | str | None = None
+    image: Source | None = None
+    video: Source | None = None
     prompt: str = ""
     region: Region | None = None
     frames: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None

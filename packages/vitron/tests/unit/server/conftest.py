@@ -14,11 +14,14 @@ from vitron.server import create_app
 
 
 @pytest.fixture
-def ask(replier):
+def ask(replier, specialists):
     """Return a function that makes a client of a new server."""
 
     def client(**options):
-        return TestClient(create_app(options.pop("replier", replier), **options), raise_server_exceptions=False)
+        return TestClient(
+            create_app(options.pop("replier", replier), **({"specialists": specialists} | options)),
+            raise_server_exceptions=False,
+        )
 
     return client
 
@@ -47,8 +50,9 @@ def serve():
 
 
 @pytest.fixture
-def official(replier):
+def official(replier, specialists):
     """The official client of OpenAI, before a real server with a key."""
-    with served(create_app(replier, api_key="right", hosts={"127.0.0.1"})) as url:
-        with openai.OpenAI(base_url=f"{url}/v1", api_key="right", max_retries=0, timeout=30) as client:
-            yield client
+    app = create_app(replier, specialists=specialists, api_key="right", hosts={"127.0.0.1"})
+    options = {"api_key": "right", "max_retries": 0, "timeout": 30}
+    with served(app) as url, openai.OpenAI(base_url=f"{url}/v1", **options) as client:
+        yield client

@@ -11,6 +11,7 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
+from vitron import SpecialistRegistry
 from vitron.demo import CIRCLE, mask_of
 from vitron.rle import decode_mask
 from vitron.server import Limits, create_app
@@ -85,7 +86,15 @@ def test_a_stream_has_words_then_calls_then_artefacts(official, scene):
     for chunk in chunks[:-1]:
         delta = chunk.choices[0].delta
         extra = (chunk.model_extra or {}).get("vitron", {})
-        kind = "call" if delta.tool_calls else "event" if "event" in extra else "text" if delta.content else "frame"
+        kind = (
+            "call"
+            if delta.tool_calls
+            else "event"
+            if "event" in extra
+            else "text"
+            if delta.content
+            else "frame"
+        )
         kinds.append(kind)
     order = [kind for place, kind in enumerate(kinds) if place == 0 or kinds[place - 1] != kind]
     assert order == ["frame", "text", "call", "event", "frame"]
@@ -118,7 +127,11 @@ def test_a_conversation_goes_on_by_its_key(official, scene):
         ("yellow", "star"),
     ]
     # a client that sends all messages again, with the key in a header, is understood as well
-    history = [user("mark the red circle"), {"role": "assistant", "content": "I mark it."}, user("everything")]
+    history = [
+        user("mark the red circle"),
+        {"role": "assistant", "content": "I mark it."},
+        user("everything"),
+    ]
     third = talk(official, *history, extra_headers={"x-vitron-conversation": key})
     assert third.choices[0].message.content.startswith("mark the red circle | raw ")
     assert third.vitron["conversation"] == key
@@ -209,7 +222,10 @@ def test_errors_have_the_types_of_the_client(official):
 
 def test_a_client_that_goes_away_stops_the_work(scripted, serve):
     slow = scripted(pause=0.02)
-    with serve(create_app(slow)) as url, httpx.Client(base_url=url) as client:
+    with (
+        serve(create_app(slow, specialists=SpecialistRegistry())) as url,
+        httpx.Client(base_url=url) as client,
+    ):
         body = {"model": "vitron", "messages": [user("x" * 3000)], "stream": True}
         with client.stream("POST", "/v1/chat/completions", json=body) as response:
             next(response.iter_lines())
@@ -222,7 +238,23 @@ def test_a_client_that_goes_away_stops_the_work(scripted, serve):
         assert slow.written < 300
 
 
-def test_32_conversations_never_mix(scripted, serve, picture_url):
+def test_too_many_requests_are_refused(scripted, serve):
+    body = {"model": "vitron", "messages": [user("x" * 3000)], "stream": True}
+    with serve(
+        create_app(scripted(pause=0.02), specialists=SpecialistRegistry(), limits=Limits(requests=1))
+    ) as url:
+        client = httpx.Client(base_url=url)
+        with client, client.stream("POST", "/v1/chat/completions", json=body) as response:
+            lines = response.iter_lines()  # held: the stream ends with it
+            next(lines)
+            refused = client.post("/v1/chat/completions", json=body)
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=5) as client:
+            assert talk(client, user("hi")).choices[0].message.content == "You said 1: hi"
+    assert refused.status_code == 429
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+
+
+def test_32_conversations_never_mix(scripted, specialists, serve, picture_url):
     replier = scripted(pause=0.0005)
     limits = Limits(generations=4, requests=64)
 
@@ -241,7 +273,10 @@ def test_32_conversations_never_mix(scripted, serve, picture_url):
             )
         return first.vitron["conversation"], colour, seen, said
 
-    with serve(create_app(replier, limits=limits)) as base, ThreadPoolExecutor(32) as pool:
+    with (
+        serve(create_app(replier, specialists=specialists, limits=limits)) as base,
+        ThreadPoolExecutor(32) as pool,
+    ):
         found = list(pool.map(converse, range(32)))
     assert len({key for key, *_ in found}) == 32
     for number, (_, colour, seen, said) in enumerate(found):
