@@ -105,11 +105,15 @@ class Idle:
         return prediction, None
 
 
-def count_calls(pixels: int, steps: int) -> Calls:
-    """Draw plans of several steps."""
+def count_calls(pixels: int, steps: int, seeds: int) -> Calls:
+    """Draw plans of several steps and seeds."""
     side = pixels // 8
     counts = {
-        plan: [len(make_plan(replace(SDXL, plan=plan), side, side, step)) for step in range(steps)]
+        plan: [
+            len(make_plan(replace(SDXL, plan=plan, seed=seed), side, side, step))
+            for seed in range(seeds)
+            for step in range(steps)
+        ]
         for plan in ("cover", "jitter", "grid")
     }
     cover = counts["cover"]
@@ -193,7 +197,9 @@ def main() -> None:
     if options.weigh is not None:
         print(peak_memory(options.weigh, options.steps))
         return
-    calls = [count_calls(pixels, 50 if options.full and pixels < 9000 else 4) for pixels in SIZES]
+    calls = [
+        count_calls(pixels, *((50, 10) if options.full and pixels < 5000 else (4, 1))) for pixels in SIZES
+    ]
     for row in calls:
         print(row)
     overheads = [
