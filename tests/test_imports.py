@@ -72,7 +72,11 @@ def ours(root, packages):
 def test_import_direction(package, ours):
     files = sorted(package.source.rglob("*.py"))
     assert files
-    assert strangers(files, {package.module, "common_kernels"}, ours) == []
+    # an adapter of vitron imports the one package that it is called after, when it is loaded
+    adapters = [file for file in files if file.parent.name == "adapters" and package.module == "vitron"]
+    others = [file for file in files if file not in adapters]
+    assert strangers(others, {package.module, "common_kernels"}, ours) == []
+    assert [s for file in adapters for s in strangers([file], {package.module, file.stem}, ours)] == []
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vitron.contract import MediaKind, SpecialistSpec
+from vitron.contract import BoxRegion, MediaKind, SpecialistSpec
 from vitron.errors import explain
 from vitron.language.modules import MODULES, ModuleRegistry
 from vitron.media import Artefact
+from vitron.regions.raster import rasterise
 from vitron.specialists.protocol import Request, Result, Said, Specialist
 
 _WORDS = {
@@ -23,16 +24,30 @@ _WORDS = {
     "image_to_video": ("animate", "the red circle moves down"),
     "restoration": ("restore", "the picture"),
 }
+_MARKED = ("image_segmentation", "image_editing", "video_segmentation")
+_DISC = BoxRegion(x0=5 / 64, y0=7 / 48, x1=24 / 64, y1=26 / 48)  # around the disc of the first frame
 
 
 def example_requests(spec: SpecialistSpec, *, modules: ModuleRegistry = MODULES) -> list[Request]:
-    """Return one request for each task of a specialist, on a drawn picture or clip of 48 by 64 pixels."""
+    """Return one request for each task of a specialist, on a drawn picture or clip of 48 by 64 pixels.
+
+    Where a region may help, one comes along: the box around the thing that the words name.
+    """
     requests = list[Request]()
     for task in spec.tasks:
         inputs = modules[task].inputs if task in modules else spec.inputs
         action, text = _WORDS.get(task, ("do", "what you do"))
         media = _drawn(inputs[0]) if inputs else None
-        requests.append(Request(module=task, said=(Said(action, text, action),), media=media))
+        marked = task in _MARKED and media is not None
+        requests.append(
+            Request(
+                module=task,
+                said=(Said(action, text, action),),
+                media=media,
+                region=_DISC if marked else None,
+                mask=rasterise(_DISC, 48, 64) if marked else None,
+            )
+        )
     return requests
 
 

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the adapters to pipelines of diffusers share."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitron.errors import SpecialistError, UnsupportedRequestError
+from vitron.specialists.adapters.base import Adapter, free, is_loaded, quiet, to_pixels, torch_dtype
+from vitron.specialists.adapters.signals import Merge, chosen_merge, prompt_settings
+from vitron.specialists.protocol import Request
+
+_CELL = 16  # sides that every pipeline takes are multiples of it
+MAX_SIDE, MAX_FRAMES = 4096, 512
+
+
+class DiffusersAdapter(Adapter):
+    """A specialist with a pipeline of diffusers.
+
+    Weights must be safetensors: pickled ones are refused.
+
+    Args:
+        model: Folder or hub name of a pipeline.
+        steps: Steps of denoising, else ``VITRON_STEPS``, else the pipeline's own number.
+        signals: How signal embeddings are merged with the prompt: ``"off"``, ``"replace"`` or ``"concat"``;
+            else ``VITRON_SIGNALS`` says it.
+        offload: Whether parts wait in main memory until they are needed (accelerate, CUDA).
+    """
+
+    loader: ClassVar[str] = "DiffusionPipeline"
+    packages = ("diffusers", "transformers", "torch")
+    uses_signals = True
+    _pipe: Any = None
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        steps: int | None = None,
+        signals: str | None = None,
+        offload: bool = False,
+    ) -> None:
+        super().__init__(model)
+        said = os.environ.get("VITRON_STEPS", "")
+        if steps is None and said and not said.isdecimal():
+            raise SpecialistError(f"VITRON_STEPS must be a whole number, got {said!r}")
+        self.steps = int(said) if steps is None and said else steps
+        self.merge: Merge = chosen_merge(signals)
+        self.offload = offload
+
+    def load(self, device: str, dtype: str) -> None:
+        """Read the pipeline."""
+        loader = getattr(import_module("diffusers"), self.loader)
+        with quiet():
+            pipe = loader.from_pretrained(
+                self.model_name, dtype=torch_dtype(dtype, device), use_safetensors=True
+            )
+        if self.offload and device.startswith("cuda"):
+            pipe.enable_model_cpu_offload(device=device)
+        else:
+            pipe = pipe.to(device)
+        pipe.set_progress_bar_config(disable=True)
+        self._pipe = pipe
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline.
+
+        Raises:
+            SpecialistError: If it is not loaded.
+        """
+        return is_loaded(self._pipe, self.name)
+
+    @property
+    def native(self) -> int | None:
+        """Pixels of the side that the model was trained at, if its configuration says so."""
+        pipe = self.pipe
+        net = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+        side = getattr(getattr(net, "config", None), "sample_size", None)
+        factor = getattr(pipe, "vae_scale_factor", None)
+        return side * factor if isinstance(side, int) and isinstance(factor, int) else None
+
+    def call(
+        self, prompt: str, *, signal: NDArray[np.float32] | None, seed: int, **settings: Any
+    ) -> tuple[Any, str]:
+        """Call the pipeline with those of the settings that it knows; return its output and a note."""
+        import torch
+
+        pipe = self.pipe
+        takes = inspect.signature(type(pipe).__call__).parameters
+        said, note = prompt_settings(pipe, prompt, signal, self.merge)
+        if self.steps is not None:
+            settings["num_inference_steps"] = self.steps
+        # drawn on the CPU: the same noise on every device
+        settings["generator"] = torch.Generator("cpu").manual_seed(seed % 2**63)
+        if "output_type" in takes:
+            settings["output_type"] = "np"
+        known = {name: value for name, value in settings.items() if name in takes and value is not None}
+        with torch.inference_mode():
+            output = pipe(**{name: value for name, value in said.items() if name in takes}, **known)
+        return output, note
+
+    def unload(self) -> None:
+        """Drop the pipeline."""
+        self._pipe = None
+        free()
+
+
+def asked_size(request: Request, name: str) -> tuple[int, int] | None:
+    """Return height and width that a request asks for, or ``None``.
+
+    Raises:
+        UnsupportedRequestError: If a side is too long.
+    """
+    if "size" not in request.args:
+        return None
+    width, height = map(int, str(request.args["size"]).split("x"))
+    if not 8 <= min(width, height) <= max(width, height) <= MAX_SIDE:
+        raise UnsupportedRequestError(f"{name} makes 8 to {MAX_SIDE} pixels a side, got {width}x{height}")
+    return height, width
+
+
+def asked_length(request: Request, name: str) -> int | None:
+    """Return how many frames a request asks for, or ``None``.
+
+    Raises:
+        UnsupportedRequestError: If they are too many.
+    """
+    if "length" not in request.args:
+        return None
+    length = int(request.args["length"])
+    if not 1 <= length <= MAX_FRAMES:
+        raise UnsupportedRequestError(f"{name} makes 1 to {MAX_FRAMES} frames, got {length}")
+    return length
+
+
+def fitting(size: tuple[int, int], longest: int | None = None) -> tuple[int, int]:
+    """Return height and width that pipelines take: near ``size``, the longer side near ``longest``."""
+    scale = 1.0 if longest is None else longest / max(size)
+    height, width = (max(_CELL, round(side * scale / _CELL) * _CELL) for side in size)
+    return height, width
+
+
+def frames_of(output: Any, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    """Return the first clip of a pipeline's output as ``(T, H, W, 3)`` uint8.
+
+    Raises:
+        SpecialistError: If the pipeline made no clip.
+    """
+    found = getattr(output, "frames", None)
+    if found is None:
+        raise SpecialistError(
+            f"{type(output).__name__} of the pipeline holds no frames: name a pipeline for clips"
+        )
+    return np.stack([to_pixels(frame, size) for frame in found[0]])

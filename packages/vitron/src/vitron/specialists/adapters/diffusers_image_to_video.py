@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clips from a picture by any image-to-video pipeline of diffusers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitron.media import Artefact
+from vitron.specialists.adapters.base import media_of, to_picture, words_of
+from vitron.specialists.adapters.diffusers_base import DiffusersAdapter, asked_length, fitting, frames_of
+from vitron.specialists.protocol import Request, Result
+
+
+class DiffusersImageToVideo(DiffusersAdapter):
+    """Lets a picture move; reads ``VITRON_DIFFUSERS_IMAGE_TO_VIDEO_MODEL``.
+
+    Pipelines that take no words, as Stable Video Diffusion, are given the picture alone.
+    """
+
+    name = "diffusers-image-to-video"
+    summary = "lets a picture move"
+    tasks = ("image_to_video",)
+    inputs = ("image",)
+    outputs = ("video",)
+    arguments = {"length": "integer"}  # noqa: RUF012  # annotated as a class variable above
+
+    def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
+        """Film; see :class:`vitron.specialists.Specialist`."""
+        media = media_of(request, self.name)
+        work = fitting(media.size, self.native)
+        output, note = self.call(
+            words_of(request),
+            signal=signal,
+            seed=seed,
+            image=to_picture(media.frames[0], work),
+            height=work[0],
+            width=work[1],
+            num_frames=asked_length(request, self.name),
+        )
+        return Result(Artefact("video", frames_of(output, media.size)), note=note)

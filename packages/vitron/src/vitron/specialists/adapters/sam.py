@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks from boxes, clicks and other regions by models of the SAM family of transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitron.contract import BoxRegion, PointsRegion
+from vitron.errors import UnsupportedRequestError
+from vitron.regions.convert import mask_to_box
+from vitron.specialists.adapters.base import (
+    Adapter,
+    as_masks,
+    free,
+    is_loaded,
+    media_of,
+    quiet,
+    torch_dtype,
+)
+from vitron.specialists.protocol import Request, Result
+
+_POINTS = 8  # clicks that a region without corners becomes, besides its box
+
+
+class SamSegmenter(Adapter):
+    """Marks the thing that a region lies on: SAM, SAM-HQ, SAM 2 and others; reads ``VITRON_SAM_MODEL``.
+
+    Words are no prompt of these models: a request without a region is left to others.
+    """
+
+    name = "sam"
+    summary = "marks the thing that a region lies on"
+    tasks = ("image_segmentation",)
+    inputs = ("image",)
+    outputs = ("masks",)
+    packages = ("transformers", "torch")
+    _model: Any = None
+    _processor: Any = None
+
+    def load(self, device: str, dtype: str) -> None:
+        """Read model and processor; weights must be safetensors."""
+        from transformers import AutoModelForMaskGeneration, AutoProcessor
+
+        kind = torch_dtype(dtype, device)
+        with quiet():
+            self._processor = AutoProcessor.from_pretrained(self.model_name)
+            model = AutoModelForMaskGeneration.from_pretrained(
+                self.model_name, dtype=kind, use_safetensors=True
+            )
+        self._model = model.to(device).eval()
+
+    def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
+        """Mark; see :class:`vitron.specialists.Specialist`."""
+        import torch
+
+        model, processor = is_loaded(self._model, self.name), self._processor
+        image = media_of(request, self.name).frames[0]
+        inputs = processor(
+            images=Image.fromarray(image), return_tensors="pt", **prompts_of(request, self.name)
+        )
+        inputs = inputs.to(model.device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+        sizes = [inputs.pop(key).cpu() for key in ("original_sizes", "reshaped_input_sizes") if key in inputs]
+        with torch.inference_mode():
+            output = model(**inputs, multimask_output=True)
+        (masks,) = processor.post_process_masks(output.pred_masks.float().cpu(), *sizes)
+        scores = output.iou_scores.float().cpu()[0, 0]  # (candidates,)
+        best = int(scores.argmax())
+        mask = np.asarray(masks[0, best], dtype=np.bool_)
+        label = next((said.text for said in request.said if said.text), "what was marked")
+        return Result(as_masks([mask], [label]), note=f"expected IoU {float(scores[best]):.2f}")
+
+    def unload(self) -> None:
+        """Drop the model."""
+        self._model = self._processor = None
+        free()
+
+
+def prompts_of(request: Request, name: str) -> dict[str, Any]:
+    """Return a request's region as boxes, clicks and their labels, of one picture and one thing.
+
+    A box stays a box, clicks stay clicks. Anything else becomes the box around it and, since a scribble or a
+    mask lies on the thing itself, some clicks on it.
+
+    Raises:
+        UnsupportedRequestError: If there is no region.
+    """
+    if request.mask is None or not request.mask.any():
+        raise UnsupportedRequestError(f"{name} marks what a region lies on: give a box, clicks or a scribble")
+    height, width = request.mask.shape
+    region = request.region
+    if isinstance(region, PointsRegion):
+        points = [[x * width, y * height] for x, y in region.points]
+        labels = [int(positive) for positive in region.positive or (True,) * len(points)]
+        return {"input_points": [[points]], "input_labels": [[labels]]}
+    box = (region if isinstance(region, BoxRegion) else mask_to_box(request.mask)).corners
+    corners = [side * (width, height)[place % 2] for place, side in enumerate(box)]
+    prompts: dict[str, Any] = {"input_boxes": [[corners]]}
+    if not isinstance(region, BoxRegion):
+        rows, columns = np.nonzero(request.mask)
+        chosen = np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).astype(np.int64)
+        prompts["input_points"] = [[[[columns[at] + 0.5, rows[at] + 0.5] for at in chosen.tolist()]]]
+        prompts["input_labels"] = [[[1] * len(chosen)]]
+    return prompts

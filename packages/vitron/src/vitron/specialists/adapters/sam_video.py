@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks through a clip from a region on one frame by SAM 2 and its kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitron.contract import MaskRegion, PolygonRegion, ReferenceRegion
+from vitron.errors import UnsupportedRequestError
+from vitron.media import Artefact
+from vitron.specialists.adapters.base import Adapter, free, is_loaded, media_of, quiet, torch_dtype
+from vitron.specialists.adapters.sam import prompts_of
+from vitron.specialists.protocol import Request, Result
+
+_EXACT = (MaskRegion, PolygonRegion, ReferenceRegion)  # regions that outline the thing itself
+
+
+class SamVideoTracker(Adapter):
+    """Follows the thing that a region lies on, forwards and backwards; reads ``VITRON_SAM_VIDEO_MODEL``."""
+
+    name = "sam-video"
+    summary = "follows the thing that a region lies on"
+    tasks = ("video_segmentation",)
+    inputs = ("video",)
+    outputs = ("masks",)
+    packages = ("transformers", "torch")
+    _model: Any = None
+    _processor: Any = None
+
+    def load(self, device: str, dtype: str) -> None:
+        """Read model and processor; weights must be safetensors."""
+        from transformers import Sam2VideoModel, Sam2VideoProcessor
+
+        kind = torch_dtype(dtype, device)
+        with quiet():
+            self._processor = Sam2VideoProcessor.from_pretrained(self.model_name)
+            model = Sam2VideoModel.from_pretrained(self.model_name, dtype=kind, use_safetensors=True)
+        self._model = model.to(device).eval()  # pyright: ignore[reportArgumentType]  # a device by name
+
+    def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
+        """Follow; see :class:`vitron.specialists.Specialist`."""
+        import torch
+
+        model, processor = is_loaded(self._model, self.name), self._processor
+        frames = media_of(request, self.name).frames
+        prompts = prompts_of(request, self.name)
+        first, last = request.frames or (0, len(frames) - 1)
+        last = min(last, len(frames) - 1)
+        start = (request.region.frame or 0) if request.region is not None else first
+        if not first <= start <= last:
+            raise UnsupportedRequestError(f"the region lies on frame {start}, outside of {first} to {last}")
+        session = processor.init_video_session(
+            video=list(frames[first : last + 1]), inference_device=model.device, dtype=model.dtype
+        )
+        if request.region is None or isinstance(request.region, _EXACT):
+            prompts = {"input_masks": request.mask}
+        # clicks and boxes are in pixels of the frame
+        processor.add_inputs_to_inference_session(session, frame_idx=start - first, obj_ids=1, **prompts)
+        masks = np.zeros((1, len(frames), *frames.shape[1:3]), dtype=np.bool_)
+        with torch.inference_mode():
+            model(inference_session=session, frame_idx=start - first)
+            for reverse in (False, True):
+                if reverse and start == first:
+                    continue
+                for found in model.propagate_in_video_iterator(
+                    session, start_frame_idx=start - first, reverse=reverse, show_progress_bar=False
+                ):
+                    (large,) = processor.post_process_masks(
+                        [found.pred_masks.float().cpu()], [list(frames.shape[1:3])], binarize=True
+                    )
+                    masks[0, first + int(found.frame_idx)] = np.asarray(large[0, 0], dtype=np.bool_)
+        label = next((said.text for said in request.said if said.text), "what was marked")
+        return Result(Artefact("masks", masks, (label,)), note=f"followed from frame {start}")
+
+    def unload(self) -> None:
+        """Drop the model."""
+        self._model = self._processor = None
+        free()

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models of diffusers and transformers with small random weights, in the format of the real ones."""
+
+import numpy as np
+import pytest
+import torch
+from vitron.media import Artefact
+
+
+def disc_clip():
+    """A red disc that moves right, and a blue square, on white."""
+    rows, columns = np.mgrid[:48, :64]
+    frames = np.full((4, 48, 64, 3), 240, dtype=np.uint8)
+    for index, frame in enumerate(frames):
+        frame[(rows - 16) ** 2 + (columns - 14 - 3 * index) ** 2 <= 81] = (214, 40, 40)
+        frame[28:42, 40:54] = (35, 87, 200)
+    return frames
+
+
+@pytest.fixture(scope="session")
+def clip():
+    return Artefact("video", disc_clip())
+
+
+@pytest.fixture(scope="session")
+def picture():
+    return Artefact("image", disc_clip()[0])
+
+
+@pytest.fixture(scope="session")
+def disc(clip):
+    """Where the disc is, (T, H, W)."""
+    return (clip.data == (214, 40, 40)).all(axis=-1)
+
+
+def saved(pipe, place):
+    pipe.save_pretrained(place)
+    return str(place)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Folders of the small models, built when they are first asked for."""
+    return Models(tmp_path_factory.mktemp("models"))
+
+
+class Models:
+    def __init__(self, root):
+        self.root = root
+
+    def __getitem__(self, name):
+        place = self.root / name
+        if not place.exists():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                saved_to = getattr(self, "_" + name.replace("-", "_"))(place)
+            assert list(place.rglob("*.safetensors")), saved_to
+        return str(place)
+
+    def _stable_diffusion(self, place):
+        from pixelsmith.testing import tiny_pipeline
+
+        return saved(tiny_pipeline("sd"), place)
+
+    def _instruct(self, place):
+        from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
+        from pixelsmith.testing import tiny_pipeline
+
+        parts = tiny_pipeline("sd").components
+        config = dict(parts["unet"].config) | {"in_channels": 8}
+        parts["unet"] = UNet2DConditionModel.from_config(config)
+        return saved(StableDiffusionInstructPix2PixPipeline(**parts), place)
+
+    def _text_to_video(self, place):
+        from diffusers import TextToVideoSDPipeline, UNet3DConditionModel
+        from pixelsmith.testing import tiny_pipeline
+
+        parts = tiny_pipeline("sd").components
+        net = UNet3DConditionModel(
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            sample_size=16,
+            in_channels=4,
+            out_channels=4,
+            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+            cross_attention_dim=16,
+            attention_head_dim=4,
+            norm_num_groups=2,
+        )
+        kept = {name: parts[name] for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
+        return saved(TextToVideoSDPipeline(unet=net, **kept), place)
+
+    def _image_to_video(self, place):
+        from diffusers import (
+            AutoencoderKLTemporalDecoder,
+            EulerDiscreteScheduler,
+            StableVideoDiffusionPipeline,
+            UNetSpatioTemporalConditionModel,
+        )
+        from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        net = UNetSpatioTemporalConditionModel(
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            sample_size=16,
+            in_channels=8,
+            out_channels=4,
+            down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+            up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+            cross_attention_dim=16,
+            num_attention_heads=2,
+            projection_class_embeddings_input_dim=24,
+            addition_time_embed_dim=8,
+            num_frames=2,
+        )
+        vae = AutoencoderKLTemporalDecoder(
+            block_out_channels=(32, 32),
+            down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+            latent_channels=4,
+            layers_per_block=1,
+            sample_size=32,
+        )
+        config = CLIPVisionConfig(
+            hidden_size=16,
+            projection_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=224,  # the pipeline resizes to no other
+            intermediate_size=32,
+            patch_size=32,
+        )
+        scheduler = EulerDiscreteScheduler(
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            interpolation_type="linear",
+            timestep_spacing="leading",
+            timestep_type="continuous",
+            sigma_min=0.002,
+            sigma_max=700,
+            use_karras_sigmas=True,
+        )
+        pipe = StableVideoDiffusionPipeline(
+            vae=vae,
+            image_encoder=CLIPVisionModelWithProjection(config),
+            unet=net,
+            scheduler=scheduler,
+            feature_extractor=CLIPImageProcessor(crop_size=224, size=224),
+        )
+        return saved(pipe, place)
+
+    def _sam(self, place):
+        from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
+
+        config = SamConfig(
+            vision_config={
+                "hidden_size": 16,
+                "output_channels": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": 64,
+                "patch_size": 8,
+                "mlp_dim": 32,
+                "window_size": 4,
+                "global_attn_indexes": [1],
+                "num_pos_feats": 8,
+            },
+            prompt_encoder_config={
+                "hidden_size": 16,
+                "image_size": 64,
+                "patch_size": 8,
+                "mask_input_channels": 4,
+            },
+            mask_decoder_config={
+                "hidden_size": 16,
+                "mlp_dim": 32,
+                "num_attention_heads": 2,
+                "iou_head_hidden_dim": 16,
+            },
+        )
+        SamModel(config).save_pretrained(place)
+        images = SamImageProcessor(
+            size={"longest_edge": 64},
+            pad_size={"height": 64, "width": 64},
+            mask_size={"longest_edge": 16},
+            mask_pad_size={"height": 16, "width": 16},
+        )
+        SamProcessor(images).save_pretrained(place)
+        return place
+
+    def _sam2_parts(self):
+        side = 64
+        backbone = {
+            "model_type": "sam2_hiera_det_model",
+            "hidden_size": 8,
+            "image_size": [side, side],
+            "num_attention_heads": 1,
+            "blocks_per_stage": [1, 1, 2, 1],
+            "embed_dim_per_stage": [8, 16, 32, 64],
+            "num_attention_heads_per_stage": [1, 1, 2, 2],
+            "window_size_per_stage": [8, 4, 4, 2],
+            "global_attention_blocks": [3],
+        }
+        return {
+            "vision_config": {
+                "model_type": "sam2_vision_model",
+                "backbone_config": backbone,
+                "backbone_channel_list": [64, 32, 16, 8],
+                "backbone_feature_sizes": [[side // 4] * 2, [side // 8] * 2, [side // 16] * 2],
+                "fpn_hidden_size": 128,
+            },
+            "prompt_encoder_config": {
+                "hidden_size": 128,
+                "image_size": side,
+                "patch_size": 16,
+                "mask_input_channels": 4,
+            },
+            "mask_decoder_config": {
+                "hidden_size": 128,
+                "mlp_dim": 32,
+                "num_attention_heads": 2,
+                "iou_head_hidden_dim": 16,
+            },
+        }
+
+    def _sam2(self, place):
+        from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model, Sam2Processor
+
+        Sam2Model(Sam2Config(**self._sam2_parts())).save_pretrained(place)
+        images = Sam2ImageProcessor(size={"height": 64, "width": 64}, mask_size={"height": 16, "width": 16})
+        Sam2Processor(images, target_size=64).save_pretrained(place)
+        return place
+
+    def _sam_video(self, place):
+        from transformers import (
+            Sam2ImageProcessor,
+            Sam2VideoConfig,
+            Sam2VideoModel,
+            Sam2VideoProcessor,
+            Sam2VideoVideoProcessor,
+        )
+
+        config = Sam2VideoConfig(
+            **self._sam2_parts(),
+            image_size=64,
+            memory_attention_hidden_size=128,
+            memory_attention_num_layers=1,
+            memory_attention_feed_forward_hidden_size=32,
+            memory_attention_rope_feat_sizes=[4, 4],
+            memory_encoder_hidden_size=128,
+            memory_encoder_output_channels=64,  # the attention over memories is built for it
+            mask_downsampler_embed_dim=128,
+            memory_fuser_embed_dim=128,
+            memory_fuser_intermediate_dim=32,
+            memory_fuser_num_layers=1,
+        )
+        Sam2VideoModel(config).save_pretrained(place)
+        size = {"height": 64, "width": 64}
+        Sam2VideoProcessor(
+            Sam2ImageProcessor(size=size, mask_size={"height": 16, "width": 16}),
+            Sam2VideoVideoProcessor(size=size),
+            target_size=64,
+        ).save_pretrained(place)
+        return place
