@@ -72,7 +72,8 @@ class ScriptedReplier:
             box = format_region(mask_to_box(regions[-1].mask))
             return "I change it. " + call("C", f"recolour: {escape(words[4:].strip())}", box)
         if words.startswith("look"):
-            colours = [tuple(int(each) for each in picture.frames[0, 0, 0]) for picture in media]
+            pictures = [each.frames for each in media if each.kind != "masks"]
+            colours = [tuple(int(each) for each in frames[0, 0, 0]) for frames in pictures]
             boxes = [format_region(mask_to_box(region.mask)) for region in regions]
             return f"I see {len(media)} media {colours} and {len(regions)} regions {boxes}."
         return f"You said {len(messages)}: " + escape(words)

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from vitron.cli.chat import chat
 from vitron.cli.demo import demo
 from vitron.cli.info import doctor, parse_command, specialists
 from vitron.cli.run import run
+from vitron.cli.serve import serve, ui
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +32,7 @@ app = typer.Typer(
 
       vitron specialists""",
 )
-for command in (run, specialists, doctor, demo):
+for command in (chat, run, serve, ui, specialists, doctor, demo):
     app.command()(command)
 app.command("parse")(parse_command)
 

@@ -73,7 +73,7 @@ def run(
         if taken and not overwrite:
             raise ValueError(f"{taken[0]} is there already: choose another --out, or --overwrite")
         results = talk.run(turn, seed=seed)
-        told = [_written(talk, result, Path(out)) for result in results]
+        told = [write_result(talk, result, Path(out)) for result in results]
     if turn.text.strip() and not json_output:
         say(turn.text.strip())
     _tell(told, json_output)
@@ -92,7 +92,7 @@ def _planned(step: Step) -> dict[str, Any]:
     }
 
 
-def _written(talk: Conversation, result: StepResult, out: Path) -> dict[str, Any]:
+def write_result(talk: Conversation, result: StepResult, out: Path) -> dict[str, Any]:
     """Write what one call made, and return what there is to say."""
     from vitron.media import overlay, write_media
 
