@@ -153,6 +153,8 @@ class Grammar:
         self._state: _State = "free"
         # behind an instruction: white space may come, and then another block of the same call
         self._tail = False
+        # behind a region, which ends a call
+        self._ended = False
         self._forced: tuple[str, ...] = ()
         self._typed = ""
         self._after: _State = "free"
@@ -173,7 +175,12 @@ class Grammar:
 
     @property
     def behind_call(self) -> bool:
-        """Whether a call is complete but for further blocks, of which none need come."""
+        """Whether a call has just been completed; further blocks of it may come, unless it has its region."""
+        return self._state == "free" and (self._tail or self._ended)
+
+    @property
+    def call_may_go_on(self) -> bool:
+        """Whether a further block of the same call may come here."""
         return self._state == "free" and self._tail
 
     def can_end(self) -> bool:
@@ -230,7 +237,7 @@ class Grammar:
         """Follow a free text as the parser does."""
         if token.kind == "text" and not token.raw.strip():
             return
-        in_tail, self._tail = self._tail, False
+        in_tail, self._tail, self._ended = self._tail, False, False
         if token.kind != "open":
             return
         if token.value == "module":
@@ -265,4 +272,4 @@ class Grammar:
         found = (path.choices().get(char) for path in self._paths)
         self._paths = tuple(path for path in found if path is not None)
         if any(path.piece == len(path.pieces) for path in self._paths):
-            self._state = "free"
+            self._state, self._ended = "free", True

@@ -79,7 +79,8 @@ class CallState:
         if self._due:
             return self._only([vocabulary.signals[self._due]])
         if grammar.behind_call and vocabulary.signals:
-            return self._only([*self._accepted(["<", " "], tags=True), vocabulary.signals[0]])
+            more = self._accepted(["<", " "], tags=True) if grammar.call_may_go_on else []
+            return self._only([*more, vocabulary.signals[0]])
         if not grammar.in_call:
             refused = [number for number in vocabulary.risky if not grammar.accepts(vocabulary.texts[number])]
             if not refused:

@@ -227,12 +227,6 @@ class VitronModule(pl.LightningModule):
         judge = torch.optim.AdamW(self.discriminator.parameters(), lr=self.stage.synergy.lr)
         return [optimiser, judge], [{"scheduler": schedule, "interval": "step"}]
 
-    def transfer_batch_to_device(
-        self, batch: Sequence[Batch], device: torch.device, dataloader_idx: int
-    ) -> list[Batch]:
-        """Move the parts of a step."""
-        return [part.to(device) for part in batch]
-
 
 class TrainableSetCheck(pl.Callback):
     """Says at the start what learns, and stops a run whose declared parameters get no gradient.

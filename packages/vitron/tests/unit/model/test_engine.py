@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replies by the step and by the batch are the same, and signals reach the mask head."""
+
+import numpy as np
+import pytest
+import torch
+from vitron.chat import DoneEvent, ResultEvent, Sampling, TextEvent
+from vitron.engine import Vitron
+from vitron.errors import UnsupportedRequestError
+from vitron.specialists.protocol import Request, Said
+
+from .conftest import ask, clip, picture, segment, square
+
+
+def said(vitron, example, **settings):
+    pieces = vitron.stream(example.messages, example.media, example.regions, Sampling(**settings))
+    return "".join(piece.text for piece in pieces)
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_a_stream_and_a_batch_say_the_same(vitron, constrained):
+    examples = [
+        ask(picture(0), regions=(square(),), reply=None),
+        ask(text="hello", reply=None),
+        ask(clip(2), reply=None),
+    ]
+    together = vitron.generate_batch(examples, max_new_tokens=24, constrained=constrained)
+    alone = [said(vitron, each, max_new_tokens=24, constrained=constrained) for each in examples]
+    assert [each.rstrip("\ufffd") for each in together] == [each.rstrip("\ufffd") for each in alone]
+
+
+def test_same_seed_same_reply_and_nobody_else_is_disturbed(vitron):
+    example = ask(picture(0), reply=None)
+    before = torch.get_rng_state()
+    first, again, other = (
+        said(vitron, example, temperature=5.0, max_new_tokens=16, seed=s) for s in (1, 1, 2)
+    )
+    assert first == again != other
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_narrow_choice_is_greedy(vitron):
+    example = ask(text="hello", reply=None)
+    narrow = said(vitron, example, temperature=1.0, top_p=1e-6, max_new_tokens=12)
+    assert narrow == said(vitron, example, max_new_tokens=12)
+
+
+def test_streamed_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
+    """The model is made to say a reply that has signals; what the cache saw is what a full pass sees."""
+    example = ask(picture(0), reply=("ok", (segment(),)))
+    wanted = vitron.signals_of([example])[0][0]
+    text = vitron.processor.reply_text(example.messages[1])
+    script = iter(
+        [*vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"], vitron.processor.end_id]
+    )
+    monkeypatch.setattr("vitron.engine._pick", lambda *_: next(script))
+    pieces = list(vitron.stream(example.messages[:1], example.media, (), Sampling(max_new_tokens=200)))
+    assert "".join(piece.text for piece in pieces) == text
+    (found,) = [piece.signal for piece in pieces if piece.signal is not None]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_talk_segments_by_its_own_signals(vitron, monkeypatch):
+    example = ask(picture(0, 20, 32), reply=("ok", (segment(),)))
+    text = vitron.processor.reply_text(example.messages[1])
+    script = iter(
+        [*vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"], vitron.processor.end_id]
+    )
+    monkeypatch.setattr("vitron.engine._pick", lambda *_: next(script))
+    talk = vitron.session()
+    talk.say("segment it", media=example.media)
+    events = list(talk.reply(Sampling(max_new_tokens=200)))
+    (result,) = [event.result for event in events if isinstance(event, ResultEvent)]
+    assert result.specialist == "mask-head"
+    signal = vitron.signals_of([example])[0][0]
+    wanted = vitron.mask(signal, "image_segmentation", example.media[0])
+    assert np.mean(result.artefact.data[0] != wanted) < 0.02
+    assert "".join(event.text for event in events if isinstance(event, TextEvent)) == "ok"
+    assert isinstance(events[-1], DoneEvent)
+
+
+def test_masks_have_the_size_and_the_frames_of_what_is_asked_about(vitron):
+    signal = np.random.default_rng(0).standard_normal((8, 48)).astype(np.float32)
+    assert vitron.mask(signal, "image_segmentation", picture(0, 18, 40)).shape == (1, 18, 40)
+    film = clip(11)
+    masks = vitron.mask(signal, "video_segmentation", film)
+    assert masks.shape == (11, 32, 32)
+    with pytest.raises(UnsupportedRequestError, match="does not serve"):
+        vitron.mask(signal, "restoration", picture())
+
+
+def test_without_signals_the_mask_head_leaves_the_call_to_others(vitron):
+    registry = vitron.specialists()
+    request = Request(
+        module="image_segmentation", said=(Said("segment", "the red circle"),), media=picture(0)
+    )
+    specialist = registry.create("mask-head")
+    with pytest.raises(UnsupportedRequestError, match="signals"):
+        specialist.run(request)
+
+
+def test_models_are_read_from_safetensors_and_unknown_ones_refused(vitron, tmp_path):
+    vitron.save_pretrained(tmp_path)
+    other = Vitron.from_pretrained(tmp_path, device="cpu")
+    example = ask(picture(0), reply=None)
+    assert said(other, example, max_new_tokens=8) == said(vitron, example, max_new_tokens=8)
+    weights = tmp_path / "model.safetensors"
+    torch.save(other.model.state_dict(), tmp_path / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        Vitron.from_pretrained(tmp_path, device="cpu")
+    with pytest.raises(ValueError, match="dtype"):
+        Vitron.from_pretrained(tmp_path, dtype="int64s")

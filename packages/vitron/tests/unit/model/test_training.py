@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stages teach what they declare, and nothing else (checks 13, 14, 17, 35)."""
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from vitron.engine import Vitron
+from vitron.model import VitronProcessor
+from vitron.training import (
+    MixedTasks,
+    Stage,
+    TrainableSetCheck,
+    VitronData,
+    VitronModule,
+    list_stages,
+    load_stage,
+)
+from vitron.training.stages import Losses, Optimisation, Synergy
+
+from .conftest import ask, clip, make_config, make_model, make_tokenizer, picture, segment, square
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
+    pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"),
+]
+
+WORDS = ("the red circle", "a blue star", "a green ring", "the heart")
+
+
+def dialogues(count=8):
+    made = []
+    for number in range(count):
+        mask = square(4 * (number % 4), 3 * (number % 5), 10)
+        text = WORDS[number % 4]
+        if number % 4 == 3:
+            made.append(ask(picture(number), text=f"what is {number}", reply=(text, ()), task="question"))
+        else:
+            made.append(
+                ask(
+                    picture(number),
+                    text=f"segment {text} {number}",
+                    regions=(mask,) if number % 2 else (),
+                    reply=("Here it is.", (segment(text),)),
+                    masks={0: mask[None]},
+                    task="segmentation",
+                )
+            )
+    return made
+
+
+def run(stage, folder, *, examples=None, model=None, callbacks=(), resume=None):
+    tokenizer = make_tokenizer()
+    config = make_config(tokenizer)
+    model = model or make_model(config)
+    processor = VitronProcessor(tokenizer, config)
+    settings = stage.optimisation
+    data = VitronData(
+        processor, examples or dialogues(), batch_size=settings.batch_size, steps=settings.steps, parts=2
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+    )
+    module = VitronModule(model.train(), stage)
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+    return module, trainer
+
+
+def small(**changes):
+    stage = {
+        "name": "test",
+        "train": ("*",),
+        "losses": Losses(text=1, mask=1),
+        "optimisation": Optimisation(lr=2e-3, steps=4, batch_size=4),
+    }
+    return Stage(**(stage | changes))
+
+
+@pytest.mark.parametrize("name", list_stages())
+def test_each_stage_teaches_what_it_declares(name, tmp_path):
+    stage = load_stage(name)
+    tiny = {"optimisation": Optimisation(lr=1e-3, steps=10, batch_size=8)}
+    if stage.lora:
+        tiny["lora"] = stage.lora.model_copy(update={"rank": 4, "alpha": 8, "dropout": 0.0})
+    if stage.synergy.mode != "off":
+        tiny["synergy"] = stage.synergy.model_copy(update={"width": 16, "layers": 1, "heads": 2})
+    stage = stage.model_copy(update=tiny | {"tasks": {}})
+    condition = np.ones((3, 8), np.float32)
+    examples = dialogues()
+    made = ask(text="draw a ring", reply=("ok", ()), task="make")
+    call = segment("a ring").model_copy(update={"module": "text_to_image"})
+    call = call.model_copy(
+        update={"instruction": (call.instruction[0].model_copy(update={"verb": "generate"}),)}
+    )
+    examples.append(
+        type(made)(
+            task="make",
+            messages=(made.messages[0], made.messages[1].model_copy(update={"calls": (call,)})),
+            conditions={0: condition},
+        )
+    )
+    others = ("image_editing", "video_segmentation", "video_editing")  # no example calls these
+    model = make_model(make_config(make_tokenizer(), mask_modules=("image_segmentation",)))
+    before = {key: each.clone() for key, each in model.state_dict().items()}
+    run(stage, tmp_path, examples=examples, model=model, callbacks=[TrainableSetCheck(10)])
+    learns = {key for key, each in model.named_parameters() if each.requires_grad}
+    assert learns == stage.trainable(key for key, _ in model.named_parameters())
+    assert not any(other in key for other in others for key in learns)
+    if stage.lora:
+        assert any("lora_A" in key for key in learns)
+    for key, each in model.named_parameters():
+        if key not in learns:
+            assert torch.equal(each, before[key.replace(".base_layer", "")]), key
+        elif key in before and each.requires_grad:
+            assert not torch.equal(each, before[key]), key
+
+
+def test_adapters_begin_by_changing_nothing(tmp_path):
+    model = make_model(make_config(make_tokenizer()))
+    processor = VitronProcessor(make_tokenizer(), model.config)
+    batch = processor(dialogues())
+    with torch.no_grad():
+        before = model(**batch.inputs()).logits
+        module = VitronModule(model, load_stage("1.2"))
+        assert torch.equal(module.model.eval()(**batch.inputs()).logits, before)
+
+
+def test_a_glob_that_fits_nothing_is_a_slip(tmp_path):
+    model = make_model(make_config(make_tokenizer()))
+    with pytest.raises(ValueError, match="no parameter is called 'projectr"):
+        VitronModule(model, small(train=("projectr.*",)))
+
+
+def test_parameters_that_no_loss_reaches_stop_the_run(tmp_path):
+    with pytest.raises(RuntimeError, match="had no gradient in 2 steps"):
+        run(small(losses=Losses(text=1)), tmp_path, callbacks=[TrainableSetCheck(2)])
+
+
+@pytest.mark.parametrize("mode", ["grl", "alternate", "confusion"])
+def test_a_discriminator_without_weight_changes_nothing(mode, tmp_path):
+    plain, _ = run(small(), tmp_path)
+    synergy = Synergy(mode=mode, weight=0.0, width=16, layers=1, heads=2)
+    placebo, _ = run(small(synergy=synergy), tmp_path)
+    for (name, one), (_, other) in zip(
+        plain.model.named_parameters(), placebo.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("mode", ["grl", "alternate", "confusion"])
+def test_a_discriminator_with_weight_is_felt(mode, tmp_path):
+    plain, _ = run(small(), tmp_path)
+    synergy = Synergy(mode=mode, weight=1.0, steps=2, width=16, layers=1, heads=2)
+    felt, _ = run(small(synergy=synergy), tmp_path)
+    key = "language_model.model.layers.1.mlp.down_proj.weight"
+    assert not torch.equal(plain.model.state_dict()[key], felt.model.state_dict()[key])
+
+
+def test_parts_of_like_length_teach_the_same():
+    tokenizer = make_tokenizer()
+    model = make_model(make_config(tokenizer))
+    processor = VitronProcessor(tokenizer, model.config)
+    examples = [*dialogues(6), ask(clip(3), text="a long question about it all", reply=("ok", ()))]
+    found = []
+    for parts in (1, 3):
+        data = VitronData(processor, examples, batch_size=7, steps=1, parts=parts)
+        losses, signals = VitronModule(model, small()).losses(data._join(list(examples)))
+        found.append((losses, len(signals)))
+    assert found[0][1] == found[1][1] == 5
+    for name, loss in found[0][0].items():
+        torch.testing.assert_close(loss, found[1][0][name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path):
+    stage = small(optimisation=Optimisation(lr=2e-3, steps=6, batch_size=4))
+    whole, _ = run(stage, tmp_path)
+
+    class Cut(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 2:
+                trainer.save_checkpoint(tmp_path / "cut.ckpt")
+                raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(stage, tmp_path, callbacks=[Cut()])
+    again, _ = run(stage, tmp_path, resume=tmp_path / "cut.ckpt")
+    assert again.done == 6
+    for (name, one), (_, other) in zip(
+        whole.model.named_parameters(), again.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_batches_hold_tasks_by_their_shares():
+    tasks = ["a"] * 90 + ["b"] * 10
+    mix = MixedTasks(tasks, batch_size=8, steps=5, shares={"a": 1, "b": 1}, seed=3)
+    batches = list(mix)
+    assert len(batches) == len(mix) == 5
+    for batch in batches:
+        assert sum(tasks[each] == "b" for each in batch) == 4
+    assert batches == list(mix)
+    assert batches[2:] == list(
+        MixedTasks(tasks, batch_size=8, steps=5, shares={"a": 1, "b": 1}, seed=3, start=2)
+    )
+    other = MixedTasks(tasks, batch_size=8, steps=5, shares={"a": 1, "b": 1}, seed=3, rank=1, world=2)
+    assert batches != list(other)
+    with pytest.raises(ValueError, match="no dialogue of task c"):
+        MixedTasks(tasks, batch_size=8, steps=5, shares={"c": 1})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["name: x", "train: ['*']", "name: x\ntrain: []", "- 1", "name: [", "name: x\ntrain: ['*']\nlosss: {}"],
+)
+def test_stages_that_cannot_be_understood_are_refused(text, tmp_path):
+    path = tmp_path / "stage.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="stage"):
+        load_stage(path)
+    with pytest.raises(ValueError, match="there is no stage"):
+        load_stage("no-such-stage")
+
+
+def test_sixteen_dialogues_are_learnt_by_heart(tmp_path):
+    stage = small(optimisation=Optimisation(lr=5e-3, steps=220, batch_size=16, warmup=0.1))
+    examples = dialogues(16)
+    module, _ = run(stage, tmp_path, examples=examples)
+    tokenizer = make_tokenizer()
+    vitron = Vitron(module.model, VitronProcessor(tokenizer, module.model.config))
+    replies = vitron.generate_batch(examples, max_new_tokens=80)
+    assert replies == [vitron.processor.reply_text(each.messages[-1]) for each in examples]
+    for example, signals in zip(examples, vitron.signals_of(examples), strict=True):
+        for signal, truth in zip(signals, example.masks.values(), strict=True):
+            found = vitron.mask(signal, "image_segmentation", example.media[0])
+            assert (found & truth).sum() / (found | truth).sum() > 0.9
