@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from shapeworld.words import Phrasing
 from vitron.conversation import Conversation, StepResult
-from vitron.data.example import Example
+from vitron.data.example import Example, plain
+from vitron.engine import Vitron
 from vitron.language import parse
 from vitron.specialists import SpecialistRegistry
 from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
@@ -58,9 +59,51 @@ class Judged(Protocol):
         """Write the last reply of each dialogue anew, greedily, tags and signals included."""
         ...
 
-    def masks(self, example: Example, reply: str) -> Mapping[int, Bool]:
-        """Return the mask of each call of a reply that the mask head serves, ``(T, H, W)``."""
+    def masks(self, examples: Sequence[Example], replies: Sequence[str]) -> list[dict[int, Bool]]:
+        """Return for each reply the masks of those of its calls that the mask head serves, ``(T, H, W)``."""
         ...
+
+
+class Shipped:
+    """A model behind the engine, as it is judged.
+
+    Args:
+        vitron: The model.
+    """
+
+    def __init__(self, vitron: Vitron) -> None:
+        self.vitron = vitron
+
+    def generate_batch(self, examples: Sequence[Example], *, constrained: bool = True) -> list[str]:
+        """Write the last reply of each dialogue anew, greedily."""
+        return self.vitron.generate_batch(examples, constrained=constrained)
+
+    def masks(self, examples: Sequence[Example], replies: Sequence[str]) -> list[dict[int, Bool]]:
+        """Read the signals of all replies at once and ask the mask head; a call that lacks some has none."""
+        found: list[dict[int, Bool]] = [{} for _ in examples]
+        said = {place: self._said(*pair) for place, pair in enumerate(zip(examples, replies, strict=True))}
+        whole = {place: each for place, each in said.items() if each is not None}
+        signals = self.vitron.signals_of(list(whole.values())) if whole else []
+        for (place, each), own in zip(whole.items(), signals, strict=True):
+            turn = parse(replies[place])
+            for number, call in enumerate(turn.invocations):
+                complete = sum(signal.invocation == number for signal in turn.signals) == len(own[number])
+                if complete and call.module in self.vitron.model.mask_head.queries and each.media:
+                    found[place][number] = self.vitron.mask(own[number], call.module, each.media[0])
+        return found
+
+    def _said(self, example: Example, reply: str) -> Example | None:
+        """Return the dialogue as it went on, or ``None`` if it calls nothing that can be written."""
+        turn = parse(reply)
+        calls = tuple(call.model_copy(update={"source": None}) for call in turn.invocations)
+        if not calls:
+            return None
+        went = replace(example, messages=(*example.messages[:-1], plain("assistant", turn.text, *calls)))
+        try:
+            self.vitron.processor.reply_text(went.messages[-1])
+        except ValueError:
+            return None
+        return replace(went, masks={}, mask_media={})
 
 
 @dataclass(slots=True)
@@ -139,13 +182,14 @@ def collect(tally: Tally, model: Judged, examples: Sequence[Example], *, constra
     """Let a model answer examples of one task, and take down what comes."""
     replies = model.generate_batch(examples, constrained=constrained)
     registry = toys()
-    for example, reply in zip(examples, replies, strict=True):
+    marked = any(0 in example.masks for example in examples)
+    masks = model.masks(examples, replies) if marked else [{}] * len(examples)
+    for example, reply, found in zip(examples, replies, masks, strict=True):
         tally.examples.append(example)
         tally.replies.append(reply)
         tally.verdicts.append(judge_reply(example, reply))
         if 0 in example.masks:
-            found = model.masks(example, reply).get(0)
-            tally.masks.append((fitted(found, example.masks[0]), example.masks[0]))
+            tally.masks.append((fitted(found.get(0), example.masks[0]), example.masks[0]))
         if example.task in EXECUTED:
             executed, alike = carry_out(registry, example, reply)
             tally.executed.append(executed)

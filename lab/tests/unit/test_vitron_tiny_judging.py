@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from recipes.vitron_tiny.building import make_config, make_model, make_tokenizer
 from recipes.vitron_tiny.judging import (
     CALLING,
     EXECUTED,
     PARTS,
     SILENT,
+    Shipped,
     carry_out,
     judge,
     judge_all,
@@ -20,8 +22,11 @@ from recipes.vitron_tiny.judging import (
     toys,
 )
 from recipes.vitron_tiny.scoring import missed
-from recipes.vitron_tiny.tasks import TASKS, draw_example, reply_of
+from recipes.vitron_tiny.tasks import TASKS, corpus, draw_example, reply_of
 from vitron.data.example import Example
+from vitron.engine import Vitron
+from vitron.media import Artefact
+from vitron.model import VitronProcessor
 
 
 class Oracle:
@@ -30,8 +35,10 @@ class Oracle:
     def generate_batch(self, examples: Sequence[Example], *, constrained: bool = True) -> list[str]:
         return [reply_of(example) for example in examples]
 
-    def masks(self, example: Example, reply: str) -> Mapping[int, NDArray[np.bool_]]:
-        return example.masks
+    def masks(
+        self, examples: Sequence[Example], replies: Sequence[str]
+    ) -> list[dict[int, NDArray[np.bool_]]]:
+        return [dict(example.masks) for example in examples]
 
 
 class Mute(Oracle):
@@ -40,8 +47,10 @@ class Mute(Oracle):
     def generate_batch(self, examples: Sequence[Example], *, constrained: bool = True) -> list[str]:
         return ["well"] * len(examples)
 
-    def masks(self, example: Example, reply: str) -> Mapping[int, NDArray[np.bool_]]:
-        return {}
+    def masks(
+        self, examples: Sequence[Example], replies: Sequence[str]
+    ) -> list[dict[int, NDArray[np.bool_]]]:
+        return [{} for _ in examples]
 
 
 class Busy(Oracle):
@@ -51,8 +60,10 @@ class Busy(Oracle):
         call = "<module>B</module> <instruction>segment: the star</instruction>"
         return [call if constrained else call + "<module>" for _ in examples]
 
-    def masks(self, example: Example, reply: str) -> Mapping[int, NDArray[np.bool_]]:
-        return {0: np.ones_like(example.masks[0])}
+    def masks(
+        self, examples: Sequence[Example], replies: Sequence[str]
+    ) -> list[dict[int, NDArray[np.bool_]]]:
+        return [{0: np.ones_like(example.masks[0])} for example in examples]
 
 
 def test_tasks_are_silent_or_call() -> None:
@@ -104,3 +115,48 @@ def test_carry_out_tells_alike_from_done() -> None:
     assert carry_out(toys(), example, truth.replace(f"to {colour}", "to music")) != (True, True)
     assert carry_out(toys(), example, "I changed it.") == (False, False)
     assert carry_out(toys(), example, truth + truth) == (False, False)
+
+
+@pytest.fixture(scope="module")
+def nano() -> Vitron:
+    tokenizer = make_tokenizer(corpus(5, 5 * len(TASKS)), size=400)
+    config = make_config(tokenizer, "nano")
+    return Vitron(make_model(config), VitronProcessor(tokenizer, config))
+
+
+def test_shipped_masks_need_signals(nano: Vitron) -> None:
+    """A call with all its signals has a mask on the picture; without them there is none."""
+    model = Shipped(nano)
+    examples = [draw_example(task, 0, 0) for task in ("tracking", "tracking", "caption", "text_to_image")]
+    whole = [nano.processor.reply_text(example.messages[-1]) for example in examples]
+    replies = [whole[0], reply_of(examples[1]), *whole[2:]]
+    found = model.masks(examples, replies)
+    assert [sorted(each) for each in found] == [[0], [], [], []]
+    assert found[0][0].shape == examples[0].masks[0].shape
+    assert found[0][0].dtype == np.bool_
+
+
+def test_shipped_masks_follow_the_words(nano: Vitron) -> None:
+    """Signals are read behind what was said: other words, other signals."""
+    model = Shipped(nano)
+    example = draw_example("referring_segmentation", 0, 0)
+    reply = nano.processor.reply_text(example.messages[-1])
+    seen: list[NDArray[np.float32]] = []
+
+    def mask(signal: NDArray[np.float32], module: str, artefact: Artefact) -> NDArray[np.bool_]:
+        seen.append(signal)
+        return np.zeros((1, *artefact.size), dtype=np.bool_)
+
+    nano.mask, before = mask, nano.mask  # type: ignore[method-assign]
+    try:
+        model.masks([example, example], [reply, reply.replace("segment: the ", "segment: the other ")])
+    finally:
+        nano.mask = before  # type: ignore[method-assign]
+    assert len(seen) == 2
+    assert not np.allclose(*seen)
+
+
+def test_untrained_model_is_judged(nano: Vitron) -> None:
+    figures = judge(Shipped(nano), "test", seed=0, count=1, tasks=("question", "tracking"))
+    assert 0 <= figures["tracking_miou"] <= 1
+    assert figures["module_accuracy"] == 0
