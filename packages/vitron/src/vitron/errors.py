@@ -6,6 +6,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 __all__ = [
+    "DataError",
     "MediaError",
     "MemoryBudgetError",
     "NotSetUpError",
@@ -20,6 +21,10 @@ __all__ = [
 
 class RegionError(ValueError):
     """A region is none, lies outside its picture, or cannot be turned into another kind."""
+
+
+class DataError(ValueError):
+    """A file of a data set cannot be read, or does not hold what its format asks for."""
 
 
 class MediaError(ValueError):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vitron.cli.chat import chat
+from vitron.cli.data import data_app
 from vitron.cli.demo import demo
 from vitron.cli.info import doctor, parse_command, specialists
 from vitron.cli.run import run
@@ -35,6 +36,7 @@ app = typer.Typer(
 for command in (chat, run, serve, ui, specialists, doctor, demo):
     app.command()(command)
 app.command("parse")(parse_command)
+app.add_typer(data_app, name="data")
 
 
 def _version(wanted: bool) -> None:

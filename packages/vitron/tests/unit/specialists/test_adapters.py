@@ -44,7 +44,8 @@ def tiny_sd(models):
 
 def test_importing_the_adapters_loads_no_library():
     code = (
-        "import sys; from vitron.specialists import SpecialistRegistry as R; print(len(R().discover().absent) > 3);"
+        "import sys; from vitron.specialists import SpecialistRegistry as R;"
+        "print(len(R().discover().absent) > 3);"
         "print([m for m in ('torch', 'diffusers', 'transformers', 'itaclip', 'semanir') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dialogues as LLaVA writes them, and the invocation data of the paper's release, which extends that form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vitron.data.converters.common import box_of, field, find_json, items_of, read_json, sample_of, size_of
+from vitron.data.example import MediaPart, Message, Part, RegionPart, TextPart
+from vitron.data.schema import Sample, SampleMedia, SampleRegion
+from vitron.errors import DataError
+from vitron.language import parse
+
+_TAG = re.compile(r"<(image|video|region)>", re.IGNORECASE)
+_SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+MAX_IMAGES = 16
+
+
+def read_llava(source: Path) -> Iterator[Sample]:
+    """Yield the dialogues of a LLaVA file: ``id``, ``image`` or ``video``, ``conversations``.
+
+    Args:
+        source: The file, or a folder with one JSON file; media lie beside it.
+
+    Raises:
+        DataError: If the file does not hold that.
+    """
+    yield from _read(source, "id", calls=False)
+
+
+def read_release(source: Path) -> Iterator[Sample]:
+    """Yield the invocation dialogues of the paper's release: ``idx``, media, ``bbox`` in pixels, tags.
+
+    Calls are read with this package's parser, letters and all. A box becomes a region on the first medium,
+    and stands where ``<region>`` does, else behind the media.
+
+    Args:
+        source: The file, or a folder with one JSON file; media lie beside it.
+
+    Raises:
+        DataError: If the file does not hold that.
+    """
+    yield from _read(source, "idx", calls=True)
+
+
+def _read(source: Path, key: str, *, calls: bool) -> Iterator[Sample]:
+    file = find_json(source, ("*.json",))
+    for number, item in enumerate(items_of(read_json(file), file.name)):
+        what = f"{file.name}, item {number}"
+        name = str(item.get(key, item.get("id", number)))
+        media = _media(item, what)
+        regions = _regions(item, media, file.parent, what) if calls else ()
+        turns = items_of(field(item, "conversations", list, what), f"{what}, conversations")
+        messages = tuple(_messages(turns, len(media), len(regions), calls, what))
+        yield sample_of(
+            what,
+            id=f"{name}-{number}",
+            task="invocation" if any(message.calls for message in messages) else "dialogue",
+            messages=messages,
+            media=media,
+            regions=regions,
+            group=str(item.get("dataset_name", "")),
+        )
+
+
+def _media(item: dict[str, Any], what: str) -> tuple[SampleMedia, ...]:
+    """Return videos before images, as they stand in the first turn."""
+    found = list[SampleMedia]()
+    for kind in ("video", "image"):
+        paths = item.get(kind) or []
+        listed = [paths] if isinstance(paths, str) else paths
+        if not isinstance(listed, list) or not all(isinstance(each, str) and each for each in listed):
+            raise DataError(f"{what}: {kind!r} must be a path or a list of them")
+        found += [SampleMedia(type=kind, path=each) for each in listed]
+    if len(found) > MAX_IMAGES + 1:
+        raise DataError(f"{what} has {len(found)} media, more than {MAX_IMAGES + 1}")
+    return tuple(found)
+
+
+def _regions(
+    item: dict[str, Any], media: tuple[SampleMedia, ...], folder: Path, what: str
+) -> tuple[SampleRegion, ...]:
+    boxes = item.get("bbox") or []
+    if not boxes:
+        return ()
+    if not media:
+        raise DataError(f"{what} has a box and nothing to lie on")
+    listed = boxes if isinstance(boxes[0], list) else [boxes]
+    size = size_of(folder, media[0].paths[0])
+    frame = 0 if media[0].type == "video" else None
+    return tuple(SampleRegion(region=box_of(each, size, what, frame)) for each in listed)
+
+
+def _messages(
+    turns: list[dict[str, Any]], media: int, regions: int, calls: bool, what: str
+) -> Iterator[Message]:
+    left = {"media": list(range(media)), "region": list(range(regions))}
+    for number, turn in enumerate(turns):
+        where = f"{what}, turn {number}"
+        speaker = _SPEAKERS.get(str(turn.get("from", "")).lower())
+        text = str(field(turn, "value", str, where))
+        if speaker is None:
+            raise DataError(f"{where} is from {turn.get('from')!r}, which is neither human nor gpt")
+        if speaker == "assistant":
+            read = parse(text) if calls else None
+            if read is not None and read.issues:
+                raise DataError(f"{where}: {read.issues[0].message}")
+            words = (text if read is None else read.text).strip()
+            found = (
+                () if read is None else tuple(c.model_copy(update={"source": None}) for c in read.invocations)
+            )
+            yield Message(role="assistant", content=(TextPart(text=words),) if words else (), calls=found)
+            continue
+        parts = list(_parts(text, left, where))
+        if number == 0 or not any(part.type == "media" for part in parts):
+            # media without a tag come first, regions behind them
+            front: list[Part] = [MediaPart(media=each) for each in left["media"]] if speaker == "user" else []
+            front += [RegionPart(region=each) for each in left["region"]] if speaker == "user" else []
+            if front:
+                left["media"].clear()
+                left["region"].clear()
+            at = sum(part.type == "media" for part in parts)
+            parts = [*parts[:at], *front, *parts[at:]]
+        yield Message(role="system" if speaker == "system" else "user", content=tuple(parts))
+
+
+def _parts(text: str, left: dict[str, list[int]], where: str) -> Iterator[Part]:
+    """Yield words, media and regions of what a user says."""
+    pieces = _TAG.split(text)
+    for place, piece in enumerate(pieces):
+        if place % 2 == 0:
+            if piece.strip():
+                yield TextPart(text=piece.strip("\n") if place else piece.rstrip("\n"))
+            continue
+        kind = "region" if piece.lower() == "region" else "media"
+        if not left[kind]:
+            raise DataError(f"{where} has more <{piece}> tags than the item has")
+        number = left[kind].pop(0)
+        yield RegionPart(region=number) if kind == "region" else MediaPart(media=number)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets on disk: lines to samples, samples to examples, and back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from vitron.contract import MAX_PIXELS
+from vitron.data.example import Example, PlacedRegion
+from vitron.data.schema import Sample, SampleMedia
+from vitron.errors import DataError, MediaError, RegionError, explain
+from vitron.media import MAX_FRAMES, Artefact, read_media, write_bytes
+from vitron.regions.raster import rasterise
+from vitron.rle import decode_mask
+
+__all__ = ["FILE", "read_example", "read_samples", "safe_path", "write_samples"]
+
+FILE = "data.jsonl"
+MAX_LINE = 32_000_000  # characters
+
+
+def safe_path(folder: Path, path: str) -> Path:
+    """Return where a file of a data set lies.
+
+    Args:
+        folder: Of the data set.
+        path: As its line says it.
+
+    Raises:
+        DataError: If it is no relative path, or leads out of the folder, by ``..`` or by a link.
+    """
+    pure = PurePosixPath(path)
+    if (
+        pure.is_absolute()
+        or PureWindowsPath(path).anchor
+        or "\\" in path
+        or "\0" in path
+        or ".." in pure.parts
+    ):
+        raise DataError(f"a path must be relative and stay inside the data folder, got {path[:80]!r}")
+    root = folder.resolve()
+    place = (root / pure).resolve()
+    if not place.is_relative_to(root):
+        raise DataError(f"{path[:80]!r} leads out of the data folder")
+    return folder / pure
+
+
+def data_file(source: Path) -> Path:
+    """Return the file of lines: ``source`` itself, or ``data.jsonl`` in it.
+
+    Raises:
+        DataError: If there is none.
+    """
+    file = source / FILE if source.is_dir() else source
+    if not file.is_file():
+        raise DataError(f"{file} does not exist: name a folder that holds {FILE}, or convert the data first")
+    return file
+
+
+def read_samples(
+    source: Path, *, on_error: Callable[[DataError], None] | None = None
+) -> Iterator[tuple[int, Sample]]:
+    """Yield the samples of a data set with the numbers of their lines, from 1.
+
+    Args:
+        source: A file of lines, or its folder. Empty lines are passed over.
+        on_error: Called with what is wrong with a line, which is then left out; without it, it is raised.
+
+    Raises:
+        DataError: If a line is no sample, or an id comes twice; it names file and line.
+    """
+    file, seen = data_file(source), dict[str, int]()
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield number, _parse(line, seen, number)
+                except DataError as error:
+                    told = DataError(f"{file.name}, line {number}: {explain(error)}")
+                    if on_error is None:
+                        raise told from error
+                    on_error(told)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no text in UTF-8") from error
+
+
+def _parse(line: str, seen: dict[str, int], number: int) -> Sample:
+    if len(line) > MAX_LINE:
+        raise DataError(f"has {len(line)} characters, more than {MAX_LINE}")
+    try:
+        sample = Sample.model_validate_json(line)
+    except ValidationError as error:
+        raise DataError(explain(error)) from error
+    if sample.id in seen:
+        raise DataError(f"the id {sample.id!r} is that of line {seen[sample.id]} already")
+    seen[sample.id] = number
+    return sample
+
+
+def read_clip(folder: Path, media: SampleMedia) -> Artefact:
+    """Read a picture or a clip of a sample.
+
+    Raises:
+        DataError: If a path is unsafe.
+        MediaError: If a file cannot be read, frames differ in size, or there are too many.
+    """
+    paths = [safe_path(folder, path) for path in media.paths]
+    first, last = media.frames or (0, MAX_FRAMES - 1)
+    if isinstance(media.path, str):
+        found = read_media(paths[0])
+        if found.kind == media.type == "image":
+            return found
+        if media.type == "image":
+            raise MediaError(f"{paths[0].name} is a clip, and a picture was expected")
+        return Artefact("video", np.ascontiguousarray(found.frames[first : last + 1]))
+    chosen = paths[first : last + 1]
+    if len(paths) > MAX_FRAMES and media.frames is None:
+        raise MediaError(f"a clip has at most {MAX_FRAMES} frames, got {len(paths)}: say which by frames")
+    frames = list[NDArray[np.uint8]]()
+    for path in chosen:
+        frame = read_media(path).frames[0]
+        if frames and frame.shape != frames[0].shape:
+            raise MediaError(f"the frames of a clip must have one size, and {path.name} has another")
+        if (len(frames) + 1) * frame.shape[0] * frame.shape[1] > MAX_PIXELS:
+            raise MediaError(f"a clip has at most {MAX_PIXELS} pixels in all its frames")
+        frames.append(frame)
+    return Artefact("video", np.stack(frames))
+
+
+def read_example(sample: Sample, folder: Path) -> Example:
+    """Read the media of a sample and draw its regions and masks.
+
+    Args:
+        sample: What a line says.
+        folder: Of the data set.
+
+    Raises:
+        DataError: If a path is unsafe, a file cannot be read, or a region or mask does not fit.
+    """
+    try:
+        media = tuple(read_clip(folder, each) for each in sample.media)
+        regions = tuple(_place(each.region, each.media, media) for each in sample.regions)
+        masks = {target.call: _masks(target.masks, media[target.media]) for target in sample.targets.masks}
+    except (MediaError, RegionError) as error:
+        raise DataError(f"{sample.id}: {explain(error)}") from error
+    return Example(
+        task=sample.task,
+        messages=sample.messages,
+        media=media,
+        regions=regions,
+        masks=masks,
+        mask_media={target.call: target.media for target in sample.targets.masks},
+        group=sample.group,
+    )
+
+
+def _place(region: object, number: int, media: tuple[Artefact, ...]) -> PlacedRegion:
+    shape, artefact = region, media[number]
+    frame = int(getattr(shape, "frame", None) or 0)
+    if frame >= artefact.num_frames:
+        raise RegionError(f"medium {number} has {artefact.num_frames} frames, and {frame} is none of them")
+    mask = rasterise(shape, *artefact.size)  # pyright: ignore[reportArgumentType]  # checked by the schema
+    return PlacedRegion(media=number, mask=mask, frame=frame)
+
+
+def _masks(regions: Iterable[object], artefact: Artefact) -> NDArray[np.bool_]:
+    """Draw the masks of a call, ``(T, H, W)``."""
+    drawn = np.zeros((artefact.num_frames, *artefact.size), dtype=np.bool_)
+    for region in regions:
+        size, counts = getattr(region, "size", (0, 0)), getattr(region, "counts", ())
+        frame = int(getattr(region, "frame", None) or 0)
+        if tuple(size) != artefact.size or frame >= artefact.num_frames:
+            raise RegionError(
+                f"a mask of {tuple(size)} for frame {frame} does not fit {artefact.size}, "
+                f"{artefact.num_frames} frames"
+            )
+        drawn[frame] |= decode_mask(counts, *size)
+    return drawn
+
+
+def write_samples(samples: Iterable[Sample], folder: Path, *, source: Path | None = None) -> int:
+    """Write a data set: ``data.jsonl``, and the media beside it, in place of one that is there.
+
+    Args:
+        samples: What to write.
+        folder: Made if it is not there.
+        source: Where the files of the samples lie; they are copied under the same paths. ``None``
+            leaves them.
+
+    Returns:
+        How many samples were written.
+
+    Raises:
+        DataError: If a path is unsafe or a file is missing.
+    """
+    lines, copied = list[str](), set[str]()
+    for sample in samples:
+        paths = [path for each in sample.media for path in each.paths]
+        paths += [sample.targets.image] if sample.targets.image else []
+        if source is not None:
+            for path in paths:
+                if path not in copied:
+                    _copy(safe_path(source, path), safe_path(folder, path))
+                    copied.add(path)
+        lines.append(json.dumps(sample.model_dump(mode="json", exclude_none=True), ensure_ascii=False))
+    write_bytes(folder / FILE, "".join(f"{line}\n" for line in lines).encode())
+    return len(lines)
+
+
+def _copy(origin: Path, place: Path) -> None:
+    if not origin.is_file():
+        raise DataError(f"{origin} does not exist")
+    if place.exists() and place.samefile(origin):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(origin, place)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import numpy as np
+import pytest
+from vitron.data.converters import LAYOUTS, read_layout
+from vitron.data.files import read_example, read_samples, write_samples
+from vitron.errors import DataError
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_becomes_examples_and_survives_a_round_trip(layout, tmp_path, name):
+    root, out = layout(name), tmp_path / "out"
+    samples = list(read_layout(name, root))
+    assert samples
+    assert write_samples(samples, out, source=root) == len(samples)
+    again = [sample for _, sample in read_samples(out)]
+    assert again == samples
+    for sample in again:
+        example = read_example(sample, out)
+        assert example.task == sample.task
+        assert len(example.media) == len(sample.media) > 0
+        assert set(example.masks) == set(example.mask_media)
+
+
+def test_refcoco_has_masks_boxes_and_splits(layout):
+    root = layout("refcoco")
+    first, second, third = read_layout("refcoco", root)
+    assert [each.id for each in (first, second, third)] == ["5-0", "5-1", "6-0"]
+    assert first.split == "test"
+    assert first.targets.boxes[0].corners == (0.2, 0.2, 0.6, 0.8)
+    polygon, runs = (read_example(each, root).masks[0][0] for each in (first, third))
+    assert polygon[2:8, 4:12].all()
+    assert polygon.sum() == 48
+    assert runs[:5, 4].all()
+    assert runs.sum() == 5
+    assert first.messages[1].calls[0].instruction[0].text == "red box"
+    assert len(list(read_layout("refcoco", root, split="testA"))) == 2
+    caption = next(read_layout("refcoco-caption", root))
+    assert caption.targets.captions == ("red box", "it")
+    assert caption.messages[0].content[1].type == "region"
+
+
+def test_davis_follows_each_object_from_where_it_appears(layout):
+    root = layout("davis")
+    first, second = read_layout("davis", root)
+    assert (first.id, second.id) == ("ball-1", "ball-2")
+    example = read_example(second, root)
+    assert example.regions[0].frame == 1
+    assert example.masks[0].shape == (3, 8, 12)
+    assert [int(mask.sum()) for mask in example.masks[0]] == [0, 4, 4]
+    assert np.array_equal(example.regions[0].mask, example.masks[0][1])
+
+
+def test_the_release_has_calls_and_a_box(layout):
+    (sample,) = read_layout("release", layout("release"))
+    assert sample.task == "invocation"
+    assert sample.messages[1].text == "On it."
+    assert sample.messages[1].calls[0].module == "image_segmentation"
+    # beyond the edge it is cut off
+    assert sample.regions[0].region.corners == (0.25, 0.0, 1.0, 0.5)
+    assert [part.type for part in sample.messages[0].content] == ["media", "region", "text"]
+
+
+def test_tags_in_plain_dialogues_stay_text(layout):
+    (sample,) = read_layout("llava", layout("llava"))
+    assert sample.messages[1].text == "Red. A tag: <module>B</module>"
+    assert sample.messages[1].calls == ()
+    assert [message.role for message in sample.messages] == ["user", "assistant"] * 2
+
+
+def test_magicbrush_vqa_and_vidstg_keep_their_truth(layout):
+    (edit,) = read_layout("magicbrush", layout("magicbrush"))
+    assert edit.targets.image == "images/8/8-output1.png"
+    assert (edit.targets.source_caption, edit.targets.captions) == ("black", ("red",))
+    (question,) = read_layout("vqa", layout("vqa"))
+    assert len(question.targets.answers) == 10
+    assert question.messages[1].text == "red"
+    (clip,) = read_layout("vidstg", layout("vidstg"))
+    assert clip.targets.span == (1, 2)
+    assert [box.frame for box in clip.targets.boxes] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "message"),
+    [
+        ("refcoco", "refs.json", lambda d: d[0].update(ann_id=99), "item 0 speaks of an annotation or image"),
+        (
+            "refcoco",
+            "instances.json",
+            lambda d: d["annotations"][0].update(segmentation=3),
+            "no mask that can",
+        ),
+        (
+            "refcoco",
+            "instances.json",
+            lambda d: d["annotations"][1]["segmentation"].update(size=[1, 1]),
+            "not fit",
+        ),
+        (
+            "release",
+            "invocations.json",
+            lambda d: d[0].update(bbox=[9, 9, 1, 1]),
+            "right edge beyond the left",
+        ),
+        ("release", "invocations.json", lambda d: d[0].update(image="../../etc/passwd"), "stay inside"),
+        ("release", "invocations.json", lambda d: d[0].update(image=None), "a box and nothing to lie on"),
+        ("llava", "chat.json", lambda d: d[0]["conversations"][0].update({"from": "cat"}), "from 'cat'"),
+        ("llava", "chat.json", lambda d: d[0].pop("conversations"), "item 0 has no 'conversations'"),
+        ("llava", "chat.json", lambda d: d[0].update(image=5), "'image' must be a path or a list"),
+        ("vqa", "v2_annotations.json", lambda d: d["annotations"].clear(), "question 1 has no answers"),
+        ("vqa", "v2_questions.json", lambda d: d["questions"][0].update(image_id=4), "holds no picture 4"),
+        ("magicbrush", "edit_turns.json", lambda d: d[0].update(output="lost.png"), "holds no lost.png"),
+        ("vidstg", "clips.json", lambda d: d[0].update(span=[3, 1]), "first and the last frame"),
+        ("vidstg", "clips.json", lambda d: d[0].update(boxes=[[1, 2]]), "four numbers"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(layout, name, file, change, message):
+    root = layout(name)
+    value = json.loads((root / file).read_text("utf-8"))
+    change(value)
+    (root / file).write_text(json.dumps(value), "utf-8")
+    with pytest.raises(DataError, match=message):
+        list(read_layout(name, root))
+
+
+def test_files_that_are_none_are_refused(layout, tmp_path):
+    with pytest.raises(ValueError, match="layout must be one of captions"):
+        read_layout("imagenet", tmp_path)
+    with pytest.raises(ValueError, match="llava has no split"):
+        read_layout("llava", tmp_path, split="x")
+    with pytest.raises(DataError, match=r"holds none of \*\.json"):
+        list(read_layout("llava", tmp_path))
+    pickled = tmp_path / "refs.p"
+    pickled.write_bytes(b"cos\nsystem\n")
+    with pytest.raises(DataError, match="is a pickle"):
+        list(read_layout("llava", pickled))
+    broken = tmp_path / "x.json"
+    broken.write_text("[" * 200_000)
+    with pytest.raises(DataError, match="is no JSON"):
+        list(read_layout("llava", broken))
+    with pytest.raises(DataError, match="must hold JPEGImages"):
+        list(read_layout("davis", tmp_path))
