@@ -113,7 +113,8 @@ def show(
     with user_errors(debug):
         from vitron.data.files import read_samples
 
-        counts, found = Counter[tuple[str, str]](), list[Sample]()
+        found: list[Sample] = []
+        counts = Counter[tuple[str, str]]()
         for _, sample in read_samples(data):
             counts[sample.task, sample.split] += 1
             if sample.id == name:
