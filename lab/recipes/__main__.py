@@ -18,6 +18,7 @@ ROOMS = {
     "segmentation": "What each part of itaclip is worth on the drawn world.",
     "features": "Which activations of the small diffusion model say what, for diffeat.",
     "upscaling": "What each part of pixelsmith is worth on the drawn world.",
+    "vitron": "The small model of vitron, trained on the drawn world, and the two experiments of the paper.",
 }
 MODULES = {
     "denoise": "recipes.tiny_denoise.commands",
@@ -27,6 +28,7 @@ MODULES = {
     "segmentation": "recipes.segmentation.commands",
     "features": "recipes.features.commands",
     "upscaling": "recipes.upscaling.commands",
+    "vitron": "recipes.vitron_tiny.commands",
 }
 Room = StrEnum("Room", {name: name for name in ROOMS})
 

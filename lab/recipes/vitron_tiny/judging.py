@@ -159,7 +159,7 @@ def judge(
         wanted = 3 * count if task == "referring_segmentation" else count
         tally = tallies[task] = Tally()
         drawn = (draw_example(task, seed, index, split=split, phrasing=phrasing) for index in range(wanted))
-        for examples in _batches(drawn, batch_size):
+        for examples in batches(drawn, batch_size):
             collect(tally, model, examples, constrained=constrained)
         if tell is not None:
             right = share([verdict.instructions and verdict.text for verdict in tally.verdicts])
@@ -167,7 +167,8 @@ def judge(
     return figures_of(tallies)
 
 
-def _batches(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
+def batches(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
+    """Yield examples in lists of ``size``; the last may be shorter."""
     batch: list[Example] = []
     for example in examples:
         batch.append(example)

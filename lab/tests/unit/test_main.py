@@ -40,6 +40,7 @@ def test_judge_goes_through_all_rooms_and_names_the_miss(rooms: list[str]) -> No
         "segmentation",
         "features",
         "upscaling",
+        "vitron_tiny",
     ]
     assert result.exit_code == 1
     assert "missed: clip" in result.output

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from recipes.vitron_tiny import commands
+from recipes.vitron_tiny.ablation import MESSAGES, ablate, difference
 from recipes.vitron_tiny.building import make_config, make_model, make_tokenizer
 from recipes.vitron_tiny.judging import (
     CALLING,
@@ -23,6 +27,7 @@ from recipes.vitron_tiny.judging import (
 )
 from recipes.vitron_tiny.scoring import missed
 from recipes.vitron_tiny.tasks import TASKS, corpus, draw_example, reply_of
+from typer.testing import CliRunner
 from vitron.data.example import Example
 from vitron.engine import Vitron
 from vitron.media import Artefact
@@ -153,10 +158,64 @@ def test_shipped_masks_follow_the_words(nano: Vitron) -> None:
     finally:
         nano.mask = before  # type: ignore[method-assign]
     assert len(seen) == 2
-    assert not np.allclose(*seen)
+    assert not np.allclose(seen[0], seen[1])
 
 
 def test_untrained_model_is_judged(nano: Vitron) -> None:
     figures = judge(Shipped(nano), "test", seed=0, count=1, tasks=("question", "tracking"))
     assert 0 <= figures["tracking_miou"] <= 1
     assert figures["module_accuracy"] == 0
+
+
+def test_messages_on_a_model_that_knows_all() -> None:
+    """Words do what signals cannot name, signals mark what words cannot, and both together do all."""
+    told: list[str] = []
+    figures = ablate(Oracle(), seed=0, count=12, tell=told.append)
+    assert len(told) == 5
+    text, signal, hybrid = (figures[message] for message in MESSAGES)
+    assert hybrid["execution_rate"] == 1
+    assert hybrid["referring_ciou"] == hybrid["sketch_ciou"] == hybrid["tracking_miou"] == 1
+    assert hybrid["editing_error"] == hybrid["video_editing_error"] == 0
+    # "segment: this" says nothing to one who reads words alone
+    assert text["execution_rate_sketch_segmentation"] == text["sketch_ciou"] == 0
+    assert text["execution_rate_video_editing"] == 1
+    assert text["referring_ciou"] < 1
+    assert signal["referring_ciou"] == signal["sketch_ciou"] == 1
+    assert signal["execution_rate_editing"] == 0
+    assert signal["editing_error"] > 0
+
+
+def test_messages_of_a_model_that_calls_nothing() -> None:
+    figures = ablate(Mute(), seed=0, count=3)
+    assert all(each["execution_rate"] == 0 for each in figures.values())
+    assert all(each["editing_error"] > 0 for each in figures.values())
+
+
+def test_difference_of_pictures() -> None:
+    black = Artefact("image", np.zeros((2, 2, 3), dtype=np.uint8))
+    half = black.data.copy()
+    half[0] = 255
+    assert difference(black, black) == 0
+    assert difference(black, Artefact("image", half)) == 0.5
+
+
+@pytest.mark.parametrize(("model", "code"), [(Oracle, 0), (Mute, 1)])
+def test_judge_command(
+    model: type[Oracle], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(commands, "_load", lambda folder, device: None)
+    monkeypatch.setattr(commands, "_facts", lambda vitron, folder: {"bytes": 1})
+    monkeypatch.setattr(commands, "Shipped", lambda vitron: model())
+    monkeypatch.setattr(commands, "CARD", tmp_path / "card.json")
+    found = CliRunner().invoke(commands.app, ["judge", "--count", "1", "--write"])
+    assert found.exit_code == code, found.output
+    assert ("missed: module_accuracy" in found.output) is bool(code)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["passed"] is not bool(code)
+    assert set(card["figures"]) == set(PARTS)
+
+
+def test_report_needs_results(tmp_path: Path) -> None:
+    found = CliRunner().invoke(commands.app, ["report", "--out", str(tmp_path)])
+    assert found.exit_code == 2
+    assert "run synergy first" in found.output

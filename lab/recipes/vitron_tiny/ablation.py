@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What words and what signals are worth to the specialists (paper, figure 4): one reply, three messages.
+
+``text``: specialists get the words of a call. ``signal``: they get its module and its signals; the words are
+withheld. ``hybrid``: both. The mask head reads signals; the toy specialists read words, and take a mask where
+there is one. The model is the same throughout: what differs is what of its message is passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from vitron.contract import Invocation
+from vitron.data.example import Example
+from vitron.errors import SpecialistError
+from vitron.language import MODULES, parse
+from vitron.media import Artefact
+from vitron.specialists import SpecialistRegistry
+from vitron.specialists.protocol import Request, Said
+
+from recipes.vitron_tiny.judging import Judged, batches, toys
+from recipes.vitron_tiny.scoring import cumulative_iou, fitted, mean_iou, share
+from recipes.vitron_tiny.tasks import draw_example
+
+Bool = NDArray[np.bool_]
+Message = Literal["text", "signal", "hybrid"]
+MESSAGES: tuple[Message, ...] = get_args(Message)
+MASKED = ("referring_segmentation", "sketch_segmentation", "tracking")
+EDITED = ("editing", "video_editing")
+TASKS = (*MASKED, *EDITED)
+
+
+def carry_out(
+    registry: SpecialistRegistry, message: Message, call: Invocation, medium: Artefact, mask: Bool | None
+) -> Artefact | None:
+    """Carry out one call on what a message passes on of it.
+
+    Args:
+        registry: Who reads words.
+        message: What is passed on.
+        call: As the model wrote it.
+        medium: Picture or clip.
+        mask: What the mask head makes of the call's signals, ``(T, H, W)``; ``None`` if it lacks some.
+
+    Returns:
+        What is made, or ``None`` if it cannot be carried out.
+    """
+    told = mask if message != "text" else None
+    if told is not None and call.module in ("image_segmentation", "video_segmentation"):
+        return Artefact("masks", told[None], ("region",))
+    module = MODULES[call.module]
+    said = tuple(Said(module.action(each), each.text, each.verb) for each in call.instruction)
+    if message == "signal":
+        # signals name no deed: the specialist is left with the module's first
+        said = (Said(next(iter(module.verbs.values())), "", ""),)
+    try:
+        request = Request(
+            module=call.module,
+            said=said,
+            media=medium,
+            mask=told[0] if told is not None and told.any() and call.module == "image_editing" else None,
+            region=None,
+            frames=None,
+            args={},
+        )
+        return registry.run(request).result.artefact
+    except SpecialistError:
+        return None
+
+
+def ablate(
+    model: Judged,
+    *,
+    seed: int,
+    count: int,
+    batch_size: int = 32,
+    tell: Callable[[str], None] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Measure the three messages on the same replies.
+
+    Args:
+        model: What writes them.
+        seed: Of the examples, which are of the test split.
+        count: Examples of each task.
+        batch_size: Dialogues that are answered at once.
+        tell: Gets a line for each task.
+
+    Returns:
+        By message, by measure: ``execution_rate`` over all tasks and of each, ``referring_ciou``,
+        ``sketch_ciou``, ``tracking_miou`` (what is not made is an empty mask), and ``editing_error`` and
+        ``video_editing_error``, the mean absolute difference in 0..1 to what the true call makes of the true
+        mask (what is not made leaves picture or clip as they were).
+    """
+    registry = toys()
+    figures: dict[str, dict[str, float]] = {message: {} for message in MESSAGES}
+    carried: dict[str, list[bool]] = {message: [] for message in MESSAGES}
+    for task in TASKS:
+        made: dict[str, list[Artefact | None]] = {message: [] for message in MESSAGES}
+        examples = [draw_example(task, seed, index, split="test") for index in range(count)]
+        for batch in batches(examples, batch_size):
+            replies = model.generate_batch(batch, constrained=False)
+            masks = model.masks(batch, replies)
+            for example, reply, found in zip(batch, replies, masks, strict=True):
+                for message in MESSAGES:
+                    made[message].append(_first(registry, message, example, reply, found))
+        for message in MESSAGES:
+            done = [each is not None for each in made[message]]
+            carried[message] += done
+            figures[message][f"execution_rate_{task}"] = share(done)
+            figures[message] |= _quality(registry, task, examples, made[message])
+        if tell is not None:
+            rates = ", ".join(f"{one} {figures[one][f'execution_rate_{task}']:.2f}" for one in MESSAGES)
+            tell(f"{task}: carried out {rates}")
+    return {message: {"execution_rate": share(carried[message])} | figures[message] for message in MESSAGES}
+
+
+def _first(
+    registry: SpecialistRegistry, message: Message, example: Example, reply: str, masks: Mapping[int, Bool]
+) -> Artefact | None:
+    """Carry out the first call of a reply, if it is one of the right module."""
+    turn, truth = parse(reply), example.messages[-1].calls[0]
+    if not turn.invocations or turn.refusal(0) or turn.invocations[0].module != truth.module:
+        return None
+    return carry_out(registry, message, turn.invocations[0], example.media[0], masks.get(0))
+
+
+def _quality(
+    registry: SpecialistRegistry, task: str, examples: Sequence[Example], made: Sequence[Artefact | None]
+) -> dict[str, float]:
+    if task in EDITED:
+        errors: list[float] = []
+        for example, artefact in zip(examples, made, strict=True):
+            call, before = example.messages[-1].calls[0], example.media[0]
+            truth = carry_out(registry, "hybrid", call, before, example.masks[0]) or before
+            errors.append(difference(artefact or before, truth))
+        return {f"{task}_error": sum(errors) / len(errors)}
+    pairs: list[tuple[Bool, Bool]] = []
+    for example, artefact in zip(examples, made, strict=True):
+        found = None if artefact is None else np.asarray(artefact.data.any(axis=0), dtype=np.bool_)
+        pairs.append((fitted(found, example.masks[0]), example.masks[0]))
+    if task == "tracking":
+        return {"tracking_miou": mean_iou(pairs)}
+    return {f"{task.partition('_')[0]}_ciou": cumulative_iou(pairs)}
+
+
+def difference(one: Artefact, other: Artefact) -> float:
+    """Return the mean absolute difference of two pictures or clips of one size, 0 to 1."""
+    return float(np.abs(one.frames.astype(np.int64) - other.frames).mean() / 255)

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does a discriminator on the shared signals help (paper, 4.3)? Four arms, several seeds, at the nano size.
+
+For each seed a base learns all tasks. Every arm goes on from it, over the same batches in the same order, at
+a lower rate: without a discriminator (``off``), with one that the model does not feel (``placebo``), with its
+gradient reversed (``grl``), towards its uniform guess (``confusion``). In the ``low`` setting base and arms
+see a tenth of the dialogues of tracking and editing. Everything that is finished is left on a second call.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from vitron.data.example import Example
+from vitron.model import VitronForConditionalGeneration, VitronProcessor
+from vitron.model.processing import Batch, Encoded
+from vitron.model.synergy import fresh_probe
+from vitron.training import Stage
+from vitron.training.module import MODULE_NAMES
+from vitron.training.stages import Losses
+
+from recipes.vitron_tiny.findings import ARMS, SETTINGS, Arm, Setting
+from recipes.vitron_tiny.scoring import cumulative_iou, mean_iou
+from recipes.vitron_tiny.tasks import draw_example
+from recipes.vitron_tiny.training import prepare, stage_of, train
+
+SHARES: Mapping[str, float] = {
+    "referring_segmentation": 0.28,
+    "editing": 0.2,
+    "tracking": 0.18,
+    "caption": 0.12,
+    "text_to_image": 0.06,
+    "video_editing": 0.06,
+    "image_to_video": 0.05,
+    "restoration": 0.05,
+}
+"""Share of each task in a batch: all modules but one occur, and captions, which call none."""
+SCARCE = ("tracking", "editing")  # of which the low setting has a tenth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How long the study takes.
+
+    Attributes:
+        base_steps: Of a base.
+        arm_steps: Of an arm.
+        batch_size: Dialogues of a step.
+        pool: Dialogues to learn from.
+        tests: Dialogues of each judged task.
+        probe: Signals of each module that a fresh probe learns from; half as many judge it.
+        weight: Largest weight of what the model feels of its discriminator.
+    """
+
+    base_steps: int = 1500
+    arm_steps: int = 500
+    batch_size: int = 32
+    pool: int = 12_000
+    tests: int = 200
+    probe: int = 80
+    weight: float = 0.1
+
+
+def write_pool(folder: Path, processor: VitronProcessor, plan: Plan, setting: Setting) -> None:
+    """Draw the dialogues of a setting; a pool that is there is left."""
+    path = folder / "00.pkl"
+    if path.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    found: list[Encoded] = []
+    for task, share in SHARES.items():
+        scarce = setting == "low" and task in SCARCE
+        count = max(plan.batch_size, round(plan.pool * share * (0.1 if scarce else 1)))
+        found += [processor.encode(draw_example(task, 1, index)) for index in range(count)]
+    part = path.with_suffix(".part")
+    part.write_bytes(pickle.dumps(found, protocol=5))
+    part.replace(path)
+
+
+def stage_for(name: str, steps: int, lr: float, plan: Plan, **synergy: Any) -> Stage:
+    """Return a stage of the study: no alignment, which has no part in the question."""
+    stage = stage_of(name, steps, batch_size=plan.batch_size, lr=lr, **synergy)
+    return stage.model_copy(update={"losses": Losses(text=1.0, mask=1.0), "tasks": dict(SHARES)})
+
+
+def run_seed(
+    folder: Path,
+    seed: int,
+    plan: Plan,
+    *,
+    settings: Sequence[Setting] = SETTINGS,
+    arms: Sequence[Arm] = ARMS,
+    threads: int = 1,
+    device: str = "cpu",
+    tell: Callable[[str], None] | None = None,
+) -> None:
+    """Train and judge what is missing of one seed; each result is one JSON file below ``results``."""
+    prepare(folder, size="nano")
+    processor = VitronProcessor.from_pretrained(folder)
+    results = folder / "results"
+    results.mkdir(exist_ok=True)
+    for setting in settings:
+        pool = folder / f"pool-{setting}"
+        write_pool(pool, processor, plan, setting)
+
+        def learn(
+            name: str, stage: Stage, init: Path | None = None, pool: Path = pool
+        ) -> VitronForConditionalGeneration:
+            done = folder / f"stage-{name}"
+            if (done / "training.json").exists():
+                return VitronForConditionalGeneration.from_pretrained(done / "model")
+            return train(folder, pool, stage, init=init, seed=seed, threads=threads, device=device, every=250)
+
+        base = f"{setting}-base-{seed}"
+        for arm in arms:
+            name = f"{setting}-{arm}-{seed}"
+            path = results / f"{name}.json"
+            if path.exists():
+                continue
+            learn(base, stage_for(base, plan.base_steps, 1.5e-3, plan))
+            stage = stage_for(name, plan.arm_steps, 5e-4, plan, mode=arm, weight=plan.weight)
+            model = learn(name, stage, folder / f"stage-{base}" / "model")
+            model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
+            figures = examine(model, processor, plan)
+            path.write_text(
+                json.dumps({"setting": setting, "arm": arm, "seed": seed, "figures": figures}, indent=1)
+                + "\n"
+            )
+            if tell is not None:
+                tell(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
+
+
+# -- what an arm has learnt
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """A forward pass over a batch whose replies are the true ones.
+
+    Attributes:
+        batch: What was shown.
+        right: ``(B, L)`` boolean: whether the token at a place is what the model would write there.
+        masks: Of each mask of the batch, ``(N, s, s)`` boolean.
+        signals: Of each call, ``(K, num_signals, D)``.
+    """
+
+    batch: Batch
+    right: Tensor
+    masks: Tensor
+    signals: Tensor
+
+
+@torch.no_grad()
+def look(
+    model: VitronForConditionalGeneration, processor: VitronProcessor, examples: Sequence[Example]
+) -> Iterator[Seen]:
+    """Show a model dialogues with their true replies, 16 at a time."""
+    model.eval()
+    for start in range(0, len(examples), 16):
+        batch = processor(examples[start : start + 16]).to(model.device)
+        found = model(**batch.inputs(), use_cache=False)
+        right = torch.zeros_like(batch.labels, dtype=torch.bool)
+        right[:, 1:] = found.logits[:, :-1].argmax(-1) == batch.input_ids[:, 1:]
+        signals, _ = model.signals(found.hidden, batch.input_ids)
+        side = batch.mask_targets.shape[-1]
+        masks = torch.zeros(0, side, side, dtype=torch.bool)
+        if len(batch.mask_calls) and batch.pixel_values is not None:
+            masks = (
+                model.mask_head(
+                    signals[batch.mask_calls],
+                    [batch.call_modules[call] for call in batch.mask_calls.tolist()],
+                    found.patches[batch.mask_frames],
+                    batch.pixel_values[batch.mask_frames],
+                )
+                > 0
+            )
+        yield Seen(batch, right, masks.cpu(), signals)
+
+
+def examine(
+    model: VitronForConditionalGeneration, processor: VitronProcessor, plan: Plan
+) -> dict[str, float]:
+    """Return the measures of a model on scenes it never saw.
+
+    A greedy reply is the true one if and only if every token of the true one is the likeliest after those
+    before it, so that exactness needs one forward pass and no generation. Module accuracy asks for the tokens
+    of the module's name alone; masks are those of the true calls. Masks are compared at the mask head's size.
+    """
+    figures: dict[str, float] = {}
+    modules: list[bool] = []
+    instructions: list[bool] = []
+    for task in SHARES:
+        count = plan.tests if task in ("referring_segmentation", "tracking", "editing", "caption") else 50
+        examples = [draw_example(task, 0, index, split="test") for index in range(count)]
+        exact: list[bool] = []
+        pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        for seen in look(model, processor, examples):
+            exact += exact_rows(seen)
+            modules += [] if task == "caption" else named_rows(seen, processor)
+            pairs += mask_pairs(seen)
+        if task == "caption":
+            figures["caption_exact"] = fmean(exact)
+        else:
+            instructions += exact
+        if task == "referring_segmentation":
+            figures["seg_ciou"] = cumulative_iou(pairs)
+        elif task in ("tracking", "editing"):
+            name = "tracking_miou" if task == "tracking" else "edit_iou"
+            figures[name] = mean_iou(pairs)
+    figures["module_accuracy"] = fmean(modules)
+    figures["instruction_exact"] = fmean(instructions)
+    return figures | probes(model, processor, plan)
+
+
+def exact_rows(seen: Seen) -> list[bool]:
+    """Whether a greedy reply to each row is the true one to the last token."""
+    learnt = seen.batch.labels >= 0
+    return (seen.right | ~learnt).all(1).tolist()
+
+
+def named_rows(seen: Seen, processor: VitronProcessor) -> list[bool]:
+    """Whether the module of each row is named right, given the words before it."""
+    opens, closes = (processor.token_id(tag) for tag in ("<module>", "</module>"))
+    ids, learnt = seen.batch.input_ids, seen.batch.labels >= 0
+    began = ((ids == opens) & learnt).long().cumsum(1)
+    ended = ((ids == closes) & learnt).long().cumsum(1)
+    # the opening tag itself, all up to the closing one, and that one too
+    inside = learnt & (began > 0) & ((began > ended) | (ids == closes))
+    return (seen.right | ~inside).all(1).tolist()
+
+
+def mask_pairs(seen: Seen) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return found and true masks of each call, ``(T, s, s)``."""
+    truth, calls = (seen.batch.mask_targets > 0.5).cpu().numpy(), seen.batch.mask_calls.cpu().numpy()
+    found = seen.masks.numpy()
+    return [(found[calls == call], truth[calls == call]) for call in dict.fromkeys(calls.tolist())]
+
+
+def probes(model: VitronForConditionalGeneration, processor: VitronProcessor, plan: Plan) -> dict[str, float]:
+    """Return how well fresh probes tell the module from frozen signals; chance is 1 over their number.
+
+    As many signals of each module, so that there is no prior to win by; those that a probe learns from and
+    those that judge it come from dialogues that the model has not seen.
+    """
+    parts: dict[str, list[Tensor]] = {"train": [], "test": []}
+    truth: dict[str, list[int]] = {"train": [], "test": []}
+    tasks = [task for task in SHARES if task != "caption"]
+    for part, seed, count in (("train", 2, plan.probe), ("test", 3, max(2, plan.probe // 2))):
+        for task in tasks:
+            examples = [draw_example(task, seed, index, split="test") for index in range(count)]
+            for seen in look(model, processor, examples):
+                parts[part].append(seen.signals.cpu())
+                truth[part] += [MODULE_NAMES.index(module) for module in seen.batch.call_modules]
+    signals = {part: torch.cat(each).float() for part, each in parts.items()}
+    labels = {part: torch.tensor(each) for part, each in truth.items()}
+    cut = int(model.config.num_specific)
+    figures = {
+        "probe_accuracy": fresh_probe(
+            (signals["train"][:, cut:], labels["train"]),
+            (signals["test"][:, cut:], labels["test"]),
+            len(MODULE_NAMES),
+        ),
+        "probe_accuracy_specific": fresh_probe(
+            (signals["train"][:, :cut], labels["train"]),
+            (signals["test"][:, :cut], labels["test"]),
+            len(MODULE_NAMES),
+        ),
+    }
+    return figures | {"probe_chance": 1 / len(tasks)}

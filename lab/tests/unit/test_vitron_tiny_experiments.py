@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The study of synergy, on the smallest scale, and its arithmetic by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from recipes.vitron_tiny.building import make_config, make_model, make_tokenizer
+from recipes.vitron_tiny.experiments import Plan, exact_rows, look, mask_pairs, named_rows, run_seed
+from recipes.vitron_tiny.findings import MEASURES, draw_figure, markdown, read_results, summarise
+from recipes.vitron_tiny.tasks import TASKS, corpus, draw_example
+from skimage.io import imread
+from vitron.model import VitronForConditionalGeneration, VitronProcessor
+
+SMALLEST = Plan(base_steps=2, arm_steps=2, batch_size=8, pool=60, tests=4, probe=2)
+
+
+@pytest.fixture(scope="module")
+def nano() -> tuple[VitronForConditionalGeneration, VitronProcessor]:
+    tokenizer = make_tokenizer(corpus(5, 10 * len(TASKS)), size=400)
+    config = make_config(tokenizer, "nano")
+    return make_model(config).eval(), VitronProcessor(tokenizer, config)
+
+
+def result(arm: str, seed: int, value: float, setting: str = "full") -> dict[str, object]:
+    return {"setting": setting, "arm": arm, "seed": seed, "figures": dict.fromkeys(MEASURES, value)}
+
+
+def test_summarise_pairs_seeds() -> None:
+    rows = summarise(
+        [result("off", 0, 0.5), result("off", 1, 0.7), result("grl", 0, 0.6), result("grl", 1, 0.8)]
+    )
+    off, grl = rows
+    assert (off.arm, off.seeds, grl.arm) == ("off", 2, "grl")
+    assert off.mean["seg_ciou"] == pytest.approx(0.6)
+    assert off.deviation["seg_ciou"] == pytest.approx(0.1 * 2**0.5)
+    # the gain is the same in both seeds, however far they are apart
+    assert grl.gain["seg_ciou"] == pytest.approx(0.1)
+    assert grl.gain_deviation["seg_ciou"] == pytest.approx(0)
+    assert "70.0 ± 14.1 (+10.0 ± 0.0)" in markdown(rows)
+
+
+def test_summarise_without_a_partner_claims_no_gain() -> None:
+    (row,) = summarise([result("confusion", 0, 0.4)])
+    assert not row.gain
+    assert "(" not in markdown([row]).splitlines()[-1]
+
+
+def test_figure_shows_each_setting(tmp_path: Path) -> None:
+    results = [
+        result(arm, seed, 0.5 + 0.1 * seed, setting)
+        for arm in ("off", "grl")
+        for seed in (0, 1)
+        for setting in ("full", "low")
+    ]
+    draw_figure(summarise([each for each in results if each["setting"] == "full"]), tmp_path / "one.png")
+    draw_figure(summarise(results), tmp_path / "two.png")
+    one, two = (imread(tmp_path / name) for name in ("one.png", "two.png"))
+    assert two.shape[0] > one.shape[0]
+    assert one.std() > 0
+
+
+def test_exactness_is_that_of_greedy_replies(
+    nano: tuple[VitronForConditionalGeneration, VitronProcessor],
+) -> None:
+    """Where every true token has the highest score a reply is exact; one slip makes it wrong."""
+    model, processor = nano
+    examples = [draw_example(task, 0, 0) for task in ("tracking", "caption", "chains")]
+    (seen,) = look(model, processor, examples)
+    seen.right[:] = True
+    assert exact_rows(seen) == [True, True, True]
+    assert named_rows(seen, processor) == [True, True, True]
+    ids = seen.batch.input_ids
+    first = int((ids[0] == processor.token_id("<module>")).nonzero()[0, 0])
+    seen.right[0, first + 1] = False
+    assert exact_rows(seen) == [False, True, True]
+    assert named_rows(seen, processor) == [False, True, True]
+    second = (ids[2] == processor.token_id("</instruction>")).nonzero()[0, 0]
+    seen.right[2, int(second)] = False
+    assert exact_rows(seen) == [False, True, False]
+    assert named_rows(seen, processor) == [False, True, True]
+    # what the user says is not judged
+    seen.right[1, 0] = False
+    assert exact_rows(seen)[1]
+
+
+def test_masks_are_grouped_by_call(nano: tuple[VitronForConditionalGeneration, VitronProcessor]) -> None:
+    model, processor = nano
+    examples = [draw_example(task, 0, 1) for task in ("tracking", "referring_segmentation")]
+    (seen,) = look(model, processor, examples)
+    pairs = mask_pairs(seen)
+    assert [truth.shape for _, truth in pairs] == [(4, 32, 32), (1, 32, 32)]
+    assert all(found.shape == truth.shape for found, truth in pairs)
+    assert all(truth.any() for _, truth in pairs)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of Lightning
+def test_study_runs_and_resumes(
+    nano: tuple[VitronForConditionalGeneration, VitronProcessor], tmp_path: Path
+) -> None:
+    told: list[str] = []
+    _, processor = nano
+    # a folder that is prepared is left as it is
+    processor.config.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    run_seed(tmp_path, 0, SMALLEST, settings=("low",), arms=("off", "grl"), tell=told.append)
+    assert len(told) == 2
+    results = read_results(tmp_path)
+    assert {each["arm"] for each in results} == {"off", "grl"}
+    for each in results:
+        assert set(MEASURES) <= set(each["figures"])
+        assert all(0 <= value <= 1 for value in each["figures"].values())
+    before = torch.random.get_rng_state()
+    run_seed(tmp_path, 0, SMALLEST, settings=("low",), arms=("off", "grl"), tell=told.append)
+    assert len(told) == 2
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert markdown(summarise(results)).count("\n") == 3
