@@ -4,10 +4,11 @@
 ``python bench_extraction.py --output results.json`` measures, each part alone with ``--only``:
 
 ``hooks``: what taking a set of four activations, and all that are no maps, adds to a plain forward pass.
-``exit``: the share of a pass's time after which it is left, beside the share of its FLOP. ``memory``: what a
-pass that takes activations holds beyond a plain one, beside the size of what is taken. ``maps``: the same for
-self-maps of 64x64 tokens and 10 heads, averaged over heads, beside the full matrix. ``store``: 100 images to
-a zarr store with the small model inside the package, and in which share of the time it read, computed, wrote.
+``exit``: the share of a pass's time after which it is left, beside the share after which a plain pass has
+come that far, and the share of its FLOP. ``memory``: what a pass that takes activations holds beyond a plain
+one, beside the size of what is taken. ``maps``: the same for self-maps of 64x64 tokens and 10 heads, averaged
+over heads, beside the full matrix. ``store``: 100 images to a zarr store with the small model inside the
+package, and in which share of the time it read, computed, wrote.
 
 Times are those of the process, so that other work on the machine disturbs little; contenders take turns.
 ``--small`` shows within a minute that everything runs; such figures mean nothing.
@@ -34,14 +35,14 @@ from diffeat.store import FeatureStore, Recipe
 from diffusers import UNet2DConditionModel
 
 MIB = 2**20
-STOPS = (
-    "mid-repeat1-res-out",
-    "up-level1-repeat1-vit-block0-cross-q",
-    "up-level1-upsampler-out",
-    "up-level2-repeat1-vit-block0-cross-q",
-    "up-level2-upsampler-out",
-    "up-level3-repeat0-vit-block0-self-k",
-)
+STOPS = {  # and the modules after which they are there
+    "mid-repeat1-res-out": "mid_block.resnets.1",
+    "up-level1-repeat1-vit-block0-cross-q": "up_blocks.1.attentions.1.transformer_blocks.0.attn2.to_q",
+    "up-level1-upsampler-out": "up_blocks.1.upsamplers.0",
+    "up-level2-repeat1-vit-block0-cross-q": "up_blocks.2.attentions.1.transformer_blocks.0.attn2.to_q",
+    "up-level2-upsampler-out": "up_blocks.2.upsamplers.0",
+    "up-level3-repeat0-vit-block0-self-k": "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_k",
+}
 NO_MAPS = ("unet-*", "*-res-*", "*-out", "*-{self,cross}-[qkv]", "*-ffn-inner")
 Row = dict[str, Any]
 
@@ -120,18 +121,50 @@ def measure_hooks(unet: UNet2DConditionModel, side: int, rounds: int) -> list[Ro
     return rows
 
 
+def passing(
+    unet: UNet2DConditionModel, inputs: dict[str, Any], marks: dict[str, list[float]]
+) -> Callable[[], object]:
+    """Return a plain call that notes when it has passed each of the stops."""
+
+    def run() -> object:
+        start = time.process_time()
+        handles = [
+            unet.get_submodule(path).register_forward_hook(
+                lambda *_, name=name: marks[name].append(time.process_time() - start)
+            )
+            for name, path in STOPS.items()
+        ]
+        try:
+            return unet(**inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    return run
+
+
 def measure_exit(unet: UNet2DConditionModel, side: int, rounds: int) -> list[Row]:
-    """Share of a pass's time beside the share of its FLOP."""
+    """Share of a pass's time, beside that at which a plain pass gets there and beside that of its FLOP."""
     inputs = inputs_of(unet, side)
+    marks: dict[str, list[float]] = {name: [] for name in STOPS}
     runs = {name: taking(unet, inputs, [name], stop_after=0) for name in STOPS}
-    times = in_turns({"plain": lambda: unet(**inputs), **runs}, rounds)
+    times = in_turns({"plain": passing(unet, inputs, marks), **runs}, rounds)
     listed = {
         str(each.name): each.flop_share for each in list_activations(unet, size=8 * side, glob=list(STOPS))
     }
     rows: list[Row] = []
     for name in STOPS:
-        share = statistics.median(a / b for a, b in zip(times[name], times["plain"], strict=True))
-        rows.append({"up_to": name, "time_share": share, "flop_share": listed[name]})
+        passed = marks[name][1:]  # of the first round nothing counts
+        plain, ours = times["plain"], times[name]
+        rows.append(
+            {
+                "up_to": name,
+                "time_share": statistics.median(a / b for a, b in zip(ours, plain, strict=True)),
+                "ideal_share": statistics.median(a / b for a, b in zip(passed, plain, strict=True)),
+                "over_ideal": statistics.median(a / b for a, b in zip(ours, passed, strict=True)),
+                "flop_share": listed[name],
+            }
+        )
     return rows
 
 
