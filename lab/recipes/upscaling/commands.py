@@ -131,15 +131,16 @@ def study(
 @app.command("judge", hidden=True)
 def gate(
     model: Model = ASSETS,
-    count: Annotated[int, typer.Option(min=2, help="Pictures.")] = 16,
-    seed: Seed = 8000,
+    count: Annotated[int, typer.Option(min=2, help="Pictures.")] = 32,
+    seed: Seed = 8200,
+    folder: Annotated[Path | None, typer.Option(help="Keep the pictures here; nowhere else.")] = None,
     threads: Threads = 1,
 ) -> None:
     """Hold 4x enlargements against Lanczos on fresh prompts; exit 1 if they lose, repeat or blur."""
     torch.set_num_threads(threads)
     rows = [row for row in ROWS if row.key in GATE_ROWS]
-    with TemporaryDirectory() as folder:
-        figures = _Study(model, {4: count}, seed, Path(folder)).run(rows)
+    with TemporaryDirectory() as own:
+        figures = _Study(model, {4: count}, seed, folder or Path(own)).run(rows)
     misses = missed(figures)
     typer.echo(json.dumps({"figures": figures, "missed": misses}, indent=1))
     if misses:

@@ -27,7 +27,7 @@ COLUMNS = {
     "seconds": "seconds",
 }
 MARGIN = 5.0  # points by which loss and repetition may exceed those of Lanczos
-JUDGED = "4x slider 0.9, one hop"
+JUDGED = "4x slider 0.95, one hop"
 
 
 def missed(figures: Mapping[str, Figures], row: str = JUDGED) -> list[str]:
