@@ -10,6 +10,8 @@ import typer
 from vitron.cli.chat import chat
 from vitron.cli.data import data_app
 from vitron.cli.demo import demo
+from vitron.cli.evaluate import evaluate
+from vitron.cli.fit import fit
 from vitron.cli.info import doctor, parse_command, specialists
 from vitron.cli.run import run
 from vitron.cli.serve import serve, ui
@@ -33,7 +35,7 @@ app = typer.Typer(
 
       vitron specialists""",
 )
-for command in (chat, run, serve, ui, specialists, doctor, demo):
+for command in (chat, run, serve, ui, fit, evaluate, specialists, doctor, demo):
     app.command()(command)
 app.command("parse")(parse_command)
 app.add_typer(data_app, name="data")
