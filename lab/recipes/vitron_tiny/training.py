@@ -10,10 +10,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from vitron.model import VitronForConditionalGeneration, VitronProcessor
 from vitron.training import Stage, VitronData, VitronModule
+from vitron.training.module import KeepLast
 from vitron.training.stages import Losses, Optimisation, Synergy
 
 from recipes.vitron_tiny.building import Size, make_config, make_model, make_tokenizer
@@ -90,6 +90,8 @@ def train(
         every: Steps between checkpoints.
     """
     torch.set_num_threads(threads)
+    # gradients of what is nearly learnt are denormal, and those take a processor many times as long
+    torch.set_flush_denormal(True)
     processor = VitronProcessor.from_pretrained(folder)
     model = (
         make_model(processor.config, seed=seed)
@@ -105,23 +107,19 @@ def train(
         steps=settings.steps,
         shares=stage.tasks,
         seed=seed,
-        parts=3,
+        parts=2,
     )
-    keep = ModelCheckpoint(
-        runs,
-        filename="last",
-        every_n_train_steps=every,
-        save_weights_only=False,
-        enable_version_counter=False,
-    )
+    keep = KeepLast(runs / "last.ckpt", every)
     last = runs / "last.ckpt"
     began = time.monotonic()
     trainer = pl.Trainer(
         accelerator=device,
         devices=1,
         max_epochs=1,
+        enable_checkpointing=False,
+        limit_val_batches=0,
         callbacks=[keep],
-        logger=CSVLogger(runs, name="", version=""),
+        logger=CSVLogger(runs, name="logs"),
         log_every_n_steps=50,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -130,7 +130,7 @@ class VitronData(pl.LightningDataModule):
         """Return batches from the step on that the run has come to."""
         trainer = self.trainer
         sampler = MixedTasks(
-            [each.task for each in self.train],
+            getattr(self.train, "tasks", None) or [each.task for each in self.train],
             batch_size=self.batch_size,
             steps=self.steps,
             shares=self.shares,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -21,7 +22,7 @@ from vitron.model.synergy import Discriminator, confusion_loss, grl_weight, reve
 from vitron.training.schedule import cosine
 from vitron.training.stages import Stage
 
-__all__ = ["TrainableSetCheck", "VitronModule"]
+__all__ = ["KeepLast", "TrainableSetCheck", "VitronModule"]
 
 MODULE_NAMES = tuple(module.name for module in MODULES)
 
@@ -266,6 +267,32 @@ class TrainableSetCheck(pl.Callback):
                 f"{len(self.waiting)} parameters that should learn had no gradient in {self.patience} steps, "
                 f"as {min(self.waiting)}: give data and losses that reach them, or leave them frozen"
             )
+
+
+class KeepLast(pl.Callback):
+    """Keeps one checkpoint, the latest, written behind the step that it holds and renamed when it is whole.
+
+    Lightning's own takes manual optimisation to be in the middle of a step.
+
+    Args:
+        path: Of the checkpoint.
+        every: Steps between two; the last step is kept as well.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write it when it is due."""
+        done = cast(VitronModule, pl_module).done
+        if done % self.every and done != cast(VitronModule, pl_module).stage.optimisation.steps:
+            return
+        part = self.path.with_suffix(".part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(self.path)
 
 
 @contextmanager

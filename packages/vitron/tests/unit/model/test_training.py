@@ -16,6 +16,7 @@ from vitron.training import (
     list_stages,
     load_stage,
 )
+from vitron.training.module import KeepLast
 from vitron.training.stages import Losses, Optimisation, Synergy
 
 from .conftest import ask, clip, make_config, make_model, make_tokenizer, picture, segment, square
@@ -185,13 +186,13 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path):
 
     class Cut(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            if batch_idx == 2:
-                trainer.save_checkpoint(tmp_path / "cut.ckpt")
+            if batch_idx == 4:
                 raise KeyboardInterrupt
 
+    last = tmp_path / "last.ckpt"
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        run(stage, tmp_path, callbacks=[Cut()])
-    again, _ = run(stage, tmp_path, resume=tmp_path / "cut.ckpt")
+        run(stage, tmp_path, callbacks=[KeepLast(last, 3), Cut()])
+    again, _ = run(stage, tmp_path, resume=last)
     assert again.done == 6
     for (name, one), (_, other) in zip(
         whole.model.named_parameters(), again.model.named_parameters(), strict=True
