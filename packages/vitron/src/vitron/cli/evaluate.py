@@ -183,6 +183,5 @@ def _tell(task: str, settings: dict[str, Any], found: Evaluation, json_output: b
             other = f"{each.rival:.4f} {each.rival_name}"
             paper.add_row(each.benchmark, each.metric, f"{each.vitron:.4f}", without, other)
         stdout.print(paper)
-    say(
-        f"{found.evaluated} samples, {found.resumed} of them from an earlier run, {len(found.failures)} failed"
-    )
+    earlier, failed = found.resumed, len(found.failures)
+    say(f"{found.evaluated} samples, {earlier} of them from an earlier run, {failed} failed")

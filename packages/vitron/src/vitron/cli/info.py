@@ -41,13 +41,13 @@ def parse_command(
 
 
 def specialists(json_output: Json = False, debug: Debug = False) -> None:
-    """List the specialists that are installed, and what they serve."""
+    """List the specialists that are installed, what they serve, and those that could be set up."""
     with user_errors(debug):
         from vitron.specialists import SpecialistRegistry
 
         registry = SpecialistRegistry().discover()
-        problems = registry.problems
-        specs = [registry.spec(name) for name in registry.names if name not in problems]
+        problems, absent = registry.problems, registry.absent
+        specs = [registry.spec(name) for name in registry.names if name not in problems | absent]
     for problem in problems.values():
         warn(problem)
     if json_output:
@@ -59,6 +59,8 @@ def specialists(json_output: Json = False, debug: Debug = False) -> None:
         memory = f"{spec.memory_bytes / 1e6:.0f}"
         table.add_row(spec.name, spec.summary, "\n".join(spec.tasks), memory, spec.licence)
     stdout.print(table)
+    for sentence in absent.values():
+        say(sentence)
 
 
 def doctor(run: Run = False, json_output: Json = False, debug: Debug = False) -> None:
@@ -72,7 +74,8 @@ def doctor(run: Run = False, json_output: Json = False, debug: Debug = False) ->
 
         registry = SpecialistRegistry().discover()
         wrong = list(registry.problems.values())
-        usable = [name for name in registry.names if name not in registry.problems]
+        absent = registry.absent
+        usable = [name for name in registry.names if name not in registry.problems | absent]
         served = {module.name: list(registry.for_module(module.name)) for module in MODULES}
         wrong += [f"nobody serves {name}" for name, names in served.items() if not names]
         if run:
@@ -81,12 +84,14 @@ def doctor(run: Run = False, json_output: Json = False, debug: Debug = False) ->
     versions = {name: version(name) for name in ("vitron", "numpy", "pillow", "pydantic")}
     versions["python"] = platform.python_version()
     if json_output:
-        typer.echo(json.dumps({"versions": versions, "served": served, "problems": wrong}))
+        typer.echo(json.dumps({"versions": versions, "served": served, "absent": absent, "problems": wrong}))
     else:
         say(", ".join(f"{name} {number}" for name, number in versions.items()))
         for name, names in served.items():
             say(f"{name}: {', '.join(names) or 'nobody'}")
         say("a vision language model: none in this version")
+        for sentence in absent.values():
+            say(sentence)
         for sentence in wrong:
             warn(sentence)
         if not wrong:

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A CLIP model of transformers for the scores that compare pictures with words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vitron.evaluation.pictures import Embed, Pixels, Vector
+
+__all__ = ["load_embed"]
+
+
+def load_embed(model: str | Path, *, device: str = "cpu") -> Embed:
+    """Load a CLIP model.
+
+    Args:
+        model: Folder or hub name; weights must be safetensors.
+        device: ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        ImportError: If transformers is not installed.
+        OSError: If there is no such model.
+    """
+    try:
+        import torch
+        from transformers import CLIPModel, CLIPProcessor
+    except ImportError as error:
+        raise ImportError('CLIP scores need transformers: pip install "vitron[specialists]"') from error
+    net: Any = CLIPModel.from_pretrained(str(model), use_safetensors=True)
+    net = net.to(device).eval()
+    processor: Any = CLIPProcessor.from_pretrained(str(model))
+
+    def vector(output: Any) -> Vector:
+        found = getattr(output, "pooler_output", output)
+        return np.asarray(found[0].float().cpu(), dtype=np.float64)
+
+    @torch.inference_mode()
+    def image(picture: Pixels) -> Vector:
+        inputs = processor(images=Image.fromarray(picture), return_tensors="pt").to(device)
+        return vector(net.get_image_features(**inputs))
+
+    @torch.inference_mode()
+    def text(words: str) -> Vector:
+        inputs = processor(text=[words], return_tensors="pt", truncation=True, padding=True).to(device)
+        return vector(net.get_text_features(**inputs))
+
+    return Embed(image, text)

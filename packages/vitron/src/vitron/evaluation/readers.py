@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets to be evaluated on: samples with the folder that their files lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from vitron.data.converters import read_layout
+from vitron.data.example import Example
+from vitron.data.files import FILE, read_example, read_samples
+from vitron.data.schema import Sample
+from vitron.errors import DataError
+
+__all__ = ["Item", "read_items"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sample of a data set.
+
+    Attributes:
+        sample: As its line, or its layout, says it.
+        folder: Where its files lie.
+    """
+
+    sample: Sample
+    folder: Path
+
+    @property
+    def example(self) -> Example:
+        """The sample with its media read, as models take it.
+
+        Raises:
+            DataError: If a file cannot be read or does not fit.
+        """
+        return read_example(self.sample, self.folder)
+
+
+def read_items(
+    source: Path,
+    task: str,
+    *,
+    layout: str | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+) -> list[Item]:
+    """Return the samples of a task, in order; media are read when they are needed.
+
+    Args:
+        source: A folder with ``data.jsonl``, or a data set in a public layout.
+        task: Samples of our own format for other tasks are passed over.
+        layout: Of :data:`vitron.data.converters.LAYOUTS`; our own if ``None`` and there is a ``data.jsonl``.
+        split: One part of the data set.
+        limit: So many only, the first ones.
+
+    Raises:
+        DataError: If there are none, or the data cannot be read.
+    """
+    own = layout is None and ((source / FILE).is_file() or source.suffix == ".jsonl")
+    folder = source if source.is_dir() else source.parent
+    if not own and layout is None:
+        raise DataError(f"{source} holds no {FILE}: say by --layout what it is")
+    found = _own(source, task, split) if own else _foreign(source, str(layout), split)
+    items = [Item(sample, folder) for sample in islice(found, limit)]
+    if not items:
+        raise DataError(f"{source} holds no samples for {task}")
+    return items
+
+
+def _own(source: Path, task: str, split: str | None) -> Iterator[Sample]:
+    for _, sample in read_samples(source):
+        if sample.task == task and split in (None, sample.split):
+            yield sample
+
+
+def _foreign(source: Path, layout: str, split: str | None) -> Iterator[Sample]:
+    options = {} if split is None else {"split": split}
+    yield from read_layout(layout, source, **options)

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured in which task: an answer becomes a row of plain numbers, rows become scores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitron.contract import BoxRegion, Region
+from vitron.data.example import Example
+from vitron.data.files import safe_path
+from vitron.errors import DataError, RegionError
+from vitron.evaluation.answers import Answer
+from vitron.evaluation.calls import CallScores, TurnScore, score_turn
+from vitron.evaluation.metrics import (
+    accuracy_at,
+    box_iou,
+    ciou,
+    giou,
+    j_and_f,
+    overlap,
+    tube_iou,
+)
+from vitron.evaluation.pictures import Embed, Pixels, clipsim, edit_scores, l1
+from vitron.evaluation.readers import Item
+from vitron.evaluation.texts import cider, meteor, vqa_accuracy
+from vitron.media import read_media
+from vitron.regions.text import parse_region
+
+__all__ = ["TASKS", "EvaluationTask", "Row"]
+
+Row = dict[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+_REGION = re.compile(r"\[\s*\d[\d\s.,]*\](?:\s*@\s*\d+)?(?:\s*\|\s*\d+\s*,\s*\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationTask:
+    """How one task is scored.
+
+    Attributes:
+        name: As samples say it.
+        summary: One line.
+        judge: Returns a row for one answer.
+        summarise: Returns the scores of all rows; shares are in [0, 1].
+    """
+
+    name: str
+    summary: str
+    judge: Callable[[Item, Example, Answer, Embed | None], Row]
+    summarise: Callable[[Rows], dict[str, float]]
+
+
+def _mean(rows: Rows, key: str) -> float:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return float(np.mean(values)) if values else 0.0
+
+
+def _calls(example: Example, answer: Answer) -> Row:
+    last = example.messages[-1]
+    wanted = last.calls if last.role == "assistant" else ()
+    done = [result.error is None for result in answer.results]
+    score = score_turn(answer.turn, wanted, done)
+    return {"call": {name: getattr(score, name) for name in score.__dataclass_fields__}}
+
+
+def _call_scores(rows: Rows) -> dict[str, float]:
+    scores = CallScores([TurnScore(**row["call"]) for row in rows])
+    return scores.to_dict()
+
+
+def _found_masks(answer: Answer, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return all masks together, ``(T, H, W)``; empty where none fits."""
+    made = answer.artefact("masks")
+    if made is None or made.data.shape[1:] != shape:
+        return np.zeros(shape, dtype=np.bool_)
+    return np.asarray(made.data.any(axis=0), dtype=np.bool_)
+
+
+def _true_masks(item: Item, example: Example) -> NDArray[np.bool_]:
+    if not example.masks:
+        raise DataError(f"{item.sample.id} has no true mask")
+    return example.masks[max(example.masks)]
+
+
+def _judge_segmentation(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
+    true = _true_masks(item, example)
+    shared, covered = overlap(_found_masks(answer, true.shape), true)
+    return {"shared": shared, "covered": covered, **_calls(example, answer)}
+
+
+def _sum_segmentation(rows: Rows) -> dict[str, float]:
+    pairs = [(row["shared"], row["covered"]) for row in rows]
+    return {"ciou": ciou(pairs), "giou": giou(pairs), **_call_scores(rows)}
+
+
+def _judge_tracking(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
+    true = _true_masks(item, example)
+    found = _found_masks(answer, true.shape)
+    given = {region.frame for region in example.regions}
+    # the frame in which the thing was shown does not count
+    kept = [at for at in range(len(true)) if at not in given] or list(range(len(true)))
+    scores = j_and_f(found[kept], true[kept])
+    return {"j": scores.j, "f": scores.f, "sequence": item.sample.id, **_calls(example, answer)}
+
+
+def _sum_tracking(rows: Rows) -> dict[str, float]:
+    j, f = _mean(rows, "j"), _mean(rows, "f")
+    return {"j_and_f": (j + f) / 2, "j": j, "f": f, "miou": j, **_call_scores(rows)}
+
+
+def _said_region(answer: Answer) -> tuple[Region | None, tuple[int, int] | None]:
+    """Return the region and the frames that a reply says in words, or in its first call."""
+    for match in _REGION.finditer(answer.turn.text):
+        try:
+            return parse_region(match[0])
+        except RegionError:
+            continue
+    for call in answer.turn.invocations:
+        if call.region is not None or call.frames is not None:
+            return call.region, call.frames
+    return None, None
+
+
+def _judge_box(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
+    boxes, (region, _) = item.sample.targets.boxes, _said_region(answer)
+    if not boxes:
+        raise DataError(f"{item.sample.id} has no true box")
+    found = region.corners if isinstance(region, BoxRegion) else None
+    return {"iou": 0.0 if found is None else box_iou(found, boxes[0].corners), "answered": found is not None}
+
+
+def _sum_box(rows: Rows) -> dict[str, float]:
+    ious = [row["iou"] for row in rows]
+    return {"acc@0.5": accuracy_at(ious), "mean_iou": _mean(rows, "iou"), "answered": _mean(rows, "answered")}
+
+
+def _judge_grounding(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
+    true = {box.frame or 0: box.corners for box in item.sample.targets.boxes}
+    region, frames = _said_region(answer)
+    found = dict[int, tuple[float, float, float, float]]()
+    if isinstance(region, BoxRegion):
+        first, last = frames or (0, example.media[0].num_frames - 1)
+        found = dict.fromkeys(range(first, last + 1), region.corners)
+    v_iou, t_iou = tube_iou(found, true)
+    per_frame = [box_iou(found[at], true[at]) if at in found else 0.0 for at in true]
+    return {"v_iou": v_iou, "t_iou": t_iou, "miou": float(np.mean(per_frame))}
+
+
+def _sum_grounding(rows: Rows) -> dict[str, float]:
+    return {name: _mean(rows, name) for name in ("miou", "v_iou", "t_iou")} | {
+        "v_iou@0.5": accuracy_at([row["v_iou"] for row in rows])
+    }
+
+
+def _judge_caption(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
+    if not item.sample.targets.captions:
+        raise DataError(f"{item.sample.id} has no true caption")
+    return {"found": answer.turn.text.strip(), "true": list(item.sample.targets.captions)}
+
+
+def _sum_caption(rows: Rows) -> dict[str, float]:
+    found, true = [row["found"] for row in rows], [row["true"] for row in rows]
+    return {"cider": cider(found, true), "meteor": meteor(found, true)}
+
+
+def _judge_vqa(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
+    text, true = answer.turn.text.strip(), item.sample.targets.answers
+    if not true:
+        raise DataError(f"{item.sample.id} has no true answer")
+    return {"found": text, "accuracy": vqa_accuracy(text, true), "called": bool(answer.turn.invocations)}
+
+
+def _sum_vqa(rows: Rows) -> dict[str, float]:
+    return {"accuracy": _mean(rows, "accuracy"), "spurious_rate": _mean(rows, "called")}
+
+
+def _judge_editing(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
+    targets, made = item.sample.targets, answer.artefact("image")
+    if targets.image is None:
+        raise DataError(f"{item.sample.id} has no true result")
+    true = read_media(safe_path(item.folder, targets.image)).frames[0]
+    source = example.media[0].frames[0]
+    # nothing made leaves the picture as it was
+    found = _resized((source if made is None else made.frames[0]), true.shape[:2])
+    row: Row = {"l1": l1(found, true), "made": made is not None, **_calls(example, answer)}
+    if embed is not None and targets.source_caption and targets.captions:
+        scores = edit_scores(source, found, true, (targets.source_caption, targets.captions[0]), embed)
+        row |= scores._asdict()
+    return row
+
+
+def _sum_editing(rows: Rows) -> dict[str, float]:
+    scores = {"l1": _mean(rows, "l1"), "made": _mean(rows, "made")}
+    for key in ("direction", "image", "text"):
+        if any(key in row for row in rows):
+            scores[f"clip_{key}"] = _mean(rows, key)
+    return scores | _call_scores(rows)
+
+
+def _judge_generation(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
+    made = answer.artefact("video") or answer.artefact("image")
+    row: Row = {"made": made is not None, **_calls(example, answer)}
+    if embed is not None and made is not None:
+        text = next(iter(item.sample.targets.captions), example.messages[0].text)
+        row["clipsim"] = clipsim(made.frames, text, embed)
+    return row
+
+
+def _sum_generation(rows: Rows) -> dict[str, float]:
+    known = {"clipsim": _mean(rows, "clipsim")} if any("clipsim" in row for row in rows) else {}
+    return {"made": _mean(rows, "made"), **known, **_call_scores(rows)}
+
+
+def _judge_calls(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
+    return _calls(example, answer)
+
+
+def _resized(picture: Pixels, size: tuple[int, ...]) -> Pixels:
+    from PIL import Image
+
+    if picture.shape[:2] == size:
+        return picture
+    resized = Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+_ALL = (
+    EvaluationTask("caption", "captions: CIDEr, METEOR", _judge_caption, _sum_caption),
+    EvaluationTask("dialogue", "calls that must not be", _judge_calls, _call_scores),
+    EvaluationTask("image_editing", "L1 and MagicBrush's scores", _judge_editing, _sum_editing),
+    EvaluationTask("image_to_video", "share made, CLIPSIM", _judge_generation, _sum_generation),
+    EvaluationTask("invocation", "modules, instructions, regions", _judge_calls, _call_scores),
+    EvaluationTask("referring_box", "acc@0.5 of boxes in words", _judge_box, _sum_box),
+    EvaluationTask("referring_segmentation", "cIoU, gIoU", _judge_segmentation, _sum_segmentation),
+    EvaluationTask("region_caption", "captions of regions: CIDEr, METEOR", _judge_caption, _sum_caption),
+    EvaluationTask("text_to_image", "share made, CLIPSIM", _judge_generation, _sum_generation),
+    EvaluationTask("text_to_video", "share made, CLIPSIM", _judge_generation, _sum_generation),
+    EvaluationTask("video_grounding", "mIoU, vIoU of boxes in time", _judge_grounding, _sum_grounding),
+    EvaluationTask("video_segmentation", "J, F and their mean", _judge_tracking, _sum_tracking),
+    EvaluationTask("vqa", "agreement with people's answers", _judge_vqa, _sum_vqa),
+)
+TASKS: dict[str, EvaluationTask] = {task.name: task for task in _ALL}

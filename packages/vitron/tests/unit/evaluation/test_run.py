@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole evaluations with replies that were written before."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+from vitron.cli.app import app
+from vitron.data import read_samples, write_samples
+from vitron.data.converters.common import ask, call, reply
+from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
+from vitron.evaluation import TASKS, ScriptedReplier, evaluate, read_items
+from vitron.regions import mask_to_box, mask_to_region
+from vitron.specialists import SpecialistRegistry
+from vitron.specialists.painters import ToyPainter, ToySegmenter
+
+SEGMENT = "Here. <module>B</module><instruction>segment: the red circle</instruction>"
+
+
+def scene(column=14):
+    rows, columns = np.mgrid[:48, :64]
+    data = np.full((48, 64, 3), 240, dtype=np.uint8)
+    mask = (rows - 16) ** 2 + (columns - column) ** 2 <= 81
+    data[mask] = (214, 40, 40)
+    data[28:42, 40:54] = (35, 87, 200)
+    return data, mask
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Samples of many tasks on one picture and one clip."""
+    folder = tmp_path_factory.mktemp("data")
+    pictures = [scene(14 + 3 * at) for at in range(3)]
+    for at, (picture, _) in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{at}.png")
+    mask = pictures[0][1]
+    box, image = mask_to_box(mask), SampleMedia(path="0.png")
+    clip = SampleMedia(type="video", path=("0.png", "1.png", "2.png"))
+    masks = tuple(mask_to_region(each[1], frame=at) for at, each in enumerate(pictures))
+    tube = tuple(mask_to_box(each[1], frame=at) for at, each in enumerate(pictures))
+    segment = call("image_segmentation", "segment", "the red circle")
+    target = Targets(masks=(MaskTarget(masks=(mask_to_region(mask),)),), boxes=(box,))
+    edit = call("image_editing", "edit", "nothing")
+
+    def sample(name, task, said, answer, targets, media=(image,), regions=()):
+        return Sample(
+            id=name, task=task, messages=(said, answer), media=media, regions=regions, targets=targets
+        )
+
+    samples = [
+        sample(f"seg-{at}", "referring_segmentation", ask("Segment it."), reply("", segment), target)
+        for at in range(3)
+    ]
+    samples += [
+        sample("box", "referring_box", ask("Where?"), reply("x"), Targets(boxes=(box,))),
+        sample("vqa", "vqa", ask("Colour?"), reply("red"), Targets(answers=("red",))),
+        sample("cap", "caption", ask("What?"), reply("a red circle"), Targets(captions=("a red circle",))),
+        sample(
+            "edit", "image_editing", ask("Edit."), reply("", edit), Targets(image="1.png", captions=("x",))
+        ),
+        sample("draw", "text_to_image", ask("Draw.", media=0), reply("x"), Targets(), media=()),
+        sample("talk", "dialogue", ask("Hi."), reply("Hello."), Targets()),
+        sample("call", "invocation", ask("Segment it."), reply("", segment), Targets()),
+        sample("when", "video_grounding", ask("When?"), reply("x"), Targets(boxes=tube), media=(clip,)),
+        Sample(
+            id="track",
+            task="video_segmentation",
+            messages=(ask("Track this.", regions=1), reply("", call("video_segmentation", "track", "it"))),
+            media=(clip,),
+            regions=(SampleRegion(region=masks[0]),),
+            targets=Targets(masks=(MaskTarget(masks=masks),)),
+        ),
+    ]
+    assert write_samples(samples, folder) == len(samples)
+    return folder
+
+
+def toys():
+    registry = SpecialistRegistry()
+    registry.register("toy-painter", ToyPainter)
+    registry.register("toy-segmenter", ToySegmenter)
+    return registry
+
+
+def scores(data, task, *replies, **options):
+    found = evaluate(
+        TASKS[task], read_items(data, task), ScriptedReplier(replies), specialists=toys(), **options
+    )
+    assert found.failures == {}
+    return found.scores
+
+
+def test_segmentation_with_and_without_an_answer(data):
+    found = scores(data, "referring_segmentation", SEGMENT, SEGMENT, "I see nothing.")
+    assert found["giou"] == pytest.approx(2 / 3)
+    assert found["ciou"] == pytest.approx(2 / 3)
+    assert found["module_accuracy"] == pytest.approx(2 / 3)
+    assert found["execution_rate"] == 1
+
+
+def test_tracking_leaves_the_given_frame_out(data):
+    track = "<module>E</module><instruction>track: the red circle</instruction>"
+    assert scores(data, "video_segmentation", track)["j_and_f"] == pytest.approx(1)
+    assert scores(data, "video_segmentation", "No.")["j_and_f"] == 0
+
+
+def test_boxes_and_spans_in_words(data):
+    box = mask_to_box(scene()[1])
+    codes = ", ".join(str(round(each * 999)) for each in box.corners)
+    assert scores(data, "referring_box", f"It is at [{codes}], I think.")["acc@0.5"] == 1
+    assert scores(data, "referring_box", "I do not know, [9].") == {
+        "acc@0.5": 0,
+        "mean_iou": 0,
+        "answered": 0,
+    }
+    when = scores(data, "video_grounding", f"[{codes}] | 0, 1")
+    assert when["t_iou"] == pytest.approx(2 / 3)
+    assert 0.5 < when["v_iou"] < 2 / 3
+    assert scores(data, "video_grounding", "Never.")["miou"] == 0
+
+
+def test_words_pictures_and_calls(data):
+    assert scores(data, "vqa", "Red.")["accuracy"] == 1
+    assert scores(data, "caption", "a red circle")["meteor"] > 0.9
+    assert scores(data, "invocation", SEGMENT)["invocation_exact"] == 1
+    assert scores(data, "dialogue", SEGMENT)["spurious_rate"] == 1
+    assert scores(data, "dialogue", "Hello.")["spurious_rate"] == 0
+    drawn = "<module>A</module><instruction>draw: a red star</instruction>"
+    assert scores(data, "text_to_image", drawn)["made"] == 1
+    unchanged = scores(data, "image_editing", "I will not.")
+    assert unchanged["made"] == 0
+    assert unchanged["l1"] > 0
+
+
+def test_a_stopped_run_goes_on(data, tmp_path):
+    items = read_items(data, "referring_segmentation")
+    asked = []
+
+    def model(item):
+        asked.append(item.sample.id)
+        if item.sample.id == "seg-1" and len(asked) < 4:
+            raise ValueError("out of luck")
+        return ScriptedReplier([SEGMENT])
+
+    def run(**options):
+        return evaluate(
+            TASKS["referring_segmentation"],
+            items,
+            model,
+            specialists=toys(),
+            folder=tmp_path / "out",
+            settings={"model": "x", **options},
+        )
+
+    first = run()
+    assert first.failures == {"seg-1": "out of luck"}
+    assert first.evaluated == 2
+    with (tmp_path / "out" / "rows-0.jsonl").open("a") as file:
+        file.write('{"id": "seg-')  # as a kill leaves it
+    second = run()
+    assert asked == ["seg-0", "seg-1", "seg-2", "seg-1"]
+    assert (second.evaluated, second.resumed, second.failures) == (3, 2, {})
+    assert run().resumed == 3
+    with pytest.raises(ValueError, match="rows of other settings"):
+        run(seed=1)
+
+
+def test_a_bad_sample_is_passed_over(data, tmp_path):
+    samples = [sample for _, sample in read_samples(data) if sample.task == "vqa"]
+    lost = samples[0].model_copy(update={"id": "lost", "media": (SampleMedia(path="lost.png"),)})
+    write_samples([lost, *samples], tmp_path)
+    Image.fromarray(scene()[0]).save(tmp_path / "0.png")
+    found = evaluate(TASKS["vqa"], read_items(tmp_path, "vqa"), ScriptedReplier(["red"]), specialists=toys())
+    assert found.evaluated == 1
+    assert "lost.png does not exist" in found.failures["lost"]
+
+
+def test_the_command(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    replies = tmp_path / "replies.jsonl"
+    lines = [json.dumps({"id": f"seg-{at}", "reply": SEGMENT}) for at in range(2)]
+    replies.write_text("\n".join(lines), "utf-8")
+    args = ["evaluate", "referring_segmentation", "--data", str(data), "--replies", str(replies)]
+
+    def run(*more, code):
+        result = CliRunner().invoke(app, [*args, *more])
+        assert result.exit_code == code, result.output
+        assert "Traceback" not in result.output
+        return result
+
+    found = json.loads(run("--json", code=1).stdout)
+    assert found["scores"]["ciou"] == 1
+    assert list(found["failures"]) == ["seg-2"]
+    assert found["published"][0]["benchmark"] == "RefCOCO val"
+    again = run(code=1)
+    assert "2 samples, 2 of them from an earlier run, 1 failed" in again.stdout
+    assert "NExT-Chat" in again.stdout
+    assert "rows of other settings" in run("--seed", "3", code=2).stderr
+    assert (
+        json.loads(run("--seed", "3", "--overwrite", "--limit", "2", "--json", code=0).stdout)["resumed"] == 0
+    )
+    assert "task must be one of" in CliRunner().invoke(app, ["evaluate", "x", "--data", "."]).stderr
+    assert "say by --layout what it is" in CliRunner().invoke(app, ["evaluate", "vqa", "--data", "."]).stderr
