@@ -9,8 +9,9 @@ serial version at ``voc21``, which the engine has to agree with; a round takes m
 goes through the tower 225 times. ``text``: the time to embed the 183 names and from then on to find them in
 the cache, the fingerprint of the model's weights included.
 
-Times are those of the process, so that other work on the machine disturbs little; threads add up, so take one
-(``--threads 1``) for seconds that mean something. ``--scale 4`` divides all sizes and shows within a minute that everything runs; such figures mean nothing.
+Times are those of the process, so that other work on the machine disturbs little; those of several threads
+add up. ``--scale 4`` divides all sizes and shows within a minute that everything runs; such figures mean
+nothing.
 """
 
 from __future__ import annotations
