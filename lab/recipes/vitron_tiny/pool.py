@@ -18,7 +18,11 @@ from numpy.typing import NDArray
 from vitron.data.example import Example
 from vitron.model.processing import Encoded, VitronProcessor
 
-from recipes.vitron_tiny.tasks import TASKS, WEIGHTS, draw_example
+from recipes.vitron_tiny.talks import draw_talk
+from recipes.vitron_tiny.tasks import WEIGHTS, draw_example
+
+TALK = "talk"
+TALK_SHARE = 0.2  # beside the shares of the tasks
 
 __all__ = ["Prompts", "make_pool", "read_pool"]
 
@@ -59,7 +63,7 @@ def _shard(jobs: Sequence[tuple[str, int]], out: Path, *, tokenizer: Path, seed:
     prompts = Prompts()
     found = list[Encoded]()
     for task, index in jobs:
-        example = draw_example(task, seed, index)
+        example = draw_talk(seed, index) if task == TALK else draw_example(task, seed, index)
         encoded = processor.encode(example)
         encoded.conditions = {
             call: each.astype(np.float16) for call, each in with_conditions(example, prompts).items()
@@ -81,7 +85,9 @@ def make_pool(folder: Path, count: int, *, tokenizer: Path, seed: int = 1, proce
         processes: That draw at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(task, index) for task in TASKS for index in range(round(count * WEIGHTS[task]))]
+    shares = {**WEIGHTS, TALK: TALK_SHARE}
+    whole = sum(shares.values())
+    jobs = [(task, index) for task in shares for index in range(round(count * shares[task] / whole))]
     shards = 16
     parts = [(jobs[start::shards], folder / f"{start:02}.pkl") for start in range(shards)]
     missing = [(part, path) for part, path in parts if not path.exists()]

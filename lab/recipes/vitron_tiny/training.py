@@ -17,7 +17,7 @@ from vitron.training.module import KeepLast
 from vitron.training.stages import Losses, Optimisation, Synergy
 
 from recipes.vitron_tiny.building import Size, make_config, make_model, make_tokenizer
-from recipes.vitron_tiny.pool import read_pool
+from recipes.vitron_tiny.pool import TALK, TALK_SHARE, read_pool
 from recipes.vitron_tiny.tasks import WEIGHTS, corpus
 
 __all__ = ["prepare", "stage_of", "train"]
@@ -62,7 +62,7 @@ def stage_of(
             steps=steps,
             batch_size=batch_size,
         ),
-        tasks=dict(WEIGHTS),
+        tasks={**WEIGHTS, TALK: TALK_SHARE},
     )
 
 

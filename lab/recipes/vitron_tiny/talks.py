@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Talks of several turns: on one picture that was shown at the beginning, with chat and new pictures between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from shapeworld import scene_rng
+from shapeworld.referring import KINDS, refer
+from shapeworld.words import MARGIN, Phrasing, choose, with_article
+from vitron.data.example import Example, MediaPart, Message, Part, RegionPart
+
+from recipes.vitron_tiny import pictures
+from recipes.vitron_tiny.tasks import Split, draw_example
+from recipes.vitron_tiny.wording import call, example, listed, say
+from recipes.vitron_tiny.worlds import Draw, View, any_style, full_noun, noun, scene_of, view
+
+__all__ = ["draw_talk", "join"]
+
+_PURPOSE = 72  # first number of the random stream
+_ATTEMPTS = 1000
+_BETWEEN = (
+    "no_call",
+    "no_call",
+    "text_to_image",
+    "editing",
+    "question",
+    "referring_segmentation",
+    "tracking",
+)
+
+
+def _caption(draw: Draw, shown: View) -> Example | None:
+    things = sorted(shown.scene.things, key=lambda thing: thing.x)
+    if any(after.x - before.x < MARGIN for before, after in pairwise(things)):
+        return None
+    said = listed([with_article(noun(thing)) for thing in things])
+    return example("caption", say(draw, pictures.CAPTION, "?"), f"{said}.", view=shown)
+
+
+def _referring(draw: Draw, shown: View) -> Example | None:
+    reference = refer(shown.scene, draw.rng, kind=choose(draw.rng, KINDS))
+    if reference is None:
+        return None
+    phrase = reference.expression.phrase()
+    return example(
+        "referring_segmentation",
+        say(draw, pictures.SEGMENT, thing=phrase),
+        "here it is.",
+        call("image_segmentation", ("segment", phrase)),
+        view=shown,
+        masks={0: shown.masks[reference.target]},
+    )
+
+
+def _region(draw: Draw, shown: View) -> Example | None:
+    target = int(draw.rng.integers(len(shown.scene.things)))
+    mask = shown.masks[target, 0]
+    region, _ = pictures.prompt_mask(draw, mask)
+    if draw.chance(0.5):
+        said = f"{with_article(full_noun(shown.scene.things[target]))}."
+        return example("region_caption", say(draw, pictures.REGION, "?"), said, view=shown, region=region)
+    return example(
+        "sketch_segmentation",
+        say(draw, pictures.SEGMENT, thing="this"),
+        "here it is.",
+        call("image_segmentation", ("segment", "this")),
+        view=shown,
+        region=region,
+        masks={0: mask[None]},
+    )
+
+
+_TURNS: tuple[Callable[[Draw, View], Example | None], ...] = (_caption, _referring, _referring, _region)
+
+
+def draw_talk(
+    seed: int, index: int, *, split: Split = "train", phrasing: Phrasing = "train", side: int = 64
+) -> Example:
+    """Draw one talk of two or three turns.
+
+    Args:
+        seed: Of the world.
+        index: Number of the talk.
+        split: Of the scenes.
+        phrasing: How the user words what is asked for.
+        side: Pixels of pictures.
+    """
+    for attempt in range(_ATTEMPTS):
+        rng = scene_rng(seed, index, _PURPOSE, attempt)
+        number = (index * _ATTEMPTS + attempt) * 997
+        draw = Draw(seed=seed, number=number, rng=rng, split=split, phrasing=phrasing, side=side)
+        style = any_style(draw)
+        shown = view(draw, scene_of(draw, plain=style == "flat"), style)
+        if shown is None:
+            continue
+        count = 2 + int(draw.chance(0.4))
+        turns = [choose(rng, _TURNS)(draw, shown) for _ in range(count)]
+        if any(turn is None for turn in turns):
+            continue
+        parts = [turn for turn in turns if turn is not None]
+        if draw.chance(0.4):
+            task = choose(rng, _BETWEEN)
+            other = draw_example(task, seed, index, split=split, phrasing=phrasing, side=side)
+            # behind a new picture nobody speaks of the old one any more
+            parts.insert(len(parts) if other.media else int(rng.integers(1, len(parts) + 1)), other)
+        return join(parts)
+    raise RuntimeError(f"no talk in {_ATTEMPTS} attempts")
+
+
+def join(turns: Sequence[Example]) -> Example:
+    """Make one dialogue of several; a picture that was shown before is not shown again."""
+    media, regions, messages = [], [], list[Message]()
+    masks, mask_media, calls = {}, {}, 0
+    for turn in turns:
+        known = {
+            number: next((at for at, seen in enumerate(media) if seen.data is each.data), None)
+            for number, each in enumerate(turn.media)
+        }
+        places = dict[int, int]()
+        for number, each in enumerate(turn.media):
+            at = known[number]
+            if at is None:
+                at = len(media)
+                media.append(each)
+            places[number] = at
+        first = len(regions)
+        regions += [replace(region, media=places[region.media]) for region in turn.regions]
+        for message in turn.messages:
+            content = list[Part]()
+            for part in message.content:
+                if isinstance(part, MediaPart):
+                    if known[part.media] is None:
+                        content.append(MediaPart(media=places[part.media]))
+                elif isinstance(part, RegionPart):
+                    content.append(RegionPart(region=first + part.region))
+                else:
+                    content.append(part)
+            messages.append(message.model_copy(update={"content": tuple(content)}))
+        masks |= {calls + number: mask for number, mask in turn.masks.items()}
+        mask_media |= {calls + number: places[turn.mask_media.get(number, 0)] for number in turn.masks}
+        calls += sum(len(message.calls) for message in turn.messages)
+    return Example(
+        task="talk",
+        messages=tuple(messages),
+        media=tuple(media),
+        regions=tuple(regions),
+        masks=masks,
+        mask_media=mask_media,
+    )
