@@ -25,7 +25,8 @@ MAX_CHARACTERS = 8000
 SHOWN = ("visit", "chat", "say", "editor", "slider", "frames", "made", "status")
 
 CSS = """
-.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container .main { padding: 12px 16px !important; }
 #head { padding: .25rem .25rem 0; }
 #head h1 { font-size: 1.4rem; margin: 0; }
 #head p { margin: .15rem 0 0; opacity: .75; }
@@ -92,7 +93,7 @@ def _talk_parts() -> dict[str, Any]:
     chat = gr.Chatbot(
         label="talk",
         elem_id="chat",
-        height=460,
+        height=380,
         render_markdown=False,
         buttons=[],
         feedback_options=None,

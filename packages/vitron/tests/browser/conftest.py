@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page on a port, and Debian's chromium before it."""
+
+import os
+import shutil
+import socket
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    name = next(
+        (name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None
+    )
+    if name is None:
+        pytest.skip("no chromium is installed: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as started:
+        # a container's root user has no sandbox to offer
+        args = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        browser = started.chromium.launch(executable_path=shutil.which(name), args=args)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def site(scripted):
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    from vitron import SpecialistRegistry
+    from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
+    from vitron.ui import launch
+
+    registry = SpecialistRegistry()
+    for factory in (ToyAnimator, ToyPainter, ToySegmenter):
+        registry.register(factory().spec.name, factory)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    page = launch(scripted(), specialists=registry, model="scripted", port=port, block=False)
+    yield f"http://127.0.0.1:{port}/"
+    page.close()

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a visitor of the page says and sees, without a page."""
+
+import numpy as np
+import pytest
+from vitron import Artefact, SpecialistRegistry
+from vitron.chat import Sampling
+from vitron.demo import CIRCLE, SCENE, draw, mask_of
+from vitron.media import decode_media
+from vitron.rle import decode_mask
+from vitron.ui.visit import SMALLEST, Visit, enlarge, regions_of, rgb, status_of, thumbnails
+
+
+@pytest.fixture
+def visit(replier, specialists):
+    return Visit.begin(replier, specialists)
+
+
+def ask(visit, text, *layers):
+    return list(visit.ask(text, layers, Sampling()))
+
+
+def layer(mask):
+    drawn = np.zeros((*mask.shape, 4), dtype=np.uint8)
+    drawn[mask] = (255, 0, 0, 120)
+    return drawn
+
+
+def test_small_pictures_are_enlarged_by_whole_factors():
+    picture = draw(*SCENE)
+    large = enlarge(picture)
+    assert large.shape == (SMALLEST, SMALLEST, 3)
+    assert np.array_equal(large[::4, ::4], picture)
+    assert enlarge(np.zeros((10, 1000, 3), np.uint8)).shape == (10, 1000, 3)
+
+
+def test_each_layer_that_was_drawn_on_is_a_region():
+    mask = mask_of(CIRCLE)
+    empty = np.zeros((96, 96, 4), dtype=np.uint8)
+    first, second = regions_of([layer(mask), empty, None, layer(~mask)], frame=3)
+    assert np.array_equal(decode_mask(first.counts, *first.size), mask)
+    assert np.array_equal(decode_mask(second.counts, *second.size), ~mask)
+    assert (first.frame, second.frame) == (3, 3)
+    assert regions_of([empty]) == []
+
+
+def test_pictures_of_an_editor_lie_on_white():
+    picture = np.zeros((2, 2, 4), dtype=np.uint8)
+    picture[0] = (10, 20, 30, 255)
+    assert rgb(picture).tolist() == [[[10, 20, 30]] * 2, [[255, 255, 255]] * 2]
+    assert rgb(picture[..., :3]).shape == (2, 2, 3)
+    assert rgb(picture[..., 0]).shape == (2, 2, 3)
+
+
+def test_a_drawn_region_is_edited_and_shown(visit, replier):
+    visit.bring(Artefact("image", draw(*SCENE)))
+    assert visit.canvas.shape == (SMALLEST, SMALLEST, 3)
+    drawn = np.repeat(np.repeat(mask_of(CIRCLE), 4, axis=0), 4, axis=1)
+    news = ask(visit, "make the circle green", layer(drawn))
+    assert news[-1] == "done"
+    assert "words" in news
+    (_, _, (region,), _) = replier.seen[-1]
+    assert np.array_equal(region.mask, mask_of(CIRCLE))
+    roles = [(message["role"], message.get("metadata", {}).get("title", "")) for message in visit.messages]
+    assert roles == [
+        ("user", ""),
+        ("assistant", ""),
+        ("assistant", "image_editing"),
+        ("assistant", "img_2 from img_1 by toy-painter"),
+    ]
+    assert visit.messages[0]["content"] == "make the circle green  [img_1, 1 region]"
+    assert visit.messages[1]["content"].strip() == "I change it."
+    # what was made is worked on from now on
+    assert visit.latest is visit.session.media["img_2"]
+    assert np.array_equal(visit.canvas[::4, ::4], visit.made[0].artefact.data)
+    assert visit.pending is None
+
+
+def test_masks_lie_over_what_they_mark(visit):
+    visit.bring(Artefact("image", draw(*SCENE)))
+    ask(visit, "mark the red circle")
+    (shown,) = visit.made
+    assert shown.caption == "mask_1: red circle from img_1, by toy-segmenter"
+    changed = (shown.artefact.data != draw(*SCENE)).any(axis=-1)
+    assert np.array_equal(changed, mask_of(CIRCLE))
+
+
+def test_a_region_of_a_clip_has_its_frame(visit, clip, replier):
+    visit.bring(decode_media(clip))
+    visit.frame = 2
+    assert np.array_equal(visit.canvas[::4, ::4], visit.latest.frames[2])
+    assert [caption for _, caption in thumbnails(visit.latest)] == ["0", "1", "2", "3"]
+    ask(visit, "track the circle", layer(mask_of(CIRCLE)))
+    assert replier.seen[-1][2][0].frame == 2
+    assert visit.made[0].artefact.data.shape == (4, 96, 96, 3)
+    assert len(thumbnails(Artefact("video", np.zeros((300, 4, 4, 3), np.uint8)))) == 48
+
+
+def test_what_fails_is_told_and_nothing_is_kept(visit):
+    ask(visit, "look", layer(mask_of(CIRCLE)))
+    assert "there is none in this talk" in visit.messages[-1]["content"]
+    ask(visit, "break")
+    assert visit.messages[-1]["metadata"]["title"] == "the reply failed"
+    assert visit.session.messages == []
+    ask(visit, "draw an aunt")
+    assert visit.messages[-1]["metadata"]["title"] == "text_to_image failed"
+    ask(visit, "raw <module>Z</module>")
+    assert any(message.get("metadata", {}).get("title") == "not understood" for message in visit.messages)
+    ask(visit, "everything")
+    assert visit.messages[-1]["content"] == "draw an aunt | raw <module>Z</module> | everything"
+
+
+def test_a_reply_that_is_stopped_leaves_no_trace(visit):
+    events = visit.ask("a long story", [], Sampling())
+    assert next(events) == "words"
+    events.close()
+    assert visit.session.messages == []
+    ask(visit, "hello")
+    assert visit.messages[-1]["content"] == "You said 1: hello"
+
+
+def test_visits_share_nothing(replier, specialists):
+    one, two = Visit.begin(replier, specialists), Visit.begin(replier, specialists)
+    one.bring(Artefact("image", draw(*SCENE)))
+    ask(one, "mark the red circle")
+    assert two.latest is None
+    assert two.messages == []
+    ask(two, "everything")
+    assert two.messages[-1]["content"] == "everything"
+
+
+def test_the_status_names_all_and_escapes(specialists):
+    def broken():
+        raise RuntimeError("<b>no</b>")
+
+    specialists.register("broken", broken)
+    table = status_of(specialists)
+    assert "toy-painter" in table
+    assert "&lt;b&gt;no&lt;/b&gt;" in table
+    assert "<b>" not in table
+    assert 'class="dot bad"' in table
+    assert status_of(SpecialistRegistry()).count("<tr>") == 1
