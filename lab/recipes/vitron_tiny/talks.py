@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Talks of several turns: on one picture that was shown at the beginning, with chat and new pictures between."""
+"""Talks of several turns on one picture, with chat and new pictures between."""
 
 from __future__ import annotations
 
@@ -22,13 +22,7 @@ __all__ = ["draw_talk", "join"]
 _PURPOSE = 72  # first number of the random stream
 _ATTEMPTS = 1000
 _BETWEEN = (
-    "no_call",
-    "no_call",
-    "text_to_image",
-    "editing",
-    "question",
-    "referring_segmentation",
-    "tracking",
+    *("no_call", "no_call", "text_to_image", "editing", "question", "referring_segmentation", "tracking"),
 )
 
 
