@@ -26,6 +26,8 @@ DIST = ROOT / "dist"
 # one arithmetic thread per worker: two workers with two pools each would fight over two cores
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+NO_DEVICE = "not gpu and not interpret and not browser"
+
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
@@ -159,7 +161,17 @@ def tests(session: nox.Session) -> None:
     install(session, [*PACKAGES.values(), *LAB.values()], groups=["house"], tests=True, extras=True)
     folders = [room.folder / "tests" for room in rooms_of(names)] + [Path("tests")] * ("house" in names)
     workers = str(max(1, min(8, os.cpu_count() or 1)))
-    pytest(session, folders, "-m", "not gpu and not interpret", "-n", workers, "--dist", "worksteal", *args)
+    pytest(
+        session,
+        folders,
+        "-m",
+        NO_DEVICE,
+        "-n",
+        workers,
+        "--dist",
+        "worksteal",
+        *args,
+    )
 
 
 @nox.session
@@ -173,7 +185,7 @@ def properties(session: nox.Session) -> None:
         folders,
         "--hypothesis-profile=default",
         "-m",
-        "not gpu and not interpret",
+        NO_DEVICE,
         *args,
         codes=(0, 5),
     )
@@ -197,6 +209,17 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The pages in a headless chromium of the system: ``apt-get install chromium``."""
+    names, args = split(session)
+    rooms = [room for room in rooms_of(names) if (ROOT / room.folder / "tests" / "browser").is_dir()]
+    if not rooms:
+        session.skip("none of these has a page")
+    install(session, rooms, groups=["house"], tests=True, extras=True)
+    pytest(session, [room.folder / "tests" / "browser" for room in rooms], "-m", "browser", *args)
+
+
+@nox.session
 def minimums(session: nox.Session) -> None:
     """The tests with the lowest direct dependencies that the packages declare."""
     names, args = split(session)
@@ -208,7 +231,7 @@ def minimums(session: nox.Session) -> None:
         session,
         [room.folder / "tests" for room in rooms],
         "-m",
-        "not gpu and not interpret",
+        NO_DEVICE,
         "-n",
         "2",
         *args,

@@ -32,6 +32,8 @@ CSS = """
 #head p { margin: .15rem 0 0; opacity: .75; }
 #chat .message { font-size: .95rem; }
 #chat button[aria-label="Clear"] { display: none; }
+#made .grid-wrap > div { display: flex !important; flex-wrap: wrap; gap: .5rem; }
+#made .grid-wrap button { width: 15rem !important; height: 15rem !important; flex: none; }
 #say textarea { font-size: 1rem; }
 .specialists { width: 100%; border-collapse: collapse; font-size: .82rem; }
 .specialists th { text-align: left; font-weight: 600; }
@@ -65,7 +67,7 @@ def build_page(
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
         gr.HTML(
             f"<h1>vitron</h1><p>{html.escape(model)} &middot; bring a picture or a clip, draw on it what you "
-            "mean, and say what shall happen</p>",
+            "mean (a layer for each region), and say what shall happen</p>",
             elem_id="head",
         )
         with gr.Row(equal_height=False):
@@ -76,7 +78,7 @@ def build_page(
         parts["made"] = gr.Gallery(
             label="masks and edits, the newest first",
             columns=4,
-            height=330,
+            height=320,
             object_fit="contain",
             interactive=False,
             buttons=["download"],
@@ -92,6 +94,7 @@ def build_page(
 def _talk_parts() -> dict[str, Any]:
     chat = gr.Chatbot(
         label="talk",
+        show_label=False,
         elem_id="chat",
         height=380,
         render_markdown=False,
@@ -116,7 +119,7 @@ def _talk_parts() -> dict[str, Any]:
 
 def _picture_parts() -> dict[str, Any]:
     editor = gr.ImageEditor(
-        label="draw what you mean",
+        label="picture",
         elem_id="editor",
         type="numpy",
         image_mode="RGBA",

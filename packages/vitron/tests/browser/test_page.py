@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page as somebody uses it: a picture, a drawn region, an edit; and a clip, frame by frame.
+
+Chromium draws without a GPU here, so every step waits for what it leads to and for nothing else.
+"""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from vitron.demo import SCENE, draw
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    # threads of Gradio and of the browser end when they like
+    pytest.mark.filterwarnings("ignore"),
+]
+PATIENCE = 180_000  # milliseconds: a busy machine is slow, not wrong
+
+
+@pytest.fixture
+def page(chromium, site):
+    tab = chromium.new_context(viewport={"width": 1200, "height": 900}).new_page()
+    tab.set_default_timeout(PATIENCE)
+    tab.goto(site)
+    tab.wait_for_selector("#editor canvas", state="attached")
+    tab.wait_for_selector("#status table", state="attached")
+    yield tab
+    tab.context.close()
+
+
+def bring(page, scene):
+    page.set_input_files(
+        "#editor input[type=file]", {"name": "scene.png", "mimeType": "image/png", "buffer": scene}
+    )
+    # the page answers with the picture enlarged: the editor then holds 384 pixels and shows its zoom
+    page.wait_for_function("document.querySelector('#editor').innerText.includes('Layer')")
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1500)  # the editor paints after it has the picture, and says nothing
+
+
+def stroke(page):
+    """Draw over the left upper part, where the circle is."""
+    box = page.locator("#editor canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2 - 100, box["y"] + box["height"] / 2 - 90
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(6):
+        page.mouse.move(x + 8 * step, y)
+    page.mouse.up()
+    page.wait_for_timeout(1500)
+
+
+def ask(page, text, pictures):
+    page.fill("#say textarea", text)
+    page.click("#send")
+    page.wait_for_function(
+        "wanted => document.querySelectorAll('#made .grid-wrap img').length == wanted",
+        arg=pictures,
+    )
+
+
+def newest(page):
+    """The newest picture of the gallery, as pixels."""
+    encoded = page.evaluate(
+        """async () => {
+            const image = document.querySelector('#made .grid-wrap img');
+            const blob = await (await fetch(image.src)).blob();
+            return await new Promise(done => {
+                const reader = new FileReader();
+                reader.onload = () => done(reader.result.split(',')[1]);
+                reader.readAsDataURL(blob);
+            });
+        }"""
+    )
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"))
+
+
+def test_a_drawn_region_is_edited(page, scene):
+    bring(page, scene)
+    stroke(page)
+    ask(page, "make the circle green", 1)
+    talk = page.inner_text("#chat")
+    assert "make the circle green  [img_1, 1 region]" in talk
+    assert "I change it." in talk
+    assert "image_editing" in talk
+    picture = newest(page)
+    before = np.repeat(np.repeat(draw(*SCENE), 4, axis=0), 4, axis=1)
+    assert picture.shape == before.shape
+    changed = (np.abs(picture.astype(int) - before) > 16).any(axis=-1)
+    rows, columns = np.nonzero(changed)
+    # only where the stroke was: within the left upper quarter
+    assert changed.any()
+    assert rows.max() < 192
+    assert columns.max() < 192
+    red, green, blue = picture[changed].astype(int).mean(axis=0)
+    assert green > max(red, blue)
+    # a mask of what is there now, in the same talk
+    ask(page, "mark the yellow star", 2)
+    assert "mask_1" in page.inner_text("#made")
+    # another visitor sees nothing of it
+    other = page.context.browser.new_context().new_page()
+    other.set_default_timeout(PATIENCE)
+    other.goto(page.url)
+    other.wait_for_selector("#status table", state="attached")
+    assert "circle" not in other.inner_text("#chat")
+    assert other.locator("#made img").count() == 0
+    other.context.close()
+
+
+def test_a_frame_of_a_clip_is_chosen_by_a_click(page, clip):
+    page.click("#clip button")
+    page.wait_for_selector("#clip-file input[type=file]", state="attached")
+    page.set_input_files(
+        "#clip-file input[type=file]", {"name": "clip.gif", "mimeType": "image/gif", "buffer": clip}
+    )
+    page.wait_for_selector("#frames img >> nth=3")
+    page.locator("#frames img").nth(2).click()
+    page.wait_for_function("document.querySelector('#frame input[type=number]').value == '2'")
+    ask(page, "track the circle", 1)
+    assert "by toy-segmenter" in page.inner_text("#made")
+
+
+def test_text_of_a_user_is_shown_as_text(page):
+    page.fill("#say textarea", "<img src=x onerror=alert(1)> <module>A</module>")
+    page.click("#send")
+    page.wait_for_function("document.querySelector('#chat').innerText.includes('You said 1')")
+    assert page.inner_text("#chat").count("<module>A</module>") == 2
+    assert page.locator("#chat img[src='x']").count() == 0
