@@ -158,6 +158,8 @@ class Session:
     ) -> tuple[str, ...]:
         """Take the user's next message; media come first, then regions, then words.
 
+        What was last made is shown to the model with it: the user speaks of what is on the table.
+
         Args:
             text: Words. Tags in them are text: they never become a call.
             media: Pictures and clips that come with it.
@@ -174,7 +176,9 @@ class Session:
         names = tuple(self.conversation.add(each) for each in media)
         start = len(self._media)
         self._media += zip(names, media, strict=True)
-        parts: list[Part] = [MediaPart(media=start + number) for number in range(len(media))]
+        parts: list[Part] = [
+            MediaPart(media=number) for number in (*self._unseen(start), *range(start, len(self._media)))
+        ]
         for region in placed:
             parts.append(RegionPart(region=len(self._regions)))
             self._regions.append(region)
@@ -182,6 +186,12 @@ class Session:
             parts.append(TextPart(text=text))
         self.messages.append(Message(role="user", content=tuple(parts)))
         return names
+
+    def _unseen(self, end: int) -> tuple[int, ...]:
+        """Return the latest thing that was made and that the model has not been shown, if there is one."""
+        seen = {part.media for message in self.messages for part in message.content if part.type == "media"}
+        latest = [number for number in range(end) if self._media[number][1].kind != "masks"]
+        return tuple(number for number in latest[-1:] if number not in seen)
 
     def _place(self, region: Region, known: Sequence[tuple[str, Artefact]]) -> PlacedRegion:
         shown = [number for number, (_, each) in enumerate(known) if each.kind != "masks"]

@@ -20,6 +20,7 @@ from vitron.contract import Turn
 from vitron.conversation import Conversation, StepResult
 from vitron.language import parse
 from vitron.media import Artefact, encode, overlay, write_bytes, write_media
+from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
 from vitron.specialists.painters.find import things_in
 from vitron.specialists.painters.shapes import blank, shape_mask, stamp
 from vitron.specialists.painters.words import COLOURS
@@ -57,17 +58,19 @@ class Figures:
     Attributes:
         tasks: One entry each.
         parse_rate: Share of replies that were read without an issue.
+        replies: Where they came from.
     """
 
     tasks: tuple[TaskFigures, ...]
     parse_rate: float
+    replies: str = "scripted; no language model took part"
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values."""
         return {
             "tasks": {task.name: round(task.score, 4) for task in self.tasks},
             "parse_rate": self.parse_rate,
-            "replies": "scripted; no language model took part",
+            "replies": self.replies,
         }
 
 
@@ -298,6 +301,14 @@ def _other_scripts(picture: Artefact) -> list[_Script]:
     ]
 
 
+def toys() -> SpecialistRegistry:
+    """Return the toy specialists alone: the demo shows the same whatever else is installed."""
+    registry = SpecialistRegistry()
+    for factory in (ToySegmenter, ToyPainter, ToyAnimator):
+        registry.register(factory().spec.name, factory)
+    return registry
+
+
 def run_demo(out: Path) -> Figures:
     """Carry out all scripts; write a picture of each and ``transcript.html``.
 
@@ -307,7 +318,7 @@ def run_demo(out: Path) -> Figures:
     Raises:
         MediaError: If the folder cannot be written.
     """
-    registry, figures, sections, clean = SpecialistRegistry().discover(), list[TaskFigures](), list[str](), 0
+    registry, figures, sections, clean = toys(), list[TaskFigures](), list[str](), 0
     for number, script in enumerate(_scripts(), 1):
         talk = Conversation(registry)
         if script.media is not None:
@@ -342,7 +353,7 @@ def _row(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.concatenate(parts, axis=1).repeat(2, axis=0).repeat(2, axis=1)
 
 
-_STYLE = """
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
 section { border-top: 1px solid #8884; padding: .5rem 0 1rem } h2 { font-size: 1rem }
 .user, .reply, .shown { padding: .5rem .8rem; border-radius: .6rem; margin: .4rem 0; white-space: pre-wrap }
@@ -355,9 +366,9 @@ img { image-rendering: pixelated; width: 12rem; margin: .2rem .4rem .2rem 0; bor
 def _section(
     script: _Script, turn: Turn, results: Sequence[StepResult], shown: Sequence[Artefact], score: float
 ) -> str:
-    given = _image(script.media, "what the user brings") if script.media else ""
+    given = image_tag(script.media, "what the user brings") if script.media else ""
     captions = [f"{each.step.output}: {each.step.invocation.module}" for each in results]
-    pictures = "".join(_image(*pair) for pair in zip(shown, captions, strict=True))
+    pictures = "".join(image_tag(*pair) for pair in zip(shown, captions, strict=True))
     text = f'<div class="shown">{html.escape(turn.text.strip())}</div>' if turn.text.strip() else ""
     return (
         f"<section><h2>{html.escape(script.name)}</h2>"
@@ -367,7 +378,8 @@ def _section(
     )
 
 
-def _image(artefact: Artefact, caption: str) -> str:
+def image_tag(artefact: Artefact, caption: str) -> str:
+    """Return a picture or clip as HTML that holds its own bytes."""
     content, suffix = encode(artefact)
     data = base64.b64encode(content).decode("ascii")
     title = html.escape(caption, quote=True)
@@ -377,7 +389,7 @@ def _image(artefact: Artefact, caption: str) -> str:
 def _page(sections: Sequence[str]) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>vitron demo</title>'
-        f"<style>{_STYLE}</style></head><body><h1>Scripted replies, carried out</h1>"
+        f"<style>{STYLE}</style></head><body><h1>Scripted replies, carried out</h1>"
         "<p>No language model took part: the replies, in grey, are written into the demo. Toy specialists, "
         "which know drawn shapes only, carry out their calls; the scores compare with what was drawn.</p>"
         f"{''.join(sections)}</body></html>\n"

@@ -116,9 +116,13 @@ class Vitron:
 
     def specialists(self) -> SpecialistRegistry:
         """Return all that are installed, after the model's own mask head."""
-        registry = SpecialistRegistry()
-        registry.register("mask-head", lambda: MaskHeadSpecialist(self), origin="vitron")
+        registry = SpecialistRegistry(prefer=("mask-head",))
+        registry.register("mask-head", self.mask_specialist, origin="vitron")
         return registry.discover()
+
+    def mask_specialist(self) -> MaskHeadSpecialist:
+        """Return a specialist that marks things by this model's signals."""
+        return MaskHeadSpecialist(self)
 
     def session(self, specialists: SpecialistRegistry | None = None) -> Session:
         """Begin a talk.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
@@ -11,6 +12,15 @@ from vitron.media import read_media
 
 SEGMENT = "Here. <module>B</module><instruction>segment: the red circle</instruction>"
 DRAW = "<module>A</module><instruction>draw: a red star</instruction>"
+
+
+@pytest.fixture(autouse=True)
+def _toys_alone(monkeypatch):
+    """What else is installed must not matter here."""
+    monkeypatch.setattr(
+        "vitron.specialists.registry.entry_points",
+        lambda group: [point for point in entry_points(group=group) if point.name.startswith("toy-")],
+    )
 
 
 @pytest.fixture
@@ -147,7 +157,7 @@ def test_help_and_version(run):
 
 
 def test_the_demo_runs_everything_and_says_that_it_is_scripted(run, here):
-    result = run("demo", "--json")
+    result = run("demo", "--scripted", "--json")
     figures = json.loads(result.stdout)
     assert figures["parse_rate"] == 1
     assert "scripted" in figures["replies"]

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+from importlib.metadata import entry_points
+
 import numpy as np
 import pytest
 from vitron import Artefact, Conversation, SpecialistRegistry, Turn, parse
+from vitron.chat import Session
 from vitron.contract import BoxRegion, Instruction, Invocation
 from vitron.errors import PlanError, SpecialistError
 from vitron.regions import mask_to_region
@@ -13,6 +16,15 @@ def call(module, *said, region=None):
     place = "" if region is None else f"<region>{region}</region>"
     blocks = "".join(f"<instruction>{text}</instruction>" for text in said)
     return f"<module>{module}</module>{blocks}{place}"
+
+
+@pytest.fixture(autouse=True)
+def _toys_alone(monkeypatch):
+    """What else is installed must not matter here."""
+    monkeypatch.setattr(
+        "vitron.specialists.registry.entry_points",
+        lambda group: [point for point in entry_points(group=group) if point.name.startswith("toy-")],
+    )
 
 
 @pytest.fixture
@@ -166,3 +178,16 @@ def test_seeds_and_signals_reach_the_specialist():
     reply = call("A", "draw: a star", "seed: 9") + DRAW
     Conversation(registry).run(parse(reply), seed=4, signals=[None, np.zeros((8, 16), dtype=np.float32)])
     assert seen == [(9, None), (4, (8, 16))]
+
+
+def test_what_was_made_is_shown_with_the_next_message(replier, specialists):
+    talk = Session(replier, specialists=specialists)
+    talk.say("draw a red circle")
+    list(talk.reply())
+    talk.say("make it blue", regions=[BoxRegion(x0=0.1, y0=0.1, x1=0.9, y1=0.9)])
+    list(talk.reply())
+    talk.say("thanks")
+    kinds = [[part.type for part in message.content] for message in talk.messages if message.role == "user"]
+    assert kinds == [["text"], ["media", "region", "text"], ["media", "text"]]
+    shown = [part.media for message in talk.messages for part in message.content if part.type == "media"]
+    assert shown == [0, 1]

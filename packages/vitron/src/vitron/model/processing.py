@@ -332,7 +332,7 @@ class VitronProcessor:
         side = self.config.image_size
         fit = Fit.of(frames.shape[1:3], side)
         if (fit.height, fit.width) == frames.shape[1:3] == (side, side):
-            return frames
+            return np.array(frames)  # torch wants arrays that can be written to
         grey = np.round(np.asarray(self.config.pixel_mean) * 255).astype(np.uint8)
         out = np.broadcast_to(grey, (len(frames), side, side, 3)).copy()
         for frame, to in zip(frames, out, strict=True):
