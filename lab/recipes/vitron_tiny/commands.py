@@ -16,9 +16,9 @@ from vitron.engine import Vitron
 from recipes.cards import CARDS
 from recipes.vitron_tiny.ablation import ablate as measure_messages
 from recipes.vitron_tiny.building import Size
-from recipes.vitron_tiny.experiments import Plan, run_seed
-from recipes.vitron_tiny.findings import draw_figure, markdown, read_results, summarise
-from recipes.vitron_tiny.judging import Shipped, judge_all, table
+from recipes.vitron_tiny.experiments import Plan, run_pairs, run_seed
+from recipes.vitron_tiny.findings import draw_figure, markdown, matrix, read_results, summarise
+from recipes.vitron_tiny.judging import SHARES, Shipped, judge_all, table
 from recipes.vitron_tiny.pool import make_pool
 from recipes.vitron_tiny.scoring import AT_LEAST, AT_MOST, missed
 from recipes.vitron_tiny.training import prepare, stage_of
@@ -90,7 +90,7 @@ def ship(
 def judge(
     folder: Folder = ASSETS,
     seed: Annotated[int, typer.Option(help="Of the examples.")] = 4000,
-    count: Annotated[int, typer.Option(min=1, help="Examples of each task and part.")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="Examples of most tasks in each part.")] = 200,
     batch_size: Annotated[int, typer.Option(min=1, help="Dialogues answered at once.")] = 32,
     training: Annotated[Path | None, typer.Option(help="JSON with how it was trained, for the card.")] = None,
     write: Annotated[bool, typer.Option(help="Write the card.")] = False,
@@ -111,7 +111,12 @@ def judge(
             card["training"] = json.loads(training.read_text("utf-8"))
         card |= {
             "statement": STATEMENT,
-            "judged_on": {"seed": seed, "count": count, "decoding": "greedy, without the grammar"},
+            "judged_on": {
+                "seed": seed,
+                "count": count,
+                "shares": dict(SHARES),
+                "decoding": "greedy, without the grammar",
+            },
             "musts": {"at_least": dict(AT_LEAST), "at_most": dict(AT_MOST)},
             "figures": figures,
             "missed": misses,
@@ -197,6 +202,23 @@ def synergy(
 
 
 @app.command()
+def pairs(
+    out: Out,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on.")] = 5,
+    base_steps: Annotated[int, typer.Option(min=1, help="Of each training.")] = Plan().base_steps,
+    batch_size: Annotated[int, typer.Option(min=1, help="Dialogues of a step.")] = Plan().batch_size,
+    tests: Annotated[int, typer.Option(min=1, help="Dialogues of each judged task.")] = Plan().tests,
+    threads: Threads = 1,
+    device: Device = "cpu",
+) -> None:
+    """Train without one task after the other, and say what the others lose; in the folder of synergy."""
+    plan = Plan(base_steps=base_steps, batch_size=batch_size, tests=tests)
+    for seed in range(seeds):
+        run_pairs(out, seed, plan, threads=threads, device=device, tell=_aside)
+    typer.echo(matrix(read_results(out, "pairs")))
+
+
+@app.command()
 def report(
     out: Out,
     write: Annotated[bool, typer.Option(help="Write card, figure and table of the documentation.")] = False,
@@ -211,5 +233,7 @@ def report(
     if write:
         DOCS.mkdir(parents=True, exist_ok=True)
         SYNERGY_CARD.write_text(json.dumps({"name": "vitron-synergy", "results": results}, indent=1) + "\n")
-        (DOCS / "synergy-table.md").write_text(markdown(rows) + "\n")
+        left_out = read_results(out, "pairs")
+        tables = [markdown(rows), *([matrix(left_out)] if left_out else [])]
+        (DOCS / "synergy-table.md").write_text("\n\n".join(tables) + "\n")
         draw_figure(rows, DOCS / "synergy.png")

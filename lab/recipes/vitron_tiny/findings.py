@@ -19,6 +19,13 @@ Setting = Literal["full", "low"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 SETTINGS: tuple[Setting, ...] = get_args(Setting)
 TITLES: Mapping[Setting, str] = {"full": "all data", "low": "a tenth of tracking and editing"}
+TASK_MEASURES: Mapping[str, str] = {
+    "referring_segmentation": "seg_ciou",
+    "tracking": "tracking_miou",
+    "editing": "edit_iou",
+    "caption": "caption_exact",
+}
+"""Tasks that are left out in turn, and what each is judged by."""
 COLOURS: Mapping[str, str] = {"placebo": "#8c8c8c", "grl": "#0f7f8c", "confusion": "#d98c1f"}
 MEASURES: Mapping[str, str] = {
     "seg_ciou": "segmentation, cIoU",
@@ -55,9 +62,37 @@ class Row:
     gain_deviation: Mapping[str, float]
 
 
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Return all results of a study, in the order of their names."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted((folder / "results").glob("*.json"))]
+def read_results(folder: Path, kind: str = "results") -> list[dict[str, Any]]:
+    """Return what a study has found so far, in the order of names.
+
+    Args:
+        folder: Of the study.
+        kind: ``results`` of the arms, or ``pairs``.
+    """
+    return [json.loads(path.read_text("utf-8")) for path in sorted((folder / kind).glob("*.json"))]
+
+
+def matrix(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return what each task loses where another is left out: points, mean and standard deviation over seeds.
+
+    Args:
+        results: Of trainings without one task, and of those of the same seed without none, ``""``.
+    """
+    by_key = {(each["without"], each["seed"]): each["figures"] for each in results}
+    names = list(TASK_MEASURES.values())
+    lines = [f"| without | seeds | {' | '.join(MEASURES[name] for name in names)} |"]
+    lines.append("|---" * (2 + len(names)) + "|")
+    for task, own in TASK_MEASURES.items():
+        seeds = sorted(seed for without, seed in by_key if without == task and ("", seed) in by_key)
+        if not seeds:
+            continue
+        cells: list[str] = []
+        for name in names:
+            # without its own data a task is not judged
+            gaps = [by_key[task, seed][name] - by_key["", seed][name] for seed in seeds]
+            cells.append("" if name == own else f"{100 * fmean(gaps):+.1f} ± {100 * _deviation(gaps):.1f}")
+        lines.append(f"| {task} | {len(seeds)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> list[Row]:

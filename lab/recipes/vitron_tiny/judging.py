@@ -23,7 +23,6 @@ from recipes.vitron_tiny.scoring import (
     fitted,
     judge_reply,
     mean_iou,
-    missed,
     share,
 )
 from recipes.vitron_tiny.tasks import TASKS, Split, draw_example, reply_of
@@ -50,6 +49,15 @@ PARTS: Mapping[str, tuple[Split, Phrasing]] = {
     "held_out": ("test", "held_out"),
 }
 """What is judged: fresh scenes; pairs of colour and shape never seen; requests worded as never before."""
+
+SHARES: Mapping[str, float] = dict.fromkeys(TASKS, 1.0) | {
+    "referring_segmentation": 2.0,
+    "editing": 2.0,
+    "restoration": 0.6,
+    **dict.fromkeys(("caption", "grounding", "text_to_video", "image_to_video"), 0.5),
+    **dict.fromkeys(("video_question", "span_grounding"), 0.5),
+}
+"""Examples of each task for one of most: tasks that matter more, or come in groups, are judged on more."""
 
 
 class Judged(Protocol):
@@ -144,7 +152,7 @@ def judge(
         model: What is judged.
         part: One of :data:`PARTS`.
         seed: Of the examples.
-        count: Examples of each task; three times as many of referring segmentation, which has three groups.
+        count: Examples of most tasks; of the others by :data:`SHARES`, at least one.
         batch_size: Dialogues that are answered at once.
         tasks: Which tasks.
         constrained: Whether calls are held to the grammar.
@@ -156,7 +164,7 @@ def judge(
     split, phrasing = PARTS[part]
     tallies: dict[str, Tally] = {}
     for task in tasks:
-        wanted = 3 * count if task == "referring_segmentation" else count
+        wanted = max(1, round(count * SHARES[task]))
         tally = tallies[task] = Tally()
         drawn = (draw_example(task, seed, index, split=split, phrasing=phrasing) for index in range(wanted))
         for examples in batches(drawn, batch_size):
@@ -291,7 +299,7 @@ def judge_all(
     Args:
         model: What is judged.
         seed: Of the examples.
-        count: Examples of each task and part; a quarter of it under the grammar.
+        count: Examples of most tasks in each part; a quarter of it under the grammar.
         batch_size: Dialogues that are answered at once.
         tell: Gets a line for each task.
     """
@@ -321,6 +329,3 @@ def table(figures: Mapping[str, Mapping[str, float]]) -> str:
         cells = [f"{part[name]:.3f}" if name in part else "" for part in figures.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-__all__ = ["PARTS", "Judged", "Tally", "collect", "figures_of", "judge", "judge_all", "missed", "table"]

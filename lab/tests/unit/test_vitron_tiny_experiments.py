@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from recipes.vitron_tiny.building import make_config, make_model, make_tokenizer
-from recipes.vitron_tiny.experiments import Plan, exact_rows, look, mask_pairs, named_rows, run_seed
-from recipes.vitron_tiny.findings import MEASURES, draw_figure, markdown, read_results, summarise
+from recipes.vitron_tiny.experiments import (
+    Plan,
+    exact_rows,
+    look,
+    mask_pairs,
+    named_rows,
+    run_pairs,
+    run_seed,
+)
+from recipes.vitron_tiny.findings import MEASURES, draw_figure, markdown, matrix, read_results, summarise
 from recipes.vitron_tiny.tasks import TASKS, corpus, draw_example
 from skimage.io import imread
 from vitron.model import VitronForConditionalGeneration, VitronProcessor
@@ -117,3 +125,17 @@ def test_study_runs_and_resumes(
     assert len(told) == 2
     assert torch.equal(before, torch.random.get_rng_state())
     assert markdown(summarise(results)).count("\n") == 3
+    run_pairs(tmp_path, 0, SMALLEST, tasks=("caption",), tell=told.append)
+    assert [each["without"] for each in read_results(tmp_path, "pairs")] == ["", "caption"]
+    assert matrix(read_results(tmp_path, "pairs")).count("\n") == 2
+
+
+def test_matrix_pairs_seeds() -> None:
+    values = {("", 0): 0.5, ("", 1): 0.7, ("tracking", 0): 0.4, ("tracking", 1): 0.5, ("caption", 3): 0.9}
+    results = [
+        {"without": without, "seed": seed, "figures": dict.fromkeys(MEASURES, value)}
+        for (without, seed), value in values.items()
+    ]
+    *_, row = matrix(results).splitlines()
+    # of the captions there is no seed to compare with, and tracking is not judged without its own data
+    assert row == "| tracking | 2 | -15.0 ± 7.1 |  | -15.0 ± 7.1 | -15.0 ± 7.1 |"

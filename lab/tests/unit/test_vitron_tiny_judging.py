@@ -78,7 +78,7 @@ def test_tasks_are_silent_or_call() -> None:
 
 
 def test_oracle_reaches_all() -> None:
-    figures = judge_all(Oracle(), seed=0, count=3)
+    figures = judge_all(Oracle(), seed=0, count=4)
     assert set(figures) == set(PARTS)
     for part in figures.values():
         assert part["spurious_calls"] == part["spurious_calls_all"] == 0
@@ -207,7 +207,7 @@ def test_judge_command(
     monkeypatch.setattr(commands, "_facts", lambda vitron, folder: {"bytes": 1})
     monkeypatch.setattr(commands, "Shipped", lambda vitron: model())
     monkeypatch.setattr(commands, "CARD", tmp_path / "card.json")
-    found = CliRunner().invoke(commands.app, ["judge", "--count", "3", "--seed", "0", "--write"])
+    found = CliRunner().invoke(commands.app, ["judge", "--count", "4", "--seed", "0", "--write"])
     assert found.exit_code == code, found.output
     assert ("missed: module_accuracy" in found.output) is bool(code)
     card = json.loads((tmp_path / "card.json").read_text())
