@@ -27,7 +27,7 @@ def page(chromium, site):
     tab.set_default_timeout(PATIENCE)
     tab.goto(site)
     tab.wait_for_selector("#editor canvas", state="attached")
-    tab.wait_for_selector("#status table", state="attached")
+    tab.wait_for_load_state("networkidle")
     yield tab
     tab.context.close()
 
@@ -105,7 +105,8 @@ def test_a_drawn_region_is_edited(page, scene):
     other = page.context.browser.new_context().new_page()
     other.set_default_timeout(PATIENCE)
     other.goto(page.url)
-    other.wait_for_selector("#status table", state="attached")
+    other.wait_for_selector("#made")
+    other.wait_for_load_state("networkidle")
     assert "circle" not in other.inner_text("#chat")
     assert other.locator("#made img").count() == 0
     other.context.close()

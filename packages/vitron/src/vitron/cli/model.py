@@ -40,6 +40,10 @@ def load(model: str, device: str = "auto", dtype: str = "auto") -> tuple[Replier
         raise ImportError(
             f"a model needs {name}, which is not installed: pip install torch transformers"
         ) from error
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # a bar is noise in a log, and in a pipe
     vitron = Vitron.from_pretrained(model, device=device, dtype=dtype)
     return vitron, vitron.specialists()
 

@@ -163,7 +163,7 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], handlers: _Handlers) -> Non
     ]
     parts["stop"].click(None, cancels=asking, **quiet)
     parts["new"].click(handlers.begin, None, shown, cancels=asking, **quiet)
-    page.load(handlers.begin, None, shown, **quiet)
+    page.load(handlers.status, None, parts["status"], **quiet)
     brought = [visit, editor, slider, frames]
     editor.upload(handlers.bring_picture, [visit, editor], brought, **quiet)
     parts["upload"].upload(handlers.bring_clip, [visit, parts["upload"]], brought, **quiet)
@@ -185,6 +185,10 @@ class _Handlers:
     def begin(self) -> tuple[Any, ...]:
         """Show an empty page."""
         return self._all(self._visit(None))
+
+    def status(self) -> str:
+        """Tell how the specialists are."""
+        return status_of(self._registry)
 
     def ask(
         self, visit: Visit | None, text: str, drawing: dict[str, Any] | None
@@ -209,7 +213,7 @@ class _Handlers:
             "",
             *_canvas(visit),
             _gallery(visit.made),
-            status_of(self._registry),
+            self.status(),
         )
 
     def bring_picture(self, visit: Visit | None, drawing: dict[str, Any] | None) -> tuple[Any, ...]:
