@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import html
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +179,7 @@ class _Handlers:
         self._replier = replier
         self._registry = registry
         self._sampling = sampling
+        self._folder = tempfile.TemporaryDirectory(prefix="vitron-")  # goes with the process
 
     def _visit(self, visit: Visit | None) -> Visit:
         return visit or Visit.begin(self._replier, self._registry)
@@ -202,7 +204,7 @@ class _Handlers:
         skip = gr.skip()
         for news in visit.ask(text.strip()[:MAX_CHARACTERS], layers, self._sampling):
             if news != "done":
-                pictures = _gallery(visit.made) if news == "made" else skip
+                pictures = self._gallery(visit.made) if news == "made" else skip
                 yield visit, list(visit.messages), "", skip, skip, skip, pictures, skip
         yield self._all(visit)
 
@@ -212,9 +214,22 @@ class _Handlers:
             list(visit.messages),
             "",
             *_canvas(visit),
-            _gallery(visit.made),
+            self._gallery(visit.made),
             self.status(),
         )
+
+    def _gallery(self, made: list[Shown]) -> list[tuple[Any, str]]:
+        return [(self._picture(shown), shown.caption) for shown in made[:32]]
+
+    def _picture(self, shown: Shown) -> Any:
+        """A picture as pixels, a clip as a file, for it has to move; Gradio copies it to its own folder."""
+        if shown.artefact.kind == "image":
+            return Image.fromarray(enlarge(shown.artefact.frames[0]))
+        if not shown.file:
+            frames = np.stack([enlarge(frame) for frame in shown.artefact.frames])
+            folder = Path(self._folder.name)
+            shown.file = str(write_media(Artefact("video", frames), folder, secrets.token_hex(16)))
+        return shown.file
 
     def bring_picture(self, visit: Visit | None, drawing: dict[str, Any] | None) -> tuple[Any, ...]:
         """Take a picture that was put into the editor."""
@@ -269,19 +284,6 @@ def _canvas(visit: Visit) -> tuple[Any, ...]:
         visible=latest.num_frames > 1, maximum=max(1, latest.num_frames - 1), value=visit.frame
     )
     return _drawing(visit), slider, gr.update(visible=True, value=thumbnails(latest))
-
-
-def _gallery(made: list[Shown]) -> list[tuple[Any, str]]:
-    return [(_picture(shown.artefact), shown.caption) for shown in made[:32]]
-
-
-def _picture(artefact: Artefact) -> Any:
-    """A picture as pixels, a clip as a file, for it has to move; Gradio copies it to its own folder."""
-    frames = np.stack([enlarge(frame) for frame in artefact.frames])
-    if artefact.kind == "image":
-        return Image.fromarray(frames[0])
-    folder = Path(tempfile.mkdtemp(prefix="vitron-"))
-    return str(write_media(Artefact("video", frames), folder, "clip"))
 
 
 def launch(

@@ -68,10 +68,12 @@ class Shown:
     Attributes:
         artefact: A picture or a clip; masks lie over what they were made from.
         caption: One line.
+        file: Where a clip was written to be shown; empty before.
     """
 
     artefact: Artefact
     caption: str
+    file: str = ""
 
 
 @dataclass(slots=True)
