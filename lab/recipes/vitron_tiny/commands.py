@@ -187,6 +187,7 @@ def synergy(
     base_steps: Annotated[int, typer.Option(min=1, help="Of each base.")] = Plan().base_steps,
     arm_steps: Annotated[int, typer.Option(min=1, help="Of each arm.")] = Plan().arm_steps,
     batch_size: Annotated[int, typer.Option(min=1, help="Dialogues of a step.")] = Plan().batch_size,
+    pool_size: Annotated[int, typer.Option(min=1, help="Dialogues to learn from.")] = Plan().pool,
     tests: Annotated[int, typer.Option(min=1, help="Dialogues of each judged task.")] = Plan().tests,
     low: Annotated[bool, typer.Option(help="Also with a tenth of tracking and editing.")] = True,
     write: Annotated[bool, typer.Option(help="Write card, figure and table of the documentation.")] = False,
@@ -194,7 +195,9 @@ def synergy(
     device: Device = "cpu",
 ) -> None:
     """Train four arms for each seed at the nano size; run again to resume, or to report what there is."""
-    plan = Plan(base_steps=base_steps, arm_steps=arm_steps, batch_size=batch_size, tests=tests)
+    plan = Plan(
+        base_steps=base_steps, arm_steps=arm_steps, batch_size=batch_size, pool=pool_size, tests=tests
+    )
     for seed in range(first_seed, first_seed + seeds):
         settings = ("full", "low") if low else ("full",)
         run_seed(out, seed, plan, settings=settings, threads=threads, device=device, tell=_aside)
