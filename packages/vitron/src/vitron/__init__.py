@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the calls in a vision language model's reply and has specialists carry them out."""
+"""A vision language model that understands, segments, makes and edits pictures and clips, with specialists."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from vitron.contract import Instruction, Invocation, Region, SpecialistSpec, Tur
 from vitron.language import Grammar, StreamParser, escape, parse, render
 
 if TYPE_CHECKING:
+    from vitron.chat import Session
     from vitron.conversation import Conversation
+    from vitron.engine import Vitron
     from vitron.media import Artefact
-    from vitron.specialists import SpecialistRegistry
+    from vitron.specialists import Specialist, SpecialistRegistry
+    from vitron.training import VitronModule
 
 __version__ = version("vitron")
 
@@ -24,21 +27,29 @@ __all__ = [
     "Instruction",
     "Invocation",
     "Region",
+    "Session",
+    "Specialist",
     "SpecialistRegistry",
     "SpecialistSpec",
     "StreamParser",
     "Turn",
+    "Vitron",
+    "VitronModule",
     "__version__",
     "escape",
     "parse",
     "render",
 ]
 
-# loaded on first use: whoever only parses needs no picture
+# loaded on first use: whoever only parses needs no picture, and no torch
 _HOMES = {
     "Artefact": "vitron.media",
     "Conversation": "vitron.conversation",
+    "Session": "vitron.chat",
+    "Specialist": "vitron.specialists",
     "SpecialistRegistry": "vitron.specialists",
+    "Vitron": "vitron.engine",
+    "VitronModule": "vitron.training",
 }
 
 

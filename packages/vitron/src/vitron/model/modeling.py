@@ -64,6 +64,8 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         width, hidden = int(config.vision.hidden_size), int(config.text.hidden_size)
         self.vision_tower: Any = AutoModel.from_config(config.vision)
         self.language_model: Any = AutoModelForCausalLM.from_config(config.text)
+        # hidden states of a tower are large and uneven: unnormalised, they drown what is learnt about them
+        self.vision_norm = nn.LayerNorm(width)
         self.projector = make_projector(config.projector, width * config.spatial_merge**2, hidden)
         self.region_encoder = RegionEncoder(
             width, hidden, location=config.region_location, pooling=config.region_pooling
@@ -108,12 +110,12 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
             pixel_values: Normalised, ``(F, 3, S, S)``.
 
         Returns:
-            ``(F, P, C)``, row by row, without a class token.
+            ``(F, P, C)``, normalised, row by row, without a class token.
         """
         tower = self.vision_tower
         states = tower(pixel_values=pixel_values.to(tower.dtype), output_hidden_states=True).hidden_states
         patches: Tensor = states[self.config.vision_layer]
-        return patches[:, patches.shape[1] - self.config.grid**2 :]
+        return self.vision_norm(patches[:, patches.shape[1] - self.config.grid**2 :])
 
     def media_tokens(self, patches: Tensor, frame_counts: Tensor) -> Tensor:
         """Return what stands in for the placeholders of all media in a row, ``(T, D)``.

@@ -42,7 +42,7 @@ class MaskHead(nn.Module):
         self.scale = patch_size // stride
         self.queries = nn.ModuleDict({name: nn.Linear(signal_width, width) for name in modules})
         self.memory = nn.Linear(patch_width, width)
-        self.places = nn.Parameter(torch.randn(grid * grid, width) * 0.02)
+        self.places = nn.Parameter(torch.randn(grid * grid, width) * 0.2)
         layer = nn.TransformerDecoderLayer(
             width,
             max(1, width // 16),
