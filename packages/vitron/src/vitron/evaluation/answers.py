@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitron.chat import Piece, Replier, Sampling
-from vitron.contract import Invocation, Turn
+from vitron.contract import Invocation, MediaKind, Turn
 from vitron.conversation import Conversation, StepResult
 from vitron.data.converters.common import field, items_of
 from vitron.data.example import Example, Message, PlacedRegion
 from vitron.errors import DataError
 from vitron.language import StreamParser
-from vitron.media import Artefact, MediaKind
+from vitron.media import Artefact
 from vitron.specialists.registry import SpecialistRegistry
 
 __all__ = ["Answer", "ScriptedReplier", "answer", "read_replies"]
