@@ -83,7 +83,7 @@ def test_a_drawn_region_is_edited(page, scene):
     stroke(page)
     ask(page, "make the circle green", 1)
     talk = page.inner_text("#chat")
-    assert "make the circle green  [img_1, 1 region]" in talk
+    assert "make the circle green [img_1, 1 region]" in talk
     assert "I change it." in talk
     assert "image_editing" in talk
     picture = newest(page)

@@ -139,7 +139,7 @@ class Visit:
             yield "done"
             return
         extra = [*names, *(f"{len(regions)} region{'s' * (len(regions) > 1)}" for _ in regions[:1])]
-        self._tell("user", text + (f"  [{', '.join(extra)}]" if extra else ""))
+        self._tell("user", text + (f" [{', '.join(extra)}]" if extra else ""))
         try:
             yield from self._listen(session, sampling)
         except Exception as error:  # whatever a model does wrong, the page stays

@@ -68,7 +68,7 @@ def test_a_drawn_region_is_edited_and_shown(visit, replier):
         ("assistant", "image_editing"),
         ("assistant", "img_2 from img_1 by toy-painter"),
     ]
-    assert visit.messages[0]["content"] == "make the circle green  [img_1, 1 region]"
+    assert visit.messages[0]["content"] == "make the circle green [img_1, 1 region]"
     assert visit.messages[1]["content"].strip() == "I change it."
     # what was made is worked on from now on
     assert visit.latest is visit.session.media["img_2"]
