@@ -83,6 +83,7 @@ def build_page(
             object_fit="contain",
             interactive=False,
             buttons=["download"],
+            format="png",  # edges of masks stay sharp
             elem_id="made",
         )
         with gr.Accordion("specialists", open=False):
