@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A vision language model that understands, segments, makes and edits pictures and clips, with specialists."""
+"""A vision language model that understands, segments, makes and edits pictures and clips."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,11 @@ from vitron.model.configuration import VitronConfig
 from vitron.model.decoding import CallLogitsProcessor, CallState, Vocabulary
 from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
 from vitron.model.processing import VitronProcessor
+from vitron.shipped import model_folder
 from vitron.specialists.protocol import Request, Result
 from vitron.specialists.registry import SpecialistRegistry
 
-__all__ = ["MaskHeadSpecialist", "Vitron", "list_models"]
-
-_ASSETS = "assets"
-
-
-def list_models() -> list[str]:
-    """Return the names of the models that come with the package."""
-    folder = resources.files("vitron") / _ASSETS
-    if not folder.is_dir():
-        return []
-    return sorted(each.name for each in folder.iterdir() if (each / "config.json").is_file())
+__all__ = ["MaskHeadSpecialist", "Vitron"]
 
 
 class Vitron:
@@ -82,8 +72,8 @@ class Vitron:
         """Load a model.
 
         Args:
-            name_or_path: A name of :func:`list_models`, a folder, or a name on a hub. Weights are read from
-                safetensors alone.
+            name_or_path: A name of :func:`vitron.shipped.list_models`, a folder, or a name on a hub. Weights
+                are read from safetensors alone.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
             dtype: ``auto`` is float32 on a processor and bfloat16 on a GPU; else a name of torch's.
             **kwargs: To transformers, as ``quantization_config``.
@@ -95,7 +85,7 @@ class Vitron:
         chosen = getattr(torch, dtype, None) if dtype != "auto" else _default_dtype(place)
         if not isinstance(chosen, torch.dtype):
             raise ValueError(f"dtype must be auto or a floating type of torch, as float32, got {dtype!r}")
-        folder = _folder(name_or_path)
+        folder = model_folder(name_or_path)
         config = VitronConfig.from_pretrained(folder)
         model: Any = VitronForConditionalGeneration.from_pretrained(
             folder, config=config, dtype=chosen, use_safetensors=True, **kwargs
@@ -131,6 +121,11 @@ class Vitron:
             specialists: Who carries out calls; by default :meth:`specialists`.
         """
         return Session(self, specialists=specialists or self.specialists(), modules=self.modules)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens a talk takes; a clip counts as a picture."""
+        shown = [part.media for message in messages for part in message.content if part.type == "media"]
+        return len(self.processor.tokens(messages, [1] * (max(shown, default=-1) + 1))[0])
 
     # -- one reply
 
@@ -323,9 +318,3 @@ def _pick(logits: Tensor, sampling: Sampling, draw: torch.Generator) -> int:
 
 def _default_dtype(device: str) -> torch.dtype:
     return torch.float32 if device == "cpu" else torch.bfloat16
-
-
-def _folder(name_or_path: str | Path) -> str:
-    if str(name_or_path) in list_models():
-        return str(resources.files("vitron") / _ASSETS / str(name_or_path))
-    return str(name_or_path)

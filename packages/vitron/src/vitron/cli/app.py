@@ -21,17 +21,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
-    help="""Read the calls in a vision language model's reply, and carry them out.
-
-    This version holds no language model: replies are given.
+    help="""Talk to pictures and clips: ask, segment, edit, make, track.
 
     [bold]Examples[/bold]
 
       vitron demo
 
-      vitron run photo.png --reply "<module>B</module><instruction>segment: the red circle</instruction>"
+      vitron chat picture.png
 
-      vitron parse "On it. <module>C</module><instruction>remove: the dog</instruction>"
+      vitron serve
+
+      vitron fit mine/ -o runs/calls --stage 1.2
+
+      vitron run photo.png --reply "<module>B</module><instruction>segment: the red circle</instruction>"
 
       vitron specialists""",
 )

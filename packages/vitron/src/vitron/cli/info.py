@@ -70,6 +70,7 @@ def doctor(run: Run = False, json_output: Json = False, debug: Debug = False) ->
     """
     with user_errors(debug):
         from vitron.language import MODULES
+        from vitron.shipped import list_models
         from vitron.specialists import SpecialistRegistry, check_specialist
 
         registry = SpecialistRegistry().discover()
@@ -89,7 +90,7 @@ def doctor(run: Run = False, json_output: Json = False, debug: Debug = False) ->
         say(", ".join(f"{name} {number}" for name, number in versions.items()))
         for name, names in served.items():
             say(f"{name}: {', '.join(names) or 'nobody'}")
-        say("a vision language model: none in this version")
+        say(f"models: {', '.join(list_models()) or 'none'}")
         for sentence in absent.values():
             say(sentence)
         for sentence in wrong:

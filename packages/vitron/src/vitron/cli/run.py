@@ -40,7 +40,8 @@ def run(
 ) -> None:
     """Carry out the calls of a reply and write what they make.
 
-    There is no language model here: the reply is given. Pictures are called img_1, img_2 and on, clips vid_1.
+    No language model takes part: the reply is given; vitron chat has one. Pictures are called img_1, img_2
+    and on, clips vid_1.
 
     [bold]Examples[/bold]
 

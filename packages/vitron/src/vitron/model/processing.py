@@ -114,6 +114,7 @@ class Batch:
         region_frames: ``(R,)``.
         call_modules: Name of the module of each complete call, in the order of the batch.
         call_rows: Row of each.
+        call_words: Tokens of its instructions.
         mask_calls: Call of each mask that is learnt, ``(N,)``.
         mask_frames: Row of ``pixel_values`` that it lies on, ``(N,)``.
         mask_targets: ``(N, S / stride, S / stride)``, 0 to 1.
@@ -130,6 +131,7 @@ class Batch:
     region_frames: Tensor | None = None
     call_modules: list[str]
     call_rows: Tensor
+    call_words: list[list[int]]
     mask_calls: Tensor
     mask_frames: Tensor
     mask_targets: Tensor
@@ -477,6 +479,7 @@ class VitronProcessor:
             region_frames=torch.tensor(region_frames) if region_frames else None,
             call_modules=[module for each in encoded for module in each.modules],
             call_rows=torch.tensor(rows, dtype=torch.long),
+            call_words=[words for each in encoded for words in self._call_words(each.ids)],
             mask_calls=torch.tensor([call for call, _, _ in masks], dtype=torch.long),
             mask_frames=torch.tensor([frame for _, frame, _ in masks], dtype=torch.long),
             mask_targets=torch.from_numpy(np.stack([mask for _, _, mask in masks])).float()
@@ -485,6 +488,21 @@ class VitronProcessor:
             tasks=[each.task for each in encoded],
             conditions=conditions,
         )
+
+    def _call_words(self, ids: Sequence[int]) -> list[list[int]]:
+        """Return the tokens of the instructions of each call of a dialogue, which ends with its signals."""
+        opening, closing = self.token_id("<instruction>"), self.token_id("</instruction>")
+        last = self.config.signal_token_ids[-1] if self.config.num_signals else None
+        found, words, inside = list[list[int]](), list[int](), False
+        for token in ids:
+            if token == last:
+                found.append(words)
+                words = []
+            elif token in (opening, closing):
+                inside = token == opening
+            elif inside:
+                words.append(token)
+        return found
 
     def __call__(self, examples: Sequence[Example], *, left: bool = False) -> Batch:
         """Turn dialogues into a batch."""

@@ -17,12 +17,13 @@ from torch.nn import functional as F
 from vitron.language import MODULES
 from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
 from vitron.model.processing import IGNORED, Batch
+from vitron.model.regions import places
 from vitron.model.signals import alignment_loss, mask_loss
 from vitron.model.synergy import Discriminator, confusion_loss, grl_weight, reverse_gradient
 from vitron.training.schedule import cosine
 from vitron.training.stages import Stage
 
-__all__ = ["KeepLast", "TrainableSetCheck", "VitronModule"]
+__all__ = ["KeepLast", "SignalReader", "TrainableSetCheck", "VitronModule"]
 
 MODULE_NAMES = tuple(module.name for module in MODULES)
 
@@ -58,6 +59,12 @@ class VitronModule(pl.LightningModule):
                     layers=stage.synergy.layers,
                     heads=stage.synergy.heads,
                 )
+        self.reader: SignalReader | None = None
+        if stage.losses.words:
+            with torch.random.fork_rng(devices=[]):
+                config = model.config
+                width = config.num_signals * int(config.text.hidden_size)
+                self.reader = SignalReader(width, int(config.text.vocab_size))
         self.automatic_optimization = False
         self.resumed_at = 0
 
@@ -73,7 +80,7 @@ class VitronModule(pl.LightningModule):
             ValueError: If calls lack their signals.
         """
         weights = self.stage.losses
-        terms: dict[str, list[tuple[Tensor, int]]] = {"text": [], "mask": [], "alignment": []}
+        terms: dict[str, list[tuple[Tensor, int]]] = {"text": [], "mask": [], "alignment": [], "words": []}
         signals = list[Tensor]()
         for batch in parts:
             found: VitronOutput = self.model(**batch.inputs(), labels=batch.labels, use_cache=False)
@@ -91,6 +98,8 @@ class VitronModule(pl.LightningModule):
                 terms["mask"].append((loss, len(batch.mask_calls)))
             if weights.alignment and batch.conditions:
                 terms["alignment"].append((self._alignment(batch, asked), len(batch.conditions)))
+            if self.reader is not None and len(asked):
+                terms["words"].append((self.reader.loss(asked, batch), len(asked)))
             signals.append(asked)
         losses = {
             name: torch.stack([loss * count for loss, count in each]).sum() / sum(count for _, count in each)
@@ -159,7 +168,8 @@ class VitronModule(pl.LightningModule):
             total = total + own + (0 if felt is None else felt)
             logged |= {"synergy/loss": own.detach(), "synergy/accuracy": accuracy}
         self.manual_backward(total)
-        learning = [each for each in self.model.parameters() if each.grad is not None]
+        own = () if self.reader is None else self.reader.parameters()
+        learning = [each for each in (*self.model.parameters(), *own) if each.grad is not None]
         logged["gradient"] = nn.utils.clip_grad_norm_(learning, self.stage.optimisation.clip)
         for optimiser in optimisers:
             optimiser.step()
@@ -213,6 +223,8 @@ class VitronModule(pl.LightningModule):
                     (lr for glob, lr in settings.groups.items() if fnmatchcase(name, glob)), settings.lr
                 )
                 groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
+        if self.reader is not None:
+            groups.setdefault((settings.lr, False), []).extend(self.reader.parameters())
         optimiser = torch.optim.AdamW(
             [
                 {"params": params, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0}
@@ -227,6 +239,38 @@ class VitronModule(pl.LightningModule):
             return [optimiser], [{"scheduler": schedule, "interval": "step"}]
         judge = torch.optim.AdamW(self.discriminator.parameters(), lr=self.stage.synergy.lr)
         return [optimiser, judge], [{"scheduler": schedule, "interval": "step"}]
+
+
+class SignalReader(nn.Module):
+    """Reads words and places from signals, in training alone: what it can read, a head can use.
+
+    Args:
+        width: Channels of all signals of a call together.
+        vocabulary: Tokens there are.
+    """
+
+    def __init__(self, width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.words = nn.Linear(width, vocabulary)
+        self.place = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, 4))
+
+    def loss(self, signals: Tensor, batch: Batch) -> Tensor:
+        """Return the cross-entropy of words, and the distance of boxes of masks.
+
+        Args:
+            signals: ``(K, num_signals, D)``.
+            batch: With the words of the calls and the masks.
+        """
+        flat = signals.flatten(1)
+        wanted = torch.zeros(len(flat), self.words.out_features, device=flat.device)
+        for row, words in enumerate(batch.call_words):
+            wanted[row, words] = 1
+        loss = F.binary_cross_entropy_with_logits(self.words(flat), wanted, reduction="sum")
+        loss = loss / wanted.sum().clamp(min=1)
+        if len(batch.mask_calls):
+            found = self.place(flat[batch.mask_calls])
+            loss = loss + (found - places(batch.mask_targets > 0.5)).abs().mean()
+        return loss
 
 
 class TrainableSetCheck(pl.Callback):

@@ -33,11 +33,14 @@ class Losses(_Model):
         text: Next token of replies, calls and signal tokens.
         mask: Dice and cross-entropy of the mask head.
         alignment: Distance of projected signals to a text encoder's vectors.
+        words: What a linear layer, used in training alone, reads of a call's words from its signals, and of
+            the place of its mask. Without it, masks of small models wait long for signals that say anything.
     """
 
     text: Weight = 1.0
     mask: Weight = 0.0
     alignment: Weight = 0.0
+    words: Weight = 0.0
 
 
 class Synergy(_Model):
