@@ -17,7 +17,8 @@ from vitron.training import (
     load_stage,
 )
 from vitron.training.module import KeepLast
-from vitron.training.stages import Losses, Optimisation, Synergy
+from vitron.training.run import merge_adapters
+from vitron.training.stages import LoraSettings, Losses, Optimisation, Synergy
 
 from .conftest import ask, clip, make_config, make_model, make_tokenizer, picture, segment, square
 
@@ -242,3 +243,15 @@ def test_sixteen_dialogues_are_learnt_by_heart(tmp_path):
         for signal, truth in zip(signals, example.masks.values(), strict=True):
             found = vitron.mask(signal, "image_segmentation", example.media[0])
             assert (found & truth).sum() / (found | truth).sum() > 0.9
+
+
+def test_merged_adapters_say_what_they_said(tmp_path):
+    stage = small(train=("*lora_*",), losses=Losses(text=1), lora=LoraSettings(rank=4, alpha=8, dropout=0.0))
+    module, _ = run(stage, tmp_path)
+    batch = VitronProcessor(make_tokenizer(), module.model.config)(dialogues())
+    with torch.no_grad():
+        before = module.model.eval()(**batch.inputs()).logits
+        merge_adapters(module.model)
+        after = module.model(**batch.inputs()).logits
+    assert not any("lora" in name for name, _ in module.model.named_parameters())
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
