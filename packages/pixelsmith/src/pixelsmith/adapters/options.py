@@ -118,7 +118,14 @@ class ModelOptions:
     def changed(self, names: Sequence[str]) -> dict[str, Any]:
         """Return those of some settings that are not at their default."""
         defaults = {field.name: field.default for field in fields(self)}
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not defaults[name]}
+        found = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in found.items() if not _is_default(value, defaults[name])}
+
+
+def _is_default(value: object, default: object) -> bool:
+    """Whether a setting is the default; a text that was read from a file is equal and not the same object."""
+    # arrays and tensors have no single truth of being equal, and are never a default
+    return value is default or (isinstance(value, str | int | float) and value == default)
 
 
 TEXT = (

@@ -199,3 +199,9 @@ def test_outputs_of_another_shape():
     denoiser = CallableDenoiser(lambda x, timestep, origins: x[:, :2], solver)
     with pytest.raises(ValueError, match=r"predict must return \(1, 4, 8, 8\), got \(1, 2, 8, 8\)"):
         denoiser.predict(torch.zeros(1, 4, 8, 8), 0, [(0, 0)])
+
+
+def test_a_setting_read_from_a_file_is_the_default_if_it_says_the_same():
+    read = json.loads('{"conditioning": "true", "guidance_rescale": 0.0}')
+    assert ModelOptions(**read).changed(tuple(read)) == {}
+    assert ModelOptions(conditioning="none").changed(("conditioning",)) == {"conditioning": "none"}
