@@ -67,6 +67,8 @@ def train(
     device: Device = "cpu",
 ) -> None:
     """Train a stage; run again to resume."""
+    # gradients of what is nearly learnt are denormal, and those take a processor many times as long
+    torch.set_flush_denormal(True)
     settings = stage_of(stage, steps, batch_size=batch_size, mode=mode)
     train_stage(out, out / "pool", settings, init=init, seed=seed, threads=threads, device=device)
     typer.echo(f"{out / f'stage-{stage}' / 'model'}")

@@ -113,8 +113,6 @@ def train(
         every: Steps between checkpoints.
     """
     torch.set_num_threads(threads)
-    # gradients of what is nearly learnt are denormal, and those take a processor many times as long
-    torch.set_flush_denormal(True)
     processor = VitronProcessor.from_pretrained(folder)
     model = (
         make_model(processor.config, seed=seed)

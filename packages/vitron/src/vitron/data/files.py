@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -222,4 +221,4 @@ def _copy(origin: Path, place: Path) -> None:
     if place.exists() and place.samefile(origin):
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(origin, place)
+    place.write_bytes(origin.read_bytes())

@@ -3,7 +3,8 @@
 
 from vitron.model.configuration import VitronConfig
 from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
-from vitron.model.processing import TEMPLATES, Batch, ChatTemplate, VitronProcessor
+from vitron.model.processing import Batch, VitronProcessor
+from vitron.model.templates import TEMPLATES, ChatTemplate
 
 __all__ = [
     "TEMPLATES",

@@ -11,7 +11,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from vitron.model.configuration import VitronConfig
 from vitron.model.modeling import VitronForConditionalGeneration
-from vitron.model.processing import TEMPLATES, VitronProcessor
+from vitron.model.processing import VitronProcessor
+from vitron.model.templates import TEMPLATES
 
 __all__ = ["assemble"]
 

@@ -21,60 +21,13 @@ from vitron.data.example import Example, MediaPart, Message, PlacedRegion, Regio
 from vitron.language import MODULES, ModuleRegistry, escape, render
 from vitron.media import Artefact
 from vitron.model.configuration import VitronConfig
+from vitron.model.templates import TEMPLATES
 
-__all__ = ["TEMPLATES", "Batch", "ChatTemplate", "Fit", "VitronProcessor"]
+__all__ = ["Batch", "Encoded", "Fit", "VitronProcessor"]
 
 IMAGE, REGION = "<|image|>", "<|region|>"
 TAGS = ("<module>", "</module>", "<instruction>", "</instruction>", "<region>", "</region>")
 IGNORED = -100
-
-
-@dataclass(frozen=True, slots=True)
-class ChatTemplate:
-    """How a dialogue is written.
-
-    Attributes:
-        start: Before all.
-        system: Around what the system says: before, behind.
-        user: Around what the user says.
-        assistant: Before what the assistant says.
-        end: The mark that ends a reply; it is learnt.
-        after: Behind that mark; it is not.
-        default_system: What the system says where nothing is given.
-    """
-
-    start: str = ""
-    system: tuple[str, str] = ("", "")
-    user: tuple[str, str] = ("", "")
-    assistant: str = ""
-    end: str = "<|im_end|>"
-    after: str = ""
-    default_system: str = ""
-
-
-TEMPLATES: Mapping[str, ChatTemplate] = {
-    "compact": ChatTemplate(user=("<|user|>", ""), assistant="<|assistant|>", system=("<|system|>", "")),
-    "chatml": ChatTemplate(
-        system=("<|im_start|>system\n", "<|im_end|>\n"),
-        user=("<|im_start|>user\n", "<|im_end|>\n"),
-        assistant="<|im_start|>assistant\n",
-        after="\n",
-    ),
-    "vicuna": ChatTemplate(
-        system=("", " "),
-        user=("USER: ", " "),
-        assistant="ASSISTANT: ",
-        end="</s>",
-        default_system="A chat between a curious user and an artificial intelligence assistant.",
-    ),
-    "llama3": ChatTemplate(
-        start="<|begin_of_text|>",
-        system=("<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"),
-        user=("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
-        assistant="<|start_header_id|>assistant<|end_header_id|>\n\n",
-        end="<|eot_id|>",
-    ),
-}
 
 
 class Fit(NamedTuple):
