@@ -121,7 +121,7 @@ def autoencoder_loss(
     vae: AutoencoderKL, images: Tensor, noise: Tensor, kl_weight: float, half: bool
 ) -> Tensor:
     """Return squared error plus a little divergence, of images ``(B, 3, H, W)`` in [-1, 1]."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
         moments = cast(nn.Module, vae.quant_conv)(vae.encoder(images)).float()
         mean, log_variance = moments.chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)
@@ -136,10 +136,10 @@ def reconstruct(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch_size: int
     parts: list[NDArray[np.uint8]] = []
     with torch.no_grad():
         for start in range(0, len(pictures), batch_size):
-            signal = to_signal(pictures[start : start + batch_size]).to(vae.dtype)
+            signal = to_signal(pictures[start : start + batch_size]).to(vae.device, vae.dtype)
             decoded = vae.decode(vae.encode(signal).latent_dist.mode()).sample.float()
             levels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-            parts.append(levels.permute(0, 2, 3, 1).numpy())
+            parts.append(levels.permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -167,7 +167,8 @@ def train_autoencoder(folder: Path, pool: Path, options: AutoencoderOptions, pla
     def loss_of(step: int) -> Tensor:
         shape = (options.batch_size, options.latent_channels, cells, cells)
         noise = torch.randn(shape, generator=numbered_generator(options.seed, step))
-        return autoencoder_loss(vae, crops(step), noise, options.kl_weight, options.half)
+        images, noise = crops(step).to(plan.device), noise.to(plan.device)
+        return autoencoder_loss(vae, images, noise, options.kl_weight, options.half)
 
     def figures() -> dict[str, float]:
         return {"psnr": psnr(reconstruct(vae, tests), tests)}
@@ -205,7 +206,7 @@ def encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch_size: int = 32
     """Return the means of the posteriors of pictures ``(B, H, W, 3)``, ``(B, C, H / 4, W / 4)`` float32."""
     with torch.no_grad():
         parts = [
-            vae.encode(to_signal(pictures[start : start + batch_size])).latent_dist.mode()
+            vae.encode(to_signal(pictures[start : start + batch_size]).to(vae.device)).latent_dist.mode()
             for start in range(0, len(pictures), batch_size)
         ]
     return torch.cat(parts)

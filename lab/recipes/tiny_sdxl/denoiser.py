@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import cast
 
@@ -145,7 +145,7 @@ class Denoiser(nn.Module):
         hidden, pooled = self.encode(tokens)
         keep = (batch.drop != 1).float()[:, None]
         conditions = {"text_embeds": pooled * keep, "time_ids": batch.time_ids}
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half_precision):
+        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.half_precision):
             predicted = self.unet(
                 noisy, batch.timesteps, hidden * keep[:, None], added_cond_kwargs=conditions
             ).sample
@@ -171,6 +171,10 @@ class Batch:
     timesteps: Tensor
     noise: Tensor
     drop: Tensor
+
+    def to(self, device: str) -> Batch:
+        """Return the same on a device."""
+        return Batch(**{each.name: getattr(self, each.name).to(device) for each in fields(self)})
 
 
 class Latents:
@@ -257,7 +261,7 @@ def write_latents(folder: Path, pool: Path, vae: AutoencoderKL, kinds: Sequence[
         for file in shard_files(pool, kind):
             latent_file, token_file = folder / "latents" / file.name, folder / "tokens" / file.name
             if not latent_file.exists():
-                latents = encode(vae, np.load(file)) * vae.config["scaling_factor"]
+                latents = encode(vae, np.load(file)).cpu() * vae.config["scaling_factor"]
                 write_array(latent_file, latents.half().numpy())
             if not token_file.exists():
                 write_array(token_file, _tokens_of(tokenizer, kind, int(file.stem.rsplit("-", 1)[1])))
@@ -285,6 +289,6 @@ def train_denoiser(folder: Path, latent_channels: int, options: DenoiserOptions,
         part.requires_grad_(False)
     trainer = Trainer(denoiser, plan, folder, "unet")
     batches = Batches(folder, options, plan.steps)
-    trainer.fit(lambda step: denoiser.errors(batches(step)).mean())
+    trainer.fit(lambda step: denoiser.errors(batches(step).to(plan.device)).mean())
     trainer.adopt_mean()
     return denoiser

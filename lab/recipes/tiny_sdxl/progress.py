@@ -34,6 +34,7 @@ class Plan:
         ema_decay: Of the running mean of the weights, reached after some thousand steps.
         save_every: Steps between checkpoints.
         log_every: Steps between lines of the log.
+        device: What computes, as torch names it. Data and noise are drawn on the processor whatever it is.
     """
 
     steps: int
@@ -45,6 +46,7 @@ class Plan:
     ema_decay: float = 0.999
     save_every: int = 500
     log_every: int = 100
+    device: str = "cpu"
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step: up, flat, then straight down to zero."""
@@ -90,6 +92,7 @@ class Trainer:
         self.module, self.plan = module, plan
         self.checkpoint, self.log = folder / f"{name}.pt", folder / f"{name}.csv"
         folder.mkdir(parents=True, exist_ok=True)
+        module.to(plan.device)
         self.optimizer = build_optimizer(module, plan)
         self.mean = {key: value.detach().clone() for key, value in self._weights()}
         self.step = 0
@@ -102,7 +105,7 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Take up weights, their mean, the optimiser and the step from a file."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.plan.device)
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.mean, self.step, self.seconds = state["mean"], state["step"], state["seconds"]
