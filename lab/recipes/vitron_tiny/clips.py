@@ -8,49 +8,13 @@ from shapeworld.clips import Clip
 from shapeworld.words import unique_descriptions
 from vitron.data.example import Example
 
+from recipes.vitron_tiny.phrases import CHANGES, COUNT, EVENT, MOVES, RECOLOUR, SPAN, TRACK, WAY
 from recipes.vitron_tiny.pictures import prompt_mask
-from recipes.vitron_tiny.wording import Family, call, example, say
+from recipes.vitron_tiny.wording import call, example, say
 from recipes.vitron_tiny.worlds import TINTS, Draw, any_style, clip_of, film, noun
 
 FOLLOWED = "I follow it."
 NUMBERS = ("zero", "one", "two", "three", "four")
-
-WAY: Family = (
-    ("which way does {thing} move", "where does {thing} go", "in which direction does {thing} move"),
-    ("in what direction does {thing} go", "{thing} moves which way"),
-)
-MOVES: Family = (
-    ("does {thing} move", "is {thing} moving"),
-    ("is {thing} in motion", "does {thing} go anywhere"),
-)
-CHANGES: Family = (
-    ("does anything {verb}", "does a thing {verb}", "does something {verb} in this clip"),
-    ("is there a thing that {verb}s", "can you see anything {verb}"),
-)
-COUNT: Family = (
-    ("how many things are in the {end} frame", "how many things are there in the {end} frame"),
-    ("there are how many things in the {end} frame",),
-)
-SPAN: Family = (
-    ("when is {thing} there", "in which frames is {thing}", "when can you see {thing}"),
-    ("during which frames is {thing} there", "in which frames can you see {thing}"),
-)
-EVENT: Family = (
-    ("when does {thing} {verb}", "in which frame does {thing} {verb}"),
-    ("{thing} {verb}s in which frame",),
-)
-TRACK: Family = (
-    ("follow {thing}", "track {thing}", "mark {thing} in all frames", "keep an eye on {thing}"),
-    ("trace {thing} through the clip", "do not lose {thing}"),
-)
-RECOLOUR: Family = (
-    (
-        "make the things {front} and the background {back}",
-        "paint the things {front} and the background {back}",
-        "I want {front} things on a {back} background",
-    ),
-    ("turn the things {front} and the background {back}", "{back} background and {front} things"),
-)
 
 
 def video_question(draw: Draw) -> Example | None:

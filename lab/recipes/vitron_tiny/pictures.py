@@ -26,7 +26,8 @@ from vitron.specialists.painters.find import things_in
 from vitron.specialists.painters.shapes import shape_mask, side_for, stamp
 from vitron.specialists.painters.words import COLOURS, SHAPES, read_phrase
 
-from recipes.vitron_tiny.wording import Family, call, example, listed, punctuated, say
+from recipes.vitron_tiny.phrases import CAPTION, EDITS, GROUND, GROUND_ORDER, REGION, RESTORE, SEGMENT
+from recipes.vitron_tiny.wording import call, example, listed, punctuated, say
 from recipes.vitron_tiny.worlds import (
     MATERIALS,
     TINTS,
@@ -53,67 +54,7 @@ WAYS = {"left": "to the left", "right": "to the right", "up": "up", "down": "dow
 
 AXES = {"leftmost": ("x", 1), "rightmost": ("x", -1), "highest": ("y", 1), "lowest": ("y", -1)}
 
-CAPTION: Family = (
-    ("describe the picture", "what is in the picture", "what do you see", "name what is in this picture"),
-    ("describe what you see", "what does this picture show"),
-)
-GROUND: Family = (
-    ("where is {thing}", "give me the box of {thing}", "say where {thing} is"),
-    ("what is the box of {thing}", "in which box is {thing}"),
-)
-GROUND_ORDER: Family = (
-    ("what is the {order} thing, and where is it", "name the {order} thing and its box"),
-    ("say what the {order} thing is, and where",),
-)
-REGION: Family = (
-    ("what is this", "what is here", "describe this", "name the thing here"),
-    ("what thing is this", "say what is here"),
-)
-SEGMENT: Family = (
-    ("segment {thing}", "mark {thing}", "cut out {thing}", "show me {thing}", "find {thing}"),
-    ("outline {thing}", "give me a mask of {thing}"),
-)
-EDITS: dict[str, Family] = {
-    "remove": (
-        ("remove {thing}", "delete {thing}", "erase {thing}", "take away {thing}"),
-        ("get rid of {thing}", "make {thing} go away"),
-    ),
-    "recolour": (
-        ("make {thing} {to}", "paint {thing} {to}", "change {thing} to {to}"),
-        ("turn {thing} {to}", "{thing} should be {to}"),
-    ),
-    "replace": (
-        ("replace {thing} with {to}", "turn {thing} into {to}", "change {thing} into {to}"),
-        ("swap {thing} for {to}", "make {thing} {to}"),
-    ),
-    "move": (
-        ("move {thing} {to}", "shift {thing} {to}", "push {thing} {to}"),
-        ("slide {thing} {to}", "{thing} should go {to}"),
-    ),
-    "add": (
-        ("add {thing} {to}", "put {thing} {to}", "I want {thing} {to}"),
-        ("place {thing} {to}", "{to} add {thing}"),
-    ),
-    "restyle": (
-        ("make it look like {to}", "change the style to {to}", "show it in {to}"),
-        ("turn it into {to}", "give it the style {to}"),
-    ),
-}
 EDITED = "I changed it."
-RESTORE: dict[str, Family] = {
-    "denoise": (
-        ("remove the noise", "clean this picture", "there are specks on it"),
-        ("get rid of the noise", "this picture is noisy"),
-    ),
-    "deblur": (
-        ("sharpen this picture", "remove the blur", "make it sharp"),
-        ("this picture is not sharp", "get rid of the blur"),
-    ),
-    "upscale": (
-        ("enlarge this picture", "make the picture larger", "I want more pixels"),
-        ("make it bigger", "this picture is too small"),
-    ),
-}
 
 
 def _seen(draw: Draw, occlusion: float = 0.0) -> View | None:

@@ -8,44 +8,11 @@ from vitron.contract import Invocation
 from vitron.data.example import Example
 from vitron.language import MODULES
 
+from recipes.vitron_tiny.phrases import ANIMATE, CHAINS, CHAT, DRAW, FILM, TAGS
 from recipes.vitron_tiny.pictures import EDITED, WAYS, change, editable
-from recipes.vitron_tiny.wording import Family, call, example, listed, punctuated, say
+from recipes.vitron_tiny.wording import call, example, listed, punctuated, say
 from recipes.vitron_tiny.worlds import TINTS, Draw, any_style, new_noun, noun, scene_of, view
 
-DRAW: Family = (
-    ("draw {things}", "make a picture of {things}", "paint {things}", "show me a picture of {things}"),
-    ("I want a picture of {things}", "create a picture with {things}"),
-)
-FILM: Family = (
-    ("make a clip of {things}", "film {things}", "show me a clip of {things}"),
-    ("I want a clip of {things}", "create a clip with {things}"),
-)
-ANIMATE: Family = (
-    ("let {thing} move {way}", "animate {thing}: it moves {way}", "make a clip where {thing} moves {way}"),
-    ("make {thing} go {way} in a clip", "{thing} should come alive and move {way}"),
-)
-CHAINS: dict[str, Family] = {
-    "draw_mark": (
-        ("draw {new} and segment {thing}", "make a picture of {new}, then mark {thing}"),
-        ("paint {new}, and after that cut out {thing}",),
-    ),
-    "draw_edit": (
-        ("draw {new} and make {thing} {to}", "make a picture of {new}, then paint {thing} {to}"),
-        ("paint {new}, and after that change {thing} to {to}",),
-    ),
-    "draw_animate": (
-        ("draw {new} and let {thing} move {to}", "make a picture of {new}, then let {thing} move {to}"),
-        ("paint {new}, and after that animate {thing}: it moves {to}",),
-    ),
-    "mark_remove": (
-        ("segment {thing} and remove it", "mark {thing}, then delete it"),
-        ("cut out {thing}, and after that erase it",),
-    ),
-    "edit_animate": (
-        ("make {thing} {to} and let it move {way}", "paint {thing} {to}, then let it move {way}"),
-        ("change {thing} to {to}, and after that animate it: it moves {way}",),
-    ),
-}
 GROUNDS = ("green", "blue", "yellow", "black", "grey", "brown")
 SIDES = ("at the left", "at the right", "at the top", "at the bottom", "in the middle")
 DRAWN, FILMED, MOVED, CHAINED = "here is your picture.", "here is your clip.", "here it moves.", "I do both."
@@ -135,75 +102,6 @@ def _chain_on_picture(draw: Draw, kind: str) -> Example | None:
     return example("chains", text, CHAINED, *calls, view=shown, masks={0: mask}, group=kind)
 
 
-# what is said, in training and held out, and the reply
-CHAT: dict[str, tuple[Family, str]] = {
-    "greeting": (
-        (("hello", "hi", "good morning", "hey", "good evening"), ("hi there", "good day")),
-        "hello! what can I do?",
-    ),
-    "thanks": (
-        (
-            ("thanks", "thank you", "that is great", "well done", "thank you very much"),
-            ("many thanks", "great work"),
-        ),
-        "you are welcome.",
-    ),
-    "bye": ((("bye", "good bye", "see you", "that is all"), ("I am done", "good night")), "good bye!"),
-    "able": (
-        (
-            ("what can you do", "what are you good at", "how can you help me", "help"),
-            ("tell me what you can do", "what do you know"),
-        ),
-        "I describe, mark, change and make pictures and clips.",
-    ),
-    "who": (
-        (("who are you", "what are you", "what is your name"), ("say who you are", "are you a person")),
-        "I am vitron, a small model.",
-    ),
-    "may": (
-        (
-            ("can you edit pictures", "can you segment things", "can you make clips", "do you draw pictures"),
-            ("are you able to edit pictures", "could you track things"),
-        ),
-        "yes. show me what, and say how.",
-    ),
-    "how": (
-        (
-            ("how do you segment a picture", "how does editing work", "how do you make a picture"),
-            ("how do you track a thing", "how does drawing work"),
-        ),
-        "I call a tool that does it.",
-    ),
-    "not": (
-        (
-            ("do not segment anything", "do not change the picture", "please do nothing", "stop", "wait"),
-            ("do not draw anything", "leave the picture alone"),
-        ),
-        "all right, I do nothing.",
-    ),
-    "nice": (
-        (("nice picture", "I like this", "what a nice picture"), ("I like this picture", "this is nice")),
-        "I am glad you like it.",
-    ),
-    "unknown": (
-        (
-            ("what is the weather", "who won the game", "what time is it", "what is two and two"),
-            ("what day is it", "who is the king"),
-        ),
-        "I only know pictures and clips.",
-    ),
-}
-TAGS: Family = (
-    (
-        "what does {tag} mean",
-        "what is {tag}",
-        "I found {tag} in a text",
-        "do not write {tag}",
-        "is {tag} a tag",
-        "explain {tag}",
-    ),
-    ("why do you write {tag}", "what is the meaning of {tag}"),
-)
 ABOUT_TAGS = "it is a tag that calls a tool."
 
 

@@ -12,7 +12,7 @@ from shapeworld.referring import KINDS, refer
 from shapeworld.words import MARGIN, Phrasing, choose, with_article
 from vitron.data.example import Example, MediaPart, Message, Part, RegionPart
 
-from recipes.vitron_tiny import pictures
+from recipes.vitron_tiny import phrases, pictures
 from recipes.vitron_tiny.tasks import Split, draw_example
 from recipes.vitron_tiny.wording import call, example, listed, say
 from recipes.vitron_tiny.worlds import Draw, View, any_style, full_noun, noun, scene_of, view
@@ -31,7 +31,7 @@ def _caption(draw: Draw, shown: View) -> Example | None:
     if any(after.x - before.x < MARGIN for before, after in pairwise(things)):
         return None
     said = listed([with_article(noun(thing)) for thing in things])
-    return example("caption", say(draw, pictures.CAPTION, "?"), f"{said}.", view=shown)
+    return example("caption", say(draw, phrases.CAPTION, "?"), f"{said}.", view=shown)
 
 
 def _referring(draw: Draw, shown: View) -> Example | None:
@@ -41,7 +41,7 @@ def _referring(draw: Draw, shown: View) -> Example | None:
     phrase = reference.expression.phrase()
     return example(
         "referring_segmentation",
-        say(draw, pictures.SEGMENT, thing=phrase),
+        say(draw, phrases.SEGMENT, thing=phrase),
         "here it is.",
         call("image_segmentation", ("segment", phrase)),
         view=shown,
@@ -55,10 +55,10 @@ def _region(draw: Draw, shown: View) -> Example | None:
     region, _ = pictures.prompt_mask(draw, mask)
     if draw.chance(0.5):
         said = f"{with_article(full_noun(shown.scene.things[target]))}."
-        return example("region_caption", say(draw, pictures.REGION, "?"), said, view=shown, region=region)
+        return example("region_caption", say(draw, phrases.REGION, "?"), said, view=shown, region=region)
     return example(
         "sketch_segmentation",
-        say(draw, pictures.SEGMENT, thing="this"),
+        say(draw, phrases.SEGMENT, thing="this"),
         "here it is.",
         call("image_segmentation", ("segment", "this")),
         view=shown,

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from vitron.contract import Instruction, Invocation
 from vitron.data.example import Example, MediaPart, Message, PlacedRegion, RegionPart, TextPart, plain
 
+from recipes.vitron_tiny.phrases import Family
 from recipes.vitron_tiny.worlds import Draw, View
 
 Bool = NDArray[np.bool_]
-Family = tuple[tuple[str, ...], tuple[str, ...]]
-"""Sentences of training, and those that are held out."""
 
 
 def say(draw: Draw, family: Family, mark: str = ".", **words: str) -> str:
