@@ -101,6 +101,7 @@ def stage_for(name: str, steps: int, lr: float, plan: Plan, **synergy: Any) -> S
             "losses": Losses(text=1.0, mask=1.0),
             "optimisation": optimisation,
             "tasks": dict(SHARES),
+            "tasks_later": {},
         }
     )
 

@@ -29,13 +29,14 @@ class MixedTasks(Sampler[list[int]]):
         batch_size: Dialogues of a batch.
         steps: Batches.
         shares: By task; a task that is not named is left out. Empty: as the data are.
+        later: Shares at the last step, of the tasks whose share changes on the way there, evenly.
         seed: Of the order.
         rank: Of this process.
         world: Processes.
         start: Step to begin at.
 
     Raises:
-        ValueError: If a task has no dialogue.
+        ValueError: If a task has no dialogue, or a share is to change of one that has none.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class MixedTasks(Sampler[list[int]]):
         batch_size: int,
         steps: int,
         shares: Mapping[str, float] | None = None,
+        later: Mapping[str, float] | None = None,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -56,8 +58,11 @@ class MixedTasks(Sampler[list[int]]):
         missing = [name for name, members in self.members.items() if not len(members)]
         if missing:
             raise ValueError(f"there is no dialogue of task {missing[0]}, which the stage asks for")
-        weights = np.array(list(found.values()))
-        self.shares = weights / weights.sum()
+        unknown = [name for name in later or {} if name not in found]
+        if unknown:
+            raise ValueError(f"the share of task {unknown[0]} is to change, but it has none")
+        ends = (found, {**found, **(later or {})})
+        self.first, self.last = (np.array(list(each.values())) / sum(each.values()) for each in ends)
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
         self.rank, self.world, self.start = rank, world, start
 
@@ -72,7 +77,8 @@ class MixedTasks(Sampler[list[int]]):
     def batch(self, step: int) -> list[int]:
         """Return the dialogues of one step."""
         rng = np.random.default_rng((self.seed, step, self.rank, self.world))
-        wanted = self.shares * self.batch_size
+        done = step / self.steps
+        wanted = ((1 - done) * self.first + done * self.last) * self.batch_size
         counts = np.floor(wanted).astype(int)
         rest = self.batch_size - counts.sum()
         left = wanted - counts
@@ -96,6 +102,7 @@ class VitronData(pl.LightningDataModule):
         batch_size: Of a step.
         steps: In all.
         shares: Of tasks in each batch.
+        later: Shares at the last step, where they change.
         seed: Of the order.
         workers: Processes that read ahead.
         parts: A step's dialogues are sorted by length into this many parts, which spares padding; what is
@@ -111,13 +118,14 @@ class VitronData(pl.LightningDataModule):
         batch_size: int,
         steps: int,
         shares: Mapping[str, float] | None = None,
+        later: Mapping[str, float] | None = None,
         seed: int = 0,
         workers: int = 0,
         parts: int = 1,
     ) -> None:
         super().__init__()
         self.processor, self.train, self.validation = processor, train, validation
-        self.batch_size, self.steps, self.shares = batch_size, steps, shares
+        self.batch_size, self.steps, self.shares, self.later = batch_size, steps, shares, later
         self.seed, self.workers, self.parts = seed, workers, parts
 
     def _join(self, items: list[Any]) -> list[Batch]:
@@ -134,6 +142,7 @@ class VitronData(pl.LightningDataModule):
             batch_size=self.batch_size,
             steps=self.steps,
             shares=self.shares,
+            later=self.later,
             seed=self.seed,
             rank=0 if trainer is None else trainer.global_rank,
             world=1 if trainer is None else trainer.world_size,

@@ -92,6 +92,7 @@ def fit_stage(
         batch_size=settings.batch_size,
         steps=settings.steps,
         shares=stage.tasks,
+        later=stage.tasks_later,
         seed=seed,
         workers=workers,
     )

@@ -119,6 +119,7 @@ class Stage(_Model):
         synergy: Of stage 3.
         optimisation: How.
         tasks: Share of each task in every batch; empty is as the data are.
+        tasks_later: Shares at the last step, of tasks whose share changes evenly on the way there.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Stage(_Model):
     synergy: Synergy = Synergy()
     optimisation: Optimisation = Optimisation()
     tasks: dict[str, Positive] = Field(default_factory=dict)
+    tasks_later: dict[str, Positive] = Field(default_factory=dict)
 
     def learns(self, name: str) -> bool:
         """Tell whether a parameter of this name learns."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stages teach what they declare, and nothing else (checks 13, 14, 17, 35)."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -216,6 +218,18 @@ def test_batches_hold_tasks_by_their_shares():
     assert batches != list(other)
     with pytest.raises(ValueError, match="no dialogue of task c"):
         MixedTasks(tasks, batch_size=8, steps=5, shares={"c": 1})
+
+
+def test_shares_move_evenly_to_those_of_the_end():
+    tasks = ["a"] * 10 + ["b"] * 10
+    mix = MixedTasks(tasks, batch_size=8, steps=4, shares={"a": 1, "b": 1}, later={"b": 7})
+    counts = [sum(tasks[each] == "b" for each in batch) for batch in mix]
+    # a half at first, seven eighths at the end: 4, 4.75, 5.5, 6.25 of 8
+    assert [count - whole for count, whole in zip(counts, (4, 4, 5, 6), strict=True)] in [
+        [0, *rest] for rest in product((0, 1), repeat=3)
+    ]
+    with pytest.raises(ValueError, match="share of task c is to change"):
+        MixedTasks(tasks, batch_size=8, steps=4, shares={"a": 1, "b": 1}, later={"c": 1})
 
 
 @pytest.mark.parametrize(
