@@ -231,6 +231,7 @@ class VitronModule(pl.LightningModule):
                 for (rate, decays), params in groups.items()
             ],
             betas=(0.9, settings.beta2),
+            fused=True,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, cosine(settings.steps, round(settings.warmup * settings.steps))
