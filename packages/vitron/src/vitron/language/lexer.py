@@ -51,7 +51,9 @@ _GAPS = {"<", "</"} | {key[:-1] for key in _SPACED}
 _GAP = rf"[ \t\r\n]{{0,{MAX_SPACES}}}"
 # the same language at once, for tags that came whole
 _TAG = re.compile(
-    rf"<{_GAP}(?:/{_GAP})?(?:{'|'.join(WORDS)}){_GAP}>|" + "|".join(map(re.escape, (*MARKS, *SIGNALS))),
+    rf"<(?:{_GAP}(?:/{_GAP})?(?:{'|'.join(WORDS)}){_GAP}>|"
+    + "|".join(re.escape(each[1:]) for each in (*MARKS, *SIGNALS))
+    + ")",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -87,23 +89,21 @@ class Lexer:
         place, end = 0, len(chunk)
         while place < end:
             if not self._raw:
-                start = chunk.find("<", place)
-                stop = end if start < 0 else start
-                text.append(chunk[place:stop])
-                if start < 0:
-                    break
-                tag = _TAG.match(chunk, start)
+                tag = _TAG.search(chunk, place)
                 if tag is not None:
+                    text.append(chunk[place : tag.start()])
                     yield from _joined(text)
                     text.clear()
                     place = tag.end()
                     yield Token(*_WHOLE["".join(tag[0].split()).lower()], tag[0])
                     continue
+                # a bracket that another follows begins no tag; the last one may, if its tag can go on
+                start = chunk.rfind("<", max(place, end - MAX_TAG + 1))
+                text.append(chunk[place : end if start < 0 else start])
+                if start < 0:
+                    break
+                self._raw = self._key = "<"
                 place = start + 1
-                if end - start >= MAX_TAG:
-                    text.append("<")
-                else:
-                    self._raw = self._key = "<"
                 continue
             if not self._extend(chunk[place]):
                 # no tag begins with what is held; the character itself may begin one
