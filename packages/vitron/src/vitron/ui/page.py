@@ -241,6 +241,8 @@ class _Handlers:
         picture = rgb(np.asarray(background))
         if picture.shape[0] * picture.shape[1] > MAX_PIXELS:
             raise gr.Error(f"a picture has at most {MAX_PIXELS} pixels")
+        if visit.has_shown(picture):
+            return (visit, *[gr.skip()] * 3)
         visit.bring(Artefact("image", picture))
         return (visit, *_canvas(visit))
 
@@ -265,14 +267,15 @@ class _Handlers:
     def click(self, visit: Visit | None, event: gr.SelectData) -> tuple[Any, ...]:
         """Show the frame that was clicked."""
         visit = self._visit(visit)
-        latest = visit.latest
-        if latest is not None:
-            visit.frame = int(thumbnails(latest)[int(event.index)][1])
+        latest, index = visit.latest, int(event.index)
+        frames = [] if latest is None else thumbnails(latest)
+        if index < len(frames):
+            visit.frame = int(frames[index][1])
         return visit, _drawing(visit), visit.frame
 
 
 def _drawing(visit: Visit) -> dict[str, Any] | None:
-    canvas = visit.canvas
+    canvas = visit.show()
     return None if canvas is None else {"background": canvas, "layers": [], "composite": None}
 
 

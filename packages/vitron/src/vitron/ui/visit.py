@@ -86,6 +86,7 @@ class Visit:
         made: What was made, the newest first.
         pending: A picture or clip that goes with the next message.
         frame: Frame of the clip that is shown, from 0.
+        shown: Frames that were given to the editor since a picture or clip was brought.
     """
 
     session: Session
@@ -93,6 +94,7 @@ class Visit:
     made: list[Shown] = field(default_factory=list[Shown])
     pending: Artefact | None = None
     frame: int = 0
+    shown: set[int] = field(default_factory=set[int])
 
     @classmethod
     def begin(cls, replier: Replier, specialists: SpecialistRegistry) -> Visit:
@@ -115,9 +117,25 @@ class Visit:
             return None
         return enlarge(latest.frames[min(self.frame, latest.num_frames - 1)])
 
-    def bring(self, artefact: Artefact | None) -> None:
+    def show(self) -> Pixels | None:
+        """Return what there is to draw on, and keep in mind that it was shown."""
+        self.shown.add(self.frame)
+        return self.canvas
+
+    def has_shown(self, picture: Pixels) -> bool:
+        """Tell whether a picture that comes from the editor is one that was given to it.
+
+        An editor says that a picture was uploaded even if the page itself put it there.
+        """
+        latest = self.latest
+        if latest is None:
+            return False
+        frames = (latest.frames[at] for at in self.shown if at < latest.num_frames)
+        return any(_alike(enlarge(frame), picture) for frame in frames)
+
+    def bring(self, artefact: Artefact) -> None:
         """Take a picture or a clip for the next message."""
-        self.pending, self.frame = artefact, 0
+        self.pending, self.frame, self.shown = artefact, 0, set()
 
     def ask(
         self, text: str, layers: Sequence[NDArray[Any] | None], sampling: Sampling
@@ -192,6 +210,11 @@ class Visit:
     def _tell(self, role: str, content: str, title: str = "") -> None:
         metadata = {"metadata": {"title": title}} if title else {}
         self.messages.append({"role": role, "content": content, **metadata})
+
+
+def _alike(one: Pixels, other: Pixels) -> bool:
+    # a browser may round colours on their way through its canvas
+    return one.shape == other.shape and int(np.abs(one.astype(np.int16) - other).max(initial=0)) <= 2
 
 
 def status_of(registry: SpecialistRegistry) -> str:

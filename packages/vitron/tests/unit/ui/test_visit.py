@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a visitor of the page says and sees, without a page."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from vitron import Artefact, SpecialistRegistry
@@ -140,3 +142,39 @@ def test_the_status_names_all_and_escapes(specialists):
     assert "<b>" not in table
     assert 'class="dot bad"' in table
     assert status_of(SpecialistRegistry()).count("<tr>") == 1
+
+
+def test_a_picture_that_the_editor_gives_back_is_no_new_one(visit, clip):
+    picture = Artefact("image", draw(*SCENE))
+    assert not visit.has_shown(enlarge(picture.data))
+    visit.bring(picture)
+    assert not visit.has_shown(enlarge(picture.data))
+    shown = visit.show()
+    assert visit.has_shown(shown)
+    assert visit.has_shown(shown ^ 1)
+    other = shown.copy()
+    other[:8, :8] = 0
+    assert not visit.has_shown(other)
+    assert not visit.has_shown(picture.data)
+    # of a clip, whichever frame was shown
+    visit.bring(decode_media(clip))
+    first = visit.show()
+    assert not visit.has_shown(shown)
+    visit.frame = 2
+    assert not visit.has_shown(visit.canvas)
+    assert visit.has_shown(first)
+    assert visit.has_shown(visit.show())
+
+
+def test_the_page_keeps_a_clip_when_its_editor_says_that_a_picture_came(visit, clip, replier, specialists):
+    page = pytest.importorskip("vitron.ui.page", reason="gradio is not installed")
+    handlers = page._Handlers(replier, specialists, Sampling())
+    visit.bring(decode_media(clip))
+    drawing = page._drawing(visit)
+    handlers.bring_picture(visit, drawing)
+    assert visit.latest.kind == "video"
+    # frames of a clip that is gone are no error
+    visit.bring(Artefact("image", draw(*SCENE)))
+    handlers.click(visit, SimpleNamespace(index=2))
+    assert visit.frame == 0
+    handlers._folder.cleanup()
