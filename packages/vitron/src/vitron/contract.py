@@ -300,6 +300,8 @@ class SpecialistSpec(_Model):
         licence: SPDX name, or a short sentence, of code and weights.
         deterministic: Whether the same request and seed give the same bytes.
         uses_signals: Whether it reads signal embeddings.
+        needs_region: Whether it works on what is marked; where the user marked nothing, the mask that the
+            signals of the call ask for is taken, if the model has a mask head.
         preference: Of several who serve a module, the one with the highest is asked first: 30 for a model
             that the user named, 10 for one that came along and takes any picture, 0 for what is exact on
             drawn pictures only, -10 for one that came along and has learnt from drawn pictures only.
@@ -315,6 +317,7 @@ class SpecialistSpec(_Model):
     licence: str
     deterministic: bool = True
     uses_signals: bool = False
+    needs_region: bool = False
     preference: Annotated[int, Field(ge=-100, le=100)] = 0
 
 

@@ -106,7 +106,7 @@ class Vitron:
 
     def specialists(self) -> SpecialistRegistry:
         """Return all that are installed, after the model's own mask head."""
-        registry = SpecialistRegistry(prefer=("mask-head",))
+        registry = SpecialistRegistry(prefer=("mask-head",), locate=self.locate)
         registry.register("mask-head", self.mask_specialist, origin="vitron")
         return registry.discover()
 
@@ -242,6 +242,19 @@ class Vitron:
             logits = self.model.mask_head(asked, [module] * len(images), self.model.look(images), images)
             masks.append(self.processor.unsquare(logits, artefact.size))
         return np.concatenate(masks)
+
+    def locate(self, module: str, picture: Artefact, signal: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+        """Return what a call's signals mean in a picture, ``(H, W)``, or ``None`` if that is nothing.
+
+        Args:
+            module: Name of the called module.
+            picture: What it works on; of a clip, the first frame.
+            signal: ``(N, C)``.
+        """
+        if module not in self.model.mask_head.queries:
+            return None
+        found = self.mask(signal, module, Artefact("image", picture.frames[0]))[0]
+        return found if found.any() else None
 
 
 class MaskHeadSpecialist:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import NamedTuple, cast
 
@@ -21,11 +21,14 @@ from vitron.errors import (
     SpecialistTimeoutError,
     explain,
 )
+from vitron.media import Artefact
 from vitron.specialists.protocol import Request, Result, Specialist
 from vitron.specialists.worker import Worker
 
 GROUP = "vitron.specialists"
 Factory = Callable[[], Specialist]
+Locate = Callable[[str, Artefact, NDArray[np.float32]], NDArray[np.bool_] | None]
+"""Finds what a call is about: name of the module, picture, signals ``(N, C)``; a mask ``(H, W)``, if any."""
 
 
 class Outcome(NamedTuple):
@@ -70,6 +73,7 @@ class SpecialistRegistry:
             those of equal preference in the order they were registered.
         device: Where they are loaded.
         dtype: Arithmetic they are loaded with.
+        locate: Marks what a call's signals mean, for those who need a region where the user gave none.
     """
 
     def __init__(
@@ -80,12 +84,14 @@ class SpecialistRegistry:
         prefer: Sequence[str] = (),
         device: str = "cpu",
         dtype: str = "auto",
+        locate: Locate | None = None,
     ) -> None:
         self.memory_bytes = memory_bytes
         self.timeout = timeout
         self.prefer = tuple(prefer)
         self.device = device
         self.dtype = dtype
+        self.locate = locate
         self._entries: dict[str, _Entry] = {}
         self._loaded: OrderedDict[str, int] = OrderedDict()
         self._given_up: list[tuple[Worker[Result], int]] = []
@@ -238,7 +244,8 @@ class SpecialistRegistry:
                 if not entry.is_ready:
                     specialist.load(self.device, self.dtype)
                     entry.is_ready = entry.turn is turn
-                return specialist.run(request, signal=signal, seed=seed)
+                asked = self._located(request, signal) if spec.needs_region else request
+                return specialist.run(asked, signal=signal, seed=seed)
 
         worker = Worker(work, name)
         try:
@@ -261,6 +268,13 @@ class SpecialistRegistry:
                 entry.running -= 1
                 if not entry.is_ready and not entry.running:
                     self._loaded.pop(name, None)  # it could not be loaded
+
+    def _located(self, request: Request, signal: NDArray[np.float32] | None) -> Request:
+        """Return the request with the mask that its signals ask for, if it has none and one is found."""
+        if self.locate is None or signal is None or request.media is None or request.mask is not None:
+            return request
+        found = self.locate(request.module, request.media, signal)
+        return request if found is None else replace(request, mask=found)
 
     def _make_room(self, name: str, need: int) -> None:
         """Unload others until there is room, and count the specialist as loaded."""

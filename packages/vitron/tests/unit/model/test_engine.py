@@ -99,6 +99,25 @@ def test_without_signals_the_mask_head_leaves_the_call_to_others(vitron):
         specialist.run(request)
 
 
+def test_what_signals_mean_is_marked_for_edits_alone(vitron):
+    locate = vitron.specialists().locate
+    width = vitron.model.config.text.hidden_size
+    signal = np.random.default_rng(0).normal(size=(vitron.model.config.num_signals, width)).astype(np.float32)
+    shown = clip(3)
+    whole = vitron.mask(signal, "image_editing", shown)[0]
+    with torch.no_grad():
+        vitron.model.mask_head.query.bias[-1] += 100  # everything
+    assert locate("image_editing", shown, signal).all()
+    with torch.no_grad():
+        vitron.model.mask_head.query.bias[-1] -= 200  # nothing
+    assert locate("image_editing", shown, signal) is None
+    with torch.no_grad():
+        vitron.model.mask_head.query.bias[-1] += 100
+    found = locate("image_editing", shown, signal)
+    assert (found is None and not whole.any()) or np.array_equal(found, whole)
+    assert locate("restoration", shown, signal) is None
+
+
 def test_models_are_read_from_safetensors_and_unknown_ones_refused(vitron, tmp_path):
     vitron.save_pretrained(tmp_path)
     other = Vitron.from_pretrained(tmp_path, device="cpu")

@@ -2,6 +2,7 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -209,6 +210,40 @@ def test_one_that_cannot_be_loaded_takes_no_memory():
     with pytest.raises(SpecialistError, match="a failed: FileNotFoundError: no weights"):
         made.run(REQUEST)
     assert made.loaded == {}
+
+
+def test_who_needs_a_region_gets_what_the_signals_mean():
+    picture = Artefact("image", np.zeros((4, 6, 3), dtype=np.uint8))
+    signal = np.ones((8, 2), dtype=np.float32)
+    found, drawn = np.eye(4, 6, dtype=bool), np.ones((4, 6), dtype=bool)
+    asked, seen = [], []
+
+    class Inpainter(Fake):
+        def run(self, request, *, signal=None, seed=0):
+            seen.append(request.mask)
+            return super().run(request, signal=signal, seed=seed)
+
+    def locate(name, media, signals):
+        asked.append((name, media, signals))
+        return found
+
+    one = Inpainter("one", tasks=("image_editing",))
+    made = registry(one, locate=locate)
+    request = Request(module="image_editing", said=(Said("remove", "the dog"),), media=picture)
+    made.run(request, signal=signal)  # says not that it needs one
+    assert seen == [None]
+    assert not asked
+    one.spec = one.spec.model_copy(update={"needs_region": True})
+    made = registry(one, locate=locate)
+    made.run(request, signal=signal)
+    assert seen[-1] is found
+    assert asked == [("image_editing", picture, signal)]
+    made.run(replace(request, mask=drawn), signal=signal)  # what the user drew is what counts
+    assert seen[-1] is drawn
+    assert len(asked) == 1
+    made.run(request)  # whoever wrote this call gave no signals
+    assert seen[-1] is None
+    assert len(asked) == 1
 
 
 def test_a_name_is_taken_once():

@@ -43,6 +43,7 @@ class Adapter:
     bundled_bytes: ClassVar[int] = 0
     bundled_preference: ClassVar[int] = ANY_PICTURE
     uses_signals: ClassVar[bool] = False
+    needs_region: ClassVar[bool] = False
     arguments: ClassVar[dict[str, str]] = {}
 
     def __init__(self, model: str | Path | None = None) -> None:
@@ -74,6 +75,7 @@ class Adapter:
             memory_bytes=size_of_model(self.model_name) if own else self.bundled_bytes,
             licence="that of the model" if own else "Apache-2.0",
             uses_signals=self.uses_signals,
+            needs_region=self.needs_region,
             preference=NAMED if own else self.bundled_preference,
         )
 

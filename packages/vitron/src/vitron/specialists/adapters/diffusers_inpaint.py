@@ -32,12 +32,15 @@ class DiffusersInpaint(DiffusersAdapter):
     inputs = ("image",)
     outputs = ("image",)
     loader = "AutoPipelineForInpainting"
+    needs_region = True
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
         """Paint; see :class:`vitron.specialists.Specialist`."""
         image = media_of(request, self.name).frames[0]
         if request.mask is None or not request.mask.any():
-            raise UnsupportedRequestError(f"{self.name} changes what is marked: give a region")
+            raise UnsupportedRequestError(
+                f"{self.name} changes what is marked: give a region, or have a model with a mask head call it"
+            )
         prompt = ", ".join(filter(None, map(prompt_of, request.said)))
         size = image.shape[0], image.shape[1]
         # a rim, so that no edge of what was there shows
