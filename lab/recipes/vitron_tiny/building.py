@@ -47,11 +47,17 @@ def make_tokenizer(texts: Iterable[str], *, size: int = 768) -> PreTrainedTokeni
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=end, eos_token=end)
 
 
+def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int)
+    return found
+
+
 def make_config(tokenizer: PreTrainedTokenizerFast, size: Size = "tiny") -> VitronConfig:
     """Return the sizes of the model; its eyes are those of the small CLIP, one layer short of the last."""
     sizes = SIZES[size]
-    ids = tokenizer.convert_tokens_to_ids
-    signals = [ids(f"<sig_{kind}{number}>") for kind in "ps" for number in range(4)]
+    signals = [_id(tokenizer, f"<sig_{kind}{number}>") for kind in "ps" for number in range(4)]
+    end = TEMPLATES[TEMPLATE].end
     text = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=sizes["hidden"],
@@ -62,8 +68,8 @@ def make_config(tokenizer: PreTrainedTokenizerFast, size: Size = "tiny") -> Vitr
         intermediate_size=sizes["inner"],
         max_position_embeddings=2048,
         tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=_id(tokenizer, end),
+        pad_token_id=_id(tokenizer, end),
     )
     vision = CLIPVisionConfig(
         hidden_size=160,
@@ -77,8 +83,8 @@ def make_config(tokenizer: PreTrainedTokenizerFast, size: Size = "tiny") -> Vitr
     return VitronConfig(
         text_config=text,
         vision_config=vision,
-        image_token_id=ids("<|image|>"),
-        region_token_id=ids("<|region|>"),
+        image_token_id=_id(tokenizer, "<|image|>"),
+        region_token_id=_id(tokenizer, "<|region|>"),
         signal_token_ids=signals,
         vision_layer=-1,
         projector="mlp2x_gelu",

@@ -184,6 +184,9 @@ def _aside(line: str) -> None:
 @app.command()
 def synergy(
     out: Out,
+    start: Annotated[
+        Path | None, typer.Option(help="Trained model that all start from; by default bases are trained.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from the first on.")] = 5,
     first_seed: Annotated[int, typer.Option(help="The first.")] = 0,
     base_steps: Annotated[int, typer.Option(min=1, help="Of each base.")] = Plan().base_steps,
@@ -196,30 +199,39 @@ def synergy(
     threads: Threads = 1,
     device: Device = "cpu",
 ) -> None:
-    """Train four arms for each seed at the nano size; run again to resume, or to report what there is."""
+    """Train four arms for each seed; run again to resume, or to report what there is."""
+    torch.set_flush_denormal(True)
     plan = Plan(
         base_steps=base_steps, arm_steps=arm_steps, batch_size=batch_size, pool=pool_size, tests=tests
     )
     for seed in range(first_seed, first_seed + seeds):
         settings = ("full", "low") if low else ("full",)
-        run_seed(out, seed, plan, settings=settings, threads=threads, device=device, tell=_aside)
+        run_seed(out, seed, plan, settings=settings, start=start, threads=threads, device=device, tell=_aside)
     report(out, write=write)
 
 
 @app.command()
 def pairs(
     out: Out,
+    start: Annotated[
+        Path | None, typer.Option(help="Trained model that all start from; by default bases are trained.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on.")] = 5,
-    base_steps: Annotated[int, typer.Option(min=1, help="Of each training.")] = Plan().base_steps,
+    base_steps: Annotated[int, typer.Option(min=1, help="Of each base.")] = Plan().base_steps,
+    arm_steps: Annotated[int, typer.Option(min=1, help="Of each training from a start.")] = Plan().arm_steps,
+    pool_size: Annotated[int, typer.Option(min=1, help="Dialogues to learn from.")] = Plan().pool,
     batch_size: Annotated[int, typer.Option(min=1, help="Dialogues of a step.")] = Plan().batch_size,
     tests: Annotated[int, typer.Option(min=1, help="Dialogues of each judged task.")] = Plan().tests,
     threads: Threads = 1,
     device: Device = "cpu",
 ) -> None:
     """Train without one task after the other, and say what the others lose; in the folder of synergy."""
-    plan = Plan(base_steps=base_steps, batch_size=batch_size, tests=tests)
+    torch.set_flush_denormal(True)
+    plan = Plan(
+        base_steps=base_steps, arm_steps=arm_steps, batch_size=batch_size, pool=pool_size, tests=tests
+    )
     for seed in range(seeds):
-        run_pairs(out, seed, plan, threads=threads, device=device, tell=_aside)
+        run_pairs(out, seed, plan, start=start, threads=threads, device=device, tell=_aside)
     typer.echo(matrix(read_results(out, "pairs")))
 
 

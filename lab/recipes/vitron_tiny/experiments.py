@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a discriminator on the shared signals help (paper, 4.3)? Four arms, several seeds, at the nano size.
+"""Does a discriminator on the shared signals help (paper, 4.3)? Four arms, several seeds.
 
-For each seed a base learns all tasks. Every arm goes on from it, over the same batches in the same order, at
-a lower rate: without a discriminator (``off``), with one that the model does not feel (``placebo``), with its
-gradient reversed (``grl``), towards its uniform guess (``confusion``). In the ``low`` setting base and arms
-see a tenth of the dialogues of tracking and editing. Everything that is finished is left on a second call.
+For each seed a base of the nano size learns all tasks, or all start from one trained model, as the paper's
+third stage does; seeds then differ in the order of the dialogues and in the discriminator. Every arm goes on
+from it, over the same batches in the same order, at a lower rate: without a discriminator (``off``), with one
+that the model does not feel (``placebo``), with its gradient reversed (``grl``), towards its uniform guess
+(``confusion``). In the ``low`` setting base and arms see a tenth of the dialogues of tracking and editing; a
+trained model has seen them all. Everything that is finished is left on a second call.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from vitron.data.example import Example
-from vitron.model import VitronForConditionalGeneration, VitronProcessor
+from vitron.model import VitronConfig, VitronForConditionalGeneration, VitronProcessor
 from vitron.model.processing import Batch, Encoded
 from vitron.model.synergy import fresh_probe
 from vitron.training import Stage
@@ -113,13 +115,25 @@ def run_seed(
     *,
     settings: Sequence[Setting] = SETTINGS,
     arms: Sequence[Arm] = ARMS,
+    start: Path | None = None,
     threads: int = 1,
     device: str = "cpu",
     tell: Callable[[str], None] | None = None,
 ) -> None:
-    """Train and judge what is missing of one seed; each result is one JSON file below ``results``."""
-    prepare(folder, size="nano")
-    processor = VitronProcessor.from_pretrained(folder)
+    """Train and judge what is missing of one seed; each result is one JSON file below ``results``.
+
+    Args:
+        folder: Of the study.
+        seed: Of weights, order and discriminator.
+        plan: How long.
+        settings: Which.
+        arms: Which.
+        start: Trained model that all arms start from; by default a base is trained for each setting.
+        threads: Of the processor.
+        device: Kind of accelerator.
+        tell: Gets a line for each result.
+    """
+    processor = _ready(folder, start)
     trainee = _Trainee(folder, seed, threads, device)
     for setting in settings:
         pool = folder / f"pool-{setting}"
@@ -130,11 +144,22 @@ def run_seed(
             path = folder / "results" / f"{name}.json"
             if path.exists():
                 continue
-            trainee.learn(pool, stage_for(base, plan.base_steps, RATE, plan))
+            if start is None:
+                trainee.learn(pool, stage_for(base, plan.base_steps, RATE, plan))
             stage = stage_for(name, plan.arm_steps, RATE / 3, plan, mode=arm, weight=plan.weight)
-            model = trainee.learn(pool, stage, folder / f"stage-{base}" / "model")
+            model = trainee.learn(pool, stage, start or folder / f"stage-{base}" / "model")
             figures = examine(model, processor, plan)
             _note(path, {"setting": setting, "arm": arm, "seed": seed, "figures": figures}, tell)
+
+
+def _ready(folder: Path, start: Path | None) -> VitronProcessor:
+    """Return the processor that a study shares: that of its start, or one for models of the nano size."""
+    if start is None:
+        prepare(folder, size="nano")
+    elif not (folder / "config.json").exists():
+        VitronConfig.from_pretrained(start).save_pretrained(folder)
+        VitronProcessor.from_pretrained(start).save_pretrained(folder)
+    return VitronProcessor.from_pretrained(folder)
 
 
 def run_pairs(
@@ -143,28 +168,31 @@ def run_pairs(
     plan: Plan,
     *,
     tasks: Sequence[str] = tuple(TASK_MEASURES),
+    start: Path | None = None,
     threads: int = 1,
     device: str = "cpu",
     tell: Callable[[str], None] | None = None,
 ) -> None:
     """Train a base without each of some tasks, and one without none; each result is a file below ``pairs``.
 
-    What is left out goes to the other tasks, so that all see as many dialogues.
+    What is left out goes to the other tasks, so that all see as many dialogues. With a start, it is as many
+    steps as those of an arm that each task is left out of.
     """
-    prepare(folder, size="nano")
-    processor = VitronProcessor.from_pretrained(folder)
+    processor = _ready(folder, start)
     trainee = _Trainee(folder, seed, threads, device)
     pool = folder / "pool-full"
     write_pool(pool, processor, plan, "full")
     for task in ("", *tasks):
         # without none it is the base of the arms, which may be there already
-        name = f"without-{task}-{seed}" if task else f"full-base-{seed}"
+        whole = f"full-base-{seed}" if start is None else f"full-off-{seed}"
+        name = f"without-{task}-{seed}" if task else whole
         path = folder / "pairs" / f"{name}.json"
         if path.exists():
             continue
-        stage = stage_for(name, plan.base_steps, RATE, plan)
+        steps, rate = (plan.base_steps, RATE) if start is None else (plan.arm_steps, RATE / 3)
+        stage = stage_for(name, steps, rate, plan)
         kept = {each: share for each, share in SHARES.items() if each != task}
-        model = trainee.learn(pool, stage.model_copy(update={"tasks": kept}))
+        model = trainee.learn(pool, stage.model_copy(update={"tasks": kept}), start)
         _note(path, {"without": task, "seed": seed, "figures": examine(model, processor, plan)}, tell)
 
 

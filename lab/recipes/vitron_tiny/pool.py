@@ -35,7 +35,9 @@ class Prompts:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        from diffusers import StableDiffusionXLPipeline
+        from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
+            StableDiffusionXLPipeline,
+        )
 
         folder = folder or Path(str(resources.files("pixelsmith") / "assets" / "tiny-sdxl"))
         self.pipe: Any = StableDiffusionXLPipeline.from_pretrained(folder, unet=None, vae=None)

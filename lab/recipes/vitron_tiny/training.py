@@ -97,7 +97,7 @@ def stage_of(
         name=name,
         summary="the small model, all tasks at once",
         train=("*",),
-        losses=Losses(text=1.0, mask=2.0, alignment=0.1, words=1.0),
+        losses=Losses(text=1.0, mask=2.0, match=0.5, alignment=0.1, words=1.0),
         synergy=Synergy.model_validate({"width": 64, "layers": 2, "heads": 4} | synergy),
         optimisation=Optimisation(
             lr=rate,

@@ -130,6 +130,23 @@ def test_study_runs_and_resumes(
     assert matrix(read_results(tmp_path, "pairs")).count("\n") == 2
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of Lightning
+def test_study_starts_from_a_trained_model(
+    nano: tuple[VitronForConditionalGeneration, VitronProcessor], tmp_path: Path
+) -> None:
+    model, processor = nano
+    start, out = tmp_path / "start", tmp_path / "study"
+    model.save_pretrained(start)
+    processor.save_pretrained(start)
+    run_seed(out, 0, SMALLEST, settings=("full",), arms=("off",), start=start)
+    run_pairs(out, 0, SMALLEST, tasks=("caption",), start=start)
+    assert len(read_results(out)) == 1
+    assert not (out / "stage-full-base-0").exists()
+    # without none is the arm without a discriminator
+    whole = next(each for each in read_results(out, "pairs") if not each["without"])
+    assert whole["figures"] == read_results(out)[0]["figures"]
+
+
 def test_matrix_pairs_seeds() -> None:
     values = {("", 0): 0.5, ("", 1): 0.7, ("tracking", 0): 0.4, ("tracking", 1): 0.5, ("caption", 3): 0.9}
     results = [

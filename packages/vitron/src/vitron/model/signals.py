@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ConditionHead", "MaskHead", "alignment_loss", "mask_loss"]
+__all__ = ["ConditionHead", "MaskHead", "alignment_loss", "mask_logits", "mask_loss", "match_loss"]
 
 
 class MaskHead(nn.Module):
@@ -74,6 +74,16 @@ class MaskHead(nn.Module):
         Returns:
             ``(N, S / stride, S / stride)``.
         """
+        return mask_logits(*self.features(signals, modules, patches, images))
+
+    def features(
+        self, signals: Tensor, modules: list[str], patches: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what is looked for and where to look, whose product is the mask; arguments as of the call.
+
+        Returns:
+            Queries ``(N, width + 1)``, a bias last; pixels ``(N, width, S / stride, S / stride)``.
+        """
         asked = signals.new_zeros(*signals.shape[:2], self.memory.out_features)
         for name in set(modules):
             rows = torch.tensor([each == name for each in modules], device=signals.device)
@@ -85,8 +95,13 @@ class MaskHead(nn.Module):
         fine = self.joined(
             self.pixels(images) + F.interpolate(coarse, scale_factor=self.scale, mode="bilinear")
         )
-        width = fine.shape[1]
-        return torch.einsum("nc,nchw->nhw", query[:, :-1] / width**0.5, fine) + query[:, -1, None, None]
+        return query, fine
+
+
+def mask_logits(query: Tensor, fine: Tensor) -> Tensor:
+    """Return ``(N, h, w)`` from queries ``(N, width + 1)`` and pixels ``(N, width, h, w)``."""
+    width = fine.shape[1]
+    return torch.einsum("nc,nchw->nhw", query[:, :-1] / width**0.5, fine) + query[:, -1, None, None]
 
 
 class ConditionHead(nn.Module):
@@ -134,6 +149,31 @@ def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
     overlap = (chance * truth).sum((1, 2))
     dice = 1 - (2 * overlap + 1) / (chance.sum((1, 2)) + truth.sum((1, 2)) + 1)
     return (cross + dice).mean()
+
+
+def match_loss(
+    query: Tensor, fine: Tensor, truth: Tensor, calls: Tensor, *, sharpness: float = 10.0
+) -> Tensor:
+    """Return the cross-entropy of finding each query's own thing among those of other calls (InfoNCE).
+
+    Masks alone begin at "all things" and stay there long: which thing is meant enters only by a product,
+    whose gradient is small as long as neither factor tells things apart.
+
+    Args:
+        query: ``(N, width + 1)``; the bias has no part.
+        fine: ``(N, width, h, w)``.
+        truth: ``(N, h, w)``, 0 to 1; frames where it is empty are left out.
+        calls: ``(N,)`` integer: frames of one call are not held against each other.
+        sharpness: Factor on the cosine.
+    """
+    shown = truth.sum((1, 2)) > 0
+    query, fine, truth, calls = query[shown], fine[shown], truth[shown].to(fine.dtype), calls[shown]
+    if len(query) == 0:
+        return query.sum()
+    things = torch.einsum("nchw,nhw->nc", fine, truth) / truth.sum((1, 2))[:, None]
+    alike = F.normalize(query[:, :-1], dim=-1) @ F.normalize(things, dim=-1).T * sharpness
+    same = (calls[:, None] == calls[None]) & ~torch.eye(len(calls), dtype=torch.bool, device=calls.device)
+    return F.cross_entropy(alike.masked_fill(same, -torch.inf), torch.arange(len(calls), device=calls.device))
 
 
 def alignment_loss(found: Tensor, wanted: Tensor, *, eps: float = 1e-12) -> Tensor:

@@ -18,7 +18,7 @@ from vitron.language import MODULES
 from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
 from vitron.model.processing import IGNORED, Batch
 from vitron.model.regions import places
-from vitron.model.signals import alignment_loss, mask_loss
+from vitron.model.signals import alignment_loss, mask_logits, mask_loss, match_loss
 from vitron.model.synergy import Discriminator, confusion_loss, grl_weight, reverse_gradient
 from vitron.training.schedule import cosine
 from vitron.training.stages import Stage
@@ -80,7 +80,13 @@ class VitronModule(pl.LightningModule):
             ValueError: If calls lack their signals.
         """
         weights = self.stage.losses
-        terms: dict[str, list[tuple[Tensor, int]]] = {"text": [], "mask": [], "alignment": [], "words": []}
+        terms: dict[str, list[tuple[Tensor, int]]] = {
+            "text": [],
+            "mask": [],
+            "match": [],
+            "alignment": [],
+            "words": [],
+        }
         signals = list[Tensor]()
         for batch in parts:
             found: VitronOutput = self.model(**batch.inputs(), labels=batch.labels, use_cache=False)
@@ -94,8 +100,12 @@ class VitronModule(pl.LightningModule):
                     f"{len(batch.call_modules)} calls have {len(rows)} sets of signals between them"
                 )
             if weights.mask and len(batch.mask_calls):
-                loss = mask_loss(self._masks(batch, found, asked), batch.mask_targets)
+                query, fine = self._masks(batch, found, asked)
+                loss = mask_loss(mask_logits(query, fine), batch.mask_targets)
                 terms["mask"].append((loss, len(batch.mask_calls)))
+                if weights.match:
+                    loss = match_loss(query, fine, batch.mask_targets, batch.mask_calls)
+                    terms["match"].append((loss, len(batch.mask_calls)))
             if weights.alignment and batch.conditions:
                 terms["alignment"].append((self._alignment(batch, asked), len(batch.conditions)))
             if self.reader is not None and len(asked):
@@ -108,10 +118,10 @@ class VitronModule(pl.LightningModule):
         }
         return losses, torch.cat(signals)
 
-    def _masks(self, batch: Batch, found: VitronOutput, signals: Tensor) -> Tensor:
+    def _masks(self, batch: Batch, found: VitronOutput, signals: Tensor) -> tuple[Tensor, Tensor]:
         if found.patches is None or batch.pixel_values is None:
             raise ValueError("a mask is wanted where there is no picture")
-        return self.model.mask_head(
+        return self.model.mask_head.features(
             signals[batch.mask_calls],
             [batch.call_modules[call] for call in batch.mask_calls.tolist()],
             found.patches[batch.mask_frames],

@@ -32,6 +32,7 @@ class Losses(_Model):
     Attributes:
         text: Next token of replies, calls and signal tokens.
         mask: Dice and cross-entropy of the mask head.
+        match: Of the mask head's query, to find its thing among those of the other calls; needs ``mask``.
         alignment: Distance of projected signals to a text encoder's vectors.
         words: What a linear layer, used in training alone, reads of a call's words from its signals, and of
             the place of its mask. Without it, masks of small models wait long for signals that say anything.
@@ -39,6 +40,7 @@ class Losses(_Model):
 
     text: Weight = 1.0
     mask: Weight = 0.0
+    match: Weight = 0.0
     alignment: Weight = 0.0
     words: Weight = 0.0
 

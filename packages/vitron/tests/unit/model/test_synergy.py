@@ -6,7 +6,7 @@ from math import log
 import pytest
 import torch
 from torch.nn import functional as F
-from vitron.model.signals import alignment_loss, mask_loss
+from vitron.model.signals import alignment_loss, mask_loss, match_loss
 from vitron.model.synergy import Discriminator, confusion_loss, fresh_probe, grl_weight, reverse_gradient
 
 
@@ -103,3 +103,24 @@ def test_masks_cost_less_the_better_they_are():
     truth[0, 2:6, 2:6] = 1
     good, plain, bad = 8 * (2 * truth - 1), torch.zeros(1, 8, 8), -8 * (2 * truth - 1)
     assert mask_loss(good, truth) < 0.01 < mask_loss(plain, truth) < mask_loss(bad, truth)
+
+
+def test_a_query_is_to_find_its_own_thing_among_others():
+    # two things of two channels; each query points at its own, at the other's, or at both
+    fine = torch.zeros(2, 2, 4, 4)
+    fine[0, 0], fine[1, 1] = 1.0, 1.0
+    truth = torch.zeros(2, 4, 4)
+    truth[:, 1:3, 1:3] = 1.0
+    bias = torch.zeros(2, 1)
+    own = torch.cat([torch.eye(2), bias], dim=1)
+    other, both = torch.cat([torch.eye(2).flip(0), bias], dim=1), torch.cat([torch.ones(2, 2), bias], dim=1)
+    calls = torch.tensor([0, 1])
+    right, none, wrong = (match_loss(query, fine, truth, calls) for query in (own, both, other))
+    assert right < 0.01 < none < wrong
+    assert none.item() == pytest.approx(log(2))
+    # frames of one call are not held against each other, those without the thing are left out
+    assert match_loss(other, fine, truth, torch.tensor([3, 3])).item() == pytest.approx(0)
+    truth[1] = 0
+    assert match_loss(other, fine, truth, calls).item() == pytest.approx(0)
+    truth[0] = 0
+    assert match_loss(own.requires_grad_(), fine, truth, calls).item() == 0
