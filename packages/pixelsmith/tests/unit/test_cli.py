@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -220,7 +219,12 @@ def test_previews_are_kept_beside(run, model):
 BAD = {
     "size": (["--size", "wide"], "a size is WIDTHxHEIGHT or one number of pixels, as 4096x2048, got 'wide'"),
     "nothing": (["--size", "0x40"], "got '0x40'"),
-    "odd": (["--size", "61x44"], "must be multiples of 2 pixels, got 44 x 61; the nearest are 44 x"),
+    "odd": (
+        ["--size", "61x44"],
+        "pixels, got height 44 and width 61; the nearest are height 44 and width",
+    ),
+    "huge": (["--size", "2000000"], "must be at most 1000000 pixels, got height 2000000 and width 2000000"),
+    "base": (["--size", "60", "--base", "2000000x2"], "got height 2 and width 2000000"),
     "slider": (["--size", "60", "--slider", "much"], "--slider takes steps (20), a share (0.4), auto"),
     "sliders": (["--size", "60", "--slider", "1,2"], "one for each of 1 stages, got '1,2'"),
     "steps": (["--size", "60", "--slider", "9"], "slider must not exceed the 3 steps, got 9"),
@@ -257,6 +261,7 @@ def test_schedulers_and_autoencoders_are_checked_first(run, model):
     [
         (["photo.png"], "give --scale or --size, one of the two"),
         (["photo.png", "--scale", "2", "--size", "60"], "give --scale or --size, one of the two"),
+        (["photo.png", "--scale", "1e9"], "height and width must be at most 1000000 pixels"),
         (["photo.png", "--scale", "-1"], "scale must be above 0, got -1.0"),
         (["photo.png", "--scale", "2", "--max-pixels", "600"], "has 28 x 24 pixels, more than 600: raise"),
         (["no.png", "--scale", "2"], "no.png does not exist"),
@@ -305,6 +310,10 @@ def test_a_full_disk_is_told_before_the_first_call(run, model, monkeypatch):
     assert "GB free for the job, has 0.00 GB" in sentence(run("generate", "x", "--size", "48", code=2))
     assert model.bases == []
     assert list(Path().iterdir()) == []
+    # a dry run tells what it takes all the same
+    result = run("generate", "x", "--size", "48", "--dry-run", code=2)
+    assert "calls" in result.stdout
+    assert "GB free for the job, has 0.00 GB" in result.stderr
 
 
 def test_debug_shows_the_error_itself(model):
@@ -313,13 +322,23 @@ def test_debug_shows_the_error_itself(model):
 
 
 def test_help_shows_examples(run):
-    for command in ("generate", "upscale", "resume", "inspect"):
+    for command in ("generate", "upscale", "resume", "inspect", "demo"):
         assert f"pixelsmith {command}" in run(command, "--help").stdout
     assert run("--version").stdout.startswith("pixelsmith 0.")
 
 
-def test_usage_is_checked_without_waiting_for_torch_models():
-    assert "diffusers" not in getattr(sys.modules["pixelsmith.cli.app"], "__dict__", {})
+def test_help_is_wrapped_to_the_terminal(run):
+    (line,) = [line for line in run("generate", "--help").stdout.splitlines() if "denoised again" in line]
+    assert "patch by patch" in line
+
+
+@pytest.mark.parametrize("name", ["size", "nothing", "set", "output", "folder", "picture", "scale"])
+def test_slips_are_told_before_a_model_is_loaded(run, model, name):
+    if name in BAD:
+        run("generate", "x", *BAD[name][0], code=2)
+    else:
+        sentence(run("upscale", "no.png", *{"picture": ["--scale", "2"], "scale": []}[name], code=2))
+    assert model.asked == []
 
 
 def test_sizes_and_sliders_are_read_as_people_write_them(tmp_path):

@@ -77,3 +77,21 @@ def test_small_canvases_take_smaller_patches(toys):
 def test_estimates(toys):
     assert estimate_calls(toys.job(patch=128, plan="grid"), 512, 512, 50) == 800
     assert 1600 < estimate_calls(toys.job(patch=128), 512, 512, 50) < 2000
+    jitter = toys.job(patch=16, plan="jitter", seed=5)
+    counts = [len(make_plan(jitter, 200, 120, step)) for step in range(4)]
+    assert estimate_calls(jitter, 200, 120, 4) == sum(counts)
+
+
+def test_estimates_of_very_many_patches_draw_a_part_of_them(toys, monkeypatch):
+    drawn = []
+
+    def make(config, height, width, step):
+        drawn.append((height, width))
+        return make_plan(config, height, width, step)
+
+    monkeypatch.setattr("pixelsmith.core.plan.make_plan", make)
+    found = estimate_calls(toys.job(patch=4), 100_000, 60, 1)
+    assert drawn == [(128, 60)]
+    longer = len(make_plan(toys.job(patch=4), 1000, 60, 0))
+    assert found == pytest.approx(100 * longer, rel=0.05)
+    assert estimate_calls(toys.job(patch=4, plan="grid"), 100_000, 60_000, 3) == 3 * 25_000 * 15_000

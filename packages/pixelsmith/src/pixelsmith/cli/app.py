@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from inspect import cleandoc
 from typing import Annotated
 
 import typer
@@ -31,7 +33,8 @@ app = typer.Typer(
       pixelsmith resume harbour.tif.job""",
 )
 for command in (generate, upscale, resume, inspect, demo):
-    app.command()(command)
+    # lines of a paragraph are joined: the width is that of the terminal
+    app.command(help=re.sub(r"(?<=\S)\n(?=\S)", " ", cleandoc(command.__doc__ or "")))(command)
 
 
 def _version(wanted: bool) -> None:

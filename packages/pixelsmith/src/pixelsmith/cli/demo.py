@@ -32,7 +32,13 @@ def demo(
     """Paint small pictures, and make them four times as large: by Lanczos, at once, and by pixelsmith.
 
     Runs offline on the model inside this package. Writes comparison.png, and the first large picture as
-    picture.png and as picture.dzi with a page to zoom in, picture.html.
+    picture.png and as picture.dzi with a page to zoom in, picture.html. Takes about a minute on two cores.
+
+    [bold]Examples[/bold]
+
+      pixelsmith demo
+
+      pixelsmith demo -o shapes --seed 7 --json
     """
     with user_errors(debug):
         from pixelsmith.core.model import JobModel

@@ -14,6 +14,7 @@ from pixelsmith.cli.request import (
     ModelChoice,
     RunChoice,
     carry_out,
+    check_wishes,
     default_output,
     pick,
     square_or_given,
@@ -83,6 +84,9 @@ def generate(
     given = dict(locals())
     choice, loop, run = pick(ModelChoice, given), pick(LoopChoice, given), pick(RunChoice, given)
 
+    def check() -> None:
+        check_wishes([size, base, *(via or ())], loop, run)
+
     def make_spec(loaded: JobModel) -> JobSpec:
         from pixelsmith.job.spec import base_size
 
@@ -93,4 +97,4 @@ def generate(
         return loop.spec(loaded, [] if sizes == [first] else sizes, source_size=first)
 
     stem = o.file_stem(prompt)
-    carry_out(choice, make_spec, lambda spec: default_output(Path.cwd(), stem, spec.size), run)
+    carry_out(choice, check, make_spec, lambda spec: default_output(Path.cwd(), stem, spec.size), run)

@@ -166,8 +166,31 @@ def default_output(folder: Path, stem: str, size: tuple[int, int]) -> Path:
     return folder / f"{stem}-{size[1]}x{size[0]}{suffix}"
 
 
+def check_wishes(sizes: Sequence[str | None], loop: LoopChoice, run: RunChoice) -> None:
+    """Find what needs no model to be found wrong: loading one takes a while.
+
+    Args:
+        sizes: As they were given.
+        loop: Settings of the loop.
+        run: Where the output goes.
+
+    Raises:
+        ValueError: If one cannot be read.
+        FileNotFoundError: If the folder of the output does not exist.
+    """
+    for text in sizes:
+        if text is not None:
+            parse_size(text)
+    parse_settings(loop.settings or ())
+    if run.out is not None:
+        from pixelsmith.io.writers import check_output
+
+        check_output(run.out, 1, 1)
+
+
 def carry_out(
     choice: ModelChoice,
+    check: Callable[[], None],
     make_spec: Callable[[JobModel], JobSpec],
     name_output: Callable[[JobSpec], Path],
     run: RunChoice,
@@ -176,11 +199,13 @@ def carry_out(
 
     Args:
         choice: The model.
+        check: Finds wrong wishes before the model is loaded.
         make_spec: Turns the wishes into a job, given the model.
         name_output: Names the file if the user does not.
         run: The rest.
     """
     with user_errors(run.debug):
+        check()
         ranks, device = join_processes(choice.device)
         if Path(choice.model).exists():  # a resume may come from elsewhere
             choice = replace(choice, model=str(Path(choice.model).absolute()))
@@ -264,12 +289,18 @@ def _make_way(folder: Path, output: Path, run: RunChoice) -> None:
 def _tell_estimate(model: JobModel, spec: JobSpec, folder: Path, output: Path, run: RunChoice) -> None:
     from pixelsmith.io.writers import check_output
     from pixelsmith.job import estimate
+    from pixelsmith.job.estimates import check_disk
 
     check_output(output, *spec.size)
     found = estimate(model, spec, output, measure=True)
     if run.json_output:
         typer.echo(json.dumps(found.to_dict() | {"output": str(output), "job": str(folder)}))
-        return
+    else:
+        _show_estimate(found, output)
+    check_disk(found, folder, output)  # after what it takes is told
+
+
+def _show_estimate(found: Estimate, output: Path) -> None:
     table = Table("stage", "size", "enlarged", "guided steps", "patches", "tiles")
     for number, stage in enumerate(found.stages, start=1):
         table.add_row(

@@ -15,6 +15,7 @@ from pixelsmith.cli.request import (
     ModelChoice,
     RunChoice,
     carry_out,
+    check_wishes,
     default_output,
     pick,
     via_sizes,
@@ -80,27 +81,34 @@ def upscale(
     """
     given = dict(locals())
     choice, loop, run = pick(ModelChoice, given), pick(LoopChoice, given), pick(RunChoice, given)
-    if model == "tiny-sdxl":
-        warn("tiny-sdxl knows drawn shapes only; name a model for photographs with --model")
+
+    def check() -> None:
+        from pixelsmith.job import source as files
+        from pixelsmith.job.spec import scaled_size
+
+        if (scale is None) == (size is None):
+            raise ValueError("give --scale or --size, one of the two")
+        check_wishes([size, *(via or ())], loop, run)
+        scaled_size(files.read_size(image, max_pixels), 1 if scale is None else scale, 1)
 
     def make_spec(loaded: JobModel) -> JobSpec:
         from pixelsmith.job import source as files
         from pixelsmith.job.spec import scaled_size
 
         held = files.read_size(image, max_pixels)
-        if (scale is None) == (size is None):
-            raise ValueError("give --scale or --size, one of the two")
 
         def fit(text: str) -> tuple[int, int]:
             return fitted(text, held, loaded.pixels)
 
         target = fit(size) if size is not None else scaled_size(held, scale or 0, loaded.pixels)
+        if model == "tiny-sdxl":
+            warn("tiny-sdxl knows drawn shapes only; name a model for photographs with --model")
         return loop.spec(
             loaded, [*via_sizes(via, fit), target], source_size=held, source=image.absolute(),
             source_digest=files.digest(image), max_pixels=max_pixels,
         )  # fmt: skip
 
-    carry_out(choice, make_spec, lambda spec: default_output(image.parent, image.stem, spec.size), run)
+    carry_out(choice, check, make_spec, lambda spec: default_output(image.parent, image.stem, spec.size), run)
 
 
 def fitted(text: str, held: tuple[int, int], multiple: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from pixelsmith.store.regions import pieces
 __all__ = ["PatchPlan", "estimate_calls", "make_plan", "patch_side"]
 
 _CELL = 64
+_SIDE = 32  # patches along an axis up to which a cover is drawn to be counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,24 @@ def make_plan(config: JobConfig, height: int, width: int, step: int, *, stage: i
 
 
 def estimate_calls(config: JobConfig, height: int, width: int, num_steps: int, *, samples: int = 4) -> int:
-    """Return how many patches a stage will take; exact for ``"grid"``, a mean over some steps otherwise."""
+    """Return how many patches a stage will take; exact for ``"grid"``, a mean over some steps otherwise.
+
+    The cover of a very large canvas is that of a part of it, by area.
+    """
     drawn = min(num_steps, 1 if config.plan == "grid" else samples)
-    counts = [len(make_plan(config, height, width, step)) for step in range(drawn)]
+    counts = [_count(config, (height, width), step) for step in range(drawn)]
     return round(sum(counts) / drawn * num_steps)
+
+
+def _count(config: JobConfig, size: tuple[int, int], step: int) -> float:
+    """Count the patches of a step, without laying them out where they are very many."""
+    patch = patch_side(size[0], config), patch_side(size[1], config)
+    if config.plan == "cover":
+        height, width = (min(side, _SIDE * length) for side, length in zip(size, patch, strict=True))
+        return len(make_plan(config, height, width, step)) * (size[0] / height) * (size[1] / width)
+    stream = Stream(config.seed, Use.PATCHES, 0, (step, 0))
+    rows, columns = _grid_axes(config, size, patch, stream)
+    return len(rows) * len(columns)
 
 
 def _draw_cover(
@@ -187,13 +202,21 @@ def _draw_grid(
     config: JobConfig, size: tuple[int, int], patch: tuple[int, int], stream: Stream
 ) -> np.ndarray:
     """Lay a grid, at a random offset for ``"jitter"``, and number its patches at random."""
+    rows, columns = _grid_axes(config, size, patch, stream)
+    origins = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+    return origins[stream.order(len(origins))]
+
+
+def _grid_axes(
+    config: JobConfig, size: tuple[int, int], patch: tuple[int, int], stream: Stream
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first rows and the first columns of the patches of a grid."""
     is_moving = config.plan == "jitter"
     rows, columns = (
         _grid_axis(size[axis], patch[axis], config.overlap, config.wraps[axis], is_moving, stream)
         for axis in (0, 1)
     )
-    origins = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
-    return origins[stream.order(len(origins))]
+    return rows, columns
 
 
 def _grid_axis(

@@ -62,8 +62,8 @@ class TiledVAE:
         """
         if height % self.factor or width % self.factor or min(height, width) < self.factor:
             raise ValueError(
-                f"height and width must be multiples of {self.factor} pixels, got {height} x {width}; "
-                f"the nearest are {self._nearest(height)} x {self._nearest(width)}"
+                f"height and width must be multiples of {self.factor} pixels, got height {height} and width "
+                f"{width}; the nearest are height {self._nearest(height)} and width {self._nearest(width)}"
             )
         return height // self.factor, width // self.factor
 

@@ -38,7 +38,8 @@ def check_output(path: str | os.PathLike[str], height: int, width: int) -> Path:
     longest = _WHOLE.get(suffix)
     if longest is not None and max(height, width) > longest:
         raise ValueError(
-            f"a {suffix} file has at most {longest} pixels a side, got {height} x {width}; write .tif or .dzi"
+            f"a {suffix} file has at most {longest} pixels a side, got height {height} and width {width}; "
+            "write .tif or .dzi"
         )
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}; make it first")

@@ -106,9 +106,9 @@ class Job:
             TypeError: If the model has no autoencoder.
             FileNotFoundError: If the folder of the output does not exist.
         """
-        found = estimate(self.model, self.spec, output)
         if output is not None:
             check_output(output, *self.spec.size)
+        found = estimate(self.model, self.spec, output)
         if self.path.exists() and not self.path.is_dir():
             raise JobFolderError(f"{self.path} is a file; name another folder for the job")
         if self.path.is_dir():

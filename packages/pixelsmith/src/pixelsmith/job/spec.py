@@ -19,6 +19,7 @@ from pixelsmith.io.vae import TiledVAE, Tiling, default_tiling
 
 __all__ = ["JobSpec", "base_size", "check_spec", "nearest_size", "scaled_size", "sized"]
 
+_LONGEST = 1_000_000  # pixels; beyond, a size is a slip, and even to plan it takes hours
 CanvasType = Literal["float32", "float16"]
 Size = tuple[int, int]
 
@@ -159,11 +160,15 @@ def check_spec(model: JobModel, spec: JobSpec) -> list[StepPlan]:
             f"the vae must make {model.channels} channels per {model.pixels} x {model.pixels} pixels as the "
             f"model has them, makes {vae.latent_channels} per {vae.factor} x {vae.factor}"
         )
-    if spec.source is None:
-        vae.size(*spec.source_size)
+    for size in spec.sizes if spec.source is not None else (spec.source_size, *spec.sizes):
+        if max(size) > _LONGEST:
+            raise ValueError(
+                f"height and width must be at most {_LONGEST} pixels, got height {size[0]} and width "
+                f"{size[1]}"
+            )
+        vae.size(*size)
     plans: list[StepPlan] = []
     for number, size in enumerate(spec.sizes):
-        vae.size(*size)
         config = spec.stage_config(number)
         denoiser = model.denoiser(size, sized(model, size, config)[1])
         plans.append(plan_steps(config, denoiser.num_steps, scale=spec.scale(number)))

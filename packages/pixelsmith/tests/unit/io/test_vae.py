@@ -204,7 +204,8 @@ def test_wrong_calls_are_named():
         TiledVAE(None)
     tiled = TiledVAE(make_vae((8, 8, 8)))
     with pytest.raises(
-        ValueError, match="must be multiples of 4 pixels, got 30 x 33; the nearest are 32 x 32"
+        ValueError,
+        match="got height 30 and width 33; the nearest are height 32 and width 32",
     ):
         tiled.size(30, 33)
     with pytest.raises(ValueError, match="must have the 4 channels of the vae, got 3"):

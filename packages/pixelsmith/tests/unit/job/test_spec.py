@@ -60,8 +60,8 @@ def test_everything_is_checked_before_the_first_call(dummies):
     model = dummies.Dummy()
     assert [plan.guided for plan in check_spec(model, dummies.spec(sizes=((48, 56), (96, 112))))] == [1, 2]
     cases = [
-        (dummies.spec(sizes=((47, 56),)), model, "multiples of 2 pixels, got 47 x 56"),
-        (dummies.spec(source_size=(25, 28)), model, "multiples of 2 pixels, got 25 x 28"),
+        (dummies.spec(sizes=((47, 56),)), model, "multiples of 2 pixels, got height 47 and width 56"),
+        (dummies.spec(source_size=(25, 28)), model, "multiples of 2 pixels, got height 25 and width 28"),
         (dummies.spec(sizes=((2, 56),)), model, "canvas must be at least 2 latents"),
         (dummies.spec(slider=9), model, "must not exceed the 3 steps, got 9"),
         (dummies.spec(), dummies.Dummy(num_steps=13), "Unlucky has no closed form"),

@@ -364,7 +364,11 @@ def test_sizes(size, held, expected):
     [
         ({"scale": 2.0, "height": 64}, ValueError, "scale and height or width cannot both be given"),
         ({"scale": 0.0}, ValueError, "scale must be above 0, got 0"),
-        ({"height": 66, "width": 64}, ValueError, r"multiples of 4 pixels, got 66 x 64; the nearest are 64"),
+        (
+            {"height": 66, "width": 64},
+            ValueError,
+            r"of 4 pixels, got height 66 and width 64; the nearest are height 64 and",
+        ),
         ({"height": 4, "width": 64}, ValueError, "canvas must be at least 2 latents wide and high"),
         ({"stages": 0}, ValueError, "stages must be at least 1, got 0"),
         ({"slider": [0.5, 0.5]}, ValueError, "one slider, or one for each of the 1 stages, got 2"),
