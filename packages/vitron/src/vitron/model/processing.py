@@ -125,7 +125,7 @@ class Encoded:
         modules: Of each call.
         masks: ``(call, frame, (s, s) float16)``.
         task: Its name.
-        conditions: Of calls, ``(n, C)``.
+        conditions: Of calls, ``(n, C)``, of any float type.
     """
 
     ids: list[int]
@@ -137,7 +137,7 @@ class Encoded:
     modules: list[str]
     masks: list[tuple[int, int, NDArray[np.float16]]]
     task: str
-    conditions: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]])
+    conditions: dict[int, NDArray[np.floating]] = field(default_factory=dict[int, NDArray[np.floating]])
 
 
 class VitronProcessor:
