@@ -10,6 +10,7 @@ from typing import Any, Literal
 import open_clip
 import torch
 from open_clip.pretrained import get_pretrained_cfg
+from safetensors import SafetensorError
 from torch import nn
 
 ASSETS = Path(__file__).parent / "assets"
@@ -120,8 +121,9 @@ def load_clip(
             name, pretrained=weights, force_quick_gelu=quick_gelu, require_pretrained=True
         )
         tokenizer = open_clip.get_tokenizer(name)
-    except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelNotFoundError(f"{backbone} cannot be loaded: {_one_line(error)}") from error
+    # open_clip asserts where sizes of weights differ
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError, AssertionError, SafetensorError) as error:
+        raise ModelNotFoundError(f"{backbone} cannot be loaded: {_reason(error)}") from error
     return model.to(device=place, dtype=precision).eval(), tokenizer
 
 
@@ -142,7 +144,8 @@ def _find(backbone: str | Path, pretrained: str | None) -> tuple[str, str | None
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not pretrained:
         raise ModelNotFoundError(
-            f"{name} needs weights: pass pretrained=, one of {', '.join(tags)}, or a file"
+            f"{name} needs weights: name them by pretrained (on the command line --pretrained), "
+            f"as one of {', '.join(tags)}, or a file"
         )
     if pretrained not in tags and Path(pretrained).suffix != ".safetensors":
         raise ModelNotFoundError(
@@ -153,6 +156,10 @@ def _find(backbone: str | Path, pretrained: str | None) -> tuple[str, str | None
 
 
 def _check_folder(folder: Path) -> None:
+    if not (folder / CONFIG_FILE).is_file():
+        raise ModelNotFoundError(
+            f"{folder} holds no CLIP model of open_clip: there must be {CONFIG_FILE} and {WEIGHTS_FILE} in it"
+        )
     try:
         stored = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -163,6 +170,18 @@ def _check_folder(folder: Path) -> None:
         raise ModelNotFoundError(
             f"{folder} has no {WEIGHTS_FILE}; other files are pickles, which can run code when opened"
         )
+
+
+def _reason(error: Exception) -> str:
+    """Say in plain words what commonly goes wrong; the libraries take several lines for it."""
+    text = str(error)
+    if isinstance(error, SafetensorError):
+        return f"its weights are damaged or cut short ({_one_line(error)}): fetch them again"
+    if isinstance(error, AssertionError) or "state_dict" in text or "size mismatch" in text:
+        return "the weights are those of another model: take weights of this architecture"
+    if "ownload" in text or "connection" in text:
+        return "its weights cannot be fetched: check the connection, or give a folder that holds the model"
+    return _one_line(error)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,8 @@ def sentence(result):
 
 def test_a_folder_gets_three_files_per_image(run, tiny_folder):
     save("a.png")
-    assert run("segment", "a.png", "-o", "out").stdout == ""
+    said = run("segment", "a.png", "-o", "out").stdout
+    assert said.startswith("out/a-overlay.png, out/a-labels.png, out/a.html: ")
     assert files("out") == ["a-labels.png", "a-overlay.png", "a.html"]
     config = change_settings(ITACLIPConfig.preset("itaclip"), SETTINGS)
     model = ITACLIP.from_pretrained(tiny_folder, preset=config, device="cpu")
@@ -203,6 +205,8 @@ def test_images_are_shared_out_among_processes(run, monkeypatch):
         (["a.png", "-o", "out", "--set", "stride=fast"], "cat, dog", "--set stride=fast: the value is of"),
         (["a.png", "-o", "out", "--set", "lam=3"], "cat, dog", "lam must lie in [0, 1], got 3"),
         (["a.png", "-o", "a.png"], "cat, dog", "a.png would be overwritten"),
+        (["a.png", "-o", "out.tiff"], "cat, dog", "a result is a .png, .jpg, .jpeg, .webp, .html, .npz file"),
+        ([".", "-o", "out.png"], "cat, dog", "out.png is one file, but an input is"),
         (["a.png", "-o", "out", "--device", "warp"], "cat, dog", "device must be"),
     ],
 )
@@ -219,6 +223,27 @@ def test_unknown_models_are_one_sentence(run):
     )
     assert result.exit_code == 2
     assert "no model 'no-such-model'" in sentence(result)
+
+
+def test_log_lines_of_libraries_stay_off_the_screen(run, monkeypatch, tiny_folder):
+    before = logging.root.manager.disable
+
+    def load(*args, **kwargs):
+        assert not logging.getLogger("huggingface_hub").isEnabledFor(logging.ERROR)
+        raise FileNotFoundError("no weights")
+
+    save("a.png")
+    monkeypatch.setattr("itaclip.model.load_clip", load)
+    assert sentence(run("segment", "a.png", "-o", "out", code=2)) == "itaclip: no weights"
+    assert logging.root.manager.disable == before
+
+
+def test_a_single_image_is_told_of(run):
+    save("a.png")
+    said = run("segment", "a.png", "-o", "b.png").stdout
+    assert said.startswith("b.png: ")
+    assert "%" in said
+    assert run("segment", "a.png", "-o", "b.png").stdout == ""
 
 
 def test_two_sources_never_become_one_file(run):
@@ -314,10 +339,12 @@ def test_models_are_listed(run):
 
 
 def test_help_teaches_by_example(run):
-    for name in ("segment", "video", "evaluate", "convert", "export"):
+    for name in ("demo", "segment", "video", "evaluate", "convert", "export"):
         text = run(name, "--help").stdout
         assert f"itaclip {name} " in text
         assert "Exit code" in text
+    assert "itaclip models --json" in run("models", "--help").stdout
+    assert "itaclip presets voc21" in run("presets", "--help").stdout
     assert run("--version").stdout.startswith("itaclip ")
 
 

@@ -75,8 +75,15 @@ def test_make_says_when_nothing_is_usable(run, says, tmp_path):
     line = sentence(
         run("make", "-c", "cat", "-o", "x.txt", "--model", "m", "--kind", "synonyms", "--retries", 0, code=2)
     )
-    assert "no usable text: 'a b' is not one word (for 'cat')" in line
+    assert "no usable text (its answer for 'cat': 'a b' is not one word): try more --retries" in line
     assert not (tmp_path / "x.txt").exists()
+
+
+def test_make_refuses_a_file_before_the_model_is_asked(run, says):
+    asked = says()
+    line = sentence(run("make", "-c", "cat", "-o", "x.csv", "--model", "m", code=2))
+    assert "--output must be a .yaml, .json or .txt file, got x.csv" in line
+    assert asked == []
 
 
 def test_make_keeps_answers_and_files(run, says, tmp_path):

@@ -151,6 +151,14 @@ def test_command(exported, tiny_folder, tmp_path, monkeypatch):
     assert scores.shape == (1, 3, 5, 5)
     assert json.loads(CliRunner().invoke(app, args).stdout)["status"] == "skipped"
 
+    Path("a-texts.npz").unlink()
+    assert json.loads(CliRunner().invoke(app, args).stdout)["status"] == "exported"
+    assert Path("a-texts.npz").is_file()
+    too_long = CliRunner().invoke(app, [*args, "-o", "b.onnx", "-c", f"cat, {'word ' * 90}"])
+    assert too_long.exit_code == 2
+    assert "tokens and the model reads" in too_long.stderr
+    assert not Path("b.onnx").exists()
+
     def disagree(*args, **kwargs):
         raise ExportError("it differs")
 

@@ -85,14 +85,39 @@ def test_a_folder_of_something_else_is_refused(folder):
     with pytest.raises(ModelNotFoundError, match="holds no CLIP model"):
         load_clip(folder)
     (folder / "open_clip_config.json").unlink()
-    with pytest.raises(ModelNotFoundError, match="holds no CLIP model"):
+    with pytest.raises(ModelNotFoundError, match=r"there must be open_clip_config\.json and open"):
         load_clip(folder)
 
 
 def test_weights_of_another_model_are_refused(folder):
     save_file({"conv1.weight": torch.zeros(3)}, folder / "open_clip_model.safetensors")
-    with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+    with pytest.raises(ModelNotFoundError, match="those of another model: take weights of this"):
         load_clip(folder, device="cpu")
+
+
+def test_weights_of_another_width_are_refused(folder, tools):
+    state = tools.native().state_dict()
+    state["positional_embedding"] = torch.zeros(16, 8)
+    save_file(state, folder / "open_clip_model.safetensors")
+    with pytest.raises(ModelNotFoundError, match="those of another model"):
+        load_clip(folder, device="cpu")
+
+
+def test_weights_that_are_cut_short_are_refused(folder):
+    file = folder / "open_clip_model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ModelNotFoundError, match=r"damaged or cut short .*: fetch them again"):
+        load_clip(folder, device="cpu")
+
+
+def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
+    def create(*args, **kwargs):
+        raise RuntimeError("Failed to download weights for tag 'openai': a. Last error: b. Please check c.")
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    with pytest.raises(ModelNotFoundError, match="cannot be fetched: check the connection") as caught:
+        load_clip("ViT-B-16", pretrained="openai", device="cpu")
+    assert "Last error" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +125,7 @@ def test_weights_of_another_model_are_refused(folder):
     [
         ("no-such-model", None, "neither shipped"),
         ("./nowhere", None, "neither shipped"),
-        ("ViT-B-16", None, "needs weights"),
+        ("ViT-B-16", None, "needs weights: name them by pretrained .on the command line --pretrained"),
         ("ViT-B-16", "no-such-tag", "safetensors file or one of"),
         ("ViT-B-16", "weights.pt", "pickles"),
         ("ViT-B-16", "missing.safetensors", "cannot be loaded"),

@@ -52,6 +52,12 @@ def models(json_output: Json = False) -> None:
 
     Every other CLIP model of open_clip is loaded by its name or folder:
     --model ViT-B-16 --pretrained openai.
+
+    [bold]Examples[/bold]
+
+      itaclip models
+
+      itaclip models --json
     """
     from itaclip.loading import ASSETS, shipped_models
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -27,6 +27,11 @@ from itaclip.cli.options import (
     parse_classes,
 )
 from itaclip.cli.output import fail, one_line, stderr, stdout, user_errors, warn
+
+if TYPE_CHECKING:
+    from itaclip.model import ITACLIP
+    from itaclip.text.classes import ClassList
+    from itaclip.text.sources import TextSource
 
 
 def export(
@@ -73,7 +78,8 @@ def export(
     with user_errors(debug):
         if output.suffix.lower() != ".onnx":
             fail(f"--output must be an .onnx file, got {output}")
-        if output.exists() and not overwrite:
+        written = None if classes is None else output.with_name(f"{output.stem}-texts.npz")
+        if output.exists() and (written is None or written.exists()) and not overwrite:
             warn(f"{output} is there already, skipped (--overwrite replaces it)", style="dim")
             if json_output:
                 typer.echo(json.dumps({"output": str(output), "status": "skipped"}))
@@ -94,6 +100,8 @@ def export(
         from itaclip.export import ExportError, export_onnx
 
         segmenter = options.load(config)
+        # first, for they are done at once and may be refused
+        embedded = None if chosen is None else _embed(segmenter, chosen, source)
         with stderr.status("exporting"):
             try:
                 report = export_onnx(
@@ -107,27 +115,10 @@ def export(
                     entry = {"output": str(output), "status": "failed", "error": one_line(error)}
                     typer.echo(json.dumps(entry))
                 raise typer.Exit(1) from None
-        written = None
-        if chosen is not None:
+        if written is not None and embedded is not None:
             from itaclip.images import save_file
-            from itaclip.text.embed import text_features
-            from itaclip.text.sources import aux_texts
 
-            rows = aux_texts(source, chosen)
-            features = text_features(
-                segmenter.model,
-                segmenter.tokenizer,
-                chosen,
-                rows,
-                config.alpha,
-                templates=config.templates,
-                cache="auto",
-            )
-            buffer = io.BytesIO()
-            names, owner = np.array(chosen.names), np.array(chosen.owner)
-            np.savez(buffer, text=features.numpy(), names=names, owner=owner, labels=np.array(chosen.labels))
-            written = output.with_name(f"{output.stem}-texts.npz")
-            save_file(written, buffer.getvalue())
+            save_file(written, embedded)
     if json_output:
         entry = {
             "output": str(output),
@@ -147,3 +138,30 @@ def export(
         markup=False,
         highlight=False,
     )
+    if written is not None:
+        stdout.print(f"{written}: the texts", soft_wrap=True, markup=False, highlight=False)
+
+
+def _embed(segmenter: ITACLIP, classes: ClassList, source: TextSource | None) -> bytes:
+    """Return ``NAME-texts.npz``: one feature per name, and which class it belongs to."""
+    from itaclip.text.embed import text_features
+    from itaclip.text.sources import aux_texts
+
+    features = text_features(
+        segmenter.model,
+        segmenter.tokenizer,
+        classes,
+        aux_texts(source, classes),
+        segmenter.config.alpha,
+        templates=segmenter.config.templates,
+        cache="auto",
+    )
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        text=features.numpy(),
+        names=np.array(classes.names),
+        owner=np.array(classes.owner),
+        labels=np.array(classes.labels),
+    )
+    return buffer.getvalue()

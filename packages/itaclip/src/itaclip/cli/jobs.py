@@ -71,7 +71,7 @@ def collect_jobs(
 
     Raises:
         ValueError: If there is no image, two would become one file, one would replace a source, or the output
-            cannot hold what is asked for.
+            cannot hold what is asked for or looks like a file where a folder is needed.
     """
     sources = list(_sources(inputs, recursive, output))
     if not sources:
@@ -81,6 +81,12 @@ def collect_jobs(
         jobs = [Job(sources[0][0], {_kind_of(output, kinds): output})]
     elif output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file, but there are {len(sources)} images: give a folder")
+    elif not output.exists() and output.suffix.lower() in {*_SUFFIXES, *READABLE}:
+        if one_file:
+            raise ValueError(f"a result is a {', '.join(_SUFFIXES)} file, or a folder, got {output}")
+        raise ValueError(
+            f"{output} is one file, but an input is a folder or there are several: give a folder"
+        )
     else:
         kinds = ("overlay", "labels", "html") if kinds is None else kinds
         jobs = [

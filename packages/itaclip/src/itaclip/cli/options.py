@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from itaclip.cli.output import warn
+from itaclip.cli.output import quiet_libraries, warn
 from itaclip.config import AttentionConfig, ITACLIPConfig
 from itaclip.text.classes import ClassList, shipped_classes
 
@@ -131,14 +131,15 @@ class ModelOptions:
         """
         from itaclip.model import ITACLIP  # torch is slow to import; wrong usage should not wait for it
 
-        return ITACLIP.from_pretrained(
-            self.model,
-            pretrained=self.pretrained,
-            preset=config,
-            device=self.device,
-            dtype=self.dtype,
-            cache="auto" if self.cache else None,
-        )
+        with quiet_libraries():
+            return ITACLIP.from_pretrained(
+                self.model,
+                pretrained=self.pretrained,
+                preset=config,
+                device=self.device,
+                dtype=self.dtype,
+                cache="auto" if self.cache else None,
+            )
 
 
 def change_settings(config: ITACLIPConfig, settings: Sequence[str]) -> ITACLIPConfig:

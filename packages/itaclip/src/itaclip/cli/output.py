@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -43,6 +44,17 @@ def user_errors(debug: bool) -> Generator[None, None, None]:
     except KeyboardInterrupt:
         typer.echo("itaclip: stopped; run the same command again to go on", err=True)
         sys.exit(130)
+
+
+@contextmanager
+def quiet_libraries() -> Generator[None]:
+    """Keep log lines of libraries off the screen for a while: what matters of them comes as an error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def progress_bar() -> Progress:

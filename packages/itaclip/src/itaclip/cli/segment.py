@@ -36,7 +36,7 @@ from itaclip.cli.options import (
     find_texts,
     parse_classes,
 )
-from itaclip.cli.output import one_line, progress_bar, stderr, user_errors, warn
+from itaclip.cli.output import one_line, progress_bar, stderr, stdout, user_errors, warn
 from itaclip.images import MAX_PIXELS, ImageError, encode, read_image, save_file, shrink
 
 if TYPE_CHECKING:
@@ -159,6 +159,15 @@ class Report:
         self.counts[str(entry["status"])] += 1
         if self.json_output:
             typer.echo(json.dumps(entry, ensure_ascii=False))
+
+    def tell(self, job: Job, entry: dict[str, object]) -> None:
+        """Say of a single image what was written, and what was seen."""
+        classes = entry.get("classes")
+        if self.json_output or not isinstance(classes, list):
+            return
+        seen = [f"{each['name']} {each['share']:.0%}" for each in classes if each["share"] >= 0.005]
+        files = ", ".join(map(str, job.outputs.values()))
+        stdout.print(f"{files}: {', '.join(seen)}", soft_wrap=True, markup=False, highlight=False)
 
     def summarise(self) -> None:
         """Show the counts."""
@@ -285,5 +294,7 @@ def run_jobs(jobs: Sequence[Job], run: Run, report: Report, *, overwrite: bool) 
             entry["seconds"] = round(time.perf_counter() - start, 3)
             report.add(entry)
             bar.advance(images)
+            if len(jobs) == 1:
+                report.tell(job, entry)
     if len(mine) > 1:
         report.summarise()

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from itaclip.cli.options import BackgroundFirst, Cache, Classes, Debug, Device, Json, parse_classes
+from itaclip.cli.options import BackgroundFirst, Classes, Debug, Device, Json, parse_classes
 from itaclip.cli.output import fail, stdout, steps, user_errors, warn
 from itaclip.text.classes import ClassList, shipped_classes
+from itaclip.text.files import TREES
 from itaclip.text.sources import KINDS, SHIPPED_KIND, as_source, aux_texts, shipped_texts, write_texts
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def make(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Arithmetic; auto is that of the weights.", rich_help_panel="Machine"),
     ] = "auto",
-    cache: Cache = True,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep the answers.", rich_help_panel="Machine")
+    ] = True,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -81,8 +84,7 @@ def make(
     """
     with user_errors(debug):
         wanted = parse_classes(classes, background_first=background_first)
-        if output.exists() and not overwrite:
-            fail(f"{output} exists: add --overwrite to replace it")
+        _check_output(output, overwrite)
         from itaclip.text.answers import Task
         from itaclip.text.llm import LLMSource
 
@@ -106,7 +108,11 @@ def make(
             answers = source.answers(wanted.foreground)
         texts = {answer.name: answer.text for answer in answers if answer.text is not None}
         if not texts:
-            fail(f"the model gave no usable text: {answers[0].fault} (for {answers[0].name!r})")
+            first = answers[0]
+            fail(
+                f"the model gave no usable text (its answer for {first.name!r}: {first.fault}): "
+                "try more --retries, a --seed or another model"
+            )
         write_texts(output, texts)
     for answer in answers:
         if json_output:
@@ -197,8 +203,7 @@ def show(
         if output is not None:
             if not has_texts:
                 fail(f"{name} has no texts")
-            if output.exists() and not overwrite:
-                fail(f"{output} exists: add --overwrite to replace it")
+            _check_output(output, overwrite)
             write_texts(output, texts)
             warn(f"{len(texts)} texts are in {output}", style="green")
             return
@@ -206,6 +211,14 @@ def show(
         _show_texts(texts, json_output)
     else:
         _show_classes(ClassList.shipped(name), texts, json_output)
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, before a model is asked for hours."""
+    if output.suffix.lower() not in (*TREES, ".txt"):
+        fail(f"--output must be a .yaml, .json or .txt file, got {output}")
+    if output.exists() and not overwrite:
+        fail(f"{output} exists: add --overwrite to replace it")
 
 
 def _show_lists(json_output: bool) -> None:
