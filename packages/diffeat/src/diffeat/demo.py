@@ -20,7 +20,16 @@ from diffeat.features import Features
 from diffeat.html import similarity_page
 from diffeat.images import load_images
 from diffeat.match import hits, nearest, pixel_patches, similarity_map
-from diffeat.pictures import draw_matches, heat_picture, overlay, pca_pictures, side_by_side, stacked
+from diffeat.pictures import (
+    draw_matches,
+    heat_picture,
+    marked,
+    overlay,
+    pca_pictures,
+    side_by_side,
+    stacked,
+    titled,
+)
 from diffeat.ranking import KeypointLabels, MaskLabels, Ranked, Ranker, Ranking, Setup
 from diffeat.shipped import ASSETS
 
@@ -216,15 +225,28 @@ def _draw(features: Features, scenes: DemoScenes, chosen: Sequence[str], out: Pa
     early = list(features.concat(LEGACY))
     shown = [4 * i for i in range(len(scenes.images) // 4)]  # first views of every other pair
     both = [pca_pictures([each[i] for i in shown]) for each in (early, values)]
+    captions = ("picture", "outputs of the levels", "what is chosen here")
     rows = [
-        side_by_side([scenes.images[i], *(_large(each[place]) for each in both)], height=256)
+        side_by_side(
+            [scenes.images[i], *(_large(each[place]) for each in both)],
+            height=256,
+            captions=() if place else captions,
+        )
         for place, i in enumerate(shown)
     ]
-    stacked(rows).save(out / "pca.png")
+    stacked(rows, title="The three strongest principal components of features, as colours").save(
+        out / "pca.png"
+    )
     last = len(scenes.images) - 2
     pairs = range(len(scenes.images) // 2, len(scenes.images), 2)  # those that judge
-    stacked([_similarity(scenes, values, i) for i in pairs]).save(out / "similarity.png")
-    stacked([_matches(scenes, fine, i) for i in pairs]).save(out / "matches.png")
+    stacked(
+        [_similarity(scenes, values, i) for i in pairs],
+        title="How similar every place of two views is to a point of the first: dark least, yellow most",
+    ).save(out / "similarity.png")
+    stacked(
+        [_matches(scenes, fine, i) for i in pairs],
+        title="Points of one view, found in the other: green is right",
+    ).save(out / "matches.png")
     page = similarity_page(
         scenes.images[last:],
         values[last:],
@@ -245,18 +267,23 @@ def _shares(scenes: DemoScenes, index: int) -> torch.Tensor:
 
 def _similarity(scenes: DemoScenes, values: Sequence[torch.Tensor], index: int) -> Image.Image:
     """How similar every place of both views is to the first point of the first view."""
-    x, y = _shares(scenes, index)[0].tolist()
-    maps = [similarity_map(values[index], each, (x, y)) for each in values[index : index + 2]]
-    views = scenes.images[index : index + 2]
-    heat = [overlay(view, heat_picture(each), opacity=0.75) for view, each in zip(views, maps, strict=True)]
-    marked = draw_matches(
-        views[0],
-        views[1],
-        torch.tensor([[x, y]]),
-        _shares(scenes, index + 1)[:1],
-        height=256,
+    places = [tuple(_shares(scenes, i)[0].tolist()) for i in (index, index + 1)]
+    maps = [similarity_map(values[index], each, places[0]) for each in values[index : index + 2]]
+    low, high = min(float(each.min()) for each in maps), max(float(each.max()) for each in maps)
+    views = [
+        scenes.images[i].resize((2 * SIZE, 2 * SIZE), Image.Resampling.NEAREST) for i in (index, index + 1)
+    ]
+    heat = [
+        overlay(view, heat_picture(each, low=low, high=high), opacity=0.75)
+        for view, each in zip(views, maps, strict=True)
+    ]
+    dots = [marked(view, place) for view, place in zip(views, places, strict=True)]
+    captions = (
+        "first view, the point",
+        "second view, where it truly is",
+        *2 * (f"cosine {low:.2f} to {high:.2f}",),
     )
-    return side_by_side([marked, side_by_side(heat, height=256)], height=280)
+    return side_by_side([*dots, *heat], height=2 * SIZE, captions=captions)
 
 
 def _matches(scenes: DemoScenes, values: Sequence[torch.Tensor], index: int) -> Image.Image:
@@ -264,4 +291,5 @@ def _matches(scenes: DemoScenes, values: Sequence[torch.Tensor], index: int) -> 
     found, _ = nearest(values[index], values[index + 1], start)
     size = torch.tensor(scenes.images[index + 1].size)
     right = hits(found * size, wanted * size, THRESHOLD * float(size.max()))
-    return draw_matches(scenes.images[index], scenes.images[index + 1], start, found, is_right=right)
+    drawing = draw_matches(scenes.images[index], scenes.images[index + 1], start, found, is_right=right)
+    return titled(drawing, f"{int(right.sum())} of {len(right)} points found", indent=12)

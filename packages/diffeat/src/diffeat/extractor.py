@@ -164,7 +164,7 @@ class FeatureExtractor:
         refuse_caches(self.model)
         loaded = load_images(images)
         prompts = _per_image(prompt, len(loaded))
-        pixels = self._size(size)
+        pixels = self.size_for(size)
         steps = (t,) if isinstance(t, int) else tuple(t)
         _check_counts(num_noises=num_noises, batch_size=batch_size, timesteps=len(steps))
         if posterior not in {"mode", "sample"}:
@@ -199,7 +199,15 @@ class FeatureExtractor:
         )
         return Features(tensors, meta)
 
-    def _size(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    def size_for(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
+        """Height and width in pixels that images are resized to.
+
+        Args:
+            size: A side or ``(height, width)``; ``None`` is the model's own.
+
+        Raises:
+            ValueError: If the model cannot take it.
+        """
         if size is None:
             return self.native_size()
         height, width = (size, size) if isinstance(size, int) else size

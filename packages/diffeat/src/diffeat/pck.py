@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from PIL import Image
@@ -114,8 +114,10 @@ def read_pair_list(file: str | Path, images: str | Path) -> list[Pair]:
     cells a difference of half a cell, a thousandth of the side.
     """
     try:
-        content: list[dict[str, Any]] = json.loads(Path(file).read_text("utf-8"))
-        return [_listed_pair(number, each, Path(images)) for number, each in enumerate(content)]
+        content: Any = json.loads(Path(file).read_text("utf-8"))
+        if not isinstance(content, list) or not all(isinstance(each, dict) for each in cast("Any", content)):
+            raise ValueError('it must read [{"source_path": ..., "target_path": ..., ...}, ...]')
+        return [_listed_pair(number, each, Path(images)) for number, each in enumerate(cast("Any", content))]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{file} is no list of pairs: {error}") from error
 

@@ -11,12 +11,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 _GAP = 12
 _BACKGROUND = (18, 18, 20)
-_RIGHT, _WRONG = (70, 200, 110), (230, 70, 70)
+_INK = (235, 235, 235)
+_RIGHT, _WRONG, _MARK = (70, 200, 110), (230, 70, 70), (255, 60, 200)
 
 
 def to_picture(image: Tensor) -> Image.Image:
@@ -115,8 +116,50 @@ def overlay(image: Image.Image, picture: Image.Image, *, opacity: float = 0.6) -
     return Image.blend(image.convert("RGB"), large, opacity)
 
 
-def side_by_side(pictures: Sequence[Image.Image], *, height: int = 320) -> Image.Image:
-    """Lay pictures in a row, brought to one height without interpolation."""
+def titled(picture: Image.Image, text: str, *, indent: int = 0, size: int = 14) -> Image.Image:
+    """Put a line of text above a picture.
+
+    Args:
+        picture: The picture.
+        text: What does not fit is cut.
+        indent: Pixels left of the text.
+        size: Of the letters, in pixels.
+    """
+    band = size + 8
+    sheet = Image.new("RGB", (picture.width, picture.height + band), _BACKGROUND)
+    sheet.paste(picture, (0, band))
+    font = ImageFont.load_default(size)
+    while len(text) > 3 and indent + font.getlength(text) > picture.width:
+        text = text.removesuffix("...")[:-1] + "..."
+    ImageDraw.Draw(sheet).text((indent, 2), text, fill=_INK, font=font)
+    return sheet
+
+
+def marked(picture: Image.Image, place: tuple[float, float]) -> Image.Image:
+    """Mark a place.
+
+    Args:
+        picture: The picture.
+        place: ``(x, y)`` in shares of width and height.
+    """
+    shown = picture.convert("RGB")
+    x, y = place[0] * shown.width, place[1] * shown.height
+    radius = max(2.0, min(shown.size) / 50)
+    box = (x - radius, y - radius, x + radius, y + radius)
+    ImageDraw.Draw(shown).ellipse(box, fill=_MARK, outline=(0, 0, 0), width=max(1, round(radius / 4)))
+    return shown
+
+
+def side_by_side(
+    pictures: Sequence[Image.Image], *, height: int = 320, captions: Sequence[str] = ()
+) -> Image.Image:
+    """Lay pictures in a row, brought to one height without interpolation.
+
+    Args:
+        pictures: At least one.
+        height: Of each, in pixels.
+        captions: Above each; none if empty.
+    """
     shown = [
         each.convert("RGB").resize(
             (max(1, round(each.width * height / each.height)), height),
@@ -124,6 +167,9 @@ def side_by_side(pictures: Sequence[Image.Image], *, height: int = 320) -> Image
         )
         for each in pictures
     ]
+    if captions:
+        shown = [titled(each, text) for each, text in zip(shown, captions, strict=True)]
+        height = shown[0].height
     width = sum(each.width for each in shown) + _GAP * (len(shown) + 1)
     sheet = Image.new("RGB", (width, height + 2 * _GAP), _BACKGROUND)
     left = _GAP
@@ -133,15 +179,20 @@ def side_by_side(pictures: Sequence[Image.Image], *, height: int = 320) -> Image
     return sheet
 
 
-def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Lay pictures below each other."""
+def stacked(pictures: Sequence[Image.Image], *, title: str = "") -> Image.Image:
+    """Lay pictures below each other.
+
+    Args:
+        pictures: At least one.
+        title: Above all of them; none if empty.
+    """
     width = max(each.width for each in pictures)
     sheet = Image.new("RGB", (width, sum(each.height for each in pictures)), _BACKGROUND)
     top = 0
     for each in pictures:
         sheet.paste(each, (0, top))
         top += each.height
-    return sheet
+    return titled(sheet, title, indent=_GAP, size=17) if title else sheet
 
 
 def label_picture(labels: Tensor, count: int) -> Image.Image:
@@ -210,7 +261,8 @@ def draw_matches(
         for left, width, points in zip(lefts, widths, (source_points, target_points), strict=True)
     ]
     for number, (start, end) in enumerate(zip(*ends, strict=True)):
-        hue = colorsys.hsv_to_rgb(number / max(len(ends[0]), 1), 0.8, 1.0)
+        # steps of the golden section: neighbours in a grid get colours that are far apart
+        hue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.8, 1.0)
         colour = (round(255 * hue[0]), round(255 * hue[1]), round(255 * hue[2]))
         if is_right is not None:
             colour = _RIGHT if bool(is_right[number]) else _WRONG

@@ -48,7 +48,10 @@ class Preset:
         """
         if len(self.parts) != 1:
             models = ", ".join(part.model for part in self.parts)
-            raise ValueError(f"preset {self.name!r} spans {models}; take the names of one with part(model)")
+            raise ValueError(
+                f"preset {self.name!r} spans {models}; take the names of one with part(model), "
+                "or name those that 'diffeat presets' lists"
+            )
         return self.parts[0].names
 
     @property

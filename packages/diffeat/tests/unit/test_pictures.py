@@ -2,6 +2,7 @@
 import base64
 import json
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from diffeat.pictures import (
     cluster_pictures,
     draw_matches,
     heat_picture,
+    marked,
     overlay,
     pca_pictures,
     side_by_side,
+    stacked,
+    titled,
     to_picture,
 )
 from PIL import Image
@@ -118,3 +122,43 @@ def test_large_maps_are_shrunk():
     data = json.loads(re.search(r'type="application/json">(.*?)</script>', text, re.S)[1])
     assert data["views"][0]["size"] == [128, 50]
     assert len(text) < 200_000
+
+
+def test_words_stand_above_and_move_nothing():
+    picture = Image.new("RGB", (60, 20), "red")
+    plain = side_by_side([picture, picture], height=20)
+    worded = side_by_side([picture, picture], height=20, captions=("one", "two"))
+    band = worded.height - plain.height
+    assert worded.width == plain.width
+    assert np.array_equal(np.asarray(worded)[12 + band :], np.asarray(plain)[12:])
+    assert np.asarray(worded)[12 : 12 + band].max() > 200  # letters
+    assert np.array_equal(
+        np.asarray(stacked([picture, picture], title="both"))[-40:], np.asarray(picture)[[0] * 40]
+    )
+    with pytest.raises(ValueError, match="shorter"):
+        side_by_side([picture, picture], captions=("one",))
+
+
+def test_long_titles_are_cut_at_the_edge():
+    picture = Image.new("RGB", (80, 4))
+    long, longer = (np.asarray(titled(picture, "up-level1-repeat0" * many)) for many in (5, 50))
+    assert long.shape == (26, 80, 3)
+    assert np.array_equal(long, longer)
+    assert long[:, -3:].max() < 60  # no letter is cut in half
+    assert titled(Image.new("RGB", (1, 1)), "word").size == (1, 23)
+
+
+def test_a_mark_lies_on_its_place():
+    picture = Image.new("L", (100, 50))
+    shown = np.asarray(marked(picture, (0.75, 0.5)))
+    rows, columns = np.nonzero(shown.max(axis=-1))
+    assert (columns.mean(), rows.mean()) == pytest.approx((75, 25), abs=0.6)
+    assert picture.getextrema() == (0, 0)
+
+
+def test_matches_next_to_each_other_have_colours_far_apart():
+    image = Image.new("RGB", (40, 40))
+    points = torch.stack([torch.linspace(0.1, 0.9, 9), torch.full((9,), 0.5)], dim=1)
+    drawing = np.asarray(draw_matches(image, image, points, points, height=400)).astype(int)
+    dots = [drawing[212 - 2, 12 + round(400 * float(x))] for x, _ in points]
+    assert all(abs(one - other).max() > 100 for one, other in pairwise(dots))

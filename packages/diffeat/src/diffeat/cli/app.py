@@ -37,9 +37,15 @@ app = typer.Typer(
 
       diffeat rank path/to/pipeline pictures/ masks/ --budget 3840
 
+      diffeat properties path/to/pipeline photos/ -n "up-*"
+
       diffeat view path/to/pipeline cat.jpg dog.jpg -p Ours-XL --together --as page
 
       diffeat match path/to/pipeline cat.jpg dog.jpg -p Ours-XL
+
+      diffeat segment path/to/pipeline photos/ --images few/ --masks few-masks/ -p Ours-XL
+
+      diffeat pck path/to/pipeline SPair-71k -p Ours-XL
 
       diffeat presets""",
 )

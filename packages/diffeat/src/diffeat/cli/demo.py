@@ -31,6 +31,14 @@ def demo(
 
     PCK is the share of points of one view found in another, on pairs that nothing
     was chosen on.
+
+    [bold]Examples[/bold]
+
+      diffeat demo
+
+      diffeat demo -o pictures/ --json
+
+    Exit code: 0 done, 2 nothing could be done.
     """
     with user_errors(debug):
         from diffeat.demo import run_demo
@@ -42,8 +50,13 @@ def demo(
         typer.echo(json.dumps(figures.to_dict()))
         return
     show(ranking.table())
-    found = figures.to_dict()
-    for key in ("num_activations", "miou", "miou_baseline", "pck", "pck_baseline", "pck_pixels", "seconds"):
-        typer.echo(f"{key:16} {found[key]}")
-    typer.echo(f"{'chosen':16} {', '.join(figures.chosen)}")
+    typer.echo(
+        f"The model has {figures.num_activations} activations; {figures.ranked} were ranked.\n"
+        f"Classes of pixels, mIoU: {figures.miou:.3f} by the best of them, "
+        f"{figures.miou_baseline:.3f} by the outputs of the levels, which earlier work takes.\n"
+        f"{figures.points} points in another view, PCK at {figures.threshold:g} of the side: "
+        f"{figures.pck:.3f} by what is chosen here, {figures.pck_baseline:.3f} by the outputs of the levels, "
+        f"{figures.pck_pixels:.3f} by raw pixels.\n"
+        f"Chosen: {', '.join(figures.chosen)}."
+    )
     say(f"Look at {out / 'pca.png'} and {out / 'matches.png'}, and open {out / 'page.html'} in a browser")

@@ -31,7 +31,7 @@ from diffeat.cli.options import (
     load_extractor,
     parse_size,
 )
-from diffeat.cli.output import one_line, progress, report_broken, say, user_errors
+from diffeat.cli.output import count, one_line, progress, report_broken, say, user_errors
 
 if TYPE_CHECKING:
     from diffeat.extractor import FeatureExtractor
@@ -117,7 +117,7 @@ def extract(
             dtype=store_dtype,
         )
         found = find_images(images, recursive=recursive)
-        _refuse_existing(out, overwrite)
+        _prepare_file(out, overwrite)
         extractor = load_extractor(model, device=device, dtype=dtype)
         resolve(extractor.model, wanted)  # a wrong name is told before anything is written
         run = _to_file if out.endswith(_FILE) else _to_store
@@ -153,8 +153,8 @@ def _to_store(
         )
     shares = ", ".join(f"{stage} {share:.0%}" for stage, share in report.shares.items())
     say(
-        f"{report.computed} images computed, {report.cached} there before, in {report.seconds:.1f} s "
-        f"({shares} of the time); {len(store.names)} activations in {out}"
+        f"{count(report.computed, 'image')} computed, {report.cached} there before, "
+        f"in {report.seconds:.1f} s ({shares} of the time); {count(len(store.names), 'activation')} in {out}"
     )
     summary = {
         "store": out,
@@ -184,14 +184,18 @@ def _to_file(
 
     features = extractor(images, names, prompt=prompt, batch_size=batch_size, **recipe.arguments())
     save_features(features.to(dtype=getattr(torch, recipe.dtype)), out)
-    say(f"{len(images)} images, {len(features)} activations in {out}")
+    say(f"{count(len(images), 'image')}, {count(len(features), 'activation')} in {out}")
     shapes = {name: list(value.shape) for name, value in features.items()}
     return {"file": out, "names": list(features), "images": len(images), "shapes": shapes}, {}
 
 
-def _refuse_existing(out: str, overwrite: bool) -> None:
-    if out.endswith(_FILE) and Path(out).exists() and not overwrite:
+def _prepare_file(out: str, overwrite: bool) -> None:
+    """Refuse to replace a file, and make the folder that it goes to, before anything is computed."""
+    if not out.endswith(_FILE) or "://" in out:
+        return
+    if Path(out).exists() and not overwrite:
         raise ValueError(f"{out} exists: give another name, or --overwrite")
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _heads(text: str) -> Literal["all", "mean"] | tuple[int, ...]:

@@ -29,7 +29,7 @@ from diffeat.cli.options import (
     read_features,
     spatial,
 )
-from diffeat.cli.output import say, user_errors
+from diffeat.cli.output import count, say, user_errors
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,8 +41,12 @@ _ROUND_TRIP = 0.05
 
 def match(
     model: Model,
-    source: Annotated[Path, typer.Argument(help="Image with the points.", show_default=False)],
-    target: Annotated[Path, typer.Argument(help="Image in which they are looked for.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Image with the points.", show_default=False)
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="Image in which they are looked for.", show_default=False)
+    ],
     names: Names = None,
     preset: PresetOption = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Drawing of the matches.")] = Path("matches.png"),
@@ -52,7 +56,7 @@ def match(
     points: Annotated[
         Path | None,
         typer.Option(
-            help='JSON file {"picture": {"point": [x, y]}}; points of both images are judged, too.',
+            help='JSON file {"picture": {"point": \\[x, y]}}; points of both images are judged, too.',
         ),
     ] = None,
     grid: Annotated[
@@ -90,7 +94,7 @@ def match(
     with user_errors(debug):
         from diffeat.images import load_images
         from diffeat.match import nearest
-        from diffeat.pictures import draw_matches, to_picture
+        from diffeat.pictures import draw_matches, titled, to_picture
 
         wanted = chosen_names(names, preset)
         if point and points:
@@ -108,12 +112,18 @@ def match(
             keep = (back - start).norm(dim=1) <= max(_ROUND_TRIP, 1 / min(one.shape[1:]))
             start, found, similar = start[keep], found[keep], similar[keep]
         right = None if truth is None else _hits(found, truth, pictures[1], threshold)
-        _write(draw_matches(pictures[0], pictures[1], start, found, is_right=right), out)
+        figure = "" if right is None else f", {int(right.sum())} of {len(right)} right"
+        drawing = draw_matches(pictures[0], pictures[1], start, found, is_right=right)
+        _write(
+            titled(
+                drawing, f"{source.name} to {target.name}: {count(len(start), 'match')}{figure}", indent=12
+            ),
+            out,
+        )
         report = _report(pictures, start, found, similar, right)
     if json_output:
         typer.echo(json.dumps({**report, "file": str(out)}))
-    figure = "" if right is None else f", {int(right.sum())} of {len(right)} right"
-    say(f"{len(start)} matches{figure}, drawn in {out}")
+    say(f"{count(len(start), 'match')}{figure}, drawn in {out}")
 
 
 def _points(

@@ -31,7 +31,7 @@ def names(
     ],
     globs: Annotated[
         list[str] | None,
-        typer.Argument(help="Names, quoted globs or presets; all if left out.", metavar="[GLOB]..."),
+        typer.Argument(help="Names, quoted globs or presets; all if left out.", metavar="GLOB"),
     ] = None,
     size: Size = None,
     text: Annotated[bool, typer.Option("--text", help="Also keys and values of the text.")] = False,

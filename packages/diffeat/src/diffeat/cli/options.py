@@ -30,9 +30,7 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-Images = Annotated[
-    list[str], typer.Argument(help="Files and folders.", metavar="IMAGES...", show_default=False)
-]
+Images = Annotated[list[str], typer.Argument(help="Files and folders.", metavar="IMAGES", show_default=False)]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also the folders in a folder.")]
 Names = Annotated[
     list[str] | None,
@@ -174,16 +172,42 @@ def load_extractor(model: str, *, device: str, dtype: str) -> FeatureExtractor:
     """Load the model of a command.
 
     Raises:
-        ValueError: If there is no pipeline of this name.
+        ValueError: If there is no pipeline of this name, or no such device.
     """
     from diffeat.extractor import FeatureExtractor
     from diffeat.shipped import located
 
+    _check_device(device)
     folder = Path(located(model))
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise ValueError(f"{model} is no diffusers pipeline: it has no model_index.json")
     with quiet_loading():
-        return FeatureExtractor.from_pretrained(cast("object", model), device=device, dtype=dtype)
+        try:
+            return FeatureExtractor.from_pretrained(cast("object", model), device=device, dtype=dtype)
+        except OSError as error:
+            if folder.is_dir():
+                raise
+            raise ValueError(
+                f"{model!r} is neither a folder nor a pipeline on the hub that can be reached from here"
+            ) from error
+
+
+def _check_device(text: str) -> None:
+    import torch
+
+    kind, _, number = text.partition(":")
+    counts = {
+        "auto": 1,
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if kind not in counts or (":" in text and not number.isdecimal()):
+        raise ValueError(
+            f"--device takes auto, cpu, cuda, mps or one of several such as cuda:1, got {text!r}"
+        )
+    if int(number or 0) >= counts[kind]:
+        raise ValueError(f"--device {text} is not on this machine; auto takes the best that is")
 
 
 def read_features(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -26,6 +27,8 @@ def fail(message: str) -> NoReturn:
 
 def one_line(error: BaseException) -> str:
     """Return what an error says, on one line."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
     # a KeyError shows its argument's repr
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     return " ".join(str(text).split()) or type(error).__name__
@@ -45,6 +48,11 @@ def user_errors(debug: bool) -> Generator[None]:
         sys.exit(130)
 
 
+def count(number: int, what: str) -> str:
+    """Say how many: ``1 image``, ``2 images``, ``3 matches``."""
+    return f"{number} {what}{'' if number == 1 else 'es' if what.endswith('ch') else 's'}"
+
+
 def say(message: str) -> None:
     """Say what was done, on stderr."""
     stderr.print(message, soft_wrap=True, highlight=False, markup=False)
@@ -57,7 +65,7 @@ def show(table: Table) -> None:
 
 @contextmanager
 def quiet_loading() -> Generator[None]:
-    """Keep the libraries' own bars off stderr unless it is a terminal."""
+    """Keep the libraries' own bars off stderr unless it is a terminal, and what they warn each other of."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -66,7 +74,10 @@ def quiet_loading() -> Generator[None]:
     for each in shown:
         each.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # diffeat's users cannot change how diffusers calls the hub
+            warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
+            yield
     finally:
         for each in shown:
             each.enable_progress_bar()

@@ -28,7 +28,7 @@ from diffeat.cli.options import (
     load_extractor,
     make_inputs,
 )
-from diffeat.cli.output import progress, say, show, user_errors
+from diffeat.cli.output import count, progress, say, show, user_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,7 @@ def pck(
     root: Annotated[
         Path,
         typer.Argument(
+            metavar="ROOT",
             help="Folder of SPair-71k (PairAnnotation, JPEGImages); with --list, of its pictures.",
             show_default=False,
         ),
@@ -91,13 +92,15 @@ def pck(
     Exit code: 0 done, 2 nothing could be done.
     """
     with user_errors(debug):
-        from diffeat.pck import evaluate_pairs, read_pair_list, read_spair
+        from diffeat.pck import SPAIR_PAIRS, evaluate_pairs, read_pair_list, read_spair
 
         wanted = chosen_names(names, preset)
         pairs = read_spair(root, split) if pair_list is None else read_pair_list(pair_list, root)
-        protocol = (
-            f"SPair-71k {split}, {len(pairs)} pairs" if pair_list is None else f"list of {len(pairs)} pairs"
-        )
+        protocol = f"list of {len(pairs)} pairs"
+        if pair_list is None:
+            protocol = f"SPair-71k {split}, {len(pairs)} pairs"
+            if len(pairs) != SPAIR_PAIRS[split]:
+                protocol += f" of its {SPAIR_PAIRS[split]:,}: not comparable"
         if limit is not None and limit < len(pairs):
             pairs = _spread(pairs, limit)
             protocol += f", {limit} of them"
@@ -131,7 +134,7 @@ def pck(
             f"{row['per_image']:.4f}",
         )
     show(table)
-    say(f"{len(pairs)} pairs judged")
+    say(f"{count(len(pairs), 'pair')} judged")
 
 
 def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:

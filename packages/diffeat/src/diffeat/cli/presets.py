@@ -17,6 +17,12 @@ def presets(json_output: Json = False) -> None:
     """List the selections of the paper and of its authors' configurations.
 
     A preset that spans several models is taken part by part, by its names.
+
+    [bold]Examples[/bold]
+
+      diffeat presets
+
+      diffeat presets --json
     """
     if json_output:
         found = {

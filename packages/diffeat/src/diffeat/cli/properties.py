@@ -28,7 +28,7 @@ from diffeat.cli.options import (
     load_extractor,
     make_inputs,
 )
-from diffeat.cli.output import progress, say, show, user_errors, warn
+from diffeat.cli.output import count, progress, say, show, user_errors, warn
 
 _FIGURES = ("noise_sensitivity", "high_frequency", "locality", "granularity")
 
@@ -65,6 +65,12 @@ def properties(
     with user_errors(debug):
         from diffeat.ranking import measure_properties
 
+        drawn = out.with_suffix(".png")
+        if drawn == out:
+            raise ValueError(
+                f"--out names the file of the figures, such as {out.with_suffix('.json')}, got {out}"
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)  # not after all has been measured
         found = find_images(images, recursive=recursive)
         inputs = make_inputs(t=t, prompt=prompt, size=size, seed=seed, num_noises=1, batch_size=1)
         extractor = load_extractor(model, device=device, dtype=dtype)
@@ -73,7 +79,6 @@ def properties(
                 extractor, found, names or "*", recipe=inputs.recipe, prompt=prompt, on_name=bar
             )
         report.to_json(out)
-        drawn = out.with_suffix(".png")
         try:
             report.chart(drawn)
         except ImportError as error:
@@ -86,4 +91,4 @@ def properties(
         values = [getattr(row, figure) for figure in _FIGURES]
         table.add_row(row.name, *("" if value is None else f"{value:.3f}" for value in values))
     show(table)
-    say(f"{len(report.rows)} activations measured on {len(found)} images; look at {out}")
+    say(f"{count(len(report.rows), 'activation')} measured on {count(len(found), 'image')}; look at {out}")

@@ -28,7 +28,7 @@ from diffeat.cli.options import (
     load_extractor,
     make_inputs,
 )
-from diffeat.cli.output import progress, say, show, user_errors, warn
+from diffeat.cli.output import count, progress, say, show, user_errors, warn
 
 if TYPE_CHECKING:
     from diffeat.extractor import FeatureExtractor
@@ -55,12 +55,15 @@ def rank(
             show_default=False,
         ),
     ],
-    images: Annotated[Path, typer.Argument(help="Folder of labelled pictures.", show_default=False)],
+    images: Annotated[
+        Path, typer.Argument(metavar="PICTURES", help="Folder of labelled pictures.", show_default=False)
+    ],
     labels: Annotated[
         Path,
         typer.Argument(
+            metavar="LABELS",
             help="Folder of masks with the pictures' names, a class number per pixel (255 is ignored); or a "
-            'JSON file {"picture": {"point": [x, y]}}.',
+            'JSON file {"picture": {"point": \\[x, y]}}.',
             show_default=False,
         ),
     ],
@@ -172,12 +175,12 @@ def _run(ranker: Ranker, wish: _Wish, out: Path, top: int | None) -> dict[str, A
     report: dict[str, Any] = {"metric": ranking.metric, "images": ranker.task.num_images}
     report["ranking"] = [_plain(row) for row in ranking.rows]
     if top is not None:
-        show(ranking.table(top))
+        show(ranking.table(top, title=f"each of {len(ranking.rows)} activations alone"))
     compared = {each: ranker.evaluate(each) for each in wish.compare}
     if compared:
         report["compared"] = {each: _plain(row) for each, row in compared.items()}
         if top is not None:
-            show(_as_ranking(ranking, compared.values()).table())
+            show(_as_ranking(ranking, compared.values()).table(title="sets to compare"))
     if wish.budget is not None:
         with progress("sets") as bar:
             selection = ranker.select(
@@ -190,9 +193,9 @@ def _run(ranker: Ranker, wish: _Wish, out: Path, top: int | None) -> dict[str, A
         files.append(out / "selection.json")
         report["selection"] = [_plain(row) for row in selection.rows]
         if top is not None:
-            show(selection.table())
+            show(selection.table(title=f"set of at most {wish.budget} channels, step by step"))
     report["files"] = [str(file) for file in files]
-    say(f"{len(ranking.rows)} activations judged; look at {', '.join(report['files'])}")
+    say(f"{count(len(ranking.rows), 'activation')} judged; look at {', '.join(report['files'])}")
     return report
 
 

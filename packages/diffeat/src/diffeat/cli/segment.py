@@ -34,7 +34,7 @@ from diffeat.cli.options import (
     read_features,
     spatial,
 )
-from diffeat.cli.output import one_line, progress, report_broken, say, user_errors
+from diffeat.cli.output import count, one_line, progress, report_broken, say, user_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,7 @@ def segment(
         list[str] | None,
         typer.Argument(
             help="Files and folders to segment; if left out, the labelled images judge each other.",
-            metavar="[IMAGES]...",
+            metavar="IMAGES",
         ),
     ] = None,
     learn: Annotated[
@@ -199,7 +199,8 @@ def _segment(
                     failures[path.name] = one_line(error)
             bar(done, len(images))
     say(
-        f"{len(written)} images segmented, {skipped} there before, {len(failures)} failed; look in {task.out}"
+        f"{count(len(written), 'image')} segmented, {skipped} there before, {len(failures)} failed; "
+        f"look in {task.out}"
     )
     return {"images": written, "skipped": skipped, "failed": failures}, failures
 

@@ -35,7 +35,7 @@ from diffeat.cli.options import (
     read_features,
     spatial,
 )
-from diffeat.cli.output import say, user_errors
+from diffeat.cli.output import count, say, user_errors
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,7 +59,9 @@ def view(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("diffeat-view"),
     kinds: Annotated[
         list[Kind] | None,
-        typer.Option("--as", metavar="KIND", help="pca, clusters, similarity, page; may be repeated. [pca]"),
+        typer.Option(
+            "--as", metavar="KIND", help="pca, clusters, similarity, page; may be repeated. \\[pca]"
+        ),
     ] = None,
     together: Annotated[
         bool, typer.Option("--together", help="One view of all activations, concatenated, instead of each.")
@@ -101,7 +103,7 @@ def view(
     Exit code: 0 done, 2 nothing could be done.
     """
     with user_errors(debug):
-        from diffeat.pictures import to_picture
+        from diffeat.pictures import marked, to_picture
 
         wanted = chosen_names(names, preset)
         found = find_images(images, recursive=recursive)
@@ -125,11 +127,16 @@ def view(
                 if kind == Kind.PAGE:
                     _write_page(files[-1], name, pictures, list(value), found)
                 else:
-                    drawn = _drawn(kind, list(value), clusters, skip, place)
-                    _sheet(pictures, drawn).save(files[-1])
+                    drawn, caption = _drawn(kind, list(value), clusters, skip, place)
+                    shown = (
+                        [marked(pictures[0], place), *pictures[1:]] if kind == Kind.SIMILARITY else pictures
+                    )
+                    captions = [(path.name, caption, "over the picture") for path in found]
+                    title = " + ".join(features) if together else name
+                    _sheet(shown, drawn, captions, title).save(files[-1])
     if json_output:
         typer.echo(json.dumps({"files": files, "names": list(features)}))
-    say(f"{len(files)} pictures of {len(found)} images in {out}")
+    say(f"{count(len(files), 'picture')} of {count(len(found), 'image')} in {out}")
 
 
 def _place(point: str | None, image: Image.Image) -> tuple[float, float]:
@@ -145,27 +152,34 @@ def _place(point: str | None, image: Image.Image) -> tuple[float, float]:
 
 def _drawn(
     kind: Kind, values: list[Tensor], clusters: int, skip: int, place: tuple[float, float]
-) -> list[Image.Image]:
+) -> tuple[list[Image.Image], str]:
+    """A small picture for each image, and what it shows."""
     from diffeat.match import similarity_map
     from diffeat.pictures import cluster_pictures, heat_picture, pca_pictures
 
     if kind == Kind.PCA:
-        return pca_pictures(values, skip=skip)
+        return pca_pictures(values, skip=skip), f"principal components {skip + 1} to {skip + 3}"
     if kind == Kind.CLUSTERS:
-        return cluster_pictures(values, clusters)
+        return cluster_pictures(values, clusters), f"{clusters} groups"
     maps = [similarity_map(values[0], value, place) for value in values]
     low, high = min(float(each.min()) for each in maps), max(float(each.max()) for each in maps)
-    return [heat_picture(each, low=low, high=high) for each in maps]
+    heat = [heat_picture(each, low=low, high=high) for each in maps]
+    return heat, f"cosine to the point: {low:.2f} dark, {high:.2f} yellow"
 
 
-def _sheet(pictures: Sequence[Image.Image], drawn: Sequence[Image.Image]) -> Image.Image:
+def _sheet(
+    pictures: Sequence[Image.Image],
+    drawn: Sequence[Image.Image],
+    captions: Sequence[tuple[str, str, str]],
+    title: str,
+) -> Image.Image:
     from diffeat.pictures import overlay, side_by_side, stacked
 
     rows = [
-        side_by_side([picture, overlay(picture, each, opacity=1.0), overlay(picture, each)])
-        for picture, each in zip(pictures, drawn, strict=True)
+        side_by_side([picture, overlay(picture, each, opacity=1.0), overlay(picture, each)], captions=words)
+        for picture, each, words in zip(pictures, drawn, captions, strict=True)
     ]
-    return stacked(rows)
+    return stacked(rows, title=title)
 
 
 def _write_page(

@@ -66,12 +66,28 @@ def explain(pattern: str, names: Iterable[str]) -> str:
     """Say why a name or glob finds nothing and which names are near."""
     known = list(names)
     if is_pattern(pattern):
-        return f"the pattern {pattern!r} matches none of the {len(known)} activations of this model"
+        cure = _near_words(pattern, known) or "list the names with list_activations or 'diffeat names'"
+        return f"the pattern {pattern!r} matches none of the {len(known)} activations of this model; {cure}"
     inside = [name for name in known if f"-{pattern}-" in f"-{name}-"]
     if inside:
         shown = ", ".join(inside[:4]) + (", ..." if len(inside) > 4 else "")
         cure = "write one in full or a glob"
         return f"{pattern!r} is ambiguous: it is part of {len(inside)} names ({shown}); {cure}"
     near = get_close_matches(pattern, known, n=3, cutoff=0.6)
-    cure = f"did you mean {' or '.join(near)}?" if near else "list the names with list_activations"
+    cure = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else "list the names with list_activations or 'diffeat names'"
+    )
     return f"this model has no activation {pattern!r}; {cure}"
+
+
+def _near_words(pattern: str, names: Iterable[str]) -> str:
+    """Ask whether another word was meant, if one of a glob is in no name."""
+    words = sorted({word for name in names for word in name.split("-")})
+    for word in (word for one in expand_braces(pattern) for word in one.split("-")):
+        if word in words or is_pattern(word):
+            continue
+        if near := get_close_matches(word, words, n=2, cutoff=0.6):
+            return f"no name holds {word!r}, did you mean {' or '.join(near)}?"
+    return ""

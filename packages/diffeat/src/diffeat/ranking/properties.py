@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # below this side a spectrum or a correlation length means nothing
 _LEAST_SIDE = 4
+_MOST_NAMES = 40  # that fit below a chart
 _HALF_NYQUIST = 0.25  # cycles per cell
 _PAIRS = 2000
 _FIGURES = ("noise_sensitivity", "high_frequency", "locality", "granularity")
@@ -78,6 +79,8 @@ class PropertyReport:
     def chart(self, path: str | Path) -> None:
         """Draw the four figures over the execution order, a colour per family; the up stage is shaded.
 
+        Up to forty activations have their names below.
+
         Args:
             path: PNG, PDF or SVG.
 
@@ -98,6 +101,10 @@ class PropertyReport:
             if "up" in stages:
                 last = len(stages) - 1 - stages[::-1].index("up")
                 axes.axvspan(stages.index("up") - 0.5, last + 0.5, color="#eef3f8", zorder=0)
+        if len(self.rows) <= _MOST_NAMES:
+            panels[-1].set_xticks(
+                range(len(self.rows)), [row.name for row in self.rows], fontsize=7, rotation=90
+            )
         panels[-1].set_xlabel("activations in execution order; the up stage is shaded")
         legend(panels[0], [row.family for row in self.rows])
         save(sheet, path)

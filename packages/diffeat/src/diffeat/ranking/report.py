@@ -55,33 +55,37 @@ class Ranking:
     metric: str
     settings: dict[str, Any]
 
-    def table(self, top: int | None = None) -> Table:
+    def table(self, top: int | None = None, *, title: str | None = None) -> Table:
         """A table for the terminal.
 
         Args:
             top: Rows shown; all if ``None``.
+            title: Above the table.
         """
         from rich.table import Table
 
-        table = Table()
+        table = Table(title=title)
+        costs = any(row.flop_share is not None for row in self.rows)  # features in memory cost nothing more
         for name, side in (
             ("", "right"),
             ("activation", "left"),
             (self.metric, "right"),
             ("channels", "right"),
             ("KiB", "right"),
-            ("FLOP", "right"),
+            *((("FLOP", "right"),) if costs else ()),
         ):
             table.add_column(name, justify=side, no_wrap=name != "activation")  # type: ignore[arg-type]
         for place, row in enumerate(self.rows[:top], 1):
-            table.add_row(
+            cells = [
                 str(place),
                 "\n".join(row.names),
                 f"{row.mean:.3f} ± {row.deviation:.3f}",
                 str(row.channels),
                 f"{row.bytes / 1024:.0f}",
-                "" if row.flop_share is None else f"{100 * row.flop_share:.0f} %",
-            )
+            ]
+            if costs:
+                cells.append("" if row.flop_share is None else f"{100 * row.flop_share:.0f} %")
+            table.add_row(*cells)
         return table
 
     def to_json(self, path: str | Path) -> None:
@@ -146,6 +150,10 @@ class Ranking:
         axes.invert_yaxis()
         axes.margins(y=0.01)
         axes.set_xlabel(f"{self.metric}, mean and deviation over folds of images")
+        part = (
+            f"the best {len(shown)} of {len(self.rows)}" if len(shown) < len(self.rows) else f"{len(shown)}"
+        )
+        axes.set_title(f"{self.metric} of {part} activations, on images held out", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", linewidth=0.4)
         legend(axes, [row.family for row in shown])

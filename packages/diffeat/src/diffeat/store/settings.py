@@ -108,9 +108,12 @@ class Settings:
 
     @classmethod
     def of(cls, extractor: FeatureExtractor, recipe: Recipe) -> Self:
-        """Settings of an extractor's features."""
-        size = (recipe.size, recipe.size) if isinstance(recipe.size, int) else recipe.size
-        size = size or extractor.native_size()
+        """Settings of an extractor's features.
+
+        Raises:
+            ValueError: If the model cannot take the size or a timestep: before there is a store of them.
+        """
+        size = extractor.size_for(recipe.size)
         tokens = prod(size) // (2 * extractor.factor) ** 2
         levels = [noising(extractor.pipeline.scheduler, t, num_tokens=tokens)[0] for t in recipe.t]
         return cls(

@@ -56,10 +56,15 @@ def test_names_of_presets_and_of_text(sd15_folder, sdxl_folder, run):
     ("args", "message"),
     [
         (["up-level1-repeat0-resout"], "did you mean up-level1-repeat0-res-out"),
+        (["up-levle1-*"], "no name holds 'levle1', did you mean level1 or level"),
+        (
+            ["up-level1-*-nothing*"],
+            "activations of this model; list the names with list_activations or 'diffeat",
+        ),
         (["up-level9-*"], "the pattern 'up-level9-*' matches none of the 197 activations"),
         (["--size", "big"], "--size takes a side or HEIGHTxWIDTH in pixels, got 'big'"),
         (["--size", "63"], "size must be a positive multiple of 4 pixels both ways, got 63x63"),
-        (["Ours-XL-t"], "spans SDXL, SD1.5, Playground v2; take the names of one with part(model)"),
+        (["Ours-XL-t"], "spans SDXL, SD1.5, Playground v2; take the names of one with part(model), or name"),
     ],
 )
 def test_bad_names(sd15_folder, args, message, complain):
@@ -197,3 +202,35 @@ def test_help_does_not_wait_for_torch(run):
 def test_errors_on_one_line():
     assert one_line(KeyError("two\nlines")) == "two lines"
     assert one_line(ValueError()) == "ValueError"
+
+
+def test_a_size_that_does_not_fit_does_not_spoil_the_store(here, sd15_folder, run, complain):
+    args = ["extract", sd15_folder, "photos", "-n", NAME, "-o", "store", "--device", "cpu"]
+    assert "size must be a positive multiple of" in complain(*args, "--size", 63)
+    assert "2 images computed" in run(*args, "--size", 32).stderr
+
+
+def test_a_file_goes_to_a_new_folder(here, sd15_folder, run):
+    args = ["extract", sd15_folder, "photos/0.png", "-n", NAME, "--size", 32, "--device", "cpu"]
+    assert "1 image, 1 activation in new/one.safetensors" in run(*args, "-o", "new/one.safetensors").stderr
+    assert (here / "new" / "one.safetensors").is_file()
+
+
+def test_a_model_that_is_nowhere(here, complain, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    message = complain("extract", "nobody/nothing", "photos", "-n", NAME, "-o", "store")
+    assert "'nobody/nothing' is neither a folder nor a pipeline on the hub" in message
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("toaster", "--device takes auto, cpu, cuda, mps or one of several such as cuda:1, got 'toaster'"),
+        ("cuda:x", "such as cuda:1, got 'cuda:x'"),
+        ("cuda:99", "--device cuda:99 is not on this machine; auto takes the best that is"),
+    ],
+)
+def test_a_device_that_is_not_there(here, sd15_folder, complain, device, message):
+    assert message in complain(
+        "extract", sd15_folder, "photos", "-n", NAME, "-o", "store", "--device", device
+    )

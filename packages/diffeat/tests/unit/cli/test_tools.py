@@ -113,6 +113,15 @@ def test_properties(here, run, sd15_folder):
     assert "noise sensitivity" in run(*args).stdout
 
 
+def test_properties_go_where_they_are_wanted(here, run, complain, sd15_folder):
+    args = ["properties", sd15_folder, "photos/0.png", "-n", "up-level3-repeat0-res-out", "--device", "cpu"]
+    assert "1 activation measured on 1 image" in run(*args, "-o", "new/up.json").stderr
+    assert sorted(file.name for file in Path("new").iterdir()) == ["up.json", "up.png"]
+    assert "--out names the file of the figures, such as up.json, got up.png" in complain(
+        *args, "-o", "up.png"
+    )
+
+
 def test_view_draws_every_kind(here, run, sd15_folder):
     args = ["view", sd15_folder, "photos", "-r", "-n", "mid-*-out", *SMALL, "-o", "seen"]
     for kind in ("pca", "clusters", "similarity", "page"):
@@ -121,6 +130,8 @@ def test_view_draws_every_kind(here, run, sd15_folder):
     assert len(report["files"]) == 4 * len(report["names"]) == 16
     drawn = [file for file in report["files"] if file.endswith("png")]
     assert len({size_of(file) for file in drawn}) == 1
+    with Image.open("seen/mid-vit-out-similarity.png") as picture:
+        assert (np.asarray(picture) == (255, 60, 200)).all(axis=-1).any()  # where the point is
     together = json.loads(run(*args, "--clusters", 2, "--together", "--json").stdout)
     assert together["files"][0] == "seen/together-pca.png"
     assert "0.png" in Path("seen/together-page.html").read_text()
@@ -173,6 +184,11 @@ def test_points_that_do_not_fit(labelled, complain, sd15_folder, args, message):
     Path("other.json").write_text("{}")
     pair = ["pictures/p0.png", "pictures/p1.png"]
     assert message in complain("match", sd15_folder, *pair, "-n", "mid-repeat0-res-out", *SMALL, *args)
+
+
+def test_a_picture_that_is_nowhere(labelled, complain, sd15_folder):
+    message = complain("match", sd15_folder, "pictures/p0.png", "nowhere.png", "-n", "unet-in", *SMALL)
+    assert message == "diffeat: nowhere.png: no such file or directory"
 
 
 def test_segment_learns_writes_and_goes_on(labelled, run, sd15_folder):
@@ -230,7 +246,17 @@ def test_pck_of_a_list_and_of_a_split(labelled, run, complain, sd15_folder):
     assert report["protocol"] == "list of 2 pairs, 1 of them"
     assert {row["against"]: row["per_point"] for row in report["pck"]} == {"image": 1, "box": 1}
     assert "list of 2 pairs" in run(*args, "--list", "pairs.json").stdout
+    folder = Path("part/PairAnnotation/test")
+    folder.mkdir(parents=True)
+    Path("part/JPEGImages/cat").mkdir(parents=True)
+    Path("pictures/p0.png").rename("part/JPEGImages/cat/p0.png")
+    spair = {"category": "cat", "src_imname": "p0.png", "trg_imname": "p0.png", "src_kps": [[10, 7.5]]}
+    spair |= {"trg_kps": [[10, 7.5]], "trg_bndbox": [0, 0, 32, 24], "src_imsize": [32, 24, 3]}
+    (folder / "1.json").write_text(json.dumps({**spair, "trg_imsize": [32, 24, 3]}))
+    part = json.loads(run(*args[:2], "part", *args[3:], "--json").stdout)
+    assert part["protocol"] == "SPair-71k test, 1 pairs of its 12,234: not comparable"
     assert "pictures is no SPair-71k" in complain(*args)
+    assert "points.json is no list of pairs: it must read [{" in complain(*args, "--list", "points.json")
 
 
 def test_no_gradients_or_bars_are_left(here, run, sd15_folder):
