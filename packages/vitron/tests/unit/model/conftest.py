@@ -36,26 +36,34 @@ def make_tokenizer(template="compact"):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=end, eos_token=end)
 
 
-def make_config(tokenizer, *, template="compact", **settings):
-    ids = tokenizer.convert_tokens_to_ids
-    text = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+def words_config(vocab_size, width, *, layers, heads, tied=True):
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
         num_key_value_heads=2,
-        intermediate_size=96,
+        intermediate_size=2 * width,
         max_position_embeddings=1024,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )
-    vision = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
+
+
+def eyes_config(width):
+    return CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=2,
         image_size=32,
         patch_size=8,
     )
+
+
+def make_config(tokenizer, *, template="compact", **settings):
+    ids = tokenizer.convert_tokens_to_ids
+    text = words_config(len(tokenizer), 48, layers=2, heads=4)
+    vision = eyes_config(32)
     chosen = {
         "text_config": text,
         "vision_config": vision,

@@ -9,9 +9,7 @@ from PIL import Image
 from transformers import (
     CLIPConfig,
     CLIPModel,
-    CLIPVisionConfig,
     CLIPVisionModel,
-    LlamaConfig,
     LlamaForCausalLM,
 )
 from typer.testing import CliRunner
@@ -23,7 +21,7 @@ from vitron.engine import Vitron
 from vitron.model.assembly import assemble
 from vitron.regions import mask_to_region
 
-from .conftest import make_tokenizer, picture, segment, square
+from .conftest import eyes_config, make_tokenizer, picture, segment, square, words_config
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
@@ -36,23 +34,8 @@ def parts(tmp_path_factory):
     """A language model with its tokenizer and a vision tower, in the formats of transformers."""
     folder = tmp_path_factory.mktemp("parts")
     tokenizer = make_tokenizer("chatml")
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        intermediate_size=48,
-        tie_word_embeddings=False,
-    )
-    vision = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-    )
+    config = words_config(len(tokenizer), 32, layers=1, heads=2, tied=False)
+    vision = eyes_config(16)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(folder / "words")

@@ -6,6 +6,9 @@ import pytest
 import torch
 from vitron.media import Artefact
 
+# what the denoisers of both kinds of clips share
+NET = {"layers_per_block": 1, "sample_size": 16, "out_channels": 4, "cross_attention_dim": 16}
+
 
 def disc_clip():
     """A red disc that moves right, and a blue square, on white."""
@@ -78,13 +81,10 @@ class Models:
         parts = tiny_pipeline("sd").components
         net = UNet3DConditionModel(
             block_out_channels=(8, 8),
-            layers_per_block=1,
-            sample_size=16,
             in_channels=4,
-            out_channels=4,
             down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
             up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
-            cross_attention_dim=16,
+            **NET,
             attention_head_dim=4,
             norm_num_groups=2,
         )
@@ -102,13 +102,10 @@ class Models:
 
         net = UNetSpatioTemporalConditionModel(
             block_out_channels=(32, 64),
-            layers_per_block=1,
-            sample_size=16,
             in_channels=8,
-            out_channels=4,
             down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
             up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-            cross_attention_dim=16,
+            **NET,
             num_attention_heads=2,
             projection_class_embeddings_input_dim=24,
             addition_time_embed_dim=8,

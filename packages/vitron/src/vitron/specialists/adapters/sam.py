@@ -26,7 +26,35 @@ from vitron.specialists.protocol import Request, Result
 _POINTS = 8  # clicks that a region without corners becomes, besides its box
 
 
-class SamSegmenter(Adapter):
+class SamAdapter(Adapter):
+    """What the adapters to models of the SAM family share: a model, its processor, and regions as prompts."""
+
+    outputs = ("masks",)
+    packages = ("transformers", "torch")
+    model_class: str
+    processor_class: str
+    _model: Any = None
+    _processor: Any = None
+
+    def load(self, device: str, dtype: str) -> None:
+        """Read model and processor; weights must be safetensors."""
+        import transformers
+
+        kind = torch_dtype(dtype, device)
+        with quiet():
+            self._processor = getattr(transformers, self.processor_class).from_pretrained(self.model_name)
+            model = getattr(transformers, self.model_class).from_pretrained(
+                self.model_name, dtype=kind, use_safetensors=True
+            )
+        self._model = model.to(device).eval()
+
+    def unload(self) -> None:
+        """Drop the model."""
+        self._model = self._processor = None
+        free()
+
+
+class SamSegmenter(SamAdapter):
     """Marks the thing that a region lies on: SAM, SAM-HQ, SAM 2 and others; reads ``VITRON_SAM_MODEL``.
 
     Words are no prompt of these models: a request without a region is left to others.
@@ -36,22 +64,7 @@ class SamSegmenter(Adapter):
     summary = "marks the thing that a region lies on"
     tasks = ("image_segmentation",)
     inputs = ("image",)
-    outputs = ("masks",)
-    packages = ("transformers", "torch")
-    _model: Any = None
-    _processor: Any = None
-
-    def load(self, device: str, dtype: str) -> None:
-        """Read model and processor; weights must be safetensors."""
-        from transformers import AutoModelForMaskGeneration, AutoProcessor
-
-        kind = torch_dtype(dtype, device)
-        with quiet():
-            self._processor = AutoProcessor.from_pretrained(self.model_name)
-            model = AutoModelForMaskGeneration.from_pretrained(
-                self.model_name, dtype=kind, use_safetensors=True
-            )
-        self._model = model.to(device).eval()
+    model_class, processor_class = "AutoModelForMaskGeneration", "AutoProcessor"
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
         """Mark; see :class:`vitron.specialists.Specialist`."""
@@ -73,11 +86,6 @@ class SamSegmenter(Adapter):
         mask = np.asarray(masks[0, best], dtype=np.bool_)
         label = next((said.text for said in request.said if said.text), "what was marked")
         return Result(as_masks([mask], [label]), note=f"expected IoU {float(scores[best]):.2f}")
-
-    def unload(self) -> None:
-        """Drop the model."""
-        self._model = self._processor = None
-        free()
 
 
 def prompts_of(request: Request, name: str) -> dict[str, Any]:

@@ -3,42 +3,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from vitron.contract import MaskRegion, PolygonRegion, ReferenceRegion
 from vitron.errors import UnsupportedRequestError
 from vitron.media import Artefact
-from vitron.specialists.adapters.base import Adapter, free, is_loaded, media_of, quiet, torch_dtype
-from vitron.specialists.adapters.sam import prompts_of
+from vitron.specialists.adapters.base import is_loaded, media_of
+from vitron.specialists.adapters.sam import SamAdapter, prompts_of
 from vitron.specialists.protocol import Request, Result
 
 _EXACT = (MaskRegion, PolygonRegion, ReferenceRegion)  # regions that outline the thing itself
 
 
-class SamVideoTracker(Adapter):
+class SamVideoTracker(SamAdapter):
     """Follows the thing that a region lies on, forwards and backwards; reads ``VITRON_SAM_VIDEO_MODEL``."""
 
     name = "sam-video"
     summary = "follows the thing that a region lies on"
     tasks = ("video_segmentation",)
     inputs = ("video",)
-    outputs = ("masks",)
-    packages = ("transformers", "torch")
-    _model: Any = None
-    _processor: Any = None
-
-    def load(self, device: str, dtype: str) -> None:
-        """Read model and processor; weights must be safetensors."""
-        from transformers import Sam2VideoModel, Sam2VideoProcessor
-
-        kind = torch_dtype(dtype, device)
-        with quiet():
-            self._processor = Sam2VideoProcessor.from_pretrained(self.model_name)
-            model = Sam2VideoModel.from_pretrained(self.model_name, dtype=kind, use_safetensors=True)
-        self._model = model.to(device).eval()  # pyright: ignore[reportArgumentType]  # a device by name
+    model_class, processor_class = "Sam2VideoModel", "Sam2VideoProcessor"
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
         """Follow; see :class:`vitron.specialists.Specialist`."""
@@ -74,8 +59,3 @@ class SamVideoTracker(Adapter):
                     masks[0, first + int(found.frame_idx)] = np.asarray(large[0, 0], dtype=np.bool_)
         label = next((said.text for said in request.said if said.text), "what was marked")
         return Result(Artefact("masks", masks, (label,)), note=f"followed from frame {start}")
-
-    def unload(self) -> None:
-        """Drop the model."""
-        self._model = self._processor = None
-        free()
