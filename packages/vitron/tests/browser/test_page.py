@@ -25,9 +25,9 @@ PATIENCE = 180_000  # milliseconds: a busy machine is slow, not wrong
 def page(chromium, site):
     tab = chromium.new_context(viewport={"width": 1200, "height": 900}).new_page()
     tab.set_default_timeout(PATIENCE)
+    tab.set_default_navigation_timeout(PATIENCE)
     tab.goto(site)
     tab.wait_for_selector("#editor canvas", state="attached")
-    tab.wait_for_timeout(2000)
     yield tab
     tab.context.close()
 
@@ -38,7 +38,19 @@ def bring(page, scene):
     )
     # the page answers with the picture enlarged to 384 pixels, which the editor shows at nearly full size
     page.wait_for_function(r"/\b(9\d|10\d)%/.test(document.querySelector('#editor').innerText)")
-    page.wait_for_timeout(2000)  # the editor paints after it has the picture, and says nothing
+    painted(page, lambda pixels: (pixels == (214, 40, 40)).all(axis=-1).any())
+
+
+def painted(page, is_so):
+    """Wait until the editor has painted what is meant; it says nothing when it has."""
+    tries = PATIENCE // 500
+    for _ in range(tries):
+        shot = page.locator("#editor canvas").first.screenshot()
+        pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
+        if is_so(pixels):
+            return
+        page.wait_for_timeout(500)
+    raise AssertionError(f"the editor did not paint it in {tries} looks")
 
 
 def stroke(page):
@@ -50,7 +62,8 @@ def stroke(page):
     for step in range(6):
         page.mouse.move(x + 8 * step, y)
     page.mouse.up()
-    page.wait_for_timeout(1500)
+    brush = np.array((255, 59, 107))
+    painted(page, lambda pixels: (np.abs(pixels.astype(int) - brush).max(axis=-1) < 12).sum() > 100)
 
 
 def ask(page, text, pictures):
@@ -104,8 +117,7 @@ def test_a_drawn_region_is_edited(page, scene):
     other = page.context.browser.new_context().new_page()
     other.set_default_timeout(PATIENCE)
     other.goto(page.url)
-    other.wait_for_selector("#made")
-    other.wait_for_timeout(2000)
+    other.wait_for_selector("#editor canvas", state="attached")
     assert "circle" not in other.inner_text("#chat")
     assert other.locator("#made img").count() == 0
     other.context.close()
@@ -119,7 +131,7 @@ def test_a_frame_of_a_clip_is_chosen_by_a_click(page, clip):
     )
     page.wait_for_selector("#frames img >> nth=3")
     page.locator("#frames img").nth(2).click()
-    page.wait_for_function("document.querySelector('#frame input[type=number]').value == '2'")
+    page.wait_for_function("document.querySelector('#frame input[type=number]')?.value == '2'")
     ask(page, "track the circle", 1)
     assert "by toy-segmenter" in page.inner_text("#made")
 

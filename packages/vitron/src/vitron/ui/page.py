@@ -33,6 +33,7 @@ CSS = """
 #head p { margin: .15rem 0 0; opacity: .75; }
 #chat .message { font-size: .95rem; }
 #chat button[aria-label="Clear"] { display: none; }
+#made .grid-wrap, #frames .grid-wrap { padding-top: 2.2rem; }
 #made .grid-wrap > div { display: flex !important; flex-wrap: wrap; gap: .5rem; }
 #made .grid-wrap button { width: 15rem !important; height: 15rem !important; flex: none; }
 #say textarea { font-size: 1rem; }
@@ -130,6 +131,7 @@ def _picture_parts() -> dict[str, Any]:
         transforms=(),
         buttons=[],
         brush=gr.Brush(colors=["#ff3b6b"], default_color="#ff3b6b", color_mode="fixed"),
+        placeholder="Drop a picture here, paste one, or upload it by the arrow at the left",
         height=440,
     )
     with gr.Accordion("clip", open=False, elem_id="clip"):
@@ -168,6 +170,7 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], handlers: _Handlers) -> Non
     page.load(handlers.status, None, parts["status"], **quiet)
     brought = [visit, editor, slider, frames]
     editor.upload(handlers.bring_picture, [visit, editor], brought, **quiet)
+    editor.clear(handlers.drop, [visit], brought, **quiet)
     parts["upload"].upload(handlers.bring_clip, [visit, parts["upload"]], brought, **quiet)
     slider.release(handlers.choose, [visit, slider], [visit, editor], **quiet)
     frames.select(handlers.click, [visit], [visit, editor, slider], **quiet)
@@ -202,18 +205,20 @@ class _Handlers:
             yield (visit, *[gr.skip()] * 7)
             return
         layers = (drawing or {}).get("layers") or []
+        said: Any = ""  # is emptied once: what is written while the reply comes is kept
         skip = gr.skip()
         for news in visit.ask(text.strip()[:MAX_CHARACTERS], layers, self._sampling):
             if news != "done":
                 pictures = self._gallery(visit.made) if news == "made" else skip
-                yield visit, list(visit.messages), "", skip, skip, skip, pictures, skip
-        yield self._all(visit)
+                yield visit, list(visit.messages), said, skip, skip, skip, pictures, skip
+                said = skip
+        yield self._all(visit, said)
 
-    def _all(self, visit: Visit) -> tuple[Any, ...]:
+    def _all(self, visit: Visit, said: Any = "") -> tuple[Any, ...]:
         return (
             visit,
             list(visit.messages),
-            "",
+            said,
             *_canvas(visit),
             self._gallery(visit.made),
             self.status(),
@@ -244,6 +249,12 @@ class _Handlers:
         if visit.has_shown(picture):
             return (visit, *[gr.skip()] * 3)
         visit.bring(Artefact("image", picture))
+        return (visit, *_canvas(visit))
+
+    def drop(self, visit: Visit | None) -> tuple[Any, ...]:
+        """Forget what was not yet sent and what was drawn; the last picture of the talk comes back."""
+        visit = self._visit(visit)
+        visit.drop()
         return (visit, *_canvas(visit))
 
     def bring_clip(self, visit: Visit | None, path: str | None) -> tuple[Any, ...]:

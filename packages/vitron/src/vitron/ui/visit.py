@@ -137,6 +137,10 @@ class Visit:
         """Take a picture or a clip for the next message."""
         self.pending, self.frame, self.shown = artefact, 0, set()
 
+    def drop(self) -> None:
+        """Forget what would go with the next message."""
+        self.pending, self.frame, self.shown = None, 0, set()
+
     def ask(
         self, text: str, layers: Sequence[NDArray[Any] | None], sampling: Sampling
     ) -> Iterator[Literal["words", "made", "done"]]:

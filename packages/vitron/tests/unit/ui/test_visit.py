@@ -177,4 +177,17 @@ def test_the_page_keeps_a_clip_when_its_editor_says_that_a_picture_came(visit, c
     visit.bring(Artefact("image", draw(*SCENE)))
     handlers.click(visit, SimpleNamespace(index=2))
     assert visit.frame == 0
+    # nor is what was cleared from the editor sent
+    handlers.drop(visit)
+    assert visit.latest is None
+    assert page._drawing(visit) is None
+    handlers._folder.cleanup()
+
+
+def test_what_is_written_while_a_reply_comes_is_kept(visit, replier, specialists):
+    page = pytest.importorskip("vitron.ui.page", reason="gradio is not installed")
+    handlers = page._Handlers(replier, specialists, Sampling())
+    said = [shown[page.SHOWN.index("say")] for shown in handlers.ask(visit, "a long story", None)]
+    assert said[0] == ""
+    assert "" not in said[1:]
     handlers._folder.cleanup()
