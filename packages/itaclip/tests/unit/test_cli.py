@@ -194,6 +194,7 @@ def test_images_are_shared_out_among_processes(run, monkeypatch):
         (["gone*.png", "-o", "out"], "cat, dog", "no image found in gone*.png"),
         (["a.png", "-o", "out", "--write", "masks"], "cat, dog", "--write takes any of overlay, labels"),
         (["a.png", "-o", "b.png", "--write", "overlay,labels"], "cat, dog", "--write names 2: give a folder"),
+        (["a.png", "-o", "b.npz", "--write", "html"], "cat, dog", "--write html is a .html file, got b.npz"),
         (["a.png", "-o", "b.jpg", "--write", "labels"], "cat, dog", "--write labels is a .png file"),
         (["a.png", "-o", "out"], "cat, Cat", "'Cat' is given twice"),
         (["a.png", "-o", "out"], " , ", "--classes is empty"),

@@ -112,6 +112,8 @@ def test_make_names_a_model_that_is_not_there(run, tmp_path):
     (tmp_path / "llm").mkdir()
     line = sentence(run("make", "-c", "cat", "-o", "o.txt", "--model", tmp_path / "llm", code=2))
     assert "llm' cannot be loaded" in line
+    line = sentence(run("make", "-c", "cat", "-o", "o.txt", "--model", "./gone", code=2))
+    assert "there is no folder './gone'" in line
 
 
 @pytest.mark.parametrize("name", ["voc21", "context60", "coco-stuff", "coco-object", "cityscapes"])

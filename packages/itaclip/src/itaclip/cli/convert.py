@@ -60,5 +60,5 @@ def convert(
             counts = conversion.convert(mine, overwrite=overwrite, on_map=on_map)
         if not json_output:
             said = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-            stdout.print(said, soft_wrap=True, markup=False, highlight=False)
+            stdout.print(f"{said}, in {jobs[0].target.parent}", soft_wrap=True, markup=False, highlight=False)
     raise typer.Exit(1 if counts["failed"] else 0)

@@ -113,7 +113,9 @@ def _kind_of(output: Path, kinds: Sequence[str] | None) -> str:
         raise ValueError(f"{output} is one file, but --write names {len(kinds)}: give a folder")
     fits = suffix == ".png" if wanted == "labels" else _SUFFIXES[suffix] == wanted
     if not fits:
-        raise ValueError(f"--write {wanted} is a {Path(ENDINGS[wanted]).suffix} file, got {output.name}")
+        raise ValueError(
+            f"--write {wanted} is a {Path('x' + ENDINGS[wanted]).suffix} file, got {output.name}"
+        )
     return wanted
 
 

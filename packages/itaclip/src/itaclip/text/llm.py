@@ -163,6 +163,11 @@ class LLMSource:
         from itaclip.loading import resolve_device
 
         name, local = str(self.model), Path(self.model).is_dir()
+        # what looks like a folder would be asked for as a hub id, and refused for its spelling
+        if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+            raise ValueError(
+                f"there is no folder {name!r}: give that of a causal language model, or a hub id"
+            )
         options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local}
         try:
             tokenizer = self.tokenizer or AutoTokenizer.from_pretrained(name, **options)

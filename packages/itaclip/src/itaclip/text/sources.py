@@ -102,7 +102,7 @@ class MappingSource:
         keys = [_key(name) for name in names]
         missing = [name for name, key in zip(names, keys, strict=True) if key not in self.texts]
         if missing and (not self.allow_missing or len(missing) == len(names)):
-            raise ValueError(f"no auxiliary text for {_listed(missing)}")
+            raise ValueError(f"no auxiliary text for {_listed(missing)}: add it, or leave the texts out")
         extra = [name for name in self.texts if name not in set(keys)]
         if extra and not self.allow_extra:
             raise ValueError(f"there are auxiliary texts for {_listed(extra)}, which no class is called")

@@ -127,7 +127,7 @@ def test_broken_files_are_named(file, name, text, message):
 def test_lenient_files(file):
     source = FileSource(file("cat >=a\ncow >=b"), strict=False)
     assert source.aux(NAMES) == [("a",), (), ()]
-    with pytest.raises(TextFileError, match="no auxiliary text for 'dog'"):
+    with pytest.raises(TextFileError, match="no auxiliary text for 'dog': add it, or leave the texts out"):
         source.aux(["dog"])
 
 
@@ -140,7 +140,7 @@ def test_full_stops(file):
 def test_mapping():
     source = MappingSource({"Traffic  Light": "lamps", "cat": ["a", "b"]})
     assert source.aux(["cat", "traffic light"]) == [["a", "b"], "lamps"]
-    with pytest.raises(ValueError, match="no auxiliary text for 'dog'"):
+    with pytest.raises(ValueError, match="no auxiliary text for 'dog': add it, or leave the texts out"):
         source.aux(["cat", "dog"])
     with pytest.raises(ValueError, match="texts for 'traffic light', which no class"):
         source.aux(["cat"])
