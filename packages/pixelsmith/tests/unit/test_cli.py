@@ -265,13 +265,16 @@ def test_schedulers_and_autoencoders_are_checked_first(run, model):
         (["photo.png", "--scale", "-1"], "scale must be above 0, got -1.0"),
         (["photo.png", "--scale", "2", "--max-pixels", "600"], "has 28 x 24 pixels, more than 600: raise"),
         (["no.png", "--scale", "2"], "no.png does not exist"),
+        (["cut.png", "--scale", "2"], "cut.png is damaged or cut short"),
         (["text.png", "--scale", "2"], "text.png is no picture in one of the formats PNG"),
     ],
 )
 def test_wrong_pictures_get_one_sentence(run, model, photo, options, said):
     Path("text.png").write_text("no picture")
+    Path("cut.png").write_bytes(photo.read_bytes()[:900])
     assert said in sentence(run("upscale", *options, "-m", "real", code=2))
-    assert sorted(path.name for path in Path().iterdir()) == ["photo.png", "text.png"]
+    assert sorted(path.name for path in Path().iterdir()) == ["cut.png", "photo.png", "text.png"]
+    assert model.asked == [] or "1e9" in options
 
 
 def test_what_is_there_is_not_replaced_unasked(run, model):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from pixelsmith.adapters.base import Condition
 from pixelsmith.adapters.families import from_pipeline
 from pixelsmith.adapters.models import PipelineModel
 
+_NEEDED = ("vae", "unet", "transformer", "scheduler")
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -43,20 +44,37 @@ def load_pipeline(
     where = _pick_device(device)
     precision = _pick_dtype(dtype, where)
     place = locate_model(source)
+    if "/" not in place and not Path(place).is_dir():  # no hub id either, so do not ask and wait
+        raise _unknown(source)
     try:
         index: Any = DiffusionPipeline.load_config(place)
     except (OSError, ValueError) as error:
-        known = ", ".join(shipped_models()) or "none"
-        raise FileNotFoundError(
-            f"no model {str(source)!r}: it is neither shipped ({known}), nor a folder with {INDEX}, "
-            "nor a hub id that can be read"
-        ) from error
+        raise _unknown(source) from error
     kind = pipeline_for(str(index.get("_class_name")))
+    _check_parts(index, place)
     with warnings.catch_warnings():
         # newer releases call it dtype, the oldest that we support know torch_dtype only
         warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
         pipe = kind.from_pretrained(place, torch_dtype=precision)
     return pipe.to(where)
+
+
+def _unknown(source: str | Path) -> FileNotFoundError:
+    known = ", ".join(shipped_models()) or "none"
+    return FileNotFoundError(
+        f"no model {str(source)!r}: it is neither shipped ({known}), nor a folder with {INDEX}, "
+        "nor a hub id that can be read"
+    )
+
+
+def _check_parts(index: Mapping[str, Any], place: str) -> None:
+    """Name the parts that a pipeline is without, which diffusers tells at length or not at all."""
+    is_folder = Path(place).is_dir()
+    for name in _NEEDED:
+        if name not in index:  # networks have other names in other families
+            continue
+        if not index[name][0] or (is_folder and not (Path(place) / name).is_dir()):
+            raise FileNotFoundError(f"the model {place} has no {name}; get the whole of it, or another one")
 
 
 def load_model(

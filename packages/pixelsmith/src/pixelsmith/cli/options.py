@@ -103,7 +103,7 @@ DryRun = Annotated[
 BatchSize = Annotated[
     int,
     typer.Option(
-        min=1, help="Patches in one pass. Does not change the result.", rich_help_panel=_MACHINE
+        min=1, help="Patches in one pass. Changes the result by rounding at most.", rich_help_panel=_MACHINE
     ),
 ]  # fmt: skip
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:n].", rich_help_panel=_MACHINE)]

@@ -89,7 +89,8 @@ def upscale(
         if (scale is None) == (size is None):
             raise ValueError("give --scale or --size, one of the two")
         check_wishes([size, *(via or ())], loop, run)
-        scaled_size(files.read_size(image, max_pixels), 1 if scale is None else scale, 1)
+        # all of it: damage in the middle of a file does not show in its header
+        scaled_size(files.read_source(image, max_pixels).shape[:2], 1 if scale is None else scale, 1)
 
     def make_spec(loaded: JobModel) -> JobSpec:
         from pixelsmith.job import source as files

@@ -78,7 +78,7 @@ class RawImage(ArrayRows):
         try:
             array = np.load(self.path, mmap_mode="r+" if writable else "r")
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{self.path} is not a whole picture in .npy format: {error}") from error
+            raise ValueError(f"{self.path} is not a whole picture in .npy format ({error})") from error
         super().__init__(array)
 
     @classmethod

@@ -190,7 +190,10 @@ class Job:
         """Return the first picture, read or made once and kept raw."""
         path, record = self.path / _SOURCE, self.path / _NEXT
         if record.exists():
-            image = RawImage(path)
+            try:
+                image = RawImage(path)
+            except (ValueError, FileNotFoundError) as error:
+                raise JobFolderError(f"{error}; delete {record.name} beside it to make it again") from error
             if crc_of(image, image.height) != json.loads(record.read_text("utf-8"))["checksum"]:
                 raise JobFolderError(f"{path} is damaged; delete {record.name} beside it to make it again")
             return image

@@ -97,7 +97,9 @@ class Canvas:
             npy.open_memmap(path, mode="r")  # refuses a short file, which the next line would fill up
             mapped = npy.open_memmap(path, mode="r+")
         except (OSError, ValueError) as error:
-            raise JobFolderError(f"{path.name} is no readable canvas: {error}") from error
+            raise JobFolderError(
+                f"{path} is no readable canvas ({error}); delete the folder of the stage to compute it again"
+            ) from error
         if mapped.ndim != 3 or mapped.dtype not in _NUMPY.values():
             raise JobFolderError(f"{path.name} is no canvas: it holds {mapped.dtype} {mapped.shape}")
         return cls._mapped(mapped)

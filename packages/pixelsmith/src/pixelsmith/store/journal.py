@@ -115,6 +115,11 @@ class Journal:
             for name in names
             if identity.get(name) != self._identity.get(name)
         ]
+        if len(differing) == 1 and differing[0].startswith("clean "):
+            raise JobFolderError(
+                f"{self._lines.parent} holds another encoded picture than the one that it was begun with, or "
+                "a damaged one; delete the folder of the stage to compute it again"
+            )
         if differing:
             raise JobFolderError(
                 f"{self._lines.parent} was begun with other settings: {'; '.join(differing)}; "

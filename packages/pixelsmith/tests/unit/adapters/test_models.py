@@ -314,6 +314,25 @@ def test_wrong_loading(tmp_path, settings, error, message):
         load_model(str(tmp_path / "missing"), **settings)
 
 
+def test_a_bare_name_does_not_wait_for_the_network(monkeypatch):
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", None)  # not even asked
+    with pytest.raises(FileNotFoundError, match="no model 'nosuchmodel': it is neither shipped"):
+        load_pipeline("nosuchmodel", device="cpu")
+
+
+@pytest.mark.parametrize("kind", [[None, None], ["diffusers", "AutoencoderKL"]])
+def test_a_model_without_a_part_is_named(tmp_path, kind):
+    index = {"_class_name": "StableDiffusionXLPipeline", "vae": kind, "feature_extractor": [None, None]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(FileNotFoundError, match="has no vae; get the whole of it"):
+        load_pipeline(tmp_path, device="cpu")
+
+
+def test_guidance_is_a_number():
+    with pytest.raises(ValueError, match="guidance_scale must be a finite number, got nan"):
+        from_pipeline(shared("sd"), "x", guidance_scale=float("nan"))
+
+
 def test_models_of_other_architectures(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
     with pytest.raises(ValueError, match=r"must be for one of FluxPipeline, .*, is for WanPipeline"):

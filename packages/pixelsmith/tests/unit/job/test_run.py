@@ -162,7 +162,7 @@ def test_another_job_is_refused_by_name(dummies, tmp_path):
 
 
 DAMAGE = {
-    "clean.npy": "was begun with other settings: clean was",
+    "clean.npy": "holds another encoded picture than the one .* delete the folder of the stage",
     "state-a.npy": "a canvas of .* is damaged",
     "image.npy": "image.npy is damaged: it differs from what was decoded; delete the folder of the stage",
     "journal.jsonl": "is damaged in line 1",
@@ -269,3 +269,13 @@ def test_a_look_tells_how_far_a_job_is(dummies, tmp_path):
     (tmp_path / "job.json").write_text('{"sizes": 3}')
     with pytest.raises(JobFolderError, match="does not describe a job"):
         inspect_job(tmp_path)
+
+
+def test_a_first_picture_cut_short_says_what_to_delete(dummies, tmp_path):
+    stop_at(dummies, tmp_path, "denoise", 0, 3)
+    file = tmp_path / "source.npy"
+    file.write_bytes(file.read_bytes()[:300])
+    with pytest.raises(JobFolderError, match="not a whole picture .* delete source.json beside it"):
+        run(dummies, tmp_path, sizes=SIZES)
+    (tmp_path / "source.json").unlink()
+    run(dummies, tmp_path, sizes=SIZES)
