@@ -155,12 +155,13 @@ class Settings:
             )
         return cls(**{name: _frozen(value) for name, value in head["settings"].items()})
 
-    def check(self, wanted: Settings, url: str) -> None:
+    def check(self, wanted: Settings, url: str, *, is_empty: bool = False) -> None:
         """Refuse features that do not belong here.
 
         Args:
             wanted: Settings of the features to come.
             url: Of this store, for the error.
+            is_empty: Whether it holds nothing yet, as after a first run that went wrong; for the error.
 
         Raises:
             StoreError: If any setting differs, naming the first.
@@ -168,6 +169,11 @@ class Settings:
         for name in self.__dataclass_fields__:
             has, want = getattr(self, name), getattr(wanted, name)
             if has != want:
+                if is_empty:
+                    raise StoreError(
+                        f"the store at {url} is empty but was begun with {name} {has!r}, got {want!r}; "
+                        "delete the folder or take another"
+                    )
                 raise StoreError(
                     f"the store at {url} holds features of {name} {has!r}, got {want!r}; take another "
                     "folder, or FeatureStore.cached, which has one for each setting"

@@ -127,7 +127,7 @@ class FeatureStore:
                 )
             self._open()
         if self.settings is not None:
-            self.settings.check(settings, self.url)
+            self.settings.check(settings, self.url, is_empty=not self.ledger.names)
 
     # reading
 

@@ -210,6 +210,23 @@ def test_a_size_that_does_not_fit_does_not_spoil_the_store(here, sd15_folder, ru
     assert "2 images computed" in run(*args, "--size", 32).stderr
 
 
+def test_a_store_that_was_only_begun_says_so(here, sd15_folder, complain):
+    args = [
+        "extract",
+        sd15_folder,
+        "photos",
+        "-n",
+        "mid-vit-block0-cross-map",
+        "-o",
+        "store",
+        "--device",
+        "cpu",
+    ]
+    assert "tokens of a map must lie below" in complain(*args, "--tokens", 9999)
+    message = complain(*args, "--tokens", 1)
+    assert "store is empty but was begun with tokens (9999,), got (1,); delete the folder or take" in message
+
+
 def test_a_file_goes_to_a_new_folder(here, sd15_folder, run):
     args = ["extract", sd15_folder, "photos/0.png", "-n", NAME, "--size", 32, "--device", "cpu"]
     assert "1 image, 1 activation in new/one.safetensors" in run(*args, "-o", "new/one.safetensors").stderr
