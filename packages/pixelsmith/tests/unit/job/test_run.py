@@ -275,7 +275,7 @@ def test_a_first_picture_cut_short_says_what_to_delete(dummies, tmp_path):
     stop_at(dummies, tmp_path, "denoise", 0, 3)
     file = tmp_path / "source.npy"
     file.write_bytes(file.read_bytes()[:300])
-    with pytest.raises(JobFolderError, match="not a whole picture .* delete source.json beside it"):
+    with pytest.raises(JobFolderError, match=r"not a whole picture .* delete source\.json beside it"):
         run(dummies, tmp_path, sizes=SIZES)
     (tmp_path / "source.json").unlink()
     run(dummies, tmp_path, sizes=SIZES)
