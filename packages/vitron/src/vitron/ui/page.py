@@ -36,6 +36,8 @@ CSS = """
 #made .grid-wrap, #frames .grid-wrap { padding-top: 2.2rem; }
 #made .grid-wrap > div { display: flex !important; flex-wrap: wrap; gap: .5rem; }
 #made .grid-wrap button { width: 15rem !important; height: 15rem !important; flex: none; }
+#made .gallery-item { width: auto !important; }
+#made .caption-label { white-space: normal; text-align: right; }
 #say textarea { font-size: 1rem; }
 .specialists { width: 100%; border-collapse: collapse; font-size: .82rem; }
 .specialists th { text-align: left; font-weight: 600; }
@@ -210,14 +212,14 @@ class _Handlers:
         for news in visit.ask(text.strip()[:MAX_CHARACTERS], layers, self._sampling):
             if news != "done":
                 pictures = self._gallery(visit.made) if news == "made" else skip
-                yield visit, list(visit.messages), said, skip, skip, skip, pictures, skip
+                yield visit, _lines(visit), said, skip, skip, skip, pictures, skip
                 said = skip
         yield self._all(visit, said)
 
     def _all(self, visit: Visit, said: Any = "") -> tuple[Any, ...]:
         return (
             visit,
-            list(visit.messages),
+            _lines(visit),
             said,
             *_canvas(visit),
             self._gallery(visit.made),
@@ -283,6 +285,11 @@ class _Handlers:
         if index < len(frames):
             visit.frame = int(frames[index][1])
         return visit, _drawing(visit), visit.frame
+
+
+def _lines(visit: Visit) -> list[dict[str, Any]]:
+    """What was said, as text: the page would make elements of tags, and load what they name."""
+    return [each | {"content": html.escape(each["content"], quote=False)} for each in visit.messages]
 
 
 def _drawing(visit: Visit) -> dict[str, Any] | None:

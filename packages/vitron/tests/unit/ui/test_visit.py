@@ -190,4 +190,9 @@ def test_what_is_written_while_a_reply_comes_is_kept(visit, replier, specialists
     said = [shown[page.SHOWN.index("say")] for shown in handlers.ask(visit, "a long story", None)]
     assert said[0] == ""
     assert "" not in said[1:]
+    # tags are text for the page as well
+    for shown in handlers.ask(visit, "<img src=x> & <module>A</module>", None):
+        content = shown[page.SHOWN.index("chat")][-1]["content"]
+        assert "<" not in content
+    assert "&lt;img src=x&gt; &amp; " in content
     handlers._folder.cleanup()
