@@ -162,8 +162,14 @@ class ImageRequest(Wire):
 
 
 class SegmentRequest(Wire):
-    """``POST /v1/segment``: words, a region, or both, on a picture or a clip."""
+    """``POST /v1/segment``: words, a region, or both, on a picture or a clip.
 
+    The path is ours, so no client has fields of its own to send: a misspelt one would mark everything.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = None
     image: Source | None = None
     video: Source | None = None
     prompt: str = ""

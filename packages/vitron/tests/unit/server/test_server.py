@@ -297,6 +297,8 @@ def test_segment(ask, scene, clip):
     assert [frame["area"] > 0 for frame in mask["frames"]] == [False, True, True, False]
     assert [frame["region"]["frame"] for frame in mask["frames"]] == [0, 1, 2, 3]
     assert "image or video is missing" in refusal(client.post("/v1/segment", json={}), 400)
+    misspelt = {"image": as_url(scene), "text": "the circle"}
+    assert "text" in refusal(client.post("/v1/segment", json=misspelt), 400)
     assert "finds nothing" in refusal(
         client.post("/v1/segment", json={"image": as_url(scene), "prompt": "the pink circle"}), 422
     )
