@@ -179,7 +179,7 @@ def _reason(error: Exception) -> str:
         return f"its weights are damaged or cut short ({_one_line(error)}): fetch them again"
     if isinstance(error, AssertionError) or "state_dict" in text or "size mismatch" in text:
         return "the weights are those of another model: take weights of this architecture"
-    if "ownload" in text or "connection" in text:
+    if "download" in text.lower() or "connection" in text:
         return "its weights cannot be fetched: check the connection, or give a folder that holds the model"
     return _one_line(error)
 
