@@ -131,9 +131,9 @@ def gate(
     seed: Annotated[int, typer.Option(help="Of the scenes.")] = GATE_SEED,
     threads: Threads = 1,
 ) -> None:
-    """Measure vanilla, itaclip and the chosen default on fresh scenes; exit 1 if the gains are too small."""
+    """Measure vanilla, fast, itaclip and the default on fresh scenes; exit 1 if the gains are too small."""
     torch.set_num_threads(threads)
-    rows = {"vanilla": preset("vanilla"), "itaclip": BASE, "tiny-shapes": chosen()}
+    rows = {name: preset(name) for name in ("vanilla", "fast")} | {"itaclip": BASE, "tiny-shapes": chosen()}
     bench = Bench(model, scenes)
     jobs = {(name, kind): Job(row, kind, "windows", seed) for name, row in rows.items() for kind in CLASSES}
     with _progress() as progress:

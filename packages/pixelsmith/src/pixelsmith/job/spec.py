@@ -15,7 +15,8 @@ from pixelsmith.core.config import JobConfig, Slider
 from pixelsmith.core.model import JobModel
 from pixelsmith.core.plan import patch_side
 from pixelsmith.core.steps import StepPlan, plan_steps
-from pixelsmith.io.vae import TiledVAE, Tiling, default_tiling
+from pixelsmith.io.tiles import Tiling
+from pixelsmith.io.vae import TiledVAE, default_tiling
 
 __all__ = ["JobSpec", "base_size", "check_spec", "nearest_size", "scaled_size", "sized"]
 
