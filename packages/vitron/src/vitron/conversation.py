@@ -83,8 +83,9 @@ class Conversation:
         >>> from vitron import parse
         >>> talk = Conversation()
         >>> reply = "<module>A</module><instruction>draw: a red circle</instruction>"
-        >>> [(made.step.output, made.artefact.data.shape) for made in talk.run(parse(reply))]
-        [('img_1', (64, 64, 3))]
+        >>> made = talk.run(parse(reply))[0]
+        >>> made.step.output, made.artefact.data.shape
+        ('img_1', (64, 64, 3))
     """
 
     def __init__(
