@@ -20,7 +20,18 @@ def list_models() -> list[str]:
 
 
 def model_folder(name_or_path: str | Path) -> str:
-    """Return the folder of a model that comes with the package; any other name as it is."""
-    if str(name_or_path) in list_models():
-        return str(resources.files("vitron") / _ASSETS / str(name_or_path))
-    return str(name_or_path)
+    """Return the folder of a model that comes with the package; a folder, or a name on a hub, as it is.
+
+    Raises:
+        ValueError: If it is neither; a hub would be asked for long, and know no more.
+    """
+    name = str(name_or_path)
+    shipped = list_models()
+    if name in shipped:
+        return str(resources.files("vitron") / _ASSETS / name)
+    if "/" not in name and not Path(name).exists():
+        raise ValueError(
+            f"there is no model called {name!r}: give a folder, OWNER/NAME on a hub, or "
+            f"one of {', '.join(shipped)}"
+        )
+    return name

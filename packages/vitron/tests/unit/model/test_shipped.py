@@ -8,7 +8,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 from vitron.cli import app
 from vitron.engine import Vitron
-from vitron.shipped import list_models
+from vitron.shipped import list_models, model_folder
 
 
 def test_the_model_is_there_and_small():
@@ -36,3 +36,10 @@ def test_the_demo_talks_with_it(tmp_path):
     assert "<module>" not in page
     assert "http" not in page
     assert len(list(tmp_path.glob("*.png"))) >= 4
+
+
+def test_a_bare_name_that_nobody_knows_asks_no_hub(tmp_path):
+    with pytest.raises(ValueError, match=r"no model called 'nosuch'.*vitron-tiny"):
+        model_folder("nosuch")
+    assert model_folder("owner/nosuch") == "owner/nosuch"
+    assert model_folder(tmp_path) == str(tmp_path)
