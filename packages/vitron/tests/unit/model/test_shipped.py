@@ -5,6 +5,7 @@ import json
 from importlib import resources
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 from vitron.cli import app
 from vitron.engine import Vitron
