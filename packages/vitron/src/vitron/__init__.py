@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from vitron.engine import Vitron
     from vitron.media import Artefact
     from vitron.specialists import Specialist, SpecialistRegistry
-    from vitron.training import VitronModule
 
 __version__ = version("vitron")
 
@@ -34,7 +33,6 @@ __all__ = [
     "StreamParser",
     "Turn",
     "Vitron",
-    "VitronModule",
     "__version__",
     "escape",
     "parse",
@@ -49,7 +47,6 @@ _HOMES = {
     "Specialist": "vitron.specialists",
     "SpecialistRegistry": "vitron.specialists",
     "Vitron": "vitron.engine",
-    "VitronModule": "vitron.training",
 }
 
 
