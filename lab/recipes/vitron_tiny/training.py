@@ -146,7 +146,7 @@ def train(
     model = (
         make_model(processor.config, seed=seed)
         if init is None
-        else VitronForConditionalGeneration.from_pretrained(init)
+        else VitronForConditionalGeneration.from_pretrained(init, dtype=torch.float32)
     )
     drawn = read_pool(pool)
     runs = folder / f"stage-{stage.name}"
