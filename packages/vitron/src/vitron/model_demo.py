@@ -22,6 +22,7 @@ from vitron.engine import Vitron
 from vitron.language import render
 from vitron.media import Artefact, overlay, write_bytes, write_media
 from vitron.regions import mask_to_region
+from vitron.specialists.adapters.base import quiet
 
 __all__ = ["TurnReport", "run_model_demo"]
 
@@ -66,7 +67,8 @@ def run_model_demo(
         MediaError: If the folder cannot be written.
         ValueError: If there is no such model.
     """
-    vitron = Vitron.from_pretrained(model, device="cpu")
+    with quiet():
+        vitron = Vitron.from_pretrained(model, device="cpu")
     folder = Path(str(resources.files("vitron") / "assets" / "demo"))
     samples = [sample for _, sample in read_samples(folder)]
     figures, sections, turns = list[TaskFigures](), list[str](), 0

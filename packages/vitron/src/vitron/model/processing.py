@@ -183,7 +183,7 @@ class VitronProcessor:
             config: Of the model; by default the one in the folder.
         """
         config = config or VitronConfig.from_pretrained(folder)
-        return cls(AutoTokenizer.from_pretrained(folder, use_fast=True), config)
+        return cls(AutoTokenizer.from_pretrained(folder, config=config, use_fast=True), config)
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the tokenizer; the configuration is the model's to write."""
