@@ -47,17 +47,22 @@ def pool(
     out: Out,
     count: Annotated[int, typer.Option(help="Examples of all tasks together.")] = 64_000,
     size: Annotated[Size, typer.Option(help="Of the model.")] = "tiny",
+    seed: Annotated[int, typer.Option(min=1, help="Of the world; 4000 and above are for judging.")] = 1,
     processes: Annotated[int, typer.Option(help="That draw at once.")] = 2,
 ) -> None:
-    """Learn the words, and draw what is missing of the pool."""
+    """Learn the words, and draw what is missing of the pool.
+
+    To go on from a trained model, put its tokenizer and configuration into the folder first.
+    """
     prepare(out, size=size)
-    typer.echo(f"{make_pool(out / 'pool', count, tokenizer=out, processes=processes)} examples drawn")
+    count = make_pool(out / "pool", count, tokenizer=out, seed=seed, processes=processes)
+    typer.echo(f"{count} examples drawn")
 
 
 @app.command()
 def train(
     out: Out,
-    stage: Annotated[str, typer.Option(help="joint, or synergy.")] = "joint",
+    stage: Annotated[str, typer.Option(help="joint, polish, or synergy.")] = "joint",
     steps: Annotated[int, typer.Option(help="In all.")] = 6000,
     batch_size: Annotated[int, typer.Option(help="Dialogues of a step.")] = 64,
     mode: Annotated[str, typer.Option(help="Of the discriminator: off, grl, alternate, confusion.")] = "off",

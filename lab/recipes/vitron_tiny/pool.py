@@ -22,7 +22,7 @@ from recipes.vitron_tiny.talks import draw_talk
 from recipes.vitron_tiny.tasks import WEIGHTS, draw_example
 
 TALK = "talk"
-TALK_SHARE = 0.2  # beside the shares of the tasks
+TALK_SHARE = 0.1  # beside the shares of the tasks
 
 __all__ = ["Prompts", "make_pool", "read_pool"]
 

@@ -45,25 +45,25 @@ _MAKERS: Mapping[str, Callable[[Draw], Example | None]] = {
 }
 TASKS = tuple(_MAKERS)
 WEIGHTS: Mapping[str, float] = {
-    "caption": 0.06,
-    "grounding": 0.06,
-    "question": 0.10,
-    "region_caption": 0.11,
-    "referring_segmentation": 0.16,
-    "sketch_segmentation": 0.05,
-    "editing": 0.12,
-    "restoration": 0.02,
-    "text_to_image": 0.04,
+    "caption": 0.05,
+    "grounding": 0.05,
+    "question": 0.06,
+    "region_caption": 0.15,
+    "referring_segmentation": 0.24,
+    "sketch_segmentation": 0.04,
+    "editing": 0.09,
+    "restoration": 0.01,
+    "text_to_image": 0.1,
     "text_to_video": 0.02,
-    "image_to_video": 0.03,
-    "video_question": 0.03,
-    "span_grounding": 0.03,
-    "tracking": 0.08,
+    "image_to_video": 0.02,
+    "video_question": 0.02,
+    "span_grounding": 0.02,
+    "tracking": 0.06,
     "video_editing": 0.02,
-    "chains": 0.04,
+    "chains": 0.09,
     "no_call": 0.03,
 }
-"""Share of each task in training."""
+"""Share of each task among the examples drawn, about that in which training asks for them."""
 
 _PURPOSE = 70  # first number of the random stream
 _ATTEMPTS = 1000

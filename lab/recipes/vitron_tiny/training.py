@@ -60,6 +60,8 @@ LATER = {
     "chains": 0.08,
 }
 
+RATES = {"joint": 1.5e-3, "polish": 1e-3}  # peaks
+
 # words that make a phrase one of place or of relation
 _PLACES = re.compile(r"left|right|top|bottom|middle|above|below|highest|lowest")
 
@@ -92,14 +94,14 @@ def stage_of(
 
     Args:
         name: ``joint``: all that there is learns from all tasks, since there is no pretrained language model
-            to align with. ``synergy``: the same with a discriminator (paper, stage 3), at a lower rate.
+            to align with. ``polish``: the same from a model so trained, in the shares of its end throughout.
+            ``synergy``: ``joint`` with a discriminator (paper, stage 3), at a lower rate.
         steps: In all.
         batch_size: Dialogues of a step.
         lr: Peak; by default that of the stage.
         synergy: Settings of the discriminator.
     """
-    joint = name == "joint"
-    rate = lr or (1.5e-3 if joint else 3e-4)
+    rate = lr or RATES.get(name, 3e-4)
     return Stage(
         name=name,
         summary="the small model, all tasks at once",
@@ -114,7 +116,7 @@ def stage_of(
             steps=steps,
             batch_size=batch_size,
         ),
-        tasks=dict(SHARES),
+        tasks=SHARES | LATER if name == "polish" else dict(SHARES),
         tasks_later=dict(LATER),
     )
 

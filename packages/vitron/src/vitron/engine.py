@@ -22,6 +22,7 @@ from vitron.media import Artefact
 from vitron.model.configuration import VitronConfig
 from vitron.model.decoding import CallLogitsProcessor, CallState, Vocabulary
 from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
+from vitron.model.precision import choose_precision
 from vitron.model.processing import VitronProcessor
 from vitron.shipped import model_folder
 from vitron.specialists.protocol import Request, Result
@@ -75,16 +76,17 @@ class Vitron:
             name_or_path: A name of :func:`vitron.shipped.list_models`, a folder, or a name on a hub. Weights
                 are read from safetensors alone.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
-            dtype: ``auto`` is float32 on a processor and bfloat16 on a GPU; else a name of torch's.
-            **kwargs: To transformers, as ``quantization_config``.
+            dtype: ``auto``, a floating type of torch by name, ``8bit`` or ``4bit``; see
+                :func:`vitron.model.precision.choose_precision`.
+            **kwargs: To transformers, as a ``quantization_config`` of another kind.
 
         Raises:
+            ImportError: If fewer bits are wanted and bitsandbytes is missing.
             ValueError: If there is no such model, or no such dtype.
         """
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        chosen = getattr(torch, dtype, None) if dtype != "auto" else _default_dtype(place)
-        if not isinstance(chosen, torch.dtype):
-            raise ValueError(f"dtype must be auto or a floating type of torch, as float32, got {dtype!r}")
+        chosen, fewer_bits = choose_precision(dtype, place)
+        kwargs = fewer_bits | kwargs
         folder = model_folder(name_or_path)
         config = VitronConfig.from_pretrained(folder)
         model: Any = VitronForConditionalGeneration.from_pretrained(
@@ -327,7 +329,3 @@ def _pick(logits: Tensor, sampling: Sampling, draw: torch.Generator) -> int:
     before = ranked.cumsum(-1) - ranked
     ranked = ranked.masked_fill(before >= sampling.top_p, 0.0)
     return int(order[torch.multinomial(ranked, 1, generator=draw)])
-
-
-def _default_dtype(device: str) -> torch.dtype:
-    return torch.float32 if device == "cpu" else torch.bfloat16

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from vitron.cli.output import Debug, Json, say, stdout, user_errors, warn
+from vitron.cli.output import Debug, Json, say, stderr, stdout, user_errors, warn
 
 if TYPE_CHECKING:
     from vitron.data.schema import Sample
@@ -42,6 +44,8 @@ def convert(
 ) -> None:
     """Turn a public layout into lines of data.jsonl with the media beside them.
 
+    Samples whose media are missing are left out and told; the exit code is 1 then.
+
     [bold]Examples[/bold]
 
       vitron data convert refcoco refcoco/ -o mine/ --split testA
@@ -51,16 +55,28 @@ def convert(
     with user_errors(debug):
         from vitron.data.converters import read_layout
         from vitron.data.files import FILE, write_samples
+        from vitron.errors import explain
 
         if (out / FILE).exists() and not overwrite:
             raise ValueError(f"{out / FILE} is there already: choose another --out, or --overwrite")
         root = source if source.is_dir() else source.parent
         options = {} if split is None else {"split": split}
-        samples = islice(read_layout(layout, source, **options), limit)
-        count = write_samples(samples, out, source=root if copy else None)
+        samples, wrong = islice(read_layout(layout, source, **options), limit), list[str]()
+        with Progress(
+            TextColumn("{task.completed} samples"), TimeElapsedColumn(), console=stderr, transient=True
+        ) as bar:
+            count = write_samples(
+                bar.track(samples, total=None),
+                out,
+                source=root if copy else None,
+                on_error=lambda error: wrong.append(explain(error)),
+            )
         if not count:
-            raise ValueError(f"{source} holds no samples of this kind")
-    say(f"{count} samples in {out / FILE}")
+            raise ValueError(wrong[0] if wrong else f"{source} holds no samples of this kind")
+    _warn_all(wrong)
+    say(f"{count} samples in {out / FILE}" + (f", {len(wrong)} left out" if wrong else ""))
+    if wrong:
+        raise typer.Exit(1)
 
 
 @data_app.command()
@@ -86,10 +102,7 @@ def check(
     if json_output:
         typer.echo(json.dumps({"samples": sum(counts.values()), "tasks": dict(counts), "problems": wrong}))
     else:
-        for sentence in wrong[:MAX_TOLD]:
-            warn(sentence)
-        if len(wrong) > MAX_TOLD:
-            warn(f"and {len(wrong) - MAX_TOLD} more")
+        _warn_all(wrong)
         say(f"{sum(counts.values())} samples can be read, {len(wrong)} problems")
     if wrong:
         raise typer.Exit(1)
@@ -135,6 +148,13 @@ def show(
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     stdout.print(table)
+
+
+def _warn_all(sentences: Sequence[str]) -> None:
+    for sentence in sentences[:MAX_TOLD]:
+        warn(sentence)
+    if len(sentences) > MAX_TOLD:
+        warn(f"and {len(sentences) - MAX_TOLD} more")
 
 
 def _told(sample: Sample) -> str:

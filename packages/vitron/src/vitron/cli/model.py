@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A model by name, or its folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16; 8bit or 4bit need bitsandbytes.")]
 Timeout = Annotated[float | None, typer.Option(min=0.01, help="Seconds for one call of a specialist.")]
 Memory = Annotated[int | None, typer.Option(min=1, help="Megabytes for all loaded specialists.")]
 Prefer = Annotated[list[str] | None, typer.Option(help="Specialist to ask first; may be repeated.")]

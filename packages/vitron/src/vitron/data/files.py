@@ -186,7 +186,13 @@ def _masks(regions: Iterable[object], artefact: Artefact) -> NDArray[np.bool_]:
     return drawn
 
 
-def write_samples(samples: Iterable[Sample], folder: Path, *, source: Path | None = None) -> int:
+def write_samples(
+    samples: Iterable[Sample],
+    folder: Path,
+    *,
+    source: Path | None = None,
+    on_error: Callable[[DataError], None] | None = None,
+) -> int:
     """Write a data set: ``data.jsonl``, and the media beside it, in place of one that is there.
 
     Args:
@@ -194,6 +200,8 @@ def write_samples(samples: Iterable[Sample], folder: Path, *, source: Path | Non
         folder: Made if it is not there.
         source: Where the files of the samples lie; they are copied under the same paths. ``None``
             leaves them.
+        on_error: Gets what is wrong with a sample whose path is unsafe or whose file is missing, and which is
+            left out; without it the first such is raised, and no lines are written.
 
     Returns:
         How many samples were written.
@@ -205,11 +213,16 @@ def write_samples(samples: Iterable[Sample], folder: Path, *, source: Path | Non
     for sample in samples:
         paths = [path for each in sample.media for path in each.paths]
         paths += [sample.targets.image] if sample.targets.image else []
-        if source is not None:
-            for path in paths:
+        try:
+            for path in paths if source is not None else ():
                 if path not in copied:
                     _copy(safe_path(source, path), safe_path(folder, path))
                     copied.add(path)
+        except DataError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+            continue
         lines.append(json.dumps(sample.model_dump(mode="json", exclude_none=True), ensure_ascii=False))
     write_bytes(folder / FILE, "".join(f"{line}\n" for line in lines).encode())
     return len(lines)

@@ -72,6 +72,7 @@ class StreamParser:
 
     def __init__(self, modules: ModuleRegistry = MODULES) -> None:
         self._modules = modules
+        self._known = ", ".join(module.name for module in modules)
         self._lexer = Lexer()
         self._state: _State = "free"
         self._call = _Call(0)
@@ -111,10 +112,10 @@ class StreamParser:
         if self._state == "head":
             self._finish()
         self._flush()
-        spans = [
-            Span.model_construct(kind=kind, start=start, end=start + len(raw), raw=raw)
-            for kind, start, raw in ((kind, start, "".join(parts)) for kind, start, parts in self._spans)
-        ]
+        spans = list[Span]()
+        for kind, start, parts in self._spans:
+            raw = "".join(parts)
+            spans.append(Span(kind=kind, start=start, end=start + len(raw), raw=raw))
         return Turn(
             text="".join(self._text),
             invocations=tuple(self._calls),
@@ -211,7 +212,10 @@ class StreamParser:
 
     def _unclosed(self) -> None:
         self._issue("unclosed_tag", f"<{self._state}> is not closed")
-        self._end_content()
+        if self._state == "module" and not self._call.content:
+            self._state = "head"  # no name was begun, so there is none to be told
+        else:
+            self._end_content()
 
     def _end_content(self) -> None:
         call, state = self._call, self._state
@@ -221,9 +225,8 @@ class StreamParser:
         if state == "module":
             call.module = self._modules.resolve(content)
             if call.module is None:
-                known = ", ".join(module.name for module in self._modules)
                 name = " ".join(content.split())
-                self._issue("unknown_module", f"there is no module {name!r}: known are {known}")
+                self._issue("unknown_module", f"there is no module {name!r}: known are {self._known}")
         elif state == "instruction":
             said = call.module.read(content) if call.module is not None else None
             if isinstance(said, Instruction):

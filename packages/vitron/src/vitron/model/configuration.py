@@ -28,13 +28,16 @@ class VitronConfig(PretrainedConfig):
         spatial_merge: Patches along each side that are joined to one token.
         temporal_pool: Of a clip's frames: ``mean`` (paper), ``none``, or ``every-k`` with a number for k: the
             mean of every k frames.
-        region_pooling: ``soft`` weighs a patch by the share of it that is covered; ``any`` counts it whole.
+        region_form: ``vitron``; or ``published``, for weights of the authors' release, whose places are
+            pixels; ``published-mirrored`` also exchanges rows and columns of masks, as the release does.
+        region_pooling: Of the first form. ``soft`` weighs a patch by the share of it that is covered; ``any``
+            counts it whole.
         region_location: Whether regions carry a code of their place.
         mask_modules: Modules whose signals the mask head answers.
         mask_width: Channels of the mask head.
         mask_stride: Pixels of the tower's input per pixel of a mask; divides the patch size.
         conditions: For each module with a projection of signals to a text encoder's space: number of vectors
-            and their width.
+            (``num_vectors``), their ``width``, and the projection's ``form``, ``vitron`` or ``published``.
         image_size: Side of the square that pictures are fitted into.
         pixel_mean: Of the three channels, in 0..1.
         pixel_std: Of the three channels.
@@ -56,6 +59,7 @@ class VitronConfig(PretrainedConfig):
     projector: str = "mlp2x_gelu"
     spatial_merge: int = 1
     temporal_pool: str = "mean"
+    region_form: str = "vitron"
     region_pooling: str = "soft"
     region_location: bool = True
     mask_modules: tuple[str, ...] | list[str] = (

@@ -13,8 +13,8 @@ from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTr
 from transformers.utils.generic import ModelOutput
 
 from vitron.model.configuration import VitronConfig
-from vitron.model.regions import RegionEncoder
-from vitron.model.signals import ConditionHead, MaskHead
+from vitron.model.regions import make_region_encoder
+from vitron.model.signals import MaskHead, make_condition_head
 from vitron.model.vision import make_projector, merge_patches, pool_frames
 
 __all__ = ["VitronForConditionalGeneration", "VitronOutput"]
@@ -67,8 +67,12 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         # hidden states of a tower are large and uneven: unnormalised, they drown what is learnt about them
         self.vision_norm = nn.LayerNorm(width)
         self.projector = make_projector(config.projector, width * config.spatial_merge**2, hidden)
-        self.region_encoder = RegionEncoder(
-            width, hidden, location=config.region_location, pooling=config.region_pooling
+        self.region_encoder = make_region_encoder(
+            config.region_form,
+            width,
+            hidden,
+            location=config.region_location,
+            pooling=config.region_pooling,
         )
         self.signal_norm = nn.LayerNorm(hidden)
         self.mask_head = MaskHead(
@@ -82,12 +86,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
             modules=tuple(config.mask_modules),
         )
         self.condition_heads = nn.ModuleDict(
-            {
-                module: ConditionHead(
-                    hidden, int(each["num_vectors"]), int(each["width"]), width=min(512, hidden)
-                )
-                for module, each in (config.conditions or {}).items()
-            }
+            {module: make_condition_head(hidden, each) for module, each in (config.conditions or {}).items()}
         )
         self.post_init()
 

@@ -9,21 +9,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["RegionEncoder", "mask_weights", "places", "pool_masks"]
+__all__ = [
+    "PublishedRegionEncoder",
+    "RegionEncoder",
+    "make_region_encoder",
+    "mask_weights",
+    "places",
+    "pool_masks",
+]
 
 
-def mask_weights(masks: Tensor, grid: int, mode: Literal["soft", "any"] | str = "soft") -> Tensor:
+def mask_weights(masks: Tensor, grid: int, mode: Literal["soft", "any", "sampled"] | str = "soft") -> Tensor:
     """Return how much each patch counts.
 
     Args:
         masks: ``(R, S, S)``, 0 to 1, of the square that the tower sees.
         grid: Patches along a side.
-        mode: ``soft``: the share of the patch that is covered. ``any``: 1 for a patch that is touched, as
-            the published code has it.
+        mode: ``soft``: the share of the patch that is covered. ``any``: 1 for a patch that is touched.
+            ``sampled``, as the published code has it: 1 where bilinear reading at the patch's centre meets
+            any of the mask, so that a mask thinner than a patch may count nowhere.
 
     Returns:
         ``(R, grid * grid)``.
     """
+    if mode == "sampled":
+        read = F.interpolate(masks[:, None].float(), size=(grid, grid), mode="bilinear").flatten(1)
+        return (read > 0).to(read.dtype)
     covered = F.adaptive_avg_pool2d(masks[:, None].float(), grid).flatten(1)
     return (covered > 0).to(covered.dtype) if mode == "any" else covered
 
@@ -102,3 +113,56 @@ class RegionEncoder(nn.Module):
         if self.location is not None:
             token = token + self.location(places(masks).to(patches.dtype))
         return token
+
+
+class PublishedRegionEncoder(nn.Module):
+    """The region encoder of the authors' release, for weights in its form.
+
+    It differs from :class:`RegionEncoder` in three ways: masks are read at the centres of patches
+    (``sampled``), places are pixels of the tower's square rather than fractions of it, and their MLP is half
+    as wide. The release also fills its masks with rows and columns exchanged, so that it looks into a box
+    mirrored about the diagonal; weights trained that way want ``mirrored``.
+
+    Args:
+        width: Channels of a patch.
+        out: Channels of the language model, and between.
+        mirrored: Whether masks are mirrored about the diagonal before they are pooled.
+    """
+
+    def __init__(self, width: int, out: int, *, mirrored: bool = False) -> None:
+        super().__init__()
+        self.mirrored = mirrored
+        self.features = nn.Sequential(
+            nn.Linear(width, out), nn.ReLU(), nn.Linear(out, out), nn.ReLU(), nn.Linear(out, out)
+        )
+        self.location = nn.Sequential(nn.Linear(4, out // 2), nn.ReLU(), nn.Linear(out // 2, out))
+
+    def forward(self, patches: Tensor, masks: Tensor) -> Tensor:
+        """Encode regions; arguments and result as of :class:`RegionEncoder`."""
+        grid = int(patches.shape[1] ** 0.5)
+        seen = masks.mT if self.mirrored else masks
+        token = self.features(pool_masks(patches, mask_weights(seen, grid, "sampled")))
+        box = places(masks) * masks.shape[-1]
+        return token + self.location(box.to(patches.dtype))
+
+
+def make_region_encoder(
+    form: str, width: int, out: int, *, location: bool = True, pooling: str = "soft"
+) -> RegionEncoder | PublishedRegionEncoder:
+    """Return the region encoder of a configuration.
+
+    Args:
+        form: ``vitron``, ``published`` or ``published-mirrored``.
+        width: Channels of a patch.
+        out: Channels of the language model.
+        location: Whether the first form adds the code of a place.
+        pooling: Of the first form; see :func:`mask_weights`.
+
+    Raises:
+        ValueError: If the form is unknown.
+    """
+    if form == "vitron":
+        return RegionEncoder(width, out, location=location, pooling=pooling)
+    if form in ("published", "published-mirrored"):
+        return PublishedRegionEncoder(width, out, mirrored=form == "published-mirrored")
+    raise ValueError(f"region_form must be vitron, published or published-mirrored, got {form!r}")

@@ -50,3 +50,20 @@ def test_what_is_wrong_is_said(converted, layout, tmp_path):
 def test_an_unknown_sample_is_one_sentence(converted):
     result = run("show", converted, "--id", "zz", code=2)
     assert result.stderr.strip().endswith("holds no sample 'zz'")
+
+
+def test_a_missing_picture_costs_its_sample_alone(layout, tmp_path):
+    source, out = layout("llava"), tmp_path / "out"
+    (file,) = source.glob("*.json")
+    items = json.loads(file.read_text("utf-8"))
+    gone = next(each for each in items if "image" in each) | {"id": "gone", "image": "gone.jpg"}
+    file.write_text(json.dumps([*items, gone]), "utf-8")
+    result = run("convert", "llava", source, "-o", out, code=1)
+    assert "gone.jpg does not exist" in result.stderr
+    assert f"{len(items)} samples in" in result.stdout
+    assert "1 left out" in result.stdout
+    assert run("check", out, "--json").exit_code == 0
+    file.write_text(json.dumps([gone]), "utf-8")
+    assert (
+        "gone.jpg does not exist" in run("convert", "llava", source, "-o", tmp_path / "none", code=2).stderr
+    )

@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regions become tokens by the pooling that is stated (checks 8, 10, 11)."""
+"""Regions become tokens by the pooling that is stated (checks 8, 9, 10, 11)."""
 
+import numpy as np
 import pytest
 import torch
-from vitron.model.regions import RegionEncoder, mask_weights, places, pool_masks
+from vitron.model.regions import (
+    PublishedRegionEncoder,
+    RegionEncoder,
+    make_region_encoder,
+    mask_weights,
+    places,
+    pool_masks,
+)
 
 GRID = 4
 
@@ -65,3 +73,57 @@ def test_places_are_left_top_right_bottom():
     mask = torch.zeros(1, 10, 10)
     mask[0, 2:5, 6:9] = 0.5
     torch.testing.assert_close(places(mask), torch.tensor([[0.6, 0.2, 0.9, 0.5]]))
+
+
+def read_at_centres(mask, grid):
+    """Return which centres of patches meet any of a mask, by bilinear reading, cell by cell."""
+    side = mask.shape[0]
+    found = np.zeros((grid, grid), dtype=bool)
+    for row in range(grid):
+        for column in range(grid):
+            y, x = ((place + 0.5) * side / grid - 0.5 for place in (row, column))
+            rows = {int(np.floor(y)), int(np.ceil(y))}
+            columns = {int(np.floor(x)), int(np.ceil(x))}
+            found[row, column] = any(mask[i, j] > 0 for i in rows for j in columns)
+    return found
+
+
+def mlp(layers, value):
+    """Return what linear layers with ReLUs between them make of a vector."""
+    matrices = [each for each in layers if isinstance(each, torch.nn.Linear)]
+    for number, layer in enumerate(matrices):
+        value = layer.weight.detach().numpy() @ (np.maximum(value, 0) if number else value)
+        value = value + layer.bias.detach().numpy()
+    return value
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("box", [(8, 4, 30, 20), (0, 0, 32, 32), (3, 20, 31, 25)])
+def test_the_published_encoder_in_both_orders_of_axes(patches, box, mirrored):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        encoder = PublishedRegionEncoder(6, 10, mirrored=mirrored).double()
+    left, top, right, bottom = box
+    mask = torch.zeros(1, 32, 32)
+    mask[0, top:bottom, left:right] = 1
+    seen = read_at_centres(mask[0].T.numpy() if mirrored else mask[0].numpy(), GRID).ravel()
+    mean = patches[0].numpy()[seen].sum(0) / (seen.sum() + 1e-8)
+    wanted = mlp(encoder.features, mean) + mlp(encoder.location, np.array(box, dtype=np.float64))
+    np.testing.assert_allclose(encoder(patches, mask)[0].detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_the_published_encoder_has_the_published_size_and_misses_thin_masks():
+    with torch.device("meta"):
+        encoder = PublishedRegionEncoder(1024, 4096)
+    assert sum(each.numel() for each in encoder.parameters()) == 46_163_968
+    thin = torch.zeros(1, 32, 32)
+    thin[0, :, 8] = 1  # between two centres, which read columns 3, 4 and 11, 12
+    assert mask_weights(thin, GRID, "sampled").sum() == 0
+    assert mask_weights(thin, GRID, "any").sum() == GRID
+
+
+def test_an_unknown_form_is_told():
+    assert isinstance(make_region_encoder("vitron", 6, 10), RegionEncoder)
+    assert make_region_encoder("published-mirrored", 6, 10).mirrored
+    with pytest.raises(ValueError, match="region_form must be vitron, published"):
+        make_region_encoder("osprey", 6, 10)
