@@ -45,22 +45,22 @@ _MAKERS: Mapping[str, Callable[[Draw], Example | None]] = {
 }
 TASKS = tuple(_MAKERS)
 WEIGHTS: Mapping[str, float] = {
-    "caption": 0.05,
-    "grounding": 0.05,
-    "question": 0.06,
-    "region_caption": 0.15,
-    "referring_segmentation": 0.24,
+    "caption": 0.04,
+    "grounding": 0.04,
+    "question": 0.05,
+    "region_caption": 0.14,
+    "referring_segmentation": 0.22,
     "sketch_segmentation": 0.04,
     "editing": 0.09,
     "restoration": 0.01,
-    "text_to_image": 0.1,
+    "text_to_image": 0.10,
     "text_to_video": 0.02,
     "image_to_video": 0.02,
     "video_question": 0.02,
     "span_grounding": 0.02,
     "tracking": 0.06,
     "video_editing": 0.02,
-    "chains": 0.09,
+    "chains": 0.08,
     "no_call": 0.03,
 }
 """Share of each task among the examples drawn, about that in which training asks for them."""
