@@ -15,6 +15,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -259,6 +260,12 @@ class Seen:
     signals: Tensor
 
 
+@cache
+def drawn(task: str, seed: int, count: int) -> tuple[Example, ...]:
+    """Return the dialogues that all arms are judged by."""
+    return tuple(draw_example(task, seed, index, split="test") for index in range(count))
+
+
 @torch.no_grad()
 def look(
     model: VitronForConditionalGeneration, processor: VitronProcessor, examples: Sequence[Example]
@@ -300,7 +307,7 @@ def examine(
     instructions: list[bool] = []
     for task in SHARES:
         count = plan.tests if task in TASK_MEASURES else min(50, plan.tests)
-        examples = [draw_example(task, 0, index, split="test") for index in range(count)]
+        examples = drawn(task, 0, count)
         exact: list[bool] = []
         pairs: list[tuple[np.ndarray, np.ndarray]] = []
         for seen in look(model, processor, examples):
@@ -356,8 +363,7 @@ def probes(model: VitronForConditionalGeneration, processor: VitronProcessor, pl
     tasks = [task for task in SHARES if task != "caption"]
     for part, seed, count in (("train", 2, plan.probe), ("test", 3, max(2, plan.probe // 2))):
         for task in tasks:
-            examples = [draw_example(task, seed, index, split="test") for index in range(count)]
-            for seen in look(model, processor, examples):
+            for seen in look(model, processor, drawn(task, seed, count)):
                 parts[part].append(seen.signals.cpu())
                 truth[part] += [MODULE_NAMES.index(module) for module in seen.batch.call_modules]
     signals = {part: torch.cat(each).float() for part, each in parts.items()}

@@ -193,12 +193,18 @@ class Grammar:
             case "free":
                 return EVERYTHING
             case "forced":
-                rest = (text for text in self._forced if text.startswith(self._typed))
-                return Allowed(frozenset(text[len(self._typed)] for text in rest))
+                return Allowed(frozenset(text[0] for text in self.must_follow() or ()))
             case "instruction":
                 return EVERYTHING if self._says_something else _TEXT
             case "region":
                 return Allowed(frozenset(char for path in self._paths for char in path.choices()))
+
+    def must_follow(self) -> tuple[str, ...] | None:
+        """Return the texts of which one must come next, as the rest of a tag; ``None`` without any."""
+        if self._state != "forced":
+            return None
+        done = len(self._typed)
+        return tuple(text[done:] for text in self._forced if text.startswith(self._typed))
 
     @property
     def _says_something(self) -> bool:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +43,10 @@ class Vocabulary:
         self.by_first = dict[str, list[int]]()
         for number in self.spoken:
             self.by_first.setdefault(self.texts[number][0], []).append(number)
+        self.by_text = dict[str, list[int]]()
+        for number in self.spoken:
+            self.by_text.setdefault(self.texts[number], []).append(number)
+        self._sorted = sorted(self.by_text)
         # a token that runs on behind a tag may break the grammar within one step
         self.risky = [
             number
@@ -49,6 +54,18 @@ class Vocabulary:
             if len(self.texts[number]) > 1
             and not (self.texts[number][0] == "<" and self.texts[number][-1] == ">")
         ]
+
+    def within(self, text: str) -> Iterator[int]:
+        """Yield the tokens that a text begins with, the text itself among them."""
+        for end in range(1, len(text) + 1):
+            yield from self.by_text.get(text[:end], ())
+
+    def beyond(self, text: str) -> Iterator[int]:
+        """Yield the tokens that begin with a text and go on behind it."""
+        for place in range(bisect_right(self._sorted, text), len(self._sorted)):
+            if not self._sorted[place].startswith(text):
+                return
+            yield from self.by_text[self._sorted[place]]
 
 
 class CallState:
@@ -88,6 +105,11 @@ class CallState:
             mask = torch.ones(len(vocabulary.texts), dtype=torch.bool)
             mask[refused] = False
             return mask
+        rest = grammar.must_follow()
+        if rest is not None:  # no need to look at every token of a large vocabulary
+            beyond = (number for text in rest for number in vocabulary.beyond(text))
+            found = [number for number in beyond if grammar.accepts(vocabulary.texts[number])]
+            return self._only([*found, *(number for text in rest for number in vocabulary.within(text))])
         following = grammar.allowed_next()
         if following.only is None:  # the words of an instruction
             mask = vocabulary.plain.clone()

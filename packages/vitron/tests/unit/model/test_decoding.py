@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever an untrained model would say, its calls can be read (checks 6 and 7)."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -97,3 +99,31 @@ def test_rows_of_a_batch_are_held_apart(processor, vocabulary):
         for row, state in enumerate(states):
             state.advance(step[row])
         ids = torch.cat([ids, torch.tensor(step)[:, None]], 1)
+
+
+def test_what_may_come_is_what_the_grammar_takes_token_by_token():
+    """Tokens cut calls anywhere, within tags and across their ends; none is passed over."""
+    call = (
+        "<module>image_editing</module> <instruction>remove: the dog</instruction>"
+        "<region>[1, 2, 30, 400]</region>"
+    )
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, len(call) - 1, 400)
+    cut = {
+        call[start : start + length] for start, length in zip(starts, rng.integers(1, 24, 400), strict=True)
+    }
+    texts = ["", "", *sorted(cut | {*call, "B</module>", "B</module><instruction>a", "video_"})]
+    made = SimpleNamespace(
+        token_text=texts.__getitem__, token_id=texts.index, end_id=0, pad_id=1, signals=(), texts=texts
+    )
+    vocabulary = Vocabulary(made, len(texts))
+    looked = 0
+    for end in range(len("<module>"), len(call)):
+        state = CallState(vocabulary)
+        state.grammar.advance(call[:end])
+        if not state.grammar.in_call:
+            continue
+        wanted = [bool(text) and state.grammar.accepts(text) for text in texts]
+        assert state.allowed().tolist() == wanted, call[:end]
+        looked += 1
+    assert looked > 80
