@@ -146,7 +146,7 @@ class Vitron:
         draw = torch.Generator().manual_seed(sampling.seed)
         cache = DynamicCache()
         found: VitronOutput = self._step(cache, **batch.inputs())
-        written, told = list[int](), ""
+        written, told, place = list[int](), "", self.device
         states = list[Tensor]()
         signals = self.vocabulary.signals
         for _ in range(sampling.max_new_tokens):
@@ -157,7 +157,7 @@ class Vitron:
             written.append(token)
             if state is not None:
                 state.advance(token)
-            found = self._step(cache, input_ids=torch.tensor([[token]], device=self.device))
+            found = self._step(cache, input_ids=torch.tensor([[token]], device=place))
             signal = None
             if token in signals:
                 states.append(_hidden(found)[:, -1])
@@ -171,9 +171,7 @@ class Vitron:
             told = text
 
     def _step(self, cache: DynamicCache, **inputs: Tensor) -> VitronOutput:
-        length = cache.get_seq_length()
-        if length:
-            inputs["attention_mask"] = torch.ones(1, length + 1, dtype=torch.long, device=self.device)
+        # one dialogue has no padding: without a mask the language model counts places from its cache
         return self.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
     def _signal(self, hidden: Tensor) -> NDArray[np.float32]:
