@@ -124,6 +124,10 @@ class ITACLIPConfig:
         positions: How position embeddings fit other sizes: ``"legacy"`` as the published code does,
             ``"size"`` by the plain size of the grid.
         stitched: Whether the last block attends over all windows of an image together; not in the paper.
+        prior_weight: Factor on the scores that the model's own image embedding gives to whole windows, added
+            to those of the patches among the foreground names; 0 for no such prior. Not in the paper; windows
+            of several sizes are those of CLIP-DIY, arXiv 2309.14289.
+        prior_sides: Sides of the prior's square windows as shares of the image's short side, in (0, 1].
         batch_size: Images, that is windows times branches, in one pass of the tower, at least one window.
     """
 
@@ -146,6 +150,8 @@ class ITACLIPConfig:
     closing: bool = True
     positions: Positions = "legacy"
     stitched: bool = False
+    prior_weight: float = 0.0
+    prior_sides: tuple[float, ...] = (0.4, 0.5, 0.67)
     batch_size: int = 20
 
     def __post_init__(self) -> None:
@@ -176,6 +182,10 @@ class ITACLIPConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, got {value}")
+        if not (math.isfinite(self.prior_weight) and self.prior_weight >= 0):
+            raise ValueError(f"prior_weight must be a number of at least 0, got {self.prior_weight}")
+        if not self.prior_sides or not all(0 < side <= 1 for side in self.prior_sides):
+            raise ValueError(f"prior_sides must be shares in (0, 1], got {self.prior_sides}")
         if not self.pamr_dilations or min(self.pamr_dilations) < 1:
             raise ValueError(f"pamr_dilations must be positive distances, got {self.pamr_dilations}")
 

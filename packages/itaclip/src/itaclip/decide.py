@@ -11,6 +11,7 @@ from torch import Tensor
 
 from itaclip.config import ITACLIPConfig
 from itaclip.dense import Prepared, WindowMaps
+from itaclip.functional import share_foreground
 from itaclip.pamr import affinity, refine
 from itaclip.results import Segmentation
 from itaclip.rules import ClassScores, class_chunks, close_labels, label_pixels, small_classes
@@ -53,6 +54,22 @@ class Decision:
         self.grids = self.merger.new_scores(len(windows.maps[0]))
         for index, window in enumerate(windows.maps):
             self.merger.place(self.grids, index, window)
+
+    def add_prior(self, prior: Tensor, names: Names) -> None:
+        """Let whole windows help to tell the foreground's names apart.
+
+        Args:
+            prior: ``(names, rows * height, columns * width)``, of all windows, as the scores are laid out.
+            names: What the scores are scores of.
+        """
+        owner = torch.tensor(names.owner, device=self.grids.device)
+        self.grids = share_foreground(
+            self.grids,
+            prior,
+            owner >= int(names.background),
+            weight=self.config.prior_weight,
+            logit_scale=self.config.logit_scale,
+        )
 
     def name_scores(self, top: int, bottom: int, chunks: list[tuple[int, int]]) -> Iterator[Tensor]:
         """Yield refined scores of some rows, ``(names of a chunk, bottom - top, W)``.

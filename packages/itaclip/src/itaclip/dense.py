@@ -15,7 +15,8 @@ from itaclip.branches import join_branches, make_branches
 from itaclip.config import ITACLIPConfig
 from itaclip.encoder import Encoder, LastInput
 from itaclip.inputs import ImageLike, Normalizer, to_tensor
-from itaclip.windows import plan_windows, resized_shape
+from itaclip.prior import View, make_views, prior_scores
+from itaclip.windows import Grid, plan_windows, resized_shape
 
 Reduce = Callable[[Tensor], Tensor]
 Progress = Callable[[int, int], None]
@@ -29,11 +30,13 @@ class Prepared:
         image: Resized and normalised, ``(3, h, w)``.
         plan: Its windows.
         size: Height and width it came with.
+        views: What the prior looks at; empty without one.
     """
 
     image: Tensor
     plan: TilePlan
     size: tuple[int, int]
+    views: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,9 @@ class WindowEncoder:
             least=max(self.encoder.patch_size),
         )
         resized = self.normalizer(pixels, size, self.encoder.device)
-        return Prepared(resized, plan_windows(*size, crop=config.crop, stride=config.stride), (height, width))
+        plan = plan_windows(*size, crop=config.crop, stride=config.stride)
+        views = make_views(pixels, self.encoder, self.normalizer, config)
+        return Prepared(resized, plan, (height, width), views)
 
     def encode(
         self, images: list[Prepared], reduce: Reduce, progress: Progress | None = None
@@ -115,6 +120,22 @@ class WindowEncoder:
                 if progress is not None:
                     progress(done, total)
         return _by_image(images, [kept for kept in maps if kept is not None])
+
+    def prior(self, image: Prepared, grid: Grid, text: Tensor) -> Tensor | None:
+        """Return what whole windows say at every patch, or ``None`` without a prior.
+
+        Args:
+            image: Prepared.
+            grid: Patches of one of its windows.
+            text: ``(names, D)``, fp32.
+
+        Returns:
+            ``(names, rows * height, columns * width)``, laid out as by :class:`itaclip.windows.WindowMerger`.
+        """
+        if not image.views:
+            return None
+        size = self.config.batch_size
+        return prior_scores(image.views, image.plan, grid, text, self.encoder, batch_size=size)
 
     def _features(self, inputs: Tensor) -> Tensor:
         config = self.config

@@ -152,6 +152,8 @@ def _window_size(segmenter: ITACLIP, size: tuple[int, int] | None) -> tuple[int,
     config, patch = segmenter.config, segmenter.encoder.patch_size
     if config.stitched:
         raise ValueError("stitched windows attend to each other: export without stitched")
+    if config.prior_weight:
+        raise ValueError("the prior needs windows of other sizes: export with prior_weight=0")
     if size is None:
         if not config.crop:
             raise ValueError("the settings take whole images (crop=0): say the size of a window")

@@ -137,6 +137,33 @@ def merge_names(scores: Tensor, owner: Tensor, num_classes: int) -> Tensor:
     return merged
 
 
+def share_foreground(
+    scores: Tensor, prior: Tensor, foreground: Tensor, *, weight: float, logit_scale: float
+) -> Tensor:
+    """Add a prior to the scores of foreground names, so that it tells them apart but not from the background.
+
+    The names of the foreground share out their common probability anew: they get ``scores + weight * prior``
+    less what keeps the sum of their exponentials. The background keeps its scores, for a prior of whole
+    windows does not know where in the window a thing is.
+
+    Args:
+        scores: ``(names, ...)``, not yet scaled.
+        prior: Likewise.
+        foreground: ``(names,)``, bool: the names of the foreground, one at least.
+        weight: Factor on the prior.
+        logit_scale: Factor on the scores before the softmax.
+
+    Returns:
+        ``(names, ...)``.
+    """
+    before = scores[foreground]
+    after = before + weight * prior[foreground]
+    gain = (after * logit_scale).logsumexp(dim=0) - (before * logit_scale).logsumexp(dim=0)
+    shared = scores.clone()
+    shared[foreground] = after - gain / logit_scale
+    return shared
+
+
 def gaussian_bias(queries: Tensor, keys: Tensor, std: float) -> Tensor:
     """Return ``exp(-distance^2 / (2 std^2))`` between tokens; 0 where one has no place.
 

@@ -16,6 +16,9 @@ from torch import nn
 ASSETS = Path(__file__).parent / "assets"
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 
+# schema of open_clip's names; seconds until the hub has to answer
+_HUB, _HUB_TIMEOUT = "hf-hub:", 5.0
+
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -116,6 +119,8 @@ def load_clip(
     place = resolve_device(device)
     precision = resolve_dtype(dtype, place)
     name, weights, quick_gelu = _find(backbone, pretrained)
+    if name.startswith(_HUB):
+        _check_hub(name.removeprefix(_HUB))
     try:
         model = open_clip.create_model(
             name, pretrained=weights, force_quick_gelu=quick_gelu, require_pretrained=True
@@ -134,8 +139,8 @@ def _find(backbone: str | Path, pretrained: str | None) -> tuple[str, str | None
     if folder.is_dir():
         _check_folder(folder)
         return f"local-dir:{folder}", None, False
-    if name.startswith("hf-hub:") or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
-        return f"hf-hub:{name.removeprefix('hf-hub:')}", None, False
+    if name.startswith(_HUB) or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
+        return f"{_HUB}{name.removeprefix(_HUB)}", None, False
     if open_clip.get_model_config(name) is None:
         raise ModelNotFoundError(
             f"no model {name!r}: it is neither shipped ({', '.join(shipped_models()) or 'none'}), "
@@ -153,6 +158,28 @@ def _find(backbone: str | Path, pretrained: str | None) -> tuple[str, str | None
             "other files are pickles, which can run code when opened"
         )
     return name, pretrained, needs_quick_gelu(name, pretrained)
+
+
+def _check_hub(model_id: str) -> None:
+    """Ask once whether the hub answers: a download would try again and again for the better part of a minute.
+
+    Raises:
+        ModelNotFoundError: If it does not, and nothing of the model was fetched before.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        if isinstance(try_to_load_from_cache(model_id, CONFIG_FILE), str):
+            return
+        get_hf_file_metadata(hf_hub_url(model_id, CONFIG_FILE), timeout=_HUB_TIMEOUT)
+    except (HfHubHTTPError, HFValidationError):
+        return  # there is an answer: what it means is said where the files are fetched
+    except Exception as error:  # of whichever HTTP library this version of the hub's client has
+        raise ModelNotFoundError(
+            f"{model_id} cannot be loaded: the hub does not answer ({_one_line(error)}): "
+            "check the connection, or give a folder that holds the model"
+        ) from error
 
 
 def _check_folder(folder: Path) -> None:

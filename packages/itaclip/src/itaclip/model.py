@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from itaclip.config import ITACLIPConfig
 from itaclip.decide import Decision, Names
-from itaclip.dense import Prepared, Progress, WindowEncoder, text_scores
+from itaclip.dense import Prepared, Progress, WindowEncoder, WindowMaps, text_scores
 from itaclip.encoder import build_encoder
 from itaclip.inputs import ImageLike, Normalizer, to_list
 from itaclip.loading import DType, load_clip
@@ -172,7 +172,8 @@ class ITACLIP:
             images: A Pillow image, an array ``(H, W, 3)`` or a tensor ``(3, H, W)``, a batch of either, or a
                 sequence of any of these; see :func:`itaclip.inputs.to_tensor`.
             return_scores: Whether to keep the probabilities of all classes.
-            progress: Called with windows done and windows in all, anew for every group of images.
+            progress: Called with windows done and windows in all, anew for every group of images; those of
+                the prior do not count.
 
         Returns:
             One result for one image, else a list.
@@ -206,8 +207,7 @@ class ITACLIP:
                 for prepared, maps in zip(
                     group, self.windows.encode(group, text_scores(text), progress), strict=True
                 ):
-                    decision = Decision(prepared, maps, self.config)
-                    yield decision.segment(names, return_scores=return_scores)
+                    yield self._decision(prepared, maps).segment(names, return_scores=return_scores)
 
     @torch.inference_mode()
     def scores(self, image: ImageLike) -> Tensor:
@@ -222,7 +222,7 @@ class ITACLIP:
         _, text = self._classes()
         prepared = self.windows.prepare(image)
         (maps,) = self.windows.encode([prepared], text_scores(text))
-        decision = Decision(prepared, maps, self.config)
+        decision = self._decision(prepared, maps)
         (scores,) = decision.name_scores(0, prepared.size[0], [(0, len(text))])
         return scores
 
@@ -245,6 +245,14 @@ class ITACLIP:
         for index, window in enumerate(maps.maps):
             merger.place(placed, index, window)
         return merger.merge(placed)
+
+    def _decision(self, prepared: Prepared, maps: WindowMaps) -> Decision:
+        names, text = self._classes()
+        decision = Decision(prepared, maps, self.config)
+        prior = self.windows.prior(prepared, maps.grid, text)
+        if prior is not None:
+            decision.add_prior(prior, names)
+        return decision
 
     def _classes(self) -> tuple[Names, Tensor]:
         if self._names is None or self._text is None:

@@ -7,7 +7,9 @@ resizing of the image with the engine, and nothing of the batching, fusing, merg
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,7 +18,14 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
 from itaclip.config import ITACLIPConfig
-from itaclip.functional import gaussian_bias, luma_gray, mix_maps, resize_positions, self_self_map
+from itaclip.functional import (
+    gaussian_bias,
+    luma_gray,
+    mix_maps,
+    resize_positions,
+    self_self_map,
+    share_foreground,
+)
 
 
 def encode_tokens(visual: Any, image: Tensor, config: ITACLIPConfig) -> Tensor:
@@ -78,7 +87,13 @@ def _bias(grid: Sequence[int], std: float) -> Tensor:
     return gaussian_bias(places, places, std)
 
 
-def window_scores(visual: Any, window: Tensor, text: Tensor, config: ITACLIPConfig) -> Tensor:
+def window_scores(
+    visual: Any,
+    window: Tensor,
+    text: Tensor,
+    config: ITACLIPConfig,
+    shared: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Return the scores of one window at its own size, ``(names, height, width)``.
 
     Args:
@@ -86,6 +101,7 @@ def window_scores(visual: Any, window: Tensor, text: Tensor, config: ITACLIPConf
         window: ``(3, height, width)``, normalised.
         text: ``(names, D)``.
         config: The branches.
+        shared: What the prior makes of scores in patches; ``None`` without one.
     """
     size = window.shape[-2:]
     grid = tuple(side // patch for side, patch in zip(size, visual.patch_size, strict=True))
@@ -94,9 +110,12 @@ def window_scores(visual: Any, window: Tensor, text: Tensor, config: ITACLIPConf
         tokens = F.normalize(encode_tokens(visual, version[None], config), dim=-1)
         return tokens[0, 1:]  # (patches, D)
 
+    def enlarged(coarse: Tensor) -> Tensor:
+        return F.interpolate(coarse[None], size=size, mode="bilinear", align_corners=False)[0]
+
     def scores(tokens: Tensor) -> Tensor:
         coarse = (tokens @ text.T).T.unflatten(-1, grid)  # (names, height, width) in patches
-        return F.interpolate(coarse[None], size=size, mode="bilinear", align_corners=False)[0]
+        return enlarged(coarse) if shared is None else coarse
 
     blurred = [min(config.blur_kernel, 2 * side - 1) for side in reversed(size)]
     makers = {
@@ -111,16 +130,72 @@ def window_scores(visual: Any, window: Tensor, text: Tensor, config: ITACLIPConf
         for name, axis in axes.items()
         if name in config.branches
     ]
-    if not second:
-        return scores(torch.stack(first).mean(dim=0))
     if not first:
-        return torch.stack(second).mean(dim=0)
-    near = scores(torch.stack(first).mean(dim=0))
-    return config.lam * near + (1 - config.lam) * torch.stack(second).mean(dim=0)
+        mixed = torch.stack(second).mean(dim=0)
+    else:
+        mixed = scores(torch.stack(first).mean(dim=0))
+        if second:
+            mixed = config.lam * mixed + (1 - config.lam) * torch.stack(second).mean(dim=0)
+    return mixed if shared is None else enlarged(shared(mixed))
+
+
+def whole_windows(visual: Any, view: Tensor, text: Tensor) -> list[tuple[list[float], Tensor]]:
+    """Return what the untouched tower says of every window of the prior.
+
+    Args:
+        visual: open_clip's ``VisionTransformer``.
+        view: The image at a size of the prior, normalised, ``(3, h, w)``.
+        text: ``(names, D)``.
+
+    Returns:
+        Of each window its top, bottom, left and right as shares of the image, and its scores ``(names,)``.
+    """
+    size = tuple(n * p for n, p in zip(visual.grid_size, visual.patch_size, strict=True))
+    height, width = view.shape[-2:]
+    found: list[tuple[list[float], Tensor]] = []
+    for top, bottom in _spans(height, max(size), round(max(size) / 2)):
+        for left, right in _spans(width, max(size), round(max(size) / 2)):
+            window = view[None, :, top:bottom, left:right]
+            window = F.interpolate(window, size=size, mode="bilinear", align_corners=False)
+            box = [top / height, bottom / height, left / width, right / width]
+            found.append((box, text @ F.normalize(visual(window), dim=-1)[0]))
+    return found
+
+
+def prior_at(views: Sequence[list[tuple[list[float], Tensor]]], down: float, across: float) -> Tensor:
+    """Return the prior at one place, ``(names,)``.
+
+    Args:
+        views: From :func:`whole_windows`, one per size.
+        down: The place, as a share of the height.
+        across: Likewise of the width.
+    """
+    means: list[Tensor] = []
+    for windows in views:
+        total, weights = torch.zeros_like(windows[0][1]), 0.0
+        for (top, bottom, left, right), scores in windows:
+            near = max(0.0, 1 - abs(down - (top + bottom) / 2) / ((bottom - top) / 2))
+            near *= max(0.0, 1 - abs(across - (left + right) / 2) / ((right - left) / 2))
+            total += near**4 * scores
+            weights += near**4
+        means.append(total / weights)
+    return torch.stack(means).mean(dim=0)
+
+
+def _spans(length: int, crop: int, stride: int) -> list[tuple[int, int]]:
+    ends = [min(n * stride + crop, length) for n in range(max(length - crop + stride - 1, 0) // stride + 1)]
+    return [(max(end - crop, 0), end) for end in ends]
 
 
 def image_scores(
-    visual: Any, image: Tensor, size: tuple[int, int], text: Tensor, config: ITACLIPConfig
+    visual: Any,
+    image: Tensor,
+    size: tuple[int, int],
+    text: Tensor,
+    config: ITACLIPConfig,
+    *,
+    foreground: Tensor,
+    views: Sequence[Tensor] = (),
 ) -> Tensor:
     """Return the averaged scores of all windows at the original size, ``(names, *size)``.
 
@@ -130,16 +205,30 @@ def image_scores(
         size: Original height and width.
         text: ``(names, D)``.
         config: Windows and branches.
+        foreground: ``(names,)``, bool: the names that the prior is for.
+        views: The image at the sizes of the prior, normalised; without a prior none.
     """
     height, width = image.shape[-2:]
+    whole = [whole_windows(visual, view, text) for view in views]
+
+    def shared(coarse: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
+        rows, columns = coarse.shape[-2:]
+        prior = torch.empty_like(coarse)
+        for i, j in product(range(rows), range(columns)):
+            down = (top + (i + 0.5) / rows * (bottom - top)) / height
+            across = (left + (j + 0.5) / columns * (right - left)) / width
+            prior[:, i, j] = prior_at(whole, down, across)
+        return share_foreground(
+            coarse, prior, foreground, weight=config.prior_weight, logit_scale=config.logit_scale
+        )
+
     crop, stride = (config.crop, config.stride) if config.crop else (max(height, width), 1)
     total = image.new_zeros((len(text), height, width))
     visits = image.new_zeros((height, width))
-    for row in range(max(height - crop + stride - 1, 0) // stride + 1):
-        for column in range(max(width - crop + stride - 1, 0) // stride + 1):
-            bottom, right = min(row * stride + crop, height), min(column * stride + crop, width)
-            top, left = max(bottom - crop, 0), max(right - crop, 0)
-            scores = window_scores(visual, image[:, top:bottom, left:right], text, config)
+    for top, bottom in _spans(height, crop, stride):
+        for left, right in _spans(width, crop, stride):
+            box = partial(shared, top=top, bottom=bottom, left=left, right=right) if views else None
+            scores = window_scores(visual, image[:, top:bottom, left:right], text, config, box)
             total += F.pad(scores, (left, width - right, top, height - bottom))
             visits[top:bottom, left:right] += 1
     return F.interpolate((total / visits)[None], size=size, mode="bilinear", align_corners=False)[0]
@@ -231,6 +320,7 @@ def segment(
     *,
     background: bool,
     columns: int = 0,
+    views: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
     """Segment one image.
 
@@ -243,11 +333,13 @@ def segment(
         config: All settings but ``batch_size`` and ``stitched``.
         background: Whether class 0 is the background.
         columns: As in :func:`class_probabilities`.
+        views: As in :func:`image_scores`.
 
     Returns:
         Labels ``(H, W)`` and the probabilities of the classes ``(classes, H, W)``.
     """
-    scores = image_scores(clip_model.visual, image, size, text, config)
+    foreground = torch.tensor(owner) >= int(background)
+    scores = image_scores(clip_model.visual, image, size, text, config, foreground=foreground, views=views)
     if config.pamr_steps:
         full = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
         scores = refine(full, scores, config.pamr_steps, config.pamr_dilations)

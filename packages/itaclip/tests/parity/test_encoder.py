@@ -235,6 +235,25 @@ def test_the_model_is_left_as_it_was(tools):
     assert torch.equal(model.encode_image(tools.image(1, 3, 32, 32)), expected)
 
 
+@pytest.mark.parametrize("kind", ["native", "siglip", "eva", "pe"])
+def test_the_pooled_embedding_is_that_of_the_model(tools, kind):
+    model = tools.native() if kind == "native" else tools.timm(kind)
+    encoder, images = build_encoder(model), tools.image(2, 3, 32, 32)
+    assert encoder.native_size == (32, 32)
+    assert torch.equal(encoder.pooled(images), model.encode_image(images))
+    # any other size is brought to the one that the tower was trained at
+    larger = F.interpolate(images, size=(64, 64), mode="nearest")
+    assert torch.allclose(encoder.pooled(larger), model.encode_image(images), atol=1e-5)
+
+
+def test_a_tower_that_returns_its_tokens_too_is_asked_for_the_pooled_one(tools):
+    model = copy.deepcopy(tools.native())
+    images = tools.image(2, 3, 32, 32)
+    expected = model.encode_image(images)
+    model.visual.output_tokens = True
+    assert torch.equal(build_encoder(model).pooled(images), expected)
+
+
 def test_stitched_windows_see_each_other(tools):
     encoder, images = build_encoder(tools.native()), tools.image(2, 3, 32, 32)
     attention = replace(ITACLIP, locality=2.0)

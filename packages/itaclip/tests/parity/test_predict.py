@@ -33,6 +33,7 @@ def engine_and_serial(tools, classes, config, image):
         classes.owner,
         config,
         background=classes.background,
+        views=[view.image for view in prepared.views],
     )
     return engine.predict(image, return_scores=True), labels, probabilities
 
@@ -56,6 +57,8 @@ def test_every_preset(tools, classes, name):
         {"branches": ("hflip", "gray", "identity"), "lam": 0.1},
         {"area_thd": 0.3, "prob_thd": 0.3, "logit_scale": 5.0},
         {"batch_size": 3},
+        {"prior_weight": 0.7, "logit_scale": 8.0, "batch_size": 7},
+        {"prior_weight": 3.0, "prior_sides": (0.3,), "prob_thd": 0.3, "crop": 0, "logit_scale": 8.0},
     ],
     ids=str,
 )
@@ -68,8 +71,10 @@ def test_options_and_sizes(tools, classes, changes, size):
     assert (found.labels == labels).float().mean() > 0.999
 
 
-def test_a_batch_of_images_is_its_images_one_by_one(tools, classes):
-    engine = ITACLIP(tools.native(), None, small("itaclip")).set_text_features(tools.text(6), classes)
+@pytest.mark.parametrize("prior_weight", [0.0, 1.0])
+def test_a_batch_of_images_is_its_images_one_by_one(tools, classes, prior_weight):
+    config = small("itaclip", prior_weight=prior_weight)
+    engine = ITACLIP(tools.native(), None, config).set_text_features(tools.text(6), classes)
     images = [tools.image(3, *size) for size in ((53, 71), (20, 20), (53, 71), (71, 53))]
     together = engine.predict(images, return_scores=True)
     for found, image in zip(together, images, strict=True):
@@ -82,7 +87,7 @@ def test_batched_windows_are_serial_windows(tools, classes):
     image = tools.image(3, 53, 71)
     scores = []
     for batch_size in (1, 20, 1000):
-        config = small("itaclip", batch_size=batch_size)
+        config = small("itaclip", batch_size=batch_size, prior_weight=1.0)
         engine = ITACLIP(tools.native(), None, config).set_text_features(tools.text(6), classes)
         scores.append(engine.scores(image))
     assert torch.allclose(scores[0], scores[1], atol=1e-5)

@@ -102,6 +102,8 @@ def test_wrong_input_is_named(tiny_folder, tmp_path):
     path = tmp_path / "a.onnx"
     with pytest.raises(ValueError, match="export without stitched"):
         export_onnx(build(tiny_folder, "stitched=true"), path)
+    with pytest.raises(ValueError, match="export with prior_weight=0"):
+        export_onnx(build(tiny_folder, "prior_weight=1"), path)
     with pytest.raises(ValueError, match="say the size of a window"):
         export_onnx(build(tiny_folder, "crop=0"), path)
     with pytest.raises(ValueError, match="at least one patch of 8 x 8 px"):

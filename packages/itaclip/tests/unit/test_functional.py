@@ -13,6 +13,7 @@ from itaclip.functional import (
     mix_maps,
     resize_positions,
     self_self_map,
+    share_foreground,
 )
 from torch.nn import functional as F
 
@@ -143,3 +144,24 @@ def test_gaussian_bias():
     bias = gaussian_bias(places, places, 5.0)
     near = math.exp(-0.5)
     assert torch.allclose(bias, torch.tensor([[0, 0, 0], [0, 1, near], [0, near, 1]]), atol=1e-6)
+
+
+def test_a_prior_shares_out_the_foreground_only():
+    scores, prior = noise(5, 3, 4), noise(5, 3, 4, seed=1)
+    foreground = torch.tensor([False, True, True, False, True])
+    shared = share_foreground(scores, prior, foreground, weight=0.6, logit_scale=7.0)
+    before, after = (7 * scores).softmax(0), (7 * shared).softmax(0)
+    assert torch.equal(shared[~foreground], scores[~foreground])
+    assert torch.allclose(after[~foreground], before[~foreground], atol=1e-6)
+    # among themselves, by Bayes: what the patch says times what the window says
+    expected = (7 * (scores + 0.6 * prior))[foreground].softmax(0)
+    assert torch.allclose(after[foreground] / after[foreground].sum(0), expected, atol=1e-5)
+    assert not torch.allclose(after, before, atol=1e-2)
+
+
+def test_a_prior_that_is_the_same_for_all_names_says_nothing():
+    scores = noise(4, 3, 4)
+    prior = noise(1, 3, 4, seed=1).expand(4, -1, -1)
+    everything = torch.ones(4, dtype=torch.bool)
+    shared = share_foreground(scores, prior, everything, weight=2.0, logit_scale=40.0)
+    assert torch.allclose(shared, scores, atol=1e-5)

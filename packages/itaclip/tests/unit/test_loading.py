@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 
+import huggingface_hub
 import open_clip
 import pytest
 import torch
@@ -118,6 +119,38 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
     with pytest.raises(ModelNotFoundError, match="cannot be fetched: check the connection") as caught:
         load_clip("ViT-B-16", pretrained="openai", device="cpu")
     assert "Last error" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, cached):
+    calls = []
+
+    def ask(url, *, timeout):
+        calls.append((url, timeout))
+        raise ConnectionError("Name or service not known")
+
+    def create(*args, **kwargs):
+        raise RuntimeError("Failed to download")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask)
+    stored = "/somewhere/open_clip_config.json" if cached else None
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args: stored)
+    monkeypatch.setattr(open_clip, "create_model", create)
+    rule = "cannot be fetched" if cached else r"the hub does not answer \(Name or service not known\): check"
+    with pytest.raises(ModelNotFoundError, match=rule):
+        load_clip("hf-hub:owner/name", device="cpu")
+    assert len(calls) == (not cached)
+    assert all("owner/name" in url and timeout <= 5 for url, timeout in calls)
+
+
+def test_what_the_hub_answers_is_left_to_the_download(monkeypatch):
+    def create(*args, **kwargs):
+        raise RuntimeError("Failed to download")
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    # a name that the hub's client refuses before it asks
+    with pytest.raises(ModelNotFoundError, match="cannot be fetched"):
+        load_clip("hf-hub:a/b/c", device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,41 @@ def test_stitching_a_mirrored_picture_mirrors_the_scores(tools, classes):
     assert torch.allclose(scores, mirrored.flip(-1), atol=1e-4)
 
 
+@pytest.mark.parametrize("stitched", [False, True])
+def test_a_prior_names_things_and_leaves_the_background(tools, classes, stitched):
+    plain = replace(CONFIG, pamr_steps=0, closing=False, resize_short=0, stitched=stitched)
+    image = tools.image(3, 32, 32)
+
+    def scores(**changes):
+        segmenter = ITACLIP(tools.native(), None, replace(plain, **changes))
+        return segmenter.set_text_features(tools.text(6), classes).scores(image)
+
+    before, after = scores(), scores(prior_weight=2.0)
+    # two names of the background come first
+    assert torch.allclose(after[:2], before[:2], atol=1e-6)
+    assert not torch.allclose(after[2:], before[2:], atol=1e-2)
+    # a prior of great weight is all that tells the names apart, here that of the whole image
+    whole = scores(prior_weight=1000.0, prior_sides=(1.0,))
+    pooled = torch.nn.functional.normalize(tools.native().encode_image(_normalised(tools, image)), dim=-1)
+    assert (whole[2:].argmax(0) == (tools.text(6) @ pooled[0])[2:].argmax()).all()
+
+
+def _normalised(tools, image):
+    normalizer = ITACLIP(tools.native(), None, CONFIG).windows.normalizer
+    return normalizer(image, (32, 32), torch.device("cpu"))[None]
+
+
+def test_without_weight_the_prior_is_not_even_looked_at(tools, classes, monkeypatch):
+    config = replace(CONFIG, prior_sides=(0.3,))
+    image = tools.image(3, 50, 70)
+    found = []
+    for each in (CONFIG, config):
+        segmenter = ITACLIP(tools.native(), None, each).set_text_features(tools.text(6), classes)
+        monkeypatch.setattr(segmenter.encoder, "pooled", None)
+        found.append(segmenter.predict(image, return_scores=True).scores)
+    assert torch.equal(*found)
+
+
 def test_progress_counts_windows(segmenter, tools):
     steps = []
     segmenter.predict(tools.image(3, 50, 70), progress=lambda done, total: steps.append((done, total)))

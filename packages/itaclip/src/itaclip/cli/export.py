@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import numpy as np
 import typer
@@ -29,6 +30,7 @@ from itaclip.cli.options import (
 from itaclip.cli.output import fail, one_line, stderr, stdout, user_errors, warn
 
 if TYPE_CHECKING:
+    from itaclip.export import ExportReport
     from itaclip.model import ITACLIP
     from itaclip.text.classes import ClassList
     from itaclip.text.sources import TextSource
@@ -80,45 +82,65 @@ def export(
             fail(f"--output must be an .onnx file, got {output}")
         written = None if classes is None else output.with_name(f"{output.stem}-texts.npz")
         if output.exists() and (written is None or written.exists()) and not overwrite:
-            warn(f"{output} is there already, skipped (--overwrite replaces it)", style="dim")
-            if json_output:
-                typer.echo(json.dumps({"output": str(output), "status": "skipped"}))
-            raise typer.Exit(0)
-        chosen = None
+            _skip(output, json_output=json_output)
+        chosen, source = None, None
         if classes is not None:
             chosen = parse_classes(classes, background=background, background_first=background_first)
-        source = None if classes is None else find_texts(texts, classes)
-        options = ModelOptions(
-            model=model,
-            pretrained=pretrained,
-            preset=preset,
-            settings=settings or (),
-            device="cpu",
-            dtype="float32",
-        )
-        config = options.config()
-        from itaclip.export import ExportError, export_onnx
-
-        segmenter = options.load(config)
+            source = find_texts(texts, classes)
+        segmenter = _load(model, pretrained, preset, settings or ())
         # first, for they are done at once and may be refused
         embedded = None if chosen is None else _embed(segmenter, chosen, source)
-        with stderr.status("exporting"):
-            try:
-                report = export_onnx(
-                    segmenter, output, size=None if size is None else (size, size), verify=verify
-                )
-            except ExportError as error:
-                if debug:
-                    raise
-                warn(one_line(error), style="red")
-                if json_output:
-                    entry = {"output": str(output), "status": "failed", "error": one_line(error)}
-                    typer.echo(json.dumps(entry))
-                raise typer.Exit(1) from None
+        report = _export(segmenter, output, size, verify=verify, debug=debug, json_output=json_output)
         if written is not None and embedded is not None:
             from itaclip.images import save_file
 
             save_file(written, embedded)
+    _tell(report, output, written, verify=verify, json_output=json_output)
+
+
+def _load(model: str, pretrained: str | None, preset: str, settings: Sequence[str]) -> ITACLIP:
+    options = ModelOptions(
+        model=model,
+        pretrained=pretrained,
+        preset=preset,
+        settings=settings,
+        device="cpu",
+        dtype="float32",
+    )
+    return options.load(options.config())
+
+
+def _export(
+    segmenter: ITACLIP, output: Path, side: int | None, *, verify: bool, debug: bool, json_output: bool
+) -> ExportReport:
+    """Write the file; one that disagrees with the model ends the command with 1."""
+    from itaclip.export import ExportError, export_onnx
+
+    size = None if side is None else (side, side)
+    with stderr.status("exporting"):
+        try:
+            return export_onnx(segmenter, output, size=size, verify=verify)
+        except ExportError as error:
+            if debug:
+                raise
+            warn(one_line(error), style="red")
+            if json_output:
+                entry = {"output": str(output), "status": "failed", "error": one_line(error)}
+                typer.echo(json.dumps(entry))
+            raise typer.Exit(1) from None
+
+
+def _skip(output: Path, *, json_output: bool) -> NoReturn:
+    warn(f"{output} is there already, skipped (--overwrite replaces it)", style="dim")
+    if json_output:
+        typer.echo(json.dumps({"output": str(output), "status": "skipped"}))
+    raise typer.Exit(0)
+
+
+def _tell(
+    report: ExportReport, output: Path, written: Path | None, *, verify: bool, json_output: bool
+) -> None:
+    """Say what was written, to people or as JSON."""
     if json_output:
         entry = {
             "output": str(output),

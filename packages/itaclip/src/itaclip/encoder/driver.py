@@ -64,6 +64,12 @@ class Encoder:
         return self.tower.patch_size
 
     @property
+    def native_size(self) -> tuple[int, int]:
+        """Height and width that the tower was trained at, in pixels."""
+        rows, columns = self.tower.native_grid
+        return rows * self.patch_size[0], columns * self.patch_size[1]
+
+    @property
     def device(self) -> torch.device:
         """Where the tower is."""
         return self.tower.device
@@ -172,6 +178,20 @@ class Encoder:
         if attention.value_only:
             raise ValueError("value_only has no attention map")
         return explicit_map(self.terms(self.prepare(images, attention, positions=positions), attention))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Return the model's own embedding of images, as the untouched tower pools them.
+
+        Args:
+            images: ``(B, 3, H, W)``, normalised; resized to the size the tower was trained at.
+
+        Returns:
+            ``(B, D)``, not normalised.
+        """
+        size = self.native_size
+        if tuple(images.shape[-2:]) != size:
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        return self.tower.pooled(images)
 
     def to_maps(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Drop the prefix tokens and lay out the rest, ``(B, N, D)`` to ``(B, D, height, width)``."""

@@ -82,6 +82,10 @@ class Tower(ABC):
     def to_text_space(self, x: Tensor) -> Tensor:
         """Take every token the way the pooled token goes, ``(B, N, C)`` to ``(B, N, D)``."""
 
+    @abstractmethod
+    def pooled(self, images: Tensor) -> Tensor:
+        """Return the model's own image embedding, ``(B, 3, H, W)`` of the training size to ``(B, D)``."""
+
     def embed(self, images: Tensor, mode: Positions) -> tuple[Tensor, Grid]:
         """Return the first block's input and the grid of patches.
 

@@ -133,8 +133,8 @@ class ClassList:
         """Read a class list: text, YAML or JSON, told by the suffix.
 
         Text (any other suffix) has one class in a line, its names between commas, as the files of SCLIP and
-        its relatives have. YAML and JSON hold what :meth:`build` takes, or a mapping with ``classes`` and
-        ``background`` words.
+        its relatives have; lines that begin with ``#`` and a space are comments. YAML and JSON hold what
+        :meth:`build` takes, or a mapping with ``classes`` and ``background`` words.
 
         Args:
             path: The file.

@@ -63,13 +63,15 @@ def read_text(path: str | Path) -> str:
 
 
 def read_lines(path: str | Path) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, stripped, with their numbers from 1.
+    """Return the lines that are neither blank nor comments, stripped, with their numbers from 1.
+
+    A comment begins with ``#`` and a space, or is nothing but ``#``; no name of the benchmarks does.
 
     Raises:
         TextFileError: As :func:`read_text`; also if there is none.
     """
     lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), 1)]
-    lines = [(number, line) for number, line in lines if line]
+    lines = [(number, line) for number, line in lines if line and line != "#" and not line.startswith("# ")]
     if not lines:
         raise TextFileError(f"{path} is empty")
     return lines

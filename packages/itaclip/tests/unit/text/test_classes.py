@@ -86,6 +86,15 @@ def test_a_background_word_may_repeat_a_class_where_a_benchmark_does():
     assert things.names == ("sky", "bed", "bed")
 
 
+def test_comments_in_lines_are_no_names(tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_text("# classes of the farm\n\ncat, feline\n#\n  # not yet: cow\n#1, dog\n")
+    assert ClassList.from_file(file).classes == (("cat", "feline"), ("#1", "dog"))
+    file.write_text("# nothing else\n")
+    with pytest.raises(TextFileError, match=r"classes\.txt is empty"):
+        ClassList.from_file(file)
+
+
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_line_format(tmp_path, newline):
     file = tmp_path / "classes.txt"
