@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -17,8 +17,8 @@ from rich.table import Table as Shown
 from recipes.cards import CARDS
 from recipes.segmentation.figure import draw_figure
 from recipes.segmentation.measure import Bench, Job
-from recipes.segmentation.report import entry, jobs_of, markdown
-from recipes.segmentation.rows import BARE, BASE, chosen, preset
+from recipes.segmentation.report import Entry, entry, jobs_of, markdown
+from recipes.segmentation.rows import BARE, BASE, chosen, preset, with_prior
 from recipes.segmentation.scenes import CLASSES, Kind
 from recipes.segmentation.search import climb
 from recipes.segmentation.tables import tables
@@ -31,6 +31,7 @@ RESULTS = Path("runs/segmentation.jsonl")
 # those of the study, of the search and of the gate have nothing in common
 FIRST_SEED, FIRST_SEARCH_SEED, GATE_SEED = 5000, 7000, 9000
 FACTOR, LEAST_COLOUR = 2.0, 30.0
+WITH_PRIOR = "itaclip + prior"
 CAVEAT = (
     "Drawn scenes and one small model of one training seed: what holds here need not hold for photographs. "
     "The spread is over scenes, not over trainings."
@@ -60,7 +61,9 @@ def ablate(
     json_file: Annotated[Path, typer.Option("--json", help="Card to write.")] = CARDS / "segmentation.json",
     figure: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
     results: Results = RESULTS,
-    only: Annotated[list[str] | None, typer.Option(help="Tables; all if none is named.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Tables; all if none is named. The card keeps its others.")
+    ] = None,
     threads: Threads = 1,
 ) -> None:
     """Measure every row of every table, and write the card, the figure and the tables as Markdown."""
@@ -74,24 +77,35 @@ def ablate(
     bench = Bench(model, scenes, results)
     with _progress() as progress:
         figures = bench.measure(jobs_of(chosen_tables, numbers), progress)
-    entries = {name: entry(table, figures, numbers) for name, table in chosen_tables.items()}
-    card = {
+    measured = {name: entry(table, figures, numbers) for name, table in chosen_tables.items()}
+    facts = {
         "name": "segmentation",
         "model_sha256": bench.sha256,
         "training": training_facts(model),
         "scenes": scenes,
         "seeds": numbers,
         "caveat": CAVEAT,
-        "tables": entries,
     }
+    entries = _kept(json_file, facts) | measured if only else measured
+    entries = {name: entries[name] for name in tables() if name in entries}
+    card = {**facts, "tables": entries}
     json_file.parent.mkdir(parents=True, exist_ok=True)
     json_file.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    for each in entries.values():
+    for each in measured.values():
         for view in each["cells"]:
             typer.echo(f"## {each['title']}, {view}\n\n{markdown(each, view)}")
     if figure is not None:
         first = {each["title"]: next(iter(each["cells"].values())) for each in entries.values()}
         draw_figure(first, figure)
+
+
+def _kept(card: Path, facts: Mapping[str, object]) -> dict[str, Entry]:
+    """Return the tables of a card that was measured on the same scenes with the same model."""
+    if not card.exists():
+        return {}
+    stored: dict[str, Any] = json.loads(card.read_text("utf-8"))
+    known: dict[str, Entry] = stored.pop("tables")
+    return known if stored == facts else {}
 
 
 @app.command()
@@ -131,20 +145,32 @@ def gate(
     seed: Annotated[int, typer.Option(help="Of the scenes.")] = GATE_SEED,
     threads: Threads = 1,
 ) -> None:
-    """Measure vanilla, fast, itaclip and the default on fresh scenes; exit 1 if the gains are too small."""
+    """Measure vanilla, fast, itaclip, itaclip with the prior and the default; exit 1 if a gain is too small.
+
+    The doubling is wanted of itaclip with the prior of whole windows, which the paper does not have; where
+    the paper's recipe alone falls short of it, the report says so.
+    """
     torch.set_num_threads(threads)
-    rows = {name: preset(name) for name in ("vanilla", "fast")} | {"itaclip": BASE, "tiny-shapes": chosen()}
+    rows = {
+        "vanilla": preset("vanilla"),
+        "fast": preset("fast"),
+        "itaclip": BASE,
+        WITH_PRIOR: with_prior(),
+        "tiny-shapes": chosen(),
+    }
     bench = Bench(model, scenes)
     jobs = {(name, kind): Job(row, kind, "windows", seed) for name, row in rows.items() for kind in CLASSES}
     with _progress() as progress:
         figures = bench.measure(list(jobs.values()), progress)
-    miou = {kind: {name: figures[jobs[name, kind]]["miou"] for name in rows} for kind in CLASSES}
+    miou: dict[Kind, dict[str, float]] = {
+        kind: {name: figures[jobs[name, kind]]["miou"] for name in rows} for kind in CLASSES
+    }
     shown = Shown("mIoU, %", *rows)
     for kind, values in miou.items():
         shown.add_row(kind, *(f"{values[name]:.1f}" for name in rows))
     Console(stderr=True).print(shown)
     failures = misses(miou)
-    typer.echo(json.dumps({"miou": miou, "failures": failures}))
+    typer.echo(json.dumps({"miou": miou, "without_prior": weak_gains(miou, "itaclip"), "failures": failures}))
     if failures:
         raise typer.Exit(1)
 
@@ -153,18 +179,28 @@ def misses(miou: Mapping[Kind, Mapping[str, float]]) -> list[str]:
     """Return a sentence for each thing that falls short.
 
     Args:
-        miou: By kind of classes, of ``vanilla``, ``itaclip`` and ``tiny-shapes``, in per cent.
+        miou: By kind of classes, of the rows of the gate, in per cent.
     """
-    failures = [
-        f"{kind}: itaclip reaches {values['itaclip']:.1f} mIoU, vanilla {values['vanilla']:.1f}, "
-        f"wanted {FACTOR:g} times as much"
-        for kind, values in miou.items()
-        if values["itaclip"] < FACTOR * values["vanilla"]
-    ]
+    failures = weak_gains(miou, WITH_PRIOR)
     best = miou["colour"]["tiny-shapes"]
     if best < LEAST_COLOUR:
         failures.append(f"colour: tiny-shapes reaches {best:.1f} mIoU, wanted {LEAST_COLOUR:g}")
     return failures
+
+
+def weak_gains(miou: Mapping[Kind, Mapping[str, float]], name: str) -> list[str]:
+    """Return a sentence for each kind of classes by which a row is not so many times better than vanilla.
+
+    Args:
+        miou: As for :func:`misses`.
+        name: Of the row.
+    """
+    return [
+        f"{kind}: {name} reaches {values[name]:.1f} mIoU, vanilla {values['vanilla']:.1f}, "
+        f"wanted {FACTOR:g} times as much"
+        for kind, values in miou.items()
+        if values[name] < FACTOR * values["vanilla"]
+    ]
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ _Kept = tuple[tuple[Tensor, Tensor, Tensor], float]
 class RememberingEncoder(Encoder):
     """Gives what :class:`itaclip.encoder.Encoder` gives, and runs each image through the blocks once.
 
-    Kept are the inputs of all blocks of every image, until :meth:`forget`, and the features of the latest
-    attention, so that one image can be matched with several lists of classes.
+    Kept are the inputs of all blocks and the model's own embedding of every image, until :meth:`forget`, and
+    the features of the latest attention, so that one image can be matched with several lists of classes.
 
     Args:
         tower: The image tower.
@@ -35,6 +35,7 @@ class RememberingEncoder(Encoder):
         self.most = most
         self._inputs: dict[bytes, Tensor] = {}
         self._features: dict[bytes, Tensor] = {}
+        self._pooled: dict[bytes, Tensor] = {}
         self._attention: AttentionConfig | None = None
 
     @property
@@ -46,6 +47,7 @@ class RememberingEncoder(Encoder):
         """Drop everything that is kept."""
         self._inputs.clear()
         self._features.clear()
+        self._pooled.clear()
 
     def __call__(
         self, images: Tensor, attention: AttentionConfig, *, positions: Positions = "legacy"
@@ -79,6 +81,14 @@ class RememberingEncoder(Encoder):
         }
         qkv = tower.qkv(last, inputs[last], grid)
         return LastInput(inputs[last], qkv, tuple(kept[layer] for layer in wanted), grid)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Return the model's own embedding of images, as the base class does; one is too small to count."""
+        keys = _keys(images, "legacy")
+        new = _missing(keys, self._pooled)
+        if new:
+            self._pooled |= dict(zip((keys[i] for i in new), super().pooled(images[new]), strict=True))
+        return torch.stack([self._pooled[key] for key in keys])
 
     def _block_inputs(self, images: Tensor, positions: Positions) -> Tensor:
         keys = _keys(images, positions)

@@ -56,7 +56,9 @@ def draw(view: View, seed: int, count: int, split: Split = "test") -> Sample:
     paintings = [
         render(draw_scene(seed, i, split=split, config=TWO_TO_FOUR), SIDES[view]) for i in range(count)
     ]
-    truth = {kind: torch.from_numpy(np.stack([_labels(p, kind) for p in paintings])) for kind in CLASSES}
+    truth: dict[Kind, Tensor] = {
+        kind: torch.from_numpy(np.stack([_labels(p, kind) for p in paintings])) for kind in CLASSES
+    }
     return Sample([painting.image for painting in paintings], truth)
 
 

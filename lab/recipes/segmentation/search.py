@@ -71,6 +71,7 @@ LAST_CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
             (10, (8, 16)),
         )
     ],
+    "prior": [{"prior_weight": weight} for weight in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)],
     "closing": [{"closing": closing} for closing in (False, True)],
     "threshold": [
         {"logit_scale": scale, "prob_thd": threshold}

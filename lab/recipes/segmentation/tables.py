@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from shapeworld.vocabulary import BACKGROUNDS
 
-from recipes.segmentation.rows import BARE, BASE, UNREFINED, Row, chosen, preset, vary
+from recipes.segmentation.rows import BARE, BASE, UNREFINED, Row, chosen, preset, vary, with_prior
 from recipes.segmentation.scenes import CLASSES, Kind, View
 from recipes.tiny_clip.zero_shot import TEMPLATES
 
@@ -95,6 +95,7 @@ def tables() -> dict[str, Table]:
             },
             beside=NO_SOURCE,
         ),
+        "prior": _prior(),
         "first run": _first_run(),
     }
 
@@ -310,6 +311,27 @@ def _gain() -> Table:
             "q-k x 4": vary(BARE, pairs=("qk",), gain=4.0),
         },
         beside=NO_SOURCE,
+    )
+
+
+def _prior() -> Table:
+    return Table(
+        title="Prior of whole windows",
+        rows={
+            "itaclip": BASE,
+            "itaclip, x 0.25": with_prior(weight=0.25),
+            "itaclip, x 1": with_prior(weight=1.0),
+            "itaclip, x 4": with_prior(),
+            "itaclip, x 4, windows of half a side": vary(with_prior(), prior_sides=(0.5,)),
+            "itaclip, x 4, the picture as one window": vary(with_prior(), prior_sides=(1.0,)),
+            "vanilla": preset("vanilla"),
+            "vanilla, x 4": with_prior(preset("vanilla")),
+            "tiny-shapes": chosen(),
+            "tiny-shapes, x 0.25": with_prior(chosen(), 0.25),
+            "tiny-shapes, x 4": with_prior(chosen()),
+        },
+        beside=NO_SOURCE,
+        kinds=ALL_KINDS,
     )
 
 

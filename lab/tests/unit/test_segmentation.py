@@ -9,7 +9,7 @@ from itaclip import ITACLIP, AttentionConfig
 from itaclip.encoder import build_encoder
 from itaclip.text.prompts import get_templates
 from recipes.segmentation import commands
-from recipes.segmentation.commands import app, misses
+from recipes.segmentation.commands import app, misses, weak_gains
 from recipes.segmentation.figure import draw_figure
 from recipes.segmentation.measure import Bench, Figures, Job
 from recipes.segmentation.memory import RememberingEncoder
@@ -108,6 +108,21 @@ def test_a_remembered_tower_gives_what_the_tower_gives(bench, monkeypatch):
     assert runs == [2, 3, 1]
 
 
+def test_a_remembered_embedding_is_that_of_the_model(bench, monkeypatch):
+    plain, images = build_encoder(bench.model), torch.randn(4, 3, 64, 64)
+    wanted = plain.pooled(images)
+    encoder = RememberingEncoder(plain.tower)
+    runs = []
+    pooled = plain.tower.pooled
+    monkeypatch.setattr(plain.tower, "pooled", lambda x: runs.append(len(x)) or pooled(x))
+    for part in (slice(0, 2), slice(1, 4), slice(0, 4)):
+        torch.testing.assert_close(encoder.pooled(images[part]), wanted[part], atol=1e-5, rtol=1e-5)
+    assert runs == [2, 2]
+    encoder.forget()
+    encoder.pooled(images[:1])
+    assert runs == [2, 2, 1]
+
+
 def test_a_full_memory_still_gives_the_same(bench):
     images = torch.randn(3, 3, 64, 64)
     plain = build_encoder(bench.model)
@@ -118,10 +133,10 @@ def test_a_full_memory_still_gives_the_same(bench):
     torch.testing.assert_close(full(images, ATTENTIONS["itaclip"]), wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("stitched", [False, True])
-def test_the_bench_segments_as_the_library_does(bench, stitched):
+@pytest.mark.parametrize("changes", [{}, {"stitched": True}, {"prior_weight": 4.0}], ids=str)
+def test_the_bench_segments_as_the_library_does(bench, changes):
     sample = draw("windows", 0, 2)
-    row = replace(UNREFINED, config=replace(UNREFINED.config, stitched=stitched, alpha=0.2))
+    row = replace(UNREFINED, config=replace(UNREFINED.config, alpha=0.2, **changes))
     library = ITACLIP(bench.model, bench.tokenizer, row.config)
     library.set_classes(list(CLASSES["colour"]), background=list(row.background))
     for theirs, ours in zip(
@@ -273,10 +288,12 @@ def test_choices_are_valid_and_differ():
 
 
 def test_the_gate_wants_twice_vanilla_and_thirty_on_colours():
-    good = {"vanilla": 10.0, "itaclip": 20.0, "tiny-shapes": 30.0}
+    good = {"vanilla": 10.0, "itaclip": 15.0, "itaclip + prior": 20.0, "tiny-shapes": 30.0}
     assert misses({"colour": good, "shape": good}) == []
-    (weak,) = misses({"colour": good, "shape": {**good, "itaclip": 19.9}})
-    assert weak == "shape: itaclip reaches 19.9 mIoU, vanilla 10.0, wanted 2 times as much"
+    (weak,) = misses({"colour": good, "shape": {**good, "itaclip + prior": 19.9}})
+    assert weak == "shape: itaclip + prior reaches 19.9 mIoU, vanilla 10.0, wanted 2 times as much"
+    (alone,) = weak_gains({"shape": good}, "itaclip")
+    assert alone == "shape: itaclip reaches 15.0 mIoU, vanilla 10.0, wanted 2 times as much"
     (low,) = misses({"colour": {**good, "tiny-shapes": 29.9}})
     assert low == "colour: tiny-shapes reaches 29.9 mIoU, wanted 30"
 
@@ -289,6 +306,7 @@ def test_a_random_model_fails_its_gate(folder, monkeypatch):
     report = json.loads(result.stdout)
     assert set(report["miou"]) == set(CLASSES)
     assert any("wanted 30" in line for line in report["failures"])
+    assert all(line.split(": ")[1].startswith("itaclip reaches") for line in report["without_prior"])
 
 
 def test_ablate_writes_card_and_figure_and_measures_once(folder, tmp_path):
@@ -309,6 +327,22 @@ def test_ablate_writes_card_and_figure_and_measures_once(folder, tmp_path):
     again = CliRunner().invoke(app, arguments)
     assert again.stdout == first.stdout
     assert results.read_text() == lines
+
+
+def test_measuring_one_table_keeps_the_others_of_its_scenes(folder, tmp_path):
+    card = tmp_path / "card.json"
+    arguments = ["ablate", "--model", str(folder), "--seeds", "1", "--json", str(card)]
+    arguments += ["--results", str(tmp_path / "r.jsonl")]
+    assert CliRunner().invoke(app, [*arguments, "--scenes", "1", "--only", "ffn"]).exit_code == 0
+    stored = json.loads(card.read_text())
+    stored["tables"]["background"] = stored["tables"]["ffn"]
+    card.write_text(json.dumps(stored))
+    shown = CliRunner().invoke(app, [*arguments, "--scenes", "1", "--only", "ffn"])
+    assert json.loads(card.read_text())["tables"] == stored["tables"]
+    assert shown.stdout.count("## ") == 1
+    # figures of other scenes do not belong beside them
+    assert CliRunner().invoke(app, [*arguments, "--scenes", "2", "--only", "ffn"]).exit_code == 0
+    assert list(json.loads(card.read_text())["tables"]) == ["ffn"]
 
 
 def test_unknown_tables_and_kinds_are_refused(folder):
