@@ -4,11 +4,13 @@
 ``python bench_extraction.py --output results.json`` measures, each part alone with ``--only``:
 
 ``hooks``: what taking a set of four activations, and all that are no maps, adds to a plain forward pass.
-``exit``: the share of a pass's time after which it is left, beside the share after which a plain pass has
-come that far, and the share of its FLOP. ``memory``: what a pass that takes activations holds beyond a plain
-one, beside the size of what is taken. ``maps``: the same for self-maps of 64x64 tokens and 10 heads, averaged
-over heads, beside the full matrix. ``store``: 100 images to a zarr store with the small model inside the
-package, and in which share of the time it read, computed, wrote.
+``exit``: the share of a pass's time after which it is left, beside the share of its FLOP and the share after
+which a plain pass has come that far; a batch of 8, since with a single small latent the lowest levels wait
+for their weights. ``sizes``: how far shares of time and of FLOP lie apart in plain passes of other batches
+and sides. ``memory``: what a pass that takes activations holds beyond a plain one, beside the size of what
+is taken. ``maps``: the same for self-maps of 64x64 tokens and 10 heads, averaged over heads, beside the full
+matrix. ``store``: 100 images to a zarr store with the small model inside the package, and in which share of
+the time it read, computed, wrote.
 
 Times are those of the process, so that other work on the machine disturbs little; contenders take turns.
 ``--small`` shows within a minute that everything runs; such figures mean nothing.
@@ -44,6 +46,7 @@ STOPS = {  # and the modules after which they are there
     "up-level3-repeat0-vit-block0-self-k": "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_k",
 }
 NO_MAPS = ("unet-*", "*-res-*", "*-out", "*-{self,cross}-[qkv]", "*-ffn-inner")
+SIZES = ((1, 32), (4, 32), (8, 32), (4, 16), (16, 16), (1, 64))  # latents and cells of their sides
 Row = dict[str, Any]
 
 
@@ -56,14 +59,14 @@ def build_unet(small: bool) -> UNet2DConditionModel:
     return UNet2DConditionModel(**config).eval()
 
 
-def inputs_of(unet: UNet2DConditionModel, side: int) -> dict[str, Any]:
-    """Return the arguments of a call with one latent of ``side`` cells."""
+def inputs_of(unet: UNet2DConditionModel, side: int, batch: int = 1) -> dict[str, Any]:
+    """Return the arguments of a call with ``batch`` latents of ``side`` cells."""
     generator = torch.Generator().manual_seed(1)
     width = unet.config["cross_attention_dim"]
     return {
-        "sample": torch.randn(1, unet.config["in_channels"], side, side, generator=generator),
+        "sample": torch.randn(batch, unet.config["in_channels"], side, side, generator=generator),
         "timestep": torch.tensor(50),
-        "encoder_hidden_states": torch.randn(1, 77, width, generator=generator),
+        "encoder_hidden_states": torch.randn(batch, 77, width, generator=generator),
     }
 
 
@@ -143,28 +146,51 @@ def passing(
     return run
 
 
-def measure_exit(unet: UNet2DConditionModel, side: int, rounds: int) -> list[Row]:
+def measure_exit(unet: UNet2DConditionModel, side: int, batch: int, rounds: int) -> list[Row]:
     """Share of a pass's time, beside that at which a plain pass gets there and beside that of its FLOP."""
-    inputs = inputs_of(unet, side)
+    inputs = inputs_of(unet, side, batch)
     marks: dict[str, list[float]] = {name: [] for name in STOPS}
     runs = {name: taking(unet, inputs, [name], stop_after=0) for name in STOPS}
     times = in_turns({"plain": passing(unet, inputs, marks), **runs}, rounds)
-    listed = {
-        str(each.name): each.flop_share for each in list_activations(unet, size=8 * side, glob=list(STOPS))
-    }
+    listed = flop_shares(unet, side)
     rows: list[Row] = []
     for name in STOPS:
         passed = marks[name][1:]  # of the first round nothing counts
         plain, ours = times["plain"], times[name]
+        share = statistics.median(a / b for a, b in zip(ours, plain, strict=True))
         rows.append(
             {
                 "up_to": name,
-                "time_share": statistics.median(a / b for a, b in zip(ours, plain, strict=True)),
+                "batch": batch,
+                "time_share": share,
+                "flop_share": listed[name],
+                "over_flop": share / listed[name],
                 "ideal_share": statistics.median(a / b for a, b in zip(passed, plain, strict=True)),
                 "over_ideal": statistics.median(a / b for a, b in zip(ours, passed, strict=True)),
-                "flop_share": listed[name],
             }
         )
+    return rows
+
+
+def flop_shares(unet: UNet2DConditionModel, side: int) -> dict[str, float]:
+    """Share of a pass's FLOP that is done at each of the stops."""
+    listed = list_activations(unet, size=8 * side, glob=list(STOPS))
+    return {str(each.name): each.flop_share or 0.0 for each in listed}
+
+
+def measure_sizes(unet: UNet2DConditionModel, sizes: Sequence[tuple[int, int]], rounds: int) -> list[Row]:
+    """Share of time over share of FLOP at which a plain pass comes to the stops, by batch and side."""
+    rows: list[Row] = []
+    for batch, side in sizes:
+        marks: dict[str, list[float]] = {name: [] for name in STOPS}
+        run = passing(unet, inputs_of(unet, side, batch), marks)
+        plain = in_turns({"plain": run}, rounds)["plain"]
+        listed = flop_shares(unet, side)
+        over = {
+            name: statistics.median(a / b for a, b in zip(marks[name][1:], plain, strict=True)) / listed[name]
+            for name in STOPS
+        }
+        rows.append({"batch": batch, "side": side, "plain_s": spread(plain), "over_flop": over})
     return rows
 
 
@@ -271,13 +297,14 @@ def measure_store(small: bool) -> Row:
 
 def main() -> None:
     """Measure and print."""
-    parts = ("hooks", "exit", "memory", "maps", "store")
+    parts = ("hooks", "exit", "sizes", "memory", "maps", "store")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="rounds in turns")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--side", type=int, default=32, help="cells of the latent's side, 64 is native")
+    parser.add_argument("--batch", type=int, default=8, help="latents of the part exit")
     parser.add_argument("--small", action="store_true", help="a toy U-Net, to see that everything runs")
     parser.add_argument("--only", choices=parts, action="append", help="measure some of the parts")
     parser.add_argument("--output", type=Path, help="file for the results")
@@ -290,12 +317,15 @@ def main() -> None:
         "side": side,
         "rounds": rounds,
     }
-    if {"hooks", "exit", "memory"} & set(chosen):
+    if {"hooks", "exit", "sizes", "memory"} & set(chosen):
         unet = build_unet(arguments.small)
         if "hooks" in chosen:
             results["hooks"] = measure_hooks(unet, side, rounds)
         if "exit" in chosen:
-            results["exit"] = measure_exit(unet, side, rounds)
+            results["exit"] = measure_exit(unet, side, arguments.batch, rounds)
+        if "sizes" in chosen:
+            sizes = ((1, 16), (2, 16)) if arguments.small else SIZES
+            results["sizes"] = measure_sizes(unet, sizes, rounds)
         if "memory" in chosen:
             results["memory"] = measure_memory(unet, side)
         del unet

@@ -8,14 +8,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from diffeat import presets
-from diffeat.capture.collect import Storage
 from diffeat.capture.context import Recording, capture
-from diffeat.capture.maps import MapOptions
-from diffeat.extractor import FeatureExtractor
-from diffeat.features import Features
-from diffeat.names import Activation, ActivationName, list_activations
+from diffeat.names import ActivationName
 
 if TYPE_CHECKING:
+    from diffeat.capture.collect import Storage
+    from diffeat.capture.maps import MapOptions
+    from diffeat.extractor import FeatureExtractor
+    from diffeat.features import Features
+    from diffeat.names import Activation, list_activations
     from diffeat.ranking import Ranker
     from diffeat.store import FeatureStore
     from diffeat.store.transformer import FeatureTransformer
@@ -38,11 +39,17 @@ __all__ = [
     "presets",
 ]
 
-# loaded on first use: zarr and scikit-learn take seconds
+# loaded on first use: torch alone takes seconds
 _HOMES = {
+    "Activation": "diffeat.names",
+    "FeatureExtractor": "diffeat.extractor",
     "FeatureStore": "diffeat.store",
     "FeatureTransformer": "diffeat.store.transformer",
+    "Features": "diffeat.features",
+    "MapOptions": "diffeat.capture.maps",
     "Ranker": "diffeat.ranking",
+    "Storage": "diffeat.capture.collect",
+    "list_activations": "diffeat.names",
 }
 
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffeat.capture.collect import Collector, Storage
-from diffeat.capture.context import original
-from diffeat.capture.guards import may_stop, refuse_caches, uncompiled
+from diffeat.capture.guards import may_stop, original, refuse_caches, uncompiled
 from diffeat.capture.hooks import EnoughError, Recorder
 from diffeat.capture.maps import MapOptions
 from diffeat.capture.select import Names, Request, resolve

@@ -65,7 +65,7 @@ class Features(Mapping[str, Tensor]):
 
     Images and token streams are ``(B, C, h, w)``, maps ``(B, heads, h, w, keys)`` with one head if the heads
     were averaged, text tokens ``(B, L, C)``. With several timesteps each name ends in ``@`` and the timestep
-    asked for.
+    asked for. Token streams lie in memory as the model has them, channels last.
 
     Attributes:
         tensors: The activations.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 _GAP = 12
+_NARROWEST = 240  # width of what has a legend
 _BACKGROUND = (18, 18, 20)
 _INK = (235, 235, 235)
 _RIGHT, _WRONG, _MARK = (70, 200, 110), (230, 70, 70), (255, 60, 200)
@@ -129,10 +131,48 @@ def titled(picture: Image.Image, text: str, *, indent: int = 0, size: int = 14) 
     sheet = Image.new("RGB", (picture.width, picture.height + band), _BACKGROUND)
     sheet.paste(picture, (0, band))
     font = ImageFont.load_default(size)
-    while len(text) > 3 and indent + font.getlength(text) > picture.width:
-        text = text.removesuffix("...")[:-1] + "..."
-    ImageDraw.Draw(sheet).text((indent, 2), text, fill=_INK, font=font)
+    shown = _fitting(text, font, picture.width - indent)
+    ImageDraw.Draw(sheet).text((indent, 2), shown, fill=_INK, font=font)
     return sheet
+
+
+def with_legend(picture: Image.Image, labels: Tensor, classes: Sequence[str]) -> Image.Image:
+    """Name the classes of :func:`label_picture` below a picture.
+
+    Args:
+        picture: The picture; a narrow one gets paper beside it.
+        labels: Class numbers ``(h, w)``; classes that do not occur are left out.
+        classes: Names of all classes; what does not fit is cut.
+    """
+    size = max(14, max(picture.size) // 40)  # of the letters
+    font, palette = ImageFont.load_default(size), _palette(len(classes))
+    width = max(picture.width, _NARROWEST)
+    places: list[tuple[int, int, int, str]] = []  # left and top of a line, its class and name
+    left, top = _GAP, picture.height + _GAP
+    for number in map(int, labels.unique()):
+        if number >= len(classes):
+            continue  # pixels of no class
+        name = _fitting(classes[number], font, width - 2 * _GAP - 2 * size)
+        needed = 2 * size + math.ceil(font.getlength(name))
+        if left > _GAP and left + needed + _GAP > width:
+            left, top = _GAP, top + size + size // 2
+        places.append((left, top, number, name))
+        left += needed + _GAP
+    sheet = Image.new("RGB", (width, top + size + _GAP), _BACKGROUND)
+    sheet.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for left, top, number, name in places:
+        red, green, blue = palette[number].tolist()
+        draw.rectangle((left, top, left + size, top + size), fill=(red, green, blue))
+        draw.text((left + 2 * size, top + size / 2), name, fill=_INK, font=font, anchor="lm")
+    return sheet
+
+
+def _fitting(text: str, font: Any, width: float) -> str:
+    """The text, cut to a width in pixels."""
+    while len(text) > 3 and font.getlength(text) > width:
+        text = text.removesuffix("...")[:-1] + "..."
+    return text
 
 
 def marked(picture: Image.Image, place: tuple[float, float]) -> Image.Image:

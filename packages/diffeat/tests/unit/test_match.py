@@ -40,7 +40,9 @@ def test_pieces_change_nothing(features, monkeypatch):
     whole = nearest(features[0], features[0], points)
     monkeypatch.setattr(match, "_CHUNK_ELEMENTS", 80)
     pieces = nearest(features[0], features[0], points)
-    assert all(torch.equal(a, b) for a, b in zip(whole, pieces, strict=True))
+    assert torch.equal(whole[0], pieces[0])
+    # products of other shapes may be rounded otherwise
+    torch.testing.assert_close(whole[1], pieces[1], rtol=1e-6, atol=1e-6)
     assert nearest(features[0], features[0], points[:0])[0].shape == (0, 2)
 
 

@@ -13,6 +13,7 @@ from diffeat.pictures import (
     cluster_pictures,
     draw_matches,
     heat_picture,
+    label_picture,
     marked,
     overlay,
     pca_pictures,
@@ -20,6 +21,7 @@ from diffeat.pictures import (
     stacked,
     titled,
     to_picture,
+    with_legend,
 )
 from PIL import Image
 
@@ -71,6 +73,22 @@ def test_overlays_and_rows_have_the_sizes_of_images():
     assert overlay(image, small, opacity=0.5).getpixel((5, 5)) == (127, 127, 127)
     assert side_by_side([image, small], height=20).size == (40 + 40 + 36, 20 + 24)
     assert to_picture(torch.ones(3, 2, 4)).size == (4, 2)
+
+
+def test_a_legend_shows_the_classes_that_occur_in_their_colours():
+    labels = torch.tensor([[0, 0, 2, 255]])
+    picture = label_picture(labels, 3).resize((300, 75), Image.Resampling.NEAREST)
+    sheet = with_legend(picture, labels, ["ground", "horse", "rider"])
+    assert sheet.crop((0, 0, 300, 75)).tobytes() == picture.tobytes()
+    below = {colour for _, colour in sheet.crop((0, 75, 300, sheet.height)).getcolors(10_000)}
+    colours = [picture.getpixel((x, 0)) for x in (0, 200, 299)]
+    assert [colour in below for colour in colours] == [True, True, False]
+    assert label_picture(torch.tensor([[1]]), 3).getpixel((0, 0)) not in below
+    # another name gives other letters, of many names each gets its place
+    assert with_legend(picture, labels, ["sky", "horse", "rider"]).tobytes() != sheet.tobytes()
+    many = with_legend(picture, torch.arange(9)[None], [f"a long name {i}" for i in range(9)])
+    assert many.height > sheet.height + 3 * 14
+    assert with_legend(picture.resize((20, 5)), labels, ["ground", "horse", "rider"]).width == 240
 
 
 def test_matches_are_drawn_where_they_are():

@@ -5,19 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+if TYPE_CHECKING:  # with all that needs torch: a command's help does not wait for it
+    from torch import Tensor
 
-from diffeat.capture.collect import Collector, Keep, Storage
-from diffeat.capture.guards import may_stop, refuse_caches, uncompiled
-from diffeat.capture.hooks import EnoughError, Recorder
-from diffeat.capture.maps import MapOptions
-from diffeat.capture.select import Names, resolve
-from diffeat.names.grammar import ActivationName
-from diffeat.names.sources import denoiser_of
+    from diffeat.capture.collect import Collector, Keep, Storage
+    from diffeat.capture.maps import MapOptions
+    from diffeat.capture.select import Names
+    from diffeat.names.grammar import ActivationName
 
 
-class Recording(Mapping[str, Tensor]):
+class Recording(Mapping[str, "Tensor"]):
     """Activations of the calls that were kept.
 
     As a mapping it shows the latest call. Batches are as the caller made them: with classifier-free guidance
@@ -90,8 +89,14 @@ def capture(
         LookupError: If a name is unknown.
         RuntimeError: If the model skips blocks by a cache.
     """
-    model = denoiser_of(source)
-    model = original(model)
+    from diffeat.capture.collect import Collector, Storage
+    from diffeat.capture.guards import may_stop, original, refuse_caches, uncompiled
+    from diffeat.capture.hooks import EnoughError, Recorder
+    from diffeat.capture.maps import MapOptions
+    from diffeat.capture.select import resolve
+    from diffeat.names.sources import denoiser_of
+
+    model = original(denoiser_of(source))
     refuse_caches(model)
     request = resolve(model, names)
     options = maps or MapOptions()
@@ -113,9 +118,3 @@ def capture(
     except EnoughError as enough:
         if enough.args != (recorder,):
             raise  # an enclosing block has enough
-
-
-def original(model: nn.Module) -> nn.Module:
-    """The module inside a compiled one."""
-    inner = getattr(model, "_orig_mod", None)
-    return inner if isinstance(inner, nn.Module) else model

@@ -50,7 +50,8 @@ class Geometry:
             tap: Where the tokens come from.
 
         Returns:
-            ``(B, C, *grid)``, its own memory.
+            ``(B, C, *grid)``, its own memory. In it the channels of a cell lie side by side, as in the model:
+            laying them out apart takes longer than the copy itself.
 
         Raises:
             ValueError: If there are fewer tokens than the grid has.
@@ -61,8 +62,8 @@ class Geometry:
                 f"{self.grid}, got {tuple(tokens.shape)}; take it by its module path if it is not spatial"
             )
         rows = self.rows(tokens.shape[1], text_first=tap.text_first)
-        own = tokens[:, rows].transpose(1, 2)  # (B, C, N)
-        return own.clone(memory_format=torch.contiguous_format).unflatten(2, self.grid)  # (B, C, *grid)
+        own = tokens[:, rows].clone(memory_format=torch.contiguous_format)  # (B, N, C)
+        return own.transpose(1, 2).unflatten(2, self.grid)  # (B, C, *grid)
 
 
 def arguments(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

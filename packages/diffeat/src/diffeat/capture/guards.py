@@ -56,3 +56,9 @@ def uncompiled() -> Generator[None]:
     """Run compiled models eagerly: compiled graphs do not see hooks that come after them."""
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+def original(model: nn.Module) -> nn.Module:
+    """The module inside a compiled one."""
+    inner = getattr(model, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else model

@@ -111,7 +111,8 @@ def segment(
     r"""Segment images by classes learned from a few masks.
 
     A classifier of single pixels learns from --images and --masks. For each image
-    it writes NAME-labels.png, class numbers with a palette, and NAME-overlay.png.
+    it writes NAME-labels.png, class numbers with a palette, and NAME-overlay.png,
+    the classes over the image and their names below it.
     Without images it reports the mIoU of the label-scarce protocol: shuffle, learn
     from --train, judge the others, and again.
 
@@ -209,7 +210,7 @@ def _one(
     extractor: FeatureExtractor, segmenter: PixelSegmenter, path: Path, stem: str, task: _Task
 ) -> dict[str, Any]:
     from diffeat.images import load_images
-    from diffeat.pictures import label_picture, overlay, palette_picture, to_picture
+    from diffeat.pictures import label_picture, overlay, palette_picture, to_picture, with_legend
 
     image = load_images(path)[0]
     inputs = task.inputs
@@ -221,9 +222,8 @@ def _one(
     )
     shown = to_picture(image)
     label_map = palette_picture(labels, len(task.classes)).resize(shown.size, 0)
-    overlay(shown, label_picture(labels, len(task.classes)), opacity=0.55).save(
-        task.out / f"{stem}-overlay.png"
-    )
+    drawn = overlay(shown, label_picture(labels, len(task.classes)), opacity=0.55)
+    with_legend(drawn, labels, task.classes).save(task.out / f"{stem}-overlay.png")
     part = task.out / f"{stem}-labels.part"
     label_map.save(part, format="PNG")
     part.replace(task.out / f"{stem}-labels.png")  # a label map that is there is whole

@@ -122,17 +122,17 @@ def view(
         out.mkdir(parents=True, exist_ok=True)
         files: list[str] = []
         for name, value in values.items():
+            title = " + ".join(features) if together else name
             for kind in kinds or [Kind.PCA]:
                 files.append(str(out / f"{name}-{kind}.{'html' if kind == Kind.PAGE else 'png'}"))
                 if kind == Kind.PAGE:
-                    _write_page(files[-1], name, pictures, list(value), found)
+                    _write_page(files[-1], title, pictures, list(value), found)
                 else:
                     drawn, caption = _drawn(kind, list(value), clusters, skip, place)
                     shown = (
                         [marked(pictures[0], place), *pictures[1:]] if kind == Kind.SIMILARITY else pictures
                     )
                     captions = [(path.name, caption, "over the picture") for path in found]
-                    title = " + ".join(features) if together else name
                     _sheet(shown, drawn, captions, title).save(files[-1])
     if json_output:
         typer.echo(json.dumps({"files": files, "names": list(features)}))
@@ -183,9 +183,9 @@ def _sheet(
 
 
 def _write_page(
-    file: str, name: str, pictures: list[Image.Image], values: list[Tensor], paths: Sequence[Path]
+    file: str, title: str, pictures: list[Image.Image], values: list[Tensor], paths: Sequence[Path]
 ) -> None:
     from diffeat.html import similarity_page
 
-    page = similarity_page(pictures, values, title=name, captions=[path.name for path in paths])
+    page = similarity_page(pictures, values, title=title, captions=[path.name for path in paths])
     Path(file).write_text(page, "utf-8")

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from diffeat import ActivationName, Storage, capture
+from diffeat.capture.geometry import Geometry
 from diffeat.capture.hooks import EnoughError, Recorder
 from diffeat.names.listing import taps_of
+from diffeat.names.taps import Source, Tap
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import AttnProcessor, SlicedAttnProcessor
 
@@ -147,6 +149,54 @@ def test_activations_own_their_memory(pipelines):
     assert len(set(pointers)) == len(pointers) == 197
     assert all(t.untyped_storage().nbytes() == t.numel() * t.element_size() for t in found.values())
     assert not any(tensor.requires_grad for tensor in found.values())
+
+
+class Overwrites(torch.nn.Module):
+    """Writes into what its modules were given and into what they gave, behind torch's back too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.fused = torch.nn.Linear(4, 4), torch.nn.Linear(4, 8)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        x = hidden_states + 1
+        y = self.inner(x)
+        x.mul_(3)
+        y.data.add_(5)  # no version counter tells of this one
+        z = self.fused(y)
+        z.chunk(2, dim=-1)[1].numpy().fill(7)
+        return z
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", ["tokens", "free"])
+def test_what_the_model_overwrites_later_is_kept_as_it_was(layout):
+    model = Overwrites()
+    inputs = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    taps = [
+        Tap(name=ActivationName.parse(f"vit-block0-{name}"), sources=(source,), port=port, layout=layout)
+        for name, source, port in (
+            ("self-q", Source(path="inner"), "input"),
+            ("self-k", Source(path="inner"), "output"),
+            ("self-v", Source(path="fused", part=(1, 2)), "output"),
+        )
+    ]
+    found: dict[str, torch.Tensor] = {}
+
+    def sink(tap: Tap, tensor: torch.Tensor, index: int) -> None:
+        found[tap.name.kind] = tensor
+
+    with Recorder(model, taps, sink, geometry=Geometry.of(2, 3)):
+        model(inputs)
+    inner = model.inner(inputs + 1)
+    wanted = {"self-q": inputs + 1, "self-k": inner, "self-v": model.fused(inner + 5)[..., 4:]}
+    assert list(found) == list(wanted)
+    for kind, value in wanted.items():
+        got = found[kind].flatten(2).transpose(1, 2) if layout == "tokens" else found[kind]
+        assert torch.equal(got, value)
+        assert got.is_contiguous()
+        # a part of a fused projection does not keep the rest of it alive
+        assert found[kind].untyped_storage().nbytes() == value.nbytes
 
 
 @torch.no_grad()

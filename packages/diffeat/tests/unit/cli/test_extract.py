@@ -193,7 +193,7 @@ def test_version_and_no_command(run):
 
 def test_help_does_not_wait_for_torch(run):
     """The commands import heavy libraries only once they work."""
-    heavy = ["diffusers", "transformers", "zarr", "sklearn", "scipy", "torchmetrics", "matplotlib"]
+    heavy = ["torch", "diffusers", "transformers", "zarr", "sklearn", "scipy", "torchmetrics", "matplotlib"]
     probe = f"import sys, diffeat.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -203,6 +203,8 @@ def test_segment_learns_writes_and_goes_on(labelled, run, sd15_folder):
     with Image.open("diffeat-segments/0-labels.png") as labels:
         assert (labels.size, labels.mode) == ((30, 40), "P")
         assert set(np.unique(labels)) <= {0, 1}
+    with Image.open("diffeat-segments/0-overlay.png") as drawn:
+        assert drawn.height > 40 + 14  # a legend below the image
     assert sum(report["images"][0]["shares"].values()) == pytest.approx(1, abs=1e-3)
     again = json.loads(run(*args, "--json", code=1).stdout)
     assert (again["images"], again["skipped"]) == ([], 2)
