@@ -199,6 +199,9 @@ def synergy(
     batch_size: Annotated[int, typer.Option(min=1, help="Dialogues of a step.")] = Plan().batch_size,
     pool_size: Annotated[int, typer.Option(min=1, help="Dialogues to learn from.")] = Plan().pool,
     tests: Annotated[int, typer.Option(min=1, help="Dialogues of each judged task.")] = Plan().tests,
+    probe: Annotated[
+        int, typer.Option(min=2, help="Signals of each module for a fresh probe.")
+    ] = Plan().probe,
     low: Annotated[bool, typer.Option(help="Also with a tenth of tracking and editing.")] = True,
     write: Annotated[bool, typer.Option(help="Write card, figure and table of the documentation.")] = False,
     threads: Threads = 1,
@@ -207,7 +210,12 @@ def synergy(
     """Train four arms for each seed; run again to resume, or to report what there is."""
     torch.set_flush_denormal(True)
     plan = Plan(
-        base_steps=base_steps, arm_steps=arm_steps, batch_size=batch_size, pool=pool_size, tests=tests
+        base_steps=base_steps,
+        arm_steps=arm_steps,
+        batch_size=batch_size,
+        pool=pool_size,
+        tests=tests,
+        probe=probe,
     )
     for seed in range(first_seed, first_seed + seeds):
         settings = ("full", "low") if low else ("full",)
@@ -227,13 +235,21 @@ def pairs(
     pool_size: Annotated[int, typer.Option(min=1, help="Dialogues to learn from.")] = Plan().pool,
     batch_size: Annotated[int, typer.Option(min=1, help="Dialogues of a step.")] = Plan().batch_size,
     tests: Annotated[int, typer.Option(min=1, help="Dialogues of each judged task.")] = Plan().tests,
+    probe: Annotated[
+        int, typer.Option(min=2, help="Signals of each module for a fresh probe.")
+    ] = Plan().probe,
     threads: Threads = 1,
     device: Device = "cpu",
 ) -> None:
     """Train without one task after the other, and say what the others lose; in the folder of synergy."""
     torch.set_flush_denormal(True)
     plan = Plan(
-        base_steps=base_steps, arm_steps=arm_steps, batch_size=batch_size, pool=pool_size, tests=tests
+        base_steps=base_steps,
+        arm_steps=arm_steps,
+        batch_size=batch_size,
+        pool=pool_size,
+        tests=tests,
+        probe=probe,
     )
     for seed in range(seeds):
         run_pairs(out, seed, plan, start=start, threads=threads, device=device, tell=_aside)
