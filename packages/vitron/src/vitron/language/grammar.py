@@ -7,7 +7,7 @@ name of a module, instructions that say something, a box with its corners in ord
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -169,6 +169,11 @@ class Grammar:
         return other
 
     @property
+    def spellings(self) -> tuple[str, ...]:
+        """What may stand behind the tag of a module, up to the end of its name."""
+        return self._names
+
+    @property
     def in_call(self) -> bool:
         """Whether something is ruled out."""
         return self._state != "free"
@@ -205,6 +210,15 @@ class Grammar:
             return None
         done = len(self._typed)
         return tuple(text[done:] for text in self._forced if text.startswith(self._typed))
+
+    @property
+    def place(self) -> Hashable | None:
+        """Equal at places where the same texts may come; ``None`` where there is no telling."""
+        if self._state == "forced":
+            return self.must_follow(), self._forced is self._names, self._after
+        if self._state == "instruction":
+            return self._marks if self._marks in ("", ":") else "said"
+        return None
 
     @property
     def _says_something(self) -> bool:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,7 @@ class Vocabulary:
         for number in self.spoken:
             self.by_text.setdefault(self.texts[number], []).append(number)
         self._sorted = sorted(self.by_text)
+        self.masks = dict[Hashable, Tensor]()
         # a token that runs on behind a tag may break the grammar within one step
         self.risky = [
             number
@@ -105,17 +106,24 @@ class CallState:
             mask = torch.ones(len(vocabulary.texts), dtype=torch.bool)
             mask[refused] = False
             return mask
+        # within tags and words the same few places come again and again
+        key = None if grammar.place is None else (grammar.place, grammar.spellings)
+        if key is None:
+            return self._only(self._accepted(grammar.allowed_next().only or frozenset()))
+        if key not in vocabulary.masks:
+            vocabulary.masks[key] = self._in_tag_or_words()
+        return vocabulary.masks[key]
+
+    def _in_tag_or_words(self) -> Tensor:
+        vocabulary, grammar = self.vocabulary, self.grammar
         rest = grammar.must_follow()
         if rest is not None:  # no need to look at every token of a large vocabulary
             beyond = (number for text in rest for number in vocabulary.beyond(text))
             found = [number for number in beyond if grammar.accepts(vocabulary.texts[number])]
             return self._only([*found, *(number for text in rest for number in vocabulary.within(text))])
-        following = grammar.allowed_next()
-        if following.only is None:  # the words of an instruction
-            mask = vocabulary.plain.clone()
-            mask[[n for n in vocabulary.with_bracket if grammar.accepts(vocabulary.texts[n])]] = True
-            return mask
-        return self._only(self._accepted(following.only))
+        mask = vocabulary.plain.clone()
+        mask[[n for n in vocabulary.with_bracket if grammar.accepts(vocabulary.texts[n])]] = True
+        return mask
 
     def _accepted(self, first: Sequence[str] | frozenset[str], *, tags: bool = False) -> list[int]:
         """Return the tokens that begin with one of these characters and may come."""

@@ -105,7 +105,7 @@ def test_what_may_come_is_what_the_grammar_takes_token_by_token():
     """Tokens cut calls anywhere, within tags and across their ends; none is passed over."""
     call = (
         "<module>image_editing</module> <instruction>remove: the dog</instruction>"
-        "<region>[1, 2, 30, 400]</region>"
+        "<instruction> : x</instruction><region>[1, 2, 30, 400]</region>"
     )
     rng = np.random.default_rng(0)
     starts = rng.integers(0, len(call) - 1, 400)
@@ -118,7 +118,8 @@ def test_what_may_come_is_what_the_grammar_takes_token_by_token():
     )
     vocabulary = Vocabulary(made, len(texts))
     looked = 0
-    for end in range(len("<module>"), len(call)):
+    ends = [*range(len("<module>"), len(call))]
+    for end in ends * 2:  # the second time from memory
         state = CallState(vocabulary)
         state.grammar.advance(call[:end])
         if not state.grammar.in_call:
@@ -126,4 +127,4 @@ def test_what_may_come_is_what_the_grammar_takes_token_by_token():
         wanted = [bool(text) and state.grammar.accepts(text) for text in texts]
         assert state.allowed().tolist() == wanted, call[:end]
         looked += 1
-    assert looked > 80
+    assert looked > 160
