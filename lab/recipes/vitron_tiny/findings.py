@@ -173,7 +173,9 @@ def draw_figure(rows: Sequence[Row], path: Path) -> None:
             )
         axes.axhline(0, color="#222222", linewidth=0.8)
         axes.set_xticks(
-            range(len(MEASURES)), [title.replace(", ", "\n") for title in MEASURES.values()], fontsize=6.5
+            range(len(MEASURES)),
+            [title.replace(", ", "\n").replace(" on ", "\non ") for title in MEASURES.values()],
+            fontsize=6.5,
         )
         axes.set_ylabel("points against off")
         axes.set_title(
