@@ -31,6 +31,10 @@ ASSETS = ROOT / "packages" / "vitron" / "src" / "vitron" / "assets" / "vitron-ti
 CARD = CARDS / "vitron-tiny.json"
 SYNERGY_CARD = CARDS / "vitron-synergy.json"
 DOCS = ROOT / "docs" / "vitron"
+SYNERGY_HEAD = (
+    "# Synergy: all figures\n\n"
+    "Written by `vitron report --write`; what was done and what it says stands in [results](results.md)."
+)
 STATEMENT = (
     "Trained on drawn scenes of five shapes alone, 64 pixels, clips of four frames. It shows that the method "
     "works from end to end; what it understands is no measure of any published model."
@@ -270,8 +274,9 @@ def report(
     typer.echo(markdown(rows))
     if write:
         DOCS.mkdir(parents=True, exist_ok=True)
-        SYNERGY_CARD.write_text(json.dumps({"name": "vitron-synergy", "results": results}, indent=1) + "\n")
         left_out = read_results(out, "pairs")
-        tables = [markdown(rows), *([matrix(left_out)] if left_out else [])]
-        (DOCS / "synergy-table.md").write_text("\n\n".join(tables) + "\n")
+        card = {"name": "vitron-synergy", "results": results, "pairs": left_out}
+        SYNERGY_CARD.write_text(json.dumps(card, indent=1) + "\n")
+        parts = [SYNERGY_HEAD, markdown(rows), *([matrix(left_out)] if left_out else [])]
+        (DOCS / "synergy-table.md").write_text("\n\n".join(parts) + "\n")
         draw_figure(rows, DOCS / "synergy.png")
