@@ -199,7 +199,8 @@ def test_saving_and_loading(family, tmp_path):
             again.default_sample_size = 16
         assert type(again) is CLASSES[family]
         output = again("a red ball", photo(32, 32), scale=1.5, **QUICK)
-        assert np.array_equal(pixels_of(output), pixels_of(expected))
+        # products are rounded by where in memory a matrix lies, so a pixel may fall to the next level
+        assert np.abs(pixels_of(output).astype(int) - pixels_of(expected)).max() <= 1
 
 
 def test_what_the_host_loads_goes_on_working(tmp_path):

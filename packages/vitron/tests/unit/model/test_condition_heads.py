@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signals become the vectors of a prompt, in our form and in that of NExT-GPT (check 21)."""
 
 import pytest

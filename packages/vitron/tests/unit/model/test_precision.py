@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights in fewer bits say nearly the same (check 31)."""
 
 import pytest
