@@ -214,8 +214,8 @@ def write_samples(
         paths = [path for each in sample.media for path in each.paths]
         paths += [sample.targets.image] if sample.targets.image else []
         try:
-            for path in paths if source is not None else ():
-                if path not in copied:
+            if source is not None:
+                for path in set(paths) - copied:
                     _copy(safe_path(source, path), safe_path(folder, path))
                     copied.add(path)
         except DataError as error:
