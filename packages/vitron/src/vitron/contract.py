@@ -214,7 +214,8 @@ class Span(_Model):
 
     Attributes:
         kind: ``text`` is shown to the user, and so is ``stray``, a tag outside any call; ``invocation`` and
-            ``signal`` were understood, ``mark`` ends a turn, ``broken`` was a call that cannot be read.
+            ``signal`` were understood, ``mark`` ends a turn, ``broken`` holds calls that cannot be read, one
+            or several in a row.
         start: Position of its first character.
         end: Position behind its last.
         raw: The characters as they came.

@@ -31,14 +31,13 @@ class _Call:
     """A call on its way."""
 
     start: int
-    raw: list[str] = field(default_factory=list[str])
-    gap: list[str] = field(default_factory=list[str])
-    content: list[str] = field(default_factory=list[str])
+    gap: list[str] = field(default_factory=list)
+    content: list[str] = field(default_factory=list)
     length: int = 0
     content_start: int = 0
     module: Module | None = None
-    instruction: list[Instruction] = field(default_factory=list[Instruction])
-    args: dict[str, ArgValue] = field(default_factory=dict[str, ArgValue])
+    instruction: list[Instruction] = field(default_factory=list)
+    args: dict[str, ArgValue] = field(default_factory=dict)
     region: Region | None = None
     frames: Frames | None = None
     bad_region: Issue | None = None
@@ -80,7 +79,8 @@ class StreamParser:
         self._entity = ""
         self._events = list[Event]()
         self._text = list[str]()
-        self._spans = list[tuple[_Kind, int, list[str]]]()
+        self._chunks = list[str]()  # the reply
+        self._spans = list[tuple[_Kind, int]]()  # where each piece begins; the next one ends it
         self._calls = list[Invocation]()
         self._signals = list[Signal]()
         self._issues = list[Issue]()
@@ -99,7 +99,9 @@ class StreamParser:
         Returns:
             What became clear, in order: text to show, calls that are complete, issues.
         """
-        for token in self._lexer.feed(_SURROGATE.sub("\ufffd", chunk)):
+        chunk = _SURROGATE.sub("\ufffd", chunk)
+        self._chunks.append(chunk)
+        for token in self._lexer.feed(chunk):
             self._take(token)
         return self.drain()
 
@@ -112,10 +114,12 @@ class StreamParser:
         if self._state == "head":
             self._finish()
         self._flush()
-        spans = list[Span]()
-        for kind, start, parts in self._spans:
-            raw = "".join(parts)
-            spans.append(Span(kind=kind, start=start, end=start + len(raw), raw=raw))
+        reply = "".join(self._chunks)
+        ends = [*(start for _, start in self._spans[1:]), len(reply)]
+        spans = [
+            Span(kind=kind, start=start, end=end, raw=reply[start:end])
+            for (kind, start), end in zip(self._spans, ends, strict=False)
+        ]
         return Turn(
             text="".join(self._text),
             invocations=tuple(self._calls),
@@ -139,23 +143,24 @@ class StreamParser:
                 self._in_content(token)
 
     def _in_free(self, token: Token) -> None:
-        if token.kind == "text":
-            self._add("text", token.raw)
-        elif token.kind == "open" and token.value == "module":
-            self._call = _Call(self._at, [token.raw], content_start=self._at)
+        if token.kind == "open" and token.value == "module":
+            self._call = _Call(self._at, content_start=self._at)
             self._state = "module"
-            self._at += len(token.raw)
+        elif token.kind == "text":
+            self._say(token.raw, self._at)
         elif token.kind == "mark":
-            self._add("mark", token.raw)
+            self._piece("mark", self._at)
         elif token.kind == "signal":
             kind: Literal["specific", "shared"] = "specific" if token.value[0] == "p" else "shared"
             last = len(self._calls) - 1
             self._signals.append(
                 Signal(kind=kind, index=int(token.value[1:]), invocation=None if last < 0 else last)
             )
-            self._add("signal", token.raw)
+            self._piece("signal", self._at)
         else:
-            self._add("stray", token.raw)
+            self._piece("stray", self._at)
+            self._show(token.raw, plain=True)
+        self._at += len(token.raw)
 
     def _in_head(self, token: Token) -> None:
         """Between the blocks of a call, where more may come."""
@@ -178,7 +183,6 @@ class StreamParser:
     def _absorb(self, token: Token) -> None:
         """Make a token part of the call, with the white space before it."""
         call = self._call
-        call.raw += [*call.gap, token.raw]
         call.gap.clear()
         call.content_start = self._at
         self._at += len(token.raw)
@@ -187,7 +191,6 @@ class StreamParser:
         call = self._call
         if token.kind == "text":
             call.content.append(token.raw)
-            call.raw.append(token.raw)
             call.length += len(token.raw)
             self._at += len(token.raw)
             if self._state == "module" and call.length > MAX_MODULE:
@@ -195,7 +198,6 @@ class StreamParser:
         elif token.kind == "close":
             if token.value != self._state:
                 self._issue("mismatched_tag", f"<{self._state}> is closed by {token.raw}")
-            call.raw.append(token.raw)
             self._at += len(token.raw)
             self._end_content()
         else:
@@ -204,11 +206,11 @@ class StreamParser:
 
     def _give_up(self) -> None:
         """Take back a module tag behind which no name comes: the rest is text."""
-        call = self._call
+        content = "".join(self._call.content)
         self._issue("unclosed_tag", f"<module> is followed by more than {MAX_MODULE} characters")
-        self._state, self._at = "free", call.start
-        self._add("broken", call.raw[0])
-        self._add("text", "".join(call.content))
+        self._state = "free"
+        self._piece("broken", self._call.start)
+        self._say(content, self._at - len(content))
 
     def _unclosed(self) -> None:
         self._issue("unclosed_tag", f"<{self._state}> is not closed")
@@ -255,12 +257,13 @@ class StreamParser:
 
     def _finish(self) -> None:
         """End the call; white space behind it is text."""
-        call, end = self._call, self._at - sum(map(len, self._call.gap))
-        if call.module is not None and call.is_empty:
-            self._issue("missing_instruction", f"{call.module.name} is called without an instruction")
+        call, gap = self._call, "".join(self._call.gap)
+        end = self._at - len(gap)
         is_whole = call.module is not None and not call.is_empty
-        self._state, self._at = "free", call.start
-        self._add("invocation" if is_whole else "broken", "".join(call.raw))
+        if call.module is not None and not is_whole:
+            self._issue("missing_instruction", f"{call.module.name} is called without an instruction")
+        self._state = "free"
+        self._piece("invocation" if is_whole else "broken", call.start)
         if call.bad_region is not None:
             self._note(call.bad_region)
         if call.module is not None and is_whole:
@@ -274,8 +277,8 @@ class StreamParser:
             )
             self._calls.append(found)
             self._events.append(found)
-        for gap in call.gap:
-            self._add("text", gap)
+        if gap:
+            self._say(gap, end)
 
     def _issue(self, code: _Code, message: str) -> None:
         self._note(Issue(code=code, message=message, start=self._call.content_start))
@@ -285,22 +288,20 @@ class StreamParser:
         self._issues.append(issue)
         self._events.append(issue)
 
-    def _add(self, kind: _Kind, raw: str) -> None:
-        """Append a piece of the reply, and show it if it is text."""
-        if kind == "text" and self._spans and self._spans[-1][0] == "text":
-            self._spans[-1][2].append(raw)
-        else:
-            self._spans.append((kind, self._at, [raw]))
-        self._at += len(raw)
-        if kind == "text":
-            self._entity += raw
-            held = held_back(self._entity)
-            self._show(self._entity[: len(self._entity) - held])
-            self._entity = self._entity[len(self._entity) - held :]
-        else:
-            self._flush()
-            if kind == "stray":
-                self._show(raw, plain=True)
+    def _piece(self, kind: _Kind, start: int) -> None:
+        """Begin a piece of the reply that is no text; what cannot be read goes on in the same one."""
+        if kind != "broken" or not self._spans or self._spans[-1][0] != "broken":
+            self._spans.append((kind, start))
+        self._flush()
+
+    def _say(self, raw: str, start: int) -> None:
+        """Show text; what may be the beginning of a reference waits."""
+        if not self._spans or self._spans[-1][0] != "text":
+            self._spans.append(("text", start))
+        self._entity += raw
+        held = held_back(self._entity)
+        self._show(self._entity[: len(self._entity) - held])
+        self._entity = self._entity[len(self._entity) - held :]
 
     def _flush(self) -> None:
         self._show(self._entity)

@@ -158,6 +158,17 @@ def test_recovery(reply, expected, text, found):
     assert "".join(span.raw for span in turn.spans) == reply
 
 
+def test_calls_that_cannot_be_read_are_one_piece_and_an_issue_each():
+    turn = parse(f"a{'<module>' * 3}<module>Z</module>{B}<instruction>b</instruction>")
+    assert [(span.kind, span.raw) for span in turn.spans] == [
+        ("text", "a"),
+        ("broken", "<module>" * 3 + "<module>Z</module>"),
+        ("invocation", f"{B}<instruction>b</instruction>"),
+    ]
+    assert codes(turn) == ["unclosed_tag"] * 3 + ["unknown_module"]
+    assert [issue.start for issue in turn.issues] == [1, 9, 17, 25]
+
+
 def test_a_bad_region_stops_its_call_alone():
     turn = parse(
         f"{B}<instruction>a</instruction><region>[9, 0, 5, 5]</region>"
