@@ -131,7 +131,7 @@ class Vitron:
 
     # -- one reply
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def stream(
         self,
         messages: Sequence[Message],
@@ -139,36 +139,43 @@ class Vitron:
         regions: Sequence[PlacedRegion],
         sampling: Sampling,
     ) -> Iterator[Piece]:
-        """Write a reply token by token with a cache; see :class:`vitron.chat.Replier`."""
+        """Write a reply token by token with a cache; see :class:`vitron.chat.Replier`.
+
+        Where the grammar leaves one choice, as within a set of signals, tokens are read together with the
+        one before them in one pass.
+        """
         example = Example(task="", messages=tuple(messages), media=tuple(media), regions=tuple(regions))
         batch = self.processor([example]).to(self.device)
         state = CallState(self.vocabulary, self.modules) if sampling.constrained else None
         draw = torch.Generator().manual_seed(sampling.seed)
         cache = DynamicCache()
         found: VitronOutput = self._step(cache, **batch.inputs())
-        written, told, place = list[int](), "", self.device
+        written, told = list[int](), ""
         states = list[Tensor]()
         signals = self.vocabulary.signals
-        for _ in range(sampling.max_new_tokens):
+        while len(written) < sampling.max_new_tokens:
             logits = _last(found)
             token = _pick(logits if state is None else state.constrain(logits), sampling, draw)
             if token == self.processor.end_id:
                 break
-            written.append(token)
+            tokens = [token]
             if state is not None:
                 state.advance(token)
-            found = self._step(cache, input_ids=torch.tensor([[token]], device=place))
-            signal = None
-            if token in signals:
-                states.append(_hidden(found)[:, -1])
-                if token == signals[-1] and len(states) >= len(signals):
-                    signal = self._signal(torch.cat(states[-len(signals) :]))
-                    states.clear()
-            text = self.processor.decode(written)
-            if text.endswith("\ufffd") and signal is None:
-                continue  # half a character
-            yield Piece(text[len(told) :], signal)
-            told = text
+                tokens += state.advance_forced(sampling.max_new_tokens - len(written) - 1)
+            found = self._step(cache, input_ids=torch.tensor([tokens], device=self.device))
+            for number, token in enumerate(tokens):
+                written.append(token)
+                signal = None
+                if token in signals:
+                    states.append(_hidden(found)[:, number])
+                    if token == signals[-1] and len(states) >= len(signals):
+                        signal = self._signal(torch.cat(states[-len(signals) :]))
+                        states.clear()
+                text = self.processor.decode(written)
+                if text.endswith("\ufffd") and signal is None:
+                    continue  # half a character
+                yield Piece(text[len(told) :], signal)
+                told = text
 
     def _step(self, cache: DynamicCache, **inputs: Tensor) -> VitronOutput:
         # one dialogue has no padding: without a mask the language model counts places from its cache

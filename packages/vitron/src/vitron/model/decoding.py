@@ -81,6 +81,8 @@ class CallState:
         self.vocabulary = vocabulary
         self.grammar = Grammar(modules)
         self._due = 0  # next signal of a set that has begun; 0 is none
+        self._allowed: Tensor | None = None
+        self._is_known = False  # whether that holds for this place
 
     def advance(self, token: int) -> None:
         """Take a token that was chosen."""
@@ -90,9 +92,34 @@ class CallState:
         signals = vocabulary.signals
         self._due = (signals.index(token) + 1) % len(signals) if token in signals else 0
         self.grammar.advance(vocabulary.texts[token])
+        self._is_known = False
+
+    def advance_forced(self, limit: int) -> list[int]:
+        """Go on as long as one token alone may come.
+
+        Args:
+            limit: Most tokens.
+
+        Returns:
+            These tokens.
+        """
+        forced = list[int]()
+        while len(forced) < limit:
+            mask = self.allowed()
+            found = [] if mask is None else mask.nonzero()[:, 0].tolist()
+            if len(found) != 1:
+                break
+            forced += found
+            self.advance(found[0])
+        return forced
 
     def allowed(self) -> Tensor | None:
         """Return which tokens may come, ``(V,)`` boolean; ``None`` where all may."""
+        if not self._is_known:
+            self._allowed, self._is_known = self._may_come(), True
+        return self._allowed
+
+    def _may_come(self) -> Tensor | None:
         vocabulary, grammar = self.vocabulary, self.grammar
         if self._due:
             return self._only([vocabulary.signals[self._due]])

@@ -64,6 +64,8 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         width, hidden = int(config.vision.hidden_size), int(config.text.hidden_size)
         self.vision_tower: Any = AutoModel.from_config(config.vision)
         self.language_model: Any = AutoModelForCausalLM.from_config(config.text)
+        # all layers' states would be kept for the sake of the last
+        self.language_model.get_decoder().register_forward_hook(_tell_last_state)
         # hidden states of a tower are large and uneven: unnormalised, they drown what is learnt about them
         self.vision_norm = nn.LayerNorm(width)
         self.projector = make_projector(config.projector, width * config.spatial_merge**2, hidden)
@@ -204,7 +206,6 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
-            output_hidden_states=True,
             **kwargs,
         )
         loss = None
@@ -247,6 +248,11 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         rows, at = starts[:, :1], starts[:, 1:] + torch.arange(count, device=input_ids.device)
         taken = hidden[rows, at] + self.get_input_embeddings()(wanted)
         return self.signal_norm(taken.to(self.signal_norm.weight.dtype)), rows[:, 0]
+
+
+def _tell_last_state(_decoder: nn.Module, _inputs: Any, output: Any) -> None:
+    """Hand the last hidden states through the language model's head, which passes on what it finds there."""
+    output.hidden_states = (output.last_hidden_state,)
 
 
 def _scatter(embeds: Tensor, where: Tensor, features: Tensor, what: str) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from vitron.chat import DoneEvent, ResultEvent, Sampling, TextEvent
 from vitron.engine import Vitron
 from vitron.errors import UnsupportedRequestError
+from vitron.model.decoding import CallState
 from vitron.specialists.protocol import Request, Said
 
 from .conftest import ask, clip, picture, segment, square
@@ -54,10 +55,63 @@ def test_streamed_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
         [*vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"], vitron.processor.end_id]
     )
     monkeypatch.setattr("vitron.engine._pick", lambda *_: next(script))
-    pieces = list(vitron.stream(example.messages[:1], example.media, (), Sampling(max_new_tokens=200)))
+    free = Sampling(max_new_tokens=200, constrained=False)
+    pieces = list(vitron.stream(example.messages[:1], example.media, (), free))
     assert "".join(piece.text for piece in pieces) == text
     (found,) = [piece.signal for piece in pieces if piece.signal is not None]
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass(vitron, monkeypatch):
+    """The reply, its pieces and its signals are those of a pass for each token."""
+    example = ask(picture(0), reply=("ok", (segment(),)))
+    text = vitron.processor.reply_text(example.messages[1])
+    ids = vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids.append(vitron.processor.end_id)
+    told, passes = list[int](), list[int]()
+    advance, step = CallState.advance, vitron._step
+
+    def advance_told(state, token):
+        told.append(token)
+        advance(state, token)
+
+    def step_counted(cache, **inputs):
+        passes.append(inputs["input_ids"].shape[1])
+        return step(cache, **inputs)
+
+    monkeypatch.setattr(CallState, "advance", advance_told)
+    monkeypatch.setattr(vitron, "_step", step_counted)
+    monkeypatch.setattr("vitron.engine._pick", lambda *_: ids[len(told)])
+
+    def reply():
+        told.clear()
+        passes.clear()
+        pieces = list(vitron.stream(example.messages[:1], example.media, (), Sampling(max_new_tokens=200)))
+        return pieces, passes[1:]  # behind the question
+
+    pieces, together = reply()
+    monkeypatch.setattr(CallState, "advance_forced", lambda *_: [])
+    wanted, alone = reply()
+    assert sum(together) == sum(alone) == len(alone) == len(ids) - 1
+    assert len(vitron.vocabulary.signals) in together or len(vitron.vocabulary.signals) - 1 in together
+    assert [piece.text for piece in pieces] == [piece.text for piece in wanted]
+    for piece, each in zip(pieces, wanted, strict=True):
+        assert (piece.signal is None) == (each.signal is None)
+        if piece.signal is not None:
+            np.testing.assert_allclose(piece.signal, each.signal, rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_without_choice_ends_where_the_reply_must(vitron, monkeypatch):
+    example = ask(picture(0), reply=("ok", (segment(),)))
+    text = vitron.processor.reply_text(example.messages[1])
+    ids = vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    first = ids.index(vitron.vocabulary.signals[0])
+    state = CallState(vitron.vocabulary)
+    for token in ids[: first + 1]:
+        state.advance(token)
+    assert state.advance_forced(3) == vitron.vocabulary.signals[1:4]
+    assert state.advance_forced(100) == vitron.vocabulary.signals[4:]
+    assert state.advance_forced(100) == []
 
 
 def test_a_talk_segments_by_its_own_signals(vitron, monkeypatch):
@@ -69,7 +123,7 @@ def test_a_talk_segments_by_its_own_signals(vitron, monkeypatch):
     monkeypatch.setattr("vitron.engine._pick", lambda *_: next(script))
     talk = vitron.session()
     talk.say("segment it", media=example.media)
-    events = list(talk.reply(Sampling(max_new_tokens=200)))
+    events = list(talk.reply(Sampling(max_new_tokens=200, constrained=False)))
     (result,) = [event.result for event in events if isinstance(event, ResultEvent)]
     assert result.specialist == "mask-head"
     signal = vitron.signals_of([example])[0][0]
