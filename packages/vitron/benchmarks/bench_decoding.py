@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times decoding: with a cache against none, and held to the grammar against free.
+"""Times decoding: with a cache against none, held to the grammar against free, and a reply with a call.
 
 ``python bench_decoding.py [--model vitron-tiny] [--tokens 256] [--rounds 3] [--json]``. Both sides of a ratio
 take turns within one run, on the same prompt; the model is made to write on past the end of its reply, the
-tokens themselves do not matter.
+tokens themselves do not matter. The gain of the cache grows with what has been written: it is told of all
+tokens together, and of the last sixteen. A reply with a call is streamed as it is, and with a pass for each
+token that the grammar leaves no choice about.
 """
 
 from __future__ import annotations
@@ -13,28 +15,34 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from transformers import DynamicCache
+from vitron.chat import Sampling
 from vitron.data import Example, MediaPart, Message, TextPart
 from vitron.engine import Vitron
 from vitron.media import Artefact
 from vitron.model.decoding import CallState
 
+LAST = 16
+Run = Callable[[], list[float]]
 
-def prompt(vitron: Vitron) -> dict[str, torch.Tensor]:
-    """Return a picture and a question as the model takes them."""
+
+def question() -> Example:
+    """Return a picture and a request."""
     picture = Artefact("image", np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     message = Message(role="user", content=(MediaPart(media=0), TextPart(text="segment the red circle")))
-    return vitron.processor([Example(task="", messages=(message,), media=(picture,))]).inputs()
+    return Example(task="", messages=(message,), media=(picture,))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def cached(
     vitron: Vitron, inputs: dict[str, torch.Tensor], tokens: int, *, state: CallState | None = None
-) -> float:
-    """Write tokens with a cache, held to the grammar if a state is given; return the seconds."""
+) -> list[float]:
+    """Write tokens with a cache, held to the grammar if a state is given; return the seconds of each."""
+    times = list[float]()
     start = time.perf_counter()
     cache = DynamicCache()
     found = vitron._step(cache, **inputs)
@@ -48,31 +56,53 @@ def cached(
         if state is not None:
             state.advance(token)
         found = vitron._step(cache, input_ids=torch.tensor([[token]]))
-    return time.perf_counter() - start
+        times.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    return times
 
 
-@torch.no_grad()
-def recomputed(vitron: Vitron, inputs: dict[str, torch.Tensor], tokens: int) -> float:
-    """Write tokens without a cache, reading dialogue and picture anew for each; return the seconds."""
-    start = time.perf_counter()
+@torch.inference_mode()
+def recomputed(vitron: Vitron, inputs: dict[str, torch.Tensor], tokens: int) -> list[float]:
+    """Write tokens without a cache, reading dialogue and picture anew; return the seconds of each."""
+    times = list[float]()
     ids = inputs["input_ids"]
     rest = {name: each for name, each in inputs.items() if name not in ("input_ids", "attention_mask")}
     for _ in range(tokens):
+        start = time.perf_counter()
         mask = torch.ones_like(ids)
         logits = vitron.model(ids, mask, use_cache=False, logits_to_keep=1, **rest).logits[0, -1]
         logits[vitron.processor.end_id] = float("-inf")
         ids = torch.cat([ids, logits.argmax().view(1, 1)], 1)
-    return time.perf_counter() - start
+        times.append(time.perf_counter() - start)
+    return times
 
 
-def interleaved(
-    first: Callable[[], float], second: Callable[[], float], rounds: int
-) -> tuple[float, float, float]:
-    """Return the medians of both and of their ratios, taken in turns after a round that does not count."""
+def streamed(vitron: Vitron, example: Example) -> list[float]:
+    """Stream a reply; return the seconds of each token."""
+    times, start = list[float](), time.perf_counter()
+    for _ in vitron.stream(example.messages, example.media, (), Sampling()):
+        times.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    return times
+
+
+def streamed_singly(vitron: Vitron, example: Example) -> list[float]:
+    """Stream a reply with a pass for each token."""
+    with patch.object(CallState, "advance_forced", lambda *_: []):
+        return streamed(vitron, example)
+
+
+def interleaved(first: Run, second: Run, rounds: int) -> list[tuple[list[float], list[float]]]:
+    """Return what both took, in turns after a round that does not count."""
     first(), second()
-    pairs = [(first(), second()) for _ in range(rounds)]
-    ratio = statistics.median(a / b for a, b in pairs)
-    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), ratio
+    return [(first(), second()) for _ in range(rounds)]
+
+
+def ratio(pairs: list[tuple[list[float], list[float]]], *, last: int = 0) -> tuple[float, float, float]:
+    """Return the medians of both sides and of their ratios, of all tokens or of the last ones."""
+    sums = [(sum(a[-last:]), sum(b[-last:])) for a, b in pairs]
+    first, second = (statistics.median(side) for side in zip(*sums, strict=True))
+    return first, second, statistics.median(a / b for a, b in sums)
 
 
 def main() -> None:
@@ -84,25 +114,39 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     vitron = Vitron.from_pretrained(options.model, device="cpu")
-    inputs = prompt(vitron)
-    whole, fast, gain = interleaved(
-        lambda: recomputed(vitron, inputs, options.tokens),
-        lambda: cached(vitron, inputs, options.tokens),
-        options.rounds,
+    example, tokens = question(), options.tokens
+    inputs = vitron.processor([example]).inputs()
+    pairs = interleaved(
+        lambda: recomputed(vitron, inputs, tokens), lambda: cached(vitron, inputs, tokens), options.rounds
     )
-    held, free, cost = interleaved(
-        lambda: cached(vitron, inputs, options.tokens, state=CallState(vitron.vocabulary)),
-        lambda: cached(vitron, inputs, options.tokens),
-        2 * options.rounds + 1,
+    whole, fast, gain = ratio(pairs)
+    whole_last, fast_last, gain_last = ratio(pairs, last=LAST)
+    held, free, cost = ratio(
+        interleaved(
+            lambda: cached(vitron, inputs, tokens, state=CallState(vitron.vocabulary)),
+            lambda: cached(vitron, inputs, tokens),
+            2 * options.rounds + 1,
+        )
     )
+    replies = interleaved(
+        lambda: streamed_singly(vitron, example), lambda: streamed(vitron, example), 10 * options.rounds
+    )
+    singly, together, saved = ratio(replies)
     rows = {
-        "tokens": options.tokens,
+        "tokens": tokens,
         "recomputed_s": round(whole, 3),
         "cached_s": round(fast, 3),
         "gain": round(gain, 2),
+        f"last_{LAST}_recomputed_ms_each": round(1000 * whole_last / LAST, 2),
+        f"last_{LAST}_cached_ms_each": round(1000 * fast_last / LAST, 2),
+        f"last_{LAST}_gain": round(gain_last, 2),
         "constrained_s": round(held, 3),
         "free_s": round(free, 3),
         "cost_of_grammar_percent": round(100 * (cost - 1), 2),
+        "call_tokens": len(replies[0][0]),
+        "call_pass_for_each_token_s": round(singly, 4),
+        "call_s": round(together, 4),
+        "call_gain": round(saved, 2),
     }
     if options.json:
         print(json.dumps(rows))

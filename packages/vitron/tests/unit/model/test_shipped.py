@@ -5,7 +5,10 @@ import json
 from importlib import resources
 from pathlib import Path
 
+import httpx
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
 from typer.testing import CliRunner
 from vitron.cli import app
 from vitron.engine import Vitron
@@ -42,5 +45,31 @@ def test_the_demo_talks_with_it(tmp_path):
 def test_a_bare_name_that_nobody_knows_asks_no_hub(tmp_path):
     with pytest.raises(ValueError, match=r"no model called 'nosuch'.*vitron-tiny"):
         model_folder("nosuch")
-    assert model_folder("owner/nosuch") == "owner/nosuch"
     assert model_folder(tmp_path) == str(tmp_path)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
+    asked = list[str]()
+
+    def ask(url, timeout):
+        asked.append(url)
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask)
+    with pytest.raises(ValueError, match="owner/nosuch is no folder here, and the hub does not answer"):
+        model_folder("owner/nosuch")
+    assert len(asked) == 1
+    assert asked[0].endswith("owner/nosuch/resolve/main/config.json")
+
+
+@pytest.mark.parametrize("name", ["owner/cached", "owner/refused", "a/b/c"])
+def test_what_the_hub_answers_is_left_to_the_loading(monkeypatch, name):
+    def ask(url, timeout):
+        raise RepositoryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("HEAD", url)))
+
+    def cached(repo, file):
+        return "there" if repo == "owner/cached" else None
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
+    assert model_folder(name) == name
