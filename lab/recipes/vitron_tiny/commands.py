@@ -44,6 +44,16 @@ Out = Annotated[Path, typer.Option(help="Folder of the run; tokenizer, pool and 
 Folder = Annotated[Path, typer.Option(help="The trained model.")]
 Threads = Annotated[int, typer.Option(help="CPU threads.")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda.")]
+# of the study of synergy
+Start = Annotated[
+    Path | None, typer.Option(help="Trained model that all start from; by default bases are trained.")
+]
+BaseSteps = Annotated[int, typer.Option(min=1, help="Of each base.")]
+ArmSteps = Annotated[int, typer.Option(min=1, help="Of each training from a start.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Dialogues of a step.")]
+PoolSize = Annotated[int, typer.Option(min=1, help="Dialogues to learn from.")]
+Tests = Annotated[int, typer.Option(min=1, help="Dialogues of each judged task.")]
+Probe = Annotated[int, typer.Option(min=2, help="Signals of each module for a fresh probe.")]
 
 
 @app.command()
@@ -193,19 +203,15 @@ def _aside(line: str) -> None:
 @app.command()
 def synergy(
     out: Out,
-    start: Annotated[
-        Path | None, typer.Option(help="Trained model that all start from; by default bases are trained.")
-    ] = None,
+    start: Start = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from the first on.")] = 5,
     first_seed: Annotated[int, typer.Option(help="The first.")] = 0,
-    base_steps: Annotated[int, typer.Option(min=1, help="Of each base.")] = Plan().base_steps,
-    arm_steps: Annotated[int, typer.Option(min=1, help="Of each arm.")] = Plan().arm_steps,
-    batch_size: Annotated[int, typer.Option(min=1, help="Dialogues of a step.")] = Plan().batch_size,
-    pool_size: Annotated[int, typer.Option(min=1, help="Dialogues to learn from.")] = Plan().pool,
-    tests: Annotated[int, typer.Option(min=1, help="Dialogues of each judged task.")] = Plan().tests,
-    probe: Annotated[
-        int, typer.Option(min=2, help="Signals of each module for a fresh probe.")
-    ] = Plan().probe,
+    base_steps: BaseSteps = Plan().base_steps,
+    arm_steps: ArmSteps = Plan().arm_steps,
+    batch_size: BatchSize = Plan().batch_size,
+    pool_size: PoolSize = Plan().pool,
+    tests: Tests = Plan().tests,
+    probe: Probe = Plan().probe,
     low: Annotated[bool, typer.Option(help="Also with a tenth of tracking and editing.")] = True,
     write: Annotated[bool, typer.Option(help="Write card, figure and table of the documentation.")] = False,
     threads: Threads = 1,
@@ -230,18 +236,14 @@ def synergy(
 @app.command()
 def pairs(
     out: Out,
-    start: Annotated[
-        Path | None, typer.Option(help="Trained model that all start from; by default bases are trained.")
-    ] = None,
+    start: Start = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on.")] = 5,
-    base_steps: Annotated[int, typer.Option(min=1, help="Of each base.")] = Plan().base_steps,
-    arm_steps: Annotated[int, typer.Option(min=1, help="Of each training from a start.")] = Plan().arm_steps,
-    pool_size: Annotated[int, typer.Option(min=1, help="Dialogues to learn from.")] = Plan().pool,
-    batch_size: Annotated[int, typer.Option(min=1, help="Dialogues of a step.")] = Plan().batch_size,
-    tests: Annotated[int, typer.Option(min=1, help="Dialogues of each judged task.")] = Plan().tests,
-    probe: Annotated[
-        int, typer.Option(min=2, help="Signals of each module for a fresh probe.")
-    ] = Plan().probe,
+    base_steps: BaseSteps = Plan().base_steps,
+    arm_steps: ArmSteps = Plan().arm_steps,
+    pool_size: PoolSize = Plan().pool,
+    batch_size: BatchSize = Plan().batch_size,
+    tests: Tests = Plan().tests,
+    probe: Probe = Plan().probe,
     threads: Threads = 1,
     device: Device = "cpu",
 ) -> None:
