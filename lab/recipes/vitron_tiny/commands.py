@@ -45,6 +45,7 @@ Folder = Annotated[Path, typer.Option(help="The trained model.")]
 Threads = Annotated[int, typer.Option(help="CPU threads.")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda.")]
 # of the study of synergy
+PLAN = Plan()
 Start = Annotated[
     Path | None, typer.Option(help="Trained model that all start from; by default bases are trained.")
 ]
@@ -206,12 +207,12 @@ def synergy(
     start: Start = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from the first on.")] = 5,
     first_seed: Annotated[int, typer.Option(help="The first.")] = 0,
-    base_steps: BaseSteps = Plan().base_steps,
-    arm_steps: ArmSteps = Plan().arm_steps,
-    batch_size: BatchSize = Plan().batch_size,
-    pool_size: PoolSize = Plan().pool,
-    tests: Tests = Plan().tests,
-    probe: Probe = Plan().probe,
+    base_steps: BaseSteps = PLAN.base_steps,
+    arm_steps: ArmSteps = PLAN.arm_steps,
+    batch_size: BatchSize = PLAN.batch_size,
+    pool_size: PoolSize = PLAN.pool,
+    tests: Tests = PLAN.tests,
+    probe: Probe = PLAN.probe,
     low: Annotated[bool, typer.Option(help="Also with a tenth of tracking and editing.")] = True,
     write: Annotated[bool, typer.Option(help="Write card, figure and table of the documentation.")] = False,
     threads: Threads = 1,
@@ -238,12 +239,12 @@ def pairs(
     out: Out,
     start: Start = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on.")] = 5,
-    base_steps: BaseSteps = Plan().base_steps,
-    arm_steps: ArmSteps = Plan().arm_steps,
-    pool_size: PoolSize = Plan().pool,
-    batch_size: BatchSize = Plan().batch_size,
-    tests: Tests = Plan().tests,
-    probe: Probe = Plan().probe,
+    base_steps: BaseSteps = PLAN.base_steps,
+    arm_steps: ArmSteps = PLAN.arm_steps,
+    pool_size: PoolSize = PLAN.pool,
+    batch_size: BatchSize = PLAN.batch_size,
+    tests: Tests = PLAN.tests,
+    probe: Probe = PLAN.probe,
     threads: Threads = 1,
     device: Device = "cpu",
 ) -> None:
