@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import torch
 from common_kernels import KNNDictionary, knn_attention, knn_dictionary
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+DUPLICATE_FIRST = (torch.tensor([[[1, 0, 1]]]), 3, torch.tensor([[[True, True, False]]]))
 quick = settings(deadline=None, derandomize=True, max_examples=40)
 seeds = st.integers(0, 2**31)
 similarities = st.sampled_from(["dot", "cosine", "l2"])
@@ -41,6 +42,7 @@ def unpack(words, length):
 
 
 @quick
+@example(DUPLICATE_FIRST, list(range(6)))
 @given(indices(), st.permutations(range(6)))
 def test_every_form_describes_the_same_set(drawn, order):
     index, M, allowed = drawn
@@ -85,6 +87,7 @@ def test_every_form_describes_the_same_set(drawn, order):
 
 
 @quick
+@example(DUPLICATE_FIRST)
 @given(indices())
 def test_flags_are_exact(drawn):
     index, M, allowed = drawn

@@ -54,6 +54,19 @@ def test_order_of_slots_does_not_matter(backend):
 
 
 @every_backend
+@pytest.mark.parametrize("index", [[[1, 0, 1]], [[1, 1, 0]], [[0, 1, 0]]])
+def test_a_key_listed_twice_counts_once(backend, index):
+    q, k, v = (
+        torch.ones(1, 1, 1, 1),
+        torch.tensor([[[[0.0], [1.0], [9.0]]]]),
+        torch.tensor([[[[2.0], [5.0], [7.0]]]]),
+    )
+    twice = knn_attention(q, k, v, KNNDictionary.from_index(torch.tensor([index]), 3), backend=backend)
+    once = knn_attention(q, k, v, KNNDictionary.from_index(torch.tensor([[[0, 1]]]), 3), backend=backend)
+    torch.testing.assert_close(twice, once)
+
+
+@every_backend
 def test_relabelled_keys_change_nothing(backend):
     q, k, v, bias, index = draw()
     order = torch.randperm(M, generator=torch.Generator().manual_seed(5))

@@ -157,6 +157,8 @@ class TestFromIndex:
         duplicated = KNNDictionary.from_index(torch.tensor([[[1, 1], [2, 1]]]), 3)
         assert not duplicated.is_full
         assert not duplicated.has_empty_rows
+        # the slot that a duplicate leaves unused is not the last one
+        assert not KNNDictionary.from_index(torch.tensor([[[1, 0, 1]]]), 3).is_full
         assert KNNDictionary.from_index(torch.tensor([[[-1, -1], [2, 1]]]), 3).has_empty_rows
 
     def test_more_slots_than_keys_are_cut(self):

@@ -89,7 +89,7 @@ class KNNDictionary:
         ordered = ordered.masked_fill(duplicate, -1)
         if ordered.shape[-1] > num_keys:  # no row has more than num_keys distinct keys
             ordered = ordered.sort(dim=-1, descending=True).values[..., :num_keys].contiguous()
-        is_full = bool((ordered[..., -1] >= 0).all())
+        is_full = bool((ordered >= 0).all())
         has_empty_rows = bool((ordered[..., 0] < 0).any())
         return cls(ordered, num_keys, is_full=is_full, has_empty_rows=has_empty_rows)
 
