@@ -89,7 +89,10 @@ def fuse_phase(
         code computes; the weight and the guard are ours.
     """
     arguments = _prepare(x, guidance, weight, mode)
-    return choose("fuse_phase", backend, IMPLEMENTATIONS, *arguments).run(*arguments).to(x.dtype)
+    implementation = choose("fuse_phase", backend, IMPLEMENTATIONS, *arguments)
+    if x.numel() == 0:  # torch 2.10's transforms refuse an empty batch
+        return x.clone()
+    return implementation.run(*arguments).to(x.dtype)
 
 
 def explain_fuse_phase(
