@@ -12,7 +12,7 @@ except ImportError as error:  # pragma: no cover - the test environment has the 
     raise ImportError("semanir.training needs the extra 'train': pip install 'semanir[train]'") from error
 
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -93,7 +93,7 @@ class SemanIRModule(pl.LightningModule):
         value = torch.stack([psnr(r, c) for r, c in zip(restored, clean, strict=True)]).mean()
         self.log("val/psnr", value, prog_bar=True, sync_dist=True)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:  # noqa: D102
+    def configure_optimizers(self) -> OptimizerLRScheduler:  # noqa: D102
         def factor(step: int) -> float:
             return warmup_stable_decay(
                 step,
