@@ -133,9 +133,12 @@ def main() -> None:
     registry = SpecialistRegistry()
     replier: Replier = Script()
     if options.model:
+        from vitron.batching import Batcher
         from vitron.engine import MaskHeadSpecialist, Vitron
 
         vitron = replier = Vitron.from_pretrained(options.model, device=options.device)
+        if options.generations > 1:
+            replier = Batcher(vitron, rows=options.generations)
         registry.register("mask-head", lambda: MaskHeadSpecialist(vitron))
     for factory in (ToyAnimator, ToyPainter, ToySegmenter):
         registry.register(factory().spec.name, factory)

@@ -20,13 +20,14 @@ from vitron.errors import UnsupportedRequestError
 from vitron.language import MODULES, ModuleRegistry
 from vitron.media import Artefact
 from vitron.model.configuration import VitronConfig
-from vitron.model.decoding import CallLogitsProcessor, CallState, Vocabulary
+from vitron.model.decoding import CallLogitsProcessor, Vocabulary
 from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
 from vitron.model.precision import choose_precision
 from vitron.model.processing import VitronProcessor
 from vitron.shipped import model_folder
 from vitron.specialists.protocol import Request, Result
 from vitron.specialists.registry import SpecialistRegistry
+from vitron.writing import Writing
 
 __all__ = ["MaskHeadSpecialist", "Vitron"]
 
@@ -144,44 +145,30 @@ class Vitron:
         Where the grammar leaves one choice, as within a set of signals, tokens are read together with the
         one before them in one pass.
         """
+        cache, found = self.begin(messages, media, regions)
+        writing = Writing(self, sampling)
+        while tokens := writing.choose(logits_of(found)[0, -1]):
+            ids = torch.tensor([tokens], device=self.device)
+            found = self._step(cache, input_ids=ids)
+            for token, hidden in zip(tokens, hidden_of(found)[0], strict=True):
+                piece = writing.take(token, hidden)
+                if piece is not None:
+                    yield piece
+
+    def begin(
+        self, messages: Sequence[Message], media: Sequence[Artefact], regions: Sequence[PlacedRegion]
+    ) -> tuple[DynamicCache, VitronOutput]:
+        """Read a talk; return the cache and what the model says behind it."""
         example = Example(task="", messages=tuple(messages), media=tuple(media), regions=tuple(regions))
-        batch = self.processor([example]).to(self.device)
-        state = CallState(self.vocabulary, self.modules) if sampling.constrained else None
-        draw = torch.Generator().manual_seed(sampling.seed)
         cache = DynamicCache()
-        found: VitronOutput = self._step(cache, **batch.inputs())
-        written, told = list[int](), ""
-        states = list[Tensor]()
-        signals = self.vocabulary.signals
-        while len(written) < sampling.max_new_tokens:
-            logits = _last(found)
-            token = _pick(logits if state is None else state.constrain(logits), sampling, draw)
-            if token == self.processor.end_id:
-                break
-            tokens = [token]
-            if state is not None:
-                state.advance(token)
-                tokens += state.advance_forced(sampling.max_new_tokens - len(written) - 1)
-            found = self._step(cache, input_ids=torch.tensor([tokens], device=self.device))
-            for number, token in enumerate(tokens):
-                written.append(token)
-                signal = None
-                if token in signals:
-                    states.append(_hidden(found)[:, number])
-                    if token == signals[-1] and len(states) >= len(signals):
-                        signal = self._signal(torch.cat(states[-len(signals) :]))
-                        states.clear()
-                text = self.processor.decode(written)
-                if text.endswith("\ufffd") and signal is None:
-                    continue  # half a character
-                yield Piece(text[len(told) :], signal)
-                told = text
+        return cache, self._step(cache, **self.processor([example]).to(self.device).inputs())
 
     def _step(self, cache: DynamicCache, **inputs: Tensor) -> VitronOutput:
         # one dialogue has no padding: without a mask the language model counts places from its cache
         return self.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
-    def _signal(self, hidden: Tensor) -> NDArray[np.float32]:
+    def signal(self, hidden: Tensor) -> NDArray[np.float32]:
+        """Return the signal embeddings ``(N, C)`` of the last states ``(N, C)`` of a set of signal tokens."""
         ids = torch.tensor([self.vocabulary.signals], device=self.device)
         found, _ = self.model.signals(hidden[None], ids)
         return found[0].float().cpu().numpy()
@@ -217,7 +204,7 @@ class Vitron:
         """Return the signal embeddings of the calls of whole dialogues, ``(N, C)`` each, read at once."""
         batch = self.processor(examples).to(self.device)
         found: VitronOutput = self.model(**batch.inputs(), use_cache=False)
-        signals, rows = self.model.signals(_hidden(found), batch.input_ids)
+        signals, rows = self.model.signals(hidden_of(found), batch.input_ids)
         out: list[list[NDArray[np.float32]]] = [[] for _ in examples]
         for row, signal in zip(rows.tolist(), signals.float().cpu().numpy(), strict=True):
             out[row].append(signal)
@@ -313,24 +300,15 @@ def _asked(example: Example) -> Example:
     return Example(task=example.task, messages=messages, media=example.media, regions=example.regions)
 
 
-def _last(found: VitronOutput) -> Tensor:
+def logits_of(found: VitronOutput) -> Tensor:
+    """Return the logits, ``(B, L, V)``."""
     if found.logits is None:
         raise RuntimeError("the model gave no logits")
-    return found.logits[0, -1].float()
+    return found.logits
 
 
-def _hidden(found: VitronOutput) -> Tensor:
+def hidden_of(found: VitronOutput) -> Tensor:
+    """Return the last hidden states, ``(B, L, C)``."""
     if found.hidden is None:
         raise RuntimeError("the model gave no hidden states")
     return found.hidden
-
-
-def _pick(logits: Tensor, sampling: Sampling, draw: torch.Generator) -> int:
-    """Return the next token: the likeliest, or one drawn from the likeliest that make up ``top_p``."""
-    if sampling.temperature <= 0:
-        return int(logits.argmax())
-    chances = (logits.cpu() / sampling.temperature).softmax(-1)
-    ranked, order = chances.sort(descending=True)
-    before = ranked.cumsum(-1) - ranked
-    ranked = ranked.masked_fill(before >= sampling.top_p, 0.0)
-    return int(order[torch.multinomial(ranked, 1, generator=draw)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from vitron.chat import Replier
+    from vitron.engine import Vitron
     from vitron.specialists import SpecialistRegistry
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A model by name, or its folder.")]
@@ -26,7 +26,7 @@ KeyEnv = Annotated[
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def load(model: str, device: str = "auto", dtype: str = "auto") -> tuple[Replier, SpecialistRegistry]:
+def load(model: str, device: str = "auto", dtype: str = "auto") -> tuple[Vitron, SpecialistRegistry]:
     """Load a model, and find who carries out its calls.
 
     Raises:

@@ -54,7 +54,7 @@ def test_streamed_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
     script = iter(
         [*vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"], vitron.processor.end_id]
     )
-    monkeypatch.setattr("vitron.engine._pick", lambda *_: next(script))
+    monkeypatch.setattr("vitron.writing._pick", lambda *_: next(script))
     free = Sampling(max_new_tokens=200, constrained=False)
     pieces = list(vitron.stream(example.messages[:1], example.media, (), free))
     assert "".join(piece.text for piece in pieces) == text
@@ -81,7 +81,7 @@ def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass(vitron, mon
 
     monkeypatch.setattr(CallState, "advance", advance_told)
     monkeypatch.setattr(vitron, "_step", step_counted)
-    monkeypatch.setattr("vitron.engine._pick", lambda *_: ids[len(told)])
+    monkeypatch.setattr("vitron.writing._pick", lambda *_: ids[len(told)])
 
     def reply():
         told.clear()
@@ -120,7 +120,7 @@ def test_a_talk_segments_by_its_own_signals(vitron, monkeypatch):
     script = iter(
         [*vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"], vitron.processor.end_id]
     )
-    monkeypatch.setattr("vitron.engine._pick", lambda *_: next(script))
+    monkeypatch.setattr("vitron.writing._pick", lambda *_: next(script))
     talk = vitron.session()
     talk.say("segment it", media=example.media)
     events = list(talk.reply(Sampling(max_new_tokens=200, constrained=False)))

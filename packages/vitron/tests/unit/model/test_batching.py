@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replies of one batch are those written alone, whoever joins, leaves or fails beside them."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from vitron.batching import Batcher
+from vitron.chat import Sampling
+from vitron.writing import Writing
+
+from .conftest import ask, clip, picture, segment, square
+
+
+def said(replier, example, **settings):
+    pieces = replier.stream(example.messages, example.media, example.regions, Sampling(**settings))
+    return "".join(piece.text for piece in pieces)
+
+
+def together(replier, examples, lengths, **settings):
+    def one(job):
+        example, length = job
+        return said(replier, example, max_new_tokens=length, **settings)
+
+    with ThreadPoolExecutor(len(examples)) as pool:
+        return list(pool.map(one, zip(examples, lengths, strict=True)))
+
+
+def idle(batcher):
+    deadline = time.monotonic() + 10
+    while batcher._is_working and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not batcher._is_working
+
+
+EXAMPLES = [
+    ask(picture(0), regions=(square(),), reply=None),
+    ask(text="hello", reply=None),
+    ask(clip(2), reply=None),
+    ask(text="a blue star, a green ring and the red circle", reply=None),
+    ask(picture(3), reply=None),
+]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+@pytest.mark.parametrize("settings", [{}, {"temperature": 2.0, "seed": 3}, {"constrained": False}])
+def test_replies_are_those_written_alone(vitron, rows, settings):
+    lengths = [24, 3, 17, 9, 12]
+    wanted = [
+        said(vitron, each, max_new_tokens=length, **settings)
+        for each, length in zip(EXAMPLES, lengths, strict=True)
+    ]
+    batcher = Batcher(vitron, rows=rows)
+    for _ in range(2):  # after all have gone, it begins anew
+        assert together(batcher, EXAMPLES, lengths, **settings) == wanted
+        assert idle(batcher)
+
+
+def test_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
+    """Three rows are made to say replies with calls, in passes of different numbers of tokens."""
+    said_first = ("ok", "Here it is.", "a")
+    examples = [ask(picture(n), reply=(words, (segment(),))) for n, words in enumerate(said_first)]
+    scripts = []
+    for example, widths in zip(examples, ([1, 3, 2], [1], [5, 1, 1, 4]), strict=True):
+        text = vitron.processor.reply_text(example.messages[1])
+        ids = vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        runs = []
+        while ids:
+            width = widths[len(runs) % len(widths)]
+            runs.append(ids[:width])
+            ids = ids[width:]
+        scripts.append(iter(runs))
+    monkeypatch.setattr(Writing, "choose", lambda row, _logits: next(scripts[row._sampling.seed], []))
+    batcher = Batcher(vitron)
+
+    def signal_of(number):
+        example = examples[number]
+        pieces = batcher.stream(example.messages[:1], example.media, (), Sampling(seed=number))
+        return [piece.signal for piece in pieces if piece.signal is not None]
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(signal_of, range(3)))
+    for (signal,), example in zip(found, examples, strict=True):
+        np.testing.assert_allclose(signal, vitron.signals_of([example])[0][0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_talk_that_cannot_be_read_fails_alone(vitron):
+    batcher = Batcher(vitron)
+    good, other = EXAMPLES[0], ask(picture(1), reply=None)
+    with ThreadPoolExecutor(2) as pool:
+        reply = pool.submit(said, batcher, good, max_new_tokens=24)
+        bad = pool.submit(lambda: list(batcher.stream(other.messages, (), (), Sampling())))
+        assert isinstance(bad.exception(), Exception)
+        assert reply.result() == said(vitron, good, max_new_tokens=24)
+
+
+def test_who_leaves_does_not_disturb(vitron):
+    batcher = Batcher(vitron)
+    leaving = batcher.stream(EXAMPLES[1].messages, (), (), Sampling(max_new_tokens=500))
+    assert next(leaving).text is not None
+    with ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(said, batcher, EXAMPLES[4], max_new_tokens=24)
+        leaving.close()
+        assert reply.result() == said(vitron, EXAMPLES[4], max_new_tokens=24)
+    assert idle(batcher)
+
+
+def test_a_pass_that_fails_is_told_to_all_and_the_next_talk_goes_on(vitron, monkeypatch):
+    batcher, example = Batcher(vitron), EXAMPLES[1]
+    wanted, forward, calls = said(vitron, example, max_new_tokens=8), vitron.model.forward, []
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("no memory")
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(vitron.model, "forward", failing)
+    with pytest.raises(torch.OutOfMemoryError, match="no memory"):
+        said(batcher, example, max_new_tokens=8)
+    assert said(batcher, example, max_new_tokens=8) == wanted
+
+
+def test_a_batch_needs_a_row(vitron):
+    with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
+        Batcher(vitron, rows=0)
