@@ -222,7 +222,10 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """The tests with the lowest direct dependencies that the packages declare."""
+    """The tests with the lowest direct dependencies that the packages declare.
+
+    What these say of their own dependencies, which are new ones, is nobody's news.
+    """
     names, args = split(session)
     rooms = rooms_of(names)
     session.install(
@@ -235,6 +238,10 @@ def minimums(session: nox.Session) -> None:
         NO_DEVICE,
         "-n",
         "2",
+        "-W",
+        "ignore::DeprecationWarning",
+        "-W",
+        "ignore:Warning. Profiler clears events:UserWarning",  # torch 2.10
         *args,
     )
 
