@@ -240,8 +240,6 @@ def minimums(session: nox.Session) -> None:
         "2",
         "-W",
         "ignore::DeprecationWarning",
-        "-W",
-        "ignore:Warning. Profiler clears events:UserWarning",  # torch 2.10
         *args,
     )
 
