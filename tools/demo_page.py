@@ -67,7 +67,9 @@ def section(name: str) -> str:
     """Return the section of one package: what it is, its figures, its pictures."""
     project = tomllib.loads((ROOT / "packages" / name / "pyproject.toml").read_text("utf-8"))["project"]
     figures = json.loads((ROOT / "demo" / f"{name}.json").read_text("utf-8"))
-    files = sorted(f for f in (ROOT / f"{name}-demo").rglob("*") if f.suffix.lower() in KINDS)
+    found = sorted(f for f in (ROOT / f"{name}-demo").rglob("*") if f.suffix.lower() in KINDS)
+    # the tiles of a zoomable picture are no pictures for people
+    files = [file for file in found if not file.parents[1].name.endswith("_files")]
     title = f"<h2>{html.escape(name)} <small>{project['version']}</small></h2>"
     about = f"<p>{html.escape(project['description'])}</p>"
     return title + about + figures_table(figures) + "".join(map(picture, files))
