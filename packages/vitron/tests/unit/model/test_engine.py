@@ -101,7 +101,7 @@ def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass(vitron, mon
             np.testing.assert_allclose(piece.signal, each.signal, rtol=1e-4, atol=1e-4)
 
 
-def test_a_run_without_choice_ends_where_the_reply_must(vitron, monkeypatch):
+def test_a_run_without_choice_ends_where_the_reply_must(vitron):
     example = ask(picture(0), reply=("ok", (segment(),)))
     text = vitron.processor.reply_text(example.messages[1])
     ids = vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
