@@ -203,6 +203,9 @@ ANIMATE: Family = (
         *("make {thing} move {way} in a clip", "I want a clip where {thing} goes {way}"),
         *("bring {thing} to life: it goes {way}", "animate it: {thing} should move {way}"),
         *("make a video in which {thing} moves {way}", "show how {thing} moves {way}"),
+        *("{thing} should move {way}, as a clip", "have {thing} move {way} in a video"),
+        *("in a clip {thing} goes {way}", "{thing} should go {way}: animate it", "make {thing} move {way}"),
+        *("let {thing} come to life and go {way}", "{thing} moves {way}: make a clip of that"),
     ),
     ("make {thing} go {way} in a clip", "{thing} should come alive and move {way}"),
 )
@@ -460,6 +463,10 @@ RECOLOUR: Family = (
         *("colour the things {front} and the background {back}",),
         *("{front} things, {back} background",),
         *("give me {front} things on {back}", "let the things be {front} and the background {back}"),
+        *("make the background {back} and the things {front}", "background {back}, things {front}"),
+        *("on a {back} background I want {front} things", "the things {front}, the background {back}"),
+        *("turn the background {back} and all things {front}", "let {back} be behind {front} things"),
+        *("turn all things {front} and what is behind them {back}",),
     ),
     ("turn the things {front} and the background {back}", "{back} background and {front} things"),
 )

@@ -27,6 +27,7 @@ from vitron.specialists.painters.shapes import shape_mask, side_for, stamp
 from vitron.specialists.painters.words import COLOURS, SHAPES, read_phrase
 
 from recipes.vitron_tiny.phrases import CAPTION, EDITS, GROUND, GROUND_ORDER, REGION, RESTORE, SEGMENT
+from recipes.vitron_tiny.questions import reworded
 from recipes.vitron_tiny.wording import call, example, listed, punctuated, say
 from recipes.vitron_tiny.worlds import (
     MATERIALS,
@@ -122,7 +123,9 @@ def question(draw: Draw) -> Example | None:
     asked = ask(shown.scene, draw.rng, kind=kind, phrasing=draw.phrasing)
     if asked is None or not _known(asked.query):
         return None
-    return example("question", punctuated(draw, asked.text, "?"), asked.answer, view=shown, group=asked.kind)
+    again = draw.phrasing == "train" and draw.chance(0.7)
+    text = reworded(draw, asked.query) if again else asked.text
+    return example("question", punctuated(draw, text, "?"), asked.answer, view=shown, group=asked.kind)
 
 
 def _known(query: Query) -> bool:

@@ -56,8 +56,9 @@ LATER = {
     HARD: 0.24,
     "referring_segmentation": 0.17,
     "region_caption": 0.2,
-    "text_to_image": 0.1,
-    "chains": 0.08,
+    "text_to_image": 0.06,
+    "chains": 0.06,
+    "question": 0.1,
 }
 
 RATES = {"joint": 1.5e-3, "polish": 1e-3}  # peaks

@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from recipes.vitron_tiny import pictures
+from recipes.vitron_tiny import phrases, pictures
 from recipes.vitron_tiny.tasks import SPLITS, TASKS, WEIGHTS, corpus, draw_example, reply_of
 from shapeworld import Scene
 from shapeworld.referring import Kind, Reference, refer, resolve
@@ -233,6 +233,25 @@ def test_held_out_requests_are_worded_otherwise() -> None:
         return {example.messages[0].text.lower().replace("please", "").strip(" .") for example in found}
 
     assert not words("train") & words("held_out")
+
+
+def test_no_wording_of_a_family_is_on_both_sides() -> None:
+    families = [getattr(phrases, name) for name in phrases.__all__ if name not in ("CHAT", "Family")]
+    families.append({kind: family for kind, (family, _) in phrases.CHAT.items()})
+    pairs = [pair for each in families for pair in (each.values() if isinstance(each, dict) else [each])]
+    assert len(pairs) > 40
+    assert not [set(train) & set(held_out) for train, held_out in pairs if set(train) & set(held_out)]
+
+
+def test_questions_are_reworded_in_training_alone() -> None:
+    asked = [draw_example("question", 2, i).messages[0].text for i in range(80)]
+    held_out = [draw_example("question", 2, i, phrasing="held_out").messages[0].text for i in range(80)]
+    bare = {text.lower().strip("?.") for text in asked}
+    assert not bare & {text.lower().strip("?.") for text in held_out}
+    assert not [text for text in bare if "{" in text or "  " in text]
+
+    kinds = [text for text in bare if text.startswith(("count ", "number of", "do you see", "tell me"))]
+    assert len(kinds) > 5
 
 
 def test_corpus_holds_both_sides() -> None:

@@ -41,7 +41,7 @@ from shapeworld.words import (
     words_of,
 )
 
-__all__ = ["KINDS", "WORDS", "Kind", "Query", "Question", "answer", "ask"]
+__all__ = ["KINDS", "WORDS", "Kind", "Query", "Question", "answer", "ask", "slots"]
 
 Kind = Literal[
     "count", "existence", "colour", "shape", "material", "position", "relation", "background", "comparison"
@@ -192,7 +192,14 @@ def ask(
     return None
 
 
-def _say(query: Query, rng: np.random.Generator, phrasing: Phrasing) -> str:
+def slots(query: Query) -> dict[str, str]:
+    """Return what a sentence about a query is filled with.
+
+    Returns:
+        ``subject``: what is spoken of, with its article where it is looked for and in the plural where it is
+        counted; ``word``: the attribute, the place, the relation with its other thing, or ``"more"`` or
+        ``"fewer"``; ``other``: what is counted second.
+    """
     kind, word = query.kind, query.word
     plural = kind in ("count", "comparison")
     subject = query.subject.noun(plural=plural)
@@ -205,7 +212,11 @@ def _say(query: Query, rng: np.random.Generator, phrasing: Phrasing) -> str:
         word = f"{word} the {other}"
     elif kind in ATTRIBUTES:
         word = kind
-    return choose(rng, _TEMPLATES[kind][phrasing]).format(subject=subject, word=word, other=other)
+    return {"subject": subject, "word": word or "", "other": other}
+
+
+def _say(query: Query, rng: np.random.Generator, phrasing: Phrasing) -> str:
+    return choose(rng, _TEMPLATES[query.kind][phrasing]).format(**slots(query))
 
 
 def _background(scene: Scene, rng: np.random.Generator, kind: Kind) -> Query:
