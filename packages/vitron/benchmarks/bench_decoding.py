@@ -4,8 +4,10 @@
 ``python bench_decoding.py [--model vitron-tiny] [--tokens 256] [--rounds 3] [--json]``. Both sides of a ratio
 take turns within one run, on the same prompt; the model is made to write on past the end of its reply, the
 tokens themselves do not matter. The gain of the cache grows with what has been written: it is told of all
-tokens together, and of the last sixteen. A reply with a call is streamed as it is, and with a pass for each
-token that the grammar leaves no choice about.
+tokens together, and of the last sixteen. Medians over rounds, and of both sides the fastest round: reading the
+weights of a model for one token hurts from whatever else uses the memory, computing much with them does not.
+A reply with a call is streamed as it is, and with a pass for each token that the grammar leaves no choice
+about.
 """
 
 from __future__ import annotations
@@ -105,6 +107,12 @@ def ratio(pairs: list[tuple[list[float], list[float]]], *, last: int = 0) -> tup
     return first, second, statistics.median(a / b for a, b in sums)
 
 
+def fastest(pairs: list[tuple[list[float], list[float]]], *, last: int = 0) -> tuple[float, float, float]:
+    """Return the least that either side took, and their ratio."""
+    first, second = (min(sum(times[-last:]) for times in side) for side in zip(*pairs, strict=True))
+    return first, second, first / second
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -121,6 +129,7 @@ def main() -> None:
     )
     whole, fast, gain = ratio(pairs)
     whole_last, fast_last, gain_last = ratio(pairs, last=LAST)
+    best_whole, best_fast, best_gain = fastest(pairs)
     held, free, cost = ratio(
         interleaved(
             lambda: cached(vitron, inputs, tokens, state=CallState(vitron.vocabulary)),
@@ -137,9 +146,13 @@ def main() -> None:
         "recomputed_s": round(whole, 3),
         "cached_s": round(fast, 3),
         "gain": round(gain, 2),
+        "fastest_recomputed_s": round(best_whole, 3),
+        "fastest_cached_s": round(best_fast, 3),
+        "fastest_gain": round(best_gain, 2),
         f"last_{LAST}_recomputed_ms_each": round(1000 * whole_last / LAST, 2),
         f"last_{LAST}_cached_ms_each": round(1000 * fast_last / LAST, 2),
         f"last_{LAST}_gain": round(gain_last, 2),
+        f"last_{LAST}_fastest_gain": round(fastest(pairs, last=LAST)[2], 2),
         "constrained_s": round(held, 3),
         "free_s": round(free, 3),
         "cost_of_grammar_percent": round(100 * (cost - 1), 2),

@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTr
 from transformers.utils.generic import ModelOutput
 
 from vitron.model.configuration import VitronConfig
+from vitron.model.norms import fuse_norms
 from vitron.model.regions import make_region_encoder
 from vitron.model.signals import MaskHead, make_condition_head
 from vitron.model.vision import make_projector, merge_patches, pool_frames
@@ -64,6 +65,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         width, hidden = int(config.vision.hidden_size), int(config.text.hidden_size)
         self.vision_tower: Any = AutoModel.from_config(config.vision)
         self.language_model: Any = AutoModelForCausalLM.from_config(config.text)
+        fuse_norms(self.language_model)
         # all layers' states would be kept for the sake of the last
         self.language_model.get_decoder().register_forward_hook(_tell_last_state)
         # hidden states of a tower are large and uneven: unnormalised, they drown what is learnt about them
