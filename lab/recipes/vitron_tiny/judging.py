@@ -51,7 +51,7 @@ PARTS: Mapping[str, tuple[Split, Phrasing]] = {
 """What is judged: fresh scenes; pairs of colour and shape never seen; requests worded as never before."""
 
 SHARES: Mapping[str, float] = dict.fromkeys(TASKS, 1.0) | {
-    "referring_segmentation": 2.0,
+    "referring_segmentation": 3.0,  # of three kinds, each with a figure of its own
     "editing": 2.0,
     "restoration": 0.6,
     **dict.fromkeys(("caption", "grounding", "text_to_video", "image_to_video"), 0.5),

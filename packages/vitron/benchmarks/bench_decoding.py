@@ -4,10 +4,10 @@
 ``python bench_decoding.py [--model vitron-tiny] [--tokens 256] [--rounds 3] [--json]``. Both sides of a ratio
 take turns within one run, on the same prompt; the model is made to write on past the end of its reply, the
 tokens themselves do not matter. The gain of the cache grows with what has been written: it is told of all
-tokens together, and of the last sixteen. Medians over rounds, and of both sides the fastest round: reading the
-weights of a model for one token hurts from whatever else uses the memory, computing much with them does not.
-A reply with a call is streamed as it is, and with a pass for each token that the grammar leaves no choice
-about.
+tokens together, and of the last sixteen; by the median over rounds and by the fastest round of both sides,
+for to read a model's weights for one token suffers more from whatever else uses the memory than to compute
+much with them. A reply with a call is streamed as it is, and with a pass for each token that the grammar
+leaves no choice about.
 """
 
 from __future__ import annotations

@@ -25,18 +25,32 @@ def chromium():
 
 
 @pytest.fixture(scope="session")
-def site(scripted):
+def open_site():
+    """Returns a function that shows a page for a replier, and closes all pages at the end."""
     pytest.importorskip("gradio", reason="gradio is not installed")
     from vitron import SpecialistRegistry
     from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
     from vitron.ui import launch
 
-    registry = SpecialistRegistry()
-    for factory in (ToyAnimator, ToyPainter, ToySegmenter):
-        registry.register(factory().spec.name, factory)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    page = launch(scripted(), specialists=registry, model="scripted", port=port, block=False)
-    yield f"http://127.0.0.1:{port}/"
-    page.close()
+    pages = []
+
+    def show(replier, **options):
+        registry = SpecialistRegistry()
+        for factory in (ToyAnimator, ToyPainter, ToySegmenter):
+            registry.register(factory().spec.name, factory)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        pages.append(
+            launch(replier, specialists=registry, model="scripted", port=port, block=False, **options)
+        )
+        return f"http://127.0.0.1:{port}/"
+
+    yield show
+    for page in pages:
+        page.close()
+
+
+@pytest.fixture(scope="session")
+def site(open_site, scripted):
+    return open_site(scripted())

@@ -6,10 +6,12 @@ Chromium draws without a GPU here, so every step waits for what it leads to and 
 
 import base64
 import io
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
+from vitron.chat import Piece
 from vitron.demo import SCENE, draw
 
 pytestmark = [
@@ -23,13 +25,19 @@ PATIENCE = 180_000  # milliseconds: a busy machine is slow, not wrong
 
 @pytest.fixture
 def page(chromium, site):
+    tab = visit(chromium, site)
+    yield tab
+    tab.context.close()
+
+
+def visit(chromium, site):
+    """Open the page as somebody who was never there."""
     tab = chromium.new_context(viewport={"width": 1200, "height": 900}).new_page()
     tab.set_default_timeout(PATIENCE)
     tab.set_default_navigation_timeout(PATIENCE)
     tab.goto(site)
     tab.wait_for_selector("#editor canvas", state="attached")
-    yield tab
-    tab.context.close()
+    return tab
 
 
 def bring(page, scene):
@@ -114,10 +122,7 @@ def test_a_drawn_region_is_edited(page, scene):
     ask(page, "mark the yellow star", 2)
     assert "mask_1" in page.inner_text("#made")
     # another visitor sees nothing of it
-    other = page.context.browser.new_context().new_page()
-    other.set_default_timeout(PATIENCE)
-    other.goto(page.url)
-    other.wait_for_selector("#editor canvas", state="attached")
+    other = visit(page.context.browser, page.url)
     assert "circle" not in other.inner_text("#chat")
     assert other.locator("#made img").count() == 0
     other.context.close()
@@ -134,6 +139,32 @@ def test_a_frame_of_a_clip_is_chosen_by_a_click(page, clip):
     page.wait_for_function("document.querySelector('#frame input[type=number]')?.value == '2'")
     ask(page, "track the circle", 1)
     assert "by toy-segmenter" in page.inner_text("#made")
+
+
+class Together:
+    """Says what it was told once two are being answered; alone it waits in vain."""
+
+    def __init__(self):
+        self.both = threading.Barrier(2, timeout=PATIENCE / 2000)
+
+    def count_tokens(self, messages):
+        return 1
+
+    def stream(self, messages, media, regions, sampling):
+        self.both.wait()
+        yield Piece(f"you said {messages[-1].text}")
+
+
+def test_two_visitors_are_answered_at_a_time(chromium, open_site):
+    site = open_site(Together(), concurrent=2)
+    tabs = [visit(chromium, site) for _ in range(2)]
+    for tab, word in zip(tabs, ("hello", "thanks"), strict=True):
+        tab.fill("#say textarea", word)
+        tab.click("#send")
+    for tab, own, other in zip(tabs, ("hello", "thanks"), ("thanks", "hello"), strict=True):
+        tab.wait_for_function(f"document.querySelector('#chat').innerText.includes('you said {own}')")
+        assert other not in tab.inner_text("#chat")
+        tab.context.close()
 
 
 def test_text_of_a_user_is_shown_as_text(page):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,15 +26,21 @@ from vitron.cli.model import (
 )
 from vitron.cli.output import Debug, say, user_errors
 
+if TYPE_CHECKING:
+    from vitron.batching import Batcher
+    from vitron.engine import Vitron
+
+Concurrent = Annotated[
+    int, typer.Option(min=1, help="Replies that are written at a time, in one batch; more wait in line.")
+]
+
 
 def serve(
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
     model: Model = "vitron-tiny",
     api_key_env: KeyEnv = "VITRON_API_KEY",
-    concurrent: Annotated[
-        int, typer.Option(min=1, help="Replies that are written at a time, in one batch; more wait in line.")
-    ] = 8,
+    concurrent: Concurrent = 8,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 1024,
     timeout: Timeout = 120.0,
     memory: Memory = None,
@@ -58,7 +64,6 @@ def serve(
         require("server", "fastapi", "uvicorn", "multipart")
         import uvicorn
 
-        from vitron.batching import Batcher
         from vitron.server import Limits, create_app
 
         key = _key(api_key_env, host)
@@ -66,7 +71,7 @@ def serve(
         replier, specialists = load(model, device, dtype)
         name = os.path.basename(os.path.normpath(model))
         app = create_app(
-            Batcher(replier, rows=concurrent) if concurrent > 1 else replier,
+            _batched(replier, concurrent),
             model=name,
             specialists=bound(specialists, timeout, memory, prefer),
             limits=Limits(generations=concurrent, max_new_tokens=max_tokens),
@@ -79,6 +84,13 @@ def serve(
         config = uvicorn.Config(app, log_level="warning", ws="none", server_header=False)
         with place, suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[place])
+
+
+def _batched(vitron: Vitron, concurrent: int) -> Batcher | Vitron:
+    """Return what writes so many replies at a time."""
+    from vitron.batching import Batcher
+
+    return Batcher(vitron, rows=concurrent) if concurrent > 1 else vitron
 
 
 def _key(variable: str, host: str) -> str | None:
@@ -115,6 +127,7 @@ def ui(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 7860,
     model: Model = "vitron-tiny",
     api_key_env: KeyEnv = "VITRON_API_KEY",
+    concurrent: Concurrent = 8,
     timeout: Timeout = 120.0,
     memory: Memory = None,
     prefer: Prefer = None,
@@ -144,10 +157,11 @@ def ui(
         name = os.path.basename(os.path.normpath(model))
         say(f"{name} at http://{host}:{port}; Ctrl-C ends it")
         launch(
-            replier,
+            _batched(replier, concurrent),
             specialists=bound(specialists, timeout, memory, prefer),
             model=name,
             host=host,
             port=port,
             password=key,
+            concurrent=concurrent,
         )

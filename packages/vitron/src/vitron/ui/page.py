@@ -55,14 +55,17 @@ def build_page(
     specialists: SpecialistRegistry | None = None,
     model: str = "vitron",
     sampling: Sampling | None = None,
+    concurrent: int = 1,
 ) -> gr.Blocks:
     """Return the page; each visitor has a talk of their own.
 
     Args:
-        replier: What writes the replies.
+        replier: What writes the replies; with ``concurrent`` above 1 from several threads at once, as
+            :class:`vitron.batching.Batcher` can.
         specialists: Who carries out calls; by default all that are installed.
         model: Its name.
         sampling: How replies are drawn.
+        concurrent: Replies at a time; more wait in line.
     """
     registry = SpecialistRegistry().discover() if specialists is None else specialists
     handlers = _Handlers(replier, registry, sampling or Sampling(max_new_tokens=512))
@@ -92,7 +95,7 @@ def build_page(
         with gr.Accordion("specialists", open=False):
             parts["status"] = gr.HTML(elem_id="status")
         parts["visit"] = gr.State(None, time_to_live=3600)
-        _connect(page, parts, handlers)
+        _connect(page, parts, handlers, concurrent)
     return page
 
 
@@ -157,12 +160,12 @@ def _picture_parts() -> dict[str, Any]:
     return {"editor": editor, "upload": upload, "slider": slider, "frames": frames}
 
 
-def _connect(page: gr.Blocks, parts: dict[str, Any], handlers: _Handlers) -> None:
+def _connect(page: gr.Blocks, parts: dict[str, Any], handlers: _Handlers, concurrent: int) -> None:
     """Say what happens when something is clicked; none of it can be called but from the page."""
     visit, editor, slider, frames = (parts[name] for name in ("visit", "editor", "slider", "frames"))
     shown = [parts[name] for name in SHOWN]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    reply: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "reply"} | quiet
+    reply: dict[str, Any] = {"concurrency_limit": concurrent, "concurrency_id": "reply"} | quiet
     asking: Any = [
         event(handlers.ask, [visit, parts["say"], editor], shown, **reply)
         for event in (parts["send"].click, parts["say"].submit)
@@ -316,6 +319,7 @@ def launch(
     host: str = "127.0.0.1",
     port: int = 7860,
     password: str | None = None,
+    concurrent: int = 1,
     block: bool = True,
 ) -> gr.Blocks:
     """Show the page until it is closed; nothing is shared with the world.
@@ -327,9 +331,10 @@ def launch(
         host: Where to listen.
         port: Where to listen.
         password: Of the user ``vitron``; ``None`` lets everybody in who can reach the page.
+        concurrent: Replies at a time, as of :func:`build_page`.
         block: Whether to return only when the page is closed.
     """
-    page = build_page(replier, specialists=specialists, model=model)
+    page = build_page(replier, specialists=specialists, model=model, concurrent=concurrent)
     page.queue(max_size=32, default_concurrency_limit=4)
     page.launch(
         server_name=host,
