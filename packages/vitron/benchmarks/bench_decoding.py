@@ -7,7 +7,7 @@ tokens themselves do not matter. The gain of the cache grows with what has been 
 tokens together, and of the last sixteen; by the median over rounds and by the fastest round of both sides,
 for to read a model's weights for one token suffers more from whatever else uses the memory than to compute
 much with them. A reply with a call is streamed as it is, and with a pass for each token that the grammar
-leaves no choice about.
+leaves no choice about. The matrix products of a token are timed alone too, in a row and with pauses.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from vitron.media import Artefact
 from vitron.model.decoding import CallState
 
 LAST = 16
+PAUSE_US = 50  # about what passes within the model between two matrix products
 Run = Callable[[], list[float]]
 
 
@@ -94,6 +95,31 @@ def streamed_singly(vitron: Vitron, example: Example) -> list[float]:
         return streamed(vitron, example)
 
 
+@torch.inference_mode()
+def products(vitron: Vitron, *, pause: float = 0.0, rounds: int = 41) -> float:
+    """Return the seconds that the language model's matrix products for one token take together.
+
+    Args:
+        vitron: Whose language model.
+        pause: Seconds of waiting before each, in which nothing is computed and no memory used.
+        rounds: Of which the median is taken.
+    """
+    layers = [each for each in vitron.model.language_model.modules() if isinstance(each, torch.nn.Linear)]
+    states = {each.in_features: torch.randn(1, 1, each.in_features) for each in layers}
+    times = list[float]()
+    for _ in range(rounds):
+        spent = 0.0
+        for layer in layers:
+            due = time.perf_counter() + pause
+            while time.perf_counter() < due:
+                pass
+            start = time.perf_counter()
+            layer(states[layer.in_features])
+            spent += time.perf_counter() - start
+        times.append(spent)
+    return statistics.median(times)
+
+
 def interleaved(first: Run, second: Run, rounds: int) -> list[tuple[list[float], list[float]]]:
     """Return what both took, in turns after a round that does not count."""
     first(), second()
@@ -153,6 +179,8 @@ def main() -> None:
         f"last_{LAST}_cached_ms_each": round(1000 * fast_last / LAST, 2),
         f"last_{LAST}_gain": round(gain_last, 2),
         f"last_{LAST}_fastest_gain": round(fastest(pairs, last=LAST)[2], 2),
+        "products_of_a_token_ms": round(1000 * products(vitron), 2),
+        f"the_same_{PAUSE_US}_us_apart_ms": round(1000 * products(vitron, pause=PAUSE_US / 1e6), 2),
         "constrained_s": round(held, 3),
         "free_s": round(free, 3),
         "cost_of_grammar_percent": round(100 * (cost - 1), 2),
