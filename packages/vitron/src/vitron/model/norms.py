@@ -33,7 +33,7 @@ def fuse_norms(model: nn.Module) -> int:
     ]
     for parent, name, norm in found:
         weight, eps = norm.get_parameter("weight"), cast(Any, norm).variance_epsilon
-        fused = nn.RMSNorm(tuple(weight.shape), eps=eps, device="meta")
+        fused = nn.RMSNorm(weight.shape, eps=eps, device="meta")
         fused.weight = weight
         setattr(parent, name, fused)
     return len(found)
