@@ -80,6 +80,7 @@ def train(
     stage: Annotated[str, typer.Option(help="joint, polish, or synergy.")] = "joint",
     steps: Annotated[int, typer.Option(help="In all.")] = 6000,
     batch_size: Annotated[int, typer.Option(help="Dialogues of a step.")] = 64,
+    lr: Annotated[float | None, typer.Option(help="Peak of the rate; by default that of the stage.")] = None,
     mode: Annotated[str, typer.Option(help="Of the discriminator: off, grl, alternate, confusion.")] = "off",
     init: Annotated[Path | None, typer.Option(help="Trained model to start from.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
@@ -89,7 +90,7 @@ def train(
     """Train a stage; run again to resume."""
     # gradients of what is nearly learnt are denormal, and those take a processor many times as long
     torch.set_flush_denormal(True)
-    settings = stage_of(stage, steps, batch_size=batch_size, mode=mode)
+    settings = stage_of(stage, steps, batch_size=batch_size, lr=lr, mode=mode)
     train_stage(out, out / "pool", settings, init=init, seed=seed, threads=threads, device=device)
     typer.echo(f"{out / f'stage-{stage}' / 'model'}")
 
