@@ -13,11 +13,11 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from vitron.contract import Invocation
 from vitron.data.example import Example
 from vitron.errors import SpecialistError
-from vitron.language import MODULES, parse
-from vitron.media import Artefact
+from vitron.protocol import MODULES, parse
+from vitron.protocol.contract import Invocation
+from vitron.protocol.media import Artefact
 from vitron.specialists import SpecialistRegistry
 from vitron.specialists.protocol import Request, Said
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from vitron.engine import Vitron
+from vitron.model.engine import Vitron
 
 from recipes.cards import CARDS
 from recipes.vitron_tiny.ablation import ablate as measure_messages

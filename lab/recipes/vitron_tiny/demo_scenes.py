@@ -11,7 +11,7 @@ from PIL import Image
 from vitron.data.example import Example
 from vitron.data.files import write_samples
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
-from vitron.regions import mask_to_region
+from vitron.protocol.regions import mask_to_region
 
 from recipes.vitron_tiny.talks import draw_talk
 from recipes.vitron_tiny.tasks import draw_example

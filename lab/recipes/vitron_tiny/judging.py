@@ -10,12 +10,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from shapeworld.words import Phrasing
-from vitron.conversation import Conversation, StepResult
-from vitron.data.example import Example, plain
-from vitron.engine import Vitron
-from vitron.language import parse
+from vitron.data.example import Example
+from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
+from vitron.model.engine import Vitron
+from vitron.protocol import parse
+from vitron.protocol.messages import text_message
+from vitron.session.conversation import Conversation, StepResult
 from vitron.specialists import SpecialistRegistry
-from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
 
 from recipes.vitron_tiny.scoring import (
     Verdict,
@@ -106,7 +107,9 @@ class Shipped:
         calls = tuple(call.model_copy(update={"source": None}) for call in turn.invocations)
         if not calls:
             return None
-        went = replace(example, messages=(*example.messages[:-1], plain("assistant", turn.text, *calls)))
+        went = replace(
+            example, messages=(*example.messages[:-1], text_message("assistant", turn.text, *calls))
+        )
         try:
             self.vitron.processor.reply_text(went.messages[-1])
         except ValueError:

@@ -15,16 +15,16 @@ from shapeworld.questions import Query, ask
 from shapeworld.referring import EXTREMES, KINDS, Expression, refer
 from shapeworld.vocabulary import HELD_OUT
 from shapeworld.words import MARGIN, Description, choose, unique_descriptions, with_article
-from vitron.contract import BoxRegion, PointsRegion, Region, ScribbleRegion
 from vitron.data.example import Example
+from vitron.demo.painters.find import choose as choose_things
+from vitron.demo.painters.find import things_in
+from vitron.demo.painters.shapes import shape_mask, side_for, stamp
+from vitron.demo.painters.words import COLOURS, SHAPES, read_phrase
 from vitron.errors import UnsupportedRequestError
-from vitron.media import Artefact
-from vitron.regions.raster import rasterise
-from vitron.regions.text import format_region
-from vitron.specialists.painters.find import choose as choose_things
-from vitron.specialists.painters.find import things_in
-from vitron.specialists.painters.shapes import shape_mask, side_for, stamp
-from vitron.specialists.painters.words import COLOURS, SHAPES, read_phrase
+from vitron.protocol.contract import BoxRegion, PointsRegion, Region, ScribbleRegion
+from vitron.protocol.media import Artefact
+from vitron.protocol.regions.raster import rasterise
+from vitron.protocol.regions.text import format_region
 
 from recipes.vitron_tiny.phrases import CAPTION, EDITS, GROUND, GROUND_ORDER, REGION, RESTORE, SEGMENT
 from recipes.vitron_tiny.questions import reworded

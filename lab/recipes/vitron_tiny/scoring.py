@@ -13,11 +13,11 @@ from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
-from vitron.contract import BoxRegion, Invocation, Turn
 from vitron.data.example import Example
 from vitron.errors import RegionError
-from vitron.language import parse
-from vitron.regions.text import parse_region
+from vitron.protocol import parse
+from vitron.protocol.contract import BoxRegion, Invocation, Turn
+from vitron.protocol.regions.text import parse_region
 
 Bool = NDArray[np.bool_]
 

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from shapeworld.words import with_article
-from vitron.contract import Invocation
 from vitron.data.example import Example
-from vitron.language import MODULES
+from vitron.protocol import MODULES
+from vitron.protocol.contract import Invocation
 
 from recipes.vitron_tiny.phrases import ANIMATE, CHAINS, CHAT, DRAW, FILM, TAGS
 from recipes.vitron_tiny.pictures import EDITED, WAYS, change, editable

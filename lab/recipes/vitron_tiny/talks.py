@@ -10,7 +10,8 @@ from itertools import pairwise
 from shapeworld import scene_rng
 from shapeworld.referring import KINDS, refer
 from shapeworld.words import MARGIN, Phrasing, choose, with_article
-from vitron.data.example import Example, MediaPart, Message, Part, RegionPart
+from vitron.data.example import Example
+from vitron.protocol.messages import MediaPart, Message, Part, RegionPart
 
 from recipes.vitron_tiny import phrases, pictures
 from recipes.vitron_tiny.tasks import Split, draw_example

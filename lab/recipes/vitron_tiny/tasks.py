@@ -12,9 +12,9 @@ from typing import Literal
 
 from shapeworld import scene_rng
 from shapeworld.words import Phrasing, check_choice
-from vitron.contract import Turn
 from vitron.data.example import Example
-from vitron.language import render
+from vitron.protocol import render
+from vitron.protocol.contract import Turn
 
 from recipes.vitron_tiny import clips, pictures, talk
 from recipes.vitron_tiny.worlds import Draw

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from vitron.contract import Instruction, Invocation
-from vitron.data.example import Example, MediaPart, Message, PlacedRegion, RegionPart, TextPart, plain
+from vitron.data.example import Example
+from vitron.protocol.contract import Instruction, Invocation
+from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart, text_message
 
 from recipes.vitron_tiny.phrases import Family
 from recipes.vitron_tiny.worlds import Draw, View
@@ -74,7 +75,7 @@ def example(
     masks = masks or {}
     return Example(
         task=task,
-        messages=(user, plain("assistant", reply, *calls)),
+        messages=(user, text_message("assistant", reply, *calls)),
         media=() if view is None else (view.media,),
         regions=() if region is None else (PlacedRegion(media=0, mask=region, frame=frame),),
         masks=masks,

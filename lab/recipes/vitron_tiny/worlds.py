@@ -18,9 +18,9 @@ from shapeworld.clips import Clip, draw_clip
 from shapeworld.grid import WHOLE
 from shapeworld.vocabulary import HELD_OUT
 from shapeworld.words import Phrasing, choose
-from vitron.media import Artefact
-from vitron.specialists.painters.shapes import BACKGROUND, shape_mask, shifted
-from vitron.specialists.painters.words import COLOURS, SHAPES
+from vitron.demo.painters.shapes import BACKGROUND, shape_mask, shifted
+from vitron.demo.painters.words import COLOURS, SHAPES
+from vitron.protocol.media import Artefact
 
 Style = Literal["drawn", "flat"]
 Bool = NDArray[np.bool_]

@@ -29,9 +29,9 @@ from recipes.vitron_tiny.scoring import missed
 from recipes.vitron_tiny.tasks import TASKS, corpus, draw_example, reply_of
 from typer.testing import CliRunner
 from vitron.data.example import Example
-from vitron.engine import Vitron
-from vitron.media import Artefact
 from vitron.model import VitronProcessor
+from vitron.model.engine import Vitron
+from vitron.protocol.media import Artefact
 
 
 class Oracle:

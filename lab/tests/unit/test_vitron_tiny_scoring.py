@@ -16,8 +16,9 @@ from recipes.vitron_tiny.scoring import (
     missed,
     share,
 )
-from vitron.contract import Instruction, Invocation
-from vitron.data.example import Example, plain
+from vitron.data.example import Example
+from vitron.protocol.contract import Instruction, Invocation
+from vitron.protocol.messages import text_message
 
 CALL = Invocation(
     module="image_segmentation", instruction=(Instruction(verb="segment", text="the red star"),)
@@ -26,7 +27,9 @@ RIGHT = "here it is.<module>image_segmentation</module> <instruction>segment: th
 
 
 def asks(reply: str, *calls: Invocation) -> Example:
-    return Example(task="any", messages=(plain("user", "do it"), plain("assistant", reply, *calls)))
+    return Example(
+        task="any", messages=(text_message("user", "do it"), text_message("assistant", reply, *calls))
+    )
 
 
 def strip(pixels: int, of: int = 100) -> np.ndarray:

@@ -12,13 +12,13 @@ from recipes.vitron_tiny.tasks import SPLITS, TASKS, WEIGHTS, corpus, draw_examp
 from shapeworld import Scene
 from shapeworld.referring import Kind, Reference, refer, resolve
 from shapeworld.vocabulary import HELD_OUT
-from vitron.conversation import Conversation
 from vitron.data.example import Example
-from vitron.language import parse
+from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
 from vitron.model.configuration import VitronConfig
-from vitron.regions.text import parse_region
+from vitron.protocol import parse
+from vitron.protocol.regions.text import parse_region
+from vitron.session.conversation import Conversation
 from vitron.specialists import SpecialistRegistry
-from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
 
 CALLING = {
     "referring_segmentation": "image_segmentation",

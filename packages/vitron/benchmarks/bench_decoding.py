@@ -22,11 +22,11 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from transformers import DynamicCache
-from vitron.chat import Sampling
-from vitron.data import Example, MediaPart, Message, TextPart
-from vitron.engine import Vitron
-from vitron.media import Artefact
+from vitron.data import Example
 from vitron.model.decoding import CallState
+from vitron.model.engine import Vitron
+from vitron.protocol.media import Artefact
+from vitron.protocol.messages import MediaPart, Message, SamplingParams, TextPart
 
 LAST = 16
 PAUSE_US = 50  # about what passes within the model between two matrix products
@@ -83,7 +83,7 @@ def recomputed(vitron: Vitron, inputs: dict[str, torch.Tensor], tokens: int) -> 
 def streamed(vitron: Vitron, example: Example) -> list[float]:
     """Stream a reply; return the seconds of each token."""
     times, start = list[float](), time.perf_counter()
-    for _ in vitron.stream(example.messages, example.media, (), Sampling()):
+    for _ in vitron.stream(example.messages, example.media, (), SamplingParams()):
         times.append(time.perf_counter() - start)
         start = time.perf_counter()
     return times

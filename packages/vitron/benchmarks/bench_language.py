@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
-from vitron.language import StreamParser, parse
+from vitron.protocol import StreamParser, parse
 
 CALL = "<module>B</module><instruction>segment: the red circle</instruction><region>[1, 2, 30, 400]</region> "
 TEXTS = {

@@ -22,11 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import uvicorn
 from vitron import SpecialistRegistry
-from vitron.chat import Piece, Replier, Sampling
-from vitron.data.example import Message, PlacedRegion
-from vitron.media import Artefact
+from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
+from vitron.protocol.media import Artefact
+from vitron.protocol.messages import Message, MessageChunk, MessageGenerator, PlacedRegion, SamplingParams
 from vitron.server import Limits, create_app
-from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
 
 MESSAGES = ("draw a red circle and a blue star", "mark the red circle", "how many stars are there?")
 
@@ -39,11 +38,11 @@ class Script:
         messages: Sequence[Message],
         media: Sequence[Artefact],
         regions: Sequence[PlacedRegion],
-        sampling: Sampling,
-    ) -> Iterator[Piece]:
+        sampling: SamplingParams,
+    ) -> Iterator[MessageChunk]:
         """Write."""
         for _ in range(64):
-            yield Piece("word ")
+            yield MessageChunk("word ")
 
 
 def converse(url: str, number: int, turns: int) -> list[tuple[float, float, int]]:
@@ -77,7 +76,9 @@ def converse(url: str, number: int, turns: int) -> list[tuple[float, float, int]
     return found
 
 
-def measure(replier: Replier, registry: SpecialistRegistry, options: argparse.Namespace) -> dict[str, object]:
+def measure(
+    replier: MessageGenerator, registry: SpecialistRegistry, options: argparse.Namespace
+) -> dict[str, object]:
     """Serve, ask, and return the figures."""
     limits = Limits(generations=options.generations, requests=max(64, options.conversations))
     app = create_app(replier, specialists=registry, limits=limits)
@@ -131,10 +132,10 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     registry = SpecialistRegistry()
-    replier: Replier = Script()
+    replier: MessageGenerator = Script()
     if options.model:
-        from vitron.batching import Batcher
-        from vitron.engine import MaskHeadSpecialist, Vitron
+        from vitron.model.batching import Batcher
+        from vitron.model.engine import MaskHeadSpecialist, Vitron
 
         vitron = replier = Vitron.from_pretrained(options.model, device=options.device)
         if options.generations > 1:

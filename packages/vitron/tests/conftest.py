@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from vitron import SpecialistRegistry, escape
-from vitron.chat import Piece
-from vitron.demo import SCENE, draw
-from vitron.regions import format_region, mask_to_box
-from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
+from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
+from vitron.demo.scripted import SCENE, draw
+from vitron.protocol.messages import MessageChunk
+from vitron.protocol.regions import format_region, mask_to_box
 
 
 def call(module, said, region=""):
@@ -46,7 +46,7 @@ class ScriptedReplier:
             for start in range(0, len(reply), 3):
                 if self.pause:
                     time.sleep(self.pause)
-                yield Piece(reply[start : start + 3])
+                yield MessageChunk(reply[start : start + 3])
                 self.written += 1
         finally:
             with self.lock:

@@ -7,14 +7,14 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from vitron.contract import Instruction, Invocation, Region, SpecialistSpec, Turn
-from vitron.language import Grammar, StreamParser, escape, parse, render
+from vitron.protocol import Grammar, StreamParser, escape, parse, render
+from vitron.protocol.contract import Instruction, Invocation, Region, SpecialistSpec, Turn
 
 if TYPE_CHECKING:
-    from vitron.chat import Session
-    from vitron.conversation import Conversation
-    from vitron.engine import Vitron
-    from vitron.media import Artefact
+    from vitron.model.engine import Vitron
+    from vitron.protocol.media import Artefact
+    from vitron.session.chat import Session
+    from vitron.session.conversation import Conversation
     from vitron.specialists import Specialist, SpecialistRegistry
 
 __version__ = version("vitron")
@@ -41,12 +41,12 @@ __all__ = [
 
 # loaded on first use: whoever only parses needs no picture, and no torch
 _HOMES = {
-    "Artefact": "vitron.media",
-    "Conversation": "vitron.conversation",
-    "Session": "vitron.chat",
+    "Artefact": "vitron.protocol.media",
+    "Conversation": "vitron.session.conversation",
+    "Session": "vitron.session.chat",
     "Specialist": "vitron.specialists",
     "SpecialistRegistry": "vitron.specialists",
-    "Vitron": "vitron.engine",
+    "Vitron": "vitron.model.engine",
 }
 
 

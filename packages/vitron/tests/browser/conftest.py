@@ -29,7 +29,7 @@ def open_site():
     """Returns a function that shows a page for a replier, and closes all pages at the end."""
     pytest.importorskip("gradio", reason="gradio is not installed")
     from vitron import SpecialistRegistry
-    from vitron.specialists.painters import ToyAnimator, ToyPainter, ToySegmenter
+    from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
     from vitron.ui import launch
 
     pages = []

@@ -11,8 +11,8 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
-from vitron.chat import Piece
-from vitron.demo import SCENE, draw
+from vitron.demo.scripted import SCENE, draw
+from vitron.protocol.messages import MessageChunk
 
 pytestmark = [
     pytest.mark.browser,
@@ -152,7 +152,7 @@ class Together:
 
     def stream(self, messages, media, regions, sampling):
         self.both.wait()
-        yield Piece(f"you said {messages[-1].text}")
+        yield MessageChunk(f"you said {messages[-1].text}")
 
 
 def test_two_visitors_are_answered_at_a_time(chromium, open_site):

@@ -5,8 +5,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vitron.contract import Instruction, Invocation, ReferenceRegion, Signal, Turn
-from vitron.language import (
+from vitron.protocol import (
     MODULES,
     Grammar,
     StreamParser,
@@ -17,8 +16,9 @@ from vitron.language import (
     to_tool_calls,
     unescape,
 )
-from vitron.language.lexer import MARKS, SIGNALS
-from vitron.regions import box_from_pixels, snap
+from vitron.protocol.contract import Instruction, Invocation, ReferenceRegion, Signal, Turn
+from vitron.protocol.lexer import MARKS, SIGNALS
+from vitron.protocol.regions import box_from_pixels, snap
 
 # what is likely to be taken for something else
 BITS = [

@@ -3,8 +3,8 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from vitron.contract import BoxRegion, PointsRegion, PolygonRegion, ScribbleRegion
-from vitron.regions import (
+from vitron.protocol.contract import BoxRegion, PointsRegion, PolygonRegion, ScribbleRegion
+from vitron.protocol.regions import (
     format_region,
     mask_to_box,
     mask_to_polygon,
@@ -14,7 +14,7 @@ from vitron.regions import (
     snap,
     to_code,
 )
-from vitron.rle import compress, decode_mask, decompress, encode_mask
+from vitron.protocol.rle import compress, decode_mask, decompress, encode_mask
 
 SIDE = st.floats(0, 1, allow_subnormal=False)
 FRAME = st.none() | st.integers(0, 10_000)

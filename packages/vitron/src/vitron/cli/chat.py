@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict
 from vitron.cli.model import Device, Dtype, Memory, Model, Prefer, Timeout, bound, load
 from vitron.cli.output import Debug, Out, say, stdout, user_errors, warn
 from vitron.cli.run import write_result
-from vitron.contract import Region
 from vitron.errors import explain
+from vitron.protocol.contract import Region
 
 if TYPE_CHECKING:
-    from vitron.chat import DoneEvent, Event, Sampling, Session
-    from vitron.media import Artefact
+    from vitron.protocol.media import Artefact
+    from vitron.protocol.messages import SamplingParams
+    from vitron.session.chat import DoneEvent, Event, Session
 
 HELP = """\
 /image PATH    a picture for the next message
@@ -68,13 +69,14 @@ def chat(
       echo "draw a red star" | vitron chat --json
     """
     with user_errors(debug):
-        from vitron.chat import Sampling, Session
-        from vitron.media import read_media
+        from vitron.protocol.media import read_media
+        from vitron.protocol.messages import SamplingParams
+        from vitron.session.chat import Session
 
         brought = [read_media(path) for path in media or []]
         replier, specialists = load(model, device, dtype)
         specialists = bound(specialists, timeout, memory, prefer)
-        sampling = Sampling(max_new_tokens=max_tokens, temperature=temperature, seed=seed)
+        sampling = SamplingParams(max_new_tokens=max_tokens, temperature=temperature, seed=seed)
         talk = Talk(Session(replier, specialists=specialists), sampling, _fresh(Path(out)))
         talk.pending_media += brought
         if json_output:
@@ -111,7 +113,7 @@ class Talk:
         folder: Where pictures go; made when the first is written.
     """
 
-    def __init__(self, session: Session, sampling: Sampling, folder: Path) -> None:
+    def __init__(self, session: Session, sampling: SamplingParams, folder: Path) -> None:
         self.session = session
         self.sampling = sampling
         self.folder = folder
@@ -146,8 +148,8 @@ class Talk:
         Raises:
             ValueError: If it says nothing that can be done.
         """
-        from vitron.media import read_media
-        from vitron.regions import parse_region
+        from vitron.protocol.media import read_media
+        from vitron.protocol.regions import parse_region
 
         match name:
             case "/help":
@@ -185,7 +187,7 @@ class Talk:
 
     def answer(self, text: str) -> None:
         """Say something and show the reply as it comes; Ctrl-C stops it, and nothing is kept then."""
-        from vitron.chat import CallEvent, IssueEvent, ResultEvent, TextEvent
+        from vitron.session.chat import CallEvent, IssueEvent, ResultEvent, TextEvent
 
         fork, events = self._begin(text)
         try:
@@ -228,7 +230,7 @@ class Talk:
 
     def save(self) -> Path:
         """Write the talk as ``talk.json``; return where."""
-        from vitron.media import write_bytes
+        from vitron.protocol.media import write_bytes
 
         told = {
             "messages": [message.model_dump(mode="json") for message in self.session.messages],
@@ -253,7 +255,7 @@ class Talk:
             sys.stdout.flush()
 
     def _piped(self, line: str) -> dict[str, Any]:
-        from vitron.chat import DoneEvent, ResultEvent
+        from vitron.session.chat import DoneEvent, ResultEvent
 
         fork, events = self._begin(self._read(line))
         results, done = list[dict[str, Any]](), cast("DoneEvent | None", None)
@@ -283,7 +285,7 @@ class Talk:
         Raises:
             ValueError: If it is a broken object.
         """
-        from vitron.media import read_media
+        from vitron.protocol.media import read_media
 
         if not line.lstrip().startswith("{"):
             return line.strip()

@@ -159,7 +159,7 @@ def _warn_all(sentences: Sequence[str]) -> None:
 
 def _told(sample: Sample) -> str:
     """Return a sample as a person reads it."""
-    from vitron.language import render_invocation
+    from vitron.protocol import render_invocation
 
     lines = [f"{sample.id} ({sample.task}, {sample.split})"]
     for message in sample.messages:

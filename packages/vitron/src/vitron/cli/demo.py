@@ -13,7 +13,7 @@ from rich.table import Table
 from vitron.cli.output import Debug, Json, Out, say, stderr, stdout, user_errors
 
 if TYPE_CHECKING:
-    from vitron.demo import Figures
+    from vitron.demo.scripted import Figures
 
 
 def demo(
@@ -46,7 +46,7 @@ def demo(
 
 
 def _scripted(out: Path) -> Figures:
-    from vitron.demo import run_demo
+    from vitron.demo.scripted import run_demo
 
     return run_demo(out)
 
@@ -54,7 +54,7 @@ def _scripted(out: Path) -> Figures:
 def _talks(out: Path, model: str) -> Figures:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from vitron.model_demo import run_model_demo
+    from vitron.demo.model import run_model_demo
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True) as progress:

@@ -17,8 +17,8 @@ from vitron.cli.model import Device, Dtype, Memory, Model, Prefer, Timeout, boun
 from vitron.cli.output import Debug, Json, say, stderr, stdout, user_errors, warn
 
 if TYPE_CHECKING:
-    from vitron.chat import Replier
     from vitron.evaluation import Evaluation, Item
+    from vitron.protocol.messages import MessageGenerator
     from vitron.specialists import SpecialistRegistry
 
 MAX_TOLD = 10
@@ -72,9 +72,9 @@ def evaluate(
     Exit code: 0 all done, 1 some samples failed, 2 nothing could be done.
     """
     with user_errors(debug):
-        from vitron.chat import Sampling
         from vitron.evaluation import TASKS, read_items
         from vitron.evaluation import evaluate as run
+        from vitron.protocol.messages import SamplingParams
 
         if task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
@@ -101,7 +101,7 @@ def evaluate(
                 items,
                 source,
                 specialists=bound(registry, timeout, memory, prefer),
-                sampling=Sampling(max_new_tokens=max_tokens, constrained=not free, seed=seed),
+                sampling=SamplingParams(max_new_tokens=max_tokens, constrained=not free, seed=seed),
                 embed=embed,
                 folder=out,
                 settings=settings,
@@ -115,7 +115,7 @@ def evaluate(
 
 def _source(
     model: str, replies: Path | None, device: str, dtype: str
-) -> tuple[Replier | Callable[[Item], Replier], SpecialistRegistry]:
+) -> tuple[MessageGenerator | Callable[[Item], MessageGenerator], SpecialistRegistry]:
     """Return what writes the replies, and who carries out their calls."""
     if replies is None:
         return load(model, device, dtype)
@@ -124,7 +124,7 @@ def _source(
 
     given = read_replies(replies)
 
-    def scripted(item: Item) -> Replier:
+    def scripted(item: Item) -> MessageGenerator:
         if item.sample.id not in given:
             raise ValueError(f"{replies} holds no reply for {item.sample.id}")
         return ScriptedReplier([given[item.sample.id]])

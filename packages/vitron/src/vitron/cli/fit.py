@@ -92,7 +92,7 @@ def _model(model: str, language_model: str | None, vision_tower: str | None, tem
         from vitron.model.assembly import assemble
 
         return assemble(language_model, vision_tower, template=template, seed=seed)
-    from vitron.engine import Vitron
+    from vitron.model.engine import Vitron
 
     found = Vitron.from_pretrained(model, device="cpu", dtype="float32")
     return found.model, found.processor

@@ -32,7 +32,7 @@ def parse_command(
       vitron parse "On it. <module>C</module><instruction>remove: the dog</instruction>"
     """
     with user_errors(debug):
-        from vitron.language import parse
+        from vitron.protocol import parse
 
         turn = parse(read_text(text), legacy=legacy)
     typer.echo(turn.model_dump_json(indent=2))
@@ -69,7 +69,7 @@ def doctor(run: Run = False, json_output: Json = False, debug: Debug = False) ->
     Exit code 1 if something is wrong.
     """
     with user_errors(debug):
-        from vitron.language import MODULES
+        from vitron.protocol import MODULES
         from vitron.shipped import list_models
         from vitron.specialists import SpecialistRegistry, check_specialist
 

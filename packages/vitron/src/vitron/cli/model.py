@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from vitron.engine import Vitron
+    from vitron.model.engine import Vitron
     from vitron.specialists import SpecialistRegistry
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A model by name, or its folder.")]
@@ -34,7 +34,7 @@ def load(model: str, device: str = "auto", dtype: str = "auto") -> tuple[Vitron,
         ValueError: If there is no such model.
     """
     try:
-        from vitron.engine import Vitron
+        from vitron.model.engine import Vitron
     except ImportError as error:
         name = error.name or "torch"
         raise ImportError(

@@ -13,7 +13,7 @@ from vitron.cli.output import Debug, Json, Out, read_text, say, user_errors, war
 from vitron.errors import explain
 
 if TYPE_CHECKING:
-    from vitron.conversation import Conversation, Step, StepResult
+    from vitron.session.conversation import Conversation, Step, StepResult
 
 
 def run(
@@ -50,9 +50,9 @@ def run(
       vitron run --reply "<module>A</module><instruction>draw: a blue star</instruction>" -o drawn/
     """
     with user_errors(debug):
-        from vitron.conversation import Conversation
-        from vitron.language import parse
-        from vitron.media import read_media
+        from vitron.protocol import parse
+        from vitron.protocol.media import read_media
+        from vitron.session.conversation import Conversation
         from vitron.specialists import SpecialistRegistry
 
         registry = SpecialistRegistry(
@@ -95,7 +95,7 @@ def _planned(step: Step) -> dict[str, Any]:
 
 def write_result(talk: Conversation, result: StepResult, out: Path) -> dict[str, Any]:
     """Write what one call made, and return what there is to say."""
-    from vitron.media import overlay, write_media
+    from vitron.protocol.media import overlay, write_media
 
     step = result.step
     told: dict[str, Any] = {"module": step.invocation.module, "input": step.input, "output": step.output}

@@ -27,8 +27,8 @@ from vitron.cli.model import (
 from vitron.cli.output import Debug, say, user_errors
 
 if TYPE_CHECKING:
-    from vitron.batching import Batcher
-    from vitron.engine import Vitron
+    from vitron.model.batching import Batcher
+    from vitron.model.engine import Vitron
 
 Concurrent = Annotated[
     int, typer.Option(min=1, help="Replies that are written at a time, in one batch; more wait in line.")
@@ -88,7 +88,7 @@ def serve(
 
 def _batched(vitron: Vitron, concurrent: int) -> Batcher | Vitron:
     """Return what writes so many replies at a time."""
-    from vitron.batching import Batcher
+    from vitron.model.batching import Batcher
 
     return Batcher(vitron, rows=concurrent) if concurrent > 1 else vitron
 

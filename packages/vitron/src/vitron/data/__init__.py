@@ -2,20 +2,13 @@
 """Dialogues with pictures, clips, regions and calls: what models read and learn from."""
 
 from vitron.data.converters import read_layout
-from vitron.data.example import Example, MediaPart, Message, Part, PlacedRegion, RegionPart, TextPart, plain
+from vitron.data.example import Example
 from vitron.data.files import read_example, read_samples, write_samples
 from vitron.data.schema import Sample
 
 __all__ = [
     "Example",
-    "MediaPart",
-    "Message",
-    "Part",
-    "PlacedRegion",
-    "RegionPart",
     "Sample",
-    "TextPart",
-    "plain",
     "read_example",
     "read_layout",
     "read_samples",

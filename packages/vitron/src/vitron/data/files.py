@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from vitron.contract import MAX_PIXELS
-from vitron.data.example import Example, PlacedRegion
+from vitron.data.example import Example
 from vitron.data.schema import Sample, SampleMedia
 from vitron.errors import DataError, MediaError, RegionError, explain
-from vitron.media import MAX_FRAMES, Artefact, read_media, write_bytes
-from vitron.regions.raster import rasterise
-from vitron.rle import decode_mask
+from vitron.protocol.contract import MAX_PIXELS
+from vitron.protocol.media import MAX_FRAMES, Artefact, read_media, write_bytes
+from vitron.protocol.messages import PlacedRegion
+from vitron.protocol.regions.raster import rasterise
+from vitron.protocol.rle import decode_mask
 
 __all__ = ["FILE", "read_example", "read_samples", "safe_path", "write_samples"]
 

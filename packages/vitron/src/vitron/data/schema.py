@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vitron.contract import BoxRegion, MaskRegion, Region
-from vitron.data.example import Message
+from vitron.protocol.contract import BoxRegion, MaskRegion, Region
+from vitron.protocol.messages import Message
 
 __all__ = ["MaskTarget", "Sample", "SampleMedia", "SampleRegion", "Targets"]
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.chat import Piece, Replier, Sampling
-from vitron.contract import Invocation, MediaKind, Turn
-from vitron.conversation import Conversation, StepResult
 from vitron.data.converters.common import field, items_of
-from vitron.data.example import Example, Message, PlacedRegion
+from vitron.data.example import Example
 from vitron.errors import DataError
-from vitron.language import StreamParser
-from vitron.media import Artefact
+from vitron.protocol import StreamParser
+from vitron.protocol.contract import Invocation, MediaKind, Turn
+from vitron.protocol.media import Artefact
+from vitron.protocol.messages import Message, MessageChunk, MessageGenerator, PlacedRegion, SamplingParams
+from vitron.session.conversation import Conversation, StepResult
 from vitron.specialists.registry import SpecialistRegistry
 
 __all__ = ["Answer", "ScriptedReplier", "answer", "read_replies"]
@@ -55,14 +55,17 @@ class ScriptedReplier:
         messages: Sequence[Message],
         media: Sequence[Artefact],
         regions: Sequence[PlacedRegion],
-        sampling: Sampling,
-    ) -> Iterator[Piece]:
-        """Yield the next reply in one piece; see :class:`vitron.chat.Replier`."""
-        yield Piece(next(self._replies))
+        sampling: SamplingParams,
+    ) -> Iterator[MessageChunk]:
+        """Yield the next reply in one piece; see :class:`vitron.protocol.messages.MessageGenerator`."""
+        yield MessageChunk(next(self._replies))
 
 
 def answer(
-    replier: Replier, example: Example, specialists: SpecialistRegistry, sampling: Sampling | None = None
+    replier: MessageGenerator,
+    example: Example,
+    specialists: SpecialistRegistry,
+    sampling: SamplingParams | None = None,
 ) -> Answer:
     """Have a model answer the last question of a dialogue, and carry out what it calls for.
 
@@ -80,7 +83,7 @@ def answer(
         messages.pop()
     if not messages or messages[-1].role != "user":
         raise DataError("a dialogue to be answered must end with a question of the user")
-    sampling, start = sampling or Sampling(), time.perf_counter()
+    sampling, start = sampling or SamplingParams(), time.perf_counter()
     talk = Conversation(specialists)
     for each in example.media:
         talk.add(each)

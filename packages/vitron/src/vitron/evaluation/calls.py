@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vitron.contract import Instruction, Invocation, Region, Turn
 from vitron.evaluation.metrics import box_iou, mask_iou
-from vitron.regions.raster import rasterise
+from vitron.protocol.contract import Instruction, Invocation, Region, Turn
+from vitron.protocol.regions.raster import rasterise
 
 __all__ = ["CallScores", "TurnScore", "score_turn"]
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitron.chat import Replier, Sampling
 from vitron.errors import DataError, explain
 from vitron.evaluation.answers import answer
 from vitron.evaluation.pictures import Embed
 from vitron.evaluation.readers import Item
 from vitron.evaluation.tasks import EvaluationTask, Row
+from vitron.protocol.messages import MessageGenerator, SamplingParams
 from vitron.specialists.registry import SpecialistRegistry
 
 __all__ = ["Evaluation", "evaluate"]
@@ -75,10 +75,10 @@ class _Processes:
 def evaluate(
     task: EvaluationTask,
     items: Sequence[Item],
-    replier: Replier | Callable[[Item], Replier],
+    replier: MessageGenerator | Callable[[Item], MessageGenerator],
     *,
     specialists: SpecialistRegistry,
-    sampling: Sampling | None = None,
+    sampling: SamplingParams | None = None,
     embed: Embed | None = None,
     folder: Path | None = None,
     settings: dict[str, Any] | None = None,
@@ -136,9 +136,9 @@ def evaluate(
 def _row(
     task: EvaluationTask,
     item: Item,
-    replier: Replier | Callable[[Item], Replier],
+    replier: MessageGenerator | Callable[[Item], MessageGenerator],
     specialists: SpecialistRegistry,
-    sampling: Sampling | None,
+    sampling: SamplingParams | None,
     embed: Embed | None,
 ) -> Row:
     example = item.example

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.contract import BoxRegion, Region
 from vitron.data.example import Example
 from vitron.data.files import safe_path
 from vitron.errors import DataError, RegionError
@@ -29,8 +28,9 @@ from vitron.evaluation.metrics import (
 from vitron.evaluation.pictures import Embed, Pixels, clipsim, edit_scores, l1
 from vitron.evaluation.readers import Item
 from vitron.evaluation.texts import cider, meteor, vqa_accuracy
-from vitron.media import read_media
-from vitron.regions.text import parse_region
+from vitron.protocol.contract import BoxRegion, Region
+from vitron.protocol.media import read_media
+from vitron.protocol.regions.text import parse_region
 
 __all__ = ["TASKS", "EvaluationTask", "Row"]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from vitron.language import MODULES, Grammar, ModuleRegistry
 from vitron.model.processing import VitronProcessor
+from vitron.protocol import MODULES, Grammar, ModuleRegistry
 
 __all__ = ["CallLogitsProcessor", "CallState", "Vocabulary"]
 

@@ -16,12 +16,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from vitron.contract import Signal, Turn
-from vitron.data.example import Example, MediaPart, Message, PlacedRegion, RegionPart, TextPart
-from vitron.language import MODULES, ModuleRegistry, escape, render
-from vitron.media import Artefact
+from vitron.data.example import Example
 from vitron.model.configuration import VitronConfig
 from vitron.model.templates import TEMPLATES
+from vitron.protocol import MODULES, ModuleRegistry, escape, render
+from vitron.protocol.contract import Signal, Turn
+from vitron.protocol.media import Artefact
+from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart
 
 __all__ = ["Batch", "Encoded", "Fit", "VitronProcessor"]
 

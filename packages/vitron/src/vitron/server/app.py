@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 
-from vitron.chat import Replier
+from vitron.protocol.messages import MessageGenerator
 from vitron.server import chat, direct, files
 from vitron.server.errors import install_handlers
 from vitron.server.guard import Guard
@@ -46,7 +46,7 @@ async def model(name: str, request: Request) -> dict[str, Any]:
 
 
 def create_app(
-    replier: Replier,
+    replier: MessageGenerator,
     *,
     model: str = "vitron",
     specialists: SpecialistRegistry | None = None,

@@ -12,7 +12,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from vitron.chat import CallEvent, DoneEvent, IssueEvent, ResultEvent, Sampling, Session, TextEvent
+from vitron.protocol.messages import SamplingParams
 from vitron.server.errors import ApiError, body_of_error
 from vitron.server.intake import newest
 from vitron.server.output import Completion, finish_reason, issue_of, result_of, tool_call
@@ -20,6 +20,7 @@ from vitron.server.state import ServerState, state_of
 from vitron.server.store import new_key
 from vitron.server.wire import ChatMessage, ChatRequest
 from vitron.server.work import EventStream, until_gone
+from vitron.session.chat import CallEvent, DoneEvent, IssueEvent, ResultEvent, Session, TextEvent
 
 router = APIRouter()
 HEADER = "x-vitron-conversation"
@@ -46,20 +47,20 @@ class _Talk:
         return Completion(self.state.model, self.key, self.state.count_tokens(self.session))
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> SamplingParams:
         """How the reply is to be drawn."""
         body, most = self.body, self.state.limits.max_new_tokens
         asked = body.max_completion_tokens or body.max_tokens or most
         if asked > most:
             raise ApiError(400, f"a reply has at most {most} tokens, got {asked}", "too_long", "max_tokens")
-        return Sampling(
+        return SamplingParams(
             max_new_tokens=asked,
             temperature=body.temperature or 0.0,
             top_p=1.0 if body.top_p is None else body.top_p,
             seed=body.seed or 0,
         )
 
-    async def reply(self, sampling: Sampling) -> AsyncGenerator[Told]:
+    async def reply(self, sampling: SamplingParams) -> AsyncGenerator[Told]:
         """Write the reply, tell what happens, and keep the conversation at its end."""
         modules = self.session.conversation.modules
         written = self.state.line.write(self.session, self.state.replier, sampling)
@@ -132,7 +133,7 @@ def _open(
     return _Talk(state, body, key, session), messages
 
 
-async def _whole(talk: _Talk, frame: Completion, sampling: Sampling) -> dict[str, Any]:
+async def _whole(talk: _Talk, frame: Completion, sampling: SamplingParams) -> dict[str, Any]:
     text, events = list[str](), list[dict[str, Any]]()
     async with aclosing(talk.reply(sampling)) as told:
         async for each in told:
@@ -145,7 +146,7 @@ async def _whole(talk: _Talk, frame: Completion, sampling: Sampling) -> dict[str
     raise RuntimeError("a reply ended without its end")
 
 
-async def _chunks(talk: _Talk, frame: Completion, sampling: Sampling) -> AsyncGenerator[bytes]:
+async def _chunks(talk: _Talk, frame: Completion, sampling: SamplingParams) -> AsyncGenerator[bytes]:
     def event(content: dict[str, Any]) -> bytes:
         return b"data: " + json.dumps(content, ensure_ascii=False).encode() + b"\n\n"
 

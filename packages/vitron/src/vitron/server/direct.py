@@ -19,16 +19,16 @@ from PIL import Image
 from pydantic import Field, TypeAdapter
 from starlette.datastructures import FormData, UploadFile
 
-from vitron.chat import ResultEvent
-from vitron.contract import ArgValue, Instruction, Invocation, Region, Turn
-from vitron.conversation import Conversation, StepResult
-from vitron.media import Artefact, encode
-from vitron.regions import mask_to_region
+from vitron.protocol.contract import ArgValue, Instruction, Invocation, Region, Turn
+from vitron.protocol.media import Artefact, encode
+from vitron.protocol.regions import mask_to_region
 from vitron.server.errors import ApiError
 from vitron.server.output import result_of
 from vitron.server.state import ServerState, state_of
 from vitron.server.wire import ImageRequest, SegmentRequest, Wire
 from vitron.server.work import until_gone
+from vitron.session.chat import ResultEvent
+from vitron.session.conversation import Conversation, StepResult
 
 router = APIRouter()
 _REGION = TypeAdapter[Any](Region)

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vitron.chat import Session
-from vitron.contract import Region, Turn
-from vitron.data.example import plain
 from vitron.errors import MediaError
-from vitron.language import from_message
-from vitron.media import Artefact, decode_media
+from vitron.protocol import from_message
+from vitron.protocol.contract import Region, Turn
+from vitron.protocol.media import Artefact, decode_media
+from vitron.protocol.messages import text_message
 from vitron.server.errors import ApiError
 from vitron.server.limits import Limits
 from vitron.server.wire import ChatMessage, Content, MediaSource, RegionContent, TextContent
+from vitron.session.chat import Session
 
 _DATA = re.compile(r"data:[a-z0-9.+-]*/?[a-z0-9.+-]*(?:;[a-z0-9=.+-]+)*;base64,", re.IGNORECASE)
 
@@ -93,7 +93,7 @@ class Intake:
                 case _:
                     if session.messages:
                         raise ApiError(400, "a system message comes first", "bad_messages", "messages")
-                    session.messages.append(plain("system", _words(message)))
+                    session.messages.append(text_message("system", _words(message)))
 
     def _measure(self, messages: Sequence[ChatMessage]) -> None:
         if len(messages) > self.limits.messages:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.chat import DoneEvent, ResultEvent
-from vitron.contract import Invocation, Issue, Turn
 from vitron.errors import explain
-from vitron.language import ModuleRegistry, to_tool_calls
-from vitron.media import Artefact, encode, overlay
-from vitron.regions import mask_to_box, mask_to_region
+from vitron.protocol import ModuleRegistry, to_tool_calls
+from vitron.protocol.contract import Invocation, Issue, Turn
+from vitron.protocol.media import Artefact, encode, overlay
+from vitron.protocol.regions import mask_to_box, mask_to_region
 from vitron.server.errors import code_of
 from vitron.server.store import new_key
+from vitron.session.chat import DoneEvent, ResultEvent
 
 MIMES = {".png": "image/png", ".gif": "image/gif"}
 

@@ -9,13 +9,14 @@ from typing import cast
 
 from fastapi import Request
 
-from vitron.chat import Replier, Session
-from vitron.language import MODULES, ModuleRegistry
+from vitron.protocol import MODULES, ModuleRegistry
+from vitron.protocol.messages import MessageGenerator
 from vitron.server.errors import ApiError
 from vitron.server.intake import Intake
 from vitron.server.limits import Limits
 from vitron.server.store import ConversationStore, FileStore
 from vitron.server.work import Line
+from vitron.session.chat import Session
 from vitron.specialists.registry import SpecialistRegistry
 
 
@@ -35,7 +36,7 @@ class ServerState:
         created: When it began, seconds since 1970.
     """
 
-    replier: Replier
+    replier: MessageGenerator
     model: str
     specialists: SpecialistRegistry
     limits: Limits

@@ -12,9 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vitron.chat import Session
 from vitron.server.errors import ApiError
 from vitron.server.limits import Limits
+from vitron.session.chat import Session
 
 Clock = Callable[[], float]
 

@@ -23,11 +23,11 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from vitron.chat import Event, Piece, Replier, Sampling, Session
-from vitron.data.example import Message, PlacedRegion
-from vitron.media import Artefact
+from vitron.protocol.media import Artefact
+from vitron.protocol.messages import Message, MessageChunk, MessageGenerator, PlacedRegion, SamplingParams
 from vitron.server.errors import ApiError
 from vitron.server.limits import Limits
+from vitron.session.chat import Event, Session
 
 T = TypeVar("T")
 
@@ -71,7 +71,9 @@ class Line:
         finally:
             self.leave()
 
-    async def write(self, session: Session, replier: Replier, sampling: Sampling) -> AsyncGenerator[Event]:
+    async def write(
+        self, session: Session, replier: MessageGenerator, sampling: SamplingParams
+    ) -> AsyncGenerator[Event]:
         """Write a reply in a thread and yield what happens; closing stops the work at the next piece.
 
         The place in the line is held while words are written, and is free while specialists are at work.
@@ -116,7 +118,7 @@ def _tell(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *args: o
 class _Writer:
     """A replier that can be stopped from outside, and takes neither for ever nor too many tokens."""
 
-    def __init__(self, replier: Replier, seconds: float, leave: Callable[[], None]) -> None:
+    def __init__(self, replier: MessageGenerator, seconds: float, leave: Callable[[], None]) -> None:
         self.stopped = threading.Event()
         self._replier = replier
         self._seconds = seconds
@@ -133,9 +135,9 @@ class _Writer:
         messages: Sequence[Message],
         media: Sequence[Artefact],
         regions: Sequence[PlacedRegion],
-        sampling: Sampling,
-    ) -> Iterator[Piece]:
-        """Write; see :class:`vitron.chat.Replier`."""
+        sampling: SamplingParams,
+    ) -> Iterator[MessageChunk]:
+        """Write; see :class:`vitron.protocol.messages.MessageGenerator`."""
         deadline, left = time.monotonic() + self._seconds, sampling.max_new_tokens
         pieces = self._replier.stream(messages, media, regions, sampling)
         try:

@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.contract import ArgValue, Region, SpecialistSpec
-from vitron.media import Artefact
+from vitron.protocol.contract import ArgValue, Region, SpecialistSpec
+from vitron.protocol.media import Artefact
 
 
 class Said(NamedTuple):

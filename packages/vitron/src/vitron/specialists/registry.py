@@ -13,7 +13,6 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.contract import SpecialistSpec
 from vitron.errors import (
     MemoryBudgetError,
     NotSetUpError,
@@ -21,7 +20,8 @@ from vitron.errors import (
     SpecialistTimeoutError,
     explain,
 )
-from vitron.media import Artefact
+from vitron.protocol.contract import SpecialistSpec
+from vitron.protocol.media import Artefact
 from vitron.specialists.protocol import Request, Result, Specialist
 from vitron.specialists.worker import Worker
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vitron.contract import BoxRegion, MediaKind, SpecialistSpec
 from vitron.errors import explain
-from vitron.language.modules import MODULES, ModuleRegistry
-from vitron.media import Artefact
-from vitron.regions.raster import rasterise
+from vitron.protocol.contract import BoxRegion, MediaKind, SpecialistSpec
+from vitron.protocol.media import Artefact
+from vitron.protocol.modules import MODULES, ModuleRegistry
+from vitron.protocol.regions.raster import rasterise
 from vitron.specialists.protocol import Request, Result, Said, Specialist
 
 _WORDS = {

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitron.language import MODULES
 from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
 from vitron.model.processing import IGNORED, Batch
 from vitron.model.regions import places
 from vitron.model.signals import alignment_loss, mask_logits, mask_loss, match_loss
 from vitron.model.synergy import Discriminator, confusion_loss, grl_weight, reverse_gradient
+from vitron.protocol import MODULES
 from vitron.training.schedule import cosine
 from vitron.training.stages import Stage
 

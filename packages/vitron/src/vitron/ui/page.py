@@ -15,9 +15,9 @@ import numpy as np
 from gradio.themes import Soft
 from PIL import Image
 
-from vitron.chat import Replier, Sampling
 from vitron.errors import MediaError, explain
-from vitron.media import Artefact, read_media, write_media
+from vitron.protocol.media import Artefact, read_media, write_media
+from vitron.protocol.messages import MessageGenerator, SamplingParams
 from vitron.specialists.registry import SpecialistRegistry
 from vitron.ui.visit import Shown, Visit, enlarge, rgb, status_of, thumbnails
 
@@ -50,25 +50,25 @@ CSS = """
 
 
 def build_page(
-    replier: Replier,
+    replier: MessageGenerator,
     *,
     specialists: SpecialistRegistry | None = None,
     model: str = "vitron",
-    sampling: Sampling | None = None,
+    sampling: SamplingParams | None = None,
     concurrent: int = 1,
 ) -> gr.Blocks:
     """Return the page; each visitor has a talk of their own.
 
     Args:
         replier: What writes the replies; with ``concurrent`` above 1 from several threads at once, as
-            :class:`vitron.batching.Batcher` can.
+            :class:`vitron.model.batching.Batcher` can.
         specialists: Who carries out calls; by default all that are installed.
         model: Its name.
         sampling: How replies are drawn.
         concurrent: Replies at a time; more wait in line.
     """
     registry = SpecialistRegistry().discover() if specialists is None else specialists
-    handlers = _Handlers(replier, registry, sampling or Sampling(max_new_tokens=512))
+    handlers = _Handlers(replier, registry, sampling or SamplingParams(max_new_tokens=512))
     title = f"vitron: {model}"
     # uploads and pictures that nobody looked at for an hour are deleted
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
@@ -184,7 +184,9 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], handlers: _Handlers, concur
 class _Handlers:
     """What happens when something is clicked. All that a visitor has is in the visit."""
 
-    def __init__(self, replier: Replier, registry: SpecialistRegistry, sampling: Sampling) -> None:
+    def __init__(
+        self, replier: MessageGenerator, registry: SpecialistRegistry, sampling: SamplingParams
+    ) -> None:
         self._replier = replier
         self._registry = registry
         self._sampling = sampling
@@ -312,7 +314,7 @@ def _canvas(visit: Visit) -> tuple[Any, ...]:
 
 
 def launch(
-    replier: Replier,
+    replier: MessageGenerator,
     *,
     specialists: SpecialistRegistry | None = None,
     model: str = "vitron",

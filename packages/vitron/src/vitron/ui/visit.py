@@ -11,12 +11,13 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.chat import CallEvent, DoneEvent, IssueEvent, Replier, ResultEvent, Sampling, Session, TextEvent
-from vitron.contract import Region
-from vitron.conversation import StepResult
 from vitron.errors import explain
-from vitron.media import Artefact, overlay
-from vitron.regions import mask_to_region
+from vitron.protocol.contract import Region
+from vitron.protocol.media import Artefact, overlay
+from vitron.protocol.messages import MessageGenerator, SamplingParams
+from vitron.protocol.regions import mask_to_region
+from vitron.session.chat import CallEvent, DoneEvent, IssueEvent, ResultEvent, Session, TextEvent
+from vitron.session.conversation import StepResult
 from vitron.specialists.registry import SpecialistRegistry
 
 Pixels = NDArray[np.uint8]
@@ -97,7 +98,7 @@ class Visit:
     shown: set[int] = field(default_factory=set[int])
 
     @classmethod
-    def begin(cls, replier: Replier, specialists: SpecialistRegistry) -> Visit:
+    def begin(cls, replier: MessageGenerator, specialists: SpecialistRegistry) -> Visit:
         """Return a visit in which nothing was said."""
         return cls(Session(replier, specialists=specialists))
 
@@ -142,7 +143,7 @@ class Visit:
         self.pending, self.frame, self.shown = None, 0, set()
 
     def ask(
-        self, text: str, layers: Sequence[NDArray[Any] | None], sampling: Sampling
+        self, text: str, layers: Sequence[NDArray[Any] | None], sampling: SamplingParams
     ) -> Iterator[Literal["words", "made", "done"]]:
         """Say something and take in the reply; yields whenever there is something new to show.
 
@@ -168,7 +169,7 @@ class Visit:
             self._tell("assistant", explain(error), "the reply failed")
         yield "done"
 
-    def _listen(self, session: Session, sampling: Sampling) -> Iterator[Literal["words", "made"]]:
+    def _listen(self, session: Session, sampling: SamplingParams) -> Iterator[Literal["words", "made"]]:
         is_open = False
         for event in session.reply(sampling):
             match event:

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
-from vitron.contract import BoxRegion, ReferenceRegion
 from vitron.data.files import read_example, read_samples, safe_path, write_samples
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
 from vitron.errors import DataError
-from vitron.regions import mask_to_region
+from vitron.protocol.contract import BoxRegion, ReferenceRegion
+from vitron.protocol.regions import mask_to_region
 
 
 def line(**changes):

@@ -11,10 +11,10 @@ from vitron.cli.app import app
 from vitron.data import read_samples, write_samples
 from vitron.data.converters.common import ask, call, reply
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
+from vitron.demo.painters import ToyPainter, ToySegmenter
 from vitron.evaluation import TASKS, ScriptedReplier, evaluate, read_items
-from vitron.regions import mask_to_box, mask_to_region
+from vitron.protocol.regions import mask_to_box, mask_to_region
 from vitron.specialists import SpecialistRegistry
-from vitron.specialists.painters import ToyPainter, ToySegmenter
 
 SEGMENT = "Here. <module>B</module><instruction>segment: the red circle</instruction>"
 

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vitron.contract import BoxRegion, Instruction, Invocation, PointsRegion
 from vitron.evaluation import (
     CallScores,
     Embed,
@@ -17,7 +16,8 @@ from vitron.evaluation import (
     vqa_accuracy,
 )
 from vitron.evaluation.pictures import cosine
-from vitron.language import parse
+from vitron.protocol import parse
+from vitron.protocol.contract import BoxRegion, Instruction, Invocation, PointsRegion
 
 BOX = BoxRegion(x0=0.2, y0=0.2, x1=0.6, y1=0.8)
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerFast
-from vitron.contract import Instruction, Invocation
-from vitron.data import Example, MediaPart, Message, PlacedRegion, RegionPart, TextPart, plain
-from vitron.engine import Vitron
-from vitron.media import Artefact
+from vitron.data import Example
 from vitron.model import TEMPLATES, VitronConfig, VitronForConditionalGeneration, VitronProcessor
+from vitron.model.engine import Vitron
+from vitron.protocol.contract import Instruction, Invocation
+from vitron.protocol.media import Artefact
+from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart, text_message
 
 TEXTS = [
     "segment the red circle",
@@ -111,7 +112,7 @@ def ask(*media, text="segment the red circle", regions=(), reply=("Here it is.",
     content += [RegionPart(region=number) for number in range(len(regions))]
     messages = [Message(role="user", content=(*content, TextPart(text=text)))]
     if reply is not None:
-        messages.append(plain("assistant", reply[0], *reply[1]))
+        messages.append(text_message("assistant", reply[0], *reply[1]))
     return Example(
         task=task,
         messages=tuple(messages),

@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from vitron.batching import Batcher
-from vitron.chat import Sampling
-from vitron.writing import Writing
+from vitron.model.batching import Batcher
+from vitron.model.generation import Writing
+from vitron.protocol.messages import SamplingParams
 
 from .conftest import ask, clip, picture, segment, square
 
 
 def said(replier, example, **settings):
-    pieces = replier.stream(example.messages, example.media, example.regions, Sampling(**settings))
+    pieces = replier.stream(example.messages, example.media, example.regions, SamplingParams(**settings))
     return "".join(piece.text for piece in pieces)
 
 
@@ -77,7 +77,7 @@ def test_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
 
     def signal_of(number):
         example = examples[number]
-        pieces = batcher.stream(example.messages[:1], example.media, (), Sampling(seed=number))
+        pieces = batcher.stream(example.messages[:1], example.media, (), SamplingParams(seed=number))
         return [piece.signal for piece in pieces if piece.signal is not None]
 
     with ThreadPoolExecutor(3) as pool:
@@ -91,14 +91,14 @@ def test_a_talk_that_cannot_be_read_fails_alone(vitron):
     good, other = EXAMPLES[0], ask(picture(1), reply=None)
     with ThreadPoolExecutor(2) as pool:
         reply = pool.submit(said, batcher, good, max_new_tokens=24)
-        bad = pool.submit(lambda: list(batcher.stream(other.messages, (), (), Sampling())))
+        bad = pool.submit(lambda: list(batcher.stream(other.messages, (), (), SamplingParams())))
         assert isinstance(bad.exception(), Exception)
         assert reply.result() == said(vitron, good, max_new_tokens=24)
 
 
 def test_who_leaves_does_not_disturb(vitron):
     batcher = Batcher(vitron)
-    leaving = batcher.stream(EXAMPLES[1].messages, (), (), Sampling(max_new_tokens=500))
+    leaving = batcher.stream(EXAMPLES[1].messages, (), (), SamplingParams(max_new_tokens=500))
     assert next(leaving).text is not None
     with ThreadPoolExecutor(1) as pool:
         reply = pool.submit(said, batcher, EXAMPLES[4], max_new_tokens=24)

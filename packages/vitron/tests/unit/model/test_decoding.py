@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from vitron.language import Grammar, parse
 from vitron.model.decoding import CallLogitsProcessor, CallState, Vocabulary
+from vitron.protocol import Grammar, parse
 
 OPENING = "Sure. <module>"
 

@@ -4,17 +4,18 @@
 import numpy as np
 import pytest
 import torch
-from vitron.chat import DoneEvent, ResultEvent, Sampling, TextEvent
-from vitron.engine import Vitron
 from vitron.errors import UnsupportedRequestError
 from vitron.model.decoding import CallState
+from vitron.model.engine import Vitron
+from vitron.protocol.messages import SamplingParams
+from vitron.session.chat import DoneEvent, ResultEvent, TextEvent
 from vitron.specialists.protocol import Request, Said
 
 from .conftest import ask, clip, picture, segment, square
 
 
 def said(vitron, example, **settings):
-    pieces = vitron.stream(example.messages, example.media, example.regions, Sampling(**settings))
+    pieces = vitron.stream(example.messages, example.media, example.regions, SamplingParams(**settings))
     return "".join(piece.text for piece in pieces)
 
 
@@ -54,8 +55,8 @@ def test_streamed_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
     script = iter(
         [*vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"], vitron.processor.end_id]
     )
-    monkeypatch.setattr("vitron.writing._pick", lambda *_: next(script))
-    free = Sampling(max_new_tokens=200, constrained=False)
+    monkeypatch.setattr("vitron.model.generation._pick", lambda *_: next(script))
+    free = SamplingParams(max_new_tokens=200, constrained=False)
     pieces = list(vitron.stream(example.messages[:1], example.media, (), free))
     assert "".join(piece.text for piece in pieces) == text
     (found,) = [piece.signal for piece in pieces if piece.signal is not None]
@@ -81,12 +82,14 @@ def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass(vitron, mon
 
     monkeypatch.setattr(CallState, "advance", advance_told)
     monkeypatch.setattr(vitron, "_step", step_counted)
-    monkeypatch.setattr("vitron.writing._pick", lambda *_: ids[len(told)])
+    monkeypatch.setattr("vitron.model.generation._pick", lambda *_: ids[len(told)])
 
     def reply():
         told.clear()
         passes.clear()
-        pieces = list(vitron.stream(example.messages[:1], example.media, (), Sampling(max_new_tokens=200)))
+        pieces = list(
+            vitron.stream(example.messages[:1], example.media, (), SamplingParams(max_new_tokens=200))
+        )
         return pieces, passes[1:]  # behind the question
 
     pieces, together = reply()
@@ -120,10 +123,10 @@ def test_a_talk_segments_by_its_own_signals(vitron, monkeypatch):
     script = iter(
         [*vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"], vitron.processor.end_id]
     )
-    monkeypatch.setattr("vitron.writing._pick", lambda *_: next(script))
+    monkeypatch.setattr("vitron.model.generation._pick", lambda *_: next(script))
     talk = vitron.session()
     talk.say("segment it", media=example.media)
-    events = list(talk.reply(Sampling(max_new_tokens=200, constrained=False)))
+    events = list(talk.reply(SamplingParams(max_new_tokens=200, constrained=False)))
     (result,) = [event.result for event in events if isinstance(event, ResultEvent)]
     assert result.specialist == "mask-head"
     signal = vitron.signals_of([example])[0][0]

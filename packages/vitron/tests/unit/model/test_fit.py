@@ -14,12 +14,12 @@ from transformers import (
 )
 from typer.testing import CliRunner
 from vitron.cli import app
-from vitron.data import MediaPart, Message, TextPart, plain
 from vitron.data.files import write_samples
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, Targets
-from vitron.engine import Vitron
 from vitron.model.assembly import assemble
-from vitron.regions import mask_to_region
+from vitron.model.engine import Vitron
+from vitron.protocol.messages import MediaPart, Message, TextPart, text_message
+from vitron.protocol.regions import mask_to_region
 
 from .conftest import eyes_config, make_tokenizer, picture, segment, square, words_config
 
@@ -64,7 +64,7 @@ def data(tmp_path):
             Sample(
                 id=str(number),
                 task="segmentation",
-                messages=(Message(role="user", content=words), plain("assistant", "ok", segment())),
+                messages=(Message(role="user", content=words), text_message("assistant", "ok", segment())),
                 media=(SampleMedia(type="image", path=f"{number}.png"),),
                 targets=Targets(masks=(target,)),
             )

@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from vitron.engine import Vitron
+from vitron.model.engine import Vitron
 from vitron.model.precision import OWN_PARTS, choose_precision
 
 from .conftest import ask

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 from typer.testing import CliRunner
 from vitron.cli import app
-from vitron.engine import Vitron
+from vitron.model.engine import Vitron
 from vitron.shipped import list_models, model_folder
 
 

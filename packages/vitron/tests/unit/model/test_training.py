@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from vitron.engine import Vitron
 from vitron.model import VitronProcessor
+from vitron.model.engine import Vitron
 from vitron.training import (
     MixedTasks,
     Stage,

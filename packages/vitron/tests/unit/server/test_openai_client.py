@@ -12,10 +12,10 @@ import openai
 import pytest
 from PIL import Image
 from vitron import SpecialistRegistry
-from vitron.demo import CIRCLE, mask_of
-from vitron.rle import decode_mask
+from vitron.demo.painters.find import things_in
+from vitron.demo.scripted import CIRCLE, mask_of
+from vitron.protocol.rle import decode_mask
 from vitron.server import Limits, create_app
-from vitron.specialists.painters.find import things_in
 
 
 def user(*content):

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from vitron import SpecialistRegistry, escape
-from vitron.demo import CIRCLE, mask_of
-from vitron.regions import mask_to_region
-from vitron.rle import decode_mask
+from vitron.demo.painters import ToyPainter, ToySegmenter
+from vitron.demo.scripted import CIRCLE, mask_of
+from vitron.protocol.regions import mask_to_region
+from vitron.protocol.rle import decode_mask
 from vitron.server import Limits, create_app
 from vitron.server.errors import ApiError
 from vitron.server.store import ConversationStore, FileStore, StoredFile
-from vitron.specialists.painters import ToyPainter, ToySegmenter
 
 CHAT = "/v1/chat/completions"
 SING = {"id": "1", "type": "function", "function": {"name": "sing"}}
@@ -377,7 +377,7 @@ def test_tokens_are_counted_and_limited(ask):
 
 
 def talk_of(replier, words="hi"):
-    from vitron.chat import Session
+    from vitron.session.chat import Session
 
     session = Session(replier, specialists=SpecialistRegistry())
     session.say(words)

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 import torch
-from vitron.media import Artefact
+from vitron.protocol.media import Artefact
 
 # what the denoisers of both kinds of clips share
 NET = {"layers_per_block": 1, "sample_size": 16, "out_channels": 4, "cross_attention_dim": 16}

@@ -4,10 +4,10 @@ import sys
 
 import numpy as np
 import pytest
-from vitron.contract import BoxRegion, PointsRegion, PolygonRegion
 from vitron.errors import NotSetUpError, SpecialistError, UnsupportedRequestError
-from vitron.media import Artefact
-from vitron.regions import rasterise
+from vitron.protocol.contract import BoxRegion, PointsRegion, PolygonRegion
+from vitron.protocol.media import Artefact
+from vitron.protocol.regions import rasterise
 from vitron.specialists import Request, Said, SpecialistRegistry
 from vitron.specialists.adapters import base
 from vitron.specialists.adapters.diffeat import DiffeatTracker

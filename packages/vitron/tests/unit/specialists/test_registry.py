@@ -7,14 +7,14 @@ from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
-from vitron.contract import SpecialistSpec
 from vitron.errors import (
     MemoryBudgetError,
     SpecialistError,
     SpecialistTimeoutError,
     UnsupportedRequestError,
 )
-from vitron.media import Artefact
+from vitron.protocol.contract import SpecialistSpec
+from vitron.protocol.media import Artefact
 from vitron.specialists import Request, Result, Said, Specialist, SpecialistRegistry, check_specialist
 from vitron.specialists import registry as module
 
@@ -88,7 +88,7 @@ def test_every_installed_specialist_keeps_the_contract(name, models, monkeypatch
 
 
 def test_every_module_is_served():
-    from vitron.language import MODULES
+    from vitron.protocol import MODULES
 
     assert [each.name for each in MODULES if not INSTALLED.for_module(each.name)] == []
 
@@ -105,7 +105,7 @@ def test_discovery_imports_nothing_and_a_broken_plug_in_is_only_reported(monkeyp
         EntryPoint("number", "math:pi", module.GROUP),
         EntryPoint("list", "builtins:list", module.GROUP),
         EntryPoint("quits", "sys:exit", module.GROUP),
-        EntryPoint("toy", "vitron.specialists.painters:ToyPainter", module.GROUP),
+        EntryPoint("toy", "vitron.demo.painters:ToyPainter", module.GROUP),
     ]
     monkeypatch.setattr(module, "entry_points", lambda group: points)
     found = SpecialistRegistry().discover()

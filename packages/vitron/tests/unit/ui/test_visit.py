@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from vitron import Artefact, SpecialistRegistry
-from vitron.chat import Sampling
-from vitron.demo import CIRCLE, SCENE, draw, mask_of
-from vitron.media import decode_media
-from vitron.rle import decode_mask
+from vitron.demo.scripted import CIRCLE, SCENE, draw, mask_of
+from vitron.protocol.media import decode_media
+from vitron.protocol.messages import SamplingParams
+from vitron.protocol.rle import decode_mask
 from vitron.ui.visit import SMALLEST, Visit, enlarge, regions_of, rgb, status_of, thumbnails
 
 
@@ -19,7 +19,7 @@ def visit(replier, specialists):
 
 
 def ask(visit, text, *layers):
-    return list(visit.ask(text, layers, Sampling()))
+    return list(visit.ask(text, layers, SamplingParams()))
 
 
 def layer(mask):
@@ -113,7 +113,7 @@ def test_what_fails_is_told_and_nothing_is_kept(visit):
 
 
 def test_a_reply_that_is_stopped_leaves_no_trace(visit):
-    events = visit.ask("a long story", [], Sampling())
+    events = visit.ask("a long story", [], SamplingParams())
     assert next(events) == "words"
     events.close()
     assert visit.session.messages == []
@@ -168,7 +168,7 @@ def test_a_picture_that_the_editor_gives_back_is_no_new_one(visit, clip):
 
 def test_the_page_keeps_a_clip_when_its_editor_says_that_a_picture_came(visit, clip, replier, specialists):
     page = pytest.importorskip("vitron.ui.page", reason="gradio is not installed")
-    handlers = page._Handlers(replier, specialists, Sampling())
+    handlers = page._Handlers(replier, specialists, SamplingParams())
     visit.bring(decode_media(clip))
     drawing = page._drawing(visit)
     handlers.bring_picture(visit, drawing)
@@ -186,7 +186,7 @@ def test_the_page_keeps_a_clip_when_its_editor_says_that_a_picture_came(visit, c
 
 def test_what_is_written_while_a_reply_comes_is_kept(visit, replier, specialists):
     page = pytest.importorskip("vitron.ui.page", reason="gradio is not installed")
-    handlers = page._Handlers(replier, specialists, Sampling())
+    handlers = page._Handlers(replier, specialists, SamplingParams())
     said = [shown[page.SHOWN.index("say")] for shown in handlers.ask(visit, "a long story", None)]
     assert said[0] == ""
     assert "" not in said[1:]

@@ -11,11 +11,11 @@ from typing import Any, Literal, cast
 from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
-from vitron.contract import BoxRegion, Instruction, Invocation
-from vitron.data.example import MediaPart, Message, Part, RegionPart, TextPart, plain
 from vitron.data.files import safe_path
 from vitron.data.schema import Sample
 from vitron.errors import DataError, explain
+from vitron.protocol.contract import BoxRegion, Instruction, Invocation
+from vitron.protocol.messages import MediaPart, Message, Part, RegionPart, TextPart, text_message
 
 MAX_BYTES = 2_000_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
@@ -135,7 +135,7 @@ def call(module: str, verb: str, text: str, **more: Any) -> Invocation:
 
 def reply(text: str, *calls: Invocation) -> Message:
     """Return what an assistant says."""
-    return plain("assistant", text, *calls)
+    return text_message("assistant", text, *calls)
 
 
 def sample_of(what: str, **fields: Any) -> Sample:

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from vitron.data.converters.common import SUFFIXES, ask, call, reply, sample_of, split_of
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
 from vitron.errors import DataError
-from vitron.regions.convert import mask_to_region
+from vitron.protocol.regions.convert import mask_to_region
 
 RESOLUTION = "480p"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vitron.data.converters.common import box_of, field, find_json, items_of, read_json, sample_of, size_of
-from vitron.data.example import MediaPart, Message, Part, RegionPart, TextPart
 from vitron.data.schema import Sample, SampleMedia, SampleRegion
 from vitron.errors import DataError
-from vitron.language import parse
+from vitron.protocol import parse
+from vitron.protocol.messages import MediaPart, Message, Part, RegionPart, TextPart
 
 _TAG = re.compile(r"<(image|video|region)>", re.IGNORECASE)
 _SPEAKERS = {

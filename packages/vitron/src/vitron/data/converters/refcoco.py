@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.contract import MaskRegion, PolygonRegion
 from vitron.data.converters.common import (
     ask,
     box_of,
@@ -26,10 +25,11 @@ from vitron.data.converters.common import (
 )
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
 from vitron.errors import DataError, explain
-from vitron.regions.convert import mask_to_region
-from vitron.regions.raster import rasterise
-from vitron.regions.text import format_region
-from vitron.rle import decode_mask
+from vitron.protocol.contract import MaskRegion, PolygonRegion
+from vitron.protocol.regions.convert import mask_to_region
+from vitron.protocol.regions.raster import rasterise
+from vitron.protocol.regions.text import format_region
+from vitron.protocol.rle import decode_mask
 
 Task = Literal["referring_segmentation", "referring_box", "region_caption"]
 

@@ -21,7 +21,7 @@ from vitron.data.converters.common import (
 from vitron.data.files import safe_path
 from vitron.data.schema import Sample, SampleMedia, Targets
 from vitron.errors import DataError
-from vitron.regions.text import format_frames, format_region
+from vitron.protocol.regions.text import format_frames, format_region
 
 
 def read_vidstg(source: Path) -> Iterator[Sample]:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitron.contract import MediaKind, SpecialistSpec
 from vitron.errors import NotSetUpError, SpecialistError, UnsupportedRequestError
-from vitron.media import Artefact
+from vitron.protocol.contract import MediaKind, SpecialistSpec
+from vitron.protocol.media import Artefact
 from vitron.specialists.protocol import Request
 
 NAMED, ANY_PICTURE, DRAWN_ONLY = 30, 10, -10  # see SpecialistSpec.preference

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitron.errors import UnsupportedRequestError
-from vitron.media import Artefact
+from vitron.protocol.media import Artefact
 from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, free, is_loaded, media_of, quiet, variable
 from vitron.specialists.protocol import Request, Result
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitron.errors import UnsupportedRequestError
-from vitron.media import Artefact
-from vitron.regions.raster import dilate
+from vitron.protocol.media import Artefact
+from vitron.protocol.regions.raster import dilate
 from vitron.specialists.adapters.base import media_of, to_picture, to_pixels
 from vitron.specialists.adapters.diffusers_base import DiffusersAdapter, fitting
 from vitron.specialists.protocol import Request, Result, Said

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitron.errors import UnsupportedRequestError
-from vitron.media import Artefact
+from vitron.protocol.media import Artefact
 from vitron.specialists.adapters.base import media_of, to_picture, to_pixels, words_of
 from vitron.specialists.adapters.diffusers_base import DiffusersAdapter, fitting
 from vitron.specialists.protocol import Request, Result

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.media import Artefact
+from vitron.protocol.media import Artefact
 from vitron.specialists.adapters.base import words_of
 from vitron.specialists.adapters.diffusers_base import (
     DiffusersAdapter,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitron.demo.painters.find import label_parts
+from vitron.demo.painters.words import ORDERS
 from vitron.errors import UnsupportedRequestError
 from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, as_masks, free, is_loaded, media_of
-from vitron.specialists.painters.find import label_parts
-from vitron.specialists.painters.words import ORDERS
 from vitron.specialists.protocol import Request, Result, Said
 
 # what surrounds things in photographs, and in the drawn pictures of the bundled model

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.contract import MAX_PIXELS
 from vitron.errors import UnsupportedRequestError
-from vitron.media import Artefact
+from vitron.protocol.contract import MAX_PIXELS
+from vitron.protocol.media import Artefact
 from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, free, is_loaded, to_pixels, words_of
 from vitron.specialists.protocol import Request, Result
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitron.contract import BoxRegion, PointsRegion
 from vitron.errors import UnsupportedRequestError
-from vitron.regions.convert import mask_to_box
+from vitron.protocol.contract import BoxRegion, PointsRegion
+from vitron.protocol.regions.convert import mask_to_box
 from vitron.specialists.adapters.base import (
     Adapter,
     as_masks,

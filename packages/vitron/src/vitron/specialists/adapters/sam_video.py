@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.contract import MaskRegion, PolygonRegion, ReferenceRegion
 from vitron.errors import UnsupportedRequestError
-from vitron.media import Artefact
+from vitron.protocol.contract import MaskRegion, PolygonRegion, ReferenceRegion
+from vitron.protocol.media import Artefact
 from vitron.specialists.adapters.base import is_loaded, media_of
 from vitron.specialists.adapters.sam import SamAdapter, prompts_of
 from vitron.specialists.protocol import Request, Result

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.contract import SpecialistSpec
 from vitron.errors import UnsupportedRequestError
-from vitron.media import Artefact
+from vitron.protocol.contract import SpecialistSpec
+from vitron.protocol.media import Artefact
 from vitron.specialists.adapters.base import NAMED, Adapter, free, media_of, variable
 from vitron.specialists.protocol import Request, Result
 

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draws and changes clips."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitron.demo.painters.edits import animate, edit, target
+from vitron.demo.painters.find import choose, things_in
+from vitron.demo.painters.painter import Toy, generate, size_of
+from vitron.demo.painters.words import direction_of, read_phrase
+from vitron.errors import UnsupportedRequestError
+from vitron.protocol.contract import MAX_PIXELS, SpecialistSpec
+from vitron.protocol.media import MAX_FRAMES, Artefact
+from vitron.specialists.protocol import Request, Result
+
+_WAYS = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1))
+
+
+class ToyAnimator(Toy):
+    """Lets shapes move, and changes clips frame by frame."""
+
+    @property
+    def spec(self) -> SpecialistSpec:
+        """What it says about itself."""
+        return SpecialistSpec(
+            name="toy-animator",
+            summary="lets coloured shapes move; edits clips frame by frame",
+            tasks=("text_to_video", "image_to_video", "video_editing"),
+            inputs=("image", "video"),
+            outputs=("video",),
+            args={
+                "type": "object",
+                "properties": {"size": {"type": "string"}, "length": {"type": "integer"}},
+            },
+            memory_bytes=1 << 20,
+            licence="Apache-2.0",
+        )
+
+    def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
+        """Draw or change a clip; see :class:`vitron.specialists.Specialist`."""
+        if request.module == "video_editing":
+            return Result(Artefact("video", _edit_frames(request, seed)))
+        text = " and ".join(said.text for said in request.said)
+        if request.module == "text_to_video":
+            image, mask = generate(text, size_of(request), seed), None
+            text = text if direction_of(text) else ""
+        elif request.media is not None:
+            image, mask = request.media.frames[0], request.mask
+        else:
+            raise UnsupportedRequestError("the toy animator needs a picture to let it move")
+        length = _length(request, image.shape[0] * image.shape[1])
+        if mask is None:
+            # where the words name something that is there, that; else the largest thing
+            named = choose(things_in(image), read_phrase(text)) if text else []
+            mask = named[0].mask if named else target(image, "the largest thing", None)
+        way = direction_of(text) or _WAYS[int(np.random.default_rng(seed).integers(len(_WAYS)))]
+        return Result(Artefact("video", animate(image, mask, way, length)))
+
+
+def _length(request: Request, pixels: int) -> int:
+    length = int(request.args.get("length", 8))
+    if not 1 <= length <= MAX_FRAMES:
+        raise UnsupportedRequestError(f"the toy animator draws 1 to {MAX_FRAMES} frames, got {length}")
+    if length * pixels > MAX_PIXELS:
+        raise UnsupportedRequestError(
+            f"the toy animator draws {MAX_PIXELS} pixels in all frames together, got {length * pixels}"
+        )
+    return length
+
+
+def _edit_frames(request: Request, seed: int) -> NDArray[np.uint8]:
+    if request.media is None:
+        raise UnsupportedRequestError("the toy animator needs a clip to edit")
+    frames = request.media.frames
+    first, last = request.frames or (0, len(frames) - 1)
+    if first >= len(frames):
+        raise UnsupportedRequestError(f"the clip has {len(frames)} frames, and frame {first} is none of them")
+    out = frames.copy()
+    for index in range(first, min(last, len(frames) - 1) + 1):
+        # all instructions see the clip as it came: the background is not to be found in a new foreground
+        for said in request.said:
+            changed = edit(frames[index], said, request.mask, seed)
+            out[index] = np.where((changed != frames[index]).any(axis=-1)[..., None], changed, out[index])
+    return out

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shapes of everything that passes between a model's reply, the specialists and a server.
+
+All models are frozen and refuse unknown fields. Coordinates are fractions of the picture's width and height,
+x to the right, y downwards, so that no size travels with a region and none is ever scaled twice.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from vitron.protocol.rle import decompress
+
+__all__ = [
+    "BoxRegion",
+    "Instruction",
+    "Invocation",
+    "Issue",
+    "MaskRegion",
+    "PointsRegion",
+    "PolygonRegion",
+    "ReferenceRegion",
+    "Region",
+    "ScribbleRegion",
+    "Signal",
+    "Span",
+    "SpecialistSpec",
+    "Turn",
+    "json_schemas",
+]
+
+MAX_PIXELS = 100_000_000
+MAX_POINTS = 4096
+
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Point = tuple[Fraction, Fraction]
+Points = Annotated[tuple[Point, ...], Field(min_length=1, max_length=MAX_POINTS)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Index = Annotated[int, Field(ge=0, strict=True)]
+ArgValue = bool | int | float | str
+MediaKind = Literal["image", "video", "masks"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Region(_Model):
+    """What all kinds share.
+
+    Attributes:
+        frame: Frame of a clip on which the region was drawn, from 0; ``None`` is the first, or the picture.
+    """
+
+    frame: Index | None = None
+
+
+class BoxRegion(_Region):
+    """A box: ``x0 < x1`` and ``y0 < y1``, fractions of width and height."""
+
+    kind: Literal["box"] = "box"
+    x0: Fraction
+    y0: Fraction
+    x1: Fraction
+    y1: Fraction
+
+    @model_validator(mode="after")
+    def _check(self) -> BoxRegion:
+        if self.x1 <= self.x0 or self.y1 <= self.y0:
+            raise ValueError(
+                "a box needs its right edge beyond the left and its bottom beyond the top, got "
+                f"[{self.x0:g}, {self.y0:g}, {self.x1:g}, {self.y1:g}]"
+            )
+        return self
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom."""
+        return self.x0, self.y0, self.x1, self.y1
+
+
+class PolygonRegion(_Region):
+    """The inside of a closed line through at least three points, by the even-odd rule."""
+
+    kind: Literal["polygon"] = "polygon"
+    points: Annotated[tuple[Point, ...], Field(min_length=3, max_length=MAX_POINTS)]
+
+
+class MaskRegion(_Region):
+    """A mask as COCO's run lengths.
+
+    Attributes:
+        size: Height and width of the mask, which need not be those of the picture.
+        counts: Run lengths, plain or as COCO's compressed string.
+    """
+
+    kind: Literal["mask"] = "mask"
+    size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    counts: str | tuple[Index, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> MaskRegion:
+        height, width = self.size
+        if height * width > MAX_PIXELS:
+            raise ValueError(f"a mask has at most {MAX_PIXELS} pixels, got {height} x {width}")
+        total = sum(decompress(self.counts) if isinstance(self.counts, str) else self.counts)
+        if total != height * width:
+            raise ValueError(f"run lengths must add up to {height} x {width} = {height * width}, got {total}")
+        return self
+
+
+class PointsRegion(_Region):
+    """Clicks: on what is meant, or, where ``positive`` is false, on what is not."""
+
+    kind: Literal["points"] = "points"
+    points: Points
+    positive: tuple[bool, ...] = ()
+
+    @field_validator("positive")
+    @classmethod
+    def _check(cls, value: tuple[bool, ...], info: ValidationInfo) -> tuple[bool, ...]:
+        points = info.data.get("points", value)
+        if value and len(value) != len(points):
+            raise ValueError(
+                f"must be empty or hold one value per point, got {len(value)} for {len(points)} points"
+            )
+        if value and not any(value):
+            raise ValueError("at least one point must be positive")
+        # one spelling for one meaning: all positive is written as nothing
+        return () if all(value) else value
+
+
+class ScribbleRegion(_Region):
+    """Strokes of a pen, each a line through its points."""
+
+    kind: Literal["scribble"] = "scribble"
+    strokes: Annotated[tuple[Points, ...], Field(min_length=1, max_length=256)]
+
+
+class ReferenceRegion(_Region):
+    """A mask of this conversation, by its name, as ``mask_2``."""
+
+    kind: Literal["ref"] = "ref"
+    name: Annotated[str, Field(pattern=r"^mask_[1-9][0-9]{0,5}$")]
+
+
+Region = Annotated[
+    BoxRegion | PolygonRegion | MaskRegion | PointsRegion | ScribbleRegion | ReferenceRegion,
+    Field(discriminator="kind"),
+]
+
+
+class Instruction(_Model):
+    """What to do, as ``verb: text``.
+
+    Attributes:
+        verb: One of the module's verbs, in lower case; empty if the sentence names none.
+        text: The object, or the whole sentence; white space around it does not count.
+    """
+
+    verb: Annotated[str, Field(pattern=r"^[a-z0-9 _-]*$", max_length=64)] = ""
+    text: str = ""
+
+    @field_validator("verb", "text")
+    @classmethod
+    def _strip(cls, value: str) -> str:
+        return value.strip()
+
+    @model_validator(mode="after")
+    def _check(self) -> Instruction:
+        if not self.verb and not self.text:
+            raise ValueError("an instruction needs a verb or a text, got neither")
+        return self
+
+
+class Invocation(_Model):
+    """A call of one module.
+
+    Attributes:
+        module: Name of the module, as ``image_segmentation``.
+        instruction: What to do; video editing takes two.
+        args: Further arguments by name, as ``{"input": "img_1", "seed": 3}``.
+        region: Where.
+        frames: First and last frame, both included, of the part of a clip that is meant.
+        source: Where it starts and ends in the reply; ``None`` if it was not written there.
+    """
+
+    module: Name
+    instruction: tuple[Instruction, ...] = ()
+    args: dict[Name, ArgValue] = Field(default_factory=dict)
+    region: Region | None = None
+    frames: tuple[Index, Index] | None = None
+    source: tuple[Index, Index] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Invocation:
+        if self.frames is not None and self.frames[1] < self.frames[0]:
+            raise ValueError(f"the last frame must not come before the first, got {list(self.frames)}")
+        return self
+
+
+class Span(_Model):
+    """A piece of the reply; all pieces in a row are the reply.
+
+    Attributes:
+        kind: ``text`` is shown to the user, and so is ``stray``, a tag outside any call; ``invocation`` and
+            ``signal`` were understood, ``mark`` ends a turn, ``broken`` holds calls that cannot be read, one
+            or several in a row.
+        start: Position of its first character.
+        end: Position behind its last.
+        raw: The characters as they came.
+    """
+
+    kind: Literal["text", "stray", "invocation", "signal", "mark", "broken"]
+    start: Index
+    end: Index
+    raw: str
+
+
+class Issue(_Model):
+    """Something in a reply that was not as it should be.
+
+    Attributes:
+        code: What kind of thing.
+        message: One sentence.
+        start: Where the trouble begins in the reply.
+        invocation: Position of the call in the turn that suffers from it; such a call is not carried out.
+    """
+
+    code: Literal[
+        "unclosed_tag",
+        "mismatched_tag",
+        "repeated_tag",
+        "unknown_module",
+        "missing_instruction",
+        "bad_region",
+        "bad_call",
+    ]
+    message: str
+    start: Index = 0
+    invocation: Index | None = None
+
+
+class Signal(_Model):
+    """A signal token that the model wrote behind a call.
+
+    Attributes:
+        kind: ``specific`` to the task, or ``shared`` by all tasks.
+        index: Which one, from 0.
+        invocation: Position of the call it belongs to; ``None`` ahead of any.
+    """
+
+    kind: Literal["specific", "shared"]
+    index: Annotated[int, Field(ge=0, le=15, strict=True)]
+    invocation: Index | None = None
+
+
+class Turn(_Model):
+    """One reply, understood.
+
+    Attributes:
+        text: What the user sees.
+        invocations: Calls, in order.
+        signals: Signal tokens, in order.
+        spans: The reply piece by piece.
+        issues: What was wrong.
+    """
+
+    text: str = ""
+    invocations: tuple[Invocation, ...] = ()
+    signals: tuple[Signal, ...] = ()
+    spans: tuple[Span, ...] = ()
+    issues: tuple[Issue, ...] = ()
+
+    def refusal(self, index: int) -> str | None:
+        """Say why a call must not be carried out, or return ``None`` if nothing was wrong with it."""
+        return next((issue.message for issue in self.issues if issue.invocation == index), None)
+
+
+class SpecialistSpec(_Model):
+    """What a specialist says about itself.
+
+    Attributes:
+        name: Its own name, as ``toy-segmenter``.
+        summary: One line.
+        tasks: Names of the modules it serves.
+        inputs: Kinds of media it takes.
+        outputs: Kinds of media it makes.
+        args: JSON schema of the arguments it understands.
+        memory_bytes: Estimate of what it holds while loaded.
+        licence: SPDX name, or a short sentence, of code and weights.
+        deterministic: Whether the same request and seed give the same bytes.
+        uses_signals: Whether it reads signal embeddings.
+        needs_region: Whether it works on what is marked; where the user marked nothing, the mask that the
+            signals of the call ask for is taken, if the model has a mask head.
+        preference: Of several who serve a module, the one with the highest is asked first: 30 for a model
+            that the user named, 10 for one that came along and takes any picture, 0 for what is exact on
+            drawn pictures only, -10 for one that came along and has learnt from drawn pictures only.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+    summary: str
+    tasks: Annotated[tuple[Name, ...], Field(min_length=1)]
+    inputs: tuple[MediaKind, ...] = ()
+    outputs: Annotated[tuple[MediaKind, ...], Field(min_length=1)]
+    args: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    licence: str
+    deterministic: bool = True
+    uses_signals: bool = False
+    needs_region: bool = False
+    preference: Annotated[int, Field(ge=-100, le=100)] = 0
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of each model, by name.
+
+    Example:
+        >>> sorted(json_schemas())
+        ['Invocation', 'Region', 'SpecialistSpec', 'Turn']
+    """
+    models = {"Turn": Turn, "Invocation": Invocation, "SpecialistSpec": SpecialistSpec}
+    found = {name: model.model_json_schema() for name, model in models.items()}
+    return found | {"Region": TypeAdapter[Any](Region).json_schema()}

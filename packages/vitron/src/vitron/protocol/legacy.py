@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a reply with the losses of the published code.
+
+Written from a description of what that code does, not from the code, and not compared with recorded output.
+It serves comparisons: how many calls of a model survive here and there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vitron.protocol.contract import Instruction, Invocation, Turn
+from vitron.protocol.modules import ModuleRegistry
+
+LETTERS = "ABCDEFG"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegacyReply:
+    """What the published code makes of a reply.
+
+    Attributes:
+        text: What the user sees.
+        module: The first module's letter, as it stands between the tags; ``None`` if there is none.
+        instruction: What stands behind the last colon of each instruction, of all calls together.
+        region: What stands between the first region tags, which nothing uses.
+        runs: Whether something is carried out: not with an unknown letter, without an instruction, or for
+            ``F`` with fewer than two.
+    """
+
+    text: str
+    module: str | None
+    instruction: tuple[str, ...]
+    region: str | None
+    runs: bool
+
+    def to_turn(self, modules: ModuleRegistry) -> Turn:
+        """Return the same as a turn: at most one call, no region."""
+        module = modules.resolve(self.module) if self.runs and self.module is not None else None
+        said = tuple(Instruction(text=text) for text in self.instruction if text.strip())
+        calls = () if module is None else (Invocation(module=module.name, instruction=said),)
+        return Turn(text=self.text, invocations=calls)
+
+
+def parse_legacy(reply: str) -> LegacyReply:
+    """Read a reply as the published code does.
+
+    Tags count in lower case and on one line; only the first module is seen and all instructions are taken for
+    its own; text up to the last colon is lost; whatever lies between two pairs of angle brackets is cut from
+    what the user sees, while an end mark at the end stays.
+
+    Args:
+        reply: What the model wrote.
+
+    Example:
+        >>> parse_legacy("<module>B</module><instruction>find: a clock at 10:45</instruction>").instruction
+        ('45',)
+    """
+    modules, regions = _between(reply, "module"), _between(reply, "region")
+    said = [text.split(":")[-1].strip() for text in _between(reply, "instruction")]
+    module = modules[0] if modules else None
+    known = module is not None and len(module) == 1 and module in LETTERS
+    return LegacyReply(
+        text=_clean(reply),
+        module=module,
+        instruction=tuple(said),
+        region=regions[0] if regions else None,
+        runs=known and len(said) >= (2 if module == "F" else 1),
+    )
+
+
+def _between(reply: str, tag: str) -> list[str]:
+    """Return what ``<tag>(.*?)</tag>`` finds, in linear time."""
+    found, opening, closing = list[str](), f"<{tag}>", f"</{tag}>"
+    for line in reply.split("\n"):
+        place = 0
+        while (start := line.find(opening, place)) >= 0:
+            stop = line.find(closing, start)
+            if stop < 0:
+                break
+            found.append(line[start + len(opening) : stop])
+            place = stop + len(closing)
+    return found
+
+
+def _clean(reply: str) -> str:
+    """Cut each stretch from one pair of angle brackets to the next, within a line.
+
+    The same as replacing ``<.*?>.*?<.*?>`` by nothing, in linear time.
+    """
+    return "\n".join(map(_clean_line, reply.split("\n")))
+
+
+def _clean_line(line: str) -> str:
+    out, place = list[str](), 0
+    while True:
+        start = line.find("<", place)
+        stop = start
+        for char in "><>":
+            stop = line.find(char, stop + 1) if stop >= 0 else -1
+        if stop < 0:
+            return "".join([*out, line[place:]])
+        out.append(line[place:start])
+        place = stop + 1

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads replies: text, calls, signals, and what is wrong with them, at once or as they arrive."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vitron.errors import RegionError, explain
+from vitron.protocol.contract import ArgValue, Instruction, Invocation, Issue, Region, Signal, Span, Turn
+from vitron.protocol.escape import held_back, unescape
+from vitron.protocol.legacy import parse_legacy
+from vitron.protocol.lexer import Lexer, Token
+from vitron.protocol.modules import MODULES, Module, ModuleRegistry
+from vitron.protocol.regions.text import Frames, parse_region
+
+MAX_MODULE = 64  # characters after which an open module tag is taken for a slip
+Event = str | Invocation | Issue
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_State = Literal["free", "head", "module", "instruction", "region"]
+_Kind = Literal["text", "stray", "invocation", "signal", "mark", "broken"]
+_Code = Literal[
+    "unclosed_tag", "mismatched_tag", "repeated_tag", "unknown_module", "missing_instruction", "bad_region"
+]
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call on its way."""
+
+    start: int
+    gap: list[str] = field(default_factory=list)
+    content: list[str] = field(default_factory=list)
+    length: int = 0
+    content_start: int = 0
+    module: Module | None = None
+    instruction: list[Instruction] = field(default_factory=list)
+    args: dict[str, ArgValue] = field(default_factory=dict)
+    region: Region | None = None
+    frames: Frames | None = None
+    bad_region: Issue | None = None
+    has_region: bool = False
+    sealed: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.instruction or self.args or self.has_region)
+
+
+class StreamParser:
+    """Reads a reply as it arrives, in pieces of any size.
+
+    A call is a module, then instructions, then at most one region; white space may stand between them. Tags
+    are read in any case. A module tag always begins a call; other tags outside one are text. Whatever comes,
+    there is no exception: what cannot be read is an issue, and ``spans`` in a row are the reply.
+
+    Args:
+        modules: What may be called.
+
+    Example:
+        >>> parser = StreamParser()
+        >>> parser.feed("Here. <module>B</module><instruction>segment: the d")
+        ['Here. ']
+        >>> parser.feed("og</instruction>")
+        []
+        >>> parser.close().invocations[0].instruction[0].text
+        'the dog'
+    """
+
+    def __init__(self, modules: ModuleRegistry = MODULES) -> None:
+        self._modules = modules
+        self._known = ", ".join(module.name for module in modules)
+        self._lexer = Lexer()
+        self._state: _State = "free"
+        self._call = _Call(0)
+        self._at = 0
+        self._entity = ""
+        self._events = list[Event]()
+        self._text = list[str]()
+        self._chunks = list[str]()  # the reply
+        self._spans = list[tuple[_Kind, int]]()  # where each piece begins; the next one ends it
+        self._calls = list[Invocation]()
+        self._signals = list[Signal]()
+        self._issues = list[Issue]()
+
+    @property
+    def in_call(self) -> bool:
+        """Whether a call has begun and not ended."""
+        return self._state != "free"
+
+    def feed(self, chunk: str) -> list[Event]:
+        """Take the next characters.
+
+        Args:
+            chunk: Any number of them. A half of a surrogate pair is replaced by U+FFFD.
+
+        Returns:
+            What became clear, in order: text to show, calls that are complete, issues.
+        """
+        chunk = _SURROGATE.sub("\ufffd", chunk)
+        self._chunks.append(chunk)
+        for token in self._lexer.feed(chunk):
+            self._take(token)
+        return self.drain()
+
+    def close(self) -> Turn:
+        """End the reply and return it as a whole."""
+        for token in self._lexer.close():
+            self._take(token)
+        if self._state in ("module", "instruction", "region"):
+            self._unclosed()
+        if self._state == "head":
+            self._finish()
+        self._flush()
+        reply = "".join(self._chunks)
+        ends = [*(start for _, start in self._spans[1:]), len(reply)]
+        spans = [
+            Span(kind=kind, start=start, end=end, raw=reply[start:end])
+            for (kind, start), end in zip(self._spans, ends, strict=False)
+        ]
+        return Turn(
+            text="".join(self._text),
+            invocations=tuple(self._calls),
+            signals=tuple(self._signals),
+            spans=tuple(spans),
+            issues=tuple(self._issues),
+        )
+
+    def drain(self) -> list[Event]:
+        """Return what became clear since it was last asked; after :meth:`close`, the rest."""
+        events, self._events = self._events, []
+        return events
+
+    def _take(self, token: Token) -> None:
+        match self._state:
+            case "free":
+                self._in_free(token)
+            case "head":
+                self._in_head(token)
+            case "module" | "instruction" | "region":
+                self._in_content(token)
+
+    def _in_free(self, token: Token) -> None:
+        if token.kind == "open" and token.value == "module":
+            self._call = _Call(self._at, content_start=self._at)
+            self._state = "module"
+        elif token.kind == "text":
+            self._say(token.raw, self._at)
+        elif token.kind == "mark":
+            self._piece("mark", self._at)
+        elif token.kind == "signal":
+            kind: Literal["specific", "shared"] = "specific" if token.value[0] == "p" else "shared"
+            last = len(self._calls) - 1
+            self._signals.append(
+                Signal(kind=kind, index=int(token.value[1:]), invocation=None if last < 0 else last)
+            )
+            self._piece("signal", self._at)
+        else:
+            self._piece("stray", self._at)
+            self._show(token.raw, plain=True)
+        self._at += len(token.raw)
+
+    def _in_head(self, token: Token) -> None:
+        """Between the blocks of a call, where more may come."""
+        call = self._call
+        if token.kind == "text" and not token.raw.strip():
+            call.gap.append(token.raw)
+            self._at += len(token.raw)
+        elif token.kind == "open" and token.value != "module" and not call.sealed:
+            self._absorb(token)
+            if token.value == "region" and call.has_region:
+                self._issue("repeated_tag", "a call has one region, the second is left out")
+            self._state = "instruction" if token.value == "instruction" else "region"
+        elif token.kind == "close" and call.is_empty:
+            self._absorb(token)
+            self._issue("mismatched_tag", f"{token.raw} closes nothing")
+        else:
+            self._finish()
+            self._in_free(token)
+
+    def _absorb(self, token: Token) -> None:
+        """Make a token part of the call, with the white space before it."""
+        call = self._call
+        call.gap.clear()
+        call.content_start = self._at
+        self._at += len(token.raw)
+
+    def _in_content(self, token: Token) -> None:
+        call = self._call
+        if token.kind == "text":
+            call.content.append(token.raw)
+            call.length += len(token.raw)
+            self._at += len(token.raw)
+            if self._state == "module" and call.length > MAX_MODULE:
+                self._give_up()
+        elif token.kind == "close":
+            if token.value != self._state:
+                self._issue("mismatched_tag", f"<{self._state}> is closed by {token.raw}")
+            self._at += len(token.raw)
+            self._end_content()
+        else:
+            self._unclosed()
+            self._in_head(token)
+
+    def _give_up(self) -> None:
+        """Take back a module tag behind which no name comes: the rest is text."""
+        content = "".join(self._call.content)
+        self._issue("unclosed_tag", f"<module> is followed by more than {MAX_MODULE} characters")
+        self._state = "free"
+        self._piece("broken", self._call.start)
+        self._say(content, self._at - len(content))
+
+    def _unclosed(self) -> None:
+        self._issue("unclosed_tag", f"<{self._state}> is not closed")
+        if self._state == "module" and not self._call.content:
+            self._state = "head"  # no name was begun, so there is none to be told
+        else:
+            self._end_content()
+
+    def _end_content(self) -> None:
+        call, state = self._call, self._state
+        content = unescape("".join(call.content))
+        call.content.clear()
+        self._state = "head"
+        if state == "module":
+            call.module = self._modules.resolve(content)
+            if call.module is None:
+                name = " ".join(content.split())
+                self._issue("unknown_module", f"there is no module {name!r}: known are {self._known}")
+        elif state == "instruction":
+            said = call.module.read(content) if call.module is not None else None
+            if isinstance(said, Instruction):
+                call.instruction.append(said)
+            elif said is not None:
+                call.args[said[0]] = said[1]
+        else:
+            self._end_region(content)
+
+    def _end_region(self, content: str) -> None:
+        call = self._call
+        if call.has_region:
+            return
+        call.sealed = not call.is_empty
+        call.has_region = True
+        try:
+            call.region, call.frames = parse_region(content)
+        except RegionError as error:
+            if call.module is not None:
+                call.bad_region = Issue(
+                    code="bad_region",
+                    message=explain(error),
+                    start=call.content_start,
+                    invocation=len(self._calls),
+                )
+
+    def _finish(self) -> None:
+        """End the call; white space behind it is text."""
+        call, gap = self._call, "".join(self._call.gap)
+        end = self._at - len(gap)
+        is_whole = call.module is not None and not call.is_empty
+        if call.module is not None and not is_whole:
+            self._issue("missing_instruction", f"{call.module.name} is called without an instruction")
+        self._state = "free"
+        self._piece("invocation" if is_whole else "broken", call.start)
+        if call.bad_region is not None:
+            self._note(call.bad_region)
+        if call.module is not None and is_whole:
+            found = Invocation(
+                module=call.module.name,
+                instruction=tuple(call.instruction),
+                args=call.args,
+                region=call.region,
+                frames=call.frames,
+                source=(call.start, end),
+            )
+            self._calls.append(found)
+            self._events.append(found)
+        if gap:
+            self._say(gap, end)
+
+    def _issue(self, code: _Code, message: str) -> None:
+        self._note(Issue(code=code, message=message, start=self._call.content_start))
+
+    def _note(self, issue: Issue) -> None:
+        self._flush()
+        self._issues.append(issue)
+        self._events.append(issue)
+
+    def _piece(self, kind: _Kind, start: int) -> None:
+        """Begin a piece of the reply that is no text; what cannot be read goes on in the same one."""
+        if kind != "broken" or not self._spans or self._spans[-1][0] != "broken":
+            self._spans.append((kind, start))
+        self._flush()
+
+    def _say(self, raw: str, start: int) -> None:
+        """Show text; what may be the beginning of a reference waits."""
+        if not self._spans or self._spans[-1][0] != "text":
+            self._spans.append(("text", start))
+        self._entity += raw
+        held = held_back(self._entity)
+        self._show(self._entity[: len(self._entity) - held])
+        self._entity = self._entity[len(self._entity) - held :]
+
+    def _flush(self) -> None:
+        self._show(self._entity)
+        self._entity = ""
+
+    def _show(self, text: str, *, plain: bool = False) -> None:
+        if not text:
+            return
+        shown = text if plain else unescape(text)
+        self._text.append(shown)
+        if self._events and isinstance(self._events[-1], str):
+            shown = f"{self._events.pop()}{shown}"
+        self._events.append(shown)
+
+
+def parse(reply: str, *, modules: ModuleRegistry = MODULES, legacy: bool = False) -> Turn:
+    """Read a whole reply.
+
+    Args:
+        reply: What the model wrote.
+        modules: What may be called.
+        legacy: Read as the published code does, with its losses: see :func:`vitron.protocol.parse_legacy`.
+
+    Example:
+        >>> turn = parse("On it. <module>C</module> <instruction>remove: the dog</instruction>")
+        >>> turn.text, turn.invocations[0].module, turn.invocations[0].instruction[0].verb
+        ('On it. ', 'image_editing', 'remove')
+    """
+    if legacy:
+        return parse_legacy(reply).to_turn(modules)
+    parser = StreamParser(modules)
+    parser.feed(reply)
+    return parser.close()

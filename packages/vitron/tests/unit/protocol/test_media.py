@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+import vitron
+from PIL import Image
+from vitron.errors import MediaError
+from vitron.protocol.media import Artefact, overlay, read_media, write_bytes, write_media
+
+PICTURE = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+CLIP = np.repeat(np.array([0, 128, 255], dtype=np.uint8), 6 * 8 * 3).reshape(3, 6, 8, 3)
+MASKS = np.zeros((2, 1, 6, 8), dtype=bool)
+MASKS[0, 0, :3], MASKS[1, 0, 3:, :2] = True, True
+
+
+def test_pictures_and_clips_survive_the_disk(tmp_path):
+    path = write_media(Artefact("image", PICTURE), tmp_path / "new", "img_1")
+    assert path.name == "img_1.png"
+    assert np.array_equal(read_media(path).data, PICTURE)
+    clip = read_media(write_media(Artefact("video", CLIP), tmp_path, "vid_1"))
+    assert (clip.kind, clip.num_frames, clip.size) == ("video", 3, (6, 8))
+    assert np.abs(clip.data.astype(int) - CLIP).max() <= 2
+    masks = read_media(write_media(Artefact("masks", MASKS, ("a", "b")), tmp_path, "mask_1"))
+    assert np.array_equal(masks.data[..., 0] == 255, MASKS.any(axis=(0, 1)))
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_a_clip_of_one_frame_is_written_as_a_clip(tmp_path):
+    assert write_media(Artefact("video", CLIP[:1]), tmp_path, "vid_1").suffix == ".gif"
+    twice = Artefact("masks", np.repeat(MASKS, 2, axis=1), ("a", "b"))
+    assert write_media(twice, tmp_path, "mask_1").suffix == ".gif"
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    Image.new(mode, (4, 3)).save(tmp_path / "a.tif")
+    assert read_media(tmp_path / "a.tif").data.shape == (3, 4, 3)
+
+
+def test_transparency_lies_on_white(tmp_path):
+    Image.new("RGBA", (4, 3), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    assert read_media(tmp_path / "a.png").data.min() == 255
+
+
+@pytest.mark.parametrize("name", ["my picture.png", "it's; rm -rf.png", '"quoted" & $(x).png'])
+def test_odd_file_names_are_only_names(tmp_path, name):
+    Image.fromarray(PICTURE).save(tmp_path / name)
+    assert np.array_equal(read_media(tmp_path / name).data, PICTURE)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "text.png").write_text("hello")
+    good = write_media(Artefact("image", PICTURE), tmp_path, "good").read_bytes()
+    (tmp_path / "short.png").write_bytes(good[: len(good) // 2])
+    write_media(Artefact("video", CLIP), tmp_path, "clip")
+    cases = {
+        "none.png": "does not exist",
+        ".": "is a folder",
+        "text.png": "is not an image",
+        "short.png": "damaged or cut short",
+    }
+    for name, message in cases.items():
+        with pytest.raises(MediaError, match=message):
+            read_media(tmp_path / name)
+    with pytest.raises(MediaError, match="has 3 frames, more than 2"):
+        read_media(tmp_path / "clip.gif", max_frames=2)
+    with pytest.raises(MediaError, match="3 x 8 x 6 pixels, more than 100"):
+        read_media(tmp_path / "clip.gif", max_pixels=100)
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", "", "a b", "a.png", "é"])
+def test_names_stay_in_their_folder(tmp_path, name):
+    with pytest.raises(MediaError, match="a name has letters"):
+        write_media(Artefact("image", PICTURE), tmp_path, name)
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MediaError, match="cannot be written"):
+        write_bytes(tmp_path / "file" / "a.png", b"")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "labels", "message"),
+    [
+        ("image", CLIP, (), r"\(H, W, 3\) uint8, got"),
+        ("image", PICTURE / 255, (), "float64"),
+        ("image", PICTURE[..., :2], (), r"got \(6, 8, 2\)"),
+        ("video", PICTURE, (), r"\(T, H, W, 3\)"),
+        ("video", CLIP[:0], (), "must have pixels"),
+        ("masks", MASKS[0], (), r"\(K, T, H, W\) bool"),
+        ("masks", MASKS, ("one",), "one label each, got 1"),
+        ("image", PICTURE, ("one",), "one label each"),
+    ],
+)
+def test_artefacts_are_checked(kind, data, labels, message):
+    with pytest.raises(MediaError, match=message):
+        Artefact(kind, data, labels)
+
+
+def test_no_mask_is_an_answer():
+    assert not Artefact("masks", MASKS[:0]).joint_mask().any()
+    assert np.array_equal(Artefact("masks", MASKS, ("a", "b")).joint_mask(5), MASKS.any(axis=(0, 1)))
+
+
+def test_an_overlay_colours_the_masks_alone():
+    drawn = overlay(Artefact("masks", MASKS, ("a", "b")), Artefact("image", PICTURE))
+    inside = MASKS.any(axis=(0, 1))
+    assert np.array_equal(drawn.data[~inside], PICTURE[~inside])
+    assert (drawn.data[inside] != PICTURE[inside]).any(axis=-1).all()
+    with pytest.raises(MediaError, match="do not fit"):
+        overlay(Artefact("masks", MASKS, ("a", "b")), Artefact("video", CLIP))
+
+
+def test_masks_have_no_colours():
+    with pytest.raises(MediaError, match="no colours"):
+        _ = Artefact("masks", MASKS, ("a", "b")).frames
+    with pytest.raises(MediaError, match="image is no mask"):
+        Artefact("image", PICTURE).joint_mask()
+
+
+def test_nothing_in_the_package_can_reach_a_shell():
+    files = list(Path(vitron.__file__).parent.rglob("*.py"))
+    assert len(files) > 20
+    banned = {"subprocess", "os.system", "os.popen", "pickle", "eval", "exec", "shutil"}
+    for file in files:
+        tree = ast.parse(file.read_text("utf-8"))
+        names = {
+            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+        }
+        names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        names |= {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert names & banned == set(), file

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+from importlib.metadata import entry_points
+
+import numpy as np
+import pytest
+from vitron import Artefact, Conversation, SpecialistRegistry, Turn, parse
+from vitron.demo.painters import ToyPainter, ToySegmenter
+from vitron.demo.painters.find import things_in
+from vitron.errors import PlanError, SpecialistError
+from vitron.protocol.contract import BoxRegion, Instruction, Invocation
+from vitron.protocol.regions import mask_to_region
+from vitron.session.chat import Session
+
+
+def call(module, *said, region=None):
+    place = "" if region is None else f"<region>{region}</region>"
+    blocks = "".join(f"<instruction>{text}</instruction>" for text in said)
+    return f"<module>{module}</module>{blocks}{place}"
+
+
+@pytest.fixture(autouse=True)
+def _toys_alone(monkeypatch):
+    """What else is installed must not matter here."""
+    monkeypatch.setattr(
+        "vitron.specialists.registry.entry_points",
+        lambda group: [point for point in entry_points(group=group) if point.name.startswith("toy-")],
+    )
+
+
+@pytest.fixture
+def talk():
+    return Conversation()
+
+
+DRAW = call("A", "draw: a red circle at the left and a blue star at the right")
+
+
+def test_a_chain_runs_from_words_to_a_clip(talk):
+    reply = (
+        DRAW
+        + call("B", "segment: the circle")
+        + call("C", "recolour: it to green", region="mask_1")
+        + call("G", "animate: the star moves down", "length: 5")
+        + call("E", "track: the star")
+    )
+    made = talk.run(parse(reply))
+    assert [each.error for each in made] == [None] * 5
+    assert [each.step.output for each in made] == ["img_1", "mask_1", "img_2", "vid_1", "mask_2"]
+    assert [each.step.input for each in made] == [None, "img_1", "img_1", "img_2", "vid_1"]
+    assert [each.step.after for each in made] == [(), (0,), (0, 1), (2,), (3,)]
+    assert [each.artefact.data.shape for each in made[3:]] == [(5, 64, 64, 3), (1, 5, 64, 64)]
+    assert [thing.colour for thing in things_in(talk.media["img_2"].data)] == ["green", "blue"]
+    assert made[1].note == "red circle"
+
+
+def test_names_are_usable_in_later_turns(talk):
+    talk.run(parse(DRAW))
+    talk.run(parse(call("B", "segment: the star")))
+    talk.run(parse(call("C", "remove: the circle")))
+    (made,) = talk.run(parse(call("C", "recolour: it to pink", "input: img_1", region="mask_1")))
+    assert (made.step.input, made.step.output) == ("img_1", "img_3")
+    assert [thing.colour for thing in things_in(made.artefact.data)] == ["red", "pink"]
+    assert list(talk.media) == ["img_1", "mask_1", "img_2", "img_3"]
+
+
+def test_a_plan_says_all_and_does_nothing(talk):
+    steps = talk.plan(parse(DRAW + call("C", "remove: it", region="mask_7") + call("D", "draw: a star")))
+    assert [step.specialists for step in steps] == [("toy-painter",), ("toy-painter",), ("toy-animator",)]
+    assert [step.problem for step in steps] == [None, "there is no mask_7 in this conversation", None]
+    assert talk.media == {}
+    assert talk.specialists.loaded == {}
+
+
+def test_a_failure_stops_what_needs_it_and_nothing_else(talk):
+    reply = call("A", "draw: a dog") + call("B", "segment: red") + DRAW + call("B", "segment: the star")
+    made = talk.run(parse(reply))
+    assert [each.step.output for each in made] == ["img_1", "mask_1", "img_2", "mask_2"]
+    assert isinstance(made[0].error, SpecialistError)
+    assert isinstance(made[1].error, PlanError)
+    assert str(made[1].error) == "image_segmentation needs img_1, which was not made"
+    assert [each.error for each in made[2:]] == [None, None]
+    # the conversation goes on
+    (later,) = talk.run(parse(call("C", "remove: the circle")))
+    assert (later.step.input, later.step.output) == ("img_2", "img_3")
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (call("B", "segment: red"), "image_segmentation needs image, and there is none"),
+        (call("E", "track: red"), "video_segmentation needs video, and there is none"),
+        (DRAW + call("C", "remove: it", "input: img_9"), "there is no img_9 in this conversation"),
+        (DRAW + call("E", "track: red", "input: img_1"), "needs video, and img_1 is image"),
+        (DRAW + call("C", "remove: it", region="[9, 9, 1, 1]"), "right edge beyond the left"),
+        (DRAW + call("C", "remove: it", region="[0, 0, 9, 9] @ 3"), "img_1 has 1 frames, and 3 is none"),
+        (DRAW * 17, "a turn has at most 16 calls"),
+    ],
+)
+def test_what_cannot_be_done_is_said(talk, reply, message):
+    made = talk.run(parse(reply))
+    assert message in str(made[-1].error)
+    assert "\n" not in str(made[-1].error)
+    assert made[-1].artefact is None
+
+
+def test_unknown_modules_and_missing_specialists():
+    talk = Conversation(SpecialistRegistry())
+    turn = Turn(invocations=(Invocation(module="sing", instruction=(Instruction(text="x"),)),))
+    assert talk.plan(turn)[0].problem == "there is no module sing"
+    assert talk.plan(parse(DRAW))[0].problem == "no specialist serves text_to_image: install one that does"
+
+
+def test_conversations_share_no_media():
+    shared = SpecialistRegistry().discover()
+    one, two = Conversation(shared), Conversation(shared)
+    one.run(parse(DRAW))
+    assert two.media == {}
+    assert "there is none" in two.plan(parse(call("B", "segment: red")))[0].problem
+
+
+def test_a_region_of_the_first_turn_is_the_same_in_the_fifth():
+    boxes, shapes = [], []
+
+    class Watcher(ToyPainter):
+        def run(self, request, *, signal=None, seed=0):
+            if request.region is not None:
+                boxes.append(request.region)
+                shapes.append((request.mask.shape, request.mask.mean()))
+            return super().run(request, signal=signal, seed=seed)
+
+    registry = SpecialistRegistry()
+    registry.register("watcher", Watcher)
+    talk = Conversation(registry)
+    talk.run(parse(call("A", "draw: a red circle", "size: 100x80")))
+    box = "[250, 250, 750, 750]"
+    for _ in range(5):
+        talk.run(parse(call("C", "add: a blue star", region=box) + call("R", "upscale: it", "scale: 2")))
+    assert len(set(boxes)) == 1
+    assert boxes[0].corners == BoxRegion(x0=250 / 999, y0=250 / 999, x1=750 / 999, y1=750 / 999).corners
+    assert [shape for shape, _ in shapes] == [(80 * 2**n, 100 * 2**n) for n in range(5)]
+    assert all(share == pytest.approx(0.25, abs=0.01) for _, share in shapes)
+
+
+def test_what_a_user_brings_has_a_name(talk):
+    picture = Artefact("image", np.full((20, 30, 3), 255, dtype=np.uint8))
+    assert [talk.add(picture), talk.add(picture)] == ["img_1", "img_2"]
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[5:9, 5:9] = True
+    assert talk.add(Artefact("masks", mask[None, None], ("mine",))) == "mask_1"
+    (made,) = talk.run(parse(call("C", "add: a red square", region="mask_1")))
+    assert np.array_equal((made.artefact.data != 255).any(axis=-1), mask)
+    region = mask_to_region(mask)
+    turn = Turn(
+        invocations=(
+            Invocation(
+                module="image_editing",
+                instruction=(Instruction(verb="add", text="a blue square"),),
+                args={"input": "img_1"},
+                region=region,
+            ),
+        )
+    )
+    (again,) = talk.run(turn)
+    assert np.array_equal((again.artefact.data != 255).any(axis=-1), mask)
+
+
+def test_seeds_and_signals_reach_the_specialist():
+    seen = []
+
+    class Watcher(ToyPainter):
+        def run(self, request, *, signal=None, seed=0):
+            seen.append((seed, None if signal is None else signal.shape))
+            return super().run(request, signal=signal, seed=seed)
+
+    registry = SpecialistRegistry()
+    registry.register("watcher", Watcher)
+    registry.register("segmenter", ToySegmenter)
+    reply = call("A", "draw: a star", "seed: 9") + DRAW
+    Conversation(registry).run(parse(reply), seed=4, signals=[None, np.zeros((8, 16), dtype=np.float32)])
+    assert seen == [(9, None), (4, (8, 16))]
+
+
+def test_what_was_made_is_shown_with_the_next_message(replier, specialists):
+    talk = Session(replier, specialists=specialists)
+    talk.say("draw a red circle")
+    list(talk.reply())
+    talk.say("make it blue", regions=[BoxRegion(x0=0.1, y0=0.1, x1=0.9, y1=0.9)])
+    list(talk.reply())
+    talk.say("thanks")
+    kinds = [[part.type for part in message.content] for message in talk.messages if message.role == "user"]
+    assert kinds == [["text"], ["media", "region", "text"], ["media", "text"]]
+    shown = [part.media for message in talk.messages for part in message.content if part.type == "media"]
+    assert shown == [0, 1]
