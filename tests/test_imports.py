@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 import ast
 import json
+import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 
 import pytest
 
-# what a plain import may not pull in: each is an extra, or slow, or needed by the command line only
-HEAVY = (
-    "cv2 diffusers lightning matplotlib pytorch_lightning rich scipy skimage sklearn tifffile timm"
-    " torch._dynamo torchmetrics torchvision transformers triton typer"
+# what the public operators may not pull in: each is an extra, or slow, or needed by a command line only
+HEAVY = set(
+    "PIL accelerate cv2 cyclopts diffusers huggingface_hub lightning matplotlib platformdirs png"
+    " pytorch_lightning rich safetensors scipy skimage sklearn tifffile timm torch._dynamo torchmetrics"
+    " torchvision transformers triton typer".split()
 )
 
-PROBE = """
-import json, os, sys, warnings
-import random
+MODULES = packages_distributions()
+LOADED = "import json, sys; __import__(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
+
+STATE = """
+import json, os, random, sys, warnings
 import numpy, torch
 
 def state():
@@ -24,7 +29,6 @@ def state():
         "numpy seed": str(numpy.random.get_state()),
         "python seed": str(random.getstate()),
         "environment": dict(os.environ),
-        "warning filters": [str(entry) for entry in warnings.filters],
         "import path": list(sys.path),
         "gradients": torch.is_grad_enabled(),
         "threads": torch.get_num_threads(),
@@ -32,21 +36,46 @@ def state():
         "determinism": torch.are_deterministic_algorithms_enabled(),
     }
 
-modules, before = set(sys.modules), state()
-__import__(sys.argv[1])
+def watched(change):
+    def call(*args, **options):
+        if sys._getframe(1).f_globals.get("__name__", "").split(".")[0] == sys.argv[1]:
+            filters.append(args)
+        return change(*args, **options)
+    return call
+
+# what others do when they are imported is theirs: they are imported first, and their filters do not count
+for name in sys.argv[2:]:
+    __import__(name)
+filters = []
+warnings.filterwarnings = watched(warnings.filterwarnings)
+warnings.simplefilter = watched(warnings.simplefilter)
+loaded, before = set(sys.modules), state()
+package = __import__(sys.argv[1])
+for name in package.__all__:
+    getattr(package, name)
 after = state()
-changed = [name for name in before if before[name] != after[name]]
-print(json.dumps({"changed": changed, "modules": sorted(set(sys.modules) - modules)}))
+changed = [name for name in before if before[name] != after[name]] + filters
+print(json.dumps({"changed": changed, "modules": sorted(set(sys.modules) - loaded)}))
 """
 
 
-def imported_names(file):
+def run_probe(probe, *arguments):
+    command = [sys.executable, "-c", probe, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def imported_names(file, root=None):
     """Yield every module that a file imports, at any depth, or names to ``import_module``."""
     for node in ast.walk(ast.parse(file.read_text("utf-8"), str(file))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and root:  # parents are banned: the folder of the file
+            folder = ".".join(file.relative_to(root).parent.parts)
+            yield from (f"{folder}.{node.module or alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in {"import_module", "__import__"}:
@@ -60,6 +89,29 @@ def strangers(files, allowed, ours):
         for name in imported_names(file)
         if name.split(".")[0] in ours - allowed
     ]
+
+
+def mixed_imports(source):
+    """List what the operators import of the runtime, and the runtime of the operators."""
+    runtime = f"{source.name}.runtime"
+    return [
+        f"{file.relative_to(source)} imports {name}"
+        for file in sorted(source.rglob("*.py"))
+        for name in imported_names(file, source.parent)
+        if name.split(".")[0] == source.name
+        and (file.relative_to(source).parts[0] == "runtime") != f"{name}.".startswith(f"{runtime}.")
+    ]
+
+
+def dependencies_of(package):
+    """Return the modules of the distributions that a package declares, without our own."""
+    extras = package.project.get("optional-dependencies", {}).values()
+    if package.module == "common_kernels":  # torch alone must do for the operators
+        extras = ()
+    declared = [line for lines in (package.project["dependencies"], *extras) for line in lines]
+    names = {re.match(r"[\w.-]+", line)[0] for line in declared} - {"common-kernels"}
+    spelled = {module: {name.replace("_", "-") for name in found} for module, found in MODULES.items()}
+    return {module for module, found in spelled.items() if names & found}
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +146,43 @@ def test_the_import_rule_can_fail(tmp_path, line):
     assert strangers([file], {"common_kernels"}, {"common_kernels", "semanir", "recipes"})
 
 
-def test_import_is_clean(package):
-    command = [sys.executable, "-c", PROBE, package.module]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+def test_operators_and_runtime_do_not_import_each_other(packages):
+    [source] = [package.source for package in packages if package.module == "common_kernels"]
+    assert list((source / "runtime").glob("*.py"))
+    assert mixed_imports(source) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("ops/fuse.py", "from common_kernels.runtime.images import read_image"),
+        ("ops/fuse.py", "def f():\n from common_kernels import runtime"),
+        ("runtime/images.py", "from common_kernels import knn_attention"),
+        ("runtime/images.py", "import common_kernels.ops.fuse"),
+        ("__init__.py", "from .runtime import images"),
+    ],
+)
+def test_the_rule_of_operators_and_runtime_can_fail(tmp_path, file, line):
+    source = tmp_path / "common_kernels"
+    for folder in ("ops", "runtime"):
+        (source / folder).mkdir(parents=True)
+    (source / "runtime" / "batch.py").write_text("from common_kernels.runtime import images")
+    (source / "ops" / "api.py").write_text("from common_kernels.ops import fuse")
+    assert mixed_imports(source) == []
+    (source / file).write_text(line)
+    assert len(mixed_imports(source)) == 1
+
+
+def test_a_plain_import_loads_little(package):
+    loaded = run_probe(LOADED, package.module)
+    assert package.module in loaded
+    assert sorted((HEAVY | {"torch", "numpy"}) & set(loaded)) == []
+
+
+def test_public_names_change_no_global_state(package):
+    """Every public name can be reached, and neither that nor the import changes the process."""
+    report = run_probe(STATE, package.module, *sorted(dependencies_of(package)))
     assert package.module in report["modules"]
-    assert sorted(set(HEAVY.split()) & set(report["modules"])) == []
     assert report["changed"] == []
+    if package.module == "common_kernels":  # the operators need torch alone
+        assert sorted(HEAVY & set(report["modules"])) == []
