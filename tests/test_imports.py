@@ -9,12 +9,12 @@ from importlib.metadata import packages_distributions
 import pytest
 
 # what the public operators may not pull in: each is an extra, or slow, or needed by a command line only
-HEAVY = set(
+NAMES = (
     "PIL accelerate cv2 cyclopts diffusers huggingface_hub lightning matplotlib platformdirs png"
     " pytorch_lightning rich safetensors scipy skimage sklearn tifffile timm torch._dynamo torchmetrics"
-    " torchvision transformers triton typer".split()
+    " torchvision transformers triton typer"
 )
-
+HEAVY = set(NAMES.split())
 MODULES = packages_distributions()
 LOADED = "import json, sys; __import__(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
 
