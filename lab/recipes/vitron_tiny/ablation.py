@@ -19,7 +19,7 @@ from vitron.protocol import MODULES, parse
 from vitron.protocol.contract import Invocation
 from vitron.protocol.media import Artefact
 from vitron.specialists import SpecialistRegistry
-from vitron.specialists.protocol import Request, Said
+from vitron.specialists.protocol import Request, Action
 
 from recipes.vitron_tiny.judging import Judged, batches, toys
 from recipes.vitron_tiny.scoring import cumulative_iou, fitted, mean_iou, share
@@ -52,14 +52,14 @@ def carry_out(
     if told is not None and call.module in ("image_segmentation", "video_segmentation"):
         return Artefact("masks", told[None], ("region",))
     module = MODULES[call.module]
-    said = tuple(Said(module.action(each), each.text, each.verb) for each in call.instruction)
+    actions = tuple(Action(module.action(each), each.text, each.verb) for each in call.instruction)
     if message == "signal":
         # signals name no deed: the specialist is left with the module's first
-        said = (Said(next(iter(module.verbs.values())), "", ""),)
+        actions = (Action(next(iter(module.verbs.values())), "", ""),)
     try:
         request = Request(
             module=call.module,
-            said=said,
+            actions=actions,
             media=medium,
             mask=told[0] if told is not None and told.any() and call.module == "image_editing" else None,
             region=None,

@@ -15,7 +15,7 @@ from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
 from vitron.model.engine import Vitron
 from vitron.protocol import parse
 from vitron.protocol.messages import text_message
-from vitron.session.conversation import Conversation, StepResult
+from vitron.session import Conversation, CallResult
 from vitron.specialists import SpecialistRegistry
 
 from recipes.vitron_tiny.scoring import (
@@ -227,14 +227,14 @@ def carry_out(registry: SpecialistRegistry, example: Example, reply: str) -> tup
     return made, made and all(_alike(*pair) for pair in zip(found, truth, strict=True))
 
 
-def _results(registry: SpecialistRegistry, example: Example, reply: str) -> list[StepResult]:
-    talk = Conversation(registry)
+def _results(registry: SpecialistRegistry, example: Example, reply: str) -> list[CallResult]:
+    conversation = Conversation(specialists=registry)
     for medium in example.media:
-        talk.add(medium)
-    return talk.run(parse(reply))
+        conversation.add_media(medium)
+    return conversation.run_calls(parse(reply))
 
 
-def _alike(found: StepResult, truth: StepResult) -> bool:
+def _alike(found: CallResult, truth: CallResult) -> bool:
     one, other = found.artefact, truth.artefact
     if one is None or other is None:
         return False

@@ -17,7 +17,7 @@ from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
 from vitron.model.configuration import VitronConfig
 from vitron.protocol import parse
 from vitron.protocol.regions.text import parse_region
-from vitron.session.conversation import Conversation
+from vitron.session import Conversation
 from vitron.specialists import SpecialistRegistry
 
 CALLING = {
@@ -154,10 +154,10 @@ def test_toys_carry_out_what_is_called_for(task: str) -> None:
     registry = toys()
     for index in range(36):
         example = draw_example(task, 0, index, split="test")
-        talk = Conversation(registry)
+        conversation = Conversation(specialists=registry)
         for medium in example.media:
-            talk.add(medium)
-        (result,) = talk.run(parse(reply_of(example)))
+            conversation.add_media(medium)
+        (result,) = conversation.run_calls(parse(reply_of(example)))
         assert result.error is None, (example.messages[0].text, result.error)
         assert result.artefact is not None
         if example.media and task != "image_to_video":
@@ -174,10 +174,10 @@ def test_toys_carry_out_chains() -> None:
     registry = toys()
     for index in range(30):
         example = draw_example("chains", 0, index)
-        talk = Conversation(registry)
+        conversation = Conversation(specialists=registry)
         for medium in example.media:
-            talk.add(medium)
-        results = talk.run(parse(reply_of(example)))
+            conversation.add_media(medium)
+        results = conversation.run_calls(parse(reply_of(example)))
         assert [result.error for result in results] == [None, None], example.messages[0].text
 
 

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import uvicorn
 from vitron import SpecialistRegistry
-from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
+from vitron.demo.painters import toy_registry
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import Message, MessageChunk, MessageGenerator, PlacedRegion, SamplingParams
 from vitron.server import Limits, create_app
@@ -131,18 +131,17 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
-    registry = SpecialistRegistry()
+    registry = toy_registry()
     replier: MessageGenerator = Script()
     if options.model:
         from vitron.model.batching import Batcher
-        from vitron.model.engine import MaskHeadSpecialist, Vitron
+        from vitron.model.engine import Vitron
+        from vitron.specialists.mask_head import MaskHeadSpecialist
 
         vitron = replier = Vitron.from_pretrained(options.model, device=options.device)
         if options.generations > 1:
             replier = Batcher(vitron, rows=options.generations)
-        registry.register("mask-head", lambda: MaskHeadSpecialist(vitron))
-    for factory in (ToyAnimator, ToyPainter, ToySegmenter):
-        registry.register(factory().spec.name, factory)
+        registry.register("mask-head", lambda: MaskHeadSpecialist(vitron.mask))
     figures = measure(replier, registry, options)
     if options.markdown:
         print("| figure | value |\n| --- | --- |")

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from vitron import SpecialistRegistry, escape
-from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
+from vitron import escape
+from vitron.demo.painters import toy_registry
 from vitron.demo.scripted import SCENE, draw
 from vitron.protocol.messages import MessageChunk
 from vitron.protocol.regions import format_region, mask_to_box
@@ -93,17 +93,9 @@ def as_file(*frames):
     return buffer.getvalue()
 
 
-def toys():
-    """The toys alone, so that a test does not depend on what else is installed."""
-    registry = SpecialistRegistry()
-    for factory in (ToyAnimator, ToyPainter, ToySegmenter):
-        registry.register(factory().spec.name, factory)
-    return registry
-
-
 @pytest.fixture
 def specialists():
-    return toys()
+    return toy_registry()
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from vitron.protocol.contract import Instruction, Invocation, Region, Specialist
 if TYPE_CHECKING:
     from vitron.model.engine import Vitron
     from vitron.protocol.media import Artefact
-    from vitron.session.chat import Session
-    from vitron.session.conversation import Conversation
+    from vitron.session import Conversation
     from vitron.specialists import Specialist, SpecialistRegistry
 
 __version__ = version("vitron")
@@ -26,7 +25,6 @@ __all__ = [
     "Instruction",
     "Invocation",
     "Region",
-    "Session",
     "Specialist",
     "SpecialistRegistry",
     "SpecialistSpec",
@@ -42,8 +40,7 @@ __all__ = [
 # loaded on first use: whoever only parses needs no picture, and no torch
 _HOMES = {
     "Artefact": "vitron.protocol.media",
-    "Conversation": "vitron.session.conversation",
-    "Session": "vitron.session.chat",
+    "Conversation": "vitron.session",
     "Specialist": "vitron.specialists",
     "SpecialistRegistry": "vitron.specialists",
     "Vitron": "vitron.model.engine",

@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 
 from vitron.data.example import Example
 from vitron.data.files import read_example, read_samples
-from vitron.demo.scripted import STYLE, Figures, TaskFigures, image_tag, toys
+from vitron.demo.painters import toy_registry
+from vitron.demo.scripted import STYLE, Figures, TaskFigures, image_tag
 from vitron.model.engine import Vitron
 from vitron.protocol import render
 from vitron.protocol.contract import Instruction, Invocation, Turn
 from vitron.protocol.media import Artefact, overlay, write_bytes, write_media
 from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, SamplingParams
 from vitron.protocol.regions import mask_to_region
-from vitron.session.chat import DoneEvent, ResultEvent, Session
-from vitron.session.conversation import StepResult
+from vitron.session import CallResult, Conversation, DoneEvent, ResultEvent
 from vitron.specialists.adapters.base import quiet
+from vitron.specialists.mask_head import MaskHeadSpecialist
 
 __all__ = ["TurnReport", "run_model_demo"]
 
@@ -45,14 +46,14 @@ class TurnReport:
     asked: str
     wanted: Message
     turn: Turn
-    results: tuple[StepResult, ...]
+    results: tuple[CallResult, ...]
     score: float
     measure: str
     shown: tuple[tuple[str, Artefact], ...] = field(default=())
 
 
 def run_model_demo(
-    out: Path, model: str = "vitron-tiny", *, on_talk: Callable[[int, int, str], None] | None = None
+    out: Path, model: str = "vitron-tiny", *, on_conversation: Callable[[int, int, str], None] | None = None
 ) -> Figures:
     """Hold all talks of the demo; write their pictures and ``transcript.html``.
 
@@ -62,7 +63,7 @@ def run_model_demo(
     Args:
         out: Folder; files of an earlier demo are replaced.
         model: Name or folder.
-        on_talk: Called with talks done, talks in all, and the task that comes.
+        on_conversation: Called with talks done, talks in all, and the task that comes.
 
     Raises:
         MediaError: If the folder cannot be written.
@@ -76,8 +77,8 @@ def run_model_demo(
     clean = 0
     for number, sample in enumerate(samples):
         name = " ".join(sample.id.replace("_", " ").rsplit("-", 1))
-        if on_talk is not None:
-            on_talk(number, len(samples), name)
+        if on_conversation is not None:
+            on_conversation(number, len(samples), name)
         reports = list(_hold(vitron, read_example(sample, folder)))
         turns += len(reports)
         clean += sum(not report.turn.issues for report in reports)
@@ -95,32 +96,34 @@ def run_model_demo(
 
 def _hold(vitron: Vitron, example: Example) -> Iterator[TurnReport]:
     """Say what the user says, turn by turn, and compare each reply with the one that was drawn."""
-    registry = toys()
-    registry.register("mask-head", vitron.mask_specialist)
+    registry = toy_registry()
+    registry.register("mask-head", lambda: MaskHeadSpecialist(vitron.mask))
     registry.prefer = ("mask-head",)
-    talk = vitron.session(registry)
+    conversation = vitron.conversation(registry)
     calls = 0
     for asked, wanted in zip(example.messages[::2], example.messages[1::2], strict=True):
         brought = [example.media[part.media] for part in asked.content if isinstance(part, MediaPart)]
         drawn = [example.regions[part.region] for part in asked.content if isinstance(part, RegionPart)]
-        talk.say(
+        conversation.add_user_message(
             asked.text,
             media=brought,
             regions=[mask_to_region(each.mask, frame=each.frame or None) for each in drawn],
         )
-        events = list(talk.reply(SamplingParams(max_new_tokens=160)))
+        events = list(conversation.generate(SamplingParams(max_new_tokens=160)))
         turn = next(event.turn for event in events if isinstance(event, DoneEvent))
         results = tuple(event.result for event in events if isinstance(event, ResultEvent))
         truths = {number - calls: mask for number, mask in example.masks.items() if number >= calls}
         score, measure = _score(wanted, turn, results, truths)
         calls += len(wanted.calls)
         shown = [("you", each) for each in _with_regions(brought, drawn)]
-        shown += [(_title(each), _picture(talk, each)) for each in results if each.artefact is not None]
+        shown += [
+            (_title(each), _picture(conversation, each)) for each in results if each.artefact is not None
+        ]
         yield TurnReport(asked.text, wanted, turn, results, score, measure, tuple(shown))
 
 
 def _score(
-    wanted: Message, turn: Turn, results: Sequence[StepResult], truths: dict[int, NDArray[np.bool_]]
+    wanted: Message, turn: Turn, results: Sequence[CallResult], truths: dict[int, NDArray[np.bool_]]
 ) -> tuple[float, str]:
     """Return a score and what it is: the overlap of a mask, carried-out calls, or an answer to the letter."""
     if not wanted.calls:
@@ -150,17 +153,17 @@ def _with_regions(brought: Sequence[Artefact], drawn: Sequence[PlacedRegion]) ->
     return shown
 
 
-def _title(result: StepResult) -> str:
-    return f"{result.step.output}: {result.step.invocation.module}, by {result.specialist}"
+def _title(result: CallResult) -> str:
+    return f"{result.call.output}: {result.call.invocation.module}, by {result.specialist}"
 
 
-def _picture(talk: Session, result: StepResult) -> Artefact:
+def _picture(conversation: Conversation, result: CallResult) -> Artefact:
     made = result.artefact
     if made is None:
         raise RuntimeError("nothing was made")
-    if made.kind != "masks" or result.step.input is None:
+    if made.kind != "masks" or result.call.input is None:
         return made
-    return overlay(made, talk.media[result.step.input])
+    return overlay(made, conversation.media[result.call.input])
 
 
 def _section(name: str, reports: Sequence[TurnReport]) -> str:

@@ -16,15 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
+from vitron.demo.painters import toy_registry
 from vitron.demo.painters.find import things_in
 from vitron.demo.painters.shapes import blank, shape_mask, stamp
 from vitron.demo.painters.words import COLOURS
 from vitron.protocol import parse
 from vitron.protocol.contract import Turn
 from vitron.protocol.media import Artefact, encode, overlay, write_bytes, write_media
-from vitron.session.conversation import Conversation, StepResult
-from vitron.specialists.registry import SpecialistRegistry
+from vitron.session import CallResult, Conversation
 
 __all__ = ["Figures", "TaskFigures", "run_demo"]
 
@@ -74,7 +73,7 @@ class Figures:
         }
 
 
-Score = Callable[[Turn, Sequence[StepResult]], float]
+Score = Callable[[Turn, Sequence[CallResult]], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ def _call(module: str, *said: str, region: str = "") -> str:
     return f"<module>{module}</module> {blocks}" + (f" <region>{region}</region>" if region else "")
 
 
-def _last(results: Sequence[StepResult]) -> Artefact:
+def _last(results: Sequence[CallResult]) -> Artefact:
     made = results[-1].artefact
     if made is None:
         raise RuntimeError(f"the demo broke: {results[-1].error}")
@@ -115,7 +114,7 @@ def _last(results: Sequence[StepResult]) -> Artefact:
 def _iou(*truth: NDArray[np.bool_]) -> Score:
     """Mean intersection over union of frames."""
 
-    def score(turn: Turn, results: Sequence[StepResult]) -> float:
+    def score(turn: Turn, results: Sequence[CallResult]) -> float:
         found = _last(results)
         masks = [found.joint_mask(frame) for frame in range(found.num_frames)]
         pairs = zip(masks, truth, strict=True)
@@ -127,7 +126,7 @@ def _iou(*truth: NDArray[np.bool_]) -> Score:
 def _equal(*truth: NDArray[np.uint8]) -> Score:
     """Share of pixels that are as drawn."""
 
-    def score(turn: Turn, results: Sequence[StepResult]) -> float:
+    def score(turn: Turn, results: Sequence[CallResult]) -> float:
         near = np.abs(_last(results).frames.astype(np.int64) - np.stack(truth)).max(axis=-1) <= 2
         return float(near.mean())
 
@@ -137,7 +136,7 @@ def _equal(*truth: NDArray[np.uint8]) -> Score:
 def _holds(*wanted: tuple[str, str]) -> Score:
     """Share of frames that hold exactly these things, by colour and shape."""
 
-    def score(turn: Turn, results: Sequence[StepResult]) -> float:
+    def score(turn: Turn, results: Sequence[CallResult]) -> float:
         found = [
             sorted((thing.colour, thing.shape) for thing in things_in(frame))
             for frame in _last(results).frames
@@ -150,7 +149,7 @@ def _holds(*wanted: tuple[str, str]) -> Score:
 def _cleaner(noisy: NDArray[np.uint8], clean: NDArray[np.uint8]) -> Score:
     """Share of the error that is gone."""
 
-    def score(turn: Turn, results: Sequence[StepResult]) -> float:
+    def score(turn: Turn, results: Sequence[CallResult]) -> float:
         before, after = (
             np.abs(each.astype(np.int64) - clean).mean() for each in (noisy, _last(results).data)
         )
@@ -159,7 +158,7 @@ def _cleaner(noisy: NDArray[np.uint8], clean: NDArray[np.uint8]) -> Score:
     return score
 
 
-def _silent(turn: Turn, results: Sequence[StepResult]) -> float:
+def _silent(turn: Turn, results: Sequence[CallResult]) -> float:
     return float(not turn.invocations and not results)
 
 
@@ -301,14 +300,6 @@ def _other_scripts(picture: Artefact) -> list[_Script]:
     ]
 
 
-def toys() -> SpecialistRegistry:
-    """Return the toy specialists alone: the demo shows the same whatever else is installed."""
-    registry = SpecialistRegistry()
-    for factory in (ToySegmenter, ToyPainter, ToyAnimator):
-        registry.register(factory().spec.name, factory)
-    return registry
-
-
 def run_demo(out: Path) -> Figures:
     """Carry out all scripts; write a picture of each and ``transcript.html``.
 
@@ -318,17 +309,17 @@ def run_demo(out: Path) -> Figures:
     Raises:
         MediaError: If the folder cannot be written.
     """
-    registry, figures, sections, clean = toys(), list[TaskFigures](), list[str](), 0
+    registry, figures, sections, clean = toy_registry(), list[TaskFigures](), list[str](), 0
     for number, script in enumerate(_scripts(), 1):
-        talk = Conversation(registry)
+        conversation = Conversation(specialists=registry)
         if script.media is not None:
-            talk.add(script.media)
+            conversation.add_media(script.media)
         turn = parse(script.reply)
         clean += not turn.issues
-        results = talk.run(turn)
+        results = conversation.run_calls(turn)
         score = script.score(turn, results)
         figures.append(TaskFigures(script.name, score, script.measure))
-        shown = [_shown(talk, result) for result in results]
+        shown = [_shown(conversation, result) for result in results]
         if shown:
             name = f"{number:02d}-{script.name.replace(':', '').replace(' ', '-')}"
             frames = [picture.frames[-1] for picture in ([script.media] if script.media else []) + shown]
@@ -338,12 +329,12 @@ def run_demo(out: Path) -> Figures:
     return Figures(tuple(figures), clean / len(figures))
 
 
-def _shown(talk: Conversation, result: StepResult) -> Artefact:
+def _shown(conversation: Conversation, result: CallResult) -> Artefact:
     """Return what a call made as a picture or clip, masks over what they mark."""
     made = _last([result])
-    if made.kind != "masks" or result.step.input is None:
+    if made.kind != "masks" or result.call.input is None:
         return made
-    return overlay(made, talk.media[result.step.input])
+    return overlay(made, conversation.media[result.call.input])
 
 
 def _row(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -364,10 +355,10 @@ img { image-rendering: pixelated; width: 12rem; margin: .2rem .4rem .2rem 0; bor
 
 
 def _section(
-    script: _Script, turn: Turn, results: Sequence[StepResult], shown: Sequence[Artefact], score: float
+    script: _Script, turn: Turn, results: Sequence[CallResult], shown: Sequence[Artefact], score: float
 ) -> str:
     given = image_tag(script.media, "what the user brings") if script.media else ""
-    captions = [f"{each.step.output}: {each.step.invocation.module}" for each in results]
+    captions = [f"{each.call.output}: {each.call.invocation.module}" for each in results]
     pictures = "".join(image_tag(*pair) for pair in zip(shown, captions, strict=True))
     text = f'<div class="shown">{html.escape(turn.text.strip())}</div>' if turn.text.strip() else ""
     return (

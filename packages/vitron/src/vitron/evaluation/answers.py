@@ -18,7 +18,7 @@ from vitron.protocol import StreamParser
 from vitron.protocol.contract import Invocation, MediaKind, Turn
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import Message, MessageChunk, MessageGenerator, PlacedRegion, SamplingParams
-from vitron.session.conversation import Conversation, StepResult
+from vitron.session import CallResult, Conversation
 from vitron.specialists.registry import SpecialistRegistry
 
 __all__ = ["Answer", "ScriptedReplier", "answer", "read_replies"]
@@ -35,7 +35,7 @@ class Answer:
     """
 
     turn: Turn
-    results: tuple[StepResult, ...] = ()
+    results: tuple[CallResult, ...] = ()
     seconds: float = 0.0
 
     def artefact(self, kind: MediaKind) -> Artefact | None:
@@ -84,16 +84,16 @@ def answer(
     if not messages or messages[-1].role != "user":
         raise DataError("a dialogue to be answered must end with a question of the user")
     sampling, start = sampling or SamplingParams(), time.perf_counter()
-    talk = Conversation(specialists)
+    conversation = Conversation(specialists=specialists)
     for each in example.media:
-        talk.add(each)
-    parser, signals = StreamParser(talk.modules), list[NDArray[np.float32] | None]()
+        conversation.add_media(each)
+    parser, signals = StreamParser(conversation.modules), list[NDArray[np.float32] | None]()
     for piece in replier.stream(messages, example.media, example.regions, sampling):
         signals += [None for event in parser.feed(piece.text) if isinstance(event, Invocation)]
         if piece.signal is not None and signals:
             signals[-1] = piece.signal
     turn = parser.close()
-    results = tuple(talk.run(turn, seed=sampling.seed, signals=signals))
+    results = tuple(conversation.run_calls(turn, seed=sampling.seed, signals=signals))
     return Answer(turn=turn, results=results, seconds=time.perf_counter() - start)
 
 

@@ -22,19 +22,18 @@ from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
 from vitron.model.precision import choose_precision
 from vitron.model.processing import VitronProcessor
 from vitron.protocol import MODULES, ModuleRegistry
-from vitron.protocol.contract import SpecialistSpec
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import Message, MessageChunk, PlacedRegion, SamplingParams
-from vitron.session.chat import Session
+from vitron.session import Conversation
 from vitron.shipped import model_folder
-from vitron.specialists.protocol import Request, Result
+from vitron.specialists.mask_head import MaskHeadSpecialist
 from vitron.specialists.registry import SpecialistRegistry
 
-__all__ = ["MaskHeadSpecialist", "Vitron"]
+__all__ = ["Vitron"]
 
 
 class Vitron:
-    """A model with its processor; what writes the replies of a :class:`vitron.session.chat.Session`.
+    """A model with its processor; generates the messages of a :class:`vitron.Conversation`.
 
     Args:
         model: The model.
@@ -43,9 +42,9 @@ class Vitron:
 
     Example:
         >>> vitron = Vitron.from_pretrained("vitron-tiny")  # doctest: +SKIP
-        >>> talk = vitron.session()  # doctest: +SKIP
-        >>> talk.say("segment the red star", media=[picture])  # doctest: +SKIP
-        >>> for event in talk.reply():  # doctest: +SKIP
+        >>> conversation = vitron.conversation()  # doctest: +SKIP
+        >>> conversation.add_user_message("segment the red star", media=[image])  # doctest: +SKIP
+        >>> for event in conversation.generate():  # doctest: +SKIP
         ...     print(event)
     """
 
@@ -111,20 +110,17 @@ class Vitron:
     def specialists(self) -> SpecialistRegistry:
         """Return all that are installed, after the model's own mask head."""
         registry = SpecialistRegistry(prefer=("mask-head",), locate=self.locate)
-        registry.register("mask-head", self.mask_specialist, origin="vitron")
+        registry.register("mask-head", lambda: MaskHeadSpecialist(self.mask), origin="vitron")
         return registry.discover()
 
-    def mask_specialist(self) -> MaskHeadSpecialist:
-        """Return a specialist that marks things by this model's signals."""
-        return MaskHeadSpecialist(self)
-
-    def session(self, specialists: SpecialistRegistry | None = None) -> Session:
-        """Begin a talk.
+    def conversation(self, specialists: SpecialistRegistry | None = None) -> Conversation:
+        """Start a conversation.
 
         Args:
-            specialists: Who carries out calls; by default :meth:`specialists`.
+            specialists: Specialists that run calls; by default :meth:`specialists`.
         """
-        return Session(self, specialists=specialists or self.specialists(), modules=self.modules)
+        registry = self.specialists() if specialists is None else specialists
+        return Conversation(self, specialists=registry, modules=self.modules)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return how many tokens a talk takes; a clip counts as a picture."""
@@ -250,48 +246,6 @@ class Vitron:
             return None
         found = self.mask(signal, module, Artefact("image", picture.frames[0]))[0]
         return found if found.any() else None
-
-
-class MaskHeadSpecialist:
-    """Segmentation by the model itself: its signals, its eyes, its mask head.
-
-    Args:
-        vitron: The model that writes the replies; no other's signals can be read.
-    """
-
-    def __init__(self, vitron: Vitron) -> None:
-        self._vitron = vitron
-
-    @property
-    def spec(self) -> SpecialistSpec:
-        """What it says about itself."""
-        return SpecialistSpec(
-            name="mask-head",
-            summary="marks and follows what the model's signals mean",
-            tasks=("image_segmentation", "video_segmentation"),
-            inputs=("image", "video"),
-            outputs=("masks",),
-            licence="Apache-2.0",
-            uses_signals=True,
-        )
-
-    def load(self, device: str, dtype: str) -> None:
-        """Do nothing: the model is there already."""
-
-    def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Return the mask of a call.
-
-        Raises:
-            UnsupportedRequestError: If the call has no signals.
-        """
-        if signal is None or request.media is None:
-            raise UnsupportedRequestError("the mask head needs the model's signals, and this call has none")
-        mask = self._vitron.mask(signal, request.module, request.media)
-        label = request.said[0].text if request.said else "region"
-        return Result(Artefact("masks", mask[None], (label or "region",)))
-
-    def unload(self) -> None:
-        """Do nothing: the model stays."""
 
 
 def _asked(example: Example) -> Example:

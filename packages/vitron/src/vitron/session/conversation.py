@@ -1,267 +1,334 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries out the calls of each turn, and keeps what they made under names that later calls can use."""
+"""A conversation: messages, and the media and masks that they speak of, by handle."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.errors import PlanError, RegionError, SpecialistError, explain
-from vitron.protocol.contract import Invocation, MediaKind, ReferenceRegion, Turn
+from vitron.errors import PlanError, RegionError, SpecialistError
+from vitron.protocol import MODULES, ModuleRegistry, StreamParser
+from vitron.protocol.contract import Invocation, Issue, MediaKind, ReferenceRegion, Region, Turn
 from vitron.protocol.media import Artefact
-from vitron.protocol.modules import MODULES, ModuleRegistry
+from vitron.protocol.messages import (
+    MediaPart,
+    Message,
+    MessageChunk,
+    MessageGenerator,
+    Part,
+    PlacedRegion,
+    RegionPart,
+    SamplingParams,
+    TextPart,
+)
 from vitron.protocol.regions.raster import rasterise
-from vitron.specialists.protocol import Request, Said
+from vitron.session.calls import PREFIXES, CallResult, PlannedCall, next_handle, plan_calls
+from vitron.session.events import (
+    CallEvent,
+    DoneEvent,
+    Event,
+    IssueEvent,
+    MessageEvent,
+    ResultEvent,
+    TextEvent,
+)
+from vitron.specialists.protocol import Action, Request
 from vitron.specialists.registry import SpecialistRegistry
 
-__all__ = ["Conversation", "Step", "StepResult"]
+__all__ = ["Conversation"]
 
-PREFIXES: dict[MediaKind, str] = {"image": "img", "video": "vid", "masks": "mask"}
-MAX_CALLS = 16  # in one turn
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One call of a turn, planned.
-
-    Attributes:
-        index: Position in the turn.
-        invocation: The call.
-        specialists: Who will be asked, in order.
-        input: Name of the picture or clip to work on; ``None`` where something is made from words.
-        output: Name of what will be made.
-        after: Positions of the calls whose outputs it needs.
-        problem: Why it cannot be carried out; ``None`` if it can.
-    """
-
-    index: int
-    invocation: Invocation
-    specialists: tuple[str, ...]
-    input: str | None
-    output: str
-    after: tuple[int, ...]
-    problem: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class StepResult:
-    """What came of one call.
-
-    Attributes:
-        step: The call as it was planned.
-        artefact: What was made, kept as ``step.output``; ``None`` after an error.
-        error: Why nothing was made.
-        specialist: Who made it.
-        note: One sentence by the specialist.
-        failures: Why others who were asked before could not.
-    """
-
-    step: Step
-    artefact: Artefact | None = None
-    error: PlanError | RegionError | SpecialistError | None = None
-    specialist: str = ""
-    note: str = ""
-    failures: tuple[str, ...] = ()
+Signal = NDArray[np.float32]
 
 
 class Conversation:
-    """What one user and one model have made so far.
+    """One exchange of messages between a user and a model, and all that was brought and made in it.
 
-    Pictures are called ``img_1`` and on, clips ``vid_1``, masks ``mask_1``; a call says ``input: img_1`` or
-    puts ``mask_1`` between region tags, and else works on the latest picture or clip. Regions are fractions,
-    so they stay what they were however many turns later they are used. No two conversations share anything
-    but the specialists.
+    Images have the handles ``img_1`` and on, videos ``vid_1``, masks ``mask_1``; a call says
+    ``input: img_1`` or puts ``mask_1`` between region tags, and else works on the latest image or video.
+    Regions are fractions, so they stay what they are in later turns. Conversations share the specialists and
+    nothing else.
 
     Args:
-        specialists: Who can be asked; by default all that are installed.
-        modules: What may be called.
+        model: Generator of assistant messages, as :class:`vitron.Vitron`; not needed to run calls.
+        specialists: Specialists that run calls; by default all that are installed.
+        modules: Modules that may be called.
+
+    Attributes:
+        messages: All messages, in order.
 
     Example:
-        >>> from vitron import parse
-        >>> talk = Conversation()
-        >>> reply = "<module>A</module><instruction>draw: a red circle</instruction>"
-        >>> made = talk.run(parse(reply))[0]
-        >>> made.step.output, made.artefact.data.shape
+        >>> from vitron import Artefact, parse
+        >>> from vitron.demo.painters import toy_registry
+        >>> conversation = Conversation(specialists=toy_registry())
+        >>> turn = parse("<module>A</module><instruction>draw: a red circle</instruction>")
+        >>> result = conversation.run_calls(turn)[0]
+        >>> result.call.output, result.artefact.data.shape
         ('img_1', (64, 64, 3))
     """
 
     def __init__(
-        self, specialists: SpecialistRegistry | None = None, *, modules: ModuleRegistry = MODULES
+        self,
+        model: MessageGenerator | None = None,
+        *,
+        specialists: SpecialistRegistry | None = None,
+        modules: ModuleRegistry = MODULES,
     ) -> None:
+        self.model = model
         self.specialists = SpecialistRegistry().discover() if specialists is None else specialists
         self.modules = modules
-        self._media: dict[str, Artefact] = {}
+        self.messages = list[Message]()
+        self._media = dict[str, Artefact]()  # in the order it came: messages count from 0
+        self._regions = list[PlacedRegion]()
         self._counts: dict[MediaKind, int] = dict.fromkeys(PREFIXES, 0)
 
     @property
     def media(self) -> Mapping[str, Artefact]:
-        """Everything there is, by name, in the order it came."""
+        """All media by handle, in order: what the user brought, and the results of calls."""
         return dict(self._media)
 
-    def add(self, artefact: Artefact) -> str:
-        """Keep what a user brings.
+    @property
+    def latest(self) -> Artefact | None:
+        """The latest image or video; regions of the user lie on it."""
+        return next((each for each in reversed(self._media.values()) if each.kind != "masks"), None)
+
+    def fork(self) -> Conversation:
+        """Return a conversation that starts with all that is in this one and continues on its own."""
+        other = Conversation(self.model, specialists=self.specialists, modules=self.modules)
+        other.messages = list(self.messages)
+        other._media, other._counts = dict(self._media), dict(self._counts)
+        other._regions = list(self._regions)
+        return other
+
+    # -- messages
+
+    def add_media(self, artefact: Artefact) -> str:
+        """Keep media that the user brings.
 
         Returns:
-            Its name.
+            Its handle.
         """
-        name = _next_name(self._counts, artefact.kind)
-        self._media[name] = artefact
-        return name
+        handle = next_handle(self._counts, artefact.kind)
+        self._media[handle] = artefact
+        return handle
 
-    def plan(self, turn: Turn) -> list[Step]:
-        """Say who will do what, in what order, with what; nothing is loaded or run.
+    def add_user_message(
+        self, text: str, *, media: Sequence[Artefact] = (), regions: Sequence[Region] = ()
+    ) -> tuple[str, ...]:
+        """Add a user message; media come first, then regions, then text.
+
+        The latest result that the model has not been shown is shown to it with this message.
 
         Args:
-            turn: A reply with calls. A call with an issue is planned with its problem and will not be run.
+            text: Text of the message. Tags in it are text: they never become a call.
+            media: Images and videos of the message.
+            regions: Regions on the latest image or video, those of this message included.
+
+        Returns:
+            The handles of the media.
+
+        Raises:
+            RegionError: If there is no image, or a region does not fit it. Nothing is kept then.
         """
-        counts = dict(self._counts)
-        kinds: dict[str, MediaKind] = {name: each.kind for name, each in self._media.items()}
-        makers, steps = dict[str, int](), list[Step]()
-        for index, call in enumerate(turn.invocations):
-            problem = turn.refusal(index)
-            if index >= MAX_CALLS:
-                problem = f"a turn has at most {MAX_CALLS} calls"
-            source: str | None = None
-            needed = list[str]()
-            try:
-                source = self._input(call, kinds)
-                needed = [name for name in (source, _reference(call, kinds)) if name is not None]
-            except PlanError as error:
-                problem = problem or explain(error)
-            asked = self.specialists.for_module(call.module)
-            if not asked:
-                problem = problem or f"no specialist serves {call.module}: install one that does"
-            kind: MediaKind = self.modules[call.module].output if call.module in self.modules else "image"
-            output = _next_name(counts, kind)
-            steps.append(
-                Step(
-                    index=index,
-                    invocation=call,
-                    specialists=asked,
-                    input=source,
-                    output=output,
-                    after=tuple(sorted({makers[name] for name in needed if name in makers})),
-                    problem=problem,
-                )
+        known = [*self._media.values(), *media]
+        placed = [self._place(region, known) for region in regions]
+        shown = self._unseen()
+        start = len(self._media)
+        handles = tuple(self.add_media(each) for each in media)
+        parts: list[Part] = [
+            MediaPart(media=position) for position in (*shown, *range(start, len(self._media)))
+        ]
+        parts += [RegionPart(region=len(self._regions) + number) for number in range(len(placed))]
+        self._regions += placed
+        if text:
+            parts.append(TextPart(text=text))
+        self.messages.append(Message(role="user", content=tuple(parts)))
+        return handles
+
+    def _unseen(self) -> list[int]:
+        """Return the position of the latest result if no message has shown it to the model."""
+        seen = {part.media for message in self.messages for part in message.content if part.type == "media"}
+        latest = [position for position, each in enumerate(self._media.values()) if each.kind != "masks"]
+        return [position for position in latest[-1:] if position not in seen]
+
+    def _place(self, region: Region, known: Sequence[Artefact]) -> PlacedRegion:
+        on = [position for position, each in enumerate(known) if each.kind != "masks"]
+        if not on:
+            raise RegionError("a region needs an image or a video, and there is none in this conversation")
+        mask = self._mask(region, known[on[-1]], "the video")
+        return PlacedRegion(media=on[-1], mask=mask, frame=region.frame or 0)
+
+    def _mask(self, region: Region, artefact: Artefact, name: str) -> NDArray[np.bool_]:
+        """Return a region of an image, or of a frame of a video, as a mask ``(H, W)``."""
+        frame = region.frame or 0
+        if frame >= artefact.num_frames:
+            raise RegionError(f"{name} has {artefact.num_frames} frames, and there is no frame {frame}")
+        masks = dict[str, NDArray[np.bool_]]()
+        if isinstance(region, ReferenceRegion):
+            named = self._media.get(region.name)
+            masks = {} if named is None or named.kind != "masks" else {region.name: named.joint_mask(frame)}
+        return rasterise(region, *artefact.size, masks=masks)
+
+    def add_assistant_message(self, turn: Turn, media: Sequence[Artefact] = ()) -> tuple[str, ...]:
+        """Add an assistant message of an earlier time; its calls do not run.
+
+        Args:
+            turn: The message.
+            media: Results of its calls, in order.
+
+        Returns:
+            The handles of the results.
+        """
+        self.messages.append(
+            Message(
+                role="assistant",
+                content=(TextPart(text=turn.text),) if turn.text else (),
+                calls=tuple(call.model_copy(update={"source": None}) for call in turn.invocations),
             )
-            if problem is None:
-                makers[output], kinds[output] = index, kind
-        return steps
+        )
+        return tuple(self.add_media(each) for each in media)
 
-    def _input(self, call: Invocation, kinds: Mapping[str, MediaKind]) -> str | None:
-        """Return the name of what a call works on."""
-        if call.module not in self.modules:
-            raise PlanError(f"there is no module {call.module}")
-        wanted = self.modules[call.module].inputs
-        named = call.args.get("input")
-        if not wanted:
-            return None
-        if named is None:
-            found = [name for name, kind in kinds.items() if kind in wanted]
-            if not found:
-                raise PlanError(
-                    f"{call.module} needs {' or '.join(wanted)}, and there is none in this conversation"
-                )
-            return found[-1]
-        if str(named) not in kinds:
-            raise PlanError(f"there is no {named} in this conversation")
-        if kinds[str(named)] not in wanted:
-            raise PlanError(f"{call.module} needs {' or '.join(wanted)}, and {named} is {kinds[str(named)]}")
-        return str(named)
+    def generate(
+        self, sampling: SamplingParams | None = None, *, check: Callable[[], None] | None = None
+    ) -> Iterator[Event]:
+        """Generate the assistant message, run its calls, and yield each event when it happens.
 
-    def run(
-        self, turn: Turn, *, seed: int = 0, signals: Sequence[NDArray[np.float32] | None] = ()
-    ) -> list[StepResult]:
-        """Carry out the calls of a turn, each after those it needs.
-
-        A call that fails is reported, with those that need what it should have made; the others are carried
-        out and the conversation goes on.
+        An iterator that is closed before :class:`MessageEvent` leaves the conversation as it was; one that is
+        closed later keeps the message and the results so far.
 
         Args:
-            turn: A reply.
-            seed: For all calls that name none.
+            sampling: Sampling options.
+            check: Function to call after each chunk; an exception from it ends the message.
+
+        Yields:
+            Text, calls and issues, :class:`MessageEvent`, a result for each call, and :class:`DoneEvent`.
+
+        Raises:
+            ValueError: If the conversation has no model.
+        """
+        sampling = sampling or SamplingParams()
+        parser, tokens, signals = StreamParser(self.modules), 0, list[Signal | None]()
+        for chunk in self._chunks(sampling, check):
+            tokens += chunk.tokens
+            for event in parser.feed(chunk.text):
+                yield _event(event)
+                if isinstance(event, Invocation):
+                    signals.append(None)
+            if chunk.signal is not None and signals:
+                signals[-1] = chunk.signal
+        turn = parser.close()
+        for event in parser.drain():
+            yield _event(event)
+        self.add_assistant_message(turn)
+        yield MessageEvent(turn)
+        for result in self.stream_results(turn, seed=sampling.seed, signals=signals):
+            yield ResultEvent(result)
+        yield DoneEvent(turn, tokens, "length" if tokens >= sampling.max_new_tokens else "stop")
+
+    def _chunks(self, sampling: SamplingParams, check: Callable[[], None] | None) -> Generator[MessageChunk]:
+        """Yield what the model generates, up to ``max_new_tokens`` even if the model does not count."""
+        if self.model is None:
+            raise ValueError("this conversation has no model to generate a message: pass one as model=")
+        left = sampling.max_new_tokens
+        chunks = self.model.stream(self.messages, list(self._media.values()), self._regions, sampling)
+        try:
+            for chunk in chunks:
+                if check is not None:
+                    check()
+                yield chunk
+                left -= chunk.tokens
+                if left <= 0:
+                    return
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+
+    # -- calls
+
+    def plan(self, turn: Turn) -> list[PlannedCall]:
+        """Say which specialist runs each call, in what order, on what; nothing is loaded or run.
+
+        Args:
+            turn: An assistant message with calls. A call with an issue is planned with its problem and does
+                not run.
+        """
+        kinds = {handle: each.kind for handle, each in self._media.items()}
+        return plan_calls(turn, kinds, self._counts, self.specialists, self.modules)
+
+    def run_calls(
+        self, turn: Turn, *, seed: int = 0, signals: Sequence[Signal | None] = ()
+    ) -> list[CallResult]:
+        """Run the calls of a message, each after those it needs.
+
+        A call that fails is reported, with those that need its output; the others run.
+
+        Args:
+            turn: An assistant message.
+            seed: Random seed of calls that name none.
             signals: Signal embeddings of each call, ``(N, C)``, or ``None``.
 
         Returns:
             One result for each call, in order.
         """
-        return list(self.results(turn, seed=seed, signals=signals))
+        return list(self.stream_results(turn, seed=seed, signals=signals))
 
-    def results(
-        self, turn: Turn, *, seed: int = 0, signals: Sequence[NDArray[np.float32] | None] = ()
-    ) -> Iterator[StepResult]:
-        """Do as :meth:`run`, and yield each result as soon as it is there; closing ends the work."""
-        results = list[StepResult]()
-        # outputs are only ever needed further on: the order of the reply is an order of the graph
-        for step in self.plan(turn):
-            signal = signals[step.index] if step.index < len(signals) else None
-            missing = [results[index].step.output for index in step.after if results[index].artefact is None]
+    def stream_results(
+        self, turn: Turn, *, seed: int = 0, signals: Sequence[Signal | None] = ()
+    ) -> Iterator[CallResult]:
+        """Do as :meth:`run_calls`, and yield each result when it is there; closing ends the work."""
+        results = list[CallResult]()
+        # outputs are only needed by later calls: the order of the message is an order of the graph
+        for call in self.plan(turn):
+            signal = signals[call.index] if call.index < len(signals) else None
+            missing = [results[index].call.output for index in call.after if results[index].artefact is None]
             try:
-                if step.problem is not None:
-                    raise PlanError(step.problem)
+                if call.problem is not None:
+                    raise PlanError(call.problem)
                 if missing:
-                    raise PlanError(f"{step.invocation.module} needs {missing[0]}, which was not made")
-                own = int(step.invocation.args.get("seed", seed))
-                outcome = self.specialists.run(self._request(step), signal=signal, seed=own)
+                    raise PlanError(f"{call.invocation.module} needs {missing[0]}, which was not made")
+                own = int(call.invocation.args.get("seed", seed))
+                outcome = self.specialists.run(self._request(call), signal=signal, seed=own)
             except (PlanError, RegionError, SpecialistError) as error:
-                results.append(StepResult(step=step, error=error))
-                yield results[-1]
-                continue
-            kind = outcome.result.artefact.kind
-            self._counts[kind] = max(self._counts[kind], int(step.output.rsplit("_", 1)[1]))
-            self._media[step.output] = outcome.result.artefact
-            results.append(
-                StepResult(
-                    step=step,
-                    artefact=outcome.result.artefact,
-                    specialist=outcome.specialist,
-                    note=outcome.result.note,
-                    failures=outcome.failures,
+                results.append(CallResult(call=call, error=error))
+            else:
+                artefact = outcome.result.artefact
+                self._counts[artefact.kind] = max(
+                    self._counts[artefact.kind], int(call.output.rsplit("_", 1)[1])
                 )
-            )
+                self._media[call.output] = artefact
+                results.append(
+                    CallResult(
+                        call=call,
+                        artefact=artefact,
+                        specialist=outcome.specialist,
+                        note=outcome.result.note,
+                        failures=outcome.failures,
+                    )
+                )
             yield results[-1]
 
-    def fork(self) -> Conversation:
-        """Return a conversation that begins with all that is in this one and goes its own way."""
-        other = Conversation(self.specialists, modules=self.modules)
-        other._media, other._counts = dict(self._media), dict(self._counts)
-        return other
-
-    def _request(self, step: Step) -> Request:
-        call, module = step.invocation, self.modules[step.invocation.module]
-        media = None if step.input is None else self._media[step.input]
+    def _request(self, call: PlannedCall) -> Request:
+        invocation, module = call.invocation, self.modules[call.invocation.module]
+        media = None if call.input is None else self._media[call.input]
         mask = None
-        if call.region is not None and media is not None:
-            frame = call.region.frame or 0
-            if frame >= media.num_frames:
-                raise RegionError(f"{step.input} has {media.num_frames} frames, and {frame} is none of them")
-            masks = {
-                name: each.joint_mask(frame) for name, each in self._media.items() if each.kind == "masks"
-            }
-            mask = rasterise(call.region, *media.size, masks=masks)
+        if invocation.region is not None and media is not None:
+            mask = self._mask(invocation.region, media, str(call.input))
         return Request(
-            module=call.module,
-            said=tuple(Said(module.action(each), each.text, each.verb) for each in call.instruction),
+            module=invocation.module,
+            actions=tuple(
+                Action(module.action(each), each.text, each.verb) for each in invocation.instruction
+            ),
             media=media,
             mask=mask,
-            region=call.region,
-            frames=call.frames,
-            args=call.args,
+            region=invocation.region,
+            frames=invocation.frames,
+            args=invocation.args,
         )
 
 
-def _reference(call: Invocation, kinds: Mapping[str, MediaKind]) -> str | None:
-    """Return the name of the mask that a call's region is."""
-    if not isinstance(call.region, ReferenceRegion):
-        return None
-    if call.region.name not in kinds:
-        raise PlanError(f"there is no {call.region.name} in this conversation")
-    return call.region.name
-
-
-def _next_name(counts: dict[MediaKind, int], kind: MediaKind) -> str:
-    counts[kind] += 1
-    return f"{PREFIXES[kind]}_{counts[kind]}"
+def _event(event: str | Invocation | Issue) -> Event:
+    if isinstance(event, str):
+        return TextEvent(event)
+    return CallEvent(event) if isinstance(event, Invocation) else IssueEvent(event)

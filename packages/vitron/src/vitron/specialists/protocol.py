@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a specialist is asked, what it answers, and what it must offer."""
+"""The interface of specialists: request, result, and the methods that a specialist has."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from vitron.protocol.contract import ArgValue, Region, SpecialistSpec
 from vitron.protocol.media import Artefact
 
 
-class Said(NamedTuple):
-    """One instruction.
+class Action(NamedTuple):
+    """One instruction of a call, with the action that its verb names.
 
     Attributes:
-        action: What the verb means, as ``recolour``; the module's first action where there was no verb.
+        name: Name of the action, as ``recolour``; the module's first action if there was no verb.
         text: The object, or the whole sentence.
-        verb: As it was said; may be empty.
+        verb: The verb as the call has it; may be empty.
     """
 
-    action: str
+    name: str
     text: str
     verb: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Request:
-    """What a specialist is asked.
+    """One call, ready for a specialist.
 
     Attributes:
         module: Name of the task.
-        said: What to do.
-        media: The picture or clip to work on; ``None`` where something is made from words.
-        mask: Where, ``(H, W)`` of the picture, or of the frame ``region.frame`` of the clip.
-        region: The same as it was given.
-        frames: First and last frame, both included, of the part of a clip that is meant.
+        actions: Instructions, in order.
+        media: Image or video to work on; ``None`` for a module that works from text alone.
+        mask: Region as a mask, ``(H, W)`` of the image, or of the frame ``region.frame`` of the video.
+        region: Region as it was given.
+        frames: First and last frame, both included, of the part of a video to work on.
         args: Further arguments.
     """
 
     module: str
-    said: tuple[Said, ...]
+    actions: tuple[Action, ...]
     media: Artefact | None = None
     mask: NDArray[np.bool_] | None = None
     region: Region | None = None
@@ -53,11 +53,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """What a specialist answers.
+    """The result of a specialist.
 
     Attributes:
-        artefact: What it made.
-        note: One sentence on what was done, for the user.
+        artefact: Image, video or masks.
+        note: One sentence for the user on what was done.
     """
 
     artefact: Artefact
@@ -66,7 +66,7 @@ class Result:
 
 @runtime_checkable
 class Specialist(Protocol):
-    """One who carries out calls of some modules.
+    """What runs the calls of some modules.
 
     An entry point of the group ``vitron.specialists`` names a class or a function that, called without
     arguments, returns one. Importing and calling it must be light: weights are read in :meth:`load`.
@@ -74,7 +74,7 @@ class Specialist(Protocol):
 
     @property
     def spec(self) -> SpecialistSpec:
-        """What it says about itself."""
+        """Description of the specialist."""
         ...
 
     def load(self, device: str, dtype: str) -> None:
@@ -82,17 +82,17 @@ class Specialist(Protocol):
 
         Args:
             device: ``"cpu"`` or ``"cuda[:n]"``.
-            dtype: Arithmetic, or ``"auto"``.
+            dtype: Compute dtype, or ``"auto"``.
         """
         ...
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Carry out one call.
+        """Run one call.
 
         Args:
-            request: What is asked.
-            signal: Signal embeddings of the model, ``(N, C)``; most take no notice.
-            seed: Same request and seed, same answer.
+            request: The call.
+            signal: Signal embeddings of the model, ``(N, C)``; most specialists ignore them.
+            seed: Random seed; the same request and seed give the same result.
 
         Raises:
             UnsupportedRequestError: If it cannot do this; the next specialist is asked.

@@ -179,6 +179,10 @@ class SpecialistRegistry:
         others = [name for name in serving if name not in first]
         return tuple(first + sorted(others, key=lambda name: -serving[name]))
 
+    def missing(self, module: str) -> str:
+        """Return what to tell a user who has no specialist for a module."""
+        return f"no specialist serves {module}: `vitron specialists` lists those that can be set up"
+
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Outcome:
         """Ask those who serve the module, one after the other, until one answers.
 
@@ -201,7 +205,7 @@ class SpecialistRegistry:
                 last = error
                 failures.append(explain(error))
         if last is None:
-            raise SpecialistError(f"no specialist serves {request.module}: install one that does")
+            raise SpecialistError(self.missing(request.module))
         raise type(last)("; then ".join(failures)) from last
 
     def unload(self, name: str | None = None) -> None:

@@ -12,7 +12,7 @@ from vitron.protocol.contract import BoxRegion, MediaKind, SpecialistSpec
 from vitron.protocol.media import Artefact
 from vitron.protocol.modules import MODULES, ModuleRegistry
 from vitron.protocol.regions.raster import rasterise
-from vitron.specialists.protocol import Request, Result, Said, Specialist
+from vitron.specialists.protocol import Action, Request, Result, Specialist
 
 _WORDS = {
     "text_to_image": ("generate", "a red circle and a blue square"),
@@ -42,7 +42,7 @@ def example_requests(spec: SpecialistSpec, *, modules: ModuleRegistry = MODULES)
         requests.append(
             Request(
                 module=task,
-                said=(Said(action, text, action),),
+                actions=(Action(action, text, action),),
                 media=media,
                 region=_DISC if marked else None,
                 mask=rasterise(_DISC, 48, 64) if marked else None,

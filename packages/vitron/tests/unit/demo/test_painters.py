@@ -8,7 +8,7 @@ from vitron.demo.painters.shapes import BACKGROUND, blank, shape_mask, stamp
 from vitron.demo.painters.words import COLOURS, SHAPES, Phrase, read_phrase, read_things
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.media import Artefact
-from vitron.specialists import Request, Said
+from vitron.specialists import Action, Request
 
 
 def scene(*things, size=(48, 64)):
@@ -28,7 +28,7 @@ IMAGE, (CIRCLE, SQUARE, STAR) = scene(RED, BLUE, OTHER)
 def ask(specialist, module, *said, image=IMAGE, seed=0, **more):
     data = np.asarray(image)
     media = None if image is None else Artefact("image" if data.ndim == 3 else "video", data)
-    request = Request(module=module, said=tuple(Said(*one) for one in said), media=media, **more)
+    request = Request(module=module, actions=tuple(Action(*one) for one in said), media=media, **more)
     return specialist.run(request, seed=seed).artefact
 
 

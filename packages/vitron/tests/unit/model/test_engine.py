@@ -8,8 +8,8 @@ from vitron.errors import UnsupportedRequestError
 from vitron.model.decoding import CallState
 from vitron.model.engine import Vitron
 from vitron.protocol.messages import SamplingParams
-from vitron.session.chat import DoneEvent, ResultEvent, TextEvent
-from vitron.specialists.protocol import Request, Said
+from vitron.session import DoneEvent, ResultEvent, TextEvent
+from vitron.specialists.protocol import Action, Request
 
 from .conftest import ask, clip, picture, segment, square
 
@@ -124,9 +124,9 @@ def test_a_talk_segments_by_its_own_signals(vitron, monkeypatch):
         [*vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"], vitron.processor.end_id]
     )
     monkeypatch.setattr("vitron.model.generation._pick", lambda *_: next(script))
-    talk = vitron.session()
-    talk.say("segment it", media=example.media)
-    events = list(talk.reply(SamplingParams(max_new_tokens=200, constrained=False)))
+    conversation = vitron.conversation()
+    conversation.add_user_message("segment it", media=example.media)
+    events = list(conversation.generate(SamplingParams(max_new_tokens=200, constrained=False)))
     (result,) = [event.result for event in events if isinstance(event, ResultEvent)]
     assert result.specialist == "mask-head"
     signal = vitron.signals_of([example])[0][0]
@@ -149,7 +149,7 @@ def test_masks_have_the_size_and_the_frames_of_what_is_asked_about(vitron):
 def test_without_signals_the_mask_head_leaves_the_call_to_others(vitron):
     registry = vitron.specialists()
     request = Request(
-        module="image_segmentation", said=(Said("segment", "the red circle"),), media=picture(0)
+        module="image_segmentation", actions=(Action("segment", "the red circle"),), media=picture(0)
     )
     specialist = registry.create("mask-head")
     with pytest.raises(UnsupportedRequestError, match="signals"):

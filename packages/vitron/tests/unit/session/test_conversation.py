@@ -9,7 +9,7 @@ from vitron.demo.painters.find import things_in
 from vitron.errors import PlanError, SpecialistError
 from vitron.protocol.contract import BoxRegion, Instruction, Invocation
 from vitron.protocol.regions import mask_to_region
-from vitron.session.chat import Session
+from vitron.session import Session
 
 
 def call(module, *said, region=None):
@@ -45,9 +45,9 @@ def test_a_chain_runs_from_words_to_a_clip(talk):
     )
     made = talk.run(parse(reply))
     assert [each.error for each in made] == [None] * 5
-    assert [each.step.output for each in made] == ["img_1", "mask_1", "img_2", "vid_1", "mask_2"]
-    assert [each.step.input for each in made] == [None, "img_1", "img_1", "img_2", "vid_1"]
-    assert [each.step.after for each in made] == [(), (0,), (0, 1), (2,), (3,)]
+    assert [each.call.output for each in made] == ["img_1", "mask_1", "img_2", "vid_1", "mask_2"]
+    assert [each.call.input for each in made] == [None, "img_1", "img_1", "img_2", "vid_1"]
+    assert [each.call.after for each in made] == [(), (0,), (0, 1), (2,), (3,)]
     assert [each.artefact.data.shape for each in made[3:]] == [(5, 64, 64, 3), (1, 5, 64, 64)]
     assert [thing.colour for thing in things_in(talk.media["img_2"].data)] == ["green", "blue"]
     assert made[1].note == "red circle"
@@ -58,7 +58,7 @@ def test_names_are_usable_in_later_turns(talk):
     talk.run(parse(call("B", "segment: the star")))
     talk.run(parse(call("C", "remove: the circle")))
     (made,) = talk.run(parse(call("C", "recolour: it to pink", "input: img_1", region="mask_1")))
-    assert (made.step.input, made.step.output) == ("img_1", "img_3")
+    assert (made.call.input, made.call.output) == ("img_1", "img_3")
     assert [thing.colour for thing in things_in(made.artefact.data)] == ["red", "pink"]
     assert list(talk.media) == ["img_1", "mask_1", "img_2", "img_3"]
 
@@ -74,7 +74,7 @@ def test_a_plan_says_all_and_does_nothing(talk):
 def test_a_failure_stops_what_needs_it_and_nothing_else(talk):
     reply = call("A", "draw: a dog") + call("B", "segment: red") + DRAW + call("B", "segment: the star")
     made = talk.run(parse(reply))
-    assert [each.step.output for each in made] == ["img_1", "mask_1", "img_2", "mask_2"]
+    assert [each.call.output for each in made] == ["img_1", "mask_1", "img_2", "mask_2"]
     assert isinstance(made[0].error, SpecialistError)
     assert isinstance(made[1].error, PlanError)
     assert str(made[1].error) == "image_segmentation needs img_1, which was not made"

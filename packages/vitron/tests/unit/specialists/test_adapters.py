@@ -8,7 +8,7 @@ from vitron.errors import NotSetUpError, SpecialistError, UnsupportedRequestErro
 from vitron.protocol.contract import BoxRegion, PointsRegion, PolygonRegion
 from vitron.protocol.media import Artefact
 from vitron.protocol.regions import rasterise
-from vitron.specialists import Request, Said, SpecialistRegistry
+from vitron.specialists import Action, Request, SpecialistRegistry
 from vitron.specialists.adapters import base
 from vitron.specialists.adapters.diffeat import DiffeatTracker
 from vitron.specialists.adapters.diffusers_inpaint import DiffusersInpaint, prompt_of
@@ -27,7 +27,12 @@ BOX = BoxRegion(x0=0.1, y0=0.1, x1=0.4, y1=0.5)
 def ask(module, action, text, media=None, region=None, **args):
     mask = None if region is None else rasterise(region, *media.size)
     return Request(
-        module=module, said=(Said(action, text, action),), media=media, region=region, mask=mask, args=args
+        module=module,
+        actions=(Action(action, text, action),),
+        media=media,
+        region=region,
+        mask=mask,
+        args=args,
     )
 
 
@@ -173,7 +178,7 @@ def test_diffeat_follows_a_mask_both_ways(clip, disc):
     region = PolygonRegion(points=((0.1, 0.1), (0.1, 0.1), (0.2, 0.2)), frame=1)
     request = Request(
         module="video_segmentation",
-        said=(Said("track", "the disc", "track"),),
+        actions=(Action("track", "the disc", "track"),),
         media=clip,
         region=region,
         mask=disc[1],
@@ -231,7 +236,7 @@ def test_inpainting_keeps_what_is_not_marked(models, picture):
     ):
         with pytest.raises(UnsupportedRequestError, match=message):
             painter.run(wrong)
-    assert prompt_of(Said("remove", "the dog")).startswith("empty")
+    assert prompt_of(Action("remove", "the dog")).startswith("empty")
 
 
 def test_an_instruction_editor_changes_pictures_and_the_frames_that_are_meant(models, picture, clip):
@@ -240,7 +245,7 @@ def test_an_instruction_editor_changes_pictures_and_the_frames_that_are_meant(mo
     made = editor.run(ask("image_editing", "edit", "snow", picture, BOX), seed=1).artefact.data
     outside = ~rasterise(BOX, 48, 64)
     assert np.array_equal(made[outside], picture.data[outside])
-    request = Request(module="video_editing", said=(Said("edit", "snow"),), media=clip, frames=(1, 2))
+    request = Request(module="video_editing", actions=(Action("edit", "snow"),), media=clip, frames=(1, 2))
     frames = editor.run(request).artefact.data
     assert [bool((frames[at] != clip.data[at]).any()) for at in range(4)] == [False, True, True, False]
 
@@ -278,7 +283,7 @@ def test_sam_2_marks_and_follows(models, picture, clip):
         assert made.data.shape == (1, 4, 48, 64)
     outside = Request(
         module="video_segmentation",
-        said=(),
+        actions=(),
         media=clip,
         region=PointsRegion(points=((0.2, 0.3),), frame=3),
         mask=rasterise(BOX, 48, 64),

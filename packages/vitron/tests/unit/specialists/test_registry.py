@@ -15,10 +15,10 @@ from vitron.errors import (
 )
 from vitron.protocol.contract import SpecialistSpec
 from vitron.protocol.media import Artefact
-from vitron.specialists import Request, Result, Said, Specialist, SpecialistRegistry, check_specialist
+from vitron.specialists import Action, Request, Result, Specialist, SpecialistRegistry, check_specialist
 from vitron.specialists import registry as module
 
-REQUEST = Request(module="text_to_image", said=(Said("generate", "a dog"),))
+REQUEST = Request(module="text_to_image", actions=(Action("generate", "a dog"),))
 INSTALLED = SpecialistRegistry().discover()
 
 
@@ -120,7 +120,8 @@ def test_discovery_imports_nothing_and_a_broken_plug_in_is_only_reported(monkeyp
     with pytest.raises(SpecialistError, match=r"number .* cannot be used"):
         found.spec("number")
     assert (
-        found.run(Request(module="text_to_image", said=(Said("generate", "a red star"),))).specialist == "toy"
+        found.run(Request(module="text_to_image", actions=(Action("generate", "a red star"),))).specialist
+        == "toy"
     )
 
 
@@ -141,7 +142,7 @@ def test_the_one_used_longest_ago_is_unloaded():
     fakes = [Fake(name, log, memory=40, tasks=(f"task_{name}",)) for name in "abc"]
     made = registry(*fakes, memory_bytes=100)
     for name in "abac":
-        made.run(Request(module=f"task_{name}", said=()))
+        made.run(Request(module=f"task_{name}", actions=()))
     assert log == ["load a", "run a", "load b", "run b", "run a", "unload b", "load c", "run c"]
     assert made.loaded == {"a": 40, "c": 40}
 
@@ -150,7 +151,7 @@ def test_more_than_the_budget_is_refused_and_nothing_is_lost():
     made = registry(Fake("a", memory=40), Fake("b", memory=101, tasks=("big",)), memory_bytes=100)
     made.run(REQUEST)
     with pytest.raises(MemoryBudgetError, match="b needs 101 bytes and 100 of 100 can be had: raise"):
-        made.run(Request(module="big", said=()))
+        made.run(Request(module="big", actions=()))
     assert made.loaded == {"a": 40}
 
 
@@ -229,7 +230,7 @@ def test_who_needs_a_region_gets_what_the_signals_mean():
 
     one = Inpainter("one", tasks=("image_editing",))
     made = registry(one, locate=locate)
-    request = Request(module="image_editing", said=(Said("remove", "the dog"),), media=picture)
+    request = Request(module="image_editing", actions=(Action("remove", "the dog"),), media=picture)
     made.run(request, signal=signal)  # says not that it needs one
     assert seen == [None]
     assert not asked
@@ -253,7 +254,7 @@ def test_a_name_is_taken_once():
 
 def test_nobody_serves_an_unknown_task():
     with pytest.raises(SpecialistError, match="no specialist serves singing: install one"):
-        INSTALLED.run(Request(module="singing", said=()))
+        INSTALLED.run(Request(module="singing", actions=()))
 
 
 class Moody(Fake):

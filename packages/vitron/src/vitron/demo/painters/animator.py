@@ -42,7 +42,7 @@ class ToyAnimator(Toy):
         """Draw or change a clip; see :class:`vitron.specialists.Specialist`."""
         if request.module == "video_editing":
             return Result(Artefact("video", _edit_frames(request, seed)))
-        text = " and ".join(said.text for said in request.said)
+        text = " and ".join(action.text for action in request.actions)
         if request.module == "text_to_video":
             image, mask = generate(text, size_of(request), seed), None
             text = text if direction_of(text) else ""
@@ -80,7 +80,7 @@ def _edit_frames(request: Request, seed: int) -> NDArray[np.uint8]:
     out = frames.copy()
     for index in range(first, min(last, len(frames) - 1) + 1):
         # all instructions see the clip as it came: the background is not to be found in a new foreground
-        for said in request.said:
-            changed = edit(frames[index], said, request.mask, seed)
+        for action in request.actions:
+            changed = edit(frames[index], action, request.mask, seed)
             out[index] = np.where((changed != frames[index]).any(axis=-1)[..., None], changed, out[index])
     return out

@@ -30,7 +30,7 @@ from vitron.demo.painters.words import (
 )
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.regions.raster import dilate
-from vitron.specialists.protocol import Said
+from vitron.specialists.protocol import Action
 
 STYLES = ("grey", "sepia", "negative", "pixels", "blur", "poster", "night", "pencil")
 _STYLE_WORDS = {
@@ -49,40 +49,41 @@ _STYLE_WORDS = {
 }
 
 
-def edit(image: Pixels, said: Said, mask: Mask | None, seed: int) -> Pixels:
+def edit(image: Pixels, action: Action, mask: Mask | None, seed: int) -> Pixels:
     """Carry out one instruction.
 
     Args:
         image: ``(H, W, 3)``, uint8; stays as it is.
-        said: What to do; ``edit`` guesses from the words.
+        action: What to do; ``edit`` guesses from the text.
         mask: Where, ``(H, W)``; ``None`` finds what the words name.
         seed: For what the words leave open.
 
     Raises:
         UnsupportedRequestError: If the words name nothing that is there, or nothing that can be done.
     """
-    action = _guess(said.text) if said.action == "edit" else said.action
-    match action:
+    name, text = action.name, action.text
+    name = _guess(text) if name == "edit" else name
+    match name:
         case "remove":
-            return fill_in(image, target(image, said.text, mask))
+            return fill_in(image, target(image, text, mask))
         case "recolour":
-            return _recolour(image, said.text, mask)
+            return _recolour(image, text, mask)
         case "replace":
-            return _replace(image, said.text, mask, seed)
+            return _replace(image, text, mask, seed)
         case "move":
-            return _move(image, said.text, mask)
+            return _move(image, text, mask)
         case "add":
-            return _add(image, said.text, mask, seed)
+            return _add(image, text, mask, seed)
         case "foreground":
             things = mask if mask is not None else target(image, "", None)
-            return _paint(image, things, _last_colour(said.text))
+            return _paint(image, things, _last_colour(text))
         case "background":
             things = mask if mask is not None else target(image, "", None)
-            return _paint(image, ~things, _last_colour(said.text))
+            return _paint(image, ~things, _last_colour(text))
         case "restyle":
-            return restyle(image, said.text, mask)
+            return restyle(image, text, mask)
         case _:
-            raise UnsupportedRequestError(f"the toy painter cannot {action}")
+            raise UnsupportedRequestError(f"the toy painter cannot {name}")
 
 
 def _guess(text: str) -> str:

@@ -59,18 +59,18 @@ class ToyPainter(Toy):
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
         """Draw, change or filter; see :class:`vitron.specialists.Specialist`."""
         if request.module == "text_to_image":
-            text = " and ".join(said.text for said in request.said)
+            text = " and ".join(action.text for action in request.actions)
             return Result(Artefact("image", generate(text, size_of(request), seed)))
         if request.media is None:
             raise UnsupportedRequestError(f"the toy painter needs a picture for {request.module}")
         image = request.media.frames[0]
         if request.module == "restoration":
             scale = int(request.args.get("scale", 2))
-            for said in request.said:
-                image = restore(image, said.action, scale)
+            for action in request.actions:
+                image = restore(image, action.name, scale)
         else:
-            for said in request.said:
-                image = edit(image, said, request.mask, seed)
+            for action in request.actions:
+                image = edit(image, action, request.mask, seed)
         return Result(Artefact("image", image))
 
 

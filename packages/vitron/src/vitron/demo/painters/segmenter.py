@@ -46,9 +46,11 @@ class ToySegmenter(Toy):
         found = [things_in(frame) for frame in frames]
         drawn = request.region.frame if request.region is not None else None
         start = min(first if drawn is None else drawn, len(frames) - 1)
-        wanted = [thing for said in request.said or [None] for thing in _meant(found[start], said, request)]
+        wanted = [
+            thing for action in request.actions or [None] for thing in _meant(found[start], action, request)
+        ]
         if not wanted:
-            said = "; ".join(entry.text for entry in request.said)
+            said = "; ".join(entry.text for entry in request.actions)
             raise UnsupportedRequestError(f"the toy segmenter finds nothing like {said[:60]!r}")
         masks = np.zeros((len(wanted), *frames.shape[:3]), dtype=np.bool_)
         for index, thing in enumerate(wanted):
@@ -59,8 +61,8 @@ class ToySegmenter(Toy):
         return Result(Artefact("masks", masks, labels), note=", ".join(labels))
 
 
-def _meant(things: list[Thing], said: object, request: Request) -> list[Thing]:
-    text = str(getattr(said, "text", ""))
+def _meant(things: list[Thing], action: object, request: Request) -> list[Thing]:
+    text = str(getattr(action, "text", ""))
     phrase = read_phrase(text)
     if request.mask is not None:
         mask = request.mask
@@ -68,7 +70,7 @@ def _meant(things: list[Thing], said: object, request: Request) -> list[Thing]:
         fitting = choose(touched, phrase)
         # the words may call the thing by a name that is not known here: the region decides
         return sorted(fitting or touched, key=lambda thing: -int((thing.mask & mask).sum()))[:1]
-    everything = getattr(said, "action", "") == "panoptic" or any(word in text.split() for word in _ALL)
+    everything = getattr(action, "name", "") == "panoptic" or any(word in text.split() for word in _ALL)
     if phrase.is_empty and text.strip() and not everything:
         raise UnsupportedRequestError(f"the toy segmenter knows colours and shapes, not {text[:60]!r}")
     return choose(things, phrase)

@@ -124,7 +124,7 @@ def words_of(request: Request, *, verbs: bool = False) -> str:
     """Return all that was said as one sentence; verbs that are no generation may stand in front."""
     said = (
         f"{each.verb} {each.text}" if verbs and each.verb not in ("", "edit") else each.text
-        for each in request.said
+        for each in request.actions
     )
     return ", ".join(" ".join(each.split()) for each in said if each.strip())
 

@@ -125,7 +125,7 @@ class DiffeatTracker(Adapter):
         masks = np.zeros((1, len(frames), *size), dtype=np.bool_)
         masks[0, first : last + 1] = (large > 0.5).numpy()
         masks[0, start] = request.mask
-        label = next((said.text for said in request.said if said.text), "what was marked")
+        label = next((action.text for action in request.actions if action.text), "what was marked")
         return Result(Artefact("masks", masks, (label,)), note=f"followed from frame {start}")
 
     def propagate(self, features: Tensor, mark: Tensor, start: int) -> Tensor:

@@ -14,7 +14,7 @@ from vitron.protocol.media import Artefact
 from vitron.protocol.regions.raster import dilate
 from vitron.specialists.adapters.base import media_of, to_picture, to_pixels
 from vitron.specialists.adapters.diffusers_base import DiffusersAdapter, fitting
-from vitron.specialists.protocol import Request, Result, Said
+from vitron.specialists.protocol import Action, Request, Result
 
 _EMPTY = "empty background, nothing there"
 
@@ -41,7 +41,7 @@ class DiffusersInpaint(DiffusersAdapter):
             raise UnsupportedRequestError(
                 f"{self.name} changes what is marked: give a region, or have a model with a mask head call it"
             )
-        prompt = ", ".join(filter(None, map(prompt_of, request.said)))
+        prompt = ", ".join(filter(None, map(prompt_of, request.actions)))
         size = image.shape[0], image.shape[1]
         # a rim, so that no edge of what was there shows
         mask = dilate(request.mask, max(1, max(size) // 64))
@@ -64,21 +64,21 @@ class DiffusersInpaint(DiffusersAdapter):
         )
 
 
-def prompt_of(said: Said) -> str:
+def prompt_of(action: Action) -> str:
     """Return what an inpainting model must paint for an instruction.
 
     Raises:
         UnsupportedRequestError: If painting a hole is not enough.
 
     Example:
-        >>> prompt_of(Said("replace", "the dog with a cat"))
+        >>> prompt_of(Action("replace", "the dog with a cat"))
         'a cat'
     """
-    match said.action:
+    match action.name:
         case "remove":
             return _EMPTY
         case "add" | "edit" | "replace":
-            parts = re.split(r"\b(?:with|by|into)\b", said.text, maxsplit=1)
-            return parts[-1].strip() or said.text
+            parts = re.split(r"\b(?:with|by|into)\b", action.text, maxsplit=1)
+            return parts[-1].strip() or action.text
         case _:
-            raise UnsupportedRequestError(f"inpainting cannot {said.action}: an instruction editor is needed")
+            raise UnsupportedRequestError(f"inpainting cannot {action.name}: an instruction editor is needed")

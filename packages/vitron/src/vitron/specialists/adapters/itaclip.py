@@ -13,7 +13,7 @@ from vitron.demo.painters.find import label_parts
 from vitron.demo.painters.words import ORDERS
 from vitron.errors import UnsupportedRequestError
 from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, as_masks, free, is_loaded, media_of
-from vitron.specialists.protocol import Request, Result, Said
+from vitron.specialists.protocol import Action, Request, Result
 
 # what surrounds things in photographs, and in the drawn pictures of the bundled model
 _GROUND = ("background", "wall", "floor", "sky", "ground", "building", "tree", "grass", "road", "room")
@@ -65,7 +65,7 @@ class ItaclipSegmenter(Adapter):
         """Mark; see :class:`vitron.specialists.Specialist`."""
         segmenter = is_loaded(self._segmenter, self.name)
         image = media_of(request, self.name).frames[0]
-        wanted = [each for said in request.said for each in _wanted(said)]
+        wanted = [each for action in request.actions for each in _wanted(action)]
         if not wanted:
             raise UnsupportedRequestError("itaclip needs the names of what to mark")
         classes = list(dict.fromkeys(name for name, _ in wanted))
@@ -128,11 +128,11 @@ def class_name(text: str) -> tuple[str, str | None]:
     return " ".join(word for word in kept.split() if word not in ("top", "bottom")), order
 
 
-def _wanted(said: Said) -> list[tuple[str, str | None]]:
+def _wanted(action: Action) -> list[tuple[str, str | None]]:
     """Return the classes that one instruction names."""
-    parts = re.split(r",|;|\band\b", said.text)
+    parts = re.split(r",|;|\band\b", action.text)
     found = [class_name(part) for part in parts]
-    if said.action == "panoptic" or _ALL & set(said.text.lower().split()):
+    if action.name == "panoptic" or _ALL & set(action.text.lower().split()):
         found = [(name, order) for name, order in found if name and name not in _ALL]
     return [(name, order) for name, order in found if name]
 

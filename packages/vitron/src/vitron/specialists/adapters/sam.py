@@ -84,7 +84,7 @@ class SamSegmenter(SamAdapter):
         scores = output.iou_scores.float().cpu()[0, 0]  # (candidates,)
         best = int(scores.argmax())
         mask = np.asarray(masks[0, best], dtype=np.bool_)
-        label = next((said.text for said in request.said if said.text), "what was marked")
+        label = next((action.text for action in request.actions if action.text), "what was marked")
         return Result(as_masks([mask], [label]), note=f"expected IoU {float(scores[best]):.2f}")
 
 

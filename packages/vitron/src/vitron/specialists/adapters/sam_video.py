@@ -57,5 +57,5 @@ class SamVideoTracker(SamAdapter):
                         [found.pred_masks.float().cpu()], [list(frames.shape[1:3])], binarize=True
                     )
                     masks[0, first + int(found.frame_idx)] = np.asarray(large[0, 0], dtype=np.bool_)
-        label = next((said.text for said in request.said if said.text), "what was marked")
+        label = next((action.text for action in request.actions if action.text), "what was marked")
         return Result(Artefact("masks", masks, (label,)), note=f"followed from frame {start}")

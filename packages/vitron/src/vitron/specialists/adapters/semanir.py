@@ -80,7 +80,7 @@ class SemanirRestorer(Adapter):
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
         """Restore; see :class:`vitron.specialists.Specialist`."""
         image = np.ascontiguousarray(media_of(request, self.name).frames[0])
-        actions = ["denoise" if said.action == "restore" else said.action for said in request.said] or [
+        actions = ["denoise" if action.name == "restore" else action.name for action in request.actions] or [
             "denoise"
         ]
         restorers = [self._restorer(action) for action in actions]

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens while an assistant message is generated, in the order in which it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vitron.protocol.contract import Invocation, Issue, Turn
+from vitron.session.calls import CallResult
+
+__all__ = ["CallEvent", "DoneEvent", "Event", "IssueEvent", "MessageEvent", "ResultEvent", "TextEvent"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextEvent:
+    """Text to show."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent:
+    """A complete call; it runs when the message is complete."""
+
+    invocation: Invocation
+
+
+@dataclass(frozen=True, slots=True)
+class IssueEvent:
+    """Something wrong in the message."""
+
+    issue: Issue
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEvent:
+    """The message is complete and kept; its calls run next."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResultEvent:
+    """The result of a call."""
+
+    result: CallResult
+
+
+@dataclass(frozen=True, slots=True)
+class DoneEvent:
+    """The end.
+
+    Attributes:
+        turn: The whole message.
+        completion_tokens: Number of generated tokens.
+        finish: ``stop``, or ``length`` if ``max_new_tokens`` cut the message off.
+    """
+
+    turn: Turn
+    completion_tokens: int
+    finish: Literal["stop", "length"] = "stop"
+
+
+Event = TextEvent | CallEvent | IssueEvent | MessageEvent | ResultEvent | DoneEvent

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segmentation by the model itself: its signals, its image features, its mask head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitron.errors import UnsupportedRequestError
+from vitron.protocol.contract import SpecialistSpec
+from vitron.protocol.media import Artefact
+from vitron.specialists.protocol import Request, Result
+
+__all__ = ["MaskHeadSpecialist"]
+
+Mask = Callable[[NDArray[np.float32], str, Artefact], NDArray[np.bool_]]
+
+
+class MaskHeadSpecialist:
+    """Specialist around the mask head of a model.
+
+    Args:
+        mask: Function from signals ``(N, C)``, the name of the module and an image or video to a mask
+            ``(T, H, W)``, as ``Vitron.mask``; it must be of the model that generated the signals.
+    """
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+
+    @property
+    def spec(self) -> SpecialistSpec:
+        """Description of the specialist."""
+        return SpecialistSpec(
+            name="mask-head",
+            summary="segments and tracks by the model's own signals",
+            tasks=("image_segmentation", "video_segmentation"),
+            inputs=("image", "video"),
+            outputs=("masks",),
+            licence="Apache-2.0",
+            uses_signals=True,
+        )
+
+    def load(self, device: str, dtype: str) -> None:
+        """Do nothing: the model is loaded already."""
+
+    def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
+        """Return the mask of a call.
+
+        Raises:
+            UnsupportedRequestError: If the call has no signals.
+        """
+        if signal is None or request.media is None:
+            raise UnsupportedRequestError("the mask head needs the model's signals, and this call has none")
+        mask = self._mask(signal, request.module, request.media)
+        label = request.actions[0].text if request.actions else "region"
+        return Result(Artefact("masks", mask[None], (label or "region",)))
+
+    def unload(self) -> None:
+        """Do nothing: the model stays loaded."""
