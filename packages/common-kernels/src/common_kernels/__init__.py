@@ -3,23 +3,9 @@
 
 from importlib.metadata import version
 
-from common_kernels._dispatch import BackendUnavailableError
-from common_kernels._explain import explain_backends
-from common_kernels.ops.chess_mask import chess_mask
-from common_kernels.ops.fuse_phase import fuse_phase
-from common_kernels.ops.knn_attention import Backend, knn_attention
-from common_kernels.ops.knn_dictionary import KNNDictionary, knn_dictionary
+import lazy_loader as lazy
 
+# names are imported on first use, so that command lines show their help without torch
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
 __version__ = version("common-kernels")
-
-__all__ = [
-    "Backend",
-    "BackendUnavailableError",
-    "KNNDictionary",
-    "__version__",
-    "chess_mask",
-    "explain_backends",
-    "fuse_phase",
-    "knn_attention",
-    "knn_dictionary",
-]
+__all__ += ["__version__"]

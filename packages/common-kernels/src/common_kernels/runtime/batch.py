@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many files through one method: which, where to, which are done, past every failure, over all processes."""
+
+from __future__ import annotations
+
+import glob
+import json
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from common_kernels.runtime.cli import (
+    EXIT_DONE,
+    EXIT_FAILED_ITEMS,
+    OnProgress,
+    emit,
+    explain,
+    program_name,
+    progress_bars,
+    stderr,
+    warn,
+)
+from common_kernels.runtime.files import is_temporary, make_folder, write_json
+from common_kernels.runtime.fingerprint import digest_file, digest_settings
+from common_kernels.runtime.images import READABLE
+from common_kernels.runtime.processes import join_processes
+
+__all__ = ["BatchReport", "Job", "NameOutputs", "Source", "find_sources", "plan_jobs", "run_jobs"]
+
+NameOutputs = Callable[[Path], Mapping[str, Path]]
+"""Turns a path into the files of each kind that are written for it."""
+
+Process = Callable[["Job", OnProgress], Mapping[str, object]]
+"""Does one job, writes its outputs and returns what to report."""
+
+_RECORDS = ".results"  # folder of digests, beside the results
+# torch reports out of memory by a RuntimeError
+_ITEM_ERRORS = (ValueError, TypeError, LookupError, OSError, MemoryError, RuntimeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file to read.
+
+    Attributes:
+        path: File.
+        relative: Path below the input that named it, by which its results are named.
+    """
+
+    path: Path
+    relative: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One file to read and the files to write for it.
+
+    Attributes:
+        source: File to read.
+        outputs: Files to write, by kind.
+    """
+
+    source: Path
+    outputs: Mapping[str, Path]
+
+    @property
+    def record(self) -> Path:
+        """File that holds the digest of what the outputs were made from."""
+        first = next(iter(self.outputs.values()))
+        return first.parent / _RECORDS / f"{first.name}.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReport:
+    """What became of the items of all processes.
+
+    Attributes:
+        done: Number of items done now.
+        skipped: Number of items whose results were there from the same input with the same settings.
+        failed: Number of items that failed.
+    """
+
+    done: int
+    skipped: int
+    failed: int
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if an item failed."""
+        return EXIT_FAILED_ITEMS if self.failed else EXIT_DONE
+
+
+def find_sources(
+    inputs: Sequence[str | Path],
+    *,
+    suffixes: Collection[str] = READABLE,
+    recursive: bool = False,
+    exclude: Path | None = None,
+    what: str = "image",
+) -> list[Source]:
+    """Find the files that inputs name, each once, in a stable order.
+
+    Args:
+        inputs: Files, folders or globs. A file is taken whatever its name; folders and globs give the files
+            with one of the suffixes that are not hidden.
+        suffixes: Lower-case suffixes with their dot.
+        recursive: Whether to search the folders below a folder.
+        exclude: Folder of results; what lies below it is not a source, unless it is an input itself.
+        what: Word for one file, in errors.
+
+    Raises:
+        ValueError: If no file is found.
+    """
+    seen: dict[Path, Source] = {}
+    for source in _sources(inputs, suffixes, recursive, exclude):
+        seen.setdefault(source.path.resolve(), source)
+    if not seen:
+        looked = ", ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
+        cure = "" if recursive else "; --recursive also searches the folders below"
+        raise ValueError(f"no {what} found in {', '.join(map(str, inputs))} (suffixes: {looked}){cure}")
+    return list(seen.values())
+
+
+def _sources(
+    inputs: Sequence[str | Path], suffixes: Collection[str], recursive: bool, exclude: Path | None
+) -> Iterator[Source]:
+    results = None if exclude is None else exclude.resolve()
+    for text in map(str, inputs):
+        path = Path(text)
+        if path.is_dir():
+            found = sorted(path.rglob("*") if recursive else path.iterdir())
+            if results is not None and results != path.resolve() and results.is_relative_to(path.resolve()):
+                found = [each for each in found if not each.resolve().is_relative_to(results)]
+            yield from (Source(p, p.relative_to(path)) for p in found if _is_source(p, path, suffixes))
+        elif glob.has_magic(text) and not path.exists():
+            matches = map(Path, sorted(glob.glob(text, recursive=recursive)))
+            yield from (Source(p, Path(p.name)) for p in matches if _is_source(p, p.parent, suffixes))
+        else:
+            yield Source(path, Path(path.name))
+
+
+def _is_source(path: Path, folder: Path, suffixes: Collection[str]) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in suffixes and not hidden and path.is_file() and not is_temporary(path)
+
+
+def plan_jobs(
+    inputs: Sequence[str | Path],
+    output: Path,
+    *,
+    in_folder: NameOutputs,
+    as_file: NameOutputs,
+    file_suffixes: Collection[str],
+    suffixes: Collection[str] = READABLE,
+    recursive: bool = False,
+    what: str = "image",
+) -> list[Job]:
+    """Pair every input file with its outputs, before anything is read or loaded.
+
+    Args:
+        inputs: As for :func:`find_sources`.
+        output: The output file, if there is one input file and this has one of ``file_suffixes``; else a
+            folder, in which the sub-folders of an input folder appear again.
+        in_folder: Turns the relative path of a source into the relative paths of its outputs, by kind.
+        as_file: Turns ``output`` into the outputs of the only source, by kind.
+        file_suffixes: Lower-case suffixes that make ``output`` a file.
+        suffixes: As for :func:`find_sources`.
+        recursive: As for :func:`find_sources`.
+        what: Word for one file, in errors.
+
+    Returns:
+        Jobs in a stable order; results of earlier runs beside the sources are not sources.
+
+    Raises:
+        ValueError: If there is no source, two would become one file, one would be replaced by a result, or
+            the output is a file where a folder is needed.
+    """
+    sources = find_sources(inputs, suffixes=suffixes, recursive=recursive, exclude=output, what=what)
+    one_file = len(sources) == 1 and len(inputs) == 1 and not Path(inputs[0]).is_dir() and not output.is_dir()
+    suffix = output.suffix.lower()
+    if one_file and suffix in file_suffixes:
+        jobs = [Job(sources[0].path, as_file(output))]
+    elif output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file, but a folder is needed for {len(sources)} {what}(s)")
+    elif not output.exists() and suffix in {*file_suffixes, *suffixes}:
+        if one_file:
+            raise ValueError(
+                f"{output} cannot be written: its suffix must be one of {', '.join(sorted(file_suffixes))}, "
+                "or it must be a folder"
+            )
+        raise ValueError(
+            f"{output} names one file, but the input is a folder or several files: give a folder"
+        )
+    else:
+        jobs = [
+            Job(source.path, {kind: output / path for kind, path in in_folder(source.relative).items()})
+            for source in sources
+        ]
+        named = {Path(text).resolve() for text in inputs}
+        results = {
+            path.resolve()
+            for job in jobs
+            for path in job.outputs.values()
+            if path.resolve() != job.source.resolve()
+        }
+        jobs = [job for job in jobs if job.source.resolve() not in results - named]
+    _refuse_clashes(jobs)
+    return jobs
+
+
+def _refuse_clashes(jobs: Sequence[Job]) -> None:
+    sources = {job.source.resolve() for job in jobs}
+    written: dict[Path, Path] = {}
+    for job in jobs:
+        for path in job.outputs.values():
+            place = path.resolve()
+            if place in sources:
+                whose = "its own result" if place == job.source.resolve() else f"a result of {job.source}"
+                raise ValueError(f"{path} would be overwritten by {whose}: give another name or folder")
+            if place in written:
+                raise ValueError(
+                    f"{written[place]} and {job.source} would both become {path}: run them separately"
+                )
+            written[place] = job.source
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    start: Callable[[str], Process],
+    *,
+    settings: Mapping[str, object],
+    device: str = "auto",
+    overwrite: bool = False,
+    json: bool = False,
+    debug: bool = False,
+) -> BatchReport:
+    """Do the jobs of this process, past every failure, and report on stdout and stderr.
+
+    The processes of ``accelerate launch`` or ``torchrun`` are joined first; each does its shard on its own
+    device, and all return the same report. A job is skipped only if its outputs are there and were made from
+    the same input with the same settings. A file that no earlier run of ours made is not replaced unless
+    ``overwrite`` is set.
+
+    Args:
+        jobs: From :func:`plan_jobs`; the same in every process.
+        start: Called with the device of this process when there is a job to do: loads the model and returns
+            the function that does a job.
+        settings: Everything besides program and input that a result depends on: model digest, options.
+        device: Device that was asked for.
+        overwrite: Whether to discard earlier results.
+        json: Whether to print one JSON object per item on stdout: ``input``, ``outputs``, ``status`` (done,
+            skipped or failed), ``error``, ``seconds`` and what the job reports.
+        debug: Whether to raise the first error of an item.
+
+    Returns:
+        Counts over all processes.
+
+    Raises:
+        Exception: What ``start`` raises; what a job raises, if ``debug``.
+    """
+    processes = join_processes(device)
+    digest = digest_settings({"program": program_name(), "settings": settings})
+    runner = _Runner(start, processes.device(device), digest, overwrite=overwrite, debug=debug)
+    shard = processes.shard(jobs)
+    counts = dict.fromkeys(("done", "skipped", "failed"), 0)
+    with progress_bars() as bars:
+        items = bars.add_task("files", total=len(shard), visible=len(shard) > 1)
+        for job in shard:
+            part = bars.add_task(job.source.name, total=None)
+
+            def on_progress(done: int, total: int, part: object = part) -> None:
+                bars.update(part, completed=done, total=total)  # pyright: ignore[reportArgumentType]
+
+            entry = runner.run(job, on_progress)
+            bars.remove_task(part)
+            bars.advance(items)
+            counts[str(entry["status"])] += 1
+            _tell(job, entry, json=json)
+    everywhere = processes.gather(counts)
+    totals = {status: sum(each[status] for each in everywhere) for status in counts}
+    if len(jobs) > 1 and processes.is_main:
+        stderr.print(", ".join(f"{number} {status}" for status, number in totals.items() if number))
+    return BatchReport(**totals)
+
+
+class _Runner:
+    """Does one job at a time; the model is loaded with the first that is not skipped."""
+
+    def __init__(
+        self, start: Callable[[str], Process], device: str, digest: str, *, overwrite: bool, debug: bool
+    ) -> None:
+        self.start, self.device, self.digest = start, device, digest
+        self.overwrite, self.debug = overwrite, debug
+        self.process: Process | None = None
+
+    def run(self, job: Job, on_progress: OnProgress) -> dict[str, object]:
+        began = time.perf_counter()
+        entry: dict[str, object] = {
+            "input": str(job.source),
+            "outputs": {kind: str(path) for kind, path in job.outputs.items()},
+        }
+        try:
+            digest = digest_settings([digest_file(job.source), self.digest]) if job.source.is_file() else ""
+            if not self.overwrite and self._is_done(job, digest):
+                entry["status"] = "skipped"
+            else:
+                self._prepare(job, digest)
+        except _ITEM_ERRORS as error:
+            self._failed(job, error, entry)
+        if "status" not in entry:
+            if self.process is None:
+                self.process = self.start(self.device)
+            try:
+                entry |= self.process(job, on_progress)
+                entry["status"] = "done"
+                write_json(job.record, {"digest": digest, "complete": True})
+            except _ITEM_ERRORS as error:
+                self._failed(job, error, entry)
+        entry["seconds"] = round(time.perf_counter() - began, 3)
+        return entry
+
+    def _is_done(self, job: Job, digest: str) -> bool:
+        record = _read_record(job)
+        there = [path for path in job.outputs.values() if path.exists()]
+        if there and record is None:
+            raise FileExistsError(
+                f"{there[0]} exists and is not a result of an earlier run: --overwrite replaces it"
+            )
+        return len(there) == len(job.outputs) and record == {"digest": digest, "complete": True}
+
+    def _prepare(self, job: Job, digest: str) -> None:
+        for path in job.outputs.values():
+            make_folder(path.parent)
+        # before the outputs: what a killed run leaves is then known as ours
+        write_json(job.record, {"digest": digest, "complete": False}, sync=False)
+
+    def _failed(self, job: Job, error: Exception, entry: dict[str, object]) -> None:
+        if self.debug:
+            raise error
+        message = explain(error)
+        entry |= {
+            "status": "failed",
+            "error": message if str(job.source) in message else f"{job.source}: {message}",
+        }
+        if not any(path.exists() for path in job.outputs.values()):
+            with suppress(OSError):
+                job.record.unlink()
+                job.record.parent.rmdir()
+
+
+def _read_record(job: Job) -> object:
+    try:
+        return json.loads(job.record.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _tell(job: Job, entry: Mapping[str, object], *, json: bool) -> None:
+    if entry["status"] == "failed":
+        warn(str(entry["error"]))
+    elif entry["status"] == "skipped":
+        warn(f"{job.source}: the results are there, skipped (--overwrite discards them)")
+    if json:
+        emit(entry)
