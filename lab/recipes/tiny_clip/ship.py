@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from recipes.tiny_clip.network import MEAN, STD, Size
 from recipes.tiny_clip.scenes import SIDE
 from recipes.tiny_clip.tokens import save_tokenizer
-from recipes.tiny_clip.train import CHECKPOINT, STATE
+from recipes.tiny_clip.train import STATE
+from recipes.training import CHECKPOINT
 
 ASSETS = Path(__file__).parents[3] / "packages/itaclip/src/itaclip/assets"
 WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
@@ -54,19 +55,20 @@ def ship(
     out: Annotated[Path, typer.Option(help="Folder to fill.")] = ASSETS / "tiny-shapes",
 ) -> None:
     """Write the model of a run's last checkpoint as open_clip's local folder, fp16."""
-    state = torch.load(run / CHECKPOINT, map_location="cpu")
-    plan, done = state["plan"], state["run"]
+    state = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
+    plan, steps = state["plan"], state["global_step"]
     size = Size(**plan["size"])
     model = size.build()
-    model.load_state_dict(state["model"])
+    towers = {name: value for name, value in state["state_dict"].items() if name.startswith("model.")}
+    model.load_state_dict({name.removeprefix("model."): value for name, value in towers.items()})
     facts: dict[str, Any] = json.loads((run / STATE).read_text())
     facts |= {
         "plan": plan,
-        "steps": done["step"],
-        "contrast_from": done["contrast_from"],
-        "images_seen": done["step"] * plan["batch_size"],
-        "training_minutes": round(done["seconds"] / 60, 1),
-        "last_row": done["rows"][-1],
+        "steps": steps,
+        "contrast_from": state["contrast_from"],
+        "images_seen": steps * plan["batch_size"],
+        "training_minutes": round(state["callbacks"]["Timer"]["time_elapsed"]["train"] / 60, 1),
+        "last_row": state["figures"],
     }
     save(model, size, out, facts)
     typer.echo(f"{out}: {sum(file.stat().st_size for file in out.iterdir())} bytes")

@@ -12,7 +12,6 @@ from recipes.tiny_clip import train as training
 from recipes.tiny_clip.demo_scenes import demo_scenes
 from recipes.tiny_clip.dense import VARIANTS, LastBlock, dense_embeddings, mean_iou, segment
 from recipes.tiny_clip.network import (
-    Heads,
     Size,
     classification_losses,
     contrastive_loss,
@@ -32,15 +31,17 @@ from recipes.tiny_clip.scenes import (
     true_of,
     uninformative,
 )
-from recipes.tiny_clip.ship import ASSETS, save, training_facts
+from recipes.tiny_clip.ship import ASSETS, save, ship, training_facts
 from recipes.tiny_clip.tokens import CONTEXT_LENGTH, IDS, VOCABULARY, encode
-from recipes.tiny_clip.train import CHECKPOINT, Plan, Trainer, run_training
+from recipes.tiny_clip.train import STATE, Batches, CLIPModule, Plan, train_clip
 from recipes.tiny_clip.zero_shot import paint, recall_at_1
+from recipes.training import CHECKPOINT
 from shapeworld import Background, Scene, Thing
 from shapeworld.vocabulary import COLOURS, SHAPES
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
+lightning = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning")
 SMALL = Size(embed_dim=16, layers=6, width=16, head_width=8, text_layers=1, text_width=16, text_heads=2)
 
 
@@ -230,45 +231,57 @@ def pool(monkeypatch):
     return rng.integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
 
 
+@lightning
 def test_a_resumed_run_equals_an_uninterrupted_one(plan, pool, tmp_path):
     for name, stops in (("whole", (None,)), ("parts", (4, None))):
-        (tmp_path / name).mkdir()
         for stop in stops:
-            trainer = Trainer(plan, pool)
-            if (tmp_path / name / CHECKPOINT).exists():
-                trainer.load(tmp_path / name)
-            run_training(trainer, tmp_path / name, stop_at=stop)
-    whole, parts = (torch.load(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
-    for key, value in whole["model"].items():
-        assert torch.equal(value, parts["model"][key]), key
-    rows = [
-        [{k: v for k, v in row.items() if k != "minutes"} for row in s["run"]["rows"]] for s in (whole, parts)
-    ]
-    assert rows[0] == rows[1]
-    assert whole["run"]["contrast_from"] == 2
-    assert "loss_strict" in rows[0][-1]
-    assert "loss_strict" not in rows[0][0]
+            train_clip(plan, pool, tmp_path / name, stop_at=stop)
+    whole, parts = (torch.load(tmp_path / n / CHECKPOINT, weights_only=True) for n in ("whole", "parts"))
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(value, parts["state_dict"][key]), key
+    assert whole["figures"] == parts["figures"]
+    assert whole["contrast_from"] == parts["contrast_from"] == 2
+    assert whole["figures"]["loss_strict"] > 0
+    assert "novel_pair" in whole["figures"]
 
 
+@lightning
+def test_a_finished_run_ships_what_it_learnt(plan, pool, tmp_path):
+    trained = train_clip(plan, pool, tmp_path)
+    (tmp_path / STATE).write_text('{"device": "a test"}')
+    ship(tmp_path, tmp_path / "shipped")
+    facts = training_facts(tmp_path / "shipped")
+    assert (facts["steps"], facts["images_seen"], facts["contrast_from"]) == (8, 64, 2)
+    assert facts["last_row"]["loss_strict"] > 0
+    assert facts["device"] == "a test"
+    loaded = open_clip.create_model(f"local-dir:{tmp_path / 'shipped'}")
+    assert torch.equal(loaded.visual.proj, trained.model.visual.proj.half().float())
+
+
+@lightning
 def test_a_run_refuses_another_plan_but_more_steps(plan, pool, tmp_path):
-    trainer = Trainer(plan, pool)
-    trainer.save(tmp_path)
-    Trainer(replace(plan, steps=99), pool).load(tmp_path)
+    train_clip(plan, pool, tmp_path, stop_at=2)
+    train_clip(replace(plan, steps=99), pool, tmp_path, stop_at=4)
     with pytest.raises(ValueError, match="plan must be that of"):
-        Trainer(replace(plan, seed=1), pool).load(tmp_path)
+        train_clip(replace(plan, seed=1), pool, tmp_path)
 
 
-def test_the_second_phase_trains_both_towers_and_fades_the_heads(plan, pool):
-    trainer = Trainer(plan, pool)
-    trainer.run.contrast_from = 0
-    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    report = trainer.step()
-    moved = {
-        name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])
-    }
-    assert moved >= {"visual.proj", "text_projection", "token_embedding.weight", "visual.conv1.weight"}
-    assert report["chance_strict"] < np.log(8) + 1e-6
-    assert isinstance(trainer.heads, Heads)
+@lightning
+def test_the_second_phase_trains_both_towers_and_the_heads(plan, pool, tmp_path):
+    before = CLIPModule(plan).state_dict()
+    train_clip(replace(plan, steps=3, warm_steps=0), pool, tmp_path)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    moved = {name for name, value in state["state_dict"].items() if not torch.equal(value, before[name])}
+    towers = {"visual.proj", "text_projection", "token_embedding.weight", "visual.conv1.weight"}
+    assert moved >= {f"model.{name}" for name in towers} | {"heads.linears.shape.weight"}
+    assert state["figures"]["chance_strict"] < np.log(8) + 1e-4
+
+
+def test_a_batch_depends_on_its_step_only(plan, pool):
+    first, again = (Batches(plan, pool)(3) for _ in range(2))
+    assert torch.equal(first.images, again.images)
+    assert first.scenes == again.scenes
+    assert not torch.equal(first.images, Batches(plan, pool)(4).images)
 
 
 def test_a_random_model_judges_at_chance_and_fails_its_gate(folder, tmp_path):
