@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checks, builds and demonstrations of the house.
+"""The checks, builds and demos of this repository; ``nox -l`` lists them.
 
-Package names after ``--`` narrow a session, and what else stands there goes to its tool:
-``nox -s tests -- semanir -k window``. ``house`` names the tests of the tree itself, ``lab`` and
+Names after ``--`` narrow a session to projects, and every other argument goes to the tool that it runs:
+``nox -s tests -- semanir -k window``. ``repository`` names the tests of the whole tree, ``lab`` and
 ``shapeworld`` those of the recipes and of the world they train on.
 Packages are the folders of ``packages/``; nothing here lists them.
 """
@@ -11,22 +11,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
 DIST = ROOT / "dist"
-# one arithmetic thread per worker: two workers with two pools each would fight over two cores
+DEMO = ROOT / "demo"
+# one thread of arithmetic per worker: two workers with two pools each would fight over two cores
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
 NO_DEVICE = "not gpu and not interpret and not browser"
+NO_TESTS = 5  # exit code of pytest where the marker selects nothing
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv"
@@ -34,18 +34,18 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "typecheck", "tests"]
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
-    """A folder with a ``pyproject.toml``: a package, or the lab.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A folder with a ``pyproject.toml``: a package, the lab or its world.
 
     Attributes:
         folder: Path below the root.
         name: Name of the distribution.
         version: Static version.
-        scripts: Commands it installs.
-        extras: Optional dependencies, by name.
-        groups: Dependency groups, by name.
-        needs: Required distributions, without their versions; ours are among them.
+        scripts: Commands that it installs.
+        extras: Names of its optional dependencies.
+        groups: Names of its dependency groups.
+        dependencies: Names of the distributions that it requires, ours among them.
     """
 
     folder: Path
@@ -54,21 +54,21 @@ class Room:
     scripts: tuple[str, ...]
     extras: tuple[str, ...]
     groups: tuple[str, ...]
-    needs: tuple[str, ...]
+    dependencies: tuple[str, ...]
 
     @classmethod
-    def read(cls, folder: Path) -> Room:
-        """Read one room from its ``pyproject.toml``."""
-        table = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
-        project = table["project"]
+    def read(cls, file: Path) -> Project:
+        """Read a ``pyproject.toml``."""
+        content = nox.project.load_toml(file)
+        table = content["project"]
         return cls(
-            folder=folder.relative_to(ROOT),
-            name=project["name"],
-            version=project["version"],
-            scripts=tuple(project.get("scripts", ())),
-            extras=tuple(project.get("optional-dependencies", ())),
-            groups=tuple(table.get("dependency-groups", ())),
-            needs=tuple(re.match(r"[\w.-]+", line)[0] for line in project.get("dependencies", ())),
+            folder=file.parent.relative_to(ROOT),
+            name=table["name"],
+            version=table["version"],
+            scripts=tuple(table.get("scripts", ())),
+            extras=tuple(table.get("optional-dependencies", ())),
+            groups=tuple(content.get("dependency-groups", ())),
+            dependencies=tuple(Requirement(line).name for line in table.get("dependencies", ())),
         )
 
     @property
@@ -76,294 +76,247 @@ class Room:
         """Name to import."""
         return self.name.replace("-", "_")
 
-
-PACKAGES = {
-    room.name: room
-    for room in map(Room.read, sorted(f.parent for f in ROOT.glob("packages/*/pyproject.toml")))
-}
-# never published: the recipes, and the world they train on
-LAB = {room.name: room for room in map(Room.read, [ROOT / "lab", ROOT / "lab" / "shapeworld"])}
+    @property
+    def tests(self) -> Path:
+        """Folder of the tests."""
+        return self.folder / "tests"
 
 
-def split(session: nox.Session, *more: str) -> tuple[list[str], list[str]]:
-    """Part the posargs into room names (all if none is given) and arguments of the tool."""
-    known = [*PACKAGES, *more]
-    names = [arg for arg in session.posargs if arg in known]
-    return names or known, [arg for arg in session.posargs if arg not in known]
+def read_projects(pattern: str) -> dict[str, Project]:
+    """Read the projects whose ``pyproject.toml`` matches a pattern, by name."""
+    projects = map(Project.read, sorted(ROOT.glob(pattern)))
+    return {project.name: project for project in projects}
 
 
-def install(
-    session: nox.Session,
-    rooms: Iterable[Room] = (),
-    *,
-    groups: Iterable[str] = (),
-    tests: bool = False,
-    extras: bool = False,
-) -> None:
-    """Install rooms in editable mode with the named groups of the root, inside the constraints.
+PACKAGES = read_projects("packages/*/pyproject.toml")
+LAB = read_projects("lab/**/pyproject.toml")  # never published
+
+
+def select(session: nox.Session, projects: dict[str, Project] = PACKAGES) -> tuple[list[Project], list[str]]:
+    """Split the arguments after ``--`` into projects, all if none is named, and arguments of the tool."""
+    named = [projects[argument] for argument in session.posargs if argument in projects]
+    return named or list(projects.values()), [arg for arg in session.posargs if arg not in projects]
+
+
+def requirements(projects: Iterable[Project], *groups: str, extras: bool) -> list[str]:
+    """Return the arguments of ``uv pip install`` for editable projects and dependency groups of the root.
 
     Args:
-        session: Where to.
-        rooms: What to install.
+        projects: What to install; with ``extras``, what each can use and tests need.
         groups: Dependency groups of the root ``pyproject.toml``.
-        tests: Whether the rooms' own ``test`` groups come along.
-        extras: Whether all optional dependencies of the rooms come along.
+        extras: Whether optional dependencies and ``test`` groups are installed.
     """
-    if session.venv_backend == "none":  # nox --no-venv: the caller's environment has it all
-        return
-    args = ["--constraint", str(CONSTRAINTS), "--build-constraint", str(CONSTRAINTS)]
-    session.install(*args, *requirements(rooms, groups=groups, tests=tests, extras=extras))
-
-
-def requirements(
-    rooms: Iterable[Room], *, groups: Iterable[str] = (), tests: bool = False, extras: bool = False
-) -> list[str]:
-    """Spell rooms and groups as arguments of ``uv pip install``."""
     args: list[str] = []
-    for room in rooms:
-        suffix = f"[{','.join(room.extras)}]" if extras and room.extras else ""
-        args += ["-e", f"{room.folder}{suffix}"]
-        if tests and "test" in room.groups:
-            args += ["--group", f"{room.folder / 'pyproject.toml'}:test"]
+    for project in projects:
+        names = ",".join(project.extras) if extras else ""
+        args += ["-e", f"{project.folder}[{names}]" if names else str(project.folder)]
+        if extras and "test" in project.groups:
+            args += ["--group", f"{project.folder / 'pyproject.toml'}:test"]
     for group in groups:
         args += ["--group", f"pyproject.toml:{group}"]
     return args
 
 
+def install(session: nox.Session, projects: Iterable[Project], *groups: str, extras: bool = True) -> None:
+    """Install projects and dependency groups of the root at the versions of ``constraints.txt``."""
+    if session.venv_backend != "none":  # nox --no-venv: the environment of the caller has everything
+        held = ["--constraint", str(CONSTRAINTS), "--build-constraint", str(CONSTRAINTS)]
+        session.install(*held, *requirements(projects, *groups, extras=extras))
+
+
 def pytest(
-    session: nox.Session, folders: Iterable[Path], *args: str, codes: Sequence[int] = (0,), **env: str
+    session: nox.Session,
+    folders: Iterable[Path],
+    marker: str,
+    *args: str,
+    codes: Sequence[int] = (0,),
+    **env: str,
 ) -> None:
-    """Run pytest over those of the folders that exist."""
+    """Run the tests with a marker in those of the folders that exist."""
     found = [str(folder) for folder in folders if (ROOT / folder).is_dir()]
     if not found:
-        session.error("no tests are there")
-    session.run(
-        "python",
-        "-m",
-        "pytest",
-        *found,
-        "--hypothesis-profile=ci",
-        *args,
-        env=ONE_THREAD | env,
-        success_codes=codes,
-    )
-
-
-def rooms_of(names: Iterable[str]) -> list[Room]:
-    """Look up rooms; ``house`` is none."""
-    return [(PACKAGES | LAB)[name] for name in names if name != "house"]
+        session.error("none of these projects has such tests")
+    command = ["python", "-m", "pytest", *found, "-m", marker, "--hypothesis-profile=ci"]
+    session.run(*command, *args, env=ONE_THREAD | env, success_codes=codes)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test that needs no GPU: the packages', the lab's and the house's."""
-    names, args = split(session, *LAB, "house")
-    install(session, [*PACKAGES.values(), *LAB.values()], groups=["house"], tests=True, extras=True)
-    folders = [room.folder / "tests" for room in rooms_of(names)] + [Path("tests")] * ("house" in names)
-    workers = str(max(1, min(8, os.cpu_count() or 1)))
-    pytest(
-        session,
-        folders,
-        "-m",
-        NO_DEVICE,
-        "-n",
-        workers,
-        "--dist",
-        "worksteal",
-        *args,
-    )
+    """Run every test that needs no GPU; -- semanir -k tiles narrows it, -- repository tests the tree."""
+    everything = PACKAGES | LAB
+    args = [argument for argument in session.posargs if argument not in {*everything, "repository"}]
+    named = [argument for argument in session.posargs if argument not in args] or [*everything, "repository"]
+    install(session, everything.values(), "test")
+    folders = [Path("tests") if name == "repository" else everything[name].tests for name in named]
+    workers = str(min(8, os.cpu_count() or 1))
+    pytest(session, folders, NO_DEVICE, "-n", workers, "--dist", "worksteal", *args)
 
 
 @nox.session
 def properties(session: nox.Session) -> None:
-    """The property tests with fresh random examples instead of the fixed ones."""
-    names, args = split(session)
-    install(session, rooms_of(names), groups=["house"], tests=True, extras=True)
-    folders = [room.folder / "tests" / "properties" for room in rooms_of(names)]
-    pytest(
-        session,
-        folders,
-        "--hypothesis-profile=default",
-        "-m",
-        NO_DEVICE,
-        *args,
-        codes=(0, 5),
-    )
+    """Run the property tests with fresh random examples instead of the fixed ones of the other sessions."""
+    projects, args = select(session)
+    install(session, projects, "test")
+    folders = [project.tests / "properties" for project in projects]
+    pytest(session, folders, NO_DEVICE, "--hypothesis-profile=default", *args, codes=(0, NO_TESTS))
 
 
 @nox.session
 def interpret(session: nox.Session) -> None:
-    """Triton kernels on the CPU, under Triton's interpreter."""
-    names, args = split(session)
-    install(session, rooms_of(names), groups=["house"], tests=True, extras=True)
-    folders = [room.folder / "tests" for room in rooms_of(names)]
-    pytest(session, folders, "-m", "interpret", *args, codes=(0, 5), TRITON_INTERPRET="1")
+    """Run the Triton kernels on the CPU, under Triton's interpreter."""
+    projects, args = select(session)
+    install(session, projects, "test")
+    folders = [project.tests for project in projects]
+    pytest(session, folders, "interpret", *args, codes=(0, NO_TESTS), TRITON_INTERPRET="1")
 
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """The tests that need a CUDA device; ``nox --no-venv -s gpu`` where everything is installed."""
-    names, args = split(session)
-    install(session, rooms_of(names), groups=["house"], tests=True, extras=True)
-    pytest(session, [room.folder / "tests" for room in rooms_of(names)], "-m", "gpu", *args, codes=(0, 5))
+    """Run the tests that need a CUDA device; nox --no-venv -s gpu uses the environment you are in."""
+    projects, args = select(session)
+    install(session, projects, "test")
+    pytest(session, [project.tests for project in projects], "gpu", *args, codes=(0, NO_TESTS))
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """The pages in a headless chromium of the system: ``apt-get install chromium``."""
-    names, args = split(session)
-    rooms = [room for room in rooms_of(names) if (ROOT / room.folder / "tests" / "browser").is_dir()]
-    if not rooms:
-        session.skip("none of these has a page")
-    install(session, rooms, groups=["house"], tests=True, extras=True)
-    for room in rooms:  # each starts a browser of its own, which playwright allows once in a process
-        pytest(session, [room.folder / "tests" / "browser"], "-m", "browser", *args)
+    """Open the web pages in a headless chromium of the system; install it with apt-get install chromium."""
+    projects, args = select(session)
+    projects = [project for project in projects if (ROOT / project.tests / "browser").is_dir()]
+    if not projects:
+        session.skip("none of these projects has a page")
+    install(session, projects, "test")
+    for project in projects:  # each starts a browser of its own, which playwright allows once in a process
+        pytest(session, [project.tests / "browser"], "browser", *args)
 
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """The tests with the lowest direct dependencies that the packages declare.
-
-    What these say of their own dependencies, which are new ones, is nobody's news.
-    """
-    names, args = split(session)
-    rooms = rooms_of(names)
-    session.install(
-        "--resolution", "lowest-direct", *requirements(rooms, groups=["house"], tests=True, extras=True)
-    )
-    pytest(
-        session,
-        [room.folder / "tests" for room in rooms],
-        "-m",
-        NO_DEVICE,
-        "-n",
-        "2",
-        "-W",
-        "ignore::DeprecationWarning",
-        *args,
-    )
+    """Run the tests with the lowest direct dependencies that the packages declare."""
+    projects, args = select(session)
+    session.install("--resolution", "lowest-direct", *requirements(projects, "test", extras=True))
+    # old releases meet new dependencies of theirs, and their deprecation warnings are not ours
+    quiet = ["-W", "ignore::DeprecationWarning"]
+    pytest(session, [project.tests for project in projects], NO_DEVICE, "-n", "2", *quiet, *args)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, spelling and the syntax of YAML, TOML and workflows; ``-- --fix`` repairs what it can."""
+    """Check style, spelling and the syntax of YAML, TOML and workflows; -- --fix repairs what it can."""
     fix = "--fix" in session.posargs
-    install(session, groups=["lint"])
+    check = [] if fix else ["--check"]
+    install(session, [], "lint")
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")
-    session.run("ruff", "format", *([] if fix else ["--check"]), ".")
+    session.run("ruff", "format", *check, ".")
     session.run("codespell", *tracked())
-    workflows = sorted(str(f.relative_to(ROOT)) for f in ROOT.glob(".github/workflows/*.yml"))
-    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
     session.run(
-        "check-yaml", "--unsafe", *tracked("*.yml", "*.yaml", "*.cff")
-    )  # mkdocs.yml names Python functions
+        "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *tracked(".github/workflows/*")
+    )
+    session.run("check-yaml", "--unsafe", *tracked("*.yml", "*.yaml", "*.cff"))  # mkdocs.yml names functions
     session.run("check-toml", *tracked("*.toml"))
     session.run("check-json", *tracked("*.json"))
-    session.run("pyproject-fmt", *([] if fix else ["--check"]), *tracked("*pyproject.toml"))
+    session.run("pyproject-fmt", *check, *tracked("*pyproject.toml"))
 
 
 def tracked(*patterns: str) -> list[str]:
     """List the text files that git knows and the disk holds, so that lint judges what will land."""
     # a clone may belong to another user than the one who tests it
-    files = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run([*files, "--", *patterns], cwd=ROOT, check=True, capture_output=True, text=True)
-    binary = {".safetensors", ".png", ".npz", ".jpg"}
-    return [
-        name
-        for name in listed.stdout.split("\0")
-        if name and (ROOT / name).is_file() and Path(name).suffix not in binary
+    command = [
+        "git",
+        "-c",
+        "safe.directory=*",
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
     ]
+    listed = subprocess.run([*command, "--", *patterns], cwd=ROOT, check=True, capture_output=True, text=True)
+    binary = {".safetensors", ".png", ".npz", ".jpg"}
+    names = filter(None, listed.stdout.split("\0"))
+    return [name for name in names if (ROOT / name).is_file() and Path(name).suffix not in binary]
 
 
 @nox.session
 def typecheck(session: nox.Session) -> None:
-    """Pyright, strict, over the packages' sources."""
-    names, args = split(session)
-    install(session, PACKAGES.values(), groups=["typecheck"], extras=True)
-    session.run("pyright", *args, *(str(PACKAGES[name].folder / "src") for name in names))
+    """Run pyright, strict, over the sources of the packages."""
+    projects, args = select(session)
+    install(session, PACKAGES.values(), "typecheck")
+    session.run("pyright", *args, *(str(project.folder / "src") for project in projects))
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The site, every warning an error; ``-- serve`` shows it while you write."""
-    install(session, groups=["docs"])  # the interface is read from the sources, nothing is imported
+    """Build the site, every warning an error; -- serve shows it while you write."""
+    install(session, [], "docs")  # the API pages are read from the sources, nothing is imported
     session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measured speed of the operators; arguments go to ``python -m common_kernels.bench``."""
-    install(session, [PACKAGES["common-kernels"]], extras=True)
+    """Measure the speed of the operators; -- --help lists the options."""
+    install(session, [PACKAGES["common-kernels"]])
     session.run("python", "-m", "common_kernels.bench", *session.posargs)
 
 
 @nox.session
 def lab(session: nox.Session) -> None:
-    """The recipes of the shipped models: ``nox -s lab -- --help``."""
-    install(session, [*PACKAGES.values(), *LAB.values()], extras=True)
+    """Train or judge a shipped model; -- --help lists the recipes."""
+    install(session, [*PACKAGES.values(), *LAB.values()])
     session.run("python", "-m", "recipes", *session.posargs)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The main job of every package on its small model, bound into ``demo/index.html``."""
-    names, args = split(session)
-    rooms = [room for room in rooms_of(names) if room.scripts]
-    install(session, rooms)
-    figures = ROOT / "demo"
-    figures.mkdir(exist_ok=True)
-    for room in rooms:
-        with (figures / f"{room.name}.json").open("w", encoding="utf-8") as out:
-            session.run(room.scripts[0], "demo", "--json", *args, stdout=out, stderr=None)
-        session.log(f"{room.name}: {(figures / f'{room.name}.json').read_text('utf-8').strip()}")
-    session.run("python", "tools/demo_page.py", *(room.name for room in rooms))
+    """Run the main job of every package on its small model; the results are bound into demo/index.html."""
+    projects, args = select(session)
+    projects = [project for project in projects if project.scripts]
+    install(session, projects, extras=False)
+    DEMO.mkdir(exist_ok=True)
+    for project in projects:
+        figures = DEMO / f"{project.name}.json"
+        with figures.open("w", encoding="utf-8") as out:
+            command = [project.scripts[0], "demo", "-o", str(DEMO / project.name), "--json"]
+            session.run(*command, *args, stdout=out, stderr=None)
+        session.log(f"{project.name}: {figures.read_text('utf-8').strip()}")
+    session.run("python", "tools/demo_page.py", *(project.name for project in projects))
 
 
 @nox.session
 def wheels(session: nox.Session) -> None:
     """Build wheels and sdists, check what is in them, and try each in an empty environment."""
-    names, _ = split(session)
-    rooms = rooms_of(names)
+    projects, _ = select(session)
     for old in [*DIST.glob("*.whl"), *DIST.glob("*.tar.gz")]:
         old.unlink()
-    for room in PACKAGES.values():  # all of them: a package is tried with the wheels of its siblings
-        build = [
-            "uv",
-            "build",
-            str(room.folder),
-            "--out-dir",
-            str(DIST),
-            "--build-constraint",
-            str(CONSTRAINTS),
-        ]
-        session.run(*build, "--quiet")
-    session.run("python", "tools/check_wheels.py", "contents", *names)
-    for room in rooms:
-        venv = Path(session.create_tmp()).resolve() / room.name
-        python = venv / ("Scripts" if os.name == "nt" else "bin") / "python"
+    for project in PACKAGES.values():  # all of them: a package is tried with the wheels that it requires
+        build = ["uv", "build", str(project.folder), "--out-dir", str(DIST), "--quiet"]
+        session.run(*build, "--build-constraint", str(CONSTRAINTS))
+    check = str(ROOT / "tools" / "check_wheels.py")
+    session.run("python", check, "contents", *(project.name for project in projects))
+    for project in projects:
+        venv = Path(session.create_tmp()).resolve() / project.name
+        python = str(venv / ("Scripts" if os.name == "nt" else "bin") / "python")
         session.run("uv", "venv", "--quiet", "--clear", "--python", "python", str(venv))
         # our own wheels by path: the index may hold strangers of the same names
-        ours = [room, *(PACKAGES[name] for name in room.needs if name in PACKAGES)]
+        ours = [project, *(PACKAGES[name] for name in project.dependencies if name in PACKAGES)]
         found = [str(next(DIST.glob(f"{one.module}-{one.version}-*.whl"))) for one in ours]
-        where = ["--python", str(python), "--constraint", str(CONSTRAINTS)]
         with session.chdir(venv):  # outside the workspace, whose sources would shadow the wheels
+            where = ["--python", python, "--constraint", str(CONSTRAINTS)]
             session.run("uv", "pip", "install", "--quiet", *where, *found)
-            check = ROOT / "tools" / "check_wheels.py"
-            session.run(
-                str(python), "-I", str(check), "smoke", json.dumps([room.module, room.scripts]), external=True
-            )
+            smoke = json.dumps([project.module, project.scripts])
+            session.run(python, "-I", check, "smoke", smoke, external=True)
 
 
 @nox.session
 def constraints(session: nox.Session) -> None:
-    """Rewrite constraints.txt for Python 3.11 to 3.13; ``-- --upgrade`` takes the newest versions."""
-    rooms = [*PACKAGES.values(), *LAB.values()]
+    """Rewrite constraints.txt for Python 3.11 to 3.13; -- --upgrade takes the newest versions."""
     args = ["--universal", "--python-version", "3.11.5", "--all-extras", "--no-annotate", "--quiet"]
     args += ["--custom-compile-command", "nox -s constraints", "--output-file", str(CONSTRAINTS)]
-    for room in rooms:
-        args += ["--no-emit-package", room.name, str(room.folder / "pyproject.toml")]
-        if "test" in room.groups:
-            args += ["--group", f"{room.folder / 'pyproject.toml'}:test"]
-    for group in ("build", "docs", "house", "lint", "typecheck"):
+    for project in [*PACKAGES.values(), *LAB.values()]:
+        file = str(project.folder / "pyproject.toml")
+        args += ["--no-emit-package", project.name, file]
+        if "test" in project.groups:
+            args += ["--group", f"{file}:test"]
+    for group in nox.project.load_toml("pyproject.toml")["dependency-groups"]:
         args += ["--group", f"pyproject.toml:{group}"]
     session.run("uv", "pip", "compile", *args, *session.posargs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the house share: the tree as git sees it, and its packages."""
+"""What the tests of the repository share: the tree as git sees it, and its packages."""
 
 import subprocess
 import tomllib

@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.metadata import metadata, version
 
 HEADING = re.compile(r"^## \[?(\d+\.\d+\.\d+)\]?( - (\d{4}-\d\d-\d\d|unreleased))?$", re.MULTILINE)
-RANGE = re.compile(r"^common-kernels>=(\d+)\.(\d+)(\.\d+)?,<(\d+)\.(\d+)$")
+RANGE = re.compile(r"^common-kernels\[runtime\]>=(\d+)\.(\d+)(\.\d+)?,<(\d+)\.(\d+)$")
 
 
 def test_one_version(package):
@@ -27,7 +27,7 @@ def test_metadata_is_complete(package):
     assert (package.folder / "README.md").read_text("utf-8").count("\n") > 20
 
 
-def test_method_packages_need_a_range_of_common_kernels(package):
+def test_method_packages_need_a_range_of_common_kernels_and_its_runtime(package):
     pins = [line for line in package.project["dependencies"] if line.startswith("common-kernels")]
     if package.name == "common-kernels":
         assert pins == []

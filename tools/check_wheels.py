@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges built wheels: what is inside (``contents``), and whether one works alone (``smoke``).
+"""Checks built wheels: what is inside (``contents``), and whether one works alone (``smoke``).
 
 ``contents NAME...`` opens ``dist/`` from the repository; ``tag TAG`` compares a release tag with the versions
 there; ``smoke '["module", ["command"]]'`` runs inside an empty environment that holds one installed package.
@@ -28,7 +28,7 @@ def project_of(name: str) -> dict[str, str]:
     return tomllib.loads((ROOT / "packages" / name / "pyproject.toml").read_text("utf-8"))["project"]
 
 
-def faults_of_wheel(name: str, wheel: Path) -> list[str]:
+def check_wheel(name: str, wheel: Path) -> list[str]:
     """List what is wrong with a wheel: files that lack or should not be there, metadata, size."""
     project, module = project_of(name), name.replace("-", "_")
     source = ROOT / "packages" / name / "src"
@@ -58,7 +58,7 @@ def faults_of_wheel(name: str, wheel: Path) -> list[str]:
     return faults
 
 
-def faults_of_sdist(name: str, sdist: Path) -> list[str]:
+def check_sdist(name: str, sdist: Path) -> list[str]:
     """List the files that a source archive lacks."""
     with tarfile.open(sdist) as archive:
         held = {member.name.split("/", 1)[-1] for member in archive.getmembers()}
@@ -77,10 +77,10 @@ def contents(names: list[str]) -> list[str]:
     faults: list[str] = []
     for name in names:
         stem = f"{name.replace('-', '_')}-{project_of(name)['version']}"
-        for pattern, judge in ((f"{stem}-*.whl", faults_of_wheel), (f"{stem}.tar.gz", faults_of_sdist)):
+        for pattern, check in ((f"{stem}-*.whl", check_wheel), (f"{stem}.tar.gz", check_sdist)):
             found = list((ROOT / "dist").glob(pattern))
             if len(found) == 1:
-                faults += [f"{found[0].name} {fault}" for fault in judge(name, found[0])]
+                faults += [f"{found[0].name} {fault}" for fault in check(name, found[0])]
             else:
                 faults.append(f"dist/{pattern}: expected one file, found {len(found)}")
     return faults
@@ -100,36 +100,39 @@ def tag(names: list[str]) -> list[str]:
 
 
 def smoke(names: list[str]) -> list[str]:
-    """Import the installed package and run its commands; nothing else of ours may be in reach uninvited."""
+    """Import the installed package and run its commands; no other package of ours may be installed."""
     module, scripts = json.loads(names[0])
     package = importlib.import_module(module)
     faults = [f"{module}.__version__ is empty"] if not package.__version__ else []
     faults += [
         f"{module}.{name} is in __all__ and missing" for name in package.__all__ if not hasattr(package, name)
     ]
-    siblings = {path.name.replace("-", "_") for path in (ROOT / "packages").iterdir()} - {
-        module,
-        "common_kernels",
-    }
-    faults += [
-        f"{name} came along" for name in sorted(siblings | {"recipes"}) if importlib.util.find_spec(name)
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        for script in scripts:
-            command = str(Path(sys.executable).parent / script)
-            for args in (["--help"], ["demo", "--json"]):
-                shown = subprocess.run([command, *args], check=False, cwd=folder, stdout=subprocess.PIPE)
-                if shown.returncode:
-                    faults.append(f"{script} {' '.join(args)} ended with exit code {shown.returncode}")
-                elif "--json" in args:
-                    sys.stdout.write(f"{script} demo: {json.loads(shown.stdout)}\n")
-            if not list(Path(folder).glob("*-demo/*.png")):
-                faults.append(f"{script} demo drew no picture")
+    others = {path.name.replace("-", "_") for path in (ROOT / "packages").iterdir()}
+    others = others - {module, "common_kernels"} | {"recipes", "shapeworld"}
+    faults += [f"{name} is installed too" for name in sorted(others) if importlib.util.find_spec(name)]
+    for script in scripts:
+        with tempfile.TemporaryDirectory() as folder:
+            faults += run_script(script, Path(folder))
+    return faults
+
+
+def run_script(script: str, folder: Path) -> list[str]:
+    """Run the version, the help and the demo of a command."""
+    faults: list[str] = []
+    command = str(Path(sys.executable).parent / script)
+    for args in (["--version"], ["--help"], ["demo", "-o", "results", "--json"]):
+        shown = subprocess.run([command, *args], check=False, cwd=folder, stdout=subprocess.PIPE)
+        if shown.returncode:
+            faults.append(f"{script} {' '.join(args)} ended with exit code {shown.returncode}")
+        elif "--json" in args:
+            sys.stdout.write(f"{script} demo: {json.loads(shown.stdout)}\n")
+    if not list((folder / "results").rglob("*.png")):
+        faults.append(f"{script} demo wrote no image")
     return faults
 
 
 def main() -> int:
-    """Run the check that the first argument names; print what it found."""
+    """Run the check that the first argument names; print the faults that it finds."""
     checks = {"contents": contents, "tag": tag, "smoke": smoke}
     if len(sys.argv) < 3 or sys.argv[1] not in checks:
         sys.stderr.write(f"usage: check_wheels.py {'|'.join(checks)} ARGUMENT...\n")

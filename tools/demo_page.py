@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Binds the demos into one self-contained page: ``demo/index.html``.
 
-``demo_page.py semanir`` reads ``demo/semanir.json``, the figures of ``semanir demo --json``, and the
-pictures of ``semanir-demo/``, and writes a page that holds everything it shows.
+``demo_page.py semanir`` reads ``demo/semanir.json``, the figures that ``semanir demo --json`` prints, and
+the images that it writes to ``demo/semanir/``, and writes a page that holds everything it shows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = {
+DEMO = ROOT / "demo"
+MEDIA_TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
     ".webp": "image/webp",
@@ -38,7 +39,7 @@ img { max-width: 100%; height: auto; border-radius: .4rem; border: 1px solid var
 
 
 def cell(value: object) -> str:
-    """Spell one figure."""
+    """Format one figure."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
@@ -55,31 +56,31 @@ def figures_table(figures: dict[str, object]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def picture(file: Path) -> str:
-    """Return a picture as an HTML figure with its bytes inside."""
+def image(file: Path) -> str:
+    """Return an image as an HTML figure with its bytes inside."""
     data = base64.b64encode(file.read_bytes()).decode("ascii")
     name = html.escape(file.stem.replace("_", " ").replace("-", " "))
-    source = f"data:{KINDS[file.suffix.lower()]};base64,{data}"
+    source = f"data:{MEDIA_TYPES[file.suffix.lower()]};base64,{data}"
     return f'<figure><img src="{source}" alt="{name}"><figcaption>{name}</figcaption></figure>'
 
 
 def section(name: str) -> str:
-    """Return the section of one package: what it is, its figures, its pictures."""
+    """Return the section of one package: what it is, its figures, its images."""
     project = tomllib.loads((ROOT / "packages" / name / "pyproject.toml").read_text("utf-8"))["project"]
-    figures = json.loads((ROOT / "demo" / f"{name}.json").read_text("utf-8"))
-    found = sorted(f for f in (ROOT / f"{name}-demo").rglob("*") if f.suffix.lower() in KINDS)
-    # the tiles of a zoomable picture are no pictures for people
+    figures = json.loads((DEMO / f"{name}.json").read_text("utf-8"))
+    found = sorted(f for f in (DEMO / name).rglob("*") if f.suffix.lower() in MEDIA_TYPES)
+    # the tiles of a zoomable image are not for people
     files = [file for file in found if not file.parents[1].name.endswith("_files")]
     title = f"<h2>{html.escape(name)} <small>{project['version']}</small></h2>"
     about = f"<p>{html.escape(project['description'])}</p>"
-    return title + about + figures_table(figures) + "".join(map(picture, files))
+    return title + about + figures_table(figures) + "".join(map(image, files))
 
 
 PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Demos</title><style>{style}</style></head>
-<body><h1>Demos</h1><p class="note">Figures and pictures of this run: {made}</p>
+<body><h1>Demos</h1><p class="note">Figures and images of this run: {made}</p>
 {body}
 </body></html>
 """
@@ -95,8 +96,7 @@ def main() -> None:
     """Write the page for the packages named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", metavar="PACKAGE")
-    out = ROOT / "demo" / "index.html"
-    out.write_text(page(parser.parse_args().names), "utf-8")
+    (DEMO / "index.html").write_text(page(parser.parse_args().names), "utf-8")
 
 
 if __name__ == "__main__":
