@@ -264,7 +264,7 @@ def run_jobs(
     digest = digest_settings({"program": program_name(), "settings": settings})
     runner = _Runner(start, processes.device(device), digest, overwrite=overwrite, debug=debug)
     shard = processes.shard(jobs)
-    counts = dict.fromkeys(("done", "skipped", "failed"), 0)
+    counts: dict[str, int] = {"done": 0, "skipped": 0, "failed": 0}
     with progress_bars() as bars:
         items = bars.add_task("files", total=len(shard), visible=len(shard) > 1)
         for job in shard:
@@ -301,25 +301,36 @@ class _Runner:
             "input": str(job.source),
             "outputs": {kind: str(path) for kind, path in job.outputs.items()},
         }
-        try:
-            digest = digest_settings([digest_file(job.source), self.digest]) if job.source.is_file() else ""
-            if not self.overwrite and self._is_done(job, digest):
-                entry["status"] = "skipped"
-            else:
-                self._prepare(job, digest)
-        except _ITEM_ERRORS as error:
-            self._failed(job, error, entry)
-        if "status" not in entry:
-            if self.process is None:
+        digest = self._prepare(job, entry)
+        if digest is not None:
+            if self.process is None:  # a model that cannot be loaded fails the run, not an item
                 self.process = self.start(self.device)
             try:
                 entry |= self.process(job, on_progress)
-                entry["status"] = "done"
                 write_json(job.record, {"digest": digest, "complete": True})
+                entry["status"] = "done"
             except _ITEM_ERRORS as error:
                 self._failed(job, error, entry)
         entry["seconds"] = round(time.perf_counter() - began, 3)
         return entry
+
+    def _prepare(self, job: Job, entry: dict[str, object]) -> str | None:
+        """Return the digest of a job to do; ``None`` if its entry says that it is skipped or failed."""
+        try:
+            # a missing file is reported where it is read
+            content = digest_file(job.source) if job.source.is_file() else ""
+            digest = digest_settings([content, self.digest])
+            if not self.overwrite and self._is_done(job, digest):
+                entry["status"] = "skipped"
+                return None
+            for path in job.outputs.values():
+                make_folder(path.parent)
+            # before the outputs: what a killed run leaves is then known as ours
+            write_json(job.record, {"digest": digest, "complete": False}, sync=False)
+        except _ITEM_ERRORS as error:
+            self._failed(job, error, entry)
+            return None
+        return digest
 
     def _is_done(self, job: Job, digest: str) -> bool:
         record = _read_record(job)
@@ -329,12 +340,6 @@ class _Runner:
                 f"{there[0]} exists and is not a result of an earlier run: --overwrite replaces it"
             )
         return len(there) == len(job.outputs) and record == {"digest": digest, "complete": True}
-
-    def _prepare(self, job: Job, digest: str) -> None:
-        for path in job.outputs.values():
-            make_folder(path.parent)
-        # before the outputs: what a killed run leaves is then known as ours
-        write_json(job.record, {"digest": digest, "complete": False}, sync=False)
 
     def _failed(self, job: Job, error: Exception, entry: dict[str, object]) -> None:
         if self.debug:

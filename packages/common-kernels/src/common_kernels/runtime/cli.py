@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
@@ -186,9 +186,9 @@ def explain(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory: take a smaller batch, image or tile, or another device"
-    listed = getattr(error, "errors", None)
-    if type(error).__name__ == "ValidationError" and callable(listed):
-        first = listed(include_url=False, include_context=False)[0]
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):
+        problem: Any = error  # of pydantic, which not every package has
+        first = problem.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         return f"{place}: {first['msg']}".removeprefix(": ").replace("Value error, ", "")
     # a KeyError shows its argument's repr
