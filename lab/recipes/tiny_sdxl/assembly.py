@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor2_0
 from numpy.typing import NDArray
 
-from recipes.tiny_sdxl.denoiser import Denoiser, DenoiserOptions, build_scheduler
+from recipes.tiny_sdxl.denoiser import Denoiser, DenoiserOptions, build_scheduler, load_denoiser
 from recipes.tiny_sdxl.progress import numbered_generator
 
 SIZE_LIMIT = 8_000_000  # bytes of the whole folder
@@ -63,13 +63,10 @@ def load_run(run: Path) -> StableDiffusionXLPipeline:
     """Return the pipeline of a run's mean weights, finished or not, in float32.
 
     Args:
-        run: Folder with ``vae`` and ``unet.pt``.
+        run: Folder with ``vae`` and ``unet-run``.
     """
     vae = AutoencoderKL.from_pretrained(run / "vae")
-    state = torch.load(run / "unet.pt", weights_only=True)
-    denoiser = Denoiser(DenoiserOptions(), vae.config["latent_channels"])
-    denoiser.load_state_dict({**state["module"], **state["mean"]})
-    return assemble(vae, denoiser)
+    return assemble(vae, load_denoiser(run, DenoiserOptions(), vae.config["latent_channels"]))
 
 
 def save(pipeline: StableDiffusionXLPipeline, folder: Path) -> int:

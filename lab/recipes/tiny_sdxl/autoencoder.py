@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.tiny_sdxl.pictures import Kind, held_out_pictures, load_pool
-from recipes.tiny_sdxl.progress import Plan, Trainer, numbered_generator
+from recipes.tiny_sdxl.progress import Plan, WeightedModule, mean_weights, numbered_generator
+from recipes.training import fit
 
 CELL = 4  # pixels of an image per latent cell, each way
 LOG_VARIANCE = -6.0  # of the posterior at the start: unit noise would drown the first minutes
@@ -96,14 +97,21 @@ def to_signal(pictures: NDArray[np.uint8]) -> Tensor:
 
 
 class Crops:
-    """Random crops of the pool, turned and mirrored; those of a step depend on the seed and the step only."""
+    """Random crops of the pool, turned and mirrored, each step with noise for its latents.
+
+    The batch of a step depends on the seed and the step only.
+
+    Args:
+        folder: Folder of the pool.
+        options: Size of the batch.
+    """
 
     def __init__(self, folder: Path, options: AutoencoderOptions) -> None:
         self.options = options
         self.pools = [load_pool(folder, kind) for kind, _ in SHARES]
 
-    def __call__(self, step: int) -> Tensor:
-        """Return ``(B, 3, crop, crop)`` float32 in [-1, 1]."""
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return ``(B, 3, crop, crop)`` float32 in [-1, 1], and noise like their latents."""
         options = self.options
         rng = np.random.default_rng((options.seed, step))
         kinds = rng.choice(len(SHARES), options.batch_size, p=[share for _, share in SHARES])
@@ -114,7 +122,10 @@ class Crops:
             top, left = rng.integers(0, picture.shape[0] - options.crop + 1, 2)
             crop = picture[top : top + options.crop, left : left + options.crop]
             crops.append(np.rot90(crop[:, :: rng.choice([1, -1])], rng.integers(4)))
-        return to_signal(np.stack(crops).astype(np.uint8))
+        cells = options.crop // CELL
+        shape = (options.batch_size, options.latent_channels, cells, cells)
+        noise = torch.randn(shape, generator=numbered_generator(options.seed, step))
+        return to_signal(np.stack(crops).astype(np.uint8)), noise
 
 
 def autoencoder_loss(
@@ -150,31 +161,29 @@ def psnr(ours: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> float:
 
 
 def train_autoencoder(folder: Path, pool: Path, options: AutoencoderOptions, plan: Plan) -> AutoencoderKL:
-    """Train, or go on training, and return the autoencoder with its mean weights and unit latents.
+    """Train the autoencoder, or resume; return it with its mean weights and unit latents.
 
     Args:
-        folder: Of checkpoint and log.
-        pool: Of the pictures.
+        folder: Folder of checkpoint and logs.
+        pool: Folder of the images.
         options: Size and data.
         plan: Length and speed.
     """
     torch.manual_seed(options.seed)
     vae = build_autoencoder(options.widths, options.latent_channels)
-    trainer = Trainer(vae, plan, folder, "vae")
-    crops, tests = Crops(pool, options), held_out_pictures(100)
-    cells = options.crop // CELL
 
-    def loss_of(step: int) -> Tensor:
-        shape = (options.batch_size, options.latent_channels, cells, cells)
-        noise = torch.randn(shape, generator=numbered_generator(options.seed, step))
-        images, noise = crops(step).to(plan.device), noise.to(plan.device)
-        return autoencoder_loss(vae, images, noise, options.kl_weight, options.half)
+    def loss_of(batch: tuple[Tensor, Tensor]) -> Tensor:
+        return autoencoder_loss(vae, *batch, options.kl_weight, options.half)
 
-    def figures() -> dict[str, float]:
-        return {"psnr": psnr(reconstruct(vae, tests), tests)}
+    def figures_of(tests: Tensor) -> dict[str, float]:
+        images = tests.cpu().numpy()
+        return {"psnr": psnr(reconstruct(vae, images), images)}
 
-    trainer.fit(loss_of, figures=figures, figures_every=1000)
-    trainer.adopt_mean()
+    module = WeightedModule(vae, plan, loss_of, figures_of)
+    tests = torch.from_numpy(held_out_pictures(100))
+    mean = mean_weights(plan.ema_decay)
+    fit(module, Crops(pool, options), folder, plan.run(), mean=mean, examples=[tests])
+    vae.eval()
     normalise_latents(vae, load_pool(pool, "base", 2000).astype(np.uint8))
     return vae
 

@@ -77,12 +77,14 @@ def bound(out: Out) -> None:
 @app.command()
 def vae(
     out: Out,
-    steps: Annotated[int, typer.Option(help="Optimiser steps in all; may change on resume.")] = 12_000,
-    decay_steps: Annotated[int, typer.Option(help="Last steps, with falling rate.")] = 4_000,
-    learning_rate: Annotated[float, typer.Option(help="Peak.")] = 2e-3,
-    optimizer: Annotated[OptimizerName, typer.Option(help="Of the maps.")] = "muon",
+    steps: Annotated[int, typer.Option(help="Optimizer steps in all; may change on resume.")] = 12_000,
+    decay_steps: Annotated[int, typer.Option(help="Last steps, with falling learning rate.")] = 4_000,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    optimizer: Annotated[
+        OptimizerName, typer.Option(help="Optimizer of matrices and convolutions.")
+    ] = "muon",
     latent_channels: Annotated[int, typer.Option(help="Channels of a latent cell.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of weights and crops.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of weights and crops.")] = 0,
     half: Half = False,
     threads: Threads = 1,
     device: Device = "cpu",
@@ -97,7 +99,7 @@ def vae(
         optimizer=optimizer,
         device=device,
     )
-    model = train_autoencoder(out, out / "pool", options, plan)
+    model = train_autoencoder(out / "vae-run", out / "pool", options, plan)
     model.save_pretrained(out / "vae")
     tests = held_out_pictures(200)
     figures = {
@@ -126,14 +128,16 @@ def latents(
 @app.command()
 def unet(
     out: Out,
-    steps: Annotated[int, typer.Option(help="Optimiser steps in all; may change on resume.")] = 12_000,
-    decay_steps: Annotated[int, typer.Option(help="Last steps, with falling rate.")] = 3_000,
+    steps: Annotated[int, typer.Option(help="Optimizer steps in all; may change on resume.")] = 12_000,
+    decay_steps: Annotated[int, typer.Option(help="Last steps, with falling learning rate.")] = 3_000,
     window_steps: Annotated[int, typer.Option(help="Last steps, with windows of larger scenes.")] = 3_000,
-    batch_size: Annotated[int, typer.Option(help="Pictures of a step.")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="Peak.")] = 2e-3,
-    optimizer: Annotated[OptimizerName, typer.Option(help="Of the maps.")] = "muon",
-    ema_decay: Annotated[float, typer.Option(help="Of the running mean of the weights.")] = 0.999,
-    seed: Annotated[int, typer.Option(help="Of weights, noise and choice.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    optimizer: Annotated[
+        OptimizerName, typer.Option(help="Optimizer of matrices and convolutions.")
+    ] = "muon",
+    ema_decay: Annotated[float, typer.Option(help="Decay of the running mean of the weights.")] = 0.999,
+    seed: Annotated[int, typer.Option(help="Random seed of weights, noise and choice.")] = 0,
     half: Half = False,
     threads: Threads = 1,
     device: Device = "cpu",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from recipes.tiny_sdxl.pictures import (
     time_ids_of,
     write_array,
 )
-from recipes.tiny_sdxl.progress import Plan, Trainer, numbered_generator
+from recipes.tiny_sdxl.progress import Plan, WeightedModule, mean_weights, numbered_generator
 from recipes.tiny_sdxl.words import (
     LAYERS,
     TIME_WIDTH,
@@ -40,7 +40,9 @@ from recipes.tiny_sdxl.words import (
     refill,
     tokenize,
 )
+from recipes.training import CHECKPOINT, fit
 
+RUN = "unet-run"
 HEAD_DIM = 16
 ZEROS, EMPTY = 0.05, 0.05  # shares of samples without text: zeros in its place, or the encoded empty text
 WINDOWS: dict[Kind, float] = {"base": 0.6, "zoom2": 0.25, "zoom4": 0.15}  # of a batch, towards the end
@@ -172,9 +174,9 @@ class Batch:
     noise: Tensor
     drop: Tensor
 
-    def to(self, device: str) -> Batch:
+    def to(self, device: torch.device, **kwargs: Any) -> Batch:
         """Return the same on a device."""
-        return Batch(**{each.name: getattr(self, each.name).to(device) for each in fields(self)})
+        return Batch(**{each.name: getattr(self, each.name).to(device, **kwargs) for each in fields(self)})
 
 
 class Latents:
@@ -274,11 +276,11 @@ def _tokens_of(tokenizer: CLIPTokenizer, kind: Kind, shard: int) -> NDArray[np.u
 
 
 def train_denoiser(folder: Path, latent_channels: int, options: DenoiserOptions, plan: Plan) -> Denoiser:
-    """Train, or go on training, U-Net and towers; return them with their mean weights.
+    """Train U-Net and towers, or resume; return them with their mean weights.
 
     Args:
-        folder: Of latents, tokens, checkpoint and log.
-        latent_channels: Of the autoencoder.
+        folder: Folder of latents and tokens; checkpoint and logs go into a folder inside.
+        latent_channels: Channels of the autoencoder.
         options: Size and data.
         plan: Length and speed.
     """
@@ -287,8 +289,21 @@ def train_denoiser(folder: Path, latent_channels: int, options: DenoiserOptions,
     # the last layer of the first tower feeds nothing that SDXL reads
     for part in (denoiser.text_encoder.encoder.layers[LAYERS - 1], denoiser.text_encoder.final_layer_norm):
         part.requires_grad_(False)
-    trainer = Trainer(denoiser, plan, folder, "unet")
+    module = WeightedModule(denoiser, plan, lambda batch: denoiser.errors(batch).mean())
     batches = Batches(folder, options, plan.steps)
-    trainer.fit(lambda step: denoiser.errors(batches(step).to(plan.device)).mean())
-    trainer.adopt_mean()
+    fit(module, batches, folder / RUN, plan.run(), mean=mean_weights(plan.ema_decay))
+    return denoiser.eval()
+
+
+def load_denoiser(folder: Path, options: DenoiserOptions, latent_channels: int) -> Denoiser:
+    """Return U-Net and towers with the mean weights of a run, finished or not.
+
+    Args:
+        folder: Folder that :func:`train_denoiser` trained in.
+        options: Size.
+        latent_channels: Channels of the autoencoder.
+    """
+    state = torch.load(folder / RUN / CHECKPOINT, map_location="cpu", weights_only=True)["state_dict"]
+    denoiser = Denoiser(options, latent_channels)
+    denoiser.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
     return denoiser

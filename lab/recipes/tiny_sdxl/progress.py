@@ -1,40 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the two trainings share: learning rate, running mean of the weights, log, checkpoints that resume."""
+"""What the two training runs share: plan, optimizer, learning rate, running mean of the weights."""
 
 from __future__ import annotations
 
-import csv
-import os
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pytorch_lightning.callbacks import WeightAveraging
 from timm.optim import Muon
 from torch import Tensor, nn
 
+from recipes.training import Run, ScheduledModule
+
 OptimizerName = Literal["adamw", "muon"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Length and speed of a training.
+    """Length and speed of a training run.
 
     Attributes:
-        steps: Optimiser steps in all; may change between runs of one folder.
-        decay_steps: So many of the last ones fall to zero.
-        warmup_steps: So many of the first ones rise.
-        learning_rate: Peak.
-        optimizer: Muon takes the matrices and convolutions only, AdamW the rest.
-        weight_decay: Of all weights but vectors.
-        ema_decay: Of the running mean of the weights, reached after some thousand steps.
+        steps: Optimizer steps in all; may change between runs of one folder.
+        decay_steps: Last steps, in which the learning rate falls to zero.
+        warmup_steps: First steps, in which it rises.
+        learning_rate: Peak learning rate.
+        optimizer: Optimizer; Muon takes the matrices and convolutions only, AdamW the rest.
+        weight_decay: Weight decay of all weights but vectors.
+        ema_decay: Decay of the running mean of the weights, reached after some thousand steps.
         save_every: Steps between checkpoints.
-        log_every: Steps between lines of the log.
-        device: What computes, as torch names it. Data and noise are drawn on the processor whatever it is.
+        log_every: Steps between rows of the log.
+        device: Device as torch names it. Data and noise are drawn on the CPU whatever it is.
     """
 
     steps: int
@@ -54,16 +52,20 @@ class Plan:
         fall = min(1.0, (self.steps - step) / max(self.decay_steps, 1))
         return self.learning_rate * max(0.0, min(rise, fall))
 
+    def run(self) -> Run:
+        """Return what the plan says of the run."""
+        return Run(steps=self.steps, save_every=self.save_every, log_every=self.log_every, device=self.device)
+
 
 def numbered_generator(seed: int, number: int) -> torch.Generator:
-    """Return the source of noise of one step or picture, so that a resumed run draws what it would have."""
+    """Return the generator of one step or image, so that a resumed run draws what it would have."""
     # the generator of the CPU looks at the lower 32 bits only, so both numbers must be mixed into them
     mixed = np.random.SeedSequence((seed, number)).generate_state(1)[0]
     return torch.Generator().manual_seed(int(mixed))
 
 
 def build_optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    """Return the optimiser of a plan; Muon is given no embeddings, whose rows are no directions of a map."""
+    """Return the optimizer of a plan; Muon is given no embeddings, whose rows are no directions of a map."""
     tables = {id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()}
     weights = [p for p in module.parameters() if p.requires_grad]
     maps = [p for p in weights if p.ndim >= 2 and id(p) not in tables]
@@ -78,124 +80,51 @@ def build_optimizer(module: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     return Muon(groups, lr=plan.learning_rate)
 
 
-class Trainer:
-    """A module in training, with everything needed to stop at any step and go on.
+class WeightedModule(ScheduledModule):
+    """A network that learns from the loss of numbered batches, by the optimizer and the rate of a plan.
 
     Args:
-        module: What is trained, in place.
+        network: What is trained, in place.
         plan: Length and speed.
-        folder: Of ``<name>.pt`` (the checkpoint) and ``<name>.csv`` (the log).
-        name: Of the files.
+        loss_of: Loss of a batch.
+        figures_of: Figures of a validation batch, computed with the mean weights.
     """
 
-    def __init__(self, module: nn.Module, plan: Plan, folder: Path, name: str) -> None:
-        self.module, self.plan = module, plan
-        self.checkpoint, self.log = folder / f"{name}.pt", folder / f"{name}.csv"
-        folder.mkdir(parents=True, exist_ok=True)
-        module.to(plan.device)
-        self.optimizer = build_optimizer(module, plan)
-        self.mean = {key: value.detach().clone() for key, value in self._weights()}
-        self.step = 0
-        self.seconds = 0.0
-        if self.checkpoint.exists():
-            self.load(self.checkpoint)
-
-    def _weights(self) -> Iterable[tuple[str, Tensor]]:
-        return self.module.named_parameters()
-
-    def load(self, path: Path) -> None:
-        """Take up weights, their mean, the optimiser and the step from a file."""
-        state = torch.load(path, weights_only=True, map_location=self.plan.device)
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.mean, self.step, self.seconds = state["mean"], state["step"], state["seconds"]
-
-    def save(self) -> None:
-        """Write the checkpoint; a reader never meets half a file."""
-        state = {
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "mean": self.mean,
-            "step": self.step,
-            "seconds": self.seconds,
-        }
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, self.checkpoint)
-
-    def fit(
+    def __init__(
         self,
-        loss_of: Callable[[int], Tensor],
-        *,
-        figures: Callable[[], Mapping[str, float]] | None = None,
-        figures_every: int = 1000,
+        network: nn.Module,
+        plan: Plan,
+        loss_of: Callable[[Any], Tensor],
+        figures_of: Callable[[Any], Mapping[str, float]] | None = None,
     ) -> None:
-        """Train to the last step of the plan.
+        super().__init__()
+        self.network, self.plan, self.loss_of, self.figures_of = network, plan, loss_of, figures_of
 
-        Args:
-            loss_of: Gives the loss of a step, from its number only.
-            figures: Gives further columns of the log, computed with the mean weights in place.
-            figures_every: Steps between two calls of it.
-        """
-        self.module.train()
-        total, count, begun = 0.0, 0, time.perf_counter()
-        while self.step < self.plan.steps:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.plan.rate(self.step)
-            loss = loss_of(self.step)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self._average()
-            self.step += 1
-            total, count = total + loss.item(), count + 1
-            last = self.step == self.plan.steps
-            more: Mapping[str, float] = {}
-            if figures is not None and (last or self.step % figures_every == 0):
-                more = self.with_mean(figures)
-            if last or self.step % self.plan.log_every == 0:
-                now = time.perf_counter()
-                self.seconds, begun = self.seconds + now - begun, now
-                self._write({"step": self.step, "minutes": self.seconds / 60, "loss": total / count, **more})
-                total, count = 0.0, 0
-            if last or self.step % self.plan.save_every == 0:
-                self.save()
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        return self.plan.rate(step)
 
-    def _average(self) -> None:
-        decay = min(self.plan.ema_decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            weights = dict(self._weights())
-            torch._foreach_lerp_([self.mean[key] for key in weights], list(weights.values()), 1 - decay)
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimizer of the plan."""
+        return build_optimizer(self.network, self.plan)
 
-    def with_mean(self, function: Callable[[], T]) -> T:
-        """Call a function while the module holds the mean weights, in evaluation mode."""
-        kept = {key: value.detach().clone() for key, value in self._weights()}
-        self._set(self.mean)
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                return function()
-        finally:
-            self._set(kept)
-            self.module.train()
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss."""
+        loss = self.loss_of(batch)
+        self.log("loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=1)
+        return loss
 
-    def adopt_mean(self) -> None:
-        """Put the mean weights into the module for good."""
-        self._set(self.mean)
-        self.module.eval()
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the figures."""
+        assert self.figures_of is not None
+        self.log_dict(dict(self.figures_of(batch)), batch_size=1)
 
-    def _set(self, values: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for key, value in self._weights():
-                value.copy_(values[key])
 
-    def _write(self, row: Mapping[str, float]) -> None:
-        columns = ("step", "minutes", "loss", "figure")
-        fresh = not self.log.exists()
-        figure = " ".join(f"{key}={value:.4f}" for key, value in row.items() if key not in columns)
-        with self.log.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if fresh:
-                writer.writerow(columns)
-            writer.writerow([row["step"], f"{row['minutes']:.2f}", f"{row['loss']:.5f}", figure])
+def mean_weights(decay: float) -> WeightAveraging:
+    """Return the running mean of the weights, which forgets faster in the first thousand steps."""
+
+    def average(means: Any, weights: Any, steps: Any) -> None:
+        share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        torch._foreach_lerp_(means, weights, share)
+
+    return WeightAveraging(use_buffers=False, multi_avg_fn=average)

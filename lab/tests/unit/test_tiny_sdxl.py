@@ -21,6 +21,7 @@ from recipes.tiny_sdxl.autoencoder import (
 )
 from recipes.tiny_sdxl.commands import HOMES
 from recipes.tiny_sdxl.denoiser import (
+    RUN,
     Batches,
     Denoiser,
     DenoiserOptions,
@@ -39,7 +40,7 @@ from recipes.tiny_sdxl.pictures import (
     scene_of,
     time_ids_of,
 )
-from recipes.tiny_sdxl.progress import Plan, Trainer
+from recipes.tiny_sdxl.progress import Plan, WeightedModule, mean_weights
 from recipes.tiny_sdxl.words import (
     POSITIONS,
     build_tokenizers,
@@ -49,6 +50,7 @@ from recipes.tiny_sdxl.words import (
     refill,
     tokenize,
 )
+from recipes.training import CHECKPOINT, fit
 from shapeworld import captions, render
 from shapeworld.vocabulary import COLOURS, HELD_OUT, SHAPES
 from torch import nn
@@ -219,35 +221,34 @@ def test_divergence_is_weighted_in():
     torch.testing.assert_close(heavy - plain, 2 * expected.mean())
 
 
+def dying_at(step, monkeypatch, batches):
+    """Make the drawing of a step fail, as if the run was killed there."""
+    draw = batches.__call__
+
+    def dying(self, number):
+        if number == step:
+            raise OSError("killed")
+        return draw(self, number)
+
+    monkeypatch.setattr(batches, "__call__", dying)
+
+
 def test_autoencoder_resumed_equals_uninterrupted(small_pool, tmp_path, monkeypatch):
     monkeypatch.setattr(autoencoder, "held_out_pictures", lambda count: held_out_pictures(2))
     options = AutoencoderOptions(widths=(8, 8, 8), latent_channels=4, batch_size=2, half=False)
+    plan = Plan(steps=6, decay_steps=3, save_every=2)
 
-    def run(folder, *stops):
-        for stop in stops:
-            plan = Plan(steps=6, decay_steps=3, save_every=2)
-            with pytest.MonkeyPatch.context() as patch:
-                if stop is not None:
-                    patch.setattr(Trainer, "save", _stopping(stop))
-                try:
-                    return train_autoencoder(folder, small_pool / "pool", options, plan).state_dict()
-                except KeyboardInterrupt:
-                    continue
-        raise AssertionError
+    def train(name):
+        return train_autoencoder(tmp_path / name, small_pool / "pool", options, plan).state_dict()
 
-    whole, pieces = run(tmp_path / "a", None), run(tmp_path / "b", 2, 4, None)
-    assert all(torch.equal(whole[key], pieces[key]) for key in whole)
-
-
-def _stopping(at):
-    write = Trainer.save
-
-    def save(self):
-        write(self)
-        if self.step == at:
-            raise KeyboardInterrupt
-
-    return save
+    with monkeypatch.context() as patch:
+        dying_at(5, patch, autoencoder.Crops)
+        with pytest.raises(OSError, match="killed"):
+            train("parts")
+    assert torch.load(tmp_path / "parts" / CHECKPOINT, weights_only=True)["global_step"] == 4
+    whole, parts, again = train("whole"), train("parts"), train("parts")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert all(torch.equal(whole[key], again[key]) for key in whole)  # nothing left to train
 
 
 # U-Net
@@ -319,41 +320,70 @@ def test_dropped_texts_do_not_count(latent_run):
             assert torch.equal(denoiser.errors(batch), denoiser.errors(changed)) is equal
 
 
-def test_denoiser_resumed_equals_uninterrupted(latent_run, tmp_path):
-    def run(name, *stops):
-        folder = tmp_path / name
-        folder.mkdir()
-        for part in ("latents", "tokens"):
-            (folder / part).symlink_to(latent_run / part)
-        for stop in stops:
-            with pytest.MonkeyPatch.context() as patch:
-                if stop is not None:
-                    patch.setattr(Trainer, "save", _stopping(stop))
-                try:
-                    plan = Plan(steps=4, decay_steps=2, save_every=2, warmup_steps=2)
-                    return train_denoiser(folder, 4, SMALL, plan).state_dict()
-                except KeyboardInterrupt:
-                    continue
-        raise AssertionError
+def test_denoiser_resumed_equals_uninterrupted(latent_run, tmp_path, monkeypatch):
+    plan = Plan(steps=4, decay_steps=2, save_every=2, warmup_steps=2)
 
-    whole, pieces = run("a", None), run("b", 2, None)
-    assert all(torch.equal(whole[key], pieces[key]) for key in whole)
+    def train(name):
+        (tmp_path / name).mkdir(exist_ok=True)
+        for part in ("latents", "tokens"):
+            if not (tmp_path / name / part).exists():
+                (tmp_path / name / part).symlink_to(latent_run / part)
+        return train_denoiser(tmp_path / name, 4, SMALL, plan).state_dict()
+
+    with monkeypatch.context() as patch:
+        dying_at(3, patch, Batches)
+        with pytest.raises(OSError, match="killed"):
+            train("parts")
+    whole, parts = train("whole"), train("parts")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_a_run_loads_with_its_mean_weights(latent_run, tmp_path, monkeypatch):
+    for part in ("latents", "tokens", "vae"):
+        (tmp_path / part).symlink_to(latent_run / part)
+    trained = train_denoiser(tmp_path, 4, SMALL, Plan(steps=3, decay_steps=1, save_every=2))
+    stored = torch.load(tmp_path / RUN / CHECKPOINT, weights_only=True)
+    monkeypatch.setattr(assembly, "DenoiserOptions", lambda: SMALL)
+    loaded = load_run(tmp_path).unet.state_dict()
+    for name, value in trained.unet.state_dict().items():
+        assert torch.equal(loaded[name], value)
+    last = stored["current_model_state"]["network.unet.conv_out.weight"]
+    assert not torch.equal(last, loaded["conv_out.weight"])
 
 
 # training
 
 
+class Table(nn.Module):
+    """Embeds numbers, and maps what it finds."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 4))
+        self.target = torch.randn(5, 4)
+
+    def loss(self, x):
+        return nn.functional.mse_loss(self.layers(x), self.target)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_training_lowers_the_loss(tmp_path, optimizer):
+def test_training_lowers_the_loss_of_the_mean(tmp_path, optimizer):
     torch.manual_seed(0)
-    module, x = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 4)), torch.arange(5)
-    target = torch.randn(5, 4)
-    trainer = Trainer(
-        module, Plan(steps=150, decay_steps=50, learning_rate=0.02, optimizer=optimizer), tmp_path, "x"
-    )
-    before = nn.functional.mse_loss(module(x), target).item()
-    trainer.fit(lambda step: nn.functional.mse_loss(module(x), target))
-    assert trainer.with_mean(lambda: nn.functional.mse_loss(module(x), target)).item() < 0.2 * before
+    table, x = Table(), torch.arange(5)
+    plan = Plan(steps=150, decay_steps=50, learning_rate=0.02, optimizer=optimizer, save_every=150)
+    before = table.loss(x).item()
+    module = WeightedModule(table, plan, table.loss)
+    fit(module, lambda step: x, tmp_path, plan.run(), mean=mean_weights(plan.ema_decay))
+    assert table.loss(x).item() < 0.2 * before
+
+
+def test_the_mean_forgets_its_first_steps():
+    means, weights = [torch.zeros(2)], [torch.ones(2)]
+    average = mean_weights(0.5)._kwargs["multi_avg_fn"]
+    average(means, weights, torch.tensor(1))
+    torch.testing.assert_close(means[0], torch.full((2,), 1 - 2 / 11))
+    average(means, [torch.zeros(2)], torch.tensor(1000))
+    torch.testing.assert_close(means[0], torch.full((2,), (1 - 2 / 11) / 2))
 
 
 def test_rate_rises_stays_and_falls():
@@ -393,16 +423,6 @@ def test_too_large_a_folder_is_refused(pipeline, tmp_path, monkeypatch):
     monkeypatch.setattr(assembly, "SIZE_LIMIT", 1000)
     with pytest.raises(ValueError, match="must hold at most 1000 bytes"):
         save(pipeline, tmp_path)
-
-
-def test_a_run_loads_with_its_mean_weights(tmp_path, monkeypatch):
-    denoiser = Denoiser(SMALL, 4)
-    build_autoencoder((8, 16, 16), 4).save_pretrained(tmp_path / "vae")
-    trainer = Trainer(denoiser, Plan(steps=1, decay_steps=1), tmp_path, "unet")
-    trainer.mean = {key: torch.full_like(value, 0.5) for key, value in trainer.mean.items()}
-    trainer.save()
-    monkeypatch.setattr(assembly, "DenoiserOptions", lambda: SMALL)
-    assert all((weight == 0.5).all() for weight in load_run(tmp_path).unet.parameters())
 
 
 def test_sheet_lays_pictures_out_in_rows():
