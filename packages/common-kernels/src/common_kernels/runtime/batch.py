@@ -24,6 +24,7 @@ from common_kernels.runtime.cli import (
 )
 from common_kernels.runtime.files import is_temporary, make_folder, write_json
 from common_kernels.runtime.fingerprint import digest_file, digest_settings
+from common_kernels.runtime.hub import resolve_device
 from common_kernels.runtime.images import READABLE
 from common_kernels.runtime.processes import join_processes
 
@@ -260,6 +261,8 @@ def run_jobs(
     Raises:
         Exception: What ``start`` raises; what a job raises, if ``debug``.
     """
+    if device not in ("auto", "cpu"):
+        resolve_device(device)  # a device that is not there is reported before anything is written
     processes = join_processes(device)
     digest = digest_settings({"program": program_name(), "settings": settings})
     runner = _Runner(start, processes.device(device), digest, overwrite=overwrite, debug=debug)
@@ -303,16 +306,24 @@ class _Runner:
         }
         digest = self._prepare(job, entry)
         if digest is not None:
-            if self.process is None:  # a model that cannot be loaded fails the run, not an item
-                self.process = self.start(self.device)
+            process = self._start(job)
             try:
-                entry |= self.process(job, on_progress)
+                entry |= process(job, on_progress)
                 write_json(job.record, {"digest": digest, "complete": True})
                 entry["status"] = "done"
             except _ITEM_ERRORS as error:
                 self._failed(job, error, entry)
         entry["seconds"] = round(time.perf_counter() - began, 3)
         return entry
+
+    def _start(self, job: Job) -> Process:
+        if self.process is None:
+            try:
+                self.process = self.start(self.device)
+            except BaseException:  # a model that cannot be loaded fails the run, not an item
+                _remove_record(job)
+                raise
+        return self.process
 
     def _prepare(self, job: Job, entry: dict[str, object]) -> str | None:
         """Return the digest of a job to do; ``None`` if its entry says that it is skipped or failed."""
@@ -349,10 +360,16 @@ class _Runner:
             "status": "failed",
             "error": message if str(job.source) in message else f"{job.source}: {message}",
         }
-        if not any(path.exists() for path in job.outputs.values()):
-            with suppress(OSError):
-                job.record.unlink()
-                job.record.parent.rmdir()
+        _remove_record(job)
+
+
+def _remove_record(job: Job) -> None:
+    """Leave no record, and no empty folder, where there is no result."""
+    if not any(path.exists() for path in job.outputs.values()):
+        with suppress(OSError):
+            job.record.unlink()
+            job.record.parent.rmdir()
+            job.record.parent.parent.rmdir()
 
 
 def _read_record(job: Job) -> object:

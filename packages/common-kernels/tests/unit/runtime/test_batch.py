@@ -208,6 +208,14 @@ def test_an_error_of_the_model_ends_the_run(images):
 
     with pytest.raises(FileNotFoundError, match="no model"):
         batch.run_jobs(plan([images], "out"), start, settings={})
+    assert not Path("out").exists()
+
+
+def test_a_device_that_is_not_there_is_reported_first(images, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(ValueError, match="device 'cuda:7' is not present"):
+        batch.run_jobs(plan([images], "out"), Method(), settings={}, device="cuda:7")
+    assert not Path("out").exists()
 
 
 def test_processes_share_the_jobs(images, monkeypatch):
