@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import runpy
 import statistics
 import tempfile
 import time
@@ -29,14 +30,17 @@ import open_clip
 import torch
 from common_kernels.bench import describe_machine
 from common_kernels.testing import peak_bytes
-from itaclip import ITACLIP, ITACLIPConfig, Segmentation, reference
+from itaclip import ITACLIP, ITACLIPConfig, Segmentation
 from itaclip.text import ClassList, TextEmbedder
 from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional as F
 
+# the yardstick of the tests
+REFERENCE = Path(__file__).parents[1] / "tests" / "reference.py"
+SEGMENT_SERIALLY = runpy.run_path(str(REFERENCE))["segment"]
 TOLERANCE = 1e-4
-SERIAL_COLUMNS = 150  # what the published settings for COCO-Stuff work on at once
+SERIAL_COLUMNS = 150  # chunk of the published configuration for COCO-Stuff
 Times = dict[str, list[float]]
 Clock = Callable[[], float]
 
@@ -83,17 +87,12 @@ def serial_run(
     engine: ITACLIP, image: Tensor, classes: ClassList, config: ITACLIPConfig
 ) -> tuple[Tensor, Tensor]:
     """Return labels and probabilities of the serial version."""
-    prepared = engine.windows.prepare(image)
-    text = F.normalize(
-        torch.randn(len(classes.names), 512, generator=torch.Generator().manual_seed(2)), dim=1
-    )
-    return reference.segment(
+    return SEGMENT_SERIALLY(
         engine.model,
-        prepared.image,
-        prepared.size,
-        text,
+        image,
+        engine.text_features,
         classes.owner,
-        config,
+        config.to_dict(),
         background=classes.background,
         columns=SERIAL_COLUMNS,
     )
@@ -107,7 +106,7 @@ def timed(run: Callable[[], object], clock: Clock = time.process_time) -> tuple[
 
 
 def scaled(config: ITACLIPConfig, scale: int) -> ITACLIPConfig:
-    """Return the settings for pictures whose sides are divided by ``scale``."""
+    """Return the configuration for images whose sides are divided by ``scale``."""
     return replace(config, resize_short=config.resize_short // scale)
 
 

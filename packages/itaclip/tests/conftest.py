@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import functools
+import runpy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -55,8 +57,11 @@ def random_image(*shape, seed=5):
 
 @pytest.fixture(scope="session")
 def tools():
-    """Builders of tiny models and inputs."""
-    return SimpleNamespace(native=make_native, timm=make_timm, text=random_text, image=random_image)
+    """Builders of tiny models and inputs, and the serial algorithm."""
+    reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("reference.py"))))
+    return SimpleNamespace(
+        native=make_native, timm=make_timm, text=random_text, image=random_image, reference=reference
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a segmentation run is made of: the last block's attention, windows, branches, refinement, rules."""
+"""Configuration of a segmentation: last block, windows, branches, refinement, rules."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Literal, get_args
 
+Pair = Literal["qq", "kk", "vv", "qk"]
+Branch = Literal["identity", "gray", "blur", "vflip", "hflip"]
 Positions = Literal["legacy", "size"]
 TemplateSet = Literal["imagenet", "photo", "plain"]
 
-PAIRS = ("qq", "kk", "vv", "qk")
-BRANCHES = ("identity", "gray", "blur", "vflip", "hflip")
-FLIPS = ("vflip", "hflip")
+PAIRS: tuple[Pair, ...] = get_args(Pair)
+BRANCHES: tuple[Branch, ...] = get_args(Branch)
+FLIPS: tuple[Branch, ...] = ("vflip", "hflip")
 
 # layers 7, 8 and 10 of 12, for towers of any depth
 RELATIVE_LAYERS = (7 / 12, 8 / 12, 10 / 12)
@@ -21,27 +23,27 @@ RELATIVE_LAYERS = (7 / 12, 8 / 12, 10 / 12)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionConfig:
-    """How the last block of the image tower attends.
+    """Attention of the last block of the image tower.
 
     Attributes:
-        pairs: Which maps of the last block are summed, any of ``"qq"``, ``"kk"``, ``"vv"`` and ``"qk"``; the
-            rows of the sum add up to their number.
-        mid_layers: Earlier blocks whose maps are averaged and mixed in: numbers counted from 1, or relative
-            depths in (0, 1) that fit a tower of any depth; empty for none.
-        mid_pairs: Which maps of those blocks are summed; the same as ``pairs`` if ``None``.
-        mid_weight: Share of the average of the mid-layer maps, in [0, 1].
-        value_only: Whether every token keeps its own value instead of attending (MaskCLIP); ``pairs`` and
-            ``mid_layers`` are then not used.
-        gain: Factor on the mixed map.
-        locality: Standard deviation, in patches, of a Gaussian of height 1 around each patch that is added
-            to the logits of the last block's own maps (NACLIP); 0 for none.
-        residual: Whether the block's input is added to its attention.
-        ffn: Whether the block's feed-forward half runs, with its own residual.
+        pairs: Attention maps of the last block that are summed, any of qq, kk, vv and qk; the rows of the
+            sum add up to their number.
+        mid_layers: Earlier blocks whose attention maps are averaged and mixed in: numbers counted from 1, or
+            relative depths in (0, 1) that fit a tower of any depth; empty for none.
+        mid_pairs: Attention maps of those blocks that are summed; the same as pairs if left out.
+        mid_weight: Weight of the average of the middle layers, in [0, 1].
+        value_only: Value of each token in place of attention (MaskCLIP); pairs and mid_layers are then not
+            used.
+        gain: Factor on the mixed attention map.
+        locality: Standard deviation, in patches, of a Gaussian of height 1 around each patch, added to the
+            logits of the last block (NACLIP); 0 for none.
+        residual: Addition of the block's input to its attention output.
+        ffn: Feed-forward half of the block, with its own residual.
     """
 
-    pairs: tuple[str, ...] = ("qq", "kk")
+    pairs: tuple[Pair, ...] = ("qq", "kk")
     mid_layers: tuple[int | float, ...] = (7, 8, 10)
-    mid_pairs: tuple[str, ...] | None = None
+    mid_pairs: tuple[Pair, ...] | None = None
     mid_weight: float = 0.5
     value_only: bool = False
     gain: float = 1.0
@@ -70,7 +72,7 @@ class AttentionConfig:
                 raise ValueError(f"{name} must be a number of at least 0, got {value}")
 
     def resolve_layers(self, num_blocks: int) -> tuple[int, ...]:
-        """Return the mid layers of a tower, counted from 1.
+        """Return the middle layers of a tower, counted from 1.
 
         Args:
             num_blocks: Blocks of the tower, the last included.
@@ -98,37 +100,30 @@ def _is_whole(layer: float) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ITACLIPConfig:
-    """Settings of :class:`itaclip.ITACLIP`.
+    """Configuration of :class:`itaclip.ITACLIP`.
 
     Attributes:
-        attention: The last block of the image tower.
-        resize_short: Pixels of the short side after resizing; 0 keeps the image's size.
-        resize_long: Pixels that the long side never exceeds.
-        crop: Side of the square windows in pixels; 0 takes the whole image at once.
-        stride: Pixels between neighbouring windows, at most ``crop``.
-        branches: Versions of every window that are encoded, out of ``"identity"``, ``"gray"``, ``"blur"``
-            (the first category) and ``"vflip"``, ``"hflip"`` (the second).
-        lam: Share of the first category, in [0, 1]; without effect where one of the categories is empty.
-        blur_kernel: Pixels of the blur's kernel, odd.
+        attention: Attention of the last block of the image tower.
+        resize_short: Short side after resizing, in pixels; 0 keeps the size of the image.
+        resize_long: Upper limit of the long side after resizing, in pixels.
+        crop: Side of the square windows, in pixels; 0 takes the whole image as one window.
+        stride: Distance between neighbouring windows, in pixels, at most crop.
+        branches: Versions of each window that are encoded: identity, gray and blur (first category), vflip
+            and hflip (second category).
+        lam: Weight of the first category, in [0, 1]; without effect if one of the categories is empty.
+        blur_kernel: Side of the blur kernel, in pixels, odd.
         blur_sigma: Standard deviation of the blur, in pixels.
-        alpha: Share of the auxiliary texts, in [0, 1].
-        templates: Sentences that names are put into: ``"imagenet"`` for the 80 of CLIP, ``"photo"`` for one,
-            ``"plain"`` for none.
+        alpha: Weight of the auxiliary texts, in [0, 1].
+        templates: Prompt templates: imagenet for the 80 of CLIP, photo for one, plain for the name alone.
         logit_scale: Factor on the cosine similarities before the softmax.
-        prob_thd: Pixels whose best probability is lower become background, if there is a background class.
-        area_thd: Foreground classes that cover at most this share of all foreground are dropped; ``None`` for
-            no such rule.
-        pamr_steps: Iterations of the pixel-adaptive refinement; 0 for none.
-        pamr_dilations: Distances, in pixels, of the neighbours it looks at.
-        closing: Whether the label map is closed by a 3x3 square; depends on the order of the classes.
-        positions: How position embeddings fit other sizes: ``"legacy"`` as the published code does,
-            ``"size"`` by the plain size of the grid.
-        stitched: Whether the last block attends over all windows of an image together; not in the paper.
-        prior_weight: Factor on the scores that the model's own image embedding gives to whole windows, added
-            to those of the patches among the foreground names; 0 for no such prior. Not in the paper; windows
-            of several sizes are those of CLIP-DIY, arXiv 2309.14289.
-        prior_sides: Sides of the prior's square windows as shares of the image's short side, in (0, 1].
-        batch_size: Images, that is windows times branches, in one pass of the tower, at least one window.
+        prob_threshold: Probability below which a pixel becomes background, if there is a background class.
+        area_threshold: Share of the foreground that a class must exceed to be kept; no such rule if left out.
+        pamr_steps: Iterations of pixel-adaptive mask refinement (PAMR); 0 for none.
+        pamr_dilations: Distances of the neighbours in PAMR, in pixels.
+        closing: 3x3 morphological closing of the label map; depends on the order of the classes.
+        positions: Interpolation of position embeddings: legacy as in the published code, size to the exact
+            size of the grid.
+        batch_size: Windows times branches in one pass of the image tower.
     """
 
     attention: AttentionConfig = field(default_factory=AttentionConfig)
@@ -136,22 +131,19 @@ class ITACLIPConfig:
     resize_long: int = 2048
     crop: int = 224
     stride: int = 112
-    branches: tuple[str, ...] = BRANCHES
+    branches: tuple[Branch, ...] = BRANCHES
     lam: float = 0.75
     blur_kernel: int = 11
     blur_sigma: float = 5.0
     alpha: float = 0.2
     templates: TemplateSet = "imagenet"
     logit_scale: float = 40.0
-    prob_thd: float = 0.0
-    area_thd: float | None = None
+    prob_threshold: float = 0.0
+    area_threshold: float | None = None
     pamr_steps: int = 10
     pamr_dilations: tuple[int, ...] = (8, 16)
     closing: bool = True
     positions: Positions = "legacy"
-    stitched: bool = False
-    prior_weight: float = 0.0
-    prior_sides: tuple[float, ...] = (0.4, 0.5, 0.67)
     batch_size: int = 20
 
     def __post_init__(self) -> None:
@@ -171,10 +163,10 @@ class ITACLIPConfig:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.crop and self.stride > self.crop:
             raise ValueError(
-                f"stride must be at most crop, or pixels go unseen, got {self.stride=}, {self.crop=}"
+                f"stride must be at most crop, or pixels are missed, got {self.stride=}, {self.crop=}"
             )
         self._check_branches()
-        for name in ("lam", "alpha", "prob_thd", "area_thd"):
+        for name in ("lam", "alpha", "prob_threshold", "area_threshold"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
@@ -182,10 +174,6 @@ class ITACLIPConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, got {value}")
-        if not (math.isfinite(self.prior_weight) and self.prior_weight >= 0):
-            raise ValueError(f"prior_weight must be a number of at least 0, got {self.prior_weight}")
-        if not self.prior_sides or not all(0 < side <= 1 for side in self.prior_sides):
-            raise ValueError(f"prior_sides must be shares in (0, 1], got {self.prior_sides}")
         if not self.pamr_dilations or min(self.pamr_dilations) < 1:
             raise ValueError(f"pamr_dilations must be positive distances, got {self.pamr_dilations}")
 
@@ -203,18 +191,18 @@ class ITACLIPConfig:
         """Return a named configuration.
 
         Args:
-            name: ``"itaclip"`` for any picture; ``"voc21"``, ``"context60"``, ``"coco-object"``,
+            name: ``"itaclip"`` for any image; ``"voc21"``, ``"context60"``, ``"coco-object"``,
                 ``"coco-stuff"``, ``"cityscapes"`` as published for these data sets; ``"sclip"``,
                 ``"clearclip"``, ``"naclip"``, ``"maskclip"``, ``"resclip"`` and ``"vanilla"`` for the
-                attention of these relatives; ``"fast"``; ``"tiny-shapes"`` for the shipped model.
+                attention of these related methods; ``"fast"``; ``"tiny-shapes"`` for the shipped model.
             **changes: Fields to replace, such as ``stride=56``.
 
         Raises:
             ValueError: If the name or a field is unknown, or a change is invalid.
 
-        Source: ITACLIP, arXiv 2411.12044, Tables 7 and 9 and the published settings. The relatives differ
-            from each other in the attention only; ``resclip`` mixes maps of middle layers as that paper does
-            but has no feedback step.
+        Source: ITACLIP, arXiv 2411.12044, Tables 7 and 9 and the published settings. The related methods
+            differ from each other in the attention only; ``resclip`` mixes maps of middle layers as in its
+            paper, without the feedback step.
         """
         if name not in _PRESETS:
             raise ValueError(f"preset must be one of {', '.join(_PRESETS)}, got {name!r}")
@@ -260,6 +248,41 @@ def _plain(kind: type[ITACLIPConfig | AttentionConfig], values: Mapping[str, obj
     return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOptions:
+    """Segmentation of a video.
+
+    Attributes:
+        smoothing: Weight of the previous frames in the probabilities of a frame, in [0, 1); 0 for none.
+        every: Segment every N-th frame; the frames between keep its labels.
+        max_side: Upper limit of the long side of the frames that are segmented and written, in pixels.
+        max_frames: Number of frames to read; all if left out.
+        opacity: Opacity of the colours, in [0, 1].
+        legend: Legend of the classes below each frame.
+
+    Raises:
+        ValueError: If a number leaves its range.
+    """
+
+    smoothing: float = 0.6
+    every: int = 1
+    max_side: int = 1280
+    max_frames: int | None = None
+    opacity: float = 0.55
+    legend: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing must lie in [0, 1), got {self.smoothing}")
+        if not 0 <= self.opacity <= 1:
+            raise ValueError(f"opacity must lie in [0, 1], got {self.opacity}")
+        if self.every < 1 or (self.max_frames is not None and self.max_frames < 1) or self.max_side < 16:
+            raise ValueError(
+                "every and max_frames must be positive and max_side at least 16, "
+                f"got {self.every=}, {self.max_frames=}, {self.max_side=}"
+            )
+
+
 _ITACLIP = ITACLIPConfig(attention=AttentionConfig(mid_layers=RELATIVE_LAYERS))
 _PAPER = ITACLIPConfig(stride=28)
 _BARE = ITACLIPConfig(branches=("identity",), pamr_steps=0, closing=False)
@@ -272,9 +295,9 @@ def _relative(**attention: object) -> ITACLIPConfig:
 
 _PRESETS = {
     "itaclip": _ITACLIP,
-    "voc21": replace(_PAPER, logit_scale=60.0, prob_thd=0.1, area_thd=0.1, lam=0.7, alpha=0.05),
-    "context60": replace(_PAPER, logit_scale=55.0, prob_thd=0.1, alpha=0.15),
-    "coco-object": replace(_PAPER, logit_scale=50.0, prob_thd=0.1, alpha=0.1),
+    "voc21": replace(_PAPER, logit_scale=60.0, prob_threshold=0.1, area_threshold=0.1, lam=0.7, alpha=0.05),
+    "context60": replace(_PAPER, logit_scale=55.0, prob_threshold=0.1, alpha=0.15),
+    "coco-object": replace(_PAPER, logit_scale=50.0, prob_threshold=0.1, alpha=0.1),
     "coco-stuff": replace(_PAPER, resize_short=448),
     "cityscapes": replace(_PAPER, resize_short=560, lam=0.7, alpha=0.05),
     "sclip": _relative(residual=True, ffn=True),
@@ -295,7 +318,7 @@ _PRESETS = {
         stride=32,
         blur_kernel=5,
         blur_sigma=1.4,
-        prob_thd=0.4,
+        prob_threshold=0.4,
         pamr_steps=10,
         pamr_dilations=(4, 8),
         closing=True,

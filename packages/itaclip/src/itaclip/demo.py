@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration: drawn scenes, colours as classes, and what the method adds to plain CLIP."""
+"""Demo: drawn scenes, colours as classes, ITACLIP beside plain CLIP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from itaclip.pictures import LegendEntry, Overlay, add_legend, find_font
 from itaclip.results import Segmentation
 
 SCENES = ASSETS / "scenes"
-# what fits a model's size and words, and is no part of the method
+# fitted to the size and words of the model, no part of the method
 _MODEL_FIELDS = (
     "resize_short",
     "resize_long",
@@ -44,14 +44,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class DemoScenes:
-    """The pictures inside this package.
+    """Scenes inside this package.
 
     Attributes:
-        images: RGB.
-        truth: Class of every pixel, ``(H, W)`` int64 each, 0 for the ground.
+        images: Images, RGB.
+        truth: Class of every pixel, ``(H, W)`` int64 each, 0 for the background.
         classes: Names of the classes from 1 on.
-        background: Words for the ground.
-        colours: What each class is drawn in, ``(classes + 1, 3)`` RGB, the ground first.
+        background: Names for the background.
+        colours: Colour of each class, ``(classes + 1, 3)`` RGB, the background first.
     """
 
     images: tuple[Image.Image, ...]
@@ -62,7 +62,7 @@ class DemoScenes:
 
     @classmethod
     def load(cls, folder: Path = SCENES) -> DemoScenes:
-        """Read the pictures and their label maps."""
+        """Read the images and their label maps."""
         facts = json.loads((folder / "classes.json").read_text("utf-8"))
         images: list[Image.Image] = []
         truth: list[Tensor] = []
@@ -82,7 +82,7 @@ class DemoScenes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoFigures:
-    """What the demonstration measured; mIoU and accuracy in per cent, times in seconds."""
+    """Figures of the demo: mIoU and accuracy in per cent, times in seconds."""
 
     model: str
     scenes: int
@@ -98,14 +98,14 @@ class DemoFigures:
     seconds: float
 
     def to_dict(self) -> dict[str, str | int | float]:
-        """Return plain values, rounded to what is meaningful."""
+        """Return plain values, rounded."""
         plain: dict[str, str | int | float] = asdict(self)
         return {key: round(value, 2) if isinstance(value, float) else value for key, value in plain.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """What one configuration made of all scenes."""
+    """Results of one configuration on all scenes."""
 
     results: list[Segmentation]
     scores: Scores
@@ -113,7 +113,7 @@ class _Column:
 
 
 def demo_configs() -> dict[str, ITACLIPConfig]:
-    """Return what is compared: plain CLIP, the paper's recipe at the model's size, the model's default."""
+    """Return the compared configurations: plain CLIP, the paper's at the model's size, the default."""
     own = ITACLIPConfig.preset("tiny-shapes")
     size = {name: getattr(own, name) for name in _MODEL_FIELDS}
     return {
@@ -124,13 +124,13 @@ def demo_configs() -> dict[str, ITACLIPConfig]:
 
 
 def run_demo(segmenter: ITACLIP, out: Path, *, name: str, progress: Progress | None = None) -> DemoFigures:
-    """Segment the scenes by colour three ways, measure, and write the pictures.
+    """Segment the scenes by colour with three configurations, measure, and write overlays.
 
     Args:
-        segmenter: The model; its own settings and classes are not used.
+        segmenter: The model; its own configuration and classes are not used.
         out: Folder for ``comparison.png`` and for an overlay and a page per scene.
-        name: What to call the model.
-        progress: Called with pictures done and pictures in all.
+        name: Name of the model in the figures.
+        progress: Called with images done and images in total.
 
     Returns:
         The figures, over all pixels of all scenes together.
@@ -191,9 +191,9 @@ def _write(scenes: DemoScenes, columns: dict[str, _Column], out: Path) -> None:
 
 
 def contact_sheet(scenes: DemoScenes, columns: dict[str, _Column]) -> Image.Image:
-    """Return a row per scene: the picture, the truth, and each answer, with the mIoU of all rows on top."""
-    titles = {"vanilla": "plain CLIP", "itaclip": "ITACLIP", "default": "the demo's default"}
-    heads = [("picture", ""), ("truth", "")]
+    """Return a row per scene: the image, the truth, and each result, with the mIoU of all rows on top."""
+    titles = {"vanilla": "plain CLIP", "itaclip": "ITACLIP", "default": "default of the model"}
+    heads = [("image", ""), ("truth", "")]
     heads += [(titles[key], f"mIoU {column.scores.mean_iou:.1f}") for key, column in columns.items()]
     step = _TILE + _GAP
     width, height = len(heads) * step + _GAP, len(scenes.images) * step + _HEAD

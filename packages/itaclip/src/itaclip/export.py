@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from itaclip.branches import make_branches
-from itaclip.config import BRANCHES, FLIPS
-from itaclip.functional import mix_categories
+from itaclip.features import join_branches, make_branches, text_scores
 from itaclip.images import ImageError
 
 if TYPE_CHECKING:
@@ -80,17 +78,10 @@ class WindowScorer(nn.Module):
 
     def forward(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and scores."""
-        names = self.config.branches
         inputs = make_branches((images - self.pixel_mean) / self.pixel_std, self.config)
         maps = self.encoder(inputs, self.config.attention, positions=self.config.positions)
-        # as join_branches, which cuts the batch into chunks; ONNX has no chunks of unknown length
-        unit = F.normalize(maps, dim=1).unflatten(0, (len(names), -1))  # (branches, B, D, height, width)
-        back = {"vflip": -2, "hflip": -1}
-        first = [unit[names.index(name)] for name in BRANCHES if name in names and name not in FLIPS]
-        second = [unit[names.index(name)].flip(back[name]) for name in FLIPS if name in names]
-        features = mix_categories(first, second, self.config.lam)
-        scores = torch.einsum("nd,bdhw->bnhw", text, features)
-        return features, scores
+        features = join_branches(maps, self.config)
+        return features, text_scores(text)(features)
 
 
 def export_onnx(
@@ -150,10 +141,6 @@ def _check_extras(verify: bool) -> None:
 
 def _window_size(segmenter: ITACLIP, size: tuple[int, int] | None) -> tuple[int, int]:
     config, patch = segmenter.config, segmenter.encoder.patch_size
-    if config.stitched:
-        raise ValueError("stitched windows attend to each other: export without stitched")
-    if config.prior_weight:
-        raise ValueError("the prior needs windows of other sizes: export with prior_weight=0")
     if size is None:
         if not config.crop:
             raise ValueError("the settings take whole images (crop=0): say the size of a window")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One self-contained page per segmentation: switch classes on and off, read probabilities under the pointer.
+"""Self-contained HTML page of a segmentation: switch classes, read probabilities under the pointer.
 
-The page asks nothing of any network. Label and probability of every pixel travel in the channels of a PNG
+The page makes no network request. Label and probability of every pixel travel in the channels of a PNG
 (red and green: class number, low byte first; blue: probability in steps of 1/51), which the page draws on a
 canvas and reads back. Where the scores of all classes are known, three smaller PNGs hold the best classes.
 """
@@ -13,8 +13,6 @@ import html
 import io
 import json
 from importlib import resources
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,50 +20,54 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from itaclip.pictures import resize_segmentation
 from itaclip.results import Segmentation
-
-if TYPE_CHECKING:
-    from itaclip.pictures import Overlay
 
 _LONGEST = 1280  # long side, in pixels, of what the page shows
 _RANKS, _RANK_SIDE = 3, 160
 
 
-def page(overlay: Overlay, *, title: str = "segmentation") -> str:
+def page(
+    image: Image.Image,
+    segmentation: Segmentation,
+    colours: NDArray[np.uint8],
+    *,
+    opacity: float = 0.55,
+    title: str = "segmentation",
+) -> str:
     """Return the page.
 
     Args:
-        overlay: Image, segmentation, colours and opacity.
-        title: Shown above the picture; any text.
+        image: The segmented image, RGB.
+        segmentation: Segmentation of the same size.
+        colours: Colour of each class, ``(classes, 3)`` RGB.
+        opacity: Opacity of the colours, in [0, 1].
+        title: Heading above the image; any text.
     """
-    width, height = overlay.image.size
+    width, height = image.size
     factor = min(1.0, _LONGEST / max(width, height))
     size = (max(1, round(height * factor)), max(1, round(width * factor)))
-    segmentation = resize_segmentation(overlay.segmentation, size)
-    photo = (
-        overlay.image if factor == 1 else overlay.image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
-    )
-    shares = overlay.segmentation.shares()
-    scores = {mask["label"]: mask["score"] for mask in overlay.segmentation.masks(background=True)}
+    shown = segmentation.resized(size)
+    photo = image if factor == 1 else image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    shares = segmentation.shares()
+    scores = {mask["label"]: mask["score"] for mask in segmentation.masks(background=True)}
     data = {
         "size": [size[1], size[0]],
         "original": [width, height],
         "names": list(segmentation.names),
         "background": segmentation.background,
-        "colours": overlay.colours.tolist(),
-        "opacity": overlay.opacity,
+        "colours": colours.tolist(),
+        "opacity": opacity,
         "shares": {name: round(share, 5) for name, share in shares.items()},
         "scores": {name: round(score, 4) for name, score in scores.items()},
-        "map": _data_uri(pack(segmentation.labels, segmentation.probabilities), "png"),
-        "ranks": [_data_uri(rank, "png") for rank in pack_ranks(segmentation)],
+        "map": _data_uri(pack(shown.labels, shown.probabilities), "png"),
+        "ranks": [_data_uri(rank, "png") for rank in pack_ranks(shown)],
     }
     template = resources.files("itaclip").joinpath("page.html").read_text("utf-8")
-    # "<" would end the script element, whatever stands in a class name
+    # "<" in a class name could end the script element
     script = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     filled = {"TITLE": html.escape(title), "PHOTO": _data_uri(photo, "jpeg"), "DATA": script}
-    parts = template.split("@@")  # names of what comes in at the odd places
-    return "".join(filled[part] if place % 2 else part for place, part in enumerate(parts))
+    parts = template.split("@@")  # placeholders stand at the odd positions
+    return "".join(filled[part] if index % 2 else part for index, part in enumerate(parts))
 
 
 def pack(labels: Tensor, probabilities: Tensor) -> Image.Image:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as people have them, turned into normalised tensors."""
+"""Images of every kind, turned into normalised tensors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def to_list(images: object) -> tuple[list[ImageLike], bool]:
     """Return the images one by one, and whether only one was given.
 
     Args:
-        images: One picture, a sequence of them, or a batch ``(B, H, W, 3)`` as array or ``(B, 3, H, W)`` as
+        images: One image, a sequence of them, or a batch ``(B, H, W, 3)`` as array or ``(B, 3, H, W)`` as
             tensor.
 
     Raises:
@@ -36,11 +36,11 @@ def to_list(images: object) -> tuple[list[ImageLike], bool]:
         return (list(images), False) if images.ndim == 4 else ([images], True)
     if isinstance(images, Sequence) and not isinstance(images, str | bytes):
         return list(images), False
-    raise TypeError(f"images must be pictures, arrays or tensors, got {type(images).__name__}")
+    raise TypeError(f"images must be Pillow images, arrays or tensors, got {type(images).__name__}")
 
 
 def to_tensor(image: ImageLike) -> Tensor:
-    """Return one picture as ``(3, H, W)`` in fp32, in [0, 1].
+    """Return one image as ``(3, H, W)`` in fp32, in [0, 1].
 
     Args:
         image: A Pillow image of any mode; an array ``(H, W)`` or ``(H, W, C)``; a tensor ``(C, H, W)``, where
@@ -70,7 +70,7 @@ def to_tensor(image: ImageLike) -> Tensor:
             raise TypeError(f"a tensor must be uint8 or floating, got {image.dtype}")
         pixels = image.detach()
     else:
-        raise TypeError(f"an image must be a picture, an array or a tensor, got {type(image).__name__}")
+        raise TypeError(f"an image must be a Pillow image, an array or a tensor, got {type(image).__name__}")
     if min(pixels.shape) < 1:
         raise ValueError(f"an image must have pixels, got shape {tuple(pixels.shape)}")
     colour = pixels[:3].float() / (255 if pixels.dtype == torch.uint8 else 1)
@@ -80,7 +80,7 @@ def to_tensor(image: ImageLike) -> Tensor:
 
 
 def _deep(image: Image.Image) -> NDArray[np.float32]:
-    """Return a picture of 16 or 32 bits as grey in [0, 1]."""
+    """Return an image of 16 or 32 bits as grey in [0, 1]."""
     pixels = np.asarray(image, dtype=np.float32)
     return pixels if image.mode == "F" else np.clip(pixels / np.float32(65535), 0, 1)
 
@@ -89,7 +89,7 @@ class Normalizer:
     """Resizes and normalises as the image tower was trained.
 
     Args:
-        clip_model: open_clip model; the mean and deviation that its preprocessing states, or CLIP's own.
+        clip_model: open_clip model; mean and standard deviation are those of its preprocessing, or CLIP's.
     """
 
     def __init__(self, clip_model: nn.Module) -> None:
@@ -106,7 +106,7 @@ class Normalizer:
         Args:
             image: ``(3, H, W)`` in [0, 1].
             size: Height and width; bilinear without antialiasing, as the published code resizes.
-            device: Where the result is.
+            device: Device of the result.
         """
         image = image.to(device)
         if tuple(image.shape[-2:]) != size:

@@ -5,23 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from itaclip.config import ITACLIPConfig
-from itaclip.decide import Decision, Names
-from itaclip.dense import Prepared, Progress, WindowEncoder, WindowMaps, text_scores
 from itaclip.encoder import build_encoder
+from itaclip.features import Prepared, Progress, WindowEncoder, WindowMaps, text_scores
 from itaclip.inputs import ImageLike, Normalizer, to_list
+from itaclip.labels import Decision
 from itaclip.loading import DType, load_clip
 from itaclip.results import Segmentation
+from itaclip.text.classes import ClassList
+from itaclip.text.sources import AuxTexts, aux_texts
 from itaclip.windows import WindowMerger
-
-if TYPE_CHECKING:
-    from itaclip.text.classes import ClassList
-    from itaclip.text.sources import TextSource
 
 
 class ITACLIP:
@@ -30,13 +28,14 @@ class ITACLIP:
     Args:
         model: An open_clip model with a vision transformer, in evaluation mode; it is not changed.
         tokenizer: Its tokenizer.
-        config: Settings; the preset ``"itaclip"`` if ``None``.
-        cache: Folder in which the embeddings of texts are kept; none if ``None``.
+        config: Configuration; the preset ``"itaclip"`` if ``None``.
+        cache: Folder of cached text features; ``"auto"`` is :func:`itaclip.text.default_cache`, ``None`` caches
+            nothing.
 
     Example:
         >>> segmenter = ITACLIP.from_pretrained("tiny-shapes")  # doctest: +SKIP
         >>> segmenter.set_classes(["red", "blue"], background=["grass"])  # doctest: +SKIP
-        >>> segmenter.predict(picture).labels.shape  # doctest: +SKIP
+        >>> segmenter.predict(image).labels.shape  # doctest: +SKIP
         torch.Size([64, 64])
 
     Source: ITACLIP, arXiv 2411.12044.
@@ -57,7 +56,7 @@ class ITACLIP:
         if not self.config.attention.value_only:
             self.config.attention.resolve_layers(self.encoder.tower.num_blocks)
         self.windows = WindowEncoder(self.encoder, Normalizer(model), self.config)
-        self._names: Names | None = None
+        self._list: ClassList | None = None
         self._text: Tensor | None = None
 
     @classmethod
@@ -76,12 +75,12 @@ class ITACLIP:
         Args:
             backbone: ``"tiny-shapes"`` (shipped), a folder in open_clip's format, a hub id, or open_clip's
                 name of an architecture together with ``pretrained``.
-            preset: Name for :meth:`ITACLIPConfig.preset`, or a configuration; ``"auto"`` is the backbone's
-                own for a shipped one, else ``"itaclip"``.
+            preset: Name for :meth:`ITACLIPConfig.preset`, or a configuration; ``"auto"`` is ``"tiny-shapes"``
+                for the shipped backbone, else ``"itaclip"``.
             pretrained: Tag or ``.safetensors`` file of an architecture's weights.
             device: ``"auto"`` takes CUDA if there is any.
             dtype: ``"auto"`` is fp16 on CUDA, else fp32.
-            cache: Folder in which the embeddings of texts are kept.
+            cache: Folder of cached text features, as for the class.
 
         Raises:
             ModelNotFoundError: If there is no such model or its files cannot be used.
@@ -97,21 +96,44 @@ class ITACLIP:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Display names of the classes, the background first if there is one; empty before they are set."""
-        return () if self._names is None else self._names.labels
+        return () if self._list is None else self._list.labels
+
+    @property
+    def classes(self) -> ClassList:
+        """Classes to segment.
+
+        Raises:
+            RuntimeError: If no classes were set.
+        """
+        if self._list is None:
+            raise RuntimeError("no classes: call set_classes first")
+        return self._list
+
+    @property
+    def text_features(self) -> Tensor:
+        """Embeddings of the names of all classes, ``(names, D)``, fp32.
+
+        Raises:
+            RuntimeError: If no classes were set.
+        """
+        if self._text is None:
+            raise RuntimeError("no classes: call set_classes first")
+        return self._text
 
     def set_classes(
         self,
         classes: Sequence[str | Sequence[str]] | Mapping[str, str | Sequence[str] | None] | ClassList,
         *,
         background: str | Sequence[str] | None = None,
-        aux: TextSource | Mapping[str, str] | None = None,
+        aux: AuxTexts = None,
     ) -> Self:
-        """Say what to look for; encodes the texts.
+        """Set the classes to segment; encodes the texts.
 
         Args:
             classes: Names; or a mapping from display names to further names of the same class; or a list.
-            background: Words for what is none of the classes; they become class 0.
-            aux: Definitions or synonyms of the classes, mixed in with the share ``alpha``.
+            background: Names for what is none of the classes; they become class 0.
+            aux: Definitions or synonyms of the classes, mixed in with the weight ``alpha``; whatever
+                :func:`itaclip.text.as_source` takes.
 
         Returns:
             The object itself.
@@ -120,22 +142,14 @@ class ITACLIP:
             ValueError: If a name is empty or given twice, no class is left, a prompt is too long for the text
                 tower, or a class has no auxiliary text.
         """
-        from itaclip.text.classes import ClassList
         from itaclip.text.embed import text_features
 
         chosen = ClassList.build(classes, background=background)
-        if isinstance(aux, Mapping):
-            missing = [name for name in chosen.foreground if name not in aux]
-            if missing:
-                raise ValueError(f"aux has no text for {', '.join(map(repr, missing))}")
-            texts = [aux[name] for name in chosen.foreground]
-        else:
-            texts = None if aux is None else aux.aux(chosen.foreground)
         features = text_features(
             self.model,
             self.tokenizer,
             chosen,
-            texts,
+            aux_texts(aux, chosen),
             self.config.alpha,
             templates=self.config.templates,
             cache=self.cache,
@@ -143,11 +157,11 @@ class ITACLIP:
         return self.set_text_features(features, chosen)
 
     def set_text_features(self, features: Tensor, classes: ClassList) -> Self:
-        """Take embeddings made elsewhere.
+        """Set classes whose names were embedded elsewhere.
 
         Args:
             features: ``(names, D)``.
-            classes: What they stand for.
+            classes: Their classes.
 
         Returns:
             The object itself.
@@ -160,7 +174,7 @@ class ITACLIP:
                 f"features must be ({len(classes.names)}, D), one row per name, got {tuple(features.shape)}"
             )
         self._text = features.detach().to(self.encoder.device, torch.float32)
-        self._names = Names(tuple(classes.labels), tuple(classes.owner), classes.background)
+        self._list = classes
         return self
 
     def predict(
@@ -172,8 +186,7 @@ class ITACLIP:
             images: A Pillow image, an array ``(H, W, 3)`` or a tensor ``(3, H, W)``, a batch of either, or a
                 sequence of any of these; see :func:`itaclip.inputs.to_tensor`.
             return_scores: Whether to keep the probabilities of all classes.
-            progress: Called with windows done and windows in all, anew for every group of images; those of
-                the prior do not count.
+            progress: Called with windows done and windows in total, from 0 for every group of images.
 
         Returns:
             One result for one image, else a list.
@@ -201,13 +214,13 @@ class ITACLIP:
             return_scores: As there.
             progress: As there.
         """
-        names, text = self._classes()
+        classes, reduce = self.classes, text_scores(self.text_features)
         for group in self._groups(images):
             with torch.inference_mode():
-                for prepared, maps in zip(
-                    group, self.windows.encode(group, text_scores(text), progress), strict=True
-                ):
-                    yield self._decision(prepared, maps).segment(names, return_scores=return_scores)
+                encoded = self.windows.encode(group, reduce, progress)
+                for prepared, maps in zip(group, encoded, strict=True):
+                    decision = Decision(prepared, self.adjust_scores(prepared, maps), self.config)
+                    yield decision.segment(classes, return_scores=return_scores)
 
     @torch.inference_mode()
     def scores(self, image: ImageLike) -> Tensor:
@@ -219,10 +232,10 @@ class ITACLIP:
         Returns:
             ``(names, H, W)``, fp32, not yet scaled; all names at once, so large for many.
         """
-        _, text = self._classes()
+        text = self.text_features
         prepared = self.windows.prepare(image)
         (maps,) = self.windows.encode([prepared], text_scores(text))
-        decision = self._decision(prepared, maps)
+        decision = Decision(prepared, self.adjust_scores(prepared, maps), self.config)
         (scores,) = decision.name_scores(0, prepared.size[0], [(0, len(text))])
         return scores
 
@@ -241,23 +254,19 @@ class ITACLIP:
         sides = zip(prepared.image.shape[-2:], self.encoder.patch_size, strict=True)
         height, width = (side // patch for side, patch in sides)
         merger = WindowMerger(prepared.plan, maps.grid, (height, width), device=prepared.image.device)
-        placed = merger.new_scores(len(maps.maps[0]))
-        for index, window in enumerate(maps.maps):
-            merger.place(placed, index, window)
-        return merger.merge(placed)
+        return merger.merge(maps.values)
 
-    def _decision(self, prepared: Prepared, maps: WindowMaps) -> Decision:
-        names, text = self._classes()
-        decision = Decision(prepared, maps, self.config)
-        prior = self.windows.prior(prepared, maps.grid, text)
-        if prior is not None:
-            decision.add_prior(prior, names)
-        return decision
+    def adjust_scores(self, prepared: Prepared, scores: WindowMaps) -> WindowMaps:
+        """Return the scores of an image's windows as they go into merging and refinement.
 
-    def _classes(self) -> tuple[Names, Tensor]:
-        if self._names is None or self._text is None:
-            raise RuntimeError("no classes: call set_classes first")
-        return self._names, self._text
+        The extension point of subclasses that know more about an image than its patches; as it stands, the
+        scores are returned unchanged.
+
+        Args:
+            prepared: The image, from ``self.windows.prepare``.
+            scores: Cosine similarities with ``self.text_features``, a map per name, not yet scaled.
+        """
+        return scores
 
     def _groups(self, images: Sequence[ImageLike]) -> Iterator[list[Prepared]]:
         """Gather images until their windows fill a pass of the tower."""

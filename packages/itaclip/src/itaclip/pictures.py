@@ -1,26 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segmentations to look at: overlays with a legend, label maps with a palette, pages to look around in."""
+"""Drawings of segmentations: overlays with a legend, label maps with a palette, HTML pages."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
-from torch.nn import functional as F
+from scipy.ndimage import distance_transform_cdt
 
+from itaclip.html import page
 from itaclip.images import ImageError, encode, save_file
 from itaclip.results import Segmentation
 
 MAX_BYTE_CLASSES = 255  # the last value of a byte stays free for "ignore", as data sets have it
-_SHORTEST, _LONGEST = 480, 2048  # long side of a picture with a legend
-_NARROWEST = 360  # width of a sheet, whatever stands above its legend
+_SHORTEST, _LONGEST = 480, 2048  # long side of an overlay with a legend
+_NARROWEST = 360  # width of an overlay with a legend
 _PAPER, _INK, _FAINT, _RIM = (18, 18, 20), (245, 245, 245), (165, 168, 175), (225, 225, 228)
 _POLE_SIDE = 160  # maps are reduced to this before places for names are sought
 # the font inside Pillow has ASCII only
@@ -30,14 +31,14 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def palette(num_colours: int, *, first: int = 0) -> NDArray[np.uint8]:
-    """Return the colours of the PASCAL VOC rule, ``(num_colours, 3)`` RGB.
+    """Return colours of the PASCAL VOC colour map, ``(num_colours, 3)`` RGB.
 
     The bits of a class number go in turn to red, green and blue, from the strongest bit of the colour down:
     0 is black, 1 dark red, 2 dark green, 3 olive.
 
     Args:
-        num_colours: How many.
-        first: Number of the first.
+        num_colours: Number of colours.
+        first: Class number of the first.
     """
     ids = np.arange(first, first + num_colours)
     colours = np.zeros((num_colours, 3), dtype=np.uint8)
@@ -50,23 +51,6 @@ def palette(num_colours: int, *, first: int = 0) -> NDArray[np.uint8]:
 def class_colours(segmentation: Segmentation) -> NDArray[np.uint8]:
     """Return a colour for each class, ``(classes, 3)`` RGB; black is the background's alone."""
     return palette(len(segmentation.names), first=0 if segmentation.background else 1)
-
-
-def resize_segmentation(segmentation: Segmentation, size: tuple[int, int]) -> Segmentation:
-    """Return the segmentation at another size: nearest labels, bilinear probabilities.
-
-    Args:
-        segmentation: Any.
-        size: Height and width in pixels.
-    """
-    if segmentation.size == size:
-        return segmentation
-    labels = F.interpolate(segmentation.labels[None, None].double(), size, mode="nearest-exact")
-    probabilities = F.interpolate(segmentation.probabilities[None, None], size, mode="bilinear")
-    scores = segmentation.scores
-    if scores is not None:
-        scores = F.interpolate(scores[None], size, mode="bilinear")[0]
-    return replace(segmentation, labels=labels[0, 0].long(), probabilities=probabilities[0, 0], scores=scores)
 
 
 def label_image(segmentation: Segmentation) -> Image.Image:
@@ -91,11 +75,11 @@ def encode_labels(segmentation: Segmentation) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class LegendEntry:
-    """A line of the legend.
+    """One line of the legend.
 
     Attributes:
-        name: Of the class.
-        colour: RGB, each in [0, 255]; ``None`` for what is not tinted.
+        name: Class name.
+        colour: RGB, each in [0, 255]; ``None`` for a class that is not tinted.
         note: Smaller text behind the name.
     """
 
@@ -105,14 +89,13 @@ class LegendEntry:
 
 
 class Overlay:
-    """A segmentation over its image.
+    """Overlay of a segmentation on its image.
 
     Args:
-        image: What was segmented: RGB, or ``(H, W, 3)`` uint8.
-        segmentation: Of the same height and width.
-        opacity: Of the colours, in [0, 1].
-        colours: A colour for each class, ``(classes, 3)`` RGB in [0, 255]; those of :func:`palette` if left
-            out.
+        image: The segmented image: a Pillow image, or ``(H, W, 3)`` uint8 RGB.
+        segmentation: Segmentation of the same height and width.
+        opacity: Opacity of the colours, in [0, 1].
+        colours: Colour of each class, ``(classes, 3)`` RGB in [0, 255]; those of :func:`palette` if left out.
 
     Raises:
         ValueError: If the sizes differ, ``opacity`` or a colour leaves its range, or ``colours`` has not one
@@ -120,7 +103,7 @@ class Overlay:
         TypeError: If ``image`` is neither.
 
     Example:
-        >>> overlay = Overlay(photo, model.predict(photo))  # doctest: +SKIP
+        >>> overlay = Overlay(image, model.predict(image))  # doctest: +SKIP
         >>> overlay.save("overlay.png")  # doctest: +SKIP
         >>> overlay.save("overlay.html")  # doctest: +SKIP
     """
@@ -157,32 +140,31 @@ class Overlay:
         return paint(self.image, self.segmentation, self.colours, opacity=self.opacity, line=1)
 
     def render_with_legend(self, *, names: bool = True) -> Image.Image:
-        """Return the picture above a legend of the classes that occur, largest first.
+        """Return the overlay above a legend of the classes that occur, largest first.
 
         Small images are enlarged and large ones reduced, to a long side of 480 to 2048 pixels.
 
         Args:
-            names: Whether names also stand on regions with room for them.
+            names: Whether names are also written on regions with room for them.
         """
         shown, segmentation = self._at_reading_size()
         line = max(1, round(max(shown.size) / 640))
-        picture = paint(shown, segmentation, self.colours, opacity=self.opacity, line=line)
+        drawn = paint(shown, segmentation, self.colours, opacity=self.opacity, line=line)
         size = max(13, round(max(shown.size) / 55))
         if names:
-            write_names(picture, segmentation, size)
-        return add_legend(picture, self._entries(), size)
+            write_names(drawn, segmentation, size)
+        return add_legend(drawn, self._entries(), size)
 
     def save(self, path: str | Path) -> None:
-        """Write the picture with its legend, or, if ``path`` ends in ``.html``, a page to look around in.
+        """Write the overlay with its legend, or, if ``path`` ends in ``.html``, an interactive page.
 
         Raises:
-            ImageError: If the suffix is unknown or the place cannot be written.
+            ImageError: If the suffix is unknown or the file cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() in {".html", ".htm"}:
-            from itaclip.html import page
-
-            save_file(path, page(self, title=path.stem).encode("utf-8"))
+            text = page(self.image, self.segmentation, self.colours, opacity=self.opacity, title=path.stem)
+            save_file(path, text.encode("utf-8"))
         else:
             save_file(path, encode(self.render_with_legend(), path.suffix))
 
@@ -190,7 +172,7 @@ class Overlay:
         """Write the class numbers as a PNG.
 
         Raises:
-            ImageError: If the suffix is another or the place cannot be written.
+            ImageError: If the suffix is another or the file cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() != ".png":
@@ -210,13 +192,13 @@ class Overlay:
     def _at_reading_size(self) -> tuple[Image.Image, Segmentation]:
         width, height = self.image.size
         longest = max(width, height)
-        # whole factors keep the pixels of small pictures square
+        # whole factors keep the pixels of small images square
         factor = float(-(-_SHORTEST // longest)) if longest < _SHORTEST else min(1.0, _LONGEST / longest)
         if factor == 1:
             return self.image, self.segmentation
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         how = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST
-        return self.image.resize(size, how), resize_segmentation(self.segmentation, (size[1], size[0]))
+        return self.image.resize(size, how), self.segmentation.resized((size[1], size[0]))
 
 
 def _checked(colours: ArrayLike, segmentation: Segmentation) -> NDArray[np.uint8]:
@@ -230,7 +212,7 @@ def _checked(colours: ArrayLike, segmentation: Segmentation) -> NDArray[np.uint8
 
 
 def percent(share: float) -> str:
-    """Spell a share, small ones without claiming that they are none."""
+    """Format a share in per cent; small shares above zero as ``<1%``."""
     return f"{share:.0%}" if share >= 0.0095 else "<1%"
 
 
@@ -241,9 +223,9 @@ def paint(
 
     Args:
         image: RGB, of the segmentation's size.
-        segmentation: What is where.
+        segmentation: Labels, names and background.
         colours: ``(classes, 3)`` RGB.
-        opacity: Of the tint, in [0, 1].
+        opacity: Opacity of the tint, in [0, 1].
         line: Width of the outline in pixels.
     """
     labels = segmentation.labels.numpy()
@@ -254,7 +236,7 @@ def paint(
     if segmentation.background:
         weight[labels == 0] = 0
     tint = colours.astype(np.float32)[labels]  # (H, W, 3)
-    tint[edge] += 0.4 * (255 - tint[edge])  # the dark colours of the rule would drown in dark pictures
+    tint[edge] += 0.4 * (255 - tint[edge])  # dark colours would drown in dark images
     mixed = pixels + weight[..., None] * (tint - pixels)
     return Image.fromarray(np.round(mixed).astype(np.uint8))
 
@@ -271,51 +253,47 @@ def outlines(labels: NDArray[np.int64], line: int) -> NDArray[np.bool_]:
     return found
 
 
-def write_names(picture: Image.Image, segmentation: Segmentation, size: int) -> None:
+def write_names(image: Image.Image, segmentation: Segmentation, size: int) -> None:
     """Write the name of each class, light with a dark rim, where its region is thickest."""
     labels = segmentation.labels.numpy()
     step = max(1, -(-max(labels.shape) // _POLE_SIDE))
     small = labels[step // 2 :: step, step // 2 :: step] if step > 1 else labels
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(image)
     font = find_font(segmentation.names, size)
     for number in np.unique(small).tolist():
         if number == 0 and segmentation.background:
             continue
         row, column, radius = thickest_place(small == number)
         name = segmentation.names[number]
-        if 2 * radius * step < 1.2 * size or draw.textlength(name, font) > 0.6 * picture.width:
+        if 2 * radius * step < 1.2 * size or draw.textlength(name, font) > 0.6 * image.width:
             continue
-        reach = draw.textlength(name, font) / 2 + size / 2  # keeps the whole name on the picture
-        middle = min(max((column + 0.5) * step, reach), picture.width - reach)
-        place = (middle, min(max((row + 0.5) * step, size), picture.height - size))
+        reach = draw.textlength(name, font) / 2 + size / 2  # keeps the whole name on the image
+        middle = min(max((column + 0.5) * step, reach), image.width - reach)
+        place = (middle, min(max((row + 0.5) * step, size), image.height - size))
         draw.text(place, name, _INK, font, anchor="mm", stroke_width=max(2, size // 7), stroke_fill=_PAPER)
 
 
 def thickest_place(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
     """Return row and column of the pixel of a mask that is farthest from its border, and that distance."""
-    radius, inner = 0, mask
-    while True:
-        padded = np.pad(inner, 1)  # beyond the picture is outside, too: names keep off its rim
-        thinner = padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2]
-        thinner = thinner & padded[1:-1, 2:]
-        if not thinner.any():
-            rows, columns = np.nonzero(inner)
-            middle = len(rows) // 2
-            return int(rows[middle]), int(columns[middle]), radius
-        radius, inner = radius + 1, thinner
+    # beyond the image is outside, too: names keep off its rim
+    distances = distance_transform_cdt(np.pad(mask, 1), "taxicab")[1:-1, 1:-1]
+    radius = int(distances.max())
+    rows, columns = np.nonzero(distances == radius)
+    middle = len(rows) // 2
+    return int(rows[middle]), int(columns[middle]), radius - 1
 
 
-def add_legend(picture: Image.Image, entries: Sequence[LegendEntry], size: int) -> Image.Image:
-    """Put a legend below a picture, on paper of its own, in as many columns as fit.
+def add_legend(image: Image.Image, entries: Sequence[LegendEntry], size: int) -> Image.Image:
+    """Put a legend below an image, in as many columns as fit.
 
     Args:
-        picture: RGB.
-        entries: Any number; names that are wider than the sheet are cut short.
-        size: Of the letters, in pixels.
+        image: RGB.
+        entries: Any number; names that are wider than the legend are cut short.
+        size: Font size in pixels.
     """
     font = find_font([entry.name for entry in entries], size)
     notes = find_font([], max(11, size - 3))
-    width = max(picture.width, _NARROWEST)
+    width = max(image.width, _NARROWEST)
     draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     pad, swatch, row = round(0.8 * size), round(1.1 * size), round(1.9 * size)
     texts = [_fitted(entry.name, font, draw, width - 4 * pad - swatch - 4 * size) for entry in entries]
@@ -324,14 +302,14 @@ def add_legend(picture: Image.Image, entries: Sequence[LegendEntry], size: int) 
     cell = round(swatch + 0.6 * pad + names + 0.6 * pad + note_width)
     columns = max(1, min(len(entries), (width - pad) // (cell + pad)))
     rows = -(-len(entries) // columns)
-    sheet = Image.new("RGB", (width, picture.height + rows * row + 2 * pad), _PAPER)
-    sheet.paste(picture, ((width - picture.width) // 2, 0))
+    sheet = Image.new("RGB", (width, image.height + rows * row + 2 * pad), _PAPER)
+    sheet.paste(image, ((width - image.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
     for number, (entry, text) in enumerate(zip(entries, texts, strict=True)):
         left = pad + (number // rows) * ((width - pad) // columns)
-        middle = picture.height + pad + (number % rows) * row + row // 2
+        middle = image.height + pad + (number % rows) * row + row // 2
         box = (left, middle - swatch // 2, left + swatch, middle - swatch // 2 + swatch)
-        # a light rim shows even a black or navy patch on the dark paper
+        # a light rim shows even a black or navy colour on the dark background
         draw.rectangle(box, fill=entry.colour, outline=_RIM, width=max(1, size // 12))
         at = left + swatch + 0.6 * pad
         draw.text((at, middle), text, _INK, font, anchor="lm")
@@ -349,7 +327,7 @@ def _fitted(name: str, font: Font, draw: ImageDraw.ImageDraw, room: float) -> st
 
 
 def find_font(names: Sequence[str], size: int) -> Font:
-    """Return the font inside Pillow, or, if it lacks the letters, one of the system if there is any."""
+    """Return Pillow's own font, or a font of the system if that one lacks the letters."""
     if not all(name.isascii() for name in names):
         for file in _FONTS:
             try:

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a segmentation returns."""
+"""Result of a segmentation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class Mask(TypedDict):
@@ -49,6 +50,19 @@ class Segmentation:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.labels.shape[0], self.labels.shape[1]
+
+    def resized(self, size: tuple[int, int]) -> Segmentation:
+        """Return the segmentation at another size: nearest labels, bilinear probabilities.
+
+        Args:
+            size: Height and width in pixels.
+        """
+        if self.size == size:
+            return self
+        labels = F.interpolate(self.labels[None, None].double(), size, mode="nearest-exact")
+        probabilities = F.interpolate(self.probabilities[None, None], size, mode="bilinear")
+        scores = None if self.scores is None else F.interpolate(self.scores[None], size, mode="bilinear")[0]
+        return replace(self, labels=labels[0, 0].long(), probabilities=probabilities[0, 0], scores=scores)
 
     def shares(self) -> dict[str, float]:
         """Return the share of the pixels of every class that occurs, largest first."""

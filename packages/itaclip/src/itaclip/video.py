@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos: one frame after the other, steadied over time."""
+"""Videos: frame by frame, smoothed over time."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,63 +17,27 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from itaclip.config import ITACLIPConfig, VideoOptions
 from itaclip.images import ImageError, shrink
-from itaclip.pictures import LegendEntry, add_legend, class_colours, paint, resize_segmentation
+from itaclip.labels import close_labels, label_pixels, small_classes
+from itaclip.pictures import LegendEntry, add_legend, class_colours, paint
 from itaclip.results import Segmentation
-from itaclip.rules import close_labels, label_pixels, small_classes
 
 if TYPE_CHECKING:
-    from itaclip.config import ITACLIPConfig
     from itaclip.model import ITACLIP
 
-# mean difference of two frames, of 1, from which they are taken as two scenes
+# mean difference of two frames, of 1, above which they count as two scenes
 _CUT = 0.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoOptions:
-    """How a video is segmented.
-
-    Attributes:
-        smoothing: Share of the past in the probabilities of a frame, in [0, 1); 0 takes frames alone.
-        every: Segment each so-manieth frame; those between keep its labels.
-        max_side: Long side, in pixels, of the frames that are segmented and of the video that is written.
-        max_frames: Stop after so many; ``None`` for all.
-        opacity: Of the colours, in [0, 1].
-        legend: Whether the classes are listed below the picture.
-
-    Raises:
-        ValueError: If a number leaves its range.
-    """
-
-    smoothing: float = 0.6
-    every: int = 1
-    max_side: int = 1280
-    max_frames: int | None = None
-    opacity: float = 0.55
-    legend: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("smoothing", "opacity"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.smoothing == 1:
-            raise ValueError("smoothing must be less than 1, or the first frame would stay for ever")
-        if self.every < 1 or (self.max_frames is not None and self.max_frames < 1) or self.max_side < 16:
-            raise ValueError(
-                "every and max_frames must be positive and max_side at least 16, "
-                f"got {self.every=}, {self.max_frames=}, {self.max_side=}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
 class VideoReport:
-    """What was done.
+    """Report of a segmented video.
 
     Attributes:
-        frames: Written.
-        segmented: Of these, through the model.
-        cuts: Times at which the past was forgotten.
+        frames: Frames written.
+        segmented: Frames that went through the model.
+        cuts: Cuts, at which smoothing starts again.
         shares: Mean share of each class that occurs, over all frames.
     """
 
@@ -86,10 +48,10 @@ class VideoReport:
 
 
 class Smoother:
-    """Steadies probabilities over time by an exponential mean, anew after a cut.
+    """Smooths probabilities over time by an exponential mean that starts again after a cut.
 
     Args:
-        smoothing: Share of the past, in [0, 1).
+        smoothing: Weight of the previous frames, in [0, 1).
         config: Rules that turn probabilities into labels.
     """
 
@@ -100,11 +62,11 @@ class Smoother:
         self._seen: NDArray[np.floating] | None = None
 
     def __call__(self, frame: Image.Image, found: Segmentation) -> Segmentation:
-        """Return the frame's segmentation with the past mixed in.
+        """Return the frame's segmentation mixed with those of the previous frames.
 
         Args:
-            frame: What was segmented.
-            found: With scores.
+            frame: The segmented frame.
+            found: Its segmentation, with scores.
         """
         seen = np.asarray(frame.resize((32, 32)), dtype=np.float32) / np.float32(255)
         if self._seen is not None and float(np.abs(seen - self._seen).mean()) > _CUT:
@@ -121,19 +83,19 @@ class Smoother:
 
 
 def relabel(found: Segmentation, scores: Tensor, config: ITACLIPConfig) -> Segmentation:
-    """Return the segmentation that other probabilities give under the same rules.
+    """Return the segmentation with other probabilities, under the same rules.
 
     Args:
-        found: Names and background.
-        scores: ``(classes, H, W)``, probabilities.
+        found: Segmentation whose names and background are kept.
+        scores: Probabilities, ``(classes, H, W)``.
         config: Thresholds and closing.
     """
     dropped = None
-    if config.area_thd is not None:
+    if config.area_threshold is not None:
         areas = scores.argmax(dim=0).flatten().bincount(minlength=len(scores))
-        dropped = small_classes(areas, config.area_thd, background=found.background)
+        dropped = small_classes(areas, config.area_threshold, background=found.background)
     labels, best = label_pixels(
-        scores, background=found.background, prob_thd=config.prob_thd, dropped=dropped
+        scores, background=found.background, prob_threshold=config.prob_threshold, dropped=dropped
     )
     labels = close_labels(labels) if config.closing else labels
     return replace(found, labels=labels, probabilities=best, scores=scores)
@@ -151,12 +113,12 @@ def segment_video(
     """Write a video of overlays, H.264 in MP4 without sound.
 
     Args:
-        segmenter: With its classes set.
-        source: Anything that FFmpeg reads.
+        segmenter: Segmenter with its classes set.
+        source: Video file that FFmpeg reads.
         target: An ``.mp4`` file.
-        options: How.
+        options: Options of the segmentation; the defaults if ``None``.
         labels: ``.npz`` file for ``labels (frames, H, W)``, ``times`` in seconds and ``names``.
-        progress: Called with frames done and frames in all, if that is known.
+        progress: Called with frames done and frames in total, if that is known.
 
     Raises:
         ImportError: If PyAV is missing.
@@ -170,7 +132,7 @@ def segment_video(
         raise ImageError(f"label maps of a video must be an .npz file, got {labels.name}")
     with _writing(target, labels) as (video_part, labels_part), _reading(av, source) as container:
         if not container.streams.video:
-            raise ImageError(f"{source} has no pictures")
+            raise ImageError(f"{source} has no video stream")
         keeper = None if labels_part is None else _LabelFile(labels_part)
         try:
             report = _process(av, segmenter, container, video_part, options, keeper, progress)
@@ -199,7 +161,7 @@ def import_av() -> Any:
 
 @contextmanager
 def _writing(target: Path, labels: Path | None) -> Generator[tuple[Path, Path | None]]:
-    """Yield temporary places beside the files, which become them in the end, or nothing does."""
+    """Yield temporary paths that are renamed to the files if all goes well, else removed."""
     video_part = target.with_name(f".{target.name}.{os.getpid()}.part")
     labels_part = None if labels is None else labels.with_name(f".{labels.name}.{os.getpid()}.part")
     try:
@@ -246,12 +208,12 @@ def _process(
     painter = _Painter(segmenter, options)
     areas: NDArray[np.float64] = np.zeros(len(segmenter.class_names))
     done = 0
-    # the container's name ends in .part, so its format must be told
+    # the name ends in .part, so the container format must be given
     with av.open(str(target), "w", format="mp4") as out:
         encoder: Any = None
         for frame in _frames(container, stream, options.max_frames):
-            picture = shrink(_upright(frame), options.max_side)
-            drawn, found = painter.draw(picture, fresh=done % options.every == 0)
+            image = shrink(_upright(frame), options.max_side)
+            drawn, found = painter.draw(image, fresh=done % options.every == 0)
             if encoder is None:
                 encoder = _add_stream(out, stream, drawn.size)
             encoded = av.VideoFrame.from_image(_fit(drawn, (encoder.width, encoder.height)))
@@ -281,7 +243,7 @@ def _frames(container: Any, stream: Any, max_frames: int | None) -> Iterator[Any
 
 
 def _upright(frame: Any) -> Image.Image:
-    """Turn a frame as its display matrix says, which telephones write."""
+    """Rotate a frame by its display matrix, which phones write."""
     image: Image.Image = frame.to_image()
     turns = round(getattr(frame, "rotation", 0) / 90) % 4
     kinds = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
@@ -300,7 +262,7 @@ def _add_stream(out: Any, source: Any, size: tuple[int, int]) -> Any:
 
 
 def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Put a picture into the video's frame; later frames could differ in size."""
+    """Fit an image into the video's frame; later frames may differ in size."""
     if image.size == size:
         return image
     sheet = Image.new("RGB", size)
@@ -321,7 +283,7 @@ class _Painter:
     """Turns frames into overlays.
 
     Args:
-        segmenter: With its classes set.
+        segmenter: Segmenter with its classes set.
         options: Smoothing, opacity and legend.
     """
 
@@ -331,19 +293,19 @@ class _Painter:
         self.segmented = 0
         self._last: Segmentation | None = None
 
-    def draw(self, picture: Image.Image, *, fresh: bool) -> tuple[Image.Image, Segmentation]:
-        """Return the overlay and what it shows; labels of before are kept unless ``fresh``."""
+    def draw(self, image: Image.Image, *, fresh: bool) -> tuple[Image.Image, Segmentation]:
+        """Return overlay and segmentation; the previous segmentation is kept unless ``fresh``."""
         found = self._last
         if found is None or fresh:
-            (found,) = self.segmenter.stream([picture], return_scores=self.options.smoothing > 0)
-            found = self.smoother(picture, found)
-            # past scores are kept by the smoother alone
+            (found,) = self.segmenter.stream([image], return_scores=self.options.smoothing > 0)
+            found = self.smoother(image, found)
+            # the smoother keeps the previous scores itself
             found = self._last = replace(found, scores=None)
             self.segmented += 1
-        found = resize_segmentation(found, (picture.height, picture.width))
-        line = max(1, round(max(picture.size) / 640))
+        found = found.resized((image.height, image.width))
+        line = max(1, round(max(image.size) / 640))
         colours = class_colours(found)
-        drawn = paint(picture, found, colours, opacity=self.options.opacity, line=line)
+        drawn = paint(image, found, colours, opacity=self.options.opacity, line=line)
         if not self.options.legend:
             return drawn, found
         entries: list[LegendEntry] = []
@@ -351,14 +313,14 @@ class _Painter:
             red, green, blue = (int(value) for value in colours[number])
             if number or not found.background:
                 entries.append(LegendEntry(name, (red, green, blue)))
-        return add_legend(drawn, entries, max(13, round(max(picture.size) / 55))), found
+        return add_legend(drawn, entries, max(13, round(max(image.size) / 55))), found
 
 
 class _LabelFile:
     """Collects label maps on disk, so that memory does not grow with the video.
 
     Args:
-        path: The ``.npz`` to write.
+        path: ``.npz`` file to write.
     """
 
     def __init__(self, path: Path) -> None:
@@ -373,23 +335,19 @@ class _LabelFile:
         if self._shape is None:
             self._shape = found.size
             self._dtype = np.dtype(np.uint8 if len(found.names) <= 256 else np.uint16)
-        found = resize_segmentation(found, self._shape)
+        found = found.resized(self._shape)
         self._raw.write(found.labels.numpy().astype(self._dtype).tobytes())
         self.times.append(time)
 
     def finish(self, names: tuple[str, ...]) -> None:
         """Write the file."""
+        self._raw.flush()
         shape = (len(self.times), *(self._shape or (0, 0)))
-        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
-        self._raw.seek(0)
-        with zipfile.ZipFile(self.path, "w", zipfile.ZIP_DEFLATED) as archive:
-            with archive.open("labels.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_2_0(member, header)
-                shutil.copyfileobj(self._raw, member)
-            for name, values in (("times", np.array(self.times)), ("names", np.array(names))):
-                with archive.open(f"{name}.npy", "w") as member:
-                    np.lib.format.write_array(member, values, allow_pickle=False)
+        frames = np.memmap(self._raw, dtype=self._dtype, mode="r", shape=shape)
+        # an open file: to a name, numpy would add a suffix
+        with self.path.open("wb") as file:
+            np.savez_compressed(file, labels=frames, times=np.array(self.times), names=np.array(names))
 
     def close(self) -> None:
-        """Delete what was collected."""
+        """Delete the collected label maps."""
         self._raw.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resizing, overlapping windows, and how their patch scores become one map of any size."""
+"""Resizing, overlapping windows, and merging of their patch maps into one map of any size."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def resized_shape(height: int, width: int, *, short: int, long: int, least: int 
     Args:
         height: Pixels, at least 1.
         width: Pixels, at least 1.
-        short: Pixels of the short side; 0 keeps the size but for ``long``.
-        long: Pixels that the long side does not exceed.
-        least: Pixels that no side falls below, at the cost of the ratio; one patch of the tower.
+        short: Short side in pixels; 0 keeps the size, up to ``long``.
+        long: Upper limit of the long side, in pixels.
+        least: Lower limit of both sides in pixels, at the cost of the ratio; one patch of the tower.
 
     Source: arXiv 2411.12044, published settings: factor ``min(long / longest, short / shortest)``, sides
         rounded half up.
@@ -48,7 +48,7 @@ def plan_windows(height: int, width: int, *, crop: int, stride: int) -> TilePlan
 
 
 class WindowMerger:
-    """Turns the patch scores of all windows into a map of the image, never holding a window's pixels.
+    """Merges the patch maps of all windows into a map of the image, without a map in pixels per window.
 
     Each window's scores go bilinearly to the window's pixels, overlapping windows are averaged, and the
     result goes bilinearly to the size of the output. All three are linear and act on rows and columns apart,
@@ -58,8 +58,7 @@ class WindowMerger:
         plan: The windows.
         grid: Patches of a window along height and width.
         size: Height and width of the output.
-        device: Where the matrices are.
-        dtype: Of the matrices, fp32 or fp64.
+        device: Device of the matrices.
     """
 
     def __init__(
@@ -69,34 +68,15 @@ class WindowMerger:
         size: tuple[int, int],
         *,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.plan, self.grid, self.size = plan, grid, size
-        self.rows = _axis_matrix(plan.rows, plan.height, grid[0], size[0]).to(device, dtype)
-        self.columns = _axis_matrix(plan.columns, plan.width, grid[1], size[1]).to(device, dtype)
-
-    def new_scores(self, channels: int) -> Tensor:
-        """Return zeros for all windows, ``(channels, rows * height, columns * width)`` in patches."""
-        height, width = len(self.plan.rows) * self.grid[0], len(self.plan.columns) * self.grid[1]
-        return self.rows.new_zeros((channels, height, width))
-
-    def place(self, scores: Tensor, index: int, window: Tensor) -> None:
-        """Write a window's scores ``(channels, height, width)`` to its place among all windows.
-
-        Args:
-            scores: From :meth:`new_scores`.
-            index: Number of the window, in the order of the plan.
-            window: The scores.
-        """
-        row, column = divmod(index, len(self.plan.columns))
-        top, left = row * self.grid[0], column * self.grid[1]
-        scores[:, top : top + self.grid[0], left : left + self.grid[1]] = window
+        self.rows = _axis_matrix(plan.rows, plan.height, grid[0], size[0]).to(device, torch.float32)
+        self.columns = _axis_matrix(plan.columns, plan.width, grid[1], size[1]).to(device, torch.float32)
 
     def merge(self, scores: Tensor, *, top: int = 0, bottom: int | None = None) -> Tensor:
         """Return the map of the output's size, or some of its rows.
 
         Args:
-            scores: ``(channels, rows * height, columns * width)``, all windows placed.
+            scores: ``(channels, rows * height, columns * width)``, the windows beside and below each other.
             top: First row.
             bottom: End of the rows; the last one if ``None``.
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from itaclip import reference
 from itaclip.config import ITACLIPConfig
 from itaclip.model import ITACLIP
 from itaclip.pamr import affinity, refine
@@ -24,16 +23,13 @@ def small(name, **changes):
 
 def engine_and_serial(tools, classes, config, image):
     engine = ITACLIP(tools.native(), None, config).set_text_features(tools.text(6), classes)
-    prepared = engine.windows.prepare(image)
-    labels, probabilities = reference.segment(
+    labels, probabilities = tools.reference.segment(
         engine.model,
-        prepared.image,
-        prepared.size,
+        image,
         tools.text(6),
         classes.owner,
-        config,
+        config.to_dict(),
         background=classes.background,
-        views=[view.image for view in prepared.views],
     )
     return engine.predict(image, return_scores=True), labels, probabilities
 
@@ -55,10 +51,8 @@ def test_every_preset(tools, classes, name):
         {"branches": ("hflip", "vflip")},
         {"branches": ("blur", "gray")},
         {"branches": ("hflip", "gray", "identity"), "lam": 0.1},
-        {"area_thd": 0.3, "prob_thd": 0.3, "logit_scale": 5.0},
+        {"area_threshold": 0.3, "prob_threshold": 0.3, "logit_scale": 5.0},
         {"batch_size": 3},
-        {"prior_weight": 0.7, "logit_scale": 8.0, "batch_size": 7},
-        {"prior_weight": 3.0, "prior_sides": (0.3,), "prob_thd": 0.3, "crop": 0, "logit_scale": 8.0},
     ],
     ids=str,
 )
@@ -71,9 +65,8 @@ def test_options_and_sizes(tools, classes, changes, size):
     assert (found.labels == labels).float().mean() > 0.999
 
 
-@pytest.mark.parametrize("prior_weight", [0.0, 1.0])
-def test_a_batch_of_images_is_its_images_one_by_one(tools, classes, prior_weight):
-    config = small("itaclip", prior_weight=prior_weight)
+def test_a_batch_of_images_is_its_images_one_by_one(tools, classes):
+    config = small("itaclip")
     engine = ITACLIP(tools.native(), None, config).set_text_features(tools.text(6), classes)
     images = [tools.image(3, *size) for size in ((53, 71), (20, 20), (53, 71), (71, 53))]
     together = engine.predict(images, return_scores=True)
@@ -87,22 +80,22 @@ def test_batched_windows_are_serial_windows(tools, classes):
     image = tools.image(3, 53, 71)
     scores = []
     for batch_size in (1, 20, 1000):
-        config = small("itaclip", batch_size=batch_size, prior_weight=1.0)
+        config = small("itaclip", batch_size=batch_size)
         engine = ITACLIP(tools.native(), None, config).set_text_features(tools.text(6), classes)
         scores.append(engine.scores(image))
     assert torch.allclose(scores[0], scores[1], atol=1e-5)
     assert torch.allclose(scores[0], scores[2], atol=1e-5)
 
 
-@pytest.mark.parametrize("area_thd", [None, 0.3])
-def test_bands_and_chunks_fit_together(tools, classes, monkeypatch, area_thd):
-    config = small("itaclip", area_thd=area_thd, prob_thd=0.3, logit_scale=8.0)
+@pytest.mark.parametrize("area_threshold", [None, 0.3])
+def test_bands_and_chunks_fit_together(tools, classes, monkeypatch, area_threshold):
+    config = small("itaclip", area_threshold=area_threshold, prob_threshold=0.3, logit_scale=8.0)
     engine = ITACLIP(tools.native(), None, config).set_text_features(tools.text(6), classes)
     image = tools.image(3, 150, 71)
     whole = engine.predict(image, return_scores=True)
-    monkeypatch.setattr("itaclip.decide._CLASS_NUMBERS", 1)
-    monkeypatch.setattr("itaclip.decide._NAME_NUMBERS", 1)
-    monkeypatch.setattr("itaclip.decide._FEWEST_ROWS", 7)
+    monkeypatch.setattr("itaclip.labels._CLASS_NUMBERS", 1)
+    monkeypatch.setattr("itaclip.labels._NAME_NUMBERS", 1)
+    monkeypatch.setattr("itaclip.labels._FEWEST_ROWS", 7)
     banded = engine.predict(image, return_scores=True)
     assert torch.allclose(banded.scores, whole.scores, atol=1e-5)
     assert torch.allclose(banded.probabilities, whole.probabilities, atol=1e-5)
@@ -113,7 +106,7 @@ def test_bands_and_chunks_fit_together(tools, classes, monkeypatch, area_thd):
 @pytest.mark.parametrize("dilations", [(1,), (8, 16)], ids=str)
 def test_refinement_is_that_of_all_neighbours_at_once(tools, monkeypatch, size, dilations):
     image, masks = tools.image(3, *size), tools.image(7, *size, seed=9)
-    expected = reference.refine(image, masks, 3, dilations)
+    expected = tools.reference.refine(image, masks, 3, dilations)
     for block in (10, 2**16):
         monkeypatch.setattr("itaclip.pamr._CPU_BLOCK", block)
         found = refine(masks, affinity(image, dilations), steps=3, dilations=dilations)

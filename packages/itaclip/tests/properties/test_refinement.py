@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for refinement and rules whatever the picture."""
+"""What holds for refinement and rules whatever the image."""
 
 import itertools
 
@@ -7,9 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from itaclip.functional import merge_names
+from itaclip.labels import (
+    ClassScores,
+    class_chunks,
+    close_labels,
+    label_pixels,
+    merge_names,
+    small_classes,
+)
 from itaclip.pamr import affinity, refine
-from itaclip.rules import ClassScores, class_chunks, close_labels, label_pixels, small_classes
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=40)
 sizes = st.tuples(st.integers(1, 24), st.integers(1, 24))
@@ -125,7 +131,7 @@ def test_order_of_the_classes_does_not_matter_without_closing(seed, background):
     order = torch.cat(
         [torch.tensor([0]), 1 + torch.randperm(4, generator=torch.Generator().manual_seed(seed))]
     )
-    options = {"background": background, "prob_thd": 0.6}
+    options = {"background": background, "prob_threshold": 0.6}
     labels, best = label_pixels(probabilities, **options)
     moved, moved_best = label_pixels(probabilities[order], **options)
     assert torch.equal(order[moved], labels)
@@ -147,7 +153,7 @@ def test_area_rule():
     assert small_classes(areas, 0.1, background=True).tolist() == [False, False, True, False]
     assert small_classes(areas, 0.3, background=True).tolist() == [False, True, True, False]
     assert small_classes(areas, 0.1, background=False).tolist() == [False, True, True, False]
-    # the only class in the picture survives any share below one; at no foreground all fall, for nothing
+    # the only class in the image survives any share below one; at no foreground all fall, for nothing
     assert small_classes(torch.tensor([50, 0, 8]), 0.99, background=True).tolist() == [False, True, False]
     assert small_classes(torch.tensor([50, 0, 0]), 0.0, background=True).tolist() == [False, True, True]
 
@@ -161,6 +167,8 @@ def test_pixels_of_a_dropped_class_fall_to_the_second_best():
 
 def test_probability_rule():
     probabilities = torch.tensor([[0.1, 0.2], [0.5, 0.25]]).unsqueeze(1)  # (2, 1, 2)
-    kept = [label_pixels(probabilities, background=True, prob_thd=thd)[0].tolist() for thd in (0.0, 0.3)]
+    kept = [
+        label_pixels(probabilities, background=True, prob_threshold=thd)[0].tolist() for thd in (0.0, 0.3)
+    ]
     assert kept == [[[1, 1]], [[1, 0]]]
-    assert label_pixels(probabilities, background=False, prob_thd=0.3)[0].tolist() == [[1, 1]]
+    assert label_pixels(probabilities, background=False, prob_threshold=0.3)[0].tolist() == [[1, 1]]

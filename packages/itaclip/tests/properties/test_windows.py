@@ -72,7 +72,7 @@ def test_constant_scores_stay_constant(size, target, crop, data):
     stride = data.draw(st.integers(1, max(crop, 1)))
     plan = plan_windows(*size, crop=crop, stride=stride)
     merger = WindowMerger(plan, (2, 3), target)
-    merged = merger.merge(torch.full_like(merger.new_scores(2), 0.7))
+    merged = merger.merge(torch.full((2, 2 * len(plan.rows), 3 * len(plan.columns)), 0.7))
     assert merged.shape == (2, *target)
     assert torch.allclose(merged, torch.tensor(0.7), atol=1e-6)
 
@@ -85,9 +85,10 @@ def test_merging_is_upsampling_averaging_and_resizing(size, crop, data):
     target = (data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70)))
     merger = WindowMerger(plan, (3, 2), target)
     windows = torch.randn(len(plan), 2, 3, 2, generator=torch.Generator().manual_seed(0))
-    placed, total, visits = merger.new_scores(2), torch.zeros(2, *size), torch.zeros(size)
-    for index, (box, window) in enumerate(zip(plan, windows, strict=True)):
-        merger.place(placed, index, window)
+    rows = windows.unflatten(0, (len(plan.rows), -1))
+    placed = torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
+    total, visits = torch.zeros(2, *size), torch.zeros(size)
+    for box, window in zip(plan, windows, strict=True):
         side = (box.bottom - box.top, box.right - box.left)
         pixels = F.interpolate(window[None], size=side, mode="bilinear", align_corners=False)[0]
         total[:, box.top : box.bottom, box.left : box.right] += pixels
@@ -103,8 +104,6 @@ def test_one_window_over_the_image_is_the_whole_image():
     for crop in (0, 32, 100):
         plan = plan_windows(32, 32, crop=crop, stride=max(crop, 1))
         merger = WindowMerger(plan, (4, 4), (50, 40))
-        placed = merger.new_scores(2)
-        merger.place(placed, 0, windows[0])
-        merged.append(merger.merge(placed))
+        merged.append(merger.merge(windows[0]))
     assert torch.equal(merged[0], merged[1])
     assert torch.equal(merged[0], merged[2])

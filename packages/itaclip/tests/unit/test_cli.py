@@ -303,13 +303,13 @@ def test_settings_change_together_and_keep_their_kinds():
         [
             "crop=64",
             "stride=16",
-            "area_thd=null",
+            "area_threshold=null",
             "attention.pairs=qq,vv",
             "lam=1",
             "attention.mid_layers=1,0.5",
         ],
     )
-    assert (config.crop, config.stride, config.area_thd, config.lam) == (64, 16, None, 1)
+    assert (config.crop, config.stride, config.area_threshold, config.lam) == (64, 16, None, 1)
     assert config.attention.pairs == ("qq", "vv")
     assert config.attention.mid_layers == (1, 0.5)
     assert change_settings(config, ["attention.mid_layers=[]"]).attention.mid_layers == ()

@@ -25,6 +25,10 @@ def overlay(height=40, width=60, names=("background", "cat", "dog"), scores=None
     return Overlay(Image.new("RGB", (width, height), (90, 120, 30)), result)
 
 
+def page_of(drawn, **options):
+    return page(drawn.image, drawn.segmentation, drawn.colours, **options)
+
+
 def data_of(text):
     (found,) = re.findall(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
     return json.loads(found)
@@ -38,7 +42,7 @@ def image_of(uri):
 
 def test_page_holds_every_pixel():
     drawn = overlay()
-    data = data_of(page(drawn))
+    data = data_of(page_of(drawn))
     labels, probabilities = unpack(image_of(data["map"]))
     np.testing.assert_array_equal(labels, drawn.segmentation.labels.numpy())
     np.testing.assert_allclose(probabilities, drawn.segmentation.probabilities.numpy(), atol=0.5 / 51 + 1e-6)
@@ -48,8 +52,8 @@ def test_page_holds_every_pixel():
     assert data["ranks"] == []
 
 
-def test_page_asks_nothing_of_the_network():
-    text = page(overlay())
+def test_page_makes_no_request():
+    text = page_of(overlay())
     assert "http://" not in text
     assert "https://" not in text
     assert "default-src 'none'" in text
@@ -59,7 +63,7 @@ def test_page_asks_nothing_of_the_network():
 
 def test_names_cannot_become_markup():
     evil = ("background", "</script><script>alert(1)</script>", "@@PHOTO@@ <b> & \u2028")
-    text = page(overlay(names=evil), title="<img src=x onerror=alert(1)>")
+    text = page_of(overlay(names=evil), title="<img src=x onerror=alert(1)>")
     assert text.count("<script") == 2
     assert "<img src=x" not in text
     assert data_of(text)["names"] == list(evil)
@@ -80,11 +84,11 @@ def test_best_classes_come_in_order():
     np.testing.assert_array_equal(ranks[0][0], scores.argmax(dim=0).numpy())
     assert (ranks[0][1] >= ranks[1][1]).all()
     assert (ranks[1][1] >= ranks[2][1]).all()
-    assert len(data_of(page(drawn))["ranks"]) == 3
+    assert len(data_of(page_of(drawn))["ranks"]) == 3
 
 
-def test_large_pictures_are_shown_smaller():
-    data = data_of(page(overlay(20, 3000)))
+def test_large_images_are_shown_smaller():
+    data = data_of(page_of(overlay(20, 3000)))
     assert data["size"] == [1280, 9]
     assert data["original"] == [3000, 20]
     assert image_of(data["map"]).size == (1280, 9)
@@ -95,4 +99,4 @@ def test_a_usual_page_is_small():
     labels = torch.from_numpy((rows // 60 + columns // 80) % 3)
     smooth = torch.from_numpy(((rows + columns) / 1120).astype(np.float32))
     result = Segmentation(labels=labels, probabilities=smooth, names=("a", "b", "c"))
-    assert len(page(Overlay(Image.new("RGB", (640, 480)), result))) < 60_000
+    assert len(page_of(Overlay(Image.new("RGB", (640, 480)), result))) < 60_000

@@ -17,7 +17,6 @@ from itaclip.pictures import (
     paint,
     palette,
     percent,
-    resize_segmentation,
     thickest_place,
 )
 from itaclip.results import Segmentation
@@ -161,13 +160,13 @@ def test_letters_beyond_ascii_do_not_fail():
 
 def test_resizing_keeps_labels_whole():
     scores = torch.rand(2, 40, 60)
-    small = resize_segmentation(halves(scores=scores), (10, 15))
+    small = halves(scores=scores).resized((10, 15))
     assert small.size == (10, 15)
     assert set(small.labels.flatten().tolist()) == {0, 1}
     assert small.probabilities.shape == (10, 15)
     assert small.scores.shape == (2, 10, 15)
     same = halves()
-    assert resize_segmentation(same, (40, 60)) is same
+    assert same.resized((40, 60)) is same
 
 
 def test_wrong_input_is_named():

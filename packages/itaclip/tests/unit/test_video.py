@@ -10,8 +10,9 @@ from itaclip import ITACLIP, ITACLIPConfig, Segmentation
 from itaclip import video as video_module
 from itaclip.cli.app import app
 from itaclip.cli.options import change_settings
+from itaclip.config import VideoOptions
 from itaclip.images import ImageError
-from itaclip.video import Smoother, VideoOptions, relabel, segment_video
+from itaclip.video import Smoother, relabel, segment_video
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -130,9 +131,9 @@ def test_rules_hold_for_smoothed_probabilities():
         names=("bg", "a", "b"),
         background=True,
     )
-    config = ITACLIPConfig.preset("itaclip", closing=False, prob_thd=0.2)
+    config = ITACLIPConfig.preset("itaclip", closing=False, prob_threshold=0.2)
     assert relabel(before, scores, config).labels.tolist() == [[1, 0, 2]]
-    config = ITACLIPConfig.preset("itaclip", closing=False, area_thd=0.5)
+    config = ITACLIPConfig.preset("itaclip", closing=False, area_threshold=0.5)
     assert relabel(before, scores, config).labels.tolist() == [[1, 1, 0]]
 
 
@@ -163,7 +164,7 @@ def test_wrong_input_is_named(model, clip, tmp_path):
         with pytest.raises(ImageError, match=reason):
             segment_video(model, source, target, labels=labels)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["clip.mp4", "text.mp4"]
-    with pytest.raises(ValueError, match="smoothing must be less than 1"):
+    with pytest.raises(ValueError, match="smoothing must lie in"):
         VideoOptions(smoothing=1)
     with pytest.raises(ValueError, match=r"opacity must lie in \[0, 1\]"):
         VideoOptions(opacity=1.5)

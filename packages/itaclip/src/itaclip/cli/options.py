@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from itaclip.model import ITACLIP
     from itaclip.text.sources import TextSource
 
-_MAY_BE_NONE = ("area_thd", "mid_pairs")
+_MAY_BE_NONE = ("area_threshold", "mid_pairs")
 _CLASS_FILES = (".txt", ".yaml", ".yml", ".json")
 
 Classes = Annotated[

@@ -225,14 +225,16 @@ class Run:
 
     def _encode(self, kind: str, path: Path, overlay: Overlay, size: tuple[int, int]) -> bytes:
         from itaclip.html import page
-        from itaclip.pictures import encode_labels, resize_segmentation
+        from itaclip.pictures import encode_labels
 
         if kind == "html":
-            return page(overlay, title=path.stem).encode("utf-8")
+            return page(
+                overlay.image, overlay.segmentation, overlay.colours, opacity=overlay.opacity, title=path.stem
+            ).encode("utf-8")
         if kind == "overlay":
             return encode(overlay.render_with_legend(), path.suffix)
         if kind == "labels":
-            return encode_labels(resize_segmentation(overlay.segmentation, size))
+            return encode_labels(overlay.segmentation.resized(size))
         return encode_scores(overlay.segmentation)
 
 

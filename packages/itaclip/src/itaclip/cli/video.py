@@ -83,7 +83,8 @@ def video(
     """
     with user_errors(debug):
         from itaclip.images import ImageError
-        from itaclip.video import VideoOptions, import_av, segment_video
+        from itaclip.config import VideoOptions
+        from itaclip.video import import_av, segment_video
 
         import_av()
         if output.suffix.lower() != ".mp4":

@@ -90,11 +90,6 @@ class NativeTower(Tower):
         layer = self.blocks[block]
         return layer.ls_2(layer.mlp(layer.ln_2(x)))
 
-    def pooled(self, images: Tensor) -> Tensor:
-        """Return the model's own image embedding."""
-        found = self.visual(images.to(self.dtype))
-        return found[0] if isinstance(found, tuple) else found  # towers may return their tokens, too
-
     def to_text_space(self, x: Tensor) -> Tensor:
         """Take every token the way the pooled token goes."""
         y = self.visual.ln_post(x)

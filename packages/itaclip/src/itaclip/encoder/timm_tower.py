@@ -142,10 +142,6 @@ class TimmTower(Tower):
         layer = self.trunk.blocks[block]
         return _scaled(layer, "2", layer.mlp(layer.norm2(x)))
 
-    def pooled(self, images: Tensor) -> Tensor:
-        """Return the model's own image embedding."""
-        return self.visual(images.to(self.dtype))
-
     def to_text_space(self, x: Tensor) -> Tensor:
         """Take every token the way the pooled token goes."""
         trunk = self.trunk

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from itaclip.config import Positions
-from itaclip.functional import resize_positions
 
 Grid = tuple[int, int]
 
@@ -82,10 +82,6 @@ class Tower(ABC):
     def to_text_space(self, x: Tensor) -> Tensor:
         """Take every token the way the pooled token goes, ``(B, N, C)`` to ``(B, N, D)``."""
 
-    @abstractmethod
-    def pooled(self, images: Tensor) -> Tensor:
-        """Return the model's own image embedding, ``(B, 3, H, W)`` of the training size to ``(B, D)``."""
-
     def embed(self, images: Tensor, mode: Positions) -> tuple[Tensor, Grid]:
         """Return the first block's input and the grid of patches.
 
@@ -124,3 +120,33 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def join_heads(y: Tensor) -> Tensor:
     """Return ``(B, heads, N, head_dim)`` as ``(B, N, heads * head_dim)``."""
     return y.transpose(1, 2).flatten(2)
+
+
+def resize_positions(
+    table: Tensor, native: tuple[int, int], grid: tuple[int, int], *, num_prefix: int, mode: str = "legacy"
+) -> Tensor:
+    """Fit learnt position embeddings to another grid of patches.
+
+    Args:
+        table: ``(num_prefix + native height * native width, C)``; the prefix rows stay as they are.
+        native: Height and width of the table's grid, in patches.
+        grid: Height and width that are wanted.
+        num_prefix: Rows for class and register tokens.
+        mode: ``"legacy"``: bicubic by the factor ``(n + 0.1) / native``, and no change at all whenever the
+            number of patches agrees; ``"size"``: bicubic to the size, and no change where the grid agrees.
+
+    Returns:
+        ``(num_prefix + height * width, C)``.
+    """
+    same = grid[0] * grid[1] == native[0] * native[1] if mode == "legacy" else grid == native
+    if same:
+        return table
+    prefix, patches = table[:num_prefix], table[num_prefix:]
+    image = patches.reshape(1, *native, -1).permute(0, 3, 1, 2).float()  # (1, C, height, width)
+    if mode == "legacy":
+        factors = [(n + 0.1) / side for n, side in zip(grid, native, strict=True)]
+        resized = F.interpolate(image, scale_factor=factors, mode="bicubic")
+    else:
+        resized = F.interpolate(image, size=grid, mode="bicubic")
+    rows = resized.permute(0, 2, 3, 1).reshape(grid[0] * grid[1], -1)  # (height * width, C)
+    return torch.cat([prefix, rows.to(table.dtype)])

@@ -190,7 +190,7 @@ _RAW_COCO = "annotations/{split}/{name}.png"
 _STUFF_IDS = "annotations/{split}/{name}_labelTrainIds.png"
 _OBJECT_IDS = "annotations/{split}/{name}_instanceTrainIds.png"
 # the rules about the background mean nothing where there is none
-_NO_RULES: dict[str, object] = {"prob_thd": 0.0, "area_thd": None}
+_NO_RULES: dict[str, object] = {"prob_threshold": 0.0, "area_threshold": None}
 
 LAYOUTS: Mapping[str, Layout] = {
     layout.name: layout

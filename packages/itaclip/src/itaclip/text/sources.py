@@ -39,12 +39,7 @@ class TextSource(Protocol):
         ...
 
 
-class NoSource:
-    """Knows nothing: names are used as they are."""
-
-    def aux(self, names: Sequence[str]) -> list[Texts]:
-        """Return no text for each name."""
-        return [() for _ in names]
+AuxTexts = TextSource | Mapping[str, Texts] | Callable[[str], Texts] | str | Path | None
 
 
 class CallableSource:
@@ -209,24 +204,20 @@ def _shipped(kind: str) -> dict[str, str]:
     return read_tree(DATA / f"{kind}.yaml")
 
 
-def as_source(
-    aux: TextSource | Mapping[str, Texts] | Callable[[str], Texts] | str | Path | None,
-) -> TextSource:
-    """Make a source of what people give.
+def as_source(aux: TextSource | Mapping[str, Texts] | Callable[[str], Texts] | str | Path) -> TextSource:
+    """Return a text source for whatever form the texts come in.
 
     Args:
-        aux: A source, a mapping by name, a function of a name, the path of a file, the name of texts inside
-            this package (see :func:`shipped_texts`; the bare kinds serve those classes that they know), or
-            ``None``.
+        aux: A source, a mapping by name (texts for other names are ignored), a function of a name, the path
+            of a file, or the name of texts inside this package (see :func:`shipped_texts`; classes unknown to
+            ``"definitions"`` and ``"synonyms"`` get no text).
 
     Raises:
         ValueError: If a name or file is not there or not usable.
         TypeError: If it is something else.
     """
-    if aux is None:
-        return NoSource()
     if isinstance(aux, Mapping):
-        return MappingSource(aux)
+        return MappingSource(aux, allow_extra=True)
     if isinstance(aux, str) and (aux in KINDS or aux in SHIPPED_KIND):
         return MappingSource(shipped_texts(aux), allow_missing=aux in KINDS, allow_extra=True)
     if isinstance(aux, str | Path):
@@ -239,16 +230,14 @@ def as_source(
         return aux
     if callable(aux):
         return CallableSource(aux)
-    raise TypeError(f"aux must be a text source, mapping, function, file or None, got {type(aux).__name__}")
+    raise TypeError(f"aux must be a text source, mapping, function or file, got {type(aux).__name__}")
 
 
-def aux_texts(
-    aux: TextSource | Mapping[str, Texts] | Callable[[str], Texts] | str | Path | None, classes: ClassList
-) -> list[tuple[str, ...]] | None:
+def aux_texts(aux: AuxTexts, classes: ClassList) -> list[tuple[str, ...]] | None:
     """Return the auxiliary texts of each class that is not the background; ``None`` if there are none.
 
     Args:
-        aux: As for :func:`as_source`.
+        aux: As for :func:`as_source`; ``None`` for none.
         classes: The classes; their first names are looked up.
 
     Raises:
@@ -259,6 +248,8 @@ def aux_texts(
         >>> aux_texts({"cat": "pet with whiskers"}, ClassList.build(["cat"], background=["sky"]))
         [('pet with whiskers',)]
     """
+    if aux is None:
+        return None
     rows = check_aux(as_source(aux).aux(classes.foreground), classes)
     return rows if any(rows) else None
 

@@ -58,7 +58,7 @@ def test_preset_and_tables_of_every_layout_fit(layout):
     from itaclip.config import ITACLIPConfig
 
     config = ITACLIPConfig.preset(layout.preset, **layout.changes)
-    assert layout.background or config.prob_thd == 0
+    assert layout.background or config.prob_threshold == 0
     for form in layout.forms:
         classes = set(form.table.tolist()) - {IGNORE, FOREIGN}
         assert classes == set(range(layout.num_classes))

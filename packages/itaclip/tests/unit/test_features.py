@@ -3,18 +3,11 @@ import math
 
 import pytest
 import torch
-from itaclip.branches import blur, join_branches, make_branches
 from itaclip.config import ITACLIPConfig
 from itaclip.encoder import build_encoder
-from itaclip.functional import (
-    gaussian_bias,
-    luma_gray,
-    mix_categories,
-    mix_maps,
-    resize_positions,
-    self_self_map,
-    share_foreground,
-)
+from itaclip.encoder.driver import Term, explicit_map, fused_attention, gaussian_bias
+from itaclip.encoder.tower import resize_positions
+from itaclip.features import blur, join_branches, luma_gray, make_branches
 from torch.nn import functional as F
 
 
@@ -48,33 +41,31 @@ def test_blur_is_a_gaussian():
 
 
 def test_maps_by_hand():
-    q = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    k, v = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.zeros(2, 2)
+    q = torch.tensor([[1.0, 0.0], [0.0, 2.0]])[None, None]
+    k = torch.tensor([[0.0, 1.0], [1.0, 0.0]])[None, None]
     e = math.e
     qq = torch.tensor([[e / (e + 1), 1 / (e + 1)], [1 / (1 + e**4), e**4 / (1 + e**4)]])
     kk = torch.tensor([[e / (e + 1), 1 / (e + 1)], [1 / (e + 1), e / (e + 1)]])
-    assert torch.allclose(self_self_map(q, k, v, pairs=("qq", "kk"), scale=1.0), qq + kk, atol=1e-6)
-    flat = self_self_map(q, k, v, pairs=("vv",), scale=1.0)
-    assert torch.allclose(flat, torch.tensor(0.5))
-    with pytest.raises(ValueError, match="pairs must not be empty"):
-        self_self_map(q, k, v, pairs=(), scale=1.0)
-
-
-def test_mixing_of_maps():
-    last, mids = noise(3, 3), [noise(3, 3, seed=1), noise(3, 3, seed=2)]
-    assert torch.equal(mix_maps(last, [], 0.5), last)
-    assert torch.allclose(mix_maps(last, mids, 0.25), 0.75 * last + 0.125 * (mids[0] + mids[1]), atol=1e-6)
+    terms = [Term(q, q, 1.0, 1.0), Term(k, k, 0.5, 1.0)]
+    assert torch.allclose(explicit_map(terms)[0, 0], qq + 0.5 * kk, atol=1e-6)
+    for function in (explicit_map, lambda none: fused_attention(none, q)):
+        with pytest.raises(ValueError, match="terms must not be empty"):
+            function([])
 
 
 def test_mixing_of_categories():
-    first, second = [noise(2, 2, seed=i) for i in range(3)], [noise(2, 2, seed=i) for i in range(3, 5)]
-    only_first, only_second = mix_categories(first, [], 0.2), mix_categories([], second, 0.2)
-    assert torch.allclose(mix_categories(first, second, 1.0), only_first, atol=1e-6)
-    assert torch.allclose(mix_categories(first, second, 0.0), only_second, atol=1e-6)
-    half = mix_categories(first, second, 0.5)
-    assert torch.allclose(half, (only_first + only_second) / 2, atol=1e-6)
-    with pytest.raises(ValueError, match="not both be empty"):
-        mix_categories([], [], 0.5)
+    parts = torch.cat([F.normalize(noise(1, 3, 2, 2, seed=i), dim=1) for i in range(5)])
+
+    def mixed(lam, names=("identity", "gray", "blur", "vflip", "hflip")):
+        config = ITACLIPConfig(branches=names, lam=lam)
+        return join_branches(parts[: len(names)] if "gray" in names else parts[3:], config)[0]
+
+    first = parts[:3].mean(0)
+    second = (parts[3].flip(-2) + parts[4].flip(-1)) / 2
+    for lam in (0.0, 0.25, 1.0):
+        assert torch.allclose(mixed(lam), lam * first + (1 - lam) * second, atol=1e-6)
+    assert torch.allclose(mixed(0.2, ("identity", "gray", "blur")), first, atol=1e-6)
+    assert torch.allclose(mixed(0.2, ("vflip", "hflip")), second, atol=1e-6)
 
 
 def test_branches_of_an_encoder_that_flips_along_agree():
@@ -123,7 +114,7 @@ def test_legacy_positions_go_by_the_factor(grid):
     assert not torch.allclose(plain, found, atol=1e-3)
 
 
-def test_transposed_picture_and_positions_give_transposed_features(tools):
+def test_transposed_image_and_positions_give_transposed_features(tools):
     import copy
 
     model = tools.native()
@@ -140,28 +131,10 @@ def test_transposed_picture_and_positions_give_transposed_features(tools):
 
 
 def test_gaussian_bias():
-    places = torch.tensor([[torch.nan, torch.nan], [0.0, 0.0], [3.0, 4.0]])
-    bias = gaussian_bias(places, places, 5.0)
-    near = math.exp(-0.5)
-    assert torch.allclose(bias, torch.tensor([[0, 0, 0], [0, 1, near], [0, near, 1]]), atol=1e-6)
-
-
-def test_a_prior_shares_out_the_foreground_only():
-    scores, prior = noise(5, 3, 4), noise(5, 3, 4, seed=1)
-    foreground = torch.tensor([False, True, True, False, True])
-    shared = share_foreground(scores, prior, foreground, weight=0.6, logit_scale=7.0)
-    before, after = (7 * scores).softmax(0), (7 * shared).softmax(0)
-    assert torch.equal(shared[~foreground], scores[~foreground])
-    assert torch.allclose(after[~foreground], before[~foreground], atol=1e-6)
-    # among themselves, by Bayes: what the patch says times what the window says
-    expected = (7 * (scores + 0.6 * prior))[foreground].softmax(0)
-    assert torch.allclose(after[foreground] / after[foreground].sum(0), expected, atol=1e-5)
-    assert not torch.allclose(after, before, atol=1e-2)
-
-
-def test_a_prior_that_is_the_same_for_all_names_says_nothing():
-    scores = noise(4, 3, 4)
-    prior = noise(1, 3, 4, seed=1).expand(4, -1, -1)
-    everything = torch.ones(4, dtype=torch.bool)
-    shared = share_foreground(scores, prior, everything, weight=2.0, logit_scale=40.0)
-    assert torch.allclose(shared, scores, atol=1e-5)
+    bias = gaussian_bias((4, 5), 1, 5.0)
+    assert bias.shape == (21, 21)
+    assert not bias[0].any()
+    assert not bias[:, 0].any()
+    assert torch.equal(bias[1:, 1:].diagonal(), torch.ones(20))
+    # from the first to the last patch: 3 down, 4 across
+    assert bias[1, 20].item() == pytest.approx(math.exp(-0.5))
