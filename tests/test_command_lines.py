@@ -399,7 +399,7 @@ shown = list(pages(top, []))
 print(json.dumps({"pages": shown, "modules": sorted(sys.modules)}))
 """
 # what may not be loaded to show a page of help, which takes under half a second of one core
-NAMES = "PIL accelerate diffusers huggingface_hub numpy open_clip pydantic scipy skimage torch transformers"
+NAMES = "accelerate diffusers huggingface_hub open_clip pytorch_lightning scipy skimage torch transformers"
 SLOW = set(NAMES.split())
 
 
