@@ -16,6 +16,7 @@ TURNED = frozenset({5, 6, 7, 8})  # orientations that swap height and width
 
 # resampling filters overshoot the range a little; values beyond this are of another range
 _OVERSHOOT = 0.25
+_TO_8_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 _UPRIGHT: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
     2: np.fliplr,
     3: lambda pixels: np.rot90(pixels, 2),
@@ -106,9 +107,7 @@ def to_uint8(pixels: NDArray[np.generic], name: str = "the image") -> NDArray[np
     if pixels.dtype == np.uint8:
         return pixels.view(np.uint8)
     if pixels.dtype == np.uint16:
-        values = pixels.view(np.uint16)
-        # values / 257, rounded, without leaving 16 bits
-        return ((values - (values >> 8) + 128) >> 8).astype(np.uint8)
+        return _TO_8_BITS[pixels]
     floats = np.asarray(pixels, dtype=np.float32)
     low, high = float(floats.min()), float(floats.max())
     if not (np.isfinite(low) and np.isfinite(high)):
