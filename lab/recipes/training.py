@@ -141,11 +141,12 @@ def fit(
     )
     last = folder / CHECKPOINT
     with warnings.catch_warnings():
-        # drawing is cheap beside a step, a folder with a checkpoint is what a run resumes from, and the
-        # batches of an epoch go on from any step
+        # drawing is cheap beside a step, a folder with a checkpoint is what a run resumes from, the batches
+        # of an epoch go on from any step, and not every recipe has a validation
         warnings.filterwarnings("ignore", ".*does not have many workers")
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         warnings.filterwarnings("ignore", ".*ended before the epoch ended")
+        warnings.filterwarnings("ignore", ".*but have no `validation_step`")
         trainer.fit(
             module,
             datamodule=StepData(batch_of, examples, run.workers),

@@ -10,8 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import typer
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 from shapeworld import Rendering, SceneConfig, draw_scene, render
@@ -19,9 +18,10 @@ from shapeworld.grid import WHOLE
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import default_collate
 
 from recipes.probes.network import NAMES, Probe
+from recipes.training import Run, fit
 
 CONFIGS = (SceneConfig(num_things=(0.4, 0.2, 0.2, 0.1, 0.05, 0.05)), SceneConfig.preset("simple"))
 # one in so many scenes is of the held-out pairs: the judge must know what its models have never seen
@@ -31,22 +31,25 @@ BLUR, NOISE = 0.9, 0.04
 ONLY_NONE = -100  # label of a picture with several things, ignored by the loss
 
 
-class ProbePictures(Dataset[dict[str, Tensor]]):
-    """Worn pictures with the label of every pixel, and of the only thing.
+class ProbeScenes:
+    """Worn images with the label of every pixel, and of the only thing.
 
     Args:
-        size: Number of pictures.
-        seed: Of the world and of the wear.
-        side: Pixels.
+        batch_size: Images per step.
+        seed: Seed of the world and of the wear.
+        side: Side of an image in pixels.
     """
 
-    def __init__(self, size: int, seed: int, side: int = 64) -> None:
-        self.size, self.seed, self.side = size, seed, side
+    def __init__(self, batch_size: int, seed: int, side: int = 64) -> None:
+        self.batch_size, self.seed, self.side = batch_size, seed, side
 
-    def __len__(self) -> int:
-        return self.size
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Return the batch of a step."""
+        first = step * self.batch_size
+        return default_collate([self.sample(first + i) for i in range(self.batch_size)])
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def sample(self, index: int) -> dict[str, Tensor]:
+        """Return one image, ``(3, side, side)``, with its labels."""
         rng = np.random.default_rng((self.seed, index, 7))
         split = "novel" if rng.random() < NOVEL_SHARE else "train"
         scene = draw_scene(self.seed, index, split=split, config=CONFIGS[index % len(CONFIGS)])
@@ -100,7 +103,7 @@ class ProbeModule(pl.LightningModule):
         for key in NAMES:
             pixels = F.cross_entropy(opinion.pixels[key], batch[f"{key}_pixels"])
             things = F.cross_entropy(opinion.things[key], batch[f"{key}_thing"], ignore_index=ONLY_NONE)
-            self.log_dict({f"{key}/pixels": pixels, f"{key}/thing": things})
+            self.log_dict({f"{key}/pixels": pixels, f"{key}/thing": things}, batch_size=1)
             loss = loss + pixels + 0.3 * torch.nan_to_num(things)  # a batch without single things has none
         return loss
 
@@ -115,9 +118,9 @@ class ProbeModule(pl.LightningModule):
 
 def train(
     out: Annotated[Path, typer.Option(help="Folder of checkpoints and logs; resumed if it has one.")],
-    max_steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = 3000,
-    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of weights and pictures.")] = 17,
+    max_steps: Annotated[int, typer.Option(help="Optimizer steps in all.")] = 3000,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
+    seed: Annotated[int, typer.Option(help="Random seed of weights and images.")] = 17,
     workers: Annotated[int, typer.Option(help="Processes that draw; 0 draws in this one.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
@@ -125,23 +128,9 @@ def train(
     torch.set_num_threads(threads)
     pl.seed_everything(seed)
     probe = Probe().to(memory_format=torch.channels_last)
-    last = out / "last.ckpt"
-    trainer = pl.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_steps=max_steps,
-        max_epochs=1,
-        logger=CSVLogger(out, name="", version=""),
-        log_every_n_steps=50,
-        callbacks=[
-            EMAWeightAveraging(decay=0.995, update_starting_at_step=max_steps // 4),
-            ModelCheckpoint(out, save_last=True, every_n_train_steps=250, save_top_k=0),
-            RichProgressBar(),
-        ],
-    )
-    # in order: step and place in the data are the same thing, so that a resumed run goes on where it stood
-    loader = DataLoader(ProbePictures(max_steps * batch_size, seed), batch_size, num_workers=workers)
-    trainer.fit(ProbeModule(probe, max_steps), loader, ckpt_path=last if last.exists() else None)
+    run = Run(steps=max_steps, workers=workers, clip_norm=None)
+    mean = EMAWeightAveraging(decay=0.995, update_starting_at_step=max_steps // 4)
+    fit(ProbeModule(probe, max_steps), ProbeScenes(batch_size, seed), out, run, mean=mean)
     weights = {
         name: value.half().contiguous()
         for name, value in probe.state_dict().items()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,8 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import typer
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from safetensors.torch import load_file, save_file
 from scipy.ndimage import gaussian_filter
 from semanir import SemanIR, SemanIRConfig
@@ -20,9 +18,9 @@ from semanir.training import SemanIRModule
 from semanir.weights import ASSETS
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
 
 from recipes.tiny_denoise.conv_unet import ConvUNet
+from recipes.training import Run, fit
 
 SIGMA_MAX = 55.0
 CLEAN_SHARE = 0.12  # of the patches carry no noise at all: a blind net must learn to leave alone
@@ -36,25 +34,25 @@ GREY_CLEAN_SHARE = 0.35  # in place of CLEAN_SHARE: one channel tells noise from
 GRAIN_SHARE, GRAIN = 0.25, 10.0
 
 
-class NoisyCrops(IterableDataset[tuple[Tensor, Tensor]]):
+class NoisyCrops:
     """Random crops of the pool with fresh noise; sample ``i`` depends on the seed and ``i`` only.
 
     Args:
         pool: File of ``(images, height, width, 3)`` uint8.
         size: Side of a crop, in pixels.
-        seed: Of everything drawn.
-        start: Number of the first sample, to resume.
+        batch_size: Crops per step.
+        seed: Seed of everything drawn.
     """
 
-    def __init__(self, pool: Path, size: int, seed: int, start: int = 0) -> None:
+    def __init__(self, pool: Path, size: int, batch_size: int, seed: int) -> None:
         self.pool = np.load(pool, mmap_mode="r")
-        self.size, self.seed, self.start = size, seed, start
+        self.size, self.batch_size, self.seed = size, batch_size, seed
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        number = self.start
-        while True:
-            yield self.sample(number)
-            number += 1
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the batch of a step: noisy and clean, ``(B, 3, size, size)`` each."""
+        first = step * self.batch_size
+        noisy, clean = zip(*(self.sample(first + i) for i in range(self.batch_size)), strict=True)
+        return torch.stack(noisy), torch.stack(clean)
 
     def sample(self, number: int) -> tuple[Tensor, Tensor]:
         """Return sample ``number``: noisy and clean, ``(3, size, size)`` fp32, noise not clipped."""
@@ -97,17 +95,6 @@ def grain(rng: np.random.Generator, size: int) -> Tensor:
     return torch.from_numpy((fine / fine.std() * mask * strength).astype(np.float32))[None]
 
 
-class Resume(Callback):
-    """Continues the stream of samples where the checkpoint left it."""
-
-    def __init__(self, data: NoisyCrops, batch_size: int) -> None:
-        self.data, self.batch_size = data, batch_size
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the first sample."""
-        self.data.start = trainer.global_step * self.batch_size
-
-
 def build(network: Literal["semanir", "conv"]) -> nn.Module:
     """Return the untrained network."""
     model = SemanIR(SemanIRConfig.preset("tiny")) if network == "semanir" else ConvUNet()
@@ -118,14 +105,16 @@ def train(
     network: Annotated[Literal["semanir", "conv"], typer.Argument(help="Which network.")],
     pool: Annotated[Path, typer.Option(help="Pool of dead leaves, from the command 'pool'.")],
     out: Annotated[Path, typer.Option(help="Folder of checkpoints and logs; resumed if it has one.")],
-    max_steps: Annotated[int, typer.Option(help="Optimiser steps in all; may change on resume.")] = 12000,
+    max_steps: Annotated[int, typer.Option(help="Optimizer steps in all; may change on resume.")] = 12000,
     batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
     crop: Annotated[int, typer.Option(help="Side of a crop, pixels.")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="Peak, for Muon and for AdamW on vectors.")] = 1e-3,
+    learning_rate: Annotated[
+        float, typer.Option(help="Peak learning rate of Muon, and of AdamW on vectors.")
+    ] = 1e-3,
     init: Annotated[Path | None, typer.Option(help="Weights to start from, instead of random ones.")] = None,
-    ema_decay: Annotated[float, typer.Option(help="Of the running mean of the weights.")] = 0.999,
-    decay_fraction: Annotated[float, typer.Option(help="Share of the run with falling rate.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="Of weights, crops and noise.")] = 0,
+    ema_decay: Annotated[float, typer.Option(help="Decay of the running mean of the weights.")] = 0.999,
+    decay_fraction: Annotated[float, typer.Option(help="Share of the run with falling learning rate.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Random seed of weights, crops and noise.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
     """Train a network on dead leaves; run again with the same folder to resume."""
@@ -136,24 +125,8 @@ def train(
         model.load_state_dict(load_file(init))
     optimizer = create_optimizer_v2(model, opt="muon", lr=learning_rate, weight_decay=1e-4)
     module = SemanIRModule(model, optimizer, max_steps=max_steps, decay_fraction=decay_fraction)
-    data = NoisyCrops(pool, crop, seed)
-    last = out / "last.ckpt"
-    trainer = pl.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_steps=max_steps,
-        gradient_clip_val=1.0,
-        logger=CSVLogger(out, name="", version=""),
-        log_every_n_steps=100,
-        callbacks=[
-            Resume(data, batch_size),
-            EMAWeightAveraging(decay=ema_decay, update_starting_at_step=min(1000, max_steps // 4)),
-            ModelCheckpoint(out, save_last=True, every_n_train_steps=250, save_top_k=0),
-            RichProgressBar(),
-        ],
-    )
-    loader = DataLoader(data, batch_size=batch_size)
-    trainer.fit(module, loader, ckpt_path=last if last.exists() else None)
+    mean = EMAWeightAveraging(decay=ema_decay, update_starting_at_step=min(1000, max_steps // 4))
+    fit(module, NoisyCrops(pool, crop, batch_size, seed), out, Run(steps=max_steps, log_every=100), mean=mean)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(weights, out / "network.safetensors")
 

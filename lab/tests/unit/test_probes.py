@@ -4,11 +4,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from recipes.probes import commands
+from recipes.probes import commands, training
 from recipes.probes.judging import WEIGHTS, Judge, accuracy
 from recipes.probes.network import NAMES, Opinion, Probe
-from recipes.probes.training import ONLY_NONE, ProbeModule, ProbePictures, labels
-from safetensors.torch import save_file
+from recipes.probes.training import ONLY_NONE, ProbeModule, ProbeScenes, labels, train
+from recipes.training import Run
+from safetensors.torch import load_file, save_file
 from shapeworld import Background, Scene, Thing, render
 from shapeworld.vocabulary import COLOURS
 from typer.testing import CliRunner
@@ -93,12 +94,33 @@ def test_labels_name_the_only_thing_and_no_other():
     }
 
 
-def test_training_pictures_depend_on_seed_and_index_only():
-    first, again = ProbePictures(8, 3)[5], ProbePictures(4, 3)[5]
-    assert all(torch.equal(first[key], again[key]) for key in first)
-    assert not torch.equal(first["image"], ProbePictures(8, 4)[5]["image"])
+def test_training_images_depend_on_seed_and_index_only():
+    first, again = ProbeScenes(8, 3).sample(5), ProbeScenes(2, 3)(2)
+    assert all(torch.equal(first[key], again[key][1]) for key in first)
+    assert not torch.equal(first["image"], ProbeScenes(8, 4).sample(5)["image"])
     assert first["image"].shape == (3, 64, 64)
     assert 0 <= first["image"].min() <= first["image"].max() <= 1
+
+
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning")
+def test_a_killed_run_resumes_to_the_same_probe(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "Run", lambda **options: Run(save_every=2, device="cpu", **options))
+    options = {"max_steps": 4, "batch_size": 2}
+    draw = ProbeScenes.__call__
+
+    def dying(self, step):
+        if step == 3:
+            raise OSError("killed")
+        return draw(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProbeScenes, "__call__", dying)
+        with pytest.raises(OSError, match="killed"):
+            train(tmp_path / "parts", **options)
+    for name in ("whole", "parts"):
+        train(tmp_path / name, **options)
+    whole, parts = (load_file(tmp_path / name / "probe.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log\\(\\)`")
