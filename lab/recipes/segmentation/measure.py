@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
@@ -14,9 +14,9 @@ from typing import Any, TypedDict
 
 import torch
 from itaclip import ITACLIP
-from itaclip.dense import WindowEncoder
 from itaclip.encoder import build_encoder
 from itaclip.evaluation.metrics import Scores, confusion
+from itaclip.features import WindowEncoder
 from itaclip.inputs import Normalizer
 from itaclip.loading import load_clip
 from itaclip.text.classes import ClassList
@@ -26,6 +26,7 @@ from shapeworld import Split
 from torch import Tensor
 
 from recipes.segmentation.memory import RememberingEncoder
+from recipes.segmentation.prior import PriorITACLIP, PriorWindows
 from recipes.segmentation.rows import Row
 from recipes.segmentation.scenes import CLASSES, Kind, Sample, View, draw
 from recipes.segmentation.texts import Aux, auxiliary
@@ -124,8 +125,14 @@ class Bench:
 
     def segmenter(self, row: Row, kind: Kind) -> ITACLIP:
         """Return what segments by a row, its classes set, on the common tower."""
-        segmenter = ITACLIP(self.model, self.tokenizer, row.config)
-        segmenter.windows = WindowEncoder(self.encoder, self.normalizer, row.config)
+        if row.prior is None:
+            segmenter = ITACLIP(self.model, self.tokenizer, row.config)
+            segmenter.windows = WindowEncoder(self.encoder, self.normalizer, row.config)
+        else:
+            windows = PriorWindows(self.encoder, self.normalizer, row.config, row.prior)
+            segmenter = PriorITACLIP(
+                self.model, self.tokenizer, row.config, row.prior, windows=windows, pool=self.encoder.pooled
+            )
         classes = ClassList.build(CLASSES[kind], background=row.background)
         return segmenter.set_text_features(
             self._text(kind, row.background, row.templates, row.aux, row.config.alpha if row.aux else 0.0),
@@ -151,6 +158,7 @@ class Bench:
             "scenes": [self.split, self.scenes, job.seed, job.view],
             "classes": CLASSES[job.kind],
             "config": row.config.to_dict(),
+            "prior": None if row.prior is None else asdict(row.prior),
             "texts": [row.background, row.templates, auxiliary(job.kind, row.aux) if row.aux else None],
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image tower that remembers: what differs between rows of the study is mostly the last block."""
+"""An image tower with a memory: rows of the study differ mostly in the last block."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from itaclip.encoder.driver import LastInput
 from itaclip.encoder.tower import Tower
 from torch import Tensor
 from torch.nn import functional as F
+
+from recipes.segmentation.prior import pooled
 
 # features are smaller than the inputs of all blocks
 _FEATURES_PER_INPUTS = 6
@@ -83,11 +85,11 @@ class RememberingEncoder(Encoder):
         return LastInput(inputs[last], qkv, tuple(kept[layer] for layer in wanted), grid)
 
     def pooled(self, images: Tensor) -> Tensor:
-        """Return the model's own embedding of images, as the base class does; one is too small to count."""
+        """Return the model's own embeddings of images; one is too small to count."""
         keys = _keys(images, "legacy")
         new = _missing(keys, self._pooled)
         if new:
-            self._pooled |= dict(zip((keys[i] for i in new), super().pooled(images[new]), strict=True))
+            self._pooled |= dict(zip((keys[i] for i in new), pooled(self.tower, images[new]), strict=True))
         return torch.stack([self._pooled[key] for key in keys])
 
     def _block_inputs(self, images: Tensor, positions: Positions) -> Tensor:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from itaclip import AttentionConfig, ITACLIPConfig
 from shapeworld.vocabulary import BACKGROUNDS
 
+from recipes.segmentation.prior import Prior
 from recipes.segmentation.texts import Aux
 
 # lengths that the paper gives for windows of 224 px, for windows of 64 px, as the demo has them
@@ -23,13 +25,15 @@ class Row:
         config: Everything but the texts.
         templates: What names are put into; see :func:`itaclip.text.get_templates`.
         aux: Auxiliary texts, mixed in with the share ``config.alpha``.
-        background: Words for the ground.
+        background: Names for the background.
+        prior: Prior of whole windows; none if ``None``.
     """
 
     config: ITACLIPConfig
     templates: str | tuple[str, ...] = "imagenet"
     aux: Aux | None = None
     background: tuple[str, ...] = BACKGROUNDS
+    prior: Prior | None = None
 
 
 BASE = Row(config=ITACLIPConfig.preset("itaclip", **FITTED))
@@ -54,14 +58,14 @@ def preset(name: str) -> Row:
     return Row(config=ITACLIPConfig.preset(name, **FITTED))
 
 
-def with_prior(row: Row = BASE, weight: float = 4.0) -> Row:
-    """Return the row with the prior of whole windows, which is not the paper's.
+def with_prior(row: Row = BASE, **prior: Any) -> Row:
+    """Return the row with the prior of whole windows, which is not in the paper.
 
     Args:
         row: Without it.
-        weight: Of the prior; the default measured best for itaclip on the scenes of the search.
+        **prior: Fields of :class:`Prior`; its weight measured best for itaclip on the scenes of the search.
     """
-    return vary(row, prior_weight=weight)
+    return vary(row, prior=Prior(**prior))
 
 
 def chosen() -> Row:

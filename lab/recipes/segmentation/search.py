@@ -10,6 +10,7 @@ from typing import Any
 from rich.progress import Progress
 
 from recipes.segmentation.measure import Bench, Job
+from recipes.segmentation.prior import Prior
 from recipes.segmentation.rows import Row, vary
 from recipes.segmentation.scenes import Kind, View
 
@@ -54,7 +55,6 @@ CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
             ("identity",),
         )
     ],
-    "stitched": [{"stitched": stitched} for stitched in (False, True)],
 }
 # what is done to the scores, tried once when the tower is settled: refinement takes most of the time
 LAST_CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
@@ -71,10 +71,13 @@ LAST_CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
             (10, (8, 16)),
         )
     ],
-    "prior": [{"prior_weight": weight} for weight in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)],
+    "prior": [
+        {"prior": None},
+        *({"prior": Prior(weight=weight)} for weight in (0.25, 0.5, 1.0, 2.0, 4.0)),
+    ],
     "closing": [{"closing": closing} for closing in (False, True)],
     "threshold": [
-        {"logit_scale": scale, "prob_thd": threshold}
+        {"logit_scale": scale, "prob_threshold": threshold}
         for scale, threshold in ((40.0, 0.0), *((40.0, t / 10) for t in range(2, 8)))
     ],
 }
@@ -157,4 +160,4 @@ def _difference(old: Row, new: Row) -> str:
 def _flat(row: Row) -> dict[str, Any]:
     config = row.config.to_dict()
     attention = config.pop("attention")
-    return {**config, **(attention if isinstance(attention, dict) else {})}
+    return {**config, **(attention if isinstance(attention, dict) else {}), "prior": row.prior}

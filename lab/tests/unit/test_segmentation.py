@@ -8,13 +8,14 @@ import torch
 from itaclip import ITACLIP, AttentionConfig
 from itaclip.encoder import build_encoder
 from itaclip.text.prompts import get_templates
-from recipes.segmentation import commands
+from recipes.segmentation import commands, memory, prior
 from recipes.segmentation.commands import app, misses, weak_gains
 from recipes.segmentation.figure import draw_figure
 from recipes.segmentation.measure import Bench, Figures, Job
 from recipes.segmentation.memory import RememberingEncoder
+from recipes.segmentation.prior import PriorITACLIP, share_foreground
 from recipes.segmentation.report import entry, jobs_of, markdown
-from recipes.segmentation.rows import BARE, BASE, UNREFINED, preset, vary
+from recipes.segmentation.rows import BARE, BASE, UNREFINED, preset, vary, with_prior
 from recipes.segmentation.scenes import CLASSES, draw, name_of
 from recipes.segmentation.search import CHOICES, climb
 from recipes.segmentation.tables import Table, tables
@@ -109,12 +110,14 @@ def test_a_remembered_tower_gives_what_the_tower_gives(bench, monkeypatch):
 
 
 def test_a_remembered_embedding_is_that_of_the_model(bench, monkeypatch):
-    plain, images = build_encoder(bench.model), torch.randn(4, 3, 64, 64)
-    wanted = plain.pooled(images)
-    encoder = RememberingEncoder(plain.tower)
+    images = torch.randn(4, 3, 64, 64)
+    wanted = bench.model.encode_image(images)
+    encoder = RememberingEncoder(build_encoder(bench.model).tower)
+    # any other size is brought to the one that the tower was trained at
+    larger = torch.nn.functional.interpolate(images, size=(128, 128), mode="nearest")
+    torch.testing.assert_close(prior.pooled(encoder.tower, larger), wanted, atol=1e-5, rtol=1e-5)
     runs = []
-    pooled = plain.tower.pooled
-    monkeypatch.setattr(plain.tower, "pooled", lambda x: runs.append(len(x)) or pooled(x))
+    monkeypatch.setattr(memory, "pooled", lambda tower, x: runs.append(len(x)) or prior.pooled(tower, x))
     for part in (slice(0, 2), slice(1, 4), slice(0, 4)):
         torch.testing.assert_close(encoder.pooled(images[part]), wanted[part], atol=1e-5, rtol=1e-5)
     assert runs == [2, 2]
@@ -133,16 +136,74 @@ def test_a_full_memory_still_gives_the_same(bench):
     torch.testing.assert_close(full(images, ATTENTIONS["itaclip"]), wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"stitched": True}, {"prior_weight": 4.0}], ids=str)
-def test_the_bench_segments_as_the_library_does(bench, changes):
+@pytest.mark.parametrize("weight", [0.0, 4.0], ids=str)
+def test_the_bench_segments_as_the_library_does(bench, weight):
     sample = draw("windows", 0, 2)
-    row = replace(UNREFINED, config=replace(UNREFINED.config, alpha=0.2, **changes))
-    library = ITACLIP(bench.model, bench.tokenizer, row.config)
+    row = replace(UNREFINED, config=replace(UNREFINED.config, alpha=0.2))
+    row = with_prior(row, weight=weight) if weight else row
+    if weight:
+        library = PriorITACLIP(bench.model, bench.tokenizer, row.config, row.prior)
+    else:
+        library = ITACLIP(bench.model, bench.tokenizer, row.config)
     library.set_classes(list(CLASSES["colour"]), background=list(row.background))
     for theirs, ours in zip(
         library.predict(sample.images), bench.segmenter(row, "colour").predict(sample.images), strict=True
     ):
         assert (theirs.labels == ours.labels).float().mean() > 0.999
+
+
+# prior
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_prior_shares_out_the_foreground_only():
+    scores, whole = noise(5, 3, 4), noise(5, 3, 4, seed=1)
+    foreground = torch.tensor([False, True, True, False, True])
+    shared = share_foreground(scores, whole, foreground, weight=0.6, logit_scale=7.0)
+    before, after = (7 * scores).softmax(0), (7 * shared).softmax(0)
+    assert torch.equal(shared[~foreground], scores[~foreground])
+    assert torch.allclose(after[~foreground], before[~foreground], atol=1e-6)
+    # among themselves, by Bayes: what the patch says times what the window says
+    expected = (7 * (scores + 0.6 * whole))[foreground].softmax(0)
+    assert torch.allclose(after[foreground] / after[foreground].sum(0), expected, atol=1e-5)
+    assert not torch.allclose(after, before, atol=1e-2)
+
+
+def test_a_prior_that_is_the_same_for_all_names_changes_nothing():
+    scores, everything = noise(4, 3, 4), torch.ones(4, dtype=torch.bool)
+    whole = noise(1, 3, 4, seed=1).expand(4, -1, -1)
+    shared = share_foreground(scores, whole, everything, weight=2.0, logit_scale=40.0)
+    assert torch.allclose(shared, scores, atol=1e-5)
+
+
+def test_the_prior_of_a_patch_is_a_mean_of_cosines_by_distance(bench):
+    row = with_prior(UNREFINED, weight=3.0, sides=(0.5, 0.67))
+    row = replace(row, config=replace(row.config, batch_size=3))
+    segmenter = PriorITACLIP(bench.model, bench.tokenizer, row.config, row.prior)
+    segmenter.set_classes(["red thing", "blue thing", "ring"], background=["tiles"])
+    prepared = segmenter.windows.prepare(draw("windows", 0, 1).images[0])
+    (scores,) = segmenter.windows.encode([prepared], lambda features: features[:, :4])
+    found = segmenter._prior_scores(prepared, scores.grid)
+    means = []
+    for view in prepared.views:
+        total, weights = torch.zeros(4), 0.0
+        box = list(prepared.plan)[1]
+        # the patch in the third row and second column of the second window
+        down = (box.top + 2.5 / 8 * (box.bottom - box.top)) / prepared.plan.height
+        across = (box.left + 1.5 / 8 * (box.right - box.left)) / prepared.plan.width
+        for own in view.plan:
+            pixels = view.plan.cut(view.image, own)[None]
+            image = torch.nn.functional.normalize(bench.model.encode_image(pixels))[0]
+            height, width = view.plan.height, view.plan.width
+            hat = 1 - abs(down - (own.top + own.bottom) / 2 / height) / ((own.bottom - own.top) / 2 / height)
+            side = 1 - abs(across - (own.left + own.right) / 2 / width) / ((own.right - own.left) / 2 / width)
+            near = (max(0, hat) * max(0, side)) ** 4
+            total, weights = total + near * (segmenter.text_features @ image), weights + near
+        means.append(total / weights)
+    assert torch.allclose(found[:, 2, 8 + 1], sum(means) / 2, atol=1e-5)
 
 
 # rows and tables

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The algorithm step by step, one window and one version after the other: slow, and the measure of the engine.
+"""The algorithm step by step, one window and one version after the other: slow, the measure of the engine.
 
-Written from the formulas of the papers (ITACLIP arXiv 2411.12044 with its published code, PAMR arXiv 2005.08104,
-NACLIP arXiv 2404.08181) on open_clip's own vision transformer. It imports nothing of itaclip: configurations
-come as the plain dictionaries that are stored with results.
+Written from the formulas of the papers (ITACLIP arXiv 2411.12044 with its published code, PAMR arXiv
+2005.08104, NACLIP arXiv 2404.08181) on open_clip's own vision transformer. It imports nothing of itaclip:
+configurations come as the plain dictionaries that are stored with results.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import html
 import io
 import json
 from importlib import resources
+
 import numpy as np
 import torch
 from numpy.typing import NDArray

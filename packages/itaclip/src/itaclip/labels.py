@@ -219,7 +219,7 @@ def label_pixels(
     Args:
         probabilities: ``(classes, H, W)``.
         background: Whether class 0 is the background.
-        prob_threshold: Pixels whose best probability is lower become background; no rule without a background.
+        prob_threshold: Probability below which a pixel becomes background; no rule without a background.
         dropped: ``(classes,)``, bool: classes whose probability counts as 0, so that their pixels fall to the
             second best; ``None`` for none.
 

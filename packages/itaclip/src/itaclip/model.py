@@ -29,8 +29,8 @@ class ITACLIP:
         model: An open_clip model with a vision transformer, in evaluation mode; it is not changed.
         tokenizer: Its tokenizer.
         config: Configuration; the preset ``"itaclip"`` if ``None``.
-        cache: Folder of cached text features; ``"auto"`` is :func:`itaclip.text.default_cache`, ``None`` caches
-            nothing.
+        cache: Folder of cached text features; ``"auto"`` is :func:`itaclip.text.default_cache`, ``None``
+            caches nothing.
 
     Example:
         >>> segmenter = ITACLIP.from_pretrained("tiny-shapes")  # doctest: +SKIP

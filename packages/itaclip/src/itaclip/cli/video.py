@@ -82,8 +82,8 @@ def video(
     Exit code: 0 done, 1 the video failed, 2 nothing could be done.
     """
     with user_errors(debug):
-        from itaclip.images import ImageError
         from itaclip.config import VideoOptions
+        from itaclip.images import ImageError
         from itaclip.video import import_av, segment_video
 
         import_av()
