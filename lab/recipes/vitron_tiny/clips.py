@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
-from shapeworld.clips import Clip
+from shapeworld.videos import Video
 from shapeworld.words import unique_descriptions
 from vitron.data.example import Example
 
@@ -33,7 +33,7 @@ def video_question(draw: Draw) -> Example | None:
 Asked = tuple[str, str] | None
 
 
-def _way(draw: Draw, clip: Clip) -> Asked:
+def _way(draw: Draw, clip: Video) -> Asked:
     ways = {event.track: event.direction for event in clip.events if event.kind == "moves"}
     # on the way back from a wall there is no one direction
     ways = {track: way for track, way in ways.items() if not _happens(clip, "bounces", track)}
@@ -43,11 +43,11 @@ def _way(draw: Draw, clip: Clip) -> Asked:
     return say(draw, WAY, "?", thing=f"the {noun(clip.things[track or 0])}"), str(way)
 
 
-def _happens(clip: Clip, kind: str, track: int | None = None) -> bool:
+def _happens(clip: Video, kind: str, track: int | None = None) -> bool:
     return any(event.kind == kind and track in (None, event.track) for event in clip.events)
 
 
-def _moves(draw: Draw, clip: Clip) -> Asked:
+def _moves(draw: Draw, clip: Video) -> Asked:
     wanted = draw.chance(0.5)
     tracks = [
         track
@@ -61,14 +61,14 @@ def _moves(draw: Draw, clip: Clip) -> Asked:
     ), "yes" if wanted else "no"
 
 
-def _changes(draw: Draw, clip: Clip) -> Asked:
+def _changes(draw: Draw, clip: Video) -> Asked:
     verb, wanted = draw.pick("appear", "disappear"), draw.chance(0.5)
     if _happens(clip, f"{verb}s") is not wanted:
         return None
     return say(draw, CHANGES, "?", verb=verb), "yes" if wanted else "no"
 
 
-def _count(draw: Draw, clip: Clip) -> Asked:
+def _count(draw: Draw, clip: Video) -> Asked:
     end = draw.pick("first", "last")
     return say(draw, COUNT, "?", end=end), NUMBERS[int(clip.present[0 if end == "first" else -1].sum())]
 

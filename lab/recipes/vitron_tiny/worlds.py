@@ -14,8 +14,8 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 from shapeworld import Scene, SceneConfig, Split, Thing, draw_scene, render
-from shapeworld.clips import Clip, draw_clip
 from shapeworld.grid import WHOLE
+from shapeworld.videos import Video, draw_video
 from shapeworld.vocabulary import HELD_OUT
 from shapeworld.words import Phrasing, choose
 from vitron.demo.painters.shapes import BACKGROUND, shape_mask, shifted
@@ -161,18 +161,18 @@ def view(draw: Draw, scene: Scene, style: Style) -> View | None:
     return View(Artefact("image", image), masks, scene)
 
 
-def clip_of(draw: Draw, style: Style, *, counts: tuple[float, ...] = COUNTS) -> Clip:
+def clip_of(draw: Draw, style: Style, *, counts: tuple[float, ...] = COUNTS) -> Video:
     """Draw a clip of the five shapes, seen by a camera that rests."""
     config, number = _config(counts, style == "flat", 0.0), draw.number
     # scenes are cheaper than clips, and the clip of a number begins with the scene of that number
     while not _is_known(draw_scene(draw.seed, number, split=draw.split, config=config)):
         number += 1
-    clip = draw_clip(draw.seed, number, frames=FRAMES, split=draw.split, config=config)
+    clip = draw_video(draw.seed, number, frames=FRAMES, split=draw.split, config=config)
     events = tuple(event for event in clip.events if event.kind != "camera")
     return replace(clip, windows=(WHOLE,) * FRAMES, events=events)
 
 
-def film(draw: Draw, clip: Clip, style: Style) -> View | None:
+def film(draw: Draw, clip: Video, style: Style) -> View | None:
     """Paint a clip; nothing if a thing that is there is hardly seen."""
     scene = replace(clip.scenes[0], things=clip.things)
     if style == "flat":

@@ -21,18 +21,18 @@ app = typer.Typer(help=__doc__, no_args_is_help=True)
 @app.command()
 def show(
     what: Annotated[
-        Literal["scenes", "edits", "clips", "warps", "prompts"], typer.Argument(help="What to draw.")
+        Literal["scenes", "edits", "videos", "warps", "prompts"], typer.Argument(help="Kind of samples.")
     ] = "scenes",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="PNG to write; shapeworld-WHAT.png if not given.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many.")] = 24,
-    columns: Annotated[int, typer.Option(min=1, help="How many side by side.")] = 4,
-    side: Annotated[int, typer.Option(min=32, max=512, help="Pixels of a picture.")] = 128,
-    split: Annotated[Split, typer.Option(help="Part of the world.")] = "train",
-    seed: Annotated[int, typer.Option(min=0, help="Of the world.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 24,
+    columns: Annotated[int, typer.Option(min=1, help="Number of columns.")] = 4,
+    side: Annotated[int, typer.Option(min=32, max=512, help="Side of an image in pixels.")] = 128,
+    split: Annotated[Split, typer.Option(help="Split of the world.")] = "train",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the world.")] = 0,
 ) -> None:
-    """Write a contact sheet to look at: pictures with their truth and their words.
+    """Write a contact sheet to look at: images with their truth and their words.
 
     Example: python -m shapeworld show edits --count 12 --split test
     """
@@ -43,9 +43,9 @@ def show(
 
 @app.command()
 def bench(
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each process draws.")] = 5.0,
-    side: Annotated[int, typer.Option(min=1, help="Pixels of a picture.")] = 64,
-    processes: Annotated[int, typer.Option(min=1, help="How many draw at once.")] = os.cpu_count() or 1,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for which each process draws.")] = 5.0,
+    side: Annotated[int, typer.Option(min=1, help="Side of an image in pixels.")] = 64,
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes.")] = os.cpu_count() or 1,
 ) -> None:
     """Print how many scenes of the full world are drawn and painted with their masks in a second."""
     with ProcessPoolExecutor(processes) as pool:

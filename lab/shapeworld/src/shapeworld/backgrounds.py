@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the things stand on. Colours come from the things' own palette too, so that colour tells no edge."""
+"""Backgrounds, in colours of the things too, so that colour alone shows no edge."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def paint(kind: str, seed: int, saturation: float, grid: Grid) -> Float:
 
     Args:
         kind: A name of ``vocabulary.BACKGROUNDS``.
-        seed: Of its colours and forms.
+        seed: Seed of colours and forms.
         saturation: Factor on the distance of its colours from their grey mean, in [0, 1].
-        grid: Where to.
+        grid: Pixel grid.
 
     Returns:
         ``(H, W, 3)`` RGB in [0, 1].
@@ -70,7 +70,7 @@ def _clouds(rng: np.random.Generator, saturation: float, grid: Grid) -> Float:
     low, high = _palette(rng, 2, saturation)
     height = np.zeros(grid.shape)
     for octave, cells in enumerate(CLOUD_CELLS):
-        # a lattice that repeats after the picture's side, for windows that look over its edge
+        # a lattice that repeats after the image's side, for windows that look over its edge
         height += 0.55**octave * _lattice_noise(rng.standard_normal((cells, cells)), grid)
     return low + np.clip(0.5 + 0.55 * height, 0, 1)[..., None] * (high - low)
 

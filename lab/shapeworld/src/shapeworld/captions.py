@@ -86,7 +86,7 @@ def caption(
     Args:
         scene: The scene, with at least one thing.
         rng: Source of the order of the things, of the template and of what is left unsaid.
-        length: How much is said.
+        length: Length of the caption.
         phrasing: Which family of templates is used; the two share no template.
 
     Returns:

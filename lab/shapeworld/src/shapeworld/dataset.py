@@ -23,7 +23,7 @@ _SAMPLE = 100  # purpose of the random stream that a sample's words and prompts 
 
 
 class Sample(TypedDict):
-    """A picture with its ground truth; labels as in :mod:`shapeworld.vocabulary`.
+    """An image with its ground truth; labels as in :mod:`shapeworld.vocabulary`.
 
     Attributes:
         image: ``(3, H, W)`` fp32 in [0, 1].
@@ -60,10 +60,10 @@ class Scenes(Dataset[T_co], Generic[T_co]):
     Args:
         size: Number of scenes.
         make: Turns a rendering and a random stream of its own into a sample, such as :func:`to_sample`.
-        seed: Of the world.
+        seed: Seed of the world.
         split: Which part of it.
-        side: Pixels of a picture.
-        config: What scenes are drawn from; the full world if ``None``.
+        side: Pixels of an image.
+        config: Distribution of scenes; the full world if ``None``.
         window: Part of the scene to paint.
     """
 
@@ -100,7 +100,7 @@ class SceneStream(IterableDataset[T_co], Generic[T_co]):
     """Scenes without end, dealt to the workers of a loader; a run that was cut goes on where it stood.
 
     Args:
-        scenes: Where samples come from; its size is of no matter.
+        scenes: Data set of the scenes; the image size is ignored.
         start: Number of the first one.
         step: Distance between numbers: the number of processes that train together.
     """

@@ -66,7 +66,7 @@ class Edit:
     """A change, asked for and done.
 
     Attributes:
-        kind: What is done.
+        kind: Kind of edit.
         instruction: In words; the thing is called by its colour and shape, which no other thing shares.
         args: The same as data. Always ``colour`` and ``shape`` of the thing; ``to`` (the new colour, shape or
             material) for recolour, replace and restyle; ``direction`` and ``distance`` for move; ``size``,
@@ -75,7 +75,7 @@ class Edit:
         target: The scene after.
         subject: Place of the thing in ``source.things``, None when it is added.
         result: Place of the thing in ``target.things``, None when it is removed.
-        seed: Of the shade and pattern of an added thing.
+        seed: Seed for shade and pattern of an added thing.
     """
 
     kind: EditKind
@@ -93,7 +93,7 @@ class Edit:
         No other pixel differs between source and target.
 
         Args:
-            side: Of the picture, pixels, or height and width.
+            side: Size of the image in pixels: one number, or height and width.
 
         Returns:
             ``(H, W)`` bool.
@@ -119,13 +119,13 @@ def draw_edit(
 ) -> Edit:
     """Choose a change that can be done and seen.
 
-    Afterwards colour and shape still tell every thing, what moved or came is inside the picture, and it
+    Afterwards colour and shape still tell every thing, what moved or came is inside the image, and it
     hides no other thing for the most part.
 
     Args:
         scene: The scene before.
-        rng: Where chance comes from.
-        kind: What to do; None takes any kind that is possible.
+        rng: Random generator.
+        kind: Kind of edit; any possible one if ``None``.
         phrasing: Which instructions to use; those of ``held_out`` never occur in ``train``.
         allow_held_out: Whether the change may make a (colour, shape) pair of ``vocabulary.HELD_OUT``.
 
@@ -164,9 +164,9 @@ def apply_edit(scene: Scene, kind: EditKind, args: Arguments, *, seed: int = 0) 
 
     Args:
         scene: The scene before.
-        kind: What to do.
-        args: As in ``Edit.args``.
-        seed: Of the shade and pattern of an added thing.
+        kind: Kind of edit.
+        args: Arguments as in ``Edit.args``.
+        seed: Seed for shade and pattern of an added thing.
 
     Returns:
         The scene after.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the pixels of a picture lie in a scene."""
+"""Where the pixels of an image lie in a scene."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from shapeworld.grid import cover
 Float = NDArray[np.float64]
 Pixel = float | Float
 
-# one period spans this share of the radius, within bounds (scene units) that a patch of 1/8 picture can see
+# one period spans this share of the radius, within bounds (scene units) that a patch of 1/8 image can see
 PERIOD, PERIOD_MIN, PERIOD_MAX = 0.36, 0.066, 0.11
 DARKER, LIGHTER = 0.42, 0.45
 GRAIN_CELLS = 16
@@ -38,7 +38,7 @@ def tone(material: str, u: Float, v: Float, pixel: Pixel, period: float, rng: np
         u: First coordinate along the thing's own axes, scene units, any shape.
         v: Second coordinate, shape of ``u``.
         pixel: Side of a pixel in scene units.
-        period: Of the pattern, scene units.
+        period: Period of the pattern in scene units.
         rng: Chooses phase and direction.
 
     Returns:

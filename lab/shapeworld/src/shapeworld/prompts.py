@@ -2,7 +2,7 @@
 """What a hand would draw to point at a thing: a scribble, a few points, a loose box.
 
 All start from a mask and a generator, so the same two give the same prompt. Coordinates are pixels, x then y,
-measured from the outer edge of the picture: pixel ``(row, column)`` covers ``column <= x < column + 1`` and
+measured from the outer edge of the image: pixel ``(row, column)`` covers ``column <= x < column + 1`` and
 its centre is at ``column + 0.5``.
 """
 
@@ -57,9 +57,9 @@ def scribble(mask: Bool, rng: np.random.Generator, *, strokes: int = 8, width: f
 
     Args:
         mask: ``(H, W)`` bool, at least one pixel.
-        rng: Where chance comes from.
-        strokes: At most so many straight pieces, at least 1.
-        width: Of the drawn line, pixels, at least 1.
+        rng: Random generator.
+        strokes: Maximum number of straight segments, at least 1.
+        width: Width of the line in pixels, at least 1.
 
     Returns:
         The line as points, and as pixels.
@@ -93,7 +93,7 @@ def points(
 
     Args:
         mask: ``(H, W)`` bool, at least one pixel.
-        rng: Where chance comes from.
+        rng: Random generator.
         positive: Clicks inside, each at least half as far from the border as the deepest pixel.
         negative: Clicks outside, at least ``margin`` from the mask where any pixel is that far away, else
             on the pixels that are farthest.
@@ -104,13 +104,13 @@ def points(
 
     Raises:
         ValueError: If the mask is empty or not two-dimensional, a count is negative, or a click outside
-            is asked for and the mask fills the picture.
+            is asked for and the mask fills the image.
     """
     depth = _depth(mask)
     if positive < 0 or negative < 0:
         raise ValueError(f"counts must not be negative, got positive={positive} and negative={negative}")
     if negative and mask.all():
-        raise ValueError("negative must be 0 where the mask fills the picture")
+        raise ValueError("negative must be 0 where the mask fills the image")
     inside = _pick(depth >= 0.5 * depth.max(), positive, rng)
     outside = np.zeros((0, 2))
     if negative:
@@ -125,12 +125,12 @@ def box(mask: Bool, rng: np.random.Generator, *, jitter: float = 0.1) -> Float:
 
     Args:
         mask: ``(H, W)`` bool, at least one pixel.
-        rng: Where chance comes from.
+        rng: Random generator.
         jitter: Each edge moves by at most this share of the side it bounds, in [0, 0.5). The overlap with
             the tight box (intersection over union) stays at least ``(1 - 2 * jitter) ** 2``.
 
     Returns:
-        ``(4,)`` float64: x0, y0, x1, y1, pixels, inside the picture.
+        ``(4,)`` float64: x0, y0, x1, y1, pixels, inside the image.
 
     Raises:
         ValueError: If the mask is empty or not two-dimensional, or ``jitter`` is out of range.
@@ -154,7 +154,7 @@ def _check(mask: Bool) -> None:
 
 
 def _depth(mask: Bool) -> Float:
-    """Distance of each pixel from the outside, the outside of the picture included."""
+    """Distance of each pixel from the outside, the outside of the image included."""
     _check(mask)
     return _distance_to(~np.pad(mask, 1))[1:-1, 1:-1]
 

@@ -130,8 +130,8 @@ def answer(query: Query, scene: Scene) -> str | None:
     """Answer a query.
 
     Args:
-        query: What is asked.
-        scene: Of which it is asked.
+        query: The question.
+        scene: The scene that it asks about.
 
     Returns:
         One word, or ``None`` where the question has no answer: the thing it speaks of is not there or not the
@@ -168,7 +168,7 @@ def ask(
     Args:
         scene: The scene, with at least one thing.
         rng: Source of all choices.
-        kind: What to ask for; any if ``None``.
+        kind: Kind of question; any if ``None``.
         phrasing: Which family of sentences is used; the two share none.
 
     Returns:

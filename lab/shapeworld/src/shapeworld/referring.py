@@ -104,8 +104,8 @@ def resolve(expression: Expression, scene: Scene, *, certain: bool = False) -> t
     """Return the things that an expression may mean.
 
     Args:
-        expression: What is said.
-        scene: Where it is said.
+        expression: The referring expression.
+        scene: The scene that it refers to.
         certain: Whether things are left out that fit only if a difference below the margin is read kindly.
 
     Returns:
@@ -132,7 +132,7 @@ def refer(
     Args:
         scene: The scene; its (colour, shape) pairs must differ.
         rng: Source of all choices.
-        kind: How to tell the thing from the others; any if ``None``.
+        kind: Kind of expression; any if ``None``.
         target: Index of the thing; any if ``None``.
         phrasing: Which family of sentences is used; the two share none.
 

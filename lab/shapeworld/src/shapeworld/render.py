@@ -31,7 +31,7 @@ class Rendering:
         image: ``(H, W, 3)`` uint8 RGB.
         instances: ``(H, W)`` uint8: 0 ground, ``i + 1`` the thing ``scene.things[i]`` on top there.
         full: ``(N, H, W)`` bool: all of each thing, covered parts too.
-        scene: What was painted.
+        scene: The painted scene.
     """
 
     image: UInt8
@@ -64,8 +64,8 @@ def render(scene: Scene, side: int | tuple[int, int] = 64, *, window: Window = W
     """Paint a scene.
 
     Args:
-        scene: What to paint.
-        side: Pixels of the picture, one number or height and width.
+        scene: The scene.
+        side: Pixels of the image, one number or height and width.
         window: Part of the scene that fills it, ``x0, y0, x1, y1`` in scene units; may look over the edges.
 
     Raises:
@@ -81,7 +81,7 @@ def render_at(scene: Scene, x: Float, y: Float, pixel: float | Float) -> Renderi
     """Paint a scene at given places.
 
     Args:
-        scene: What to paint.
+        scene: The scene.
         x: Scene coordinate of each pixel's centre, ``(H, W)`` float64.
         y: The other one, ``(H, W)``.
         pixel: Side of a pixel in scene units, a number or ``(H, W)``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a picture shows: a background and things in depth order, drawn from a seed and a number."""
+"""What an image shows: a background and things in depth order, drawn from a seed and a number."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Thing:
         shape: A name of ``SHAPES``.
         colour: A name of ``COLOURS``.
         material: A name of ``MATERIALS``.
-        x: Centre, in scene units: the picture is the unit square, x to the right.
+        x: Centre, in scene units: the image is the unit square, x to the right.
         y: Centre, down.
-        radius: Of the circumscribed circle, scene units.
+        radius: Radius of the circumscribed circle in scene units.
         angle: Clockwise on the screen, radians.
-        seed: Of its shade and the phase of its pattern.
+        seed: Seed of its shade and of the phase of its pattern.
     """
 
     shape: str
@@ -55,8 +55,8 @@ class Background:
 
     Attributes:
         kind: A name of ``BACKGROUNDS``.
-        seed: Of its colours and forms.
-        saturation: Of its colours, in [0, 1]; 0 is grey.
+        seed: Seed of colours and forms.
+        saturation: Saturation of its colours, in [0, 1]; 0 is grey.
     """
 
     kind: str
@@ -87,8 +87,8 @@ class SceneConfig:
             another, so that neither word alone names it.
         occlusion: Share of the scenes in which things may cover each other.
         rotation: Largest angle to either side, radians.
-        materials: What things may be made of.
-        backgrounds: What they may stand on.
+        materials: Materials of the things.
+        backgrounds: Kinds of background.
         saturation: Range of the background's.
     """
 
@@ -139,11 +139,11 @@ def draw_scene(seed: int, index: int, *, split: Split = "train", config: SceneCo
     """Draw a scene; the same arguments always give the same one.
 
     Args:
-        seed: Of the world, at least 0.
+        seed: Seed of the world, at least 0.
         index: Number of the scene, at least 0.
         split: ``train``, ``val`` and ``test`` differ in their random streams and hold no pair of
             ``HELD_OUT``; every scene of ``novel`` holds at least one.
-        config: What to draw from; the full world if ``None``.
+        config: Distribution of scenes; the full world if ``None``.
 
     Raises:
         ValueError: If ``split`` is unknown.
@@ -208,5 +208,5 @@ def _place(rng: np.random.Generator, count: int, apart: float) -> list[tuple[flo
                 placed.append((x, y, radius))
                 break
         else:
-            placed.clear()  # a corner is blocked: begin anew
+            placed.clear()  # a corner is blocked: start over
     return placed

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from shapeworld.captions import caption
-from shapeworld.clips import draw_clip
 from shapeworld.edits import draw_edit
 from shapeworld.prompts import points, scribble
 from shapeworld.questions import ask
 from shapeworld.referring import refer
 from shapeworld.render import Rendering, render
 from shapeworld.scene import Split, draw_scene, scene_rng
+from shapeworld.videos import draw_video
 from shapeworld.warps import draw_pair
 
 UInt8 = NDArray[np.uint8]
@@ -28,11 +28,11 @@ _PURPOSE = 90
 # of the instances in an overlay, in depth order
 _OUTLINES = ((230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240))
 
-Strip = tuple[list[UInt8], list[str]]  # pictures side by side, and lines below them
+Strip = tuple[list[UInt8], list[str]]  # images side by side, and lines below them
 
 
 def outlined(rendering: Rendering) -> UInt8:
-    """Return the picture in grey with each instance filled in a colour of its own."""
+    """Return the image in grey with each instance filled in a colour of its own."""
     grey = rendering.image.mean(axis=2, keepdims=True) * 0.6 + 90
     result = np.broadcast_to(grey, rendering.image.shape).copy()
     for i, mask in enumerate(rendering.visible()):
@@ -41,7 +41,7 @@ def outlined(rendering: Rendering) -> UInt8:
 
 
 def scene_strip(seed: int, index: int, split: Split, side: int) -> Strip:
-    """Picture and instances, with a long caption, a referring expression and a question."""
+    """Image and instances, with a long caption, a referring expression and a question."""
     scene, rng = draw_scene(seed, index, split=split), scene_rng(seed, index, _PURPOSE)
     rendering = render(scene, side)
     lines = [caption(scene, rng, length="long")]
@@ -60,12 +60,12 @@ def edit_strip(seed: int, index: int, split: Split, side: int) -> Strip:
     return [render(edit.source, side).image, render(edit.target, side).image], [edit.instruction]
 
 
-def clip_strip(seed: int, index: int, split: Split, side: int) -> Strip:
+def video_strip(seed: int, index: int, split: Split, side: int) -> Strip:
     """Four frames from first to last, with the caption."""
-    clip = draw_clip(seed, index, split=split)
-    frames = clip.render(side).frames
+    video = draw_video(seed, index, split=split)
+    frames = video.render(side).frames
     shown = np.linspace(0, len(frames) - 1, 4).round().astype(int)
-    return list(frames[shown]), [f"{len(frames)} frames: {clip.caption}"]
+    return list(frames[shown]), [f"{len(frames)} frames: {video.caption}"]
 
 
 def warp_strip(seed: int, index: int, split: Split, side: int) -> Strip:
@@ -84,7 +84,7 @@ def warp_strip(seed: int, index: int, split: Split, side: int) -> Strip:
 
 
 def prompt_strip(seed: int, index: int, split: Split, side: int) -> Strip:
-    """Picture and the prompts for one thing: scribble, points (plus inside, minus outside) and box."""
+    """Image and the prompts for one thing: scribble, points (plus inside, minus outside) and box."""
     scene, rng = draw_scene(seed, index, split=split), scene_rng(seed, index, _PURPOSE)
     rendering = render(scene, side)
     target = int(rng.integers(len(scene.things)))
@@ -104,7 +104,7 @@ def prompt_strip(seed: int, index: int, split: Split, side: int) -> Strip:
 STRIPS: dict[str, Callable[[int, int, Split, int], Strip]] = {
     "scenes": scene_strip,
     "edits": edit_strip,
-    "clips": clip_strip,
+    "videos": video_strip,
     "warps": warp_strip,
     "prompts": prompt_strip,
 }
@@ -114,7 +114,7 @@ def sheet(strips: Sequence[Strip], columns: int) -> Image.Image:
     """Lay strips out in columns, each with its lines below."""
     font = ImageFont.load_default(FONT_SIZE)
     side = strips[0][0][0].shape[0]
-    width = max(len(pictures) for pictures, _ in strips) * (side + 2) - 2
+    width = max(len(images) for images, _ in strips) * (side + 2) - 2
     texts = [
         [part for line in lines for part in textwrap.wrap(line, int(width / 5.6))] for _, lines in strips
     ]
@@ -122,10 +122,10 @@ def sheet(strips: Sequence[Strip], columns: int) -> Image.Image:
     heights = [side + LINE * max(map(len, texts[i : i + columns])) + 3 * MARGIN for i in starts]
     page = Image.new("RGB", (MARGIN + columns * (width + 2 * MARGIN), MARGIN + sum(heights)), PAPER)
     pen = ImageDraw.Draw(page)
-    for i, ((pictures, _), lines) in enumerate(zip(strips, texts, strict=True)):
+    for i, ((images, _), lines) in enumerate(zip(strips, texts, strict=True)):
         left = MARGIN + (i % columns) * (width + 2 * MARGIN)
         top = MARGIN + sum(heights[: i // columns])
-        for j, picture in enumerate(pictures):
-            page.paste(Image.fromarray(picture), (left + j * (side + 2), top))
+        for j, image in enumerate(images):
+            page.paste(Image.fromarray(image), (left + j * (side + 2), top))
         pen.multiline_text((left, top + side + 2), "\n".join(lines), INK, font, spacing=LINE - FONT_SIZE)
     return page

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two pictures of one scene, and where every point of the first lies in the second.
+"""Two images of one scene, and where every point of the first lies in the second.
 
-The second picture is not resampled from the first: it is painted at the scene coordinates that the warp gives
+The second image is not resampled from the first: it is painted at the scene coordinates that the warp gives
 its pixels, so that both are equally sharp and what one hides the other may show. Pixel coordinates are x,
-then y, from the outer edge of the picture: pixel ``(row, column)`` has centre ``(column + 0.5, row + 0.5)``.
+then y, from the outer edge of the image: pixel ``(row, column)`` has centre ``(column + 0.5, row + 0.5)``.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _SAFE_STEPS, _FAST_STEPS = 3, 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarpConfig:
-    """How far the two pictures may differ.
+    """Limits of the difference between two images.
 
     Attributes:
-        rotation: Largest turn of the picture to either side, radians.
+        rotation: Largest turn of the image to either side, radians.
         scale: Largest enlargement, and 1 over the smallest; at least 1.
         stretch: Largest ratio of the enlargements along two axes; at least 1, and 1 keeps all angles.
         shift: Largest shift along each axis, scene units.
@@ -67,7 +67,7 @@ class Warp:
     Attributes:
         matrix: ``(2, 2)``.
         shift: ``(2,)``.
-        amplitudes: Of the waves, ``(K, 2)``: how far each moves a point.
+        amplitudes: Amplitudes of the waves, ``(K, 2)``, scene units.
         frequencies: ``(K, 2)``, cycles per scene unit.
         phases: ``(K,)``, radians.
     """
@@ -79,11 +79,11 @@ class Warp:
     phases: Float
 
     def forward(self, points: Float) -> Float:
-        """Map points of the scene, ``(..., 2)``, to the second picture; both in scene units."""
+        """Map points of the scene, ``(..., 2)``, to the second image; both in scene units."""
         return (points + self._bend(points) - 0.5) @ self.matrix.T + 0.5 + self.shift
 
     def inverse(self, points: Float) -> Float:
-        """Map points of the second picture, ``(..., 2)``, to the scene; exact to rounding."""
+        """Map points of the second image, ``(..., 2)``, to the scene; exact to rounding."""
         straight = (points - 0.5 - self.shift) @ np.linalg.inv(self.matrix).T + 0.5
         found = straight
         for _ in range(_SAFE_STEPS if len(self.phases) else 0):
@@ -112,12 +112,12 @@ class Warp:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keypoints:
-    """Named points of things in both pictures.
+    """Named points of things in both images.
 
     Attributes:
-        first: In the first picture, ``(K, 2)``, pixels, x then y; may lie outside.
-        second: In the second picture, likewise.
-        seen_first: ``(K,)`` bool: inside the first picture and behind no other thing.
+        first: In the first image, ``(K, 2)``, pixels, x then y; may lie outside.
+        second: In the second image, likewise.
+        seen_first: ``(K,)`` bool: inside the first image and behind no other thing.
         seen_second: ``(K,)`` bool, of the second.
         things: Place in ``scene.things`` of the thing each belongs to, ``(K,)`` int64.
         names: ``centre``, or ``corner 0`` and so on in the order of ``shapes.corners``.
@@ -133,17 +133,17 @@ class Keypoints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """Two pictures of one scene.
+    """Two images of one scene.
 
     Attributes:
         first: The scene as it is.
         second: The scene after its things moved by themselves, if they did, seen through the warp.
-        warp: Of the ground, and of the things after their own motion.
+        warp: Warp of the ground, and of the things after their own motion.
         target: Where what the centre of each pixel of the first shows lies in the second, ``(H, W, 2)``
             float64, pixels, x then y. Its pixel there is ``floor(target)``.
-        valid: ``(H, W)`` bool: whether that is inside the second picture and shows the same thing, or ground
+        valid: ``(H, W)`` bool: whether that is inside the second image and shows the same thing, or ground
             where the first shows ground.
-        keypoints: Of all things.
+        keypoints: Keypoints of all things.
     """
 
     first: Rendering
@@ -164,13 +164,13 @@ def draw_pair(
     """Paint a scene twice, the second time under a random warp.
 
     Args:
-        scene: What to paint.
-        rng: Where chance comes from.
-        side: Of both pictures, pixels, or height and width.
-        config: How far they may differ.
+        scene: The scene.
+        rng: Random generator.
+        side: Size of both images in pixels: one number, or height and width.
+        config: Limits of the difference.
 
     Returns:
-        Both pictures and how they correspond.
+        Both images and how they correspond.
 
     Raises:
         ValueError: If ``side`` is below 1.
@@ -218,13 +218,13 @@ def warp_pair(scene: Scene, moved: Scene, warp: Warp, side: int | tuple[int, int
     """Paint a scene, and the same with moved things through a warp.
 
     Args:
-        scene: Of the first picture.
-        moved: Of the second: the same things in the same order, each with its own centre and angle.
-        warp: From the scene to the second picture.
-        side: Of both pictures, pixels, or height and width.
+        scene: Scene of the first image.
+        moved: Scene of the second image: the same things in the same order, at other places and angles.
+        warp: Map from the scene to the second image.
+        side: Size of both images in pixels: one number, or height and width.
 
     Returns:
-        Both pictures and how they correspond.
+        Both images and how they correspond.
 
     Raises:
         ValueError: If ``side`` is below 1, or the scenes differ in more than where their things are.

@@ -33,7 +33,7 @@ VALUES: dict[Attribute, tuple[str, ...]] = {"shape": SHAPES, "colour": COLOURS, 
 
 # scene units: a smaller difference between two coordinates is never put into words
 MARGIN = 0.06
-# half the side of the square that surely is the middle of the picture
+# half the side of the square that surely is the middle of the image
 MIDDLE = 0.12
 # what must be seen of an overlap, in units of the smaller radius squared: about a twentieth of the thing
 OVERLAP_AREA = 0.1
@@ -165,7 +165,7 @@ def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
 
 
 def at(thing: Thing, place: str) -> bool | None:
-    """Return whether the centre of a thing is at a side or in the middle of the picture.
+    """Return whether the centre of a thing is at a side or in the middle of the image.
 
     Between the middle (within ``MIDDLE`` of the centre on both axes) and a side lies a gap of ``MARGIN``
     where nothing is claimed.
@@ -211,7 +211,7 @@ def covers(scene: Scene) -> tuple[tuple[bool | None, ...], ...]:
     """Return for each thing which others it is seen to hide in part.
 
     Row ``i``, column ``j``: true if ``i`` is in front and ``OVERLAP_AREA`` of the overlap lies inside the
-    picture and under no third thing, false if ``i`` is the one behind or the outlines do not even touch,
+    image and under no third thing, false if ``i`` is the one behind or the outlines do not even touch,
     ``None`` in between.
     """
     table: list[list[bool | None]] = [[False] * len(scene.things) for _ in scene.things]
@@ -239,7 +239,7 @@ def _covers(things: tuple[Thing, ...], back: int, front: int) -> bool | None:
 
 
 def _common_box(one: Thing, other: Thing) -> tuple[float, float, float, float] | None:
-    """Return the part of the picture, as x0, y0, x1, y1, that two things can share, or nothing."""
+    """Return the part of the image, as x0, y0, x1, y1, that two things can share, or nothing."""
     # the outlines reach at most 1.02 times the radius
     reach, far = 1.02 * one.radius, 1.02 * other.radius
     x0, x1 = max(0.0, one.x - reach, other.x - far), min(1.0, one.x + reach, other.x + far)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Laws of every edit: one thing changes, the rest of the picture does not, words stay unambiguous."""
+"""Laws of every edit: one thing changes, the rest of the image does not, words stay unambiguous."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,9 @@ def test_what_changed_is_seen(index, kind):
     before = render(edit.source, 96)
     for i in range(len(edit.source.things)):
         if i != edit.subject:
-            old, new = (picture.visible()[i].sum() / picture.full[i].sum() for picture in (before, after))
+            old, new = (
+                rendering.visible()[i].sum() / rendering.full[i].sum() for rendering in (before, after)
+            )
             assert new >= min(0.35, old - 0.05)
 
 

@@ -63,7 +63,7 @@ def test_correspondence_carries_identity_and_looks(seed, config):
     assert y.min() >= 0
     assert max(x.max(), y.max()) < 96
     np.testing.assert_array_equal(pair.second.instances[y, x], pair.first.instances[pair.valid])
-    # sampled where it says, the second picture looks like the first; edges finer than a pixel aside
+    # sampled where it says, the second image looks like the first; edges finer than a pixel aside
     colours = bilinear(pair.second.image, pair.target)
     difference = np.abs(colours - pair.first.image).max(axis=-1)[pair.valid]
     calm = is_flat(pair.first.image)[pair.valid] & is_flat(pair.second.image)[y, x]
@@ -100,17 +100,17 @@ def test_what_a_seen_centre_shows_is_its_thing():
         for k, name in enumerate(found.names):
             solid = scene.things[found.things[k]].shape not in ("ring", "crescent")
             if name == "centre" and solid:
-                for picture, xy, seen in (
+                for rendering, xy, seen in (
                     (pair.first, found.first[k], found.seen_first[k]),
                     (pair.second, found.second[k], found.seen_second[k]),
                 ):
                     x, y = np.floor(xy).astype(int)
                     if seen:
-                        assert picture.instances[y, x] in (
+                        assert rendering.instances[y, x] in (
                             found.things[k] + 1,
                             *range(found.things[k] + 2, 7),
                         )
-                        checked += picture.instances[y, x] == found.things[k] + 1
+                        checked += rendering.instances[y, x] == found.things[k] + 1
     assert checked > 100
 
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from shapeworld import SceneConfig, draw_scene, render, scene_rng
 from shapeworld.captions import caption
-from shapeworld.clips import draw_clip
 from shapeworld.edits import draw_edit
 from shapeworld.questions import ask
 from shapeworld.referring import refer
+from shapeworld.videos import draw_video
 
 GOLDEN = Path(__file__).with_name("golden.json")
 SPLITS = ("train", "val", "test", "novel")
 
 
 def digest(index: int) -> str:
-    """Hash picture, masks and words of a sample; levels are coarse so that a last bit seldom counts."""
+    """Hash image, masks and words of a sample; levels are coarse so that a last bit seldom counts."""
     split = SPLITS[index % 4]
     config = SceneConfig.preset("simple" if index % 3 == 0 else "full")
     scene, rng = draw_scene(11, index, split=split, config=config), scene_rng(11, index, 5)
@@ -27,7 +27,7 @@ def digest(index: int) -> str:
     edit, reference, question = draw_edit(scene, rng), refer(scene, rng), ask(scene, rng)
     words = [caption(scene, rng, length=length) for length in ("short", "medium", "long")]
     words += [edit.instruction, reference.text if reference else "", question.text, question.answer]
-    words.append(draw_clip(11, index, split=split).caption)
+    words.append(draw_video(11, index, split=split).caption)
     levels = np.rint(rendering.image / 8).astype(np.uint8)
     parts = [
         levels.tobytes(),

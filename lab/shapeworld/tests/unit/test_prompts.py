@@ -70,7 +70,7 @@ def test_errors():
         scribble(full, rng(), width=0.5)
     with pytest.raises(ValueError, match="must not be negative"):
         points(full, rng(), positive=-1)
-    with pytest.raises(ValueError, match="fills the picture"):
+    with pytest.raises(ValueError, match="fills the image"):
         points(full, rng(), negative=1)
     with pytest.raises(ValueError, match="jitter must be in"):
         box(full, rng(), jitter=0.5)

@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips: bounces worked by hand, events against what the scenes do, words, and every documented error."""
+"""Videos: bounces worked by hand, events against what the scenes do, words, and every documented error."""
 
 import numpy as np
 import pytest
 from shapeworld import SceneConfig
-from shapeworld.clips import DIRECTIONS, WORDS, _bounce, draw_clip
+from shapeworld.videos import DIRECTIONS, WORDS, _bounce, draw_video
 
 LEVEL = SceneConfig(num_things=(0.4, 0.4, 0.2))
 
 
-def clips(count, **options):
-    return [draw_clip(4, i, frames=4 + i % 13, **options) for i in range(count)]
+def videos(count, **options):
+    return [draw_video(4, i, frames=4 + i % 13, **options) for i in range(count)]
 
 
-def events(clip, kind):
-    return [event for event in clip.events if event.kind == kind]
+def events(video, kind):
+    return [event for event in video.events if event.kind == kind]
 
 
-def centre(clip, track, frame):
-    thing = clip.scenes[frame].things[clip.tracks[frame].index(track)]
+def centre(video, track, frame):
+    thing = video.scenes[frame].things[video.tracks[frame].index(track)]
     return np.array([thing.x, thing.y])
 
 
@@ -31,24 +31,24 @@ def test_bounce_by_hand():
 
 
 def test_things_move_as_said():
-    for clip in clips(80):
-        moves = events(clip, "moves")
+    for video in videos(80):
+        moves = events(video, "moves")
         assert moves
         for event in moves:
             way = DIRECTIONS[event.direction]
-            step = centre(clip, event.track, event.frame + 1) - centre(clip, event.track, event.frame)
+            step = centre(video, event.track, event.frame + 1) - centre(video, event.track, event.frame)
             assert step @ way > 0.01
             assert abs(step @ way) >= 3.9 * abs(step @ way[::-1])
 
 
 def test_bounces_are_where_the_way_turns():
     bounces = 0
-    for clip in clips(80):
-        for event in events(clip, "moves"):
-            frames = np.flatnonzero(clip.present[:, event.track])
-            along = [centre(clip, event.track, frame) @ DIRECTIONS[event.direction] for frame in frames]
+    for video in videos(80):
+        for event in events(video, "moves"):
+            frames = np.flatnonzero(video.present[:, event.track])
+            along = [centre(video, event.track, frame) @ DIRECTIONS[event.direction] for frame in frames]
             turns = [
-                bounce.frame - frames[0] for bounce in events(clip, "bounces") if bounce.track == event.track
+                bounce.frame - frames[0] for bounce in events(video, "bounces") if bounce.track == event.track
             ]
             assert all(0 < turn < len(frames) - 1 for turn in turns)
             # between two bounces the way is straight: equal steps, alternating in sign
@@ -64,27 +64,27 @@ def test_bounces_are_where_the_way_turns():
 
 def test_coming_and_going_are_what_present_says():
     kinds = set()
-    for clip in clips(80):
-        said = clip.present.copy()
+    for video in videos(80):
+        said = video.present.copy()
         said[:] = True
-        for event in events(clip, "appears"):
+        for event in events(video, "appears"):
             said[: event.frame, event.track] = False
-        for event in events(clip, "disappears"):
+        for event in events(video, "disappears"):
             said[event.frame :, event.track] = False
-        np.testing.assert_array_equal(clip.present, said)
-        guests = events(clip, "appears") + events(clip, "disappears")
+        np.testing.assert_array_equal(video.present, said)
+        guests = events(video, "appears") + events(video, "disappears")
         assert len(guests) <= 1
         kinds |= {event.kind for event in guests}
     assert kinds == {"appears", "disappears"}
 
 
 def test_turning_changes_the_angle_and_nothing_else_does():
-    for clip in clips(60):
-        turning = {event.track for event in events(clip, "turns")}
-        moving = {event.track for event in events(clip, "moves")}
-        for scene, tracks in zip(clip.scenes[1:], clip.tracks[1:], strict=True):
+    for video in videos(60):
+        turning = {event.track for event in events(video, "turns")}
+        moving = {event.track for event in events(video, "moves")}
+        for scene, tracks in zip(video.scenes[1:], video.tracks[1:], strict=True):
             for thing, track in zip(scene.things, tracks, strict=True):
-                before = clip.things[track]
+                before = video.things[track]
                 if track not in turning:
                     assert thing.angle == before.angle
                 if track not in moving:
@@ -93,34 +93,34 @@ def test_turning_changes_the_angle_and_nothing_else_does():
 
 def test_camera_drifts_as_said_and_stays_in_the_picture():
     drifting = 0
-    for clip in clips(60):
-        windows = np.array(clip.windows)
+    for video in videos(60):
+        windows = np.array(video.windows)
         assert windows.min() >= 0
         assert windows.max() <= 1
-        said = events(clip, "camera")
+        said = events(video, "camera")
         way = DIRECTIONS[said[0].direction] if said else (0, 0)
         drifting += len(said)
         np.testing.assert_allclose(np.sign((windows[-1] - windows[0]).round(9)), (*way, *way))
     assert 10 < drifting < 40
 
 
-def test_caption_of_a_known_clip():
-    clip = next(
-        clip for clip in clips(200, config=SceneConfig(num_things=(1.0,))) if events(clip, "disappears")
+def test_caption_of_a_known_video():
+    video = next(
+        video for video in videos(200, config=SceneConfig(num_things=(1.0,))) if events(video, "disappears")
     )
-    thing = clip.things[0]
-    assert f"{thing.colour} {thing.shape}" in clip.caption
-    assert any(word in clip.caption for word in ("disappears", "vanishes"))
-    assert events(clip, "moves")[0].direction in clip.caption
+    thing = video.things[0]
+    assert f"{thing.colour} {thing.shape}" in video.caption
+    assert any(word in video.caption for word in ("disappears", "vanishes"))
+    assert events(video, "moves")[0].direction in video.caption
 
 
 def test_words_are_exactly_what_is_said():
     said = set()
     for phrasing in ("train", "held_out"):
         for i in range(700):
-            clip = draw_clip(4, i, frames=4, phrasing=phrasing)
-            assert clip.caption == " ".join(clip.caption.lower().split())
-            said |= set(clip.caption.split(" "))
+            video = draw_video(4, i, frames=4, phrasing=phrasing)
+            assert video.caption == " ".join(video.caption.lower().split())
+            said |= set(video.caption.split(" "))
     assert said == set(WORDS)
 
 
@@ -129,9 +129,9 @@ def test_held_out_verbs_never_occur_in_training():
     for phrasing in ("train", "held_out"):
         nouns = set()
         texts = set()
-        for clip in clips(150, phrasing=phrasing, config=LEVEL):
-            nouns |= {f"{thing.colour} {thing.shape}" for thing in clip.things}
-            texts |= {" ".join(clause.split()[3:]) for clause in clip.caption.split(" while ")}
+        for video in videos(150, phrasing=phrasing, config=LEVEL):
+            nouns |= {f"{thing.colour} {thing.shape}" for thing in video.things}
+            texts |= {" ".join(clause.split()[3:]) for clause in video.caption.split(" while ")}
         verbs[phrasing] = {verb for text in texts for verb in text.split(" and ") if verb}
     assert not verbs["train"] & verbs["held_out"] - set(DIRECTIONS)
 
@@ -139,11 +139,11 @@ def test_held_out_verbs_never_occur_in_training():
 @pytest.mark.parametrize("frames", [3, 17])
 def test_number_of_frames_is_checked(frames):
     with pytest.raises(ValueError, match="frames must be 4 to 16"):
-        draw_clip(0, 0, frames=frames)
+        draw_video(0, 0, frames=frames)
 
 
 def test_unknown_words_are_refused():
     with pytest.raises(ValueError, match="split must be one of"):
-        draw_clip(0, 0, split="all")
+        draw_video(0, 0, split="all")
     with pytest.raises(ValueError, match="phrasing must be one of"):
-        draw_clip(0, 0, phrasing="test")
+        draw_video(0, 0, phrasing="test")

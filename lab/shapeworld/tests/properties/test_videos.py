@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Laws of every clip: identity is kept, masks and boxes agree, what is spoken of is seen."""
+"""Laws of every video: identity is kept, masks and boxes agree, what is spoken of is seen."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapeworld import render
-from shapeworld.clips import draw_clip
+from shapeworld.videos import draw_video
 
 numbers = st.tuples(st.integers(0, 10**6), st.integers(4, 16), st.sampled_from(["train", "test", "novel"]))
 
 
 def draw(key):
     index, frames, split = key
-    return draw_clip(5, index, frames=frames, split=split)
+    return draw_video(5, index, frames=frames, split=split)
 
 
 @settings(max_examples=40, deadline=None)
 @given(numbers)
 def test_masks_boxes_and_tracks_agree(key):
-    clip = draw(key)
-    painted = clip.render((40, 48))
-    T, N = key[1], len(clip.things)
+    video = draw(key)
+    painted = video.render((40, 48))
+    T, N = key[1], len(video.things)
     assert painted.frames.shape == (T, 40, 48, 3)
     assert painted.boxes.shape == (T, N, 4)
-    assert clip.present.shape == (T, N)
+    assert video.present.shape == (T, N)
     for frame in range(T):
         for track in range(N):
             rows, columns = np.nonzero(painted.instances[frame] == track + 1)
@@ -31,7 +31,7 @@ def test_masks_boxes_and_tracks_agree(key):
             if len(rows) == 0:
                 assert not box.any()
             else:
-                assert clip.present[frame, track]
+                assert video.present[frame, track]
                 assert list(box) == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     assert painted.instances.max() <= N
 
@@ -39,12 +39,12 @@ def test_masks_boxes_and_tracks_agree(key):
 @settings(max_examples=200, deadline=None)
 @given(numbers)
 def test_a_track_keeps_what_it_is_and_stays_inside(key):
-    clip = draw(key)
-    for scene, tracks in zip(clip.scenes, clip.tracks, strict=True):
+    video = draw(key)
+    for scene, tracks in zip(video.scenes, video.tracks, strict=True):
         assert list(tracks) == sorted(set(tracks))
-        assert scene.background == clip.scenes[0].background
+        assert scene.background == video.scenes[0].background
         for thing, track in zip(scene.things, tracks, strict=True):
-            first = clip.things[track]
+            first = video.things[track]
             for name in ("shape", "colour", "material", "radius", "seed"):
                 assert getattr(thing, name) == getattr(first, name)
             wall = 0.96 * thing.radius - 1e-9
@@ -55,25 +55,25 @@ def test_a_track_keeps_what_it_is_and_stays_inside(key):
 def test_what_is_spoken_of_is_seen():
     shares = []
     for index in range(300):
-        clip = draw_clip(6, index, frames=5)
-        for track in {event.track for event in clip.events} - {None}:
-            frames = np.flatnonzero(clip.present[:, track])
+        video = draw_video(6, index, frames=5)
+        for track in {event.track for event in video.events} - {None}:
+            frames = np.flatnonzero(video.present[:, track])
             for frame in (frames[0], frames[-1]):
-                picture = render(clip.scenes[frame], 32)
-                place = clip.tracks[frame].index(track)
-                shares.append(picture.visible()[place].sum() / picture.full[place].sum())
+                rendering = render(video.scenes[frame], 32)
+                place = video.tracks[frame].index(track)
+                shares.append(rendering.visible()[place].sum() / rendering.full[place].sum())
     assert np.mean(np.array(shares) > 0.35) > 0.997
 
 
 def test_frame_zero_is_the_scene_where_nothing_comes():
     for index in range(30):
-        clip = draw_clip(6, index)
-        there = [clip.things[track] for track in clip.tracks[0]]
-        for thing, first in zip(clip.scenes[0].things, there, strict=True):
+        video = draw_video(6, index)
+        there = [video.things[track] for track in video.tracks[0]]
+        for thing, first in zip(video.scenes[0].things, there, strict=True):
             np.testing.assert_allclose((thing.x, thing.y, thing.angle), (first.x, first.y, first.angle))
 
 
-def test_same_numbers_same_clip():
-    assert draw_clip(6, 3) == draw_clip(6, 3)
-    assert draw_clip(6, 3) != draw_clip(6, 4)
-    assert draw_clip(6, 3).things != draw_clip(6, 3, split="val").things
+def test_same_numbers_same_video():
+    assert draw_video(6, 3) == draw_video(6, 3)
+    assert draw_video(6, 3) != draw_video(6, 4)
+    assert draw_video(6, 3).things != draw_video(6, 3, split="val").things

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short films: things that move and bounce, turn, come and go, seen by a camera that may drift.
+"""Short videos: things that move and bounce, turn, come and go, seen by a camera that may drift.
 
-A clip holds a scene and a window for each frame, so that it renders at any size. A track is one thing through
-all frames; its number never changes, whether the thing is there, hidden or gone.
+A video holds a scene and a window for each frame, so that it renders at any size. A track is one thing
+through all frames; its number never changes, whether the thing is there, hidden or gone.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from shapeworld.words import Phrasing, check_choice, choose, describe, with_arti
 EventKind = Literal["appears", "moves", "turns", "bounces", "disappears", "camera"]
 
 FEWEST_FRAMES, MOST_FRAMES = 4, 16
-MOVING, COMING_OR_GOING, TURNING, DRIFTING = 0.7, 0.5, 0.3, 0.4  # shares of things, clips, things, clips
-ROUND = ("circle", "ring")  # never turn: it could not be told from their outline
+MOVING, COMING_OR_GOING, TURNING, DRIFTING = 0.7, 0.5, 0.3, 0.4  # shares of things, videos, things, videos
+ROUND = ("circle", "ring")  # never turn: it does not show in their outline
 
 _PURPOSE = 40  # first number of the random stream
 _PATH = (0.22, 0.5)  # way of a moving thing, scene units
@@ -67,8 +67,8 @@ class Event:
     """Something that happens.
 
     Attributes:
-        kind: What.
-        track: Of the thing, None for the camera.
+        kind: Kind of event.
+        track: Track of the thing; ``None`` for the camera.
         frame: The first frame it is seen in: for ``disappears`` the first without the thing, for ``bounces``
             the first after the turn; a turn at the very end, where no way back is seen, is no event.
         direction: ``left``, ``right``, ``up`` or ``down``, None where nothing goes anywhere; that of a thing
@@ -82,8 +82,8 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ClipRendering:
-    """A painted clip with its ground truth.
+class VideoRendering:
+    """A painted video with its ground truth.
 
     Attributes:
         frames: ``(T, H, W, 3)`` uint8 RGB.
@@ -98,14 +98,14 @@ class ClipRendering:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """A film before it is painted.
+class Video:
+    """A video before it is painted.
 
     Attributes:
         scenes: One a frame.
-        windows: What the camera sees, one a frame, scene units.
+        windows: View of the camera in each frame, scene units.
         tracks: Each frame's things by track, in the order of ``scene.things``.
-        things: Of each track, as it first is there.
+        things: Thing of each track in its first frame.
         events: All that happens, by frame.
         caption: The same in words; still things are left out.
     """
@@ -122,11 +122,11 @@ class Clip:
         """Whether each track is in the scene, hidden or not, ``(T, N)`` bool."""
         return np.array([[track in tracks for track in range(len(self.things))] for tracks in self.tracks])
 
-    def render(self, side: int | tuple[int, int] = 64) -> ClipRendering:
+    def render(self, side: int | tuple[int, int] = 64) -> VideoRendering:
         """Paint all frames.
 
         Args:
-            side: Of a frame, pixels, or height and width.
+            side: Size of a frame in pixels: one number, or height and width.
 
         Returns:
             Frames, masks and boxes.
@@ -134,17 +134,19 @@ class Clip:
         painted = [render(scene, side, window=window) for scene, window in self._views()]
         boxes = np.zeros((len(painted), len(self.things), 4), dtype=np.int64)
         instances: list[NDArray[np.uint8]] = []
-        for frame, (picture, tracks) in enumerate(zip(painted, self.tracks, strict=True)):
+        for frame, (rendering, tracks) in enumerate(zip(painted, self.tracks, strict=True)):
             labels = np.array([0, *(track + 1 for track in tracks)], dtype=np.uint8)
-            instances.append(labels[picture.instances])
-            boxes[frame, list(tracks)] = picture.boxes()
-        return ClipRendering(np.stack([picture.image for picture in painted]), np.stack(instances), boxes)
+            instances.append(labels[rendering.instances])
+            boxes[frame, list(tracks)] = rendering.boxes()
+        return VideoRendering(
+            np.stack([rendering.image for rendering in painted]), np.stack(instances), boxes
+        )
 
     def _views(self) -> zip[tuple[Scene, Window]]:
         return zip(self.scenes, self.windows, strict=True)
 
 
-def draw_clip(
+def draw_video(
     seed: int,
     index: int,
     *,
@@ -152,22 +154,22 @@ def draw_clip(
     split: Split = "train",
     phrasing: Phrasing = "train",
     config: SceneConfig | None = None,
-) -> Clip:
-    """Draw a clip; the same arguments always give the same one.
+) -> Video:
+    """Draw a video; the same arguments always give the same one.
 
     At least one thing moves. At most one comes or goes. A thing that is spoken of is seen in its first and
     last frame, unless the scene is so crowded that no way for it was found.
 
     Args:
-        seed: Of the world, at least 0.
-        index: Number of the clip, at least 0.
+        seed: Seed of the world, at least 0.
+        index: Number of the video, at least 0.
         frames: 4 to 16.
-        split: As for ``draw_scene``, which draws the things.
+        split: Split, as for ``draw_scene``.
         phrasing: Which words the caption uses; the verbs of ``held_out`` never occur in ``train``.
-        config: What to draw from; the full world if ``None``.
+        config: Distribution of scenes; the full world if ``None``.
 
     Returns:
-        The clip.
+        The video.
 
     Raises:
         ValueError: If ``frames`` is out of range, or ``split`` or ``phrasing`` is unknown.
@@ -193,7 +195,7 @@ def draw_clip(
     )
     if drift is not None:
         events.append(Event(kind="camera", track=None, frame=0, direction=drift))
-    return Clip(
+    return Video(
         scenes=tuple(_scene_at(scene, courses, frame) for frame in range(frames)),
         windows=windows,
         tracks=tuple(
