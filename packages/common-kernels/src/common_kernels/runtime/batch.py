@@ -25,7 +25,7 @@ from common_kernels.runtime.cli import (
 from common_kernels.runtime.files import is_temporary, make_folder, write_json
 from common_kernels.runtime.fingerprint import digest_file, digest_settings
 from common_kernels.runtime.hub import resolve_device
-from common_kernels.runtime.images import READABLE
+from common_kernels.runtime.images.limits import READABLE
 from common_kernels.runtime.processes import join_processes
 
 __all__ = ["BatchReport", "Job", "NameOutputs", "Source", "find_sources", "plan_jobs", "run_jobs"]
@@ -34,7 +34,7 @@ NameOutputs = Callable[[Path], Mapping[str, Path]]
 """Turns a path into the files of each kind that are written for it."""
 
 Process = Callable[["Job", OnProgress], Mapping[str, object]]
-"""Does one job, writes its outputs and returns what to report."""
+"""Does one job, writes its outputs and returns what to report; a ``note`` is also shown on stderr."""
 
 _RECORDS = ".results"  # folder of digests, beside the results
 # torch reports out of memory by a RuntimeError
@@ -384,5 +384,7 @@ def _tell(job: Job, entry: Mapping[str, object], *, json: bool) -> None:
         warn(str(entry["error"]))
     elif entry["status"] == "skipped":
         warn(f"{job.source}: the results are there, skipped (--overwrite discards them)")
+    elif entry.get("note"):
+        warn(f"{job.source}: {entry['note']}")
     if json:
         emit(entry)

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "Device",
     "Machine",
     "OnProgress",
     "Output",
+    "OutputPath",
     "Report",
     "create_app",
     "emit",
@@ -54,20 +56,36 @@ _CAUGHT = (*_TOLD, TypeError, LookupError, RuntimeError)
 _TABLE_WIDTH = 132
 
 
-@Parameter(name="*", group=Group("Machine", sort_key=8))
+_MACHINE, _OUTPUT = Group("Machine", sort_key=8), Group("Output", sort_key=9)
+
+OutputPath = Annotated[Path, Parameter(alias="-o", group=_OUTPUT)]
+"""Option ``-o/--output`` of a command that discards nothing, such as a demo: ``output: OutputPath``."""
+
+
+@Parameter(name="*", group=_MACHINE)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Device:
     """Where a command computes.
 
     Attributes:
         device: Device: auto, cpu or cuda[:n]; auto is CUDA if there is any.
         dtype: Compute dtype; auto is float32 on CPU.
-        batch_size: Number of items computed together.
-        seed: Random seed.
     """
 
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+@Parameter(name="*", group=_MACHINE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine(Device):
+    """Where and how a command computes.
+
+    Attributes:
+        batch_size: Number of items computed together.
+        seed: Random seed.
+    """
+
     batch_size: int = 1
     seed: int = 0
 
@@ -78,7 +96,7 @@ class Machine:
             raise ValueError(f"--seed must be at least 0, got {self.seed}")
 
 
-@Parameter(name="*", group=Group("Output", sort_key=9))
+@Parameter(name="*", group=_OUTPUT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """How a command reports.
@@ -92,7 +110,7 @@ class Report:
     debug: Annotated[bool, Parameter(negative="")] = False
 
 
-@Parameter(name="*", group=Group("Output", sort_key=9))
+@Parameter(name="*", group=_OUTPUT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output(Report):
     """Where a command writes, and how it reports.
@@ -110,7 +128,7 @@ def create_app(name: str, help: str) -> App:
     """Create the application object of a package.
 
     Commands are registered by the path of their function, so that only the one that runs is imported:
-    ``app.command("pkg.cli.restore:restore", name="restore", help="Restore images.")``.
+    ``app.command("pkg.cli.restore:restore", name="restore")``.
 
     Args:
         name: Name of the program and of its distribution.

@@ -16,10 +16,10 @@ from PIL import Image
 from common_kernels.runtime.files import atomic_write
 from common_kernels.runtime.images.decoding import TEXT_TAGS, from_pillow
 from common_kernels.runtime.images.file import ImageError, ImageFile, count_channels
+from common_kernels.runtime.images.limits import WRITABLE
 
 _PILLOW_NAMES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
 _TIFF = frozenset({".tif", ".tiff"})
-WRITABLE = _TIFF | frozenset(_PILLOW_NAMES)
 _ICC_TAG = 34675
 
 

@@ -25,6 +25,7 @@ from common_kernels.runtime.images.decoding import (
     open_pillow,
 )
 from common_kernels.runtime.images.file import ORIENTATION_TAG, TURNED, ImageError, ImageFile, to_uint8
+from common_kernels.runtime.images.limits import MAX_FRAMES, MAX_PIXELS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,12 +34,6 @@ ImageSource: TypeAlias = Union[
     str, "os.PathLike[str]", bytes, BinaryIO, Image.Image, "NDArray[Any]", "Tensor"
 ]
 
-READABLE = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".psd"}
-)
-MAX_PIXELS = 250_000_000  # a file that claims more is refused before it is decoded
-MAX_FRAMES = 512
 _WHITE = (255, 255, 255)
 
 

@@ -1,0 +1,14 @@
+from .encoding import encode_image as encode_image
+from .encoding import write_image as write_image
+from .file import ImageError as ImageError
+from .file import ImageFile as ImageFile
+from .limits import MAX_FRAMES as MAX_FRAMES
+from .limits import MAX_PIXELS as MAX_PIXELS
+from .limits import READABLE as READABLE
+from .limits import WRITABLE as WRITABLE
+from .reading import ImageSource as ImageSource
+from .reading import as_rgb as as_rgb
+from .reading import read_frames as read_frames
+from .reading import read_image as read_image
+from .reading import read_rgb as read_rgb
+from .reading import read_size as read_size
