@@ -202,6 +202,9 @@ def test_progress_is_silent_without_a_terminal(capsys):
 
 
 def test_the_frame_imports_nothing_heavy():
-    code = "import sys, common_kernels.runtime.cli, common_kernels.runtime.batch; print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    code = (
+        "import sys, common_kernels.runtime.cli, common_kernels.runtime.batch\n"
+        "print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
