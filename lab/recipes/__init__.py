@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training and judging of the shipped small models; never published."""
+"""Training and evaluation of the shipped small models; never published."""

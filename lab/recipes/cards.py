@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the cards of the shipped models lie."""
+"""Folder of the model cards."""
 
 from __future__ import annotations
 

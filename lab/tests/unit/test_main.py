@@ -8,31 +8,31 @@ from typer.testing import CliRunner
 
 
 @pytest.fixture
-def rooms(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Rooms whose judges leave their name, and of which ``clip`` misses."""
-    judged: list[str] = []
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Recipes whose judge leaves its name, and of which ``clip`` misses."""
+    names: list[str] = []
 
     def import_module(module: str) -> SimpleNamespace:
-        room = typer.Typer()
+        recipe = typer.Typer()
 
-        @room.command()
+        @recipe.command()
         def judge() -> None:
-            judged.append(module.split(".")[1])
+            names.append(module.split(".")[1])
             raise typer.Exit(int("clip" in module))
 
-        @room.command()
+        @recipe.command()
         def other(number: int) -> None:
-            judged.append(f"{module}:{number}")
+            names.append(f"{module}:{number}")
 
-        return SimpleNamespace(app=room)
+        return SimpleNamespace(app=recipe)
 
     monkeypatch.setattr(main, "import_module", import_module)
-    return judged
+    return names
 
 
-def test_judge_goes_through_all_rooms_and_names_the_miss(rooms: list[str]) -> None:
+def test_judge_goes_through_all_recipes_and_names_the_miss(judged: list[str]) -> None:
     result = CliRunner().invoke(main.app, ["judge"])
-    assert rooms == [
+    assert judged == [
         "tiny_denoise",
         "tiny_clip",
         "tiny_sdxl",
@@ -46,16 +46,16 @@ def test_judge_goes_through_all_rooms_and_names_the_miss(rooms: list[str]) -> No
     assert "missed: clip" in result.output
 
 
-def test_judge_of_one_room(rooms: list[str]) -> None:
+def test_judge_of_one_recipe(judged: list[str]) -> None:
     assert CliRunner().invoke(main.app, ["judge", "probes"]).exit_code == 0
-    assert rooms == ["probes"]
+    assert judged == ["probes"]
 
 
-def test_a_room_gets_its_arguments(rooms: list[str]) -> None:
+def test_a_recipe_gets_its_arguments(judged: list[str]) -> None:
     assert CliRunner().invoke(main.app, ["sdxl", "other", "3"]).exit_code == 0
-    assert rooms == ["recipes.tiny_sdxl.commands:3"]
+    assert judged == ["recipes.tiny_sdxl.commands:3"]
 
 
-def test_unknown_room_is_refused(rooms: list[str]) -> None:
+def test_unknown_recipe_is_refused(judged: list[str]) -> None:
     assert CliRunner().invoke(main.app, ["judge", "vae"]).exit_code == 2
-    assert rooms == []
+    assert judged == []
