@@ -77,11 +77,11 @@ def converse(url: str, number: int, turns: int) -> list[tuple[float, float, int]
 
 
 def measure(
-    replier: MessageGenerator, registry: SpecialistRegistry, options: argparse.Namespace
+    generator: MessageGenerator, registry: SpecialistRegistry, options: argparse.Namespace
 ) -> dict[str, object]:
     """Serve, ask, and return the figures."""
     limits = Limits(generations=options.generations, requests=max(64, options.conversations))
-    app = create_app(replier, specialists=registry, limits=limits)
+    app = create_app(generator, specialists=registry, limits=limits)
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         port = place.getsockname()[1]
@@ -132,17 +132,17 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     registry = toy_registry()
-    replier: MessageGenerator = Script()
+    generator: MessageGenerator = Script()
     if options.model:
-        from vitron.model.batching import Batcher
+        from vitron.model.batching import ContinuousBatcher
         from vitron.model.engine import Vitron
         from vitron.specialists.mask_head import MaskHeadSpecialist
 
-        vitron = replier = Vitron.from_pretrained(options.model, device=options.device)
+        vitron = generator = Vitron.from_pretrained(options.model, device=options.device)
         if options.generations > 1:
-            replier = Batcher(vitron, rows=options.generations)
+            generator = ContinuousBatcher(vitron, rows=options.generations)
         registry.register("mask-head", lambda: MaskHeadSpecialist(vitron.mask))
-    figures = measure(replier, registry, options)
+    figures = measure(generator, registry, options)
     if options.markdown:
         print("| figure | value |\n| --- | --- |")
         print("\n".join(f"| {name} | {value} |" for name, value in figures.items()))

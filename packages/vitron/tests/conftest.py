@@ -21,7 +21,7 @@ def call(module, said, region=""):
     return f"<module>{module}</module> <instruction>{said}</instruction>{place}"
 
 
-class ScriptedReplier:
+class ScriptedGenerator:
     """Stands in for a model: rules over the last words, given out three characters at a time.
 
     It writes what it repeats of a user through ``escape``, as a model has to.
@@ -99,13 +99,13 @@ def specialists():
 
 
 @pytest.fixture
-def replier():
-    return ScriptedReplier()
+def generator():
+    return ScriptedGenerator()
 
 
 @pytest.fixture(scope="session")
 def scripted():
-    return ScriptedReplier
+    return ScriptedGenerator
 
 
 @pytest.fixture(scope="session")

@@ -26,23 +26,19 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def open_site():
-    """Returns a function that shows a page for a replier, and closes all pages at the end."""
+    """Returns a function that shows a page for a generator, and closes all pages at the end."""
     pytest.importorskip("gradio", reason="gradio is not installed")
-    from vitron import SpecialistRegistry
-    from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
+    from vitron.demo.painters import toy_registry
     from vitron.ui import launch
 
     pages = []
 
-    def show(replier, **options):
-        registry = SpecialistRegistry()
-        for factory in (ToyAnimator, ToyPainter, ToySegmenter):
-            registry.register(factory().spec.name, factory)
+    def show(generator, **options):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         pages.append(
-            launch(replier, specialists=registry, model="scripted", port=port, block=False, **options)
+            launch(generator, specialists=toy_registry(), model="scripted", port=port, block=False, **options)
         )
         return f"http://127.0.0.1:{port}/"
 

@@ -75,10 +75,10 @@ def stroke(page):
 
 
 def ask(page, text, pictures):
-    page.fill("#say textarea", text)
+    page.fill("#message textarea", text)
     page.click("#send")
     page.wait_for_function(
-        "wanted => document.querySelectorAll('#made .grid-wrap img').length == wanted",
+        "wanted => document.querySelectorAll('#results .grid-wrap img').length == wanted",
         arg=pictures,
     )
 
@@ -87,7 +87,7 @@ def newest(page):
     """The newest picture of the gallery, as pixels."""
     encoded = page.evaluate(
         """async () => {
-            const image = document.querySelector('#made .grid-wrap img');
+            const image = document.querySelector('#results .grid-wrap img');
             const blob = await (await fetch(image.src)).blob();
             return await new Promise(done => {
                 const reader = new FileReader();
@@ -120,25 +120,25 @@ def test_a_drawn_region_is_edited(page, scene):
     assert green > max(red, blue)
     # a mask of what is there now, in the same talk
     ask(page, "mark the yellow star", 2)
-    assert "mask_1" in page.inner_text("#made")
+    assert "mask_1" in page.inner_text("#results")
     # another visitor sees nothing of it
     other = visit(page.context.browser, page.url)
     assert "circle" not in other.inner_text("#chat")
-    assert other.locator("#made img").count() == 0
+    assert other.locator("#results img").count() == 0
     other.context.close()
 
 
 def test_a_frame_of_a_clip_is_chosen_by_a_click(page, clip):
-    page.click("#clip button")
-    page.wait_for_selector("#clip-file input[type=file]", state="attached")
+    page.click("#video button")
+    page.wait_for_selector("#video-file input[type=file]", state="attached")
     page.set_input_files(
-        "#clip-file input[type=file]", {"name": "clip.gif", "mimeType": "image/gif", "buffer": clip}
+        "#video-file input[type=file]", {"name": "clip.gif", "mimeType": "image/gif", "buffer": clip}
     )
     page.wait_for_selector("#frames img >> nth=3")
     page.locator("#frames img").nth(2).click()
     page.wait_for_function("document.querySelector('#frame input[type=number]')?.value == '2'")
     ask(page, "track the circle", 1)
-    assert "by toy-segmenter" in page.inner_text("#made")
+    assert "by toy-segmenter" in page.inner_text("#results")
 
 
 class Together:
@@ -159,7 +159,7 @@ def test_two_visitors_are_answered_at_a_time(chromium, open_site):
     site = open_site(Together(), concurrent=2)
     tabs = [visit(chromium, site) for _ in range(2)]
     for tab, word in zip(tabs, ("hello", "thanks"), strict=True):
-        tab.fill("#say textarea", word)
+        tab.fill("#message textarea", word)
         tab.click("#send")
     for tab, own, other in zip(tabs, ("hello", "thanks"), ("thanks", "hello"), strict=True):
         tab.wait_for_function(f"document.querySelector('#chat').innerText.includes('you said {own}')")
@@ -168,7 +168,7 @@ def test_two_visitors_are_answered_at_a_time(chromium, open_site):
 
 
 def test_text_of_a_user_is_shown_as_text(page):
-    page.fill("#say textarea", "<img src=x onerror=alert(1)> <module>A</module>")
+    page.fill("#message textarea", "<img src=x onerror=alert(1)> <module>A</module>")
     page.click("#send")
     # once as it was said, once as it is repeated
     page.wait_for_function(

@@ -303,9 +303,9 @@ class SpecialistSpec(_Model):
         uses_signals: Whether it reads signal embeddings.
         needs_region: Whether it works on what is marked; where the user marked nothing, the mask that the
             signals of the call ask for is taken, if the model has a mask head.
-        preference: Of several who serve a module, the one with the highest is asked first: 30 for a model
-            that the user named, 10 for one that came along and takes any picture, 0 for what is exact on
-            drawn pictures only, -10 for one that came along and has learnt from drawn pictures only.
+        preference: Rank among specialists of one module, the highest is asked first: 30 for a model that the
+            user named, 10 for a bundled model for any image, 0 without a claim, -10 for a bundled model for
+            drawn images only.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The application: routes, guard and state."""
+"""The application: routes, middleware and state."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 
 from vitron.protocol.messages import MessageGenerator
-from vitron.server import chat, direct, files
+from vitron.server import chat, files, images
 from vitron.server.errors import install_handlers
-from vitron.server.guard import Guard
 from vitron.server.limits import Limits
+from vitron.server.middleware import AuthMiddleware
+from vitron.server.queue import RequestQueue
 from vitron.server.state import ServerState, state_of
 from vitron.server.store import ConversationStore, FileStore
-from vitron.server.work import Line
 from vitron.specialists.registry import SpecialistRegistry
 
 router = APIRouter()
@@ -24,7 +24,7 @@ router = APIRouter()
 
 @router.get("/healthz")
 async def health(request: Request) -> dict[str, Any]:
-    """Tell that the server is there; needs no key, and tells nothing else."""
+    """Report that the server runs; needs no key."""
     return {"status": "ok", "model": state_of(request).model}
 
 
@@ -34,19 +34,19 @@ def _model(state: ServerState) -> dict[str, Any]:
 
 @router.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
-    """List the one model that is here."""
+    """List the one model of the server."""
     return {"object": "list", "data": [_model(state_of(request))]}
 
 
 @router.get("/v1/models/{name}")
 async def model(name: str, request: Request) -> dict[str, Any]:
-    """Tell about the model."""
+    """Describe the model."""
     state_of(request).check_model(name)
     return _model(state_of(request))
 
 
 def create_app(
-    replier: MessageGenerator,
+    generator: MessageGenerator,
     *,
     model: str = "vitron",
     specialists: SpecialistRegistry | None = None,
@@ -60,13 +60,13 @@ def create_app(
     key: one server, one owner.
 
     Args:
-        replier: What writes the replies; from one thread at a time unless ``limits`` allow more. If it has
-            ``count_tokens(messages)``, usage tells prompt tokens; else they are 0.
-        model: Its name for clients.
-        specialists: Who carries out calls; by default all that are installed.
-        limits: What clients may ask.
-        api_key: What clients must say; ``None`` lets everybody in.
-        hosts: Host names under which it may be called; ``None`` takes any.
+        generator: Generator of assistant messages; called from one thread at a time unless ``limits`` allow
+            more generations. If it has ``count_tokens(messages)``, usage has prompt tokens; else they are 0.
+        model: Name of the model for clients.
+        specialists: Specialists that run calls; by default all that are installed.
+        limits: Limits of requests.
+        api_key: Key that clients must send; ``None`` admits everybody.
+        hosts: Host names under which the server may be called; ``None`` admits any.
 
     Raises:
         ValueError: If the API key is empty.
@@ -76,16 +76,16 @@ def create_app(
     limits = limits or Limits()
     app = FastAPI(title="vitron", version=version("vitron"), docs_url=None, redoc_url=None)
     app.state.vitron = ServerState(
-        replier=replier,
+        generator=generator,
         model=model,
         specialists=SpecialistRegistry().discover() if specialists is None else specialists,
         limits=limits,
         conversations=ConversationStore(limits),
         files=FileStore(limits),
-        line=Line(limits),
+        queue=RequestQueue(limits),
     )
-    for each in (router, chat.router, direct.router, files.router):
+    for each in (router, chat.router, images.router, files.router):
         app.include_router(each)
     install_handlers(app)
-    app.add_middleware(Guard, api_key=api_key, hosts=hosts, body_bytes=limits.body_bytes)
+    app.add_middleware(AuthMiddleware, api_key=api_key, hosts=hosts, body_bytes=limits.body_bytes)
     return app

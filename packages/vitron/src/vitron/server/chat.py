@@ -4,55 +4,56 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
-from typing import Any
+from typing import Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from vitron.protocol.messages import SamplingParams
-from vitron.server.errors import ApiError, body_of_error
-from vitron.server.intake import newest
-from vitron.server.output import Completion, finish_reason, issue_of, result_of, tool_call
+from vitron.server.errors import ApiError, error_response
+from vitron.server.parsing import newest
+from vitron.server.responses import CompletionFrame, finish_reason, issue_event, result_event, tool_call
+from vitron.server.schemas import ChatMessage, ChatRequest
 from vitron.server.state import ServerState, state_of
 from vitron.server.store import new_key
-from vitron.server.wire import ChatMessage, ChatRequest
-from vitron.server.work import EventStream, until_gone
-from vitron.session.chat import CallEvent, DoneEvent, IssueEvent, ResultEvent, Session, TextEvent
+from vitron.server.streaming import EventStream, until_gone
+from vitron.session import CallEvent, Conversation, DoneEvent, IssueEvent, ResultEvent, TextEvent
 
 router = APIRouter()
 HEADER = "x-vitron-conversation"
 
 # text, a function call, one of our events, or the end
-Told = str | tuple[str, dict[str, Any]] | DoneEvent
+StreamItem = str | tuple[Literal["call", "event"], dict[str, Any]] | DoneEvent
 
 
-class _Talk:
-    """One request to chat: a fork of a conversation, and the reply that is written in it."""
+class _Completion:
+    """One request: a fork of a conversation, and the message that is generated in it."""
 
-    def __init__(self, state: ServerState, body: ChatRequest, key: str, session: Session) -> None:
+    def __init__(self, state: ServerState, body: ChatRequest, key: str, conversation: Conversation) -> None:
         self.state = state
         self.body = body
         self.key = key
-        self.session = session
+        self.conversation = conversation
+        self.gone = threading.Event()
         self.calls = list[dict[str, Any]]()
         self._call_ids = list[str]()
 
-    async def hear(self, messages: list[ChatMessage]) -> Completion:
-        """Take in what was said."""
-        intake = self.state.intake()
-        await to_thread.run_sync(intake.replay, self.session, messages)
-        return Completion(self.state.model, self.key, self.state.count_tokens(self.session))
+    async def add_messages(self, messages: list[ChatMessage]) -> CompletionFrame:
+        """Add the messages of the request."""
+        await to_thread.run_sync(self.state.parser().add_messages, self.conversation, messages)
+        return CompletionFrame(self.state.model, self.key, self.state.count_tokens(self.conversation))
 
     @property
     def sampling(self) -> SamplingParams:
-        """How the reply is to be drawn."""
+        """The sampling options of the request."""
         body, most = self.body, self.state.limits.max_new_tokens
         asked = body.max_completion_tokens or body.max_tokens or most
         if asked > most:
-            raise ApiError(400, f"a reply has at most {most} tokens, got {asked}", "too_long", "max_tokens")
+            raise ApiError(400, f"a message has at most {most} tokens, got {asked}", "too_long", "max_tokens")
         return SamplingParams(
             max_new_tokens=asked,
             temperature=body.temperature or 0.0,
@@ -60,51 +61,54 @@ class _Talk:
             seed=body.seed or 0,
         )
 
-    async def reply(self, sampling: SamplingParams) -> AsyncGenerator[Told]:
-        """Write the reply, tell what happens, and keep the conversation at its end."""
-        modules = self.session.conversation.modules
-        written = self.state.line.write(self.session, self.state.replier, sampling)
-        async with aclosing(written) as events:
+    async def stream(self, sampling: SamplingParams) -> AsyncGenerator[StreamItem]:
+        """Generate the message, yield what happens, and keep the conversation at the end."""
+        generated = self.state.queue.stream(self.conversation, sampling, self.gone)
+        async with aclosing(generated) as events:
             async for event in events:
                 match event:
                     case TextEvent():
                         yield event.text
                     case CallEvent():
-                        call = tool_call(event.invocation, modules)
+                        call = tool_call(event.invocation, self.conversation.modules)
                         self._call_ids.append(call["id"] if call else "")
                         if call:
                             self.calls.append(call)
                             yield "call", call
                     case IssueEvent():
-                        yield "event", issue_of(event.issue)
+                        yield "event", issue_event(event.issue)
                     case ResultEvent():
                         yield "event", await self._result(event)
                     case DoneEvent():
-                        self.state.conversations.keep(self.key, self.session)
+                        self.state.conversations.save(self.key, self.conversation)
                         yield event
+                    case _:
+                        pass
 
     async def _result(self, event: ResultEvent) -> dict[str, Any]:
-        step = event.result.step
-        call_id = self._call_ids[step.index] if step.index < len(self._call_ids) else ""
-        under = None if step.input is None else self.session.media.get(step.input)
-        return await to_thread.run_sync(result_of, event, call_id, under)
+        call = event.result.call
+        call_id = self._call_ids[call.index] if call.index < len(self._call_ids) else ""
+        source = None if call.input is None else self.conversation.media.get(call.input)
+        return await to_thread.run_sync(result_event, event.result, call_id, source)
 
 
 @router.post("/v1/chat/completions", response_model=None)
 async def chat(body: ChatRequest, request: Request) -> Response:
-    """Write a reply."""
+    """Generate an assistant message."""
     state = state_of(request)
     state.check_model(body.model)
     _check_tools(body, state)
     async with AsyncExitStack() as stack:
-        stack.enter_context(state.line.inside())
-        talk, messages = _open(state, body, request.headers.get(HEADER), stack)
-        sampling = talk.sampling
-        frame = await talk.hear(messages)
-        headers = {HEADER: talk.key}
+        stack.enter_context(state.queue.admit())
+        completion, messages = _open(state, body, request.headers.get(HEADER), stack)
+        sampling = completion.sampling
+        frame = await completion.add_messages(messages)
+        headers = {HEADER: completion.key}
         if body.stream:
-            return EventStream(_chunks(talk, frame, sampling), stack.pop_all(), headers)
-        return JSONResponse(await until_gone(request, _whole(talk, frame, sampling)), headers=headers)
+            chunks = _chunks(completion, frame, sampling)
+            return EventStream(chunks, stack.pop_all(), headers, completion.gone)
+        whole = await until_gone(request, _whole(completion, frame, sampling), completion.gone)
+        return JSONResponse(whole, headers=headers)
 
 
 def _check_tools(body: ChatRequest, state: ServerState) -> None:
@@ -113,68 +117,69 @@ def _check_tools(body: ChatRequest, state: ServerState) -> None:
         name = str(function.get("name", "")) if isinstance(function, dict) else ""
         if name not in state.modules:
             known = ", ".join(module.name for module in state.modules)
-            message = f"there is no tool {name[:64]!r}: the server has {known}, and carries them out itself"
+            message = f"there is no tool {name[:64]!r}: the server has {known}, and runs them itself"
             raise ApiError(400, message, "unknown_tool", "tools")
 
 
 def _open(
     state: ServerState, body: ChatRequest, header: str | None, stack: AsyncExitStack
-) -> tuple[_Talk, list[ChatMessage]]:
-    """Return the conversation that is meant, or a new one, and what is new in it."""
+) -> tuple[_Completion, list[ChatMessage]]:
+    """Return the named conversation, or a new one, and the messages that are new in it."""
     key = (body.vitron.conversation if body.vitron is not None else None) or header
     if key is None:
-        session = Session(state.replier, specialists=state.specialists, modules=state.modules)
-        return _Talk(state, body, new_key("conv-"), session), body.messages
+        return _Completion(state, body, new_key("conv-"), state.conversation()), body.messages
     messages = newest(body.messages)
     if not messages or body.messages[-1].role != "user":
         raise ApiError(400, "the last message must be the user's", "bad_messages", "messages")
-    session = state.conversations.borrow(key)
+    conversation = state.conversations.checkout(key)
     stack.callback(state.conversations.release, key)
-    return _Talk(state, body, key, session), messages
+    return _Completion(state, body, key, conversation), messages
 
 
-async def _whole(talk: _Talk, frame: Completion, sampling: SamplingParams) -> dict[str, Any]:
+async def _whole(completion: _Completion, frame: CompletionFrame, sampling: SamplingParams) -> dict[str, Any]:
     text, events = list[str](), list[dict[str, Any]]()
-    async with aclosing(talk.reply(sampling)) as told:
-        async for each in told:
-            if isinstance(each, str):
-                text.append(each)
-            elif isinstance(each, DoneEvent):
-                return frame.whole("".join(text), talk.calls, events, each)
-            elif each[0] == "event":
-                events.append(each[1])
-    raise RuntimeError("a reply ended without its end")
+    async with aclosing(completion.stream(sampling)) as items:
+        async for item in items:
+            if isinstance(item, str):
+                text.append(item)
+            elif isinstance(item, DoneEvent):
+                return frame.whole("".join(text), completion.calls, events, item)
+            elif item[0] == "event":
+                events.append(item[1])
+    raise RuntimeError("a message ended without its last event")
 
 
-async def _chunks(talk: _Talk, frame: Completion, sampling: SamplingParams) -> AsyncGenerator[bytes]:
+async def _chunks(
+    completion: _Completion, frame: CompletionFrame, sampling: SamplingParams
+) -> AsyncGenerator[bytes]:
     def event(content: dict[str, Any]) -> bytes:
         return b"data: " + json.dumps(content, ensure_ascii=False).encode() + b"\n\n"
 
-    options = talk.body.stream_options
+    options = completion.body.stream_options
     try:
         first = {"role": "assistant", "content": ""}
-        yield event(frame.chunk(first, vitron={"conversation": talk.key}))
-        async with aclosing(talk.reply(sampling)) as told:
-            async for each in told:
-                if isinstance(each, str):
-                    yield event(frame.chunk({"content": each}))
-                elif isinstance(each, DoneEvent):
-                    yield event(frame.chunk({}, finish_reason(each, talk.calls)))
+        yield event(frame.chunk(first, vitron={"conversation": completion.key}))
+        async with aclosing(completion.stream(sampling)) as items:
+            async for item in items:
+                if isinstance(item, str):
+                    yield event(frame.chunk({"content": item}))
+                elif isinstance(item, DoneEvent):
+                    yield event(frame.chunk({}, finish_reason(item, completion.calls)))
                     if options is not None and options.include_usage:
-                        yield event(frame.usage_chunk(each))
-                elif each[0] == "call":
-                    for delta in _deltas(each[1], len(talk.calls) - 1):
+                        yield event(frame.usage_chunk(item))
+                elif item[0] == "call":
+                    for delta in _deltas(item[1], len(completion.calls) - 1):
                         yield event(frame.chunk({"tool_calls": [delta]}))
                 else:
-                    yield event(frame.chunk({}, vitron={"event": each[1]}))
-    except Exception as error:  # the status is long sent: what went wrong is an event
-        yield event(body_of_error(error)[1])
+                    yield event(frame.chunk({}, vitron={"event": item[1]}))
+    except Exception as error:  # the status is sent already: the error is an event
+        yield event(error_response(error)[1])
         return
     yield b"data: [DONE]\n\n"
 
 
 def _deltas(call: dict[str, Any], index: int) -> list[dict[str, Any]]:
-    """A function call as OpenAI streams it: first who is called, then with what."""
+    """Return a function call as OpenAI streams it: first its name, then its arguments."""
     function = call["function"]
     return [
         {"index": index, **call, "function": {"name": function["name"], "arguments": ""}},
@@ -183,8 +188,8 @@ def _deltas(call: dict[str, Any], index: int) -> list[dict[str, Any]]:
 
 
 @router.delete("/v1/conversations/{key}")
-async def forget(key: str, request: Request) -> dict[str, Any]:
-    """Forget a conversation."""
-    if not state_of(request).conversations.drop(key):
+async def delete(key: str, request: Request) -> dict[str, Any]:
+    """Delete a conversation."""
+    if not state_of(request).conversations.delete(key):
         raise ApiError(404, "there is no such conversation", "conversation_not_found")
     return {"id": key, "object": "conversation", "deleted": True}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors in OpenAI's shape: one sentence, a type, the field and a code."""
+"""Errors in OpenAI's format: one sentence, a type, the field and a code."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _KINDS: tuple[tuple[type[Exception], int, str], ...] = (
 
 
 class ApiError(Exception):
-    """A request that is refused.
+    """A request is refused.
 
     Args:
-        status: Of HTTP.
+        status: HTTP status.
         message: One sentence.
-        code: What kind of trouble, for programs.
-        param: Field of the request that it is about.
+        code: Code for programs.
+        param: Field of the request.
     """
 
     def __init__(self, status: int, message: str, code: str, param: str | None = None) -> None:
@@ -61,26 +61,26 @@ def code_of(error: Exception) -> str:
     return next((code for kind, _, code in _KINDS if isinstance(error, kind)), "failed")
 
 
-def body_of(status: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
-    """Return the body of a refusal."""
+def error_body(status: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
+    """Return the body of an error response."""
     kind = {429: "rate_limit_error"}.get(status, "server_error" if status >= 500 else "invalid_request_error")
     short = message if len(message) <= _LONGEST else message[: _LONGEST - 3] + "..."
     return {"error": {"message": short, "type": kind, "param": param, "code": code}}
 
 
-def body_of_error(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Return status and body for any exception; what is none of ours is logged and not told."""
+def error_response(error: Exception) -> tuple[int, dict[str, Any]]:
+    """Return status and body for any exception; an unknown one is logged and not described."""
     if isinstance(error, ApiError):
-        return error.status, body_of(error.status, str(error), error.code, error.param)
+        return error.status, error_body(error.status, str(error), error.code, error.param)
     for kind, status, code in _KINDS:
         if isinstance(error, kind):
-            return status, body_of(status, explain(error), code)
+            return status, error_body(status, explain(error), code)
     _LOG.error("a request failed", exc_info=error)
-    return 500, body_of(500, "the server failed at this request, the log says why", "server_failed")
+    return 500, error_body(500, "the server failed at this request, the log says why", "server_failed")
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
-    status, body = body_of_error(error)
+    status, body = error_response(error)
     return JSONResponse(body, status)
 
 
@@ -89,25 +89,25 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(status, "bad_request")
     message = str(error.detail) if isinstance(error, HTTPException) else "the server failed"
     message = {404: f"there is no {request.url.path[:100]} here"}.get(status, message)
-    return JSONResponse(body_of(status, message, code), status)
+    return JSONResponse(error_body(status, message, code), status)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     found = error.errors() if isinstance(error, RequestValidationError) else []
     if not found:
-        return JSONResponse(body_of(400, explain(error), "invalid_value"), 400)
+        return JSONResponse(error_body(400, explain(error), "invalid_value"), 400)
     first = found[0]
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     rule = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "json_invalid":
         place, rule = "", "the body is no JSON"
     return JSONResponse(
-        body_of(400, f"{place}: {rule}" if place else rule, "invalid_value", place or None), 400
+        error_body(400, f"{place}: {rule}" if place else rule, "invalid_value", place or None), 400
     )
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Have an app answer every error in this shape."""
+    """Answer every error of an app in this format."""
     for kind in (ApiError, *(kind for kind, _, _ in _KINDS)):
         app.add_exception_handler(kind, _ours)
     app.add_exception_handler(HTTPException, _http)

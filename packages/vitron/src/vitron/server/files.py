@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``/v1/files``: pictures and clips that several requests use; kept in memory, never on disk."""
+"""``/v1/files``: images and videos for several requests; kept in memory, never on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitron.server.store import StoredFile
 router = APIRouter()
 
 
-def _told(file: StoredFile) -> dict[str, Any]:
+def _file_object(file: StoredFile) -> dict[str, Any]:
     return {
         "id": file.key,
         "object": "file",
@@ -31,18 +31,18 @@ def _told(file: StoredFile) -> dict[str, Any]:
 
 @router.post("/v1/files")
 async def upload(request: Request) -> dict[str, Any]:
-    """Take a picture or a clip; what is none is refused."""
+    """Store an image or a video; anything else is refused."""
     state = state_of(request)
     async with request.form(max_files=1, max_fields=8) as form:
         file, purpose = form.get("file"), form.get("purpose", "vision")
         if not isinstance(file, UploadFile):
             raise ApiError(400, "file is missing", "missing_file", "file")
         content, name = await file.read(), file.filename or "file"
-    await to_thread.run_sync(state.intake().decode, content, "the file")
-    # a name is told back and never opened: of a path the last part is enough
+    await to_thread.run_sync(state.parser().decode, content, "the file")
+    # a name is sent back and never opened: the last part of a path is enough
     short = name.replace("\\", "/").rsplit("/", 1)[-1][:200] or "file"
     stored = StoredFile(content=content, filename=short, purpose=str(purpose)[:64])
-    return _told(state.files.add(stored))
+    return _file_object(state.files.add(stored))
 
 
 @router.get("/v1/files")
@@ -50,15 +50,15 @@ async def listed(request: Request) -> dict[str, Any]:
     """List all files."""
     return {
         "object": "list",
-        "data": [_told(file) for file in state_of(request).files.all()],
+        "data": [_file_object(file) for file in state_of(request).files.all()],
         "has_more": False,
     }
 
 
 @router.get("/v1/files/{key}")
 async def one(key: str, request: Request) -> dict[str, Any]:
-    """Tell about a file."""
-    return _told(state_of(request).files.get(key))
+    """Describe a file."""
+    return _file_object(state_of(request).files.get(key))
 
 
 @router.get("/v1/files/{key}/content")
@@ -70,7 +70,7 @@ async def content(key: str, request: Request) -> Response:
 
 
 @router.delete("/v1/files/{key}")
-async def drop(key: str, request: Request) -> dict[str, Any]:
-    """Forget a file."""
-    state_of(request).files.drop(key)
+async def delete(key: str, request: Request) -> dict[str, Any]:
+    """Delete a file."""
+    state_of(request).files.delete(key)
     return {"id": key, "object": "file", "deleted": True}

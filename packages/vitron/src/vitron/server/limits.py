@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one client, and all of them together, may ask of a server."""
+"""Limits of a server."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ class Limits:
     """Limits of a server; all are above 0.
 
     Attributes:
-        body_bytes: Of one request.
-        pixels: Of one picture, or of all frames of one clip.
-        frames: Of one clip.
-        messages: In one request.
-        characters: Of all words of one request.
-        media: Pictures, clips and masks in one conversation.
-        images: That one request for pictures may ask for.
-        conversations: Kept at a time; the one used longest ago is forgotten first.
-        conversation_seconds: After which an unused conversation is forgotten.
-        state_bytes: Of the media of all conversations together.
-        files: Kept at a time.
-        files_bytes: Of all files together.
-        generations: Replies that are written at a time; more wait in line.
-        requests: At work or waiting at a time; more are refused.
-        max_new_tokens: Of one reply, and what a reply gets that asks for no number.
-        reply_seconds: For the words of one reply.
+        body_bytes: Largest request body, in bytes.
+        pixels: Largest image, or all frames of a video together, in pixels.
+        frames: Most frames of a video.
+        messages: Most messages of a request.
+        characters: Most characters of all messages of a request.
+        media: Most images, videos and masks of a conversation.
+        images: Most images that one request may ask for.
+        conversations: Most conversations kept; the one used longest ago is deleted first.
+        conversation_seconds: Seconds after which an unused conversation is deleted.
+        state_bytes: Most bytes of the media of all kept conversations.
+        files: Most files kept.
+        files_bytes: Most bytes of all files.
+        generations: Most messages generated at a time; further requests wait.
+        requests: Most requests running or waiting; further requests are refused.
+        max_new_tokens: Most tokens of a message, and the default of a request that names no number.
+        reply_seconds: Most seconds for generating one message.
     """
 
     body_bytes: int = 32 << 20

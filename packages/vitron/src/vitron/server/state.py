@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the routes of one server share."""
+"""State that the routes of one server share."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ from fastapi import Request
 from vitron.protocol import MODULES, ModuleRegistry
 from vitron.protocol.messages import MessageGenerator
 from vitron.server.errors import ApiError
-from vitron.server.intake import Intake
 from vitron.server.limits import Limits
+from vitron.server.parsing import MessageParser
+from vitron.server.queue import RequestQueue
 from vitron.server.store import ConversationStore, FileStore
-from vitron.server.work import Line
-from vitron.session.chat import Session
+from vitron.session import Conversation
 from vitron.specialists.registry import SpecialistRegistry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ServerState:
-    """One server.
+    """State of one server.
 
     Attributes:
-        replier: What writes the replies.
-        model: Its name.
-        specialists: Who carries out calls.
-        limits: What clients may ask.
-        conversations: Those that are kept.
-        files: Those that clients brought.
-        line: Who may write now.
-        modules: What may be called.
-        created: When it began, seconds since 1970.
+        generator: Generator of assistant messages.
+        model: Name of the model for clients.
+        specialists: Specialists that run calls.
+        limits: Limits of requests.
+        conversations: Kept conversations.
+        files: Kept files.
+        queue: Queue in front of the model.
+        modules: Modules that may be called.
+        created: Start of the server, seconds since 1970.
     """
 
-    replier: MessageGenerator
+    generator: MessageGenerator
     model: str
     specialists: SpecialistRegistry
     limits: Limits
     conversations: ConversationStore
     files: FileStore
-    line: Line
+    queue: RequestQueue
     modules: ModuleRegistry = MODULES
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def intake(self) -> Intake:
-        """Return what reads the media of a request."""
-        return Intake(self.limits, {file.key: file.content for file in self.files.all()})
+    def parser(self) -> MessageParser:
+        """Return a parser of the messages and media of a request."""
+        return MessageParser(self.limits, {file.key: file.content for file in self.files.all()})
 
-    def count_tokens(self, session: Session) -> int:
-        """Return how many tokens a talk has so far, or 0 if the replier does not say."""
-        count = getattr(self.replier, "count_tokens", None)
-        return 0 if count is None else int(count(session.messages))
+    def conversation(self) -> Conversation:
+        """Start a conversation."""
+        return Conversation(self.generator, specialists=self.specialists, modules=self.modules)
+
+    def count_tokens(self, conversation: Conversation) -> int:
+        """Return the number of tokens of a conversation, or 0 if the generator does not count."""
+        count = getattr(self.generator, "count_tokens", None)
+        return 0 if count is None else int(count(conversation.messages))
 
     def check_model(self, name: str | None) -> None:
-        """Refuse another model than the one that is here.
+        """Refuse a request for another model.
 
         Raises:
-            ApiError: If another is named.
+            ApiError: If another model is named.
         """
         if name is not None and name != self.model:
-            raise ApiError(
-                404,
-                f"there is no model {name[:80]!r} here, it is {self.model!r}",
-                "model_not_found",
-                "model",
-            )
+            message = f"there is no model {name[:80]!r} here, it is {self.model!r}"
+            raise ApiError(404, message, "model_not_found", "model")
 
 
 def state_of(request: Request) -> ServerState:

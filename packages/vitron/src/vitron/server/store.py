@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server remembers: conversations and files, in memory, under names that cannot be guessed.
+"""Conversations and files of a server, in memory, under keys that cannot be guessed.
 
 Both stores are used from the event loop alone, and so need no lock.
 """
@@ -14,19 +14,19 @@ from dataclasses import dataclass, field
 
 from vitron.server.errors import ApiError
 from vitron.server.limits import Limits
-from vitron.session.chat import Session
+from vitron.session import Conversation
 
 Clock = Callable[[], float]
 
 
 def new_key(prefix: str) -> str:
-    """Return a name with 192 random bits."""
+    """Return a key with 192 random bits."""
     return f"{prefix}{secrets.token_urlsafe(24)}"
 
 
 @dataclass(slots=True)
 class _Kept:
-    session: Session
+    conversation: Conversation
     used: float
     size: int
 
@@ -34,12 +34,12 @@ class _Kept:
 class ConversationStore:
     """Conversations by their keys.
 
-    A conversation is borrowed as a fork and comes back when the reply is complete: one that fails, or whose
-    client goes away, leaves it as it was.
+    A request gets a fork, which replaces the conversation when the message is complete: a request that fails,
+    or whose client disconnects, leaves the conversation as it was.
 
     Args:
-        limits: How many, how large and for how long.
-        clock: Seconds.
+        limits: Number, size and lifetime of conversations.
+        clock: Clock in seconds.
     """
 
     def __init__(self, limits: Limits, *, clock: Clock = time.monotonic) -> None:
@@ -51,45 +51,45 @@ class ConversationStore:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def borrow(self, key: str) -> Session:
-        """Return a fork of a conversation, which nobody else can borrow until it is released.
+    def checkout(self, key: str) -> Conversation:
+        """Return a fork of a conversation, and lock the conversation until it is released.
 
         Raises:
-            ApiError: If there is none of this key, or it is borrowed.
+            ApiError: If there is none of this key, or it is locked.
         """
-        self._forget_old()
+        self._delete_old()
         if key in self._busy:
-            raise ApiError(409, "this conversation is busy with another reply", "conversation_busy")
+            raise ApiError(409, "this conversation is busy with another message", "conversation_busy")
         if key not in self._kept:
             raise ApiError(
                 404,
-                "there is no such conversation, or it was forgotten: send all messages and no key",
+                "there is no such conversation, or it was deleted: send all messages and no key",
                 "conversation_not_found",
             )
         self._busy.add(key)
-        return self._kept[key].session.fork()
+        return self._kept[key].conversation.fork()
 
-    def keep(self, key: str, session: Session) -> None:
-        """Keep a conversation under a key, and forget others if there are too many."""
-        size = sum(artefact.data.nbytes for artefact in session.media.values())
-        self._kept[key] = _Kept(session, self._clock(), size)
+    def save(self, key: str, conversation: Conversation) -> None:
+        """Keep a conversation under a key, and delete the oldest if there are too many."""
+        size = sum(artefact.data.nbytes for artefact in conversation.media.values())
+        self._kept[key] = _Kept(conversation, self._clock(), size)
         self._kept.move_to_end(key)
-        self._forget_old()
+        self._delete_old()
         while len(self._kept) > self._limits.conversations or (
             len(self._kept) > 1 and sum(kept.size for kept in self._kept.values()) > self._limits.state_bytes
         ):
             self._kept.popitem(last=False)
 
     def release(self, key: str) -> None:
-        """End a borrowing."""
+        """Unlock a conversation."""
         self._busy.discard(key)
 
-    def drop(self, key: str) -> bool:
-        """Forget a conversation; tell whether there was one."""
-        self._forget_old()
+    def delete(self, key: str) -> bool:
+        """Delete a conversation; return whether there was one."""
+        self._delete_old()
         return self._kept.pop(key, None) is not None
 
-    def _forget_old(self) -> None:
+    def _delete_old(self) -> None:
         oldest = self._clock() - self._limits.conversation_seconds
         while self._kept and next(iter(self._kept.values())).used < oldest:
             self._kept.popitem(last=False)
@@ -97,14 +97,14 @@ class ConversationStore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """A file that a client brought.
+    """A file that a client uploaded.
 
     Attributes:
-        content: Its bytes.
-        filename: What the client calls it; only ever told back.
-        purpose: As the client says.
-        key: Its name here.
-        created: Seconds since 1970.
+        content: Bytes of the file.
+        filename: Name that the client gave; only sent back.
+        purpose: Purpose that the client gave.
+        key: Key of the file.
+        created: Time of the upload, seconds since 1970.
     """
 
     content: bytes
@@ -118,7 +118,7 @@ class FileStore:
     """Files by their keys; never on disk.
 
     Args:
-        limits: How many and how large.
+        limits: Number and size of files.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -147,8 +147,8 @@ class FileStore:
             raise ApiError(404, f"there is no file {key[:80]!r}", "file_not_found")
         return self._files[key]
 
-    def drop(self, key: str) -> None:
-        """Forget a file.
+    def delete(self, key: str) -> None:
+        """Delete a file.
 
         Raises:
             ApiError: If there is none of this key.

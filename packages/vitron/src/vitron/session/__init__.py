@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversations between one user and one model."""
 
-from vitron.session import Conversation
 from vitron.session.calls import CallResult, PlannedCall
+from vitron.session.conversation import Conversation
 from vitron.session.events import (
     CallEvent,
     DoneEvent,

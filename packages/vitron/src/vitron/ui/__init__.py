@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A page to talk to a model and to draw on pictures; needs the extra ``vitron[ui]``."""
+"""A web page for conversations about images and videos; needs the extra ``vitron[ui]``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``vitron chat``, ``vitron serve`` and ``vitron ui`` with a scripted replier in the model's place."""
+"""``vitron chat``, ``vitron serve`` and ``vitron ui`` with a scripted generator in the model's place."""
 
 import json
 import socket
@@ -27,9 +27,9 @@ def here(tmp_path, monkeypatch, scene, clip):
 
 
 @pytest.fixture
-def run(here, replier, specialists, monkeypatch):
-    monkeypatch.setattr(chat, "load", lambda *_: (replier, specialists))
-    monkeypatch.setattr(serve, "load", lambda *_: (replier, specialists))
+def run(here, generator, specialists, monkeypatch):
+    monkeypatch.setattr(chat, "load", lambda *_: (generator, specialists))
+    monkeypatch.setattr(serve, "load", lambda *_: (generator, specialists))
 
     def call(*args, stdin="", code=0):
         result = CliRunner().invoke(app, list(args), input=stdin)
@@ -109,17 +109,17 @@ def test_wrong_lines_are_one_sentence_and_the_talk_goes_on(run):
     assert "You said 5: hello" in result.stdout
 
 
-def test_ctrl_c_stops_a_reply_and_not_the_program(run, replier, monkeypatch):
+def test_ctrl_c_stops_a_reply_and_not_the_program(run, generator, monkeypatch):
     words = iter(["a long story", "hello"])
-    answer = replier.answer
+    answer = generator.answer
 
     def interrupted(messages, media, regions, sampling):
         yield MessageChunk("Once upon ")
         raise KeyboardInterrupt
 
-    patient = type(replier).stream
+    patient = type(generator).stream
     monkeypatch.setattr(
-        type(replier),
+        type(generator),
         "stream",
         lambda self, *args: interrupted(*args) if next(words) != "hello" else patient(self, *args),
     )

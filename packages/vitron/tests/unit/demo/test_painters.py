@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
 from vitron.demo.painters.edits import fill_in
-from vitron.demo.painters.find import best_shape, label_parts, things_in
+from vitron.demo.painters.find import best_shape, things_in
 from vitron.demo.painters.shapes import BACKGROUND, blank, shape_mask, stamp
 from vitron.demo.painters.words import COLOURS, SHAPES, Phrase, read_phrase, read_things
 from vitron.errors import UnsupportedRequestError
@@ -67,14 +67,6 @@ def test_things_are_found_by_colour_and_part():
     ]
     assert np.array_equal(found[0].mask, CIRCLE)
     assert found[2].box == (20, 40, 34, 54)
-
-
-def test_parts_hang_together_by_sides():
-    mask = np.array([[1, 0, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]], dtype=bool)
-    labels = label_parts(mask)
-    assert len(np.unique(labels[:3][mask[:3]])) == 1
-    assert len(np.unique(labels)) == 4
-    assert np.array_equal(labels > 0, mask)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from vitron.server import create_app
 
 
 @pytest.fixture
-def ask(replier, specialists):
+def ask(generator, specialists):
     """Return a function that makes a client of a new server."""
 
     def client(**options):
         return TestClient(
-            create_app(options.pop("replier", replier), **({"specialists": specialists} | options)),
+            create_app(options.pop("generator", generator), **({"specialists": specialists} | options)),
             raise_server_exceptions=False,
         )
 
@@ -50,9 +50,9 @@ def serve():
 
 
 @pytest.fixture
-def official(replier, specialists):
+def official(generator, specialists):
     """The official client of OpenAI, before a real server with a key."""
-    app = create_app(replier, specialists=specialists, api_key="right", hosts={"127.0.0.1"})
+    app = create_app(generator, specialists=specialists, api_key="right", hosts={"127.0.0.1"})
     options = {"api_key": "right", "max_retries": 0, "timeout": 30}
     with served(app) as url, openai.OpenAI(base_url=f"{url}/v1", **options) as client:
         yield client

@@ -158,12 +158,12 @@ def test_a_client_that_keeps_the_history_itself(official, scene):
     assert sorted(thing.shape for thing in found) == ["square", "star"]
 
 
-def test_regions_and_clips_reach_the_model(official, replier, clip):
+def test_regions_and_clips_reach_the_model(official, generator, clip):
     box = {"kind": "box", "x0": 0.25, "y0": 0.5, "x1": 0.75, "y1": 1, "frame": 2}
     video = {"type": "video", "video": {"url": picture(clip, "image/gif")["image_url"]["url"]}}
     done = talk(official, user(video, {"type": "region", "region": box}, text("look")))
     assert "1 media" in done.choices[0].message.content
-    _, (media,), (region,), _ = replier.seen[-1]
+    _, (media,), (region,), _ = generator.seen[-1]
     assert media.data.shape == (4, 96, 96, 3)
     assert (region.media, region.frame) == (0, 2)
     expected = np.zeros((96, 96), dtype=bool)
@@ -255,7 +255,7 @@ def test_too_many_requests_are_refused(scripted, serve):
 
 
 def test_32_conversations_never_mix(scripted, specialists, serve, picture_url):
-    replier = scripted(pause=0.0005)
+    generator = scripted(pause=0.0005)
     limits = Limits(generations=4, requests=64)
 
     def converse(number):
@@ -274,7 +274,7 @@ def test_32_conversations_never_mix(scripted, specialists, serve, picture_url):
         return first.vitron["conversation"], colour, seen, said
 
     with (
-        serve(create_app(replier, specialists=specialists, limits=limits)) as base,
+        serve(create_app(generator, specialists=specialists, limits=limits)) as base,
         ThreadPoolExecutor(32) as pool,
     ):
         found = list(pool.map(converse, range(32)))
@@ -282,4 +282,4 @@ def test_32_conversations_never_mix(scripted, specialists, serve, picture_url):
     for number, (_, colour, seen, said) in enumerate(found):
         assert seen.startswith(f"I see 2 media [{colour}, ")
         assert said == f"secret {number} | draw a red circle, seed {number} | look | everything"
-    assert 1 < replier.most_at_once <= 4
+    assert 1 < generator.most_at_once <= 4

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-from importlib.metadata import entry_points
-
 import numpy as np
 import pytest
 from vitron import Artefact, Conversation, SpecialistRegistry, Turn, parse
-from vitron.demo.painters import ToyPainter, ToySegmenter
+from vitron.demo.painters import ToyPainter, ToySegmenter, toy_registry
 from vitron.demo.painters.find import things_in
 from vitron.errors import PlanError, SpecialistError
 from vitron.protocol.contract import BoxRegion, Instruction, Invocation
+from vitron.protocol.messages import MessageChunk, SamplingParams
 from vitron.protocol.regions import mask_to_region
-from vitron.session import Session
+from vitron.session import MessageEvent
 
 
 def call(module, *said, region=None):
@@ -18,24 +17,15 @@ def call(module, *said, region=None):
     return f"<module>{module}</module>{blocks}{place}"
 
 
-@pytest.fixture(autouse=True)
-def _toys_alone(monkeypatch):
-    """What else is installed must not matter here."""
-    monkeypatch.setattr(
-        "vitron.specialists.registry.entry_points",
-        lambda group: [point for point in entry_points(group=group) if point.name.startswith("toy-")],
-    )
-
-
 @pytest.fixture
-def talk():
-    return Conversation()
+def conversation():
+    return Conversation(specialists=toy_registry())
 
 
 DRAW = call("A", "draw: a red circle at the left and a blue star at the right")
 
 
-def test_a_chain_runs_from_words_to_a_clip(talk):
+def test_a_chain_runs_from_words_to_a_clip(conversation):
     reply = (
         DRAW
         + call("B", "segment: the circle")
@@ -43,45 +33,49 @@ def test_a_chain_runs_from_words_to_a_clip(talk):
         + call("G", "animate: the star moves down", "length: 5")
         + call("E", "track: the star")
     )
-    made = talk.run(parse(reply))
+    made = conversation.run_calls(parse(reply))
     assert [each.error for each in made] == [None] * 5
     assert [each.call.output for each in made] == ["img_1", "mask_1", "img_2", "vid_1", "mask_2"]
     assert [each.call.input for each in made] == [None, "img_1", "img_1", "img_2", "vid_1"]
     assert [each.call.after for each in made] == [(), (0,), (0, 1), (2,), (3,)]
     assert [each.artefact.data.shape for each in made[3:]] == [(5, 64, 64, 3), (1, 5, 64, 64)]
-    assert [thing.colour for thing in things_in(talk.media["img_2"].data)] == ["green", "blue"]
+    assert [thing.colour for thing in things_in(conversation.media["img_2"].data)] == ["green", "blue"]
     assert made[1].note == "red circle"
 
 
-def test_names_are_usable_in_later_turns(talk):
-    talk.run(parse(DRAW))
-    talk.run(parse(call("B", "segment: the star")))
-    talk.run(parse(call("C", "remove: the circle")))
-    (made,) = talk.run(parse(call("C", "recolour: it to pink", "input: img_1", region="mask_1")))
+def test_handles_are_usable_in_later_turns(conversation):
+    conversation.run_calls(parse(DRAW))
+    conversation.run_calls(parse(call("B", "segment: the star")))
+    conversation.run_calls(parse(call("C", "remove: the circle")))
+    (made,) = conversation.run_calls(
+        parse(call("C", "recolour: it to pink", "input: img_1", region="mask_1"))
+    )
     assert (made.call.input, made.call.output) == ("img_1", "img_3")
     assert [thing.colour for thing in things_in(made.artefact.data)] == ["red", "pink"]
-    assert list(talk.media) == ["img_1", "mask_1", "img_2", "img_3"]
+    assert list(conversation.media) == ["img_1", "mask_1", "img_2", "img_3"]
 
 
-def test_a_plan_says_all_and_does_nothing(talk):
-    steps = talk.plan(parse(DRAW + call("C", "remove: it", region="mask_7") + call("D", "draw: a star")))
+def test_a_plan_runs_nothing(conversation):
+    steps = conversation.plan(
+        parse(DRAW + call("C", "remove: it", region="mask_7") + call("D", "draw: a star"))
+    )
     assert [step.specialists for step in steps] == [("toy-painter",), ("toy-painter",), ("toy-animator",)]
     assert [step.problem for step in steps] == [None, "there is no mask_7 in this conversation", None]
-    assert talk.media == {}
-    assert talk.specialists.loaded == {}
+    assert conversation.media == {}
+    assert conversation.specialists.loaded == {}
 
 
-def test_a_failure_stops_what_needs_it_and_nothing_else(talk):
+def test_a_failure_stops_what_needs_it_and_nothing_else(conversation):
     reply = call("A", "draw: a dog") + call("B", "segment: red") + DRAW + call("B", "segment: the star")
-    made = talk.run(parse(reply))
+    made = conversation.run_calls(parse(reply))
     assert [each.call.output for each in made] == ["img_1", "mask_1", "img_2", "mask_2"]
     assert isinstance(made[0].error, SpecialistError)
     assert isinstance(made[1].error, PlanError)
     assert str(made[1].error) == "image_segmentation needs img_1, which was not made"
     assert [each.error for each in made[2:]] == [None, None]
     # the conversation goes on
-    (later,) = talk.run(parse(call("C", "remove: the circle")))
-    assert (later.step.input, later.step.output) == ("img_2", "img_3")
+    (later,) = conversation.run_calls(parse(call("C", "remove: the circle")))
+    assert (later.call.input, later.call.output) == ("img_2", "img_3")
 
 
 @pytest.mark.parametrize(
@@ -92,28 +86,33 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(talk):
         (DRAW + call("C", "remove: it", "input: img_9"), "there is no img_9 in this conversation"),
         (DRAW + call("E", "track: red", "input: img_1"), "needs video, and img_1 is image"),
         (DRAW + call("C", "remove: it", region="[9, 9, 1, 1]"), "right edge beyond the left"),
-        (DRAW + call("C", "remove: it", region="[0, 0, 9, 9] @ 3"), "img_1 has 1 frames, and 3 is none"),
-        (DRAW * 17, "a turn has at most 16 calls"),
+        (
+            DRAW + call("C", "remove: it", region="[0, 0, 9, 9] @ 3"),
+            "img_1 has 1 frames, and there is no frame 3",
+        ),
+        (DRAW * 17, "a message has at most 16 calls"),
     ],
 )
-def test_what_cannot_be_done_is_said(talk, reply, message):
-    made = talk.run(parse(reply))
+def test_a_call_that_cannot_run_says_why(conversation, reply, message):
+    made = conversation.run_calls(parse(reply))
     assert message in str(made[-1].error)
     assert "\n" not in str(made[-1].error)
     assert made[-1].artefact is None
 
 
 def test_unknown_modules_and_missing_specialists():
-    talk = Conversation(SpecialistRegistry())
+    conversation = Conversation(specialists=SpecialistRegistry())
     turn = Turn(invocations=(Invocation(module="sing", instruction=(Instruction(text="x"),)),))
-    assert talk.plan(turn)[0].problem == "there is no module sing"
-    assert talk.plan(parse(DRAW))[0].problem == "no specialist serves text_to_image: install one that does"
+    assert conversation.plan(turn)[0].problem == "there is no module sing"
+    assert conversation.plan(parse(DRAW))[0].problem == (
+        "no specialist serves text_to_image: `vitron specialists` lists those that can be set up"
+    )
 
 
 def test_conversations_share_no_media():
-    shared = SpecialistRegistry().discover()
-    one, two = Conversation(shared), Conversation(shared)
-    one.run(parse(DRAW))
+    shared = toy_registry()
+    one, two = Conversation(specialists=shared), Conversation(specialists=shared)
+    one.run_calls(parse(DRAW))
     assert two.media == {}
     assert "there is none" in two.plan(parse(call("B", "segment: red")))[0].problem
 
@@ -130,24 +129,26 @@ def test_a_region_of_the_first_turn_is_the_same_in_the_fifth():
 
     registry = SpecialistRegistry()
     registry.register("watcher", Watcher)
-    talk = Conversation(registry)
-    talk.run(parse(call("A", "draw: a red circle", "size: 100x80")))
+    conversation = Conversation(specialists=registry)
+    conversation.run_calls(parse(call("A", "draw: a red circle", "size: 100x80")))
     box = "[250, 250, 750, 750]"
     for _ in range(5):
-        talk.run(parse(call("C", "add: a blue star", region=box) + call("R", "upscale: it", "scale: 2")))
+        conversation.run_calls(
+            parse(call("C", "add: a blue star", region=box) + call("R", "upscale: it", "scale: 2"))
+        )
     assert len(set(boxes)) == 1
     assert boxes[0].corners == BoxRegion(x0=250 / 999, y0=250 / 999, x1=750 / 999, y1=750 / 999).corners
     assert [shape for shape, _ in shapes] == [(80 * 2**n, 100 * 2**n) for n in range(5)]
     assert all(share == pytest.approx(0.25, abs=0.01) for _, share in shapes)
 
 
-def test_what_a_user_brings_has_a_name(talk):
+def test_media_of_the_user_have_handles(conversation):
     picture = Artefact("image", np.full((20, 30, 3), 255, dtype=np.uint8))
-    assert [talk.add(picture), talk.add(picture)] == ["img_1", "img_2"]
+    assert [conversation.add_media(picture), conversation.add_media(picture)] == ["img_1", "img_2"]
     mask = np.zeros((20, 30), dtype=bool)
     mask[5:9, 5:9] = True
-    assert talk.add(Artefact("masks", mask[None, None], ("mine",))) == "mask_1"
-    (made,) = talk.run(parse(call("C", "add: a red square", region="mask_1")))
+    assert conversation.add_media(Artefact("masks", mask[None, None], ("mine",))) == "mask_1"
+    (made,) = conversation.run_calls(parse(call("C", "add: a red square", region="mask_1")))
     assert np.array_equal((made.artefact.data != 255).any(axis=-1), mask)
     region = mask_to_region(mask)
     turn = Turn(
@@ -160,7 +161,7 @@ def test_what_a_user_brings_has_a_name(talk):
             ),
         )
     )
-    (again,) = talk.run(turn)
+    (again,) = conversation.run_calls(turn)
     assert np.array_equal((again.artefact.data != 255).any(axis=-1), mask)
 
 
@@ -176,18 +177,84 @@ def test_seeds_and_signals_reach_the_specialist():
     registry.register("watcher", Watcher)
     registry.register("segmenter", ToySegmenter)
     reply = call("A", "draw: a star", "seed: 9") + DRAW
-    Conversation(registry).run(parse(reply), seed=4, signals=[None, np.zeros((8, 16), dtype=np.float32)])
+    Conversation(specialists=registry).run_calls(
+        parse(reply), seed=4, signals=[None, np.zeros((8, 16), dtype=np.float32)]
+    )
     assert seen == [(9, None), (4, (8, 16))]
 
 
-def test_what_was_made_is_shown_with_the_next_message(replier, specialists):
-    talk = Session(replier, specialists=specialists)
-    talk.say("draw a red circle")
-    list(talk.reply())
-    talk.say("make it blue", regions=[BoxRegion(x0=0.1, y0=0.1, x1=0.9, y1=0.9)])
-    list(talk.reply())
-    talk.say("thanks")
-    kinds = [[part.type for part in message.content] for message in talk.messages if message.role == "user"]
+def test_results_are_shown_with_the_next_message(generator, specialists):
+    conversation = Conversation(generator, specialists=specialists)
+    conversation.add_user_message("draw a red circle")
+    list(conversation.generate())
+    conversation.add_user_message("make it blue", regions=[BoxRegion(x0=0.1, y0=0.1, x1=0.9, y1=0.9)])
+    list(conversation.generate())
+    conversation.add_user_message("thanks")
+    kinds = [
+        [part.type for part in message.content] for message in conversation.messages if message.role == "user"
+    ]
     assert kinds == [["text"], ["media", "region", "text"], ["media", "text"]]
-    shown = [part.media for message in talk.messages for part in message.content if part.type == "media"]
+    shown = [
+        part.media for message in conversation.messages for part in message.content if part.type == "media"
+    ]
     assert shown == [0, 1]
+
+
+def test_a_user_conversation_has_no_toys():
+    """The demo's painters know drawn shapes only: they never run for a user."""
+    specialists = Conversation().specialists
+    assert not [name for name in specialists.names if name.startswith("toy")]
+
+
+class Endless:
+    """A model that neither stops nor counts, and notices when it is closed."""
+
+    is_closed = False
+
+    def stream(self, messages, media, regions, sampling):
+        try:
+            while True:
+                yield MessageChunk("word ")
+        finally:
+            self.is_closed = True
+
+
+def test_a_message_ends_at_its_length():
+    model = Endless()
+    conversation = Conversation(model, specialists=SpecialistRegistry())
+    conversation.add_user_message("hello")
+    *_, message, done = conversation.generate(SamplingParams(max_new_tokens=3))
+    assert isinstance(message, MessageEvent)
+    assert (done.turn.text, done.completion_tokens, done.finish) == ("word word word ", 3, "length")
+    assert model.is_closed
+    assert [each.role for each in conversation.messages] == ["user", "assistant"]
+
+
+def test_a_check_ends_a_message_without_a_trace():
+    def check():
+        raise TimeoutError("too slow")
+
+    model = Endless()
+    conversation = Conversation(model, specialists=SpecialistRegistry())
+    conversation.add_user_message("hello")
+    with pytest.raises(TimeoutError, match="too slow"):
+        list(conversation.generate(check=check))
+    assert model.is_closed
+    assert [each.role for each in conversation.messages] == ["user"]
+
+
+def test_a_conversation_without_a_model_says_so():
+    with pytest.raises(ValueError, match="has no model to generate"):
+        next(Conversation(specialists=SpecialistRegistry()).generate())
+
+
+def test_a_fork_goes_its_own_way(generator, specialists):
+    conversation = Conversation(generator, specialists=specialists)
+    conversation.add_user_message("draw a red circle")
+    list(conversation.generate())
+    fork = conversation.fork()
+    fork.add_user_message("draw a blue star")
+    list(fork.generate())
+    assert list(conversation.media) == ["img_1"]
+    assert list(fork.media) == ["img_1", "img_2"]
+    assert len(conversation.messages) == 2

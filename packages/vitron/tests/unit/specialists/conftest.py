@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models of diffusers and transformers with small random weights, in the format of the real ones."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from vitron.protocol.media import Artefact
 
+# pipelines of random weights lie with the tests of pixelsmith
+TINY = Path(__file__).parents[4] / "pixelsmith" / "tests" / "tiny_models.py"
+tiny_pipeline = runpy.run_path(str(TINY))["tiny_pipeline"]
 # what the denoisers of both kinds of clips share
 NET = {"layers_per_block": 1, "sample_size": 16, "out_channels": 4, "cross_attention_dim": 16}
 
@@ -61,13 +67,11 @@ class Models:
         return str(place)
 
     def _stable_diffusion(self, place):
-        from pixelsmith.testing import tiny_pipeline
 
         return saved(tiny_pipeline("sd"), place)
 
     def _instruct(self, place):
         from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
-        from pixelsmith.testing import tiny_pipeline
 
         parts = tiny_pipeline("sd").components
         config = dict(parts["unet"].config) | {"in_channels": 8}
@@ -76,7 +80,6 @@ class Models:
 
     def _text_to_video(self, place):
         from diffusers import TextToVideoSDPipeline, UNet3DConditionModel
-        from pixelsmith.testing import tiny_pipeline
 
         parts = tiny_pipeline("sd").components
         net = UNet3DConditionModel(

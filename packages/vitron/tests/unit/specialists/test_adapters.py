@@ -71,31 +71,25 @@ def test_one_without_a_model_or_a_package_says_what_it_needs(monkeypatch):
         SemanirRestorer()
 
 
-def test_a_named_model_is_asked_before_the_toys_and_they_before_the_small_ones(monkeypatch, models):
+def test_a_named_model_is_asked_before_the_bundled_ones(monkeypatch, models):
     before = SpecialistRegistry().discover()
-    assert before.for_module("image_segmentation") == ("toy-segmenter", "itaclip")
-    assert before.for_module("text_to_image") == ("toy-painter", "pixelsmith")
-    assert before.for_module("restoration") == ("semanir", "toy-painter")
-    assert before.for_module("video_segmentation") == ("toy-segmenter", "diffeat")
+    assert before.for_module("image_segmentation") == ("itaclip",)
+    assert before.for_module("text_to_image") == ("pixelsmith",)
     monkeypatch.setenv("VITRON_DIFFUSERS_TEXT_TO_IMAGE_MODEL", models["stable_diffusion"])
-    monkeypatch.setenv("VITRON_ITACLIP_MODEL", "ViT-B-16:openai")
+    monkeypatch.setenv("VITRON_SAM_MODEL", models["sam2"])
     after = SpecialistRegistry().discover()
-    assert after.for_module("image_segmentation") == ("itaclip", "toy-segmenter")
-    assert after.for_module("text_to_image")[0] == "diffusers-text-to-image"
+    assert after.for_module("image_segmentation") == ("sam", "itaclip")
+    assert after.for_module("text_to_image") == ("diffusers-text-to-image", "pixelsmith")
     assert after.spec("diffusers-text-to-image").memory_bytes > 500_000
-    wished = SpecialistRegistry(prefer=["toy-segmenter"]).discover()
-    assert wished.for_module("image_segmentation")[0] == "toy-segmenter"
+    preferred = SpecialistRegistry(prefer=["itaclip"]).discover()
+    assert preferred.for_module("image_segmentation")[0] == "itaclip"
 
 
-def test_a_photograph_is_nothing_for_the_toys():
+def test_a_bundled_model_says_what_it_does_not_know():
     rng = np.random.default_rng(0)
-    photo = Artefact("image", rng.integers(0, 255, (40, 40, 3), dtype=np.uint8).repeat(6, 0).repeat(6, 1))
-    registry = SpecialistRegistry(prefer=["toy-segmenter"])
-    registry.discover()
-    with pytest.raises(
-        SpecialistError, match=r"more than 48 parts; then the small model of itaclip does not"
-    ):
-        registry.run(ask("image_segmentation", "segment", "the red dog", photo))
+    noise = Artefact("image", rng.integers(0, 255, (40, 40, 3), dtype=np.uint8).repeat(6, 0).repeat(6, 1))
+    with pytest.raises(SpecialistError, match=r"the small model of itaclip does not know dog"):
+        SpecialistRegistry().discover().run(ask("image_segmentation", "segment", "the red dog", noise))
 
 
 @pytest.mark.parametrize(

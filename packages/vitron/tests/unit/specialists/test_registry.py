@@ -87,10 +87,13 @@ def test_every_installed_specialist_keeps_the_contract(name, models, monkeypatch
     assert registry.spec(name).name == name
 
 
-def test_every_module_is_served():
+def test_a_module_without_a_specialist_says_so_in_one_sentence():
     from vitron.protocol import MODULES
 
-    assert [each.name for each in MODULES if not INSTALLED.for_module(each.name)] == []
+    missing = [each.name for each in MODULES if not INSTALLED.for_module(each.name)]
+    assert missing == ["image_editing", "text_to_video", "video_editing", "image_to_video"]
+    with pytest.raises(SpecialistError, match=r"^no specialist serves image_editing: `vitron specialists`"):
+        INSTALLED.run(Request(module="image_editing", actions=()))
 
 
 def test_importing_the_package_imports_no_specialist():
@@ -253,7 +256,7 @@ def test_a_name_is_taken_once():
 
 
 def test_nobody_serves_an_unknown_task():
-    with pytest.raises(SpecialistError, match="no specialist serves singing: install one"):
+    with pytest.raises(SpecialistError, match="no specialist serves singing: "):
         INSTALLED.run(Request(module="singing", actions=()))
 
 

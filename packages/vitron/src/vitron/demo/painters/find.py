@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import label
 
 from vitron.demo.painters.shapes import Mask, Pixels, shape_mask
 from vitron.demo.painters.words import COLOURS, SHAPES, Phrase
@@ -84,7 +85,7 @@ def things_in(image: Pixels) -> list[Thing]:
     smallest = max(4, away.size // 2000)
     found = list[Thing]()
     for index in np.unique(nearest[away]).tolist():
-        parts = label_parts(away & (nearest == index))
+        parts: NDArray[np.int32] = label(away & (nearest == index))[0]
         areas = np.bincount(parts.ravel())
         for part in np.flatnonzero(areas >= smallest).tolist():
             if part:
@@ -107,36 +108,6 @@ def best_shape(mask: Mask) -> str:
         return float((drawn & cut).sum() / (drawn | cut).sum())
 
     return max(SHAPES, key=fit)
-
-
-def label_parts(mask: Mask) -> NDArray[np.int64]:
-    """Number the parts of a mask that hang together by sides: 1 and up, 0 where there is none."""
-    labels = np.zeros(mask.shape, dtype=np.int64)
-    parents = [0]
-
-    def root(label: int) -> int:
-        while parents[label] != label:
-            parents[label] = parents[parents[label]]
-            label = parents[label]
-        return label
-
-    for row in np.flatnonzero(mask.any(axis=1)).tolist():
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], mask[row].astype(np.int8), [0]])))
-        for start, stop in edges.reshape(-1, 2).tolist():
-            above = (
-                {root(label) for label in np.unique(labels[row - 1, start:stop]).tolist() if label}
-                if row
-                else set()
-            )
-            if above:
-                label = min(above)
-                for other in above:
-                    parents[other] = label
-            else:
-                label = len(parents)
-                parents.append(label)
-            labels[row, start:stop] = label
-    return np.asarray([root(label) for label in range(len(parents))], dtype=np.int64)[labels]
 
 
 def choose(things: list[Thing], phrase: Phrase) -> list[Thing]:

@@ -19,7 +19,7 @@ from vitron.protocol.contract import MediaKind, SpecialistSpec
 from vitron.protocol.media import Artefact
 from vitron.specialists.protocol import Request
 
-NAMED, ANY_PICTURE, DRAWN_ONLY = 30, 10, -10  # see SpecialistSpec.preference
+NAMED, ANY_IMAGE, DRAWN_ONLY = 30, 10, -10  # see SpecialistSpec.preference
 _UNKNOWN_BYTES = 6_000_000_000  # of a model that is not on this disk yet
 
 
@@ -41,7 +41,7 @@ class Adapter:
     packages: ClassVar[tuple[str, ...]]
     bundled: ClassVar[str | None] = None
     bundled_bytes: ClassVar[int] = 0
-    bundled_preference: ClassVar[int] = ANY_PICTURE
+    bundled_preference: ClassVar[int] = ANY_IMAGE
     uses_signals: ClassVar[bool] = False
     needs_region: ClassVar[bool] = False
     arguments: ClassVar[dict[str, str]] = {}

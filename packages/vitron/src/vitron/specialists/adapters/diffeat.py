@@ -90,7 +90,7 @@ class DiffeatTracker(Adapter):
         found = extractor(
             [np.ascontiguousarray(frame) for frame in frames],
             self.names,
-            t=_TIMESTEP,
+            timestep=_TIMESTEP,
             size=size,
             batch_size=_BATCH,
         )

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.demo.painters.find import label_parts
-from vitron.demo.painters.words import ORDERS
 from vitron.errors import UnsupportedRequestError
 from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, as_masks, free, is_loaded, media_of
 from vitron.specialists.protocol import Action, Request, Result
@@ -22,6 +20,17 @@ _DRAWN_COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", 
 _DRAWN_SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "crescent")
 
 _ALL = {"everything", "all", "panoptic"}
+_ORDERS = {
+    "leftmost": "left",
+    "rightmost": "right",
+    "topmost": "top",
+    "highest": "top",
+    "bottommost": "bottom",
+    "lowest": "bottom",
+    "largest": "largest",
+    "biggest": "largest",
+    "smallest": "smallest",
+}
 
 _RELATION = re.compile(
     r"\b(that|which|who|to the (left|right) of|next to|in front of|left of|right of|above|below|under|behind|"
@@ -119,12 +128,12 @@ def class_name(text: str) -> tuple[str, str | None]:
         ('bicycle', 'left')
     """
     plain = " ".join(re.findall(r"[a-z0-9'-]+", text.lower()))
-    order = next((ORDERS[word] for word in plain.split() if word in ORDERS), None)
+    order = next((_ORDERS[word] for word in plain.split() if word in _ORDERS), None)
     if order is None:
         side = re.search(r"\b(left|right|top|bottom)\b", plain)
         order = side[1] if side and not re.search(r"\b(left|right) of\b", plain) else None
     kept = _RELATION.sub("", plain)
-    kept = " ".join(word for word in _FILLER.sub(" ", kept).split() if word not in ORDERS)
+    kept = " ".join(word for word in _FILLER.sub(" ", kept).split() if word not in _ORDERS)
     return " ".join(word for word in kept.split() if word not in ("top", "bottom")), order
 
 
@@ -143,7 +152,10 @@ def _choose(
     """Return the parts of a class that a word or a region means; all if neither says."""
     if order is None and region is None:
         return mask
-    parts = label_parts(mask)
+    from scipy import ndimage
+
+    labelled: Any = ndimage.label(mask)
+    parts: NDArray[np.int32] = labelled[0]
     areas = np.bincount(parts.ravel(), minlength=1)
     least = max(1, mask.size // _SMALLEST)
     large = [int(part) for part in np.argsort(-areas) if part and areas[part] >= least][:_MOST_PARTS]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The requests as clients send them."""
+"""The bodies of requests."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Zero = Annotated[float, Field(ge=0, le=0)]
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 
 
-class Wire(BaseModel):
+class RequestModel(BaseModel):
     """Fields that are not named change nothing, as ``user``; those that would are refused by their types."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class MediaSource(Wire):
-    """Where a picture or a clip is.
+class MediaSource(RequestModel):
+    """Source of an image or a video.
 
     Attributes:
-        url: A ``data:`` URL, or the key of a file; nothing is fetched.
-        file_id: The key of a file.
+        url: ``data:`` URL or key of a file; nothing is fetched.
+        file_id: Key of a file.
     """
 
     url: str | None = None
@@ -45,43 +45,43 @@ def _as_parts(value: object) -> object:
 Source = Annotated[MediaSource, BeforeValidator(_as_source)]
 
 
-class TextContent(Wire):
-    """Words."""
+class TextContent(RequestModel):
+    """Text."""
 
     type: Literal["text"]
     text: str
 
 
-class ImageContent(Wire):
-    """A picture."""
+class ImageContent(RequestModel):
+    """An image."""
 
     type: Literal["image_url"]
     image_url: Source
 
 
-class VideoContent(Wire):
-    """A clip."""
+class VideoContent(RequestModel):
+    """A video."""
 
     type: Literal["video"]
     video: Source
 
 
-class VideoUrlContent(Wire):
-    """A clip, as other servers spell it."""
+class VideoUrlContent(RequestModel):
+    """A video, as other servers spell it."""
 
     type: Literal["video_url"]
     video_url: Source
 
 
-class FileContent(Wire):
-    """A file that was brought before."""
+class FileContent(RequestModel):
+    """A file that was uploaded before."""
 
     type: Literal["file"]
     file: MediaSource
 
 
-class RegionContent(Wire):
-    """A place on the latest picture or clip."""
+class RegionContent(RequestModel):
+    """A region on the latest image or video."""
 
     type: Literal["region"]
     region: Region
@@ -93,7 +93,7 @@ Content = Annotated[
 ]
 
 
-class ChatMessage(Wire):
+class ChatMessage(RequestModel):
     """A message of the history."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -102,30 +102,30 @@ class ChatMessage(Wire):
     tool_call_id: str | None = None
 
 
-class StreamOptions(Wire):
-    """What a stream brings besides."""
+class StreamOptions(RequestModel):
+    """Further content of a stream."""
 
     include_usage: bool = False
 
 
-class ResponseFormat(Wire):
-    """Only plain text."""
+class ResponseFormat(RequestModel):
+    """Plain text, the only format."""
 
     type: Literal["text"]
 
 
-class Extension(Wire):
-    """What this server knows beyond OpenAI's interface.
+class Extension(RequestModel):
+    """Fields beyond OpenAI's interface.
 
     Attributes:
-        conversation: Key of a conversation to go on with; of ``messages`` only those behind the last reply
-            count then.
+        conversation: Key of a conversation to continue; only the ``messages`` behind the last assistant
+            message are read then.
     """
 
     conversation: str | None = None
 
 
-class ChatRequest(Wire):
+class ChatRequest(RequestModel):
     """``POST /v1/chat/completions``."""
 
     model: str
@@ -148,7 +148,7 @@ class ChatRequest(Wire):
     vitron: Extension | None = None
 
 
-class ImageRequest(Wire):
+class ImageRequest(RequestModel):
     """``POST /v1/images/generations``."""
 
     prompt: Annotated[str, Field(min_length=1)]
@@ -161,10 +161,10 @@ class ImageRequest(Wire):
     seed: Annotated[int, Field(ge=0, lt=10**9)] | None = None
 
 
-class SegmentRequest(Wire):
-    """``POST /v1/segment``: words, a region, or both, on a picture or a clip.
+class SegmentRequest(RequestModel):
+    """``POST /v1/segment``: a prompt, a region, or both, on an image or a video.
 
-    The path is ours, so no client has fields of its own to send: a misspelt one would mark everything.
+    The path is ours, so no client has fields of its own to send: a misspelt one would segment everything.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns messages of clients into a talk. Nothing is fetched, and no path of a client is opened."""
+"""Parses the messages of a request. Nothing is fetched, and no path of a client is opened."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vitron.protocol.media import Artefact, decode_media
 from vitron.protocol.messages import text_message
 from vitron.server.errors import ApiError
 from vitron.server.limits import Limits
-from vitron.server.wire import ChatMessage, Content, MediaSource, RegionContent, TextContent
-from vitron.session.chat import Session
+from vitron.server.schemas import ChatMessage, Content, MediaSource, RegionContent, TextContent
+from vitron.session import Conversation
 
 _DATA = re.compile(r"data:[a-z0-9.+-]*/?[a-z0-9.+-]*(?:;[a-z0-9=.+-]+)*;base64,", re.IGNORECASE)
 
 
-class Intake:
-    """Reads the media and the messages of one request.
+class MessageParser:
+    """Parses the media and the messages of one request.
 
     Args:
-        limits: What is too much.
+        limits: Limits of requests.
         files: Contents of all files by their keys.
     """
 
@@ -36,7 +36,7 @@ class Intake:
         self._files = files
 
     def decode(self, content: bytes, name: str) -> Artefact:
-        """Read a picture or a clip.
+        """Decode an image or a video.
 
         Raises:
             MediaError: If it is none, or too large.
@@ -44,8 +44,8 @@ class Intake:
         limits = self.limits
         return decode_media(content, name=name, max_pixels=limits.pixels, max_frames=limits.frames)
 
-    def media(self, source: MediaSource, name: str = "the picture") -> Artefact:
-        """Read what a source names.
+    def media(self, source: MediaSource, name: str = "the image") -> Artefact:
+        """Decode the media of a source.
 
         Raises:
             ApiError: If it is neither a ``data:`` URL nor the key of a file.
@@ -58,25 +58,21 @@ class Intake:
             raise ApiError(404, f"there is no file {where[:80]!r}", "file_not_found")
         head = _DATA.match(where[:200])
         if head is None:
-            raise ApiError(
-                400,
-                f"{name} must be a data: URL in base64 or the key of a file, nothing is fetched: got "
-                f"{where[:40]!r}",
-                "bad_url",
-            )
+            rule = f"{name} must be a data: URL in base64 or the key of a file, nothing is fetched"
+            raise ApiError(400, f"{rule}: got {where[:40]!r}", "bad_url")
         try:
             content = base64.b64decode(where[head.end() :], validate=True)
         except (binascii.Error, ValueError) as error:
             raise ApiError(400, f"{name} is not in base64: {error}", "bad_url") from error
         return self.decode(content, name)
 
-    def replay(self, session: Session, messages: Sequence[ChatMessage]) -> None:
-        """Say everything that was said; the calls of earlier replies are not carried out again.
+    def add_messages(self, conversation: Conversation, messages: Sequence[ChatMessage]) -> None:
+        """Add messages to a conversation; the calls of earlier assistant messages do not run again.
 
         Raises:
-            ApiError: If the order is wrong, there is too much, or the last word is not the user's.
-            MediaError: If a picture cannot be read.
-            RegionError: If a region lies on nothing.
+            ApiError: If the order is wrong, there is too much, or the last message is not the user's.
+            MediaError: If an image cannot be read.
+            RegionError: If there is no image for a region.
         """
         self._measure(messages)
         if messages[-1].role != "user":
@@ -84,66 +80,73 @@ class Intake:
         for place, message in enumerate(messages):
             match message.role:
                 case "user":
-                    self._say(session, message)
+                    self._add_user_message(conversation, message)
                 case "assistant":
-                    self._recall(session, message, messages[place + 1 :])
+                    self._add_assistant_message(conversation, message, messages[place + 1 :])
                 case "tool":
                     if not any(other.role == "assistant" for other in messages[:place]):
-                        raise ApiError(400, "a tool's message follows a reply", "bad_messages", "messages")
+                        raise ApiError(
+                            400, "a tool message follows an assistant message", "bad_messages", "messages"
+                        )
                 case _:
-                    if session.messages:
+                    if conversation.messages:
                         raise ApiError(400, "a system message comes first", "bad_messages", "messages")
-                    session.messages.append(text_message("system", _words(message)))
+                    conversation.messages.append(text_message("system", _text(message)))
 
     def _measure(self, messages: Sequence[ChatMessage]) -> None:
         if len(messages) > self.limits.messages:
             raise ApiError(
                 400, f"a request has at most {self.limits.messages} messages", "too_long", "messages"
             )
-        if sum(len(_words(message)) for message in messages) > self.limits.characters:
+        if sum(len(_text(message)) for message in messages) > self.limits.characters:
             raise ApiError(
                 400, f"a request has at most {self.limits.characters} characters", "too_long", "messages"
             )
 
-    def _say(self, session: Session, message: ChatMessage) -> None:
+    def _add_user_message(self, conversation: Conversation, message: ChatMessage) -> None:
         media, regions = list[Artefact](), list[Region]()
         for part in message.content:
             if isinstance(part, RegionContent):
                 regions.append(part.region)
             elif not isinstance(part, TextContent):
                 media.append(self._part(part))
-        if len(session.media) + len(media) > self.limits.media:
+        self._check_media(conversation, media)
+        text = _text(message)
+        if not text.strip() and not media and not regions:
+            raise ApiError(400, "user message is empty", "bad_messages", "messages")
+        conversation.add_user_message(text, media=media, regions=regions)
+
+    def _check_media(self, conversation: Conversation, new: Sequence[Artefact]) -> None:
+        if len(conversation.media) + len(new) > self.limits.media:
             raise ApiError(400, f"a conversation has at most {self.limits.media} media", "too_many_media")
-        words = _words(message)
-        if not words.strip() and not media and not regions:
-            raise ApiError(400, "a message of the user says something", "bad_messages", "messages")
-        session.say(words, media=media, regions=regions)
 
     def _part(self, part: Content) -> Artefact:
         match part.type:
             case "image_url":
-                return self._of_kind(self.media(part.image_url, "the picture"), "image")
+                return self._of_kind(self.media(part.image_url, "the image"), "image")
             case "video":
-                return self._of_kind(self.media(part.video, "the clip"), "video")
+                return self._of_kind(self.media(part.video, "the video"), "video")
             case "video_url":
-                return self._of_kind(self.media(part.video_url, "the clip"), "video")
+                return self._of_kind(self.media(part.video_url, "the video"), "video")
             case "file":
                 return self.media(part.file, "the file")
             case _:
-                raise MediaError("this part holds no picture")
+                raise MediaError("this part holds no image")
 
     def _of_kind(self, artefact: Artefact, kind: str) -> Artefact:
         if kind == "image" and artefact.kind == "video":
-            raise MediaError(f"the picture has {artefact.num_frames} frames: send it as a part 'video'")
+            raise MediaError(f"the image has {artefact.num_frames} frames: send it as a part 'video'")
         if kind == "video" and artefact.kind == "image":
-            # a clip of one frame is a clip
+            # a video of one frame is a video
             return Artefact("video", artefact.frames)
         return artefact
 
-    def _recall(self, session: Session, message: ChatMessage, later: Sequence[ChatMessage]) -> None:
-        """Take a reply with its calls; what they made may come in the messages of tools behind it."""
+    def _add_assistant_message(
+        self, conversation: Conversation, message: ChatMessage, later: Sequence[ChatMessage]
+    ) -> None:
+        """Add an assistant message with its calls; their results may come in the tool messages behind it."""
         calls = message.tool_calls or []
-        modules = session.conversation.modules
+        modules = conversation.modules
         turn = from_message({"content": None, "tool_calls": calls}, modules=modules)
         if turn.issues:
             raise ApiError(400, turn.issues[0].message, "bad_messages", "messages")
@@ -151,20 +154,20 @@ class Intake:
         for entry, call in zip(calls, turn.invocations, strict=False):
             found = [
                 part
-                for other in _until_reply(later)
+                for other in _until_assistant(later)
                 if other.role == "tool" and other.tool_call_id == entry.get("id")
                 for part in other.content
                 if not isinstance(part, TextContent | RegionContent)
             ]
             is_mask = modules[call.module].output == "masks"
             made += [_as_masks(self._part(part)) if is_mask else self._part(part) for part in found[:1]]
-        if len(session.media) + len(made) > self.limits.media:
-            raise ApiError(400, f"a conversation has at most {self.limits.media} media", "too_many_media")
-        # its words are words: tags in them are none
-        session.recall(Turn(text=_words(message), invocations=turn.invocations), made)
+        self._check_media(conversation, made)
+        # its text is text: tags in it are no calls
+        turn = Turn(text=_text(message), invocations=turn.invocations)
+        conversation.add_assistant_message(turn, made)
 
 
-def _until_reply(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:
+def _until_assistant(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:
     for place, message in enumerate(messages):
         if message.role == "assistant":
             return messages[:place]
@@ -172,18 +175,18 @@ def _until_reply(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:
 
 
 def newest(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Return what comes behind the last reply; with a kept conversation only this is new."""
+    """Return the user messages behind the last assistant message, the new ones of a kept conversation."""
     replies = [place for place, message in enumerate(messages) if message.role == "assistant"]
     start = replies[-1] + 1 if replies else 0
     return [message for message in messages[start:] if message.role == "user"]
 
 
-def _words(message: ChatMessage) -> str:
+def _text(message: ChatMessage) -> str:
     return "\n".join(part.text for part in message.content if isinstance(part, TextContent))
 
 
 def _as_masks(artefact: Artefact) -> Artefact:
-    """White on black becomes one mask."""
+    """Return a white on black image as one mask."""
     if artefact.kind == "masks":
         return artefact
     mask = artefact.frames.mean(axis=-1) > 127

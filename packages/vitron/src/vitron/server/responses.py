@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes back to clients, as plain values."""
+"""The bodies of responses, as plain values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitron.protocol.media import Artefact, encode, overlay
 from vitron.protocol.regions import mask_to_box, mask_to_region
 from vitron.server.errors import code_of
 from vitron.server.store import new_key
-from vitron.session.chat import DoneEvent, ResultEvent
+from vitron.session import CallResult, DoneEvent
 
 MIMES = {".png": "image/png", ".gif": "image/gif"}
 
@@ -45,27 +45,26 @@ def _mask(mask: NDArray[np.bool_], frame: int | None) -> dict[str, Any]:
     return {"region": region, "box": box, "area": int(mask.sum())}
 
 
-def result_of(event: ResultEvent, call_id: str, under: Artefact | None) -> dict[str, Any]:
-    """Return what came of a call.
+def result_event(result: CallResult, call_id: str, source: Artefact | None) -> dict[str, Any]:
+    """Return the result of a call.
 
     Args:
-        event: The result.
-        call_id: Of the call, as the client knows it.
-        under: What the call worked on, to lay masks over.
+        result: The result.
+        call_id: Id of the call for the client.
+        source: Image or video that the call worked on, for the overlay of masks.
     """
-    result = event.result
-    told: dict[str, Any] = {
+    event: dict[str, Any] = {
         "tool_call_id": call_id,
-        "module": result.step.invocation.module,
-        "input": result.step.input,
+        "module": result.call.invocation.module,
+        "input": result.call.input,
     }
     made = result.artefact
     if made is None:
         error = result.error or RuntimeError("nothing was made")
-        return {"type": "error", **told, "code": code_of(error), "message": explain(error)}
+        return {"type": "error", **event, "code": code_of(error), "message": explain(error)}
     url, mime = data_url(made)
-    told |= {
-        "name": result.step.output,
+    event |= {
+        "name": result.call.output,
         "kind": made.kind,
         "mime": mime,
         "size": {"height": made.size[0], "width": made.size[1], "frames": made.num_frames},
@@ -75,14 +74,14 @@ def result_of(event: ResultEvent, call_id: str, under: Artefact | None) -> dict[
         "url": url,
     }
     if made.kind == "masks":
-        told["masks"] = masks_of(made)
-        if under is not None and (under.size, under.num_frames) == (made.size, made.num_frames):
-            told["overlay_url"] = data_url(overlay(made, under))[0]
-    return {"type": "artefact", **told}
+        event["masks"] = masks_of(made)
+        if source is not None and (source.size, source.num_frames) == (made.size, made.num_frames):
+            event["overlay_url"] = data_url(overlay(made, source))[0]
+    return {"type": "artefact", **event}
 
 
-def issue_of(issue: Issue) -> dict[str, Any]:
-    """Return what was wrong in a reply."""
+def issue_event(issue: Issue) -> dict[str, Any]:
+    """Return something wrong in a message."""
     return {"type": "issue", "code": issue.code, "message": issue.message}
 
 
@@ -95,13 +94,13 @@ def tool_call(call: Invocation, modules: ModuleRegistry) -> dict[str, Any] | Non
     return written | {"id": new_key("call_")}
 
 
-class Completion:
-    """The frame around one reply.
+class CompletionFrame:
+    """The frame around one message.
 
     Args:
-        model: Its name.
+        model: Name of the model.
         conversation: Key of the conversation.
-        prompt_tokens: Of all that was said before.
+        prompt_tokens: Number of tokens of the conversation before.
     """
 
     def __init__(self, model: str, conversation: str, prompt_tokens: int) -> None:
@@ -137,7 +136,7 @@ class Completion:
     def whole(
         self, text: str, calls: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]], done: DoneEvent
     ) -> dict[str, Any]:
-        """Return a reply in one piece."""
+        """Return a whole message."""
         message: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
         if calls:
             message["tool_calls"] = list(calls)
@@ -154,5 +153,5 @@ class Completion:
 
 
 def finish_reason(done: DoneEvent, calls: Sequence[object]) -> str:
-    """Return why a reply ended, as OpenAI says it."""
+    """Return why a message ended, in OpenAI's terms."""
     return "length" if done.finish == "length" else "tool_calls" if calls else "stop"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is checked before a request is read: who asks, under what name, and how much comes."""
+"""Checks before a request is read: API key, host name and size of the body."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vitron.server.errors import body_of, body_of_error
+from vitron.server.errors import error_body, error_response
 
 OPEN = ("/healthz",)
 
 
-class Guard:
+class AuthMiddleware:
     """Refuses wrong keys, foreign host names and bodies that are too large.
 
     Args:
-        app: What it stands in front of.
-        api_key: What ``Authorization: Bearer`` must say; ``None`` asks for nothing.
-        hosts: Names under which the server may be called, so that no page of the web can reach it through a
-            name of its own; ``None`` takes any.
-        body_bytes: The most that one request may bring.
+        app: Application behind it.
+        api_key: Key that ``Authorization: Bearer`` must have; ``None`` needs none.
+        hosts: Host names under which the server may be called, so that no web page can reach it through a
+            name of its own; ``None`` admits any.
+        body_bytes: Largest request body.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Guard:
         self.body_bytes = body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or hand on."""
+        """Refuse a request, or pass it on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -44,7 +44,7 @@ class Guard:
         if refusal is not None:
             status, message, code = refusal
             headers = {"www-authenticate": "Bearer"} if status == 401 else {}
-            await JSONResponse(body_of(status, message, code), status, headers)(scope, receive, send)
+            await JSONResponse(error_body(status, message, code), status, headers)(scope, receive, send)
             return
         has_begun = False
 
@@ -55,10 +55,10 @@ class Guard:
 
         try:
             await self.app(scope, self._counted(receive), begin)
-        except Exception as error:  # told as what it is, so that the connection lives on
+        except Exception as error:  # answered here, so that the connection stays open
             if has_begun:
                 raise
-            status, body = body_of_error(error)
+            status, body = error_response(error)
             await JSONResponse(body, status)(scope, receive, send)
 
     def _refusal(self, headers: Headers, path: str) -> tuple[int, str, str] | None:
@@ -81,7 +81,7 @@ class Guard:
         return f"a request has at most {self.body_bytes} bytes"
 
     def _counted(self, receive: Receive) -> Receive:
-        """A body may come in pieces and without a length: count what comes."""
+        """Count the bytes of a body that comes in pieces and without a length."""
         seen = 0
 
         async def counted() -> Message:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures and masks without a talk: ``/v1/images/generations``, ``/v1/images/edits``, ``/v1/segment``.
+"""Images and masks without a conversation: ``/v1/images/generations``, ``/v1/images/edits``, ``/v1/segment``.
 
-The model has no part in these: the words go to a specialist as they are, and are never read as tags.
+The model takes no part: the prompt goes to a specialist as it is, and is never read as tags.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import threading
 import time
 from typing import Any, Literal, cast
 
@@ -23,18 +24,17 @@ from vitron.protocol.contract import ArgValue, Instruction, Invocation, Region, 
 from vitron.protocol.media import Artefact, encode
 from vitron.protocol.regions import mask_to_region
 from vitron.server.errors import ApiError
-from vitron.server.output import result_of
+from vitron.server.responses import result_event
+from vitron.server.schemas import ImageRequest, RequestModel, SegmentRequest
 from vitron.server.state import ServerState, state_of
-from vitron.server.wire import ImageRequest, SegmentRequest, Wire
-from vitron.server.work import until_gone
-from vitron.session.chat import ResultEvent
-from vitron.session.conversation import Conversation, StepResult
+from vitron.server.streaming import until_gone
+from vitron.session import CallResult
 
 router = APIRouter()
 _REGION = TypeAdapter[Any](Region)
 
 
-class _EditForm(Wire):
+class _EditForm(RequestModel):
     prompt: str = Field(min_length=1)
     model: str | None = None
     n: int = Field(default=1, ge=1)
@@ -44,24 +44,24 @@ class _EditForm(Wire):
     stream: Literal["false"] | None = None
 
 
-def _carry_out(state: ServerState, call: Invocation, media: Artefact | None, seed: int) -> StepResult:
-    """Have specialists carry out one call, apart from all conversations.
+def _run_call(state: ServerState, call: Invocation, media: Artefact | None, seed: int) -> CallResult:
+    """Run one call in a conversation of its own.
 
     Raises:
         PlanError: If it cannot be planned.
         RegionError: If the region does not fit.
-        SpecialistError: If nobody can.
+        SpecialistError: If no specialist can run it.
     """
-    talk = Conversation(state.specialists, modules=state.modules)
+    conversation = state.conversation()
     if media is not None:
-        talk.add(media)
-    (result,) = talk.run(Turn(invocations=(call,)), seed=seed)
+        conversation.add_media(media)
+    (result,) = conversation.run_calls(Turn(invocations=(call,)), seed=seed)
     if result.error is not None:
         raise result.error
     return result
 
 
-async def _pictures(
+async def _images(
     request: Request, call: Invocation, media: Artefact | None, count: int, seed: int
 ) -> dict[str, Any]:
     state = state_of(request)
@@ -69,21 +69,21 @@ async def _pictures(
         raise ApiError(400, f"n can be at most {state.limits.images}, got {count}", "too_many_images", "n")
 
     def one(number: int) -> dict[str, str]:
-        made = _carry_out(state, call, media, seed + number).artefact
+        made = _run_call(state, call, media, seed + number).artefact
         assert made is not None
         return {"b64_json": base64.b64encode(encode(made)[0]).decode()}
 
-    async def all_of_them() -> list[dict[str, str]]:
+    async def every() -> list[dict[str, str]]:
         return [await to_thread.run_sync(one, number) for number in range(count)]
 
-    with state.line.inside():
-        data = await until_gone(request, all_of_them())
+    with state.queue.admit():
+        data = await until_gone(request, every(), threading.Event())
     return {"created": int(time.time()), "data": data}
 
 
 @router.post("/v1/images/generations")
 async def generate(body: ImageRequest, request: Request) -> dict[str, Any]:
-    """Make pictures from words."""
+    """Generate images from a prompt."""
     state = state_of(request)
     state.check_model(body.model)
     args = dict[str, ArgValue]()
@@ -95,12 +95,12 @@ async def generate(body: ImageRequest, request: Request) -> dict[str, Any]:
             )
         args["size"] = str(body.size)
     call = Invocation(module="text_to_image", instruction=(Instruction(text=body.prompt),), args=args)
-    return await _pictures(request, call, None, body.n or 1, body.seed or 0)
+    return await _images(request, call, None, body.n or 1, body.seed or 0)
 
 
 @router.post("/v1/images/edits")
 async def edit(request: Request) -> dict[str, Any]:
-    """Change a picture, everywhere or where a mask is transparent."""
+    """Edit an image, everywhere or where a mask is transparent."""
     state = state_of(request)
     async with request.form(max_files=4, max_fields=32, max_part_size=state.limits.body_bytes) as form:
         fields = _EditForm.model_validate({key: each for key, each in form.items() if isinstance(each, str)})
@@ -109,21 +109,21 @@ async def edit(request: Request) -> dict[str, Any]:
         region = form.get("region")
     if image is None:
         raise ApiError(400, "image is missing", "missing_file", "image")
-    intake = state.intake()
-    picture = await to_thread.run_sync(intake.decode, image, "the picture")
-    if picture.kind != "image":
-        raise ApiError(400, "image must be one picture, not a clip", "bad_media", "image")
+    parser = state.parser()
+    media = await to_thread.run_sync(parser.decode, image, "the image")
+    if media.kind != "image":
+        raise ApiError(400, "image must be one image, not a video", "bad_media", "image")
     place = None if region is None else _REGION.validate_json(str(region))
     if mask is not None:
-        await to_thread.run_sync(intake.decode, mask, "the mask")  # checks its size
-        wanted = await to_thread.run_sync(_wanted, mask)
-        if not wanted.any():
+        await to_thread.run_sync(parser.decode, mask, "the mask")  # checks its size
+        editable = await to_thread.run_sync(_editable, mask)
+        if not editable.any():
             raise ApiError(400, "the mask marks nothing: no pixel of it is transparent", "bad_media", "mask")
-        place = mask_to_region(wanted)
+        place = mask_to_region(editable)
     call = Invocation(
         module="image_editing", instruction=(Instruction(text=fields.prompt),), region=cast("Any", place)
     )
-    return await _pictures(request, call, picture, fields.n, fields.seed)
+    return await _images(request, call, media, fields.n, fields.seed)
 
 
 async def _file(form: FormData, name: str) -> bytes | None:
@@ -138,8 +138,8 @@ async def _file(form: FormData, name: str) -> bytes | None:
     return await found[0].read() if found and isinstance(found[0], UploadFile) else None
 
 
-def _wanted(content: bytes) -> NDArray[np.bool_]:
-    """Where a mask says that something may change: transparent pixels, or white ones if none can be."""
+def _editable(content: bytes) -> NDArray[np.bool_]:
+    """Return the pixels that a mask opens for editing: transparent ones, or white ones without alpha."""
     with Image.open(io.BytesIO(content)) as mask:
         if mask.has_transparency_data:
             return np.asarray(np.asarray(mask.convert("RGBA"))[..., 3] == 0, dtype=np.bool_)
@@ -148,12 +148,12 @@ def _wanted(content: bytes) -> NDArray[np.bool_]:
 
 @router.post("/v1/segment")
 async def segment(body: SegmentRequest, request: Request) -> dict[str, Any]:
-    """Mark things in a picture or a clip: by words, by a region, or everything."""
+    """Segment an image or a video: by a prompt, by a region, or everything."""
     state = state_of(request)
     source = body.image if body.image is not None else body.video
     if source is None:
         raise ApiError(400, "image or video is missing", "missing_file", "image")
-    media = await to_thread.run_sync(state.intake().media, source, "the picture")
+    media = await to_thread.run_sync(state.parser().media, source, "the image")
     verb = "" if body.prompt.strip() or body.region else ("panoptic" if media.kind == "image" else "segment")
     call = Invocation(
         module="image_segmentation" if media.kind == "image" else "video_segmentation",
@@ -163,12 +163,12 @@ async def segment(body: SegmentRequest, request: Request) -> dict[str, Any]:
     )
 
     def work() -> dict[str, Any]:
-        result = _carry_out(state, call, media, body.seed or 0)
-        return result_of(ResultEvent(result), "", media)
+        result = _run_call(state, call, media, body.seed or 0)
+        return result_event(result, "", media)
 
-    with state.line.inside():
-        told = await until_gone(request, to_thread.run_sync(work))
+    with state.queue.admit():
+        event = await until_gone(request, to_thread.run_sync(work), threading.Event())
     kept = ("kind", "size", "specialist", "note", "failures", "masks", "url", "overlay_url")
     return {"object": "segmentation", "created": int(time.time())} | {
-        key: told[key] for key in kept if key in told
+        key: event[key] for key in kept if key in event
     }

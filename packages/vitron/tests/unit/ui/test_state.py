@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a visitor of the page says and sees, without a page."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from vitron import Artefact, Conversation, SpecialistRegistry
+from vitron.demo.scripted import CIRCLE, SCENE, draw, mask_of
+from vitron.protocol.media import decode_media
+from vitron.protocol.messages import SamplingParams
+from vitron.protocol.rle import decode_mask
+from vitron.ui.state import SMALLEST, PageState, enlarge, regions_of, rgb, status_of, thumbnails
+
+
+@pytest.fixture
+def state(generator, specialists):
+    return PageState(Conversation(generator, specialists=specialists))
+
+
+def ask(state, text, *layers):
+    return list(state.send(text, layers, SamplingParams()))
+
+
+def layer(mask):
+    drawn = np.zeros((*mask.shape, 4), dtype=np.uint8)
+    drawn[mask] = (255, 0, 0, 120)
+    return drawn
+
+
+def test_small_pictures_are_enlarged_by_whole_factors():
+    picture = draw(*SCENE)
+    large = enlarge(picture)
+    assert large.shape == (SMALLEST, SMALLEST, 3)
+    assert np.array_equal(large[::4, ::4], picture)
+    assert enlarge(np.zeros((10, 1000, 3), np.uint8)).shape == (10, 1000, 3)
+
+
+def test_each_layer_that_was_drawn_on_is_a_region():
+    mask = mask_of(CIRCLE)
+    empty = np.zeros((96, 96, 4), dtype=np.uint8)
+    first, second = regions_of([layer(mask), empty, None, layer(~mask)], frame=3)
+    assert np.array_equal(decode_mask(first.counts, *first.size), mask)
+    assert np.array_equal(decode_mask(second.counts, *second.size), ~mask)
+    assert (first.frame, second.frame) == (3, 3)
+    assert regions_of([empty]) == []
+
+
+def test_pictures_of_an_editor_lie_on_white():
+    picture = np.zeros((2, 2, 4), dtype=np.uint8)
+    picture[0] = (10, 20, 30, 255)
+    assert rgb(picture).tolist() == [[[10, 20, 30]] * 2, [[255, 255, 255]] * 2]
+    assert rgb(picture[..., :3]).shape == (2, 2, 3)
+    assert rgb(picture[..., 0]).shape == (2, 2, 3)
+
+
+def test_a_drawn_region_is_edited_and_shown(state, generator):
+    state.add(Artefact("image", draw(*SCENE)))
+    assert state.canvas.shape == (SMALLEST, SMALLEST, 3)
+    drawn = np.repeat(np.repeat(mask_of(CIRCLE), 4, axis=0), 4, axis=1)
+    news = ask(state, "make the circle green", layer(drawn))
+    assert news[-1] == "done"
+    assert "text" in news
+    (_, _, (region,), _) = generator.seen[-1]
+    assert np.array_equal(region.mask, mask_of(CIRCLE))
+    roles = [(message["role"], message.get("metadata", {}).get("title", "")) for message in state.messages]
+    assert roles == [
+        ("user", ""),
+        ("assistant", ""),
+        ("assistant", "image_editing"),
+        ("assistant", "img_2 from img_1 by toy-painter"),
+    ]
+    assert state.messages[0]["content"] == "make the circle green [img_1, 1 region]"
+    assert state.messages[1]["content"].strip() == "I change it."
+    # what was made is worked on from now on
+    assert state.latest is state.conversation.media["img_2"]
+    assert np.array_equal(state.canvas[::4, ::4], state.results[0].artefact.data)
+    assert state.pending is None
+
+
+def test_masks_lie_over_what_they_mark(state):
+    state.add(Artefact("image", draw(*SCENE)))
+    ask(state, "mark the red circle")
+    (shown,) = state.results
+    assert shown.caption == "mask_1: red circle from img_1, by toy-segmenter"
+    changed = (shown.artefact.data != draw(*SCENE)).any(axis=-1)
+    assert np.array_equal(changed, mask_of(CIRCLE))
+
+
+def test_a_region_of_a_clip_has_its_frame(state, clip, generator):
+    state.add(decode_media(clip))
+    state.frame = 2
+    assert np.array_equal(state.canvas[::4, ::4], state.latest.frames[2])
+    assert [caption for _, caption in thumbnails(state.latest)] == ["0", "1", "2", "3"]
+    ask(state, "track the circle", layer(mask_of(CIRCLE)))
+    assert generator.seen[-1][2][0].frame == 2
+    assert state.results[0].artefact.data.shape == (4, 96, 96, 3)
+    assert len(thumbnails(Artefact("video", np.zeros((300, 4, 4, 3), np.uint8)))) == 48
+
+
+def test_what_fails_is_told_and_nothing_is_kept(state):
+    ask(state, "look", layer(mask_of(CIRCLE)))
+    assert "there is none in this conversation" in state.messages[-1]["content"]
+    ask(state, "break")
+    assert state.messages[-1]["metadata"]["title"] == "failed"
+    assert state.conversation.messages == []
+    ask(state, "draw an aunt")
+    assert state.messages[-1]["metadata"]["title"] == "text_to_image failed"
+    ask(state, "raw <module>Z</module>")
+    assert any(message.get("metadata", {}).get("title") == "not understood" for message in state.messages)
+    ask(state, "everything")
+    assert state.messages[-1]["content"] == "draw an aunt | raw <module>Z</module> | everything"
+
+
+def test_a_reply_that_is_stopped_leaves_no_trace(state):
+    events = state.send("a long story", [], SamplingParams())
+    assert next(events) == "text"
+    events.close()
+    assert state.conversation.messages == []
+    ask(state, "hello")
+    assert state.messages[-1]["content"] == "You said 1: hello"
+
+
+def test_visitors_share_nothing(generator, specialists):
+    one, two = (
+        PageState(Conversation(generator, specialists=specialists)),
+        PageState(Conversation(generator, specialists=specialists)),
+    )
+    one.add(Artefact("image", draw(*SCENE)))
+    ask(one, "mark the red circle")
+    assert two.latest is None
+    assert two.messages == []
+    ask(two, "everything")
+    assert two.messages[-1]["content"] == "everything"
+
+
+def test_the_status_names_all_and_escapes(specialists):
+    def broken():
+        raise RuntimeError("<b>no</b>")
+
+    specialists.register("broken", broken)
+    table = status_of(specialists)
+    assert "toy-painter" in table
+    assert "&lt;b&gt;no&lt;/b&gt;" in table
+    assert "<b>" not in table
+    assert 'class="dot bad"' in table
+    assert status_of(SpecialistRegistry()).count("<tr>") == 1
+
+
+def test_a_picture_that_the_editor_gives_back_is_no_new_one(state, clip):
+    picture = Artefact("image", draw(*SCENE))
+    assert not state.has_shown(enlarge(picture.data))
+    state.add(picture)
+    assert not state.has_shown(enlarge(picture.data))
+    shown = state.show()
+    assert state.has_shown(shown)
+    assert state.has_shown(shown ^ 1)
+    other = shown.copy()
+    other[:8, :8] = 0
+    assert not state.has_shown(other)
+    assert not state.has_shown(picture.data)
+    # of a clip, whichever frame was shown
+    state.add(decode_media(clip))
+    first = state.show()
+    assert not state.has_shown(shown)
+    state.frame = 2
+    assert not state.has_shown(state.canvas)
+    assert state.has_shown(first)
+    assert state.has_shown(state.show())
+
+
+def test_the_page_keeps_a_video_when_its_editor_reports_an_upload(state, clip, generator, specialists):
+    page = pytest.importorskip("vitron.ui.page", reason="gradio is not installed")
+    handlers = page._Handlers(generator, specialists, SamplingParams())
+    state.add(decode_media(clip))
+    drawing = page._drawing(state)
+    handlers.add_image(state, drawing)
+    assert state.latest.kind == "video"
+    # frames of a clip that is gone are no error
+    state.add(Artefact("image", draw(*SCENE)))
+    handlers.click(state, SimpleNamespace(index=2))
+    assert state.frame == 0
+    # nor is what was cleared from the editor sent
+    handlers.clear(state)
+    assert state.latest is None
+    assert page._drawing(state) is None
+    handlers._folder.cleanup()
+
+
+def test_what_is_written_while_a_reply_comes_is_kept(state, generator, specialists):
+    page = pytest.importorskip("vitron.ui.page", reason="gradio is not installed")
+    handlers = page._Handlers(generator, specialists, SamplingParams())
+    texts = [shown[page.SHOWN.index("message")] for shown in handlers.send(state, "a long story", None)]
+    assert texts[0] == ""
+    assert "" not in texts[1:]
+    # tags are text for the page as well
+    for shown in handlers.send(state, "<img src=x> & <module>A</module>", None):
+        content = shown[page.SHOWN.index("chat")][-1]["content"]
+        assert "<" not in content
+    assert "&lt;img src=x&gt; &amp; " in content
+    handlers._folder.cleanup()
