@@ -20,9 +20,15 @@ def check_knn_attention(
     """Check what :func:`common_kernels.knn_attention` is given.
 
     Raises:
-        TypeError: If the dtype is not a real floating one or differs between ``q``, ``k`` and ``v``.
+        TypeError: If ``dictionary`` is no :class:`KNNDictionary`, or the dtype is not a real floating one or
+            differs between ``q``, ``k`` and ``v``.
         ValueError: If shapes or devices disagree.
     """
+    if not isinstance(dictionary, KNNDictionary):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            f"dictionary must be a KNNDictionary, got {type(dictionary).__name__}; "
+            "KNNDictionary.from_index(index, num_keys) makes one of index lists"
+        )
     # every property is read once: reading them is a good part of a small call's fixed cost
     dtype, device, shape, key_shape = q.dtype, q.device, q.shape, k.shape
     if not dtype.is_floating_point:

@@ -212,6 +212,11 @@ class TestErrors:
         q, k, v, _, index = draw(dtype=torch.float32)
         return {"q": q, "k": k, "v": v, "dictionary": KNNDictionary.from_index(index, M)}
 
+    def test_a_bare_index(self, arguments):
+        index = arguments["dictionary"].index
+        with pytest.raises(TypeError, match=r"must be a KNNDictionary, got Tensor; KNNDictionary.from_index"):
+            knn_attention(**arguments | {"dictionary": index})
+
     def test_dtype(self, arguments):
         with pytest.raises(TypeError, match=r"q must have a floating dtype, got torch.int64"):
             knn_attention(**arguments | {"q": arguments["q"].long()})

@@ -90,7 +90,8 @@ def knn_attention(
         ``(B, heads, N, head_dim)`` in the dtype of ``q``. A query with an empty list gets 0.
 
     Raises:
-        TypeError: If the dtypes disagree or are not floating.
+        TypeError: If ``dictionary`` is no :class:`KNNDictionary`, such as a bare index tensor, or the dtypes
+            disagree or are not floating.
         ValueError: If shapes or devices disagree, or no backend has that name.
         BackendUnavailableError: If the named backend cannot run this call.
 

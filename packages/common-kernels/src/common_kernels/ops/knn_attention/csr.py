@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,69 @@ from common_kernels.ops.knn_dictionary import KNNDictionary
 _FORWARD, _BACKWARD = "common_kernels::knn_attention_csr_fwd", "common_kernels::knn_attention_csr_bwd"
 _HAS_MKL = torch.backends.mkl.is_available()  # read once: a graph cannot ask
 _DICTIONARY = "Tensor columns, Tensor? unused, Tensor? offsets, Tensor? queries, Tensor? slots"
+
+
+class _ForwardArguments(NamedTuple):
+    """Arguments of the forward operator, in the order of its schema.
+
+    Attributes:
+        q: Queries, ``(B, heads, N, head_dim)``.
+        k: Keys, ``(B, heads, M, head_dim)``.
+        v: Values, like ``k``.
+        columns: As :meth:`KNNDictionary.columns` returns them.
+        unused: As :meth:`KNNDictionary.unused` returns them.
+        offsets: Field of :class:`TransposedList`; this and the next two are read by the backward only.
+        queries: Field of :class:`TransposedList`.
+        slots: Field of :class:`TransposedList`.
+        bias: Additive bias, ``(heads, N, M)``, or ``None``.
+        scale: Factor on the logits.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    columns: Tensor
+    unused: Tensor | None
+    offsets: Tensor | None
+    queries: Tensor | None
+    slots: Tensor | None
+    bias: Tensor | None
+    scale: float
+
+
+class _BackwardArguments(NamedTuple):
+    """Arguments of the backward operator, in the order of its schema.
+
+    Attributes:
+        dout: Gradient of the output, ``(B, heads, N, head_dim)``.
+        q: Queries; this and what has a name of :class:`_ForwardArguments` is the same here.
+        k: Keys.
+        v: Values.
+        out: Output of the forward.
+        weights: Second result of the forward, ``(B, heads, N, K)``.
+        columns: Listed keys.
+        unused: Unused slots or ``None``.
+        offsets: Field of :class:`TransposedList`.
+        queries: Field of :class:`TransposedList`.
+        slots: Field of :class:`TransposedList`.
+        scale: Factor on the logits.
+        need_dbias: Whether the bias needs a gradient.
+    """
+
+    dout: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    out: Tensor
+    weights: Tensor
+    columns: Tensor
+    unused: Tensor | None
+    offsets: Tensor
+    queries: Tensor
+    slots: Tensor
+    scale: float
+    need_dbias: bool
+
 
 torch.library.define(
     _FORWARD,
@@ -40,17 +103,9 @@ def knn_attention_csr(
     """Return ``(B, heads, N, head_dim)`` in the dtype of ``q``; fp16 and bf16 are computed in fp32."""
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias))
     listed = dictionary.transposed() if train else None
+    transposed = (listed.offsets, listed.queries, listed.slots) if listed else (None, None, None)
     out, _ = torch.ops.common_kernels.knn_attention_csr_fwd(
-        q,
-        k,
-        v,
-        dictionary.columns(),
-        dictionary.unused(),
-        listed.offsets if listed else None,
-        listed.queries if listed else None,
-        listed.slots if listed else None,
-        bias,
-        scale,
+        q, k, v, dictionary.columns(), dictionary.unused(), *transposed, bias, scale
     )
     if dictionary.has_empty_rows:
         out = out.masked_fill(dictionary.empty_rows()[:, None, :, None], 0.0)
@@ -79,82 +134,59 @@ def _equal_rows(N: int, K: int) -> Tensor:
 @torch.library.impl(_FORWARD, "cpu")
 # the sparse product has no half kernel
 @torch.autocast("cpu", enabled=False)  # pyright: ignore[reportUntypedFunctionDecorator]
-def _run_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    columns: Tensor,
-    unused: Tensor | None,
-    offsets: Tensor | None,
-    queries: Tensor | None,
-    slots: Tensor | None,
-    bias: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    # the transposed rows are arguments for the backward's sake only
-    B, heads, N, head_dim = q.shape
-    M, K = k.shape[2], columns.shape[-1]
-    dtype = _wide(q).dtype
+def _run_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    a = _ForwardArguments(*arguments)
+    B, heads, N, head_dim = a.q.shape
+    M, K = a.k.shape[2], a.columns.shape[-1]
+    dtype = _wide(a.q).dtype
     bounds, zeros = _equal_rows(N, K), torch.zeros(N * K, dtype=dtype)
     out = torch.empty((B, heads, N, head_dim), dtype=dtype)
     weights = torch.empty((B, heads, N, K), dtype=dtype)
     for b, h in _heads(B, heads):
-        flat = columns[b].reshape(-1)
+        flat = a.columns[b].reshape(-1)
         pattern = _sparse(bounds, flat, zeros, (N, M))
-        query, key = _wide(q[b, h]).contiguous(), _wide(k[b, h]).contiguous()
-        logits = torch.sparse.sampled_addmm(pattern, query, key.mT, beta=0.0, alpha=scale).values().view(N, K)
-        if bias is not None:
-            logits = logits + bias[h].to(dtype).gather(1, columns[b])
-        if unused is not None:
+        query, key = _wide(a.q[b, h]).contiguous(), _wide(a.k[b, h]).contiguous()
+        products = torch.sparse.sampled_addmm(pattern, query, key.mT, beta=0.0, alpha=a.scale)
+        logits = products.values().view(N, K)
+        if a.bias is not None:
+            logits = logits + a.bias[h].to(dtype).gather(1, a.columns[b])
+        if a.unused is not None:
             # the lowest number, not infinity: an empty row must not become NaN, it is zeroed later
-            logits = logits.masked_fill(unused[b], torch.finfo(dtype).min)
+            logits = logits.masked_fill(a.unused[b], torch.finfo(dtype).min)
         torch.softmax(logits, dim=-1, out=weights[b, h])
-        value = _wide(v[b, h]).contiguous()
+        value = _wide(a.v[b, h]).contiguous()
         out[b, h] = _sparse(bounds, flat, weights[b, h].view(-1), (N, M)) @ value
-    return out.to(q.dtype), weights
+    return out.to(a.q.dtype), weights
 
 
 @torch.library.impl(_BACKWARD, "cpu")
 # the sparse product has no half kernel
 @torch.autocast("cpu", enabled=False)  # pyright: ignore[reportUntypedFunctionDecorator]
-def _run_backward(
-    dout: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    weights: Tensor,
-    columns: Tensor,
-    unused: Tensor | None,
-    offsets: Tensor,
-    queries: Tensor,
-    slots: Tensor,
-    scale: float,
-    need_dbias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    B, heads, N, _ = q.shape
-    M, K = k.shape[2], columns.shape[-1]
-    dtype = weights.dtype
+def _run_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    a = _BackwardArguments(*arguments)
+    B, heads, N, _ = a.q.shape
+    M, K = a.k.shape[2], a.columns.shape[-1]
+    dtype = a.weights.dtype
     bounds, zeros = _equal_rows(N, K), torch.zeros(N * K, dtype=dtype)
-    dq, dk, dv = (torch.empty(x.shape, dtype=dtype) for x in (q, k, v))
-    dbias = torch.zeros((heads, N, M) if need_dbias else (0,), dtype=dtype)
+    dq, dk, dv = (torch.empty(x.shape, dtype=dtype) for x in (a.q, a.k, a.v))
+    dbias = torch.zeros((heads, N, M) if a.need_dbias else (0,), dtype=dtype)
     for b, h in _heads(B, heads):
-        flat = columns[b].reshape(-1)
-        slope, value = _wide(dout[b, h]).contiguous(), _wide(v[b, h]).contiguous()
+        flat, weights = a.columns[b].reshape(-1), a.weights[b, h]
+        dout, value = _wide(a.dout[b, h]).contiguous(), _wide(a.v[b, h]).contiguous()
         pattern = _sparse(bounds, flat, zeros, (N, M))
-        dweights = torch.sparse.sampled_addmm(pattern, slope, value.mT, beta=0.0).values().view(N, K)
-        delta = (slope * _wide(out[b, h])).sum(dim=-1, keepdim=True)
-        dlogits = weights[b, h] * (dweights - delta)
-        if unused is not None:
-            dlogits = dlogits.masked_fill(unused[b], 0.0)
-        if need_dbias:
-            dbias[h].scatter_add_(1, columns[b], dlogits)
-        listed = (offsets[b], queries[b], slots[b])
-        query, key = _wide(q[b, h]).contiguous(), _wide(k[b, h]).contiguous()
-        dq[b, h] = scale * (_sparse(bounds, flat, dlogits.view(-1), (N, M)) @ key)
-        dk[b, h] = scale * (_transposed(listed, dlogits, (M, N)) @ query)
-        dv[b, h] = _transposed(listed, weights[b, h], (M, N)) @ slope
-    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), dbias
+        dweights = torch.sparse.sampled_addmm(pattern, dout, value.mT, beta=0.0).values().view(N, K)
+        delta = (dout * _wide(a.out[b, h])).sum(dim=-1, keepdim=True)
+        dlogits = weights * (dweights - delta)
+        if a.unused is not None:
+            dlogits = dlogits.masked_fill(a.unused[b], 0.0)
+        if a.need_dbias:
+            dbias[h].scatter_add_(1, a.columns[b], dlogits)
+        listed = (a.offsets[b], a.queries[b], a.slots[b])
+        query, key = _wide(a.q[b, h]).contiguous(), _wide(a.k[b, h]).contiguous()
+        dq[b, h] = a.scale * (_sparse(bounds, flat, dlogits.view(-1), (N, M)) @ key)
+        dk[b, h] = a.scale * (_transposed(listed, dlogits, (M, N)) @ query)
+        dv[b, h] = _transposed(listed, weights, (M, N)) @ dout
+    return dq.to(a.q.dtype), dk.to(a.k.dtype), dv.to(a.v.dtype), dbias
 
 
 def _transposed(listed: tuple[Tensor, Tensor, Tensor], values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -163,80 +195,35 @@ def _transposed(listed: tuple[Tensor, Tensor, Tensor], values: Tensor, size: tup
 
 
 @torch.library.register_fake(_FORWARD)  # pyright: ignore[reportUntypedFunctionDecorator]
-def _fake_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    columns: Tensor,
-    unused: Tensor | None,
-    offsets: Tensor | None,
-    queries: Tensor | None,
-    slots: Tensor | None,
-    bias: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    weights = q.new_empty((*q.shape[:3], columns.shape[-1]), dtype=_wide(q).dtype)
-    return q.new_empty(q.shape), weights
+def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    a = _ForwardArguments(*arguments)
+    weights = a.q.new_empty((*a.q.shape[:3], a.columns.shape[-1]), dtype=_wide(a.q).dtype)
+    return a.q.new_empty(a.q.shape), weights
 
 
 @torch.library.register_fake(_BACKWARD)  # pyright: ignore[reportUntypedFunctionDecorator]
-def _fake_backward(
-    dout: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    weights: Tensor,
-    columns: Tensor,
-    unused: Tensor | None,
-    offsets: Tensor,
-    queries: Tensor,
-    slots: Tensor,
-    scale: float,
-    need_dbias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    shape = (q.shape[1], q.shape[2], k.shape[2]) if need_dbias else (0,)
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), weights.new_empty(shape)
+def _fake_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    a = _BackwardArguments(*arguments)
+    shape = (a.q.shape[1], a.q.shape[2], a.k.shape[2]) if a.need_dbias else (0,)
+    dq, dk, dv = (x.new_empty(x.shape) for x in (a.q, a.k, a.v))
+    return dq, dk, dv, a.weights.new_empty(shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, columns, unused, offsets, queries, slots, bias, scale = inputs
+    a = _ForwardArguments(*inputs)
     out, weights = output
     ctx.mark_non_differentiable(weights)
-    ctx.save_for_backward(q, k, v, out, weights, columns, unused, offsets, queries, slots)
-    ctx.scale = scale
-    ctx.bias_dtype = None if bias is None or not bias.requires_grad else bias.dtype
+    ctx.save_for_backward(a.q, a.k, a.v, out, weights, a.columns, a.unused, a.offsets, a.queries, a.slots)
+    ctx.scale = a.scale
+    ctx.bias_dtype = None if a.bias is None or not a.bias.requires_grad else a.bias.dtype
 
 
-def _backward(ctx: Any, dout: Tensor, _dweights: Tensor) -> tuple[Any, ...]:
-    q, k, v, out, weights, columns, unused, offsets, queries, slots = ctx.saved_tensors
+def _backward(ctx: Any, dout: Tensor, _dweights: Tensor) -> tuple[Tensor | None, ...]:
     dq, dk, dv, dbias = torch.ops.common_kernels.knn_attention_csr_bwd(
-        dout,
-        q,
-        k,
-        v,
-        out,
-        weights,
-        columns,
-        unused,
-        offsets,
-        queries,
-        slots,
-        ctx.scale,
-        ctx.bias_dtype is not None,
+        dout, *ctx.saved_tensors, ctx.scale, ctx.bias_dtype is not None
     )
-    return (
-        dq,
-        dk,
-        dv,
-        None,
-        None,
-        None,
-        None,
-        None,
-        dbias.to(ctx.bias_dtype) if ctx.bias_dtype else None,
-        None,
-    )
+    bias_gradient = dbias.to(ctx.bias_dtype) if ctx.bias_dtype else None
+    return dq, dk, dv, None, None, None, None, None, bias_gradient, None
 
 
 torch.library.register_autograd(_FORWARD, _backward, setup_context=_setup_context)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -28,140 +28,155 @@ _LOG2_E = 1.4426950408889634
 _FP_FUSION = {"enable_fp_fusion": True}
 
 
-def launch_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bits: Tensor,
-    bias: Tensor | None,
-    scale: float,
-    *,
-    skip_empty: bool,
-    store_lse: bool,
-) -> tuple[Tensor, Tensor]:
-    """Attend under the packed dictionary.
+class ForwardArguments(NamedTuple):
+    """Arguments of the forward operator, in the order of its schema.
 
-    Args:
+    Attributes:
         q: Queries, ``(B, heads, N, head_dim)``, any strides.
         k: Keys, ``(B, heads, M, head_dim)``, any strides.
         v: Values, like ``k``.
-        bits: ``(B, N, ceil(M / 32))``, int32, contiguous.
-        bias: ``(heads, N, M)``, any strides, or ``None``.
+        bits: Packed dictionary, ``(B, N, ceil(M / 32))``, int32, contiguous.
+        bits_transposed: Packed transposed dictionary, ``(B, M, ceil(N / 32))``, int32, contiguous; only the
+            backward reads it.
+        bias: Additive bias, ``(heads, N, M)``, any strides, or ``None``.
         scale: Factor on the logits.
-        skip_empty: Whether tiles without a listed pair are passed over.
+        skip_empty: Whether tiles without a listed pair are skipped.
         store_lse: Whether the backward will need the normaliser.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    bits: Tensor
+    bits_transposed: Tensor | None
+    bias: Tensor | None
+    scale: float
+    skip_empty: bool
+    store_lse: bool
+
+
+class BackwardArguments(NamedTuple):
+    """Arguments of the backward operator, in the order of its schema.
+
+    Attributes:
+        dout: Gradient of the output, ``(B, heads, N, head_dim)``, any strides.
+        q: Queries; this and what has a name of :class:`ForwardArguments` is the same here.
+        k: Keys.
+        v: Values.
+        out: Output of the forward, contiguous.
+        lse: Second result of the forward.
+        bits: Packed dictionary.
+        bits_transposed: Packed transposed dictionary, needed for ``need_dkv`` only.
+        bias: Additive bias or ``None``.
+        scale: Factor on the logits.
+        skip_empty: Whether tiles without a listed pair are skipped.
+        need_dq: Whether ``q`` needs a gradient.
+        need_dkv: Whether ``k`` or ``v`` needs one.
+        need_dbias: Whether ``bias`` needs one.
+    """
+
+    dout: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    out: Tensor
+    lse: Tensor
+    bits: Tensor
+    bits_transposed: Tensor | None
+    bias: Tensor | None
+    scale: float
+    skip_empty: bool
+    need_dq: bool
+    need_dkv: bool
+    need_dbias: bool
+
+    def empty_gradients(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Allocate the gradients, contiguous; those that are not needed have no elements."""
+        q, k, v, bias = self.q, self.k, self.v, self.bias
+        return (
+            q.new_empty(q.shape if self.need_dq else (0,)),
+            k.new_empty(k.shape if self.need_dkv else (0,)),
+            v.new_empty(v.shape if self.need_dkv else (0,)),
+            q.new_empty(0) if bias is None or not self.need_dbias else bias.new_empty(bias.shape),
+        )
+
+
+def launch_forward(a: ForwardArguments) -> tuple[Tensor, Tensor]:
+    """Attend under the packed dictionary.
 
     Returns:
         The output, ``(B, heads, N, head_dim)``, contiguous, dtype of ``q``; and the base-2 log of the
         softmax denominator, ``(B, heads, N)`` fp32, minus infinity for an empty row (of no elements
         unless ``store_lse``).
     """
-    B, heads, N, head_dim = q.shape
-    M = k.shape[2]
-    out = q.new_empty((B, heads, N, head_dim))
-    lse = q.new_empty((B, heads, N) if store_lse else (0,), dtype=torch.float32)
+    B, heads, N, head_dim = a.q.shape
+    M = a.k.shape[2]
+    out = a.q.new_empty((B, heads, N, head_dim))
+    lse = a.q.new_empty((B, heads, N) if a.store_lse else (0,), dtype=torch.float32)
     if out.numel() == 0:
         return out, lse
-    with _device_of(q):
+    with _device_of(a.q):
         _launch(
             "fwd", knn_attention_fwd_kernel,
             lambda meta: (B * heads * triton.cdiv(N, meta["BLOCK_M"]),),
-            q, k, v, bits, bias, out, lse,
-            *q.stride(), *k.stride(), *v.stride(), *((0, 0, 0) if bias is None else bias.stride()),
-            heads, N, M, bits.shape[-1], scale * _LOG2_E,
-            HEAD_DIM=head_dim, BLOCK_D=block_d(head_dim), HAS_BIAS=bias is not None,
-            STORE_LSE=store_lse, SKIP_EMPTY=skip_empty,
+            a.q, a.k, a.v, a.bits, a.bias, out, lse,
+            *_strides(a.q, a.k, a.v, bias=a.bias),
+            heads, N, M, a.bits.shape[-1], a.scale * _LOG2_E,
+            HEAD_DIM=head_dim, BLOCK_D=block_d(head_dim), HAS_BIAS=a.bias is not None,
+            STORE_LSE=a.store_lse, SKIP_EMPTY=a.skip_empty,
         )  # fmt: skip
     return out, lse
 
 
-def empty_gradients(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, need_dq: bool, need_dkv: bool, need_dbias: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Allocate the gradients, contiguous; those that nobody needs have no elements."""
-    return (
-        q.new_empty(q.shape if need_dq else (0,)),
-        k.new_empty(k.shape if need_dkv else (0,)),
-        v.new_empty(v.shape if need_dkv else (0,)),
-        q.new_empty(0) if bias is None or not need_dbias else bias.new_empty(bias.shape),
-    )
-
-
-def launch_backward(
-    dout: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    bits: Tensor,
-    bits_transposed: Tensor | None,
-    bias: Tensor | None,
-    scale: float,
-    *,
-    skip_empty: bool,
-    need_dq: bool,
-    need_dkv: bool,
-    need_dbias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def launch_backward(a: BackwardArguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients that are needed; the others have no elements.
-
-    Args:
-        dout: Gradient of the output, ``(B, heads, N, head_dim)``, any strides.
-        q: As in :func:`launch_forward`; likewise ``k``, ``v``, ``bits``, ``bias``, ``scale``, ``skip_empty``.
-        k: Keys.
-        v: Values.
-        out: Output of the forward, contiguous.
-        lse: Second result of the forward.
-        bits: Packed rows.
-        bits_transposed: ``(B, M, ceil(N / 32))``, int32, contiguous; needed for ``need_dkv`` only.
-        bias: Additive bias or ``None``.
-        scale: Factor on the logits.
-        skip_empty: Whether tiles without a listed pair are passed over.
-        need_dq: Whether ``q`` wants a gradient.
-        need_dkv: Whether ``k`` or ``v`` wants one.
-        need_dbias: Whether ``bias`` wants one.
 
     Returns:
         ``dq``, ``dk``, ``dv`` and ``dbias``, contiguous, in the shapes and dtypes of what they belong to.
+
+    Raises:
+        ValueError: If ``k`` or ``v`` needs a gradient and ``bits_transposed`` is ``None``.
     """
-    B, heads, N, head_dim = q.shape
-    M = k.shape[2]
-    if need_dkv and bits_transposed is None:
+    B, heads, N, head_dim = a.q.shape
+    M = a.k.shape[2]
+    if a.need_dkv and a.bits_transposed is None:
         raise ValueError("bits_transposed must be given where k or v needs a gradient, got None")
-    dq, dk, dv, dbias = empty_gradients(q, k, v, bias, need_dq, need_dkv, need_dbias)
+    dq, dk, dv, dbias = a.empty_gradients()
     if B * heads * N * head_dim == 0:
         return dq.zero_(), dk.zero_(), dv.zero_(), dbias.zero_()
 
-    strides = (
-        *q.stride(), *k.stride(), *v.stride(), *dout.stride(), *((0, 0, 0) if bias is None else bias.stride())
-    )  # fmt: skip
+    strides = _strides(a.q, a.k, a.v, a.dout, bias=a.bias)
     width = {"HEAD_DIM": head_dim, "BLOCK_D": block_d(head_dim)}
-    flags = {"HAS_BIAS": bias is not None, "SKIP_EMPTY": skip_empty}
-    with _device_of(q):
-        delta = _row_dot(out, dout)
-        if need_dq:
+    flags = {"HAS_BIAS": a.bias is not None, "SKIP_EMPTY": a.skip_empty}
+    with _device_of(a.q):
+        delta = _row_dot(a.out, a.dout)
+        if a.need_dq:
             _launch(
                 "bwd_dq", knn_attention_bwd_dq_kernel,
                 lambda meta: (B * heads * triton.cdiv(N, meta["BLOCK_M"]),),
-                q, k, v, bits, bias, dout, lse, delta, dq, *strides,
-                heads, N, M, bits.shape[-1], scale * _LOG2_E, scale, **width, **flags,
+                a.q, a.k, a.v, a.bits, a.bias, a.dout, a.lse, delta, dq, *strides,
+                heads, N, M, a.bits.shape[-1], a.scale * _LOG2_E, a.scale, **width, **flags,
             )  # fmt: skip
-        if bits_transposed is not None and need_dkv:
+        if a.bits_transposed is not None and a.need_dkv:
             _launch(
                 "bwd_dkv", knn_attention_bwd_dkv_kernel,
                 lambda meta: (B * heads * triton.cdiv(M, meta["BLOCK_N"]),),
-                q, k, v, bits_transposed, bias, dout, lse, delta, dk, dv, *strides,
-                heads, N, M, bits_transposed.shape[-1], scale * _LOG2_E, scale, **width, **flags,
+                a.q, a.k, a.v, a.bits_transposed, a.bias, a.dout, a.lse, delta, dk, dv, *strides,
+                heads, N, M, a.bits_transposed.shape[-1], a.scale * _LOG2_E, a.scale, **width, **flags,
             )  # fmt: skip
-        if need_dbias:
+        if a.need_dbias:
             _launch(
                 "bwd_dbias", knn_attention_bwd_dbias_kernel,
                 lambda meta: (heads * triton.cdiv(N, meta["BLOCK_M"]) * triton.cdiv(M, meta["BLOCK_N"]),),
-                q, k, v, bits, bias, dout, lse, delta, dbias, *strides,
-                B, heads, N, M, bits.shape[-1], scale * _LOG2_E, **width,
+                a.q, a.k, a.v, a.bits, a.bias, a.dout, a.lse, delta, dbias, *strides,
+                B, heads, N, M, a.bits.shape[-1], a.scale * _LOG2_E, **width,
             )  # fmt: skip
     return dq, dk, dv, dbias
+
+
+def _strides(*tensors: Tensor, bias: Tensor | None) -> list[int]:
+    strides = [stride for x in tensors for stride in x.stride()]
+    return [*strides, *((0, 0, 0) if bias is None else bias.stride())]
 
 
 def _row_dot(out: Tensor, dout: Tensor) -> Tensor:

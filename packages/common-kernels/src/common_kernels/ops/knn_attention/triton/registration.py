@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common_kernels.ops.knn_attention.triton.launch import empty_gradients, launch_backward, launch_forward
+from common_kernels.ops.knn_attention.triton.launch import (
+    BackwardArguments,
+    ForwardArguments,
+    launch_backward,
+    launch_forward,
+)
 
 _FORWARD = "common_kernels::knn_attention_fwd"
 _BACKWARD = "common_kernels::knn_attention_bwd"
@@ -33,103 +38,44 @@ torch.library.define(
 
 
 @torch.library.impl(_FORWARD, "default")
-def _run_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bits: Tensor,
-    bits_transposed: Tensor | None,
-    bias: Tensor | None,
-    scale: float,
-    skip_empty: bool,
-    store_lse: bool,
-) -> tuple[Tensor, Tensor]:
-    # the transposed bits are an argument for the backward's sake only
-    return launch_forward(q, k, v, bits, bias, scale, skip_empty=skip_empty, store_lse=store_lse)
+def _run_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return launch_forward(ForwardArguments(*arguments))
 
 
 @torch.library.register_fake(_FORWARD)  # pyright: ignore[reportUntypedFunctionDecorator]
-def _fake_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bits: Tensor,
-    bits_transposed: Tensor | None,
-    bias: Tensor | None,
-    scale: float,
-    skip_empty: bool,
-    store_lse: bool,
-) -> tuple[Tensor, Tensor]:
-    return q.new_empty(q.shape), q.new_empty(q.shape[:3] if store_lse else (0,), dtype=torch.float32)
+def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    a = ForwardArguments(*arguments)
+    return a.q.new_empty(a.q.shape), a.q.new_empty(
+        a.q.shape[:3] if a.store_lse else (0,), dtype=torch.float32
+    )
 
 
 @torch.library.impl(_BACKWARD, "default")
-def _run_backward(
-    dout: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    bits: Tensor,
-    bits_transposed: Tensor | None,
-    bias: Tensor | None,
-    scale: float,
-    skip_empty: bool,
-    need_dq: bool,
-    need_dkv: bool,
-    need_dbias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return launch_backward(
-        dout, q, k, v, out, lse, bits, bits_transposed, bias, scale,
-        skip_empty=skip_empty, need_dq=need_dq, need_dkv=need_dkv, need_dbias=need_dbias,
-    )  # fmt: skip
+def _run_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return launch_backward(BackwardArguments(*arguments))
 
 
 @torch.library.register_fake(_BACKWARD)  # pyright: ignore[reportUntypedFunctionDecorator]
-def _fake_backward(
-    dout: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    bits: Tensor,
-    bits_transposed: Tensor | None,
-    bias: Tensor | None,
-    scale: float,
-    skip_empty: bool,
-    need_dq: bool,
-    need_dkv: bool,
-    need_dbias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return empty_gradients(q, k, v, bias, need_dq, need_dkv, need_dbias)
+def _fake_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return BackwardArguments(*arguments).empty_gradients()
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, bits, bits_transposed, bias, ctx.scale, ctx.skip_empty, _ = inputs
+    a = ForwardArguments(*inputs)
     out, lse = output
     ctx.mark_non_differentiable(lse)
-    ctx.save_for_backward(q, k, v, out, lse, bits, bits_transposed, bias)
+    ctx.save_for_backward(a.q, a.k, a.v, out, lse, a.bits, a.bits_transposed, a.bias)
+    ctx.scale, ctx.skip_empty = a.scale, a.skip_empty
 
 
 def _differentiate(ctx: Any, dout: Tensor, _dlse: Tensor | None) -> tuple[Tensor | None, ...]:
-    q, k, v, out, lse, bits, bits_transposed, bias = ctx.saved_tensors
-    need_dq, need_dk, need_dv, _, _, need_dbias, *_ = ctx.needs_input_grad
+    needs = ForwardArguments(*ctx.needs_input_grad)
     dq, dk, dv, dbias = torch.ops.common_kernels.knn_attention_bwd(
-        dout, q, k, v, out, lse, bits, bits_transposed, bias, ctx.scale,
-        ctx.skip_empty, need_dq, need_dk or need_dv, need_dbias,
-    )  # fmt: skip
-    return (
-        dq if need_dq else None,
-        dk if need_dk else None,
-        dv if need_dv else None,
-        None,
-        None,
-        dbias if need_dbias else None,
-        None,
-        None,
-        None,
+        dout, *ctx.saved_tensors, ctx.scale, ctx.skip_empty, needs.q, needs.k or needs.v, needs.bias
+    )
+    gradients = {"q": dq, "k": dk, "v": dv, "bias": dbias}
+    return tuple(
+        gradients[name] if name in gradients and needed else None for name, needed in needs._asdict().items()
     )
 
 
@@ -157,7 +103,6 @@ def attend(
 ) -> Tensor:
     """Call the forward operator; with ``bits_transposed`` its result can be differentiated."""
     store_lse = bits_transposed is not None
-    out, _ = torch.ops.common_kernels.knn_attention_fwd(
-        q, k, v, bits, bits_transposed, bias, scale, skip_empty, store_lse
-    )
+    arguments = ForwardArguments(q, k, v, bits, bits_transposed, bias, scale, skip_empty, store_lse)
+    out, _ = torch.ops.common_kernels.knn_attention_fwd(*arguments)
     return out
