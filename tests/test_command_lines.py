@@ -7,6 +7,7 @@ ones; a single command does one job for its inputs.
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -401,10 +402,14 @@ print(json.dumps({"pages": shown, "modules": sorted(sys.modules)}))
 # what may not be loaded to show a page of help, which takes under half a second of one core
 NAMES = "accelerate diffusers huggingface_hub open_clip pytorch_lightning scipy skimage torch transformers"
 SLOW = set(NAMES.split())
+# words of nobody else; the glossary of CONTRIBUTING.md has those that stand for them
+PRIVATE = re.compile(
+    r"\b(pictures?|clips?|talks?|wish(es)?|told|anew|arithmetic|so-manieth|rooms?)\b", re.IGNORECASE
+)
 
 
 @commands(COMMANDS)
-def test_every_page_of_help_has_examples_and_loads_nothing_slow(command, scripts):
+def test_help_has_examples_and_common_words_and_loads_nothing_slow(command, scripts):
     module = scripts[command.program].partition(":")[0]
     done = subprocess.run(
         [sys.executable, "-c", HELP, module],
@@ -422,6 +427,7 @@ def test_every_page_of_help_has_examples_and_loads_nothing_slow(command, scripts
     assert [
         line for line, (_, page) in shown.items() if command.program not in page.split("Examples")[1]
     ] == []
+    assert {line: word.group() for line, (_, page) in shown.items() if (word := PRIVATE.search(page))} == {}
     for option in ("--output", "-o", "--json", "--overwrite", "--debug", "--device"):
         assert option in shown[f"{command.name} --help"][1]
     assert "--output" in shown["demo --help"][1]

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".txt", ".sh", ".cff", ".css", ""}
-MODELS_AND_PICTURES = {".safetensors", ".png", ".npz", ".jpg"}
+MODELS_AND_IMAGES = {".safetensors", ".png", ".npz", ".jpg"}
 HOSTS = re.compile(r"p[y]pi\.org|pythonh[o]sted|registry\.np[m]js|deb\.debi[a]n")
-PLACES = re.compile(r"/(wor[k]|far[m]|roo[t]|tm[p]|hom[e]|User[s])/[A-Za-z.]")
+PATHS = re.compile(r"/(wor[k]|far[m]|roo[t]|tm[p]|hom[e]|User[s])/[A-Za-z.]")
 
 
 def faults(tree, pattern, root):
@@ -30,7 +30,7 @@ def test_no_registry_host_is_named(tree, root):
 
 
 def test_no_absolute_path_is_named(tree, root):
-    assert faults(tree, PLACES, root) == []
+    assert faults(tree, PATHS, root) == []
 
 
 def test_files_stay_readable_in_one_sitting(tree, root):
@@ -41,7 +41,7 @@ def test_files_stay_readable_in_one_sitting(tree, root):
 def test_the_tree_is_small(tree, root):
     assert sum(file.stat().st_size for file in tree) < 55 << 20
     large = [str(f.relative_to(root)) for f in tree if f.stat().st_size > 1 << 20]
-    assert [name for name in large if os.path.splitext(name)[1] not in MODELS_AND_PICTURES] == []
+    assert [name for name in large if os.path.splitext(name)[1] not in MODELS_AND_IMAGES] == []
 
 
 def test_every_python_file_names_its_licence(tree, root):
