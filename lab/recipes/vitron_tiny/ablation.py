@@ -19,7 +19,7 @@ from vitron.protocol import MODULES, parse
 from vitron.protocol.contract import Invocation
 from vitron.protocol.media import Artefact
 from vitron.specialists import SpecialistRegistry
-from vitron.specialists.protocol import Request, Action
+from vitron.specialists.protocol import Action, Request
 
 from recipes.vitron_tiny.judging import Judged, batches, toys
 from recipes.vitron_tiny.scoring import cumulative_iou, fitted, mean_iou, share

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import CLIPVisionConfig, PreTrainedTokenizerFast, Qwen3Config
-from vitron.model import TEMPLATES, VitronConfig, VitronForConditionalGeneration, VitronProcessor
+from vitron.model import CHAT_TEMPLATES, VitronConfig, VitronForConditionalGeneration, VitronProcessor
+from vitron.model.assembly import make_processor, signal_tokens, special_tokens
 
-__all__ = ["SIZES", "eyes", "make_config", "make_model", "make_tokenizer"]
+__all__ = ["SIZES", "load_tower", "make_config", "make_model", "make_tokenizer", "tiny_processor"]
 
 Size = Literal["tiny", "nano"]
 SIZES: dict[Size, dict[str, int]] = {
@@ -32,7 +33,7 @@ def make_tokenizer(texts: Iterable[str], *, size: int = 768) -> PreTrainedTokeni
 
     The trainer numbers ties as it likes: a tokenizer belongs to one training and is shipped with it.
     """
-    special = VitronProcessor.special_tokens(template=TEMPLATE)
+    special = special_tokens(template=TEMPLATE)
     tokenizer: Any = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -43,7 +44,7 @@ def make_tokenizer(texts: Iterable[str], *, size: int = 768) -> PreTrainedTokeni
         vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    end = TEMPLATES[TEMPLATE].end
+    end = CHAT_TEMPLATES[TEMPLATE].end_token
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=end, eos_token=end)
 
 
@@ -56,8 +57,8 @@ def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
 def make_config(tokenizer: PreTrainedTokenizerFast, size: Size = "tiny") -> VitronConfig:
     """Return the sizes of the model; its eyes are those of the small CLIP, one layer short of the last."""
     sizes = SIZES[size]
-    signals = [_id(tokenizer, f"<sig_{kind}{number}>") for kind in "ps" for number in range(4)]
-    end = TEMPLATES[TEMPLATE].end
+    signals = [_id(tokenizer, token) for token in signal_tokens()]
+    end = CHAT_TEMPLATES[TEMPLATE].end_token
     text = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=sizes["hidden"],
@@ -93,10 +94,18 @@ def make_config(tokenizer: PreTrainedTokenizerFast, size: Size = "tiny") -> Vitr
         mask_width=sizes["mask"],
         conditions=CONDITIONS,
         image_size=64,
-        pixel_mean=[0.5, 0.5, 0.5],
-        pixel_std=[0.25, 0.25, 0.25],
-        num_frames=8,
+    )
+
+
+def tiny_processor(tokenizer: PreTrainedTokenizerFast, config: VitronConfig) -> VitronProcessor:
+    """Return the processor of the model."""
+    return make_processor(
+        tokenizer,
+        config,
         template=TEMPLATE,
+        num_frames=8,
+        image_mean=(0.5, 0.5, 0.5),
+        image_std=(0.25, 0.25, 0.25),
     )
 
 
@@ -105,11 +114,11 @@ def make_model(config: VitronConfig, *, seed: int = 0) -> VitronForConditionalGe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = VitronForConditionalGeneration(config)
-    model.vision_tower.load_state_dict(eyes(config.vision.num_hidden_layers), strict=False)
+    model.vision_tower.load_state_dict(load_tower(config.vision.num_hidden_layers), strict=False)
     return model
 
 
-def eyes(layers: int, folder: Path | None = None) -> dict[str, Tensor]:
+def load_tower(layers: int, folder: Path | None = None) -> dict[str, Tensor]:
     """Return the weights of the small CLIP's vision tower under the names that transformers gives them.
 
     Args:

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from vitron.data.example import Example
-from vitron.model import VitronConfig, VitronForConditionalGeneration, VitronProcessor
-from vitron.model.processing import Batch, Encoded
+from vitron.model import ConversationEncoder, VitronConfig, VitronForConditionalGeneration
+from vitron.model.encoding import Batch, Encoded
 from vitron.model.synergy import fresh_probe
 from vitron.training import Stage
 from vitron.training.module import MODULE_NAMES
@@ -75,7 +75,7 @@ class Plan:
     weight: float = 0.1
 
 
-def write_pool(folder: Path, processor: VitronProcessor, plan: Plan, setting: Setting) -> None:
+def write_pool(folder: Path, encoder: ConversationEncoder, plan: Plan, setting: Setting) -> None:
     """Draw the dialogues of a setting; a pool that is there is left."""
     path = folder / "00.pkl"
     if path.exists():
@@ -85,7 +85,7 @@ def write_pool(folder: Path, processor: VitronProcessor, plan: Plan, setting: Se
     for task, share in SHARES.items():
         scarce = setting == "low" and task in SCARCE
         count = max(plan.batch_size, round(plan.pool * share * (0.1 if scarce else 1)))
-        found += [processor.encode(draw_example(task, 1, index)) for index in range(count)]
+        found += [encoder.encode(draw_example(task, 1, index)) for index in range(count)]
     part = path.with_suffix(".part")
     part.write_bytes(pickle.dumps(found, protocol=5))
     part.replace(path)
@@ -134,11 +134,11 @@ def run_seed(
         device: Kind of accelerator.
         tell: Gets a line for each result.
     """
-    processor = _ready(folder, start)
+    encoder = _ready(folder, start)
     trainee = _Trainee(folder, seed, threads, device)
     for setting in settings:
         pool = folder / f"pool-{setting}"
-        write_pool(pool, processor, plan, setting)
+        write_pool(pool, encoder, plan, setting)
         base = f"{setting}-base-{seed}"
         for arm in arms:
             name = f"{setting}-{arm}-{seed}"
@@ -149,18 +149,18 @@ def run_seed(
                 trainee.learn(pool, stage_for(base, plan.base_steps, RATE, plan))
             stage = stage_for(name, plan.arm_steps, RATE / 3, plan, mode=arm, weight=plan.weight)
             model = trainee.learn(pool, stage, start or folder / f"stage-{base}" / "model")
-            figures = examine(model, processor, plan)
+            figures = examine(model, encoder, plan)
             _note(path, {"setting": setting, "arm": arm, "seed": seed, "figures": figures}, tell)
 
 
-def _ready(folder: Path, start: Path | None) -> VitronProcessor:
-    """Return the processor that a study shares: that of its start, or one for models of the nano size."""
+def _ready(folder: Path, start: Path | None) -> ConversationEncoder:
+    """Return the encoder that a study shares: that of its start, or one for models of the nano size."""
     if start is None:
         prepare(folder, size="nano")
     elif not (folder / "config.json").exists():
         VitronConfig.from_pretrained(start).save_pretrained(folder)
-        VitronProcessor.from_pretrained(start).save_pretrained(folder)
-    return VitronProcessor.from_pretrained(folder)
+        ConversationEncoder.from_pretrained(start).processor.save_pretrained(folder)
+    return ConversationEncoder.from_pretrained(folder)
 
 
 def run_pairs(
@@ -179,10 +179,10 @@ def run_pairs(
     What is left out goes to the other tasks, so that all see as many dialogues. With a start, it is as many
     steps as those of an arm that each task is left out of.
     """
-    processor = _ready(folder, start)
+    encoder = _ready(folder, start)
     trainee = _Trainee(folder, seed, threads, device)
     pool = folder / "pool-full"
-    write_pool(pool, processor, plan, "full")
+    write_pool(pool, encoder, plan, "full")
     for task in ("", *tasks):
         # without none it is the base of the arms, which may be there already
         whole = f"full-base-{seed}" if start is None else f"full-off-{seed}"
@@ -194,7 +194,7 @@ def run_pairs(
         stage = stage_for(name, steps, rate, plan)
         kept = {each: share for each, share in SHARES.items() if each != task}
         model = trainee.learn(pool, stage.model_copy(update={"tasks": kept}), start)
-        _note(path, {"without": task, "seed": seed, "figures": examine(model, processor, plan)}, tell)
+        _note(path, {"without": task, "seed": seed, "figures": examine(model, encoder, plan)}, tell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,12 +268,12 @@ def drawn(task: str, seed: int, count: int) -> tuple[Example, ...]:
 
 @torch.no_grad()
 def look(
-    model: VitronForConditionalGeneration, processor: VitronProcessor, examples: Sequence[Example]
+    model: VitronForConditionalGeneration, encoder: ConversationEncoder, examples: Sequence[Example]
 ) -> Iterator[Seen]:
     """Show a model dialogues with their true replies, 16 at a time."""
     model.eval()
     for start in range(0, len(examples), 16):
-        batch = processor(examples[start : start + 16]).to(model.device)
+        batch = encoder(examples[start : start + 16]).to(model.device)
         found = model(**batch.inputs(), use_cache=False)
         right = torch.zeros_like(batch.labels, dtype=torch.bool)
         right[:, 1:] = found.logits[:, :-1].argmax(-1) == batch.input_ids[:, 1:]
@@ -294,7 +294,7 @@ def look(
 
 
 def examine(
-    model: VitronForConditionalGeneration, processor: VitronProcessor, plan: Plan
+    model: VitronForConditionalGeneration, encoder: ConversationEncoder, plan: Plan
 ) -> dict[str, float]:
     """Return the measures of a model on scenes it never saw.
 
@@ -310,9 +310,9 @@ def examine(
         examples = drawn(task, 0, count)
         exact: list[bool] = []
         pairs: list[tuple[np.ndarray, np.ndarray]] = []
-        for seen in look(model, processor, examples):
+        for seen in look(model, encoder, examples):
             exact += exact_rows(seen)
-            modules += [] if task == "caption" else named_rows(seen, processor)
+            modules += [] if task == "caption" else named_rows(seen, encoder)
             pairs += mask_pairs(seen)
         if task == "caption":
             figures["caption_exact"] = fmean(exact)
@@ -325,7 +325,7 @@ def examine(
             figures[name] = mean_iou(pairs)
     figures["module_accuracy"] = fmean(modules)
     figures["instruction_exact"] = fmean(instructions)
-    return figures | probes(model, processor, plan)
+    return figures | probes(model, encoder, plan)
 
 
 def exact_rows(seen: Seen) -> list[bool]:
@@ -334,9 +334,9 @@ def exact_rows(seen: Seen) -> list[bool]:
     return (seen.right | ~learnt).all(1).tolist()
 
 
-def named_rows(seen: Seen, processor: VitronProcessor) -> list[bool]:
+def named_rows(seen: Seen, encoder: ConversationEncoder) -> list[bool]:
     """Whether the module of each row is named right, given the words before it."""
-    opens, closes = (processor.token_id(tag) for tag in ("<module>", "</module>"))
+    opens, closes = (encoder.token_id(tag) for tag in ("<module>", "</module>"))
     ids, learnt = seen.batch.input_ids, seen.batch.labels >= 0
     began = ((ids == opens) & learnt).long().cumsum(1)
     ended = ((ids == closes) & learnt).long().cumsum(1)
@@ -352,7 +352,9 @@ def mask_pairs(seen: Seen) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(found[calls == call], truth[calls == call]) for call in dict.fromkeys(calls.tolist())]
 
 
-def probes(model: VitronForConditionalGeneration, processor: VitronProcessor, plan: Plan) -> dict[str, float]:
+def probes(
+    model: VitronForConditionalGeneration, encoder: ConversationEncoder, plan: Plan
+) -> dict[str, float]:
     """Return how well fresh probes tell the module from frozen signals; chance is 1 over their number.
 
     As many signals of each module, so that there is no prior to win by; those that a probe learns from and
@@ -363,7 +365,7 @@ def probes(model: VitronForConditionalGeneration, processor: VitronProcessor, pl
     tasks = [task for task in SHARES if task != "caption"]
     for part, seed, count in (("train", 2, plan.probe), ("test", 3, max(2, plan.probe // 2))):
         for task in tasks:
-            for seen in look(model, processor, drawn(task, seed, count)):
+            for seen in look(model, encoder, drawn(task, seed, count)):
                 parts[part].append(seen.signals.cpu())
                 truth[part] += [MODULE_NAMES.index(module) for module in seen.batch.call_modules]
     signals = {part: torch.cat(each).float() for part, each in parts.items()}

@@ -15,7 +15,7 @@ from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
 from vitron.model.engine import Vitron
 from vitron.protocol import parse
 from vitron.protocol.messages import text_message
-from vitron.session import Conversation, CallResult
+from vitron.session import CallResult, Conversation
 from vitron.specialists import SpecialistRegistry
 
 from recipes.vitron_tiny.scoring import (
@@ -111,7 +111,7 @@ class Shipped:
             example, messages=(*example.messages[:-1], text_message("assistant", turn.text, *calls))
         )
         try:
-            self.vitron.processor.reply_text(went.messages[-1])
+            self.vitron.encoder.assistant_text(went.messages[-1])
         except ValueError:
             return None
         return replace(went, masks={}, mask_media={})

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from vitron.data.example import Example
-from vitron.model.processing import Encoded, VitronProcessor
+from vitron.model.encoding import ConversationEncoder, Encoded
 
 from recipes.vitron_tiny.talks import draw_talk
 from recipes.vitron_tiny.tasks import WEIGHTS, draw_example
@@ -61,12 +61,12 @@ def with_conditions(example: Example, prompts: Prompts) -> dict[int, NDArray[np.
 
 def _shard(jobs: Sequence[tuple[str, int]], out: Path, *, tokenizer: Path, seed: int) -> int:
     torch.set_num_threads(1)
-    processor = VitronProcessor.from_pretrained(tokenizer)
+    encoder = ConversationEncoder.from_pretrained(tokenizer)
     prompts = Prompts()
     found = list[Encoded]()
     for task, index in jobs:
         example = draw_talk(seed, index) if task == TALK else draw_example(task, seed, index)
-        encoded = processor.encode(example)
+        encoded = encoder.encode(example)
         encoded.conditions = {
             call: each.astype(np.float16) for call, each in with_conditions(example, prompts).items()
         }

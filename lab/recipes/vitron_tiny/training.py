@@ -12,13 +12,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
-from vitron.model import VitronForConditionalGeneration, VitronProcessor
-from vitron.model.processing import Encoded
+from vitron.model import ConversationEncoder, VitronForConditionalGeneration
+from vitron.model.encoding import Encoded
 from vitron.training import Stage, VitronData, VitronModule
 from vitron.training.module import KeepLast
 from vitron.training.stages import Losses, Optimisation, Synergy
 
-from recipes.vitron_tiny.building import Size, make_config, make_model, make_tokenizer
+from recipes.vitron_tiny.building import Size, make_config, make_model, make_tokenizer, tiny_processor
 from recipes.vitron_tiny.pool import read_pool
 from recipes.vitron_tiny.tasks import corpus
 
@@ -68,13 +68,13 @@ RATES = {"joint": 1.5e-3, "polish": 1e-3}  # peaks
 _PLACES = re.compile(r"left|right|top|bottom|middle|above|below|highest|lowest")
 
 
-def by_difficulty(pool: list[Encoded], processor: VitronProcessor) -> list[Encoded]:
+def by_difficulty(pool: list[Encoded], encoder: ConversationEncoder) -> list[Encoded]:
     """Call phrases of place and relation by a task of their own, which is asked for less often.
 
     What words alone tell is learnt first; without it, masks stay at "all things" for very long.
     """
     for each in pool:
-        if each.task == "referring_segmentation" and _PLACES.search(processor.decode(each.ids)):
+        if each.task == "referring_segmentation" and _PLACES.search(encoder.decode(each.ids)):
             each.task = HARD
     return pool
 
@@ -86,7 +86,7 @@ def prepare(folder: Path, *, size: Size = "tiny", seed: int = 0) -> None:
     tokenizer = make_tokenizer(corpus(5, 6000))
     config = make_config(tokenizer, size)
     config.save_pretrained(folder)
-    VitronProcessor(tokenizer, config).save_pretrained(folder)
+    tiny_processor(tokenizer, config).save_pretrained(folder)
 
 
 def stage_of(
@@ -147,9 +147,9 @@ def train(
         every: Steps between checkpoints.
     """
     torch.set_num_threads(threads)
-    processor = VitronProcessor.from_pretrained(folder)
+    encoder = ConversationEncoder.from_pretrained(folder)
     model = (
-        make_model(processor.config, seed=seed)
+        make_model(encoder.config, seed=seed)
         if init is None
         else VitronForConditionalGeneration.from_pretrained(init, dtype=torch.float32)
     )
@@ -157,8 +157,8 @@ def train(
     runs = folder / f"stage-{stage.name}"
     settings = stage.optimisation
     data = VitronData(
-        processor,
-        by_difficulty(drawn, processor) if HARD in stage.tasks else drawn,
+        encoder,
+        by_difficulty(drawn, encoder) if HARD in stage.tasks else drawn,
         batch_size=settings.batch_size,
         steps=settings.steps,
         shares=stage.tasks,
@@ -186,7 +186,7 @@ def train(
     trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=False)
     out = runs / "model"
     model.eval().save_pretrained(out)
-    processor.save_pretrained(out)
+    encoder.processor.save_pretrained(out)
     spent = {"stage": stage.model_dump(), "seconds": round(time.monotonic() - began), "seed": seed}
     (runs / "training.json").write_text(json.dumps(spent, indent=1) + "\n")
     return model

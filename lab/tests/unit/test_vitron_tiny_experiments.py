@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes.vitron_tiny.building import make_config, make_model, make_tokenizer
+from recipes.vitron_tiny.building import make_config, make_model, make_tokenizer, tiny_processor
 from recipes.vitron_tiny.experiments import (
     Plan,
     exact_rows,
@@ -20,16 +20,16 @@ from recipes.vitron_tiny.experiments import (
 from recipes.vitron_tiny.findings import MEASURES, draw_figure, markdown, matrix, read_results, summarise
 from recipes.vitron_tiny.tasks import TASKS, corpus, draw_example
 from skimage.io import imread
-from vitron.model import VitronForConditionalGeneration, VitronProcessor
+from vitron.model import ConversationEncoder, VitronForConditionalGeneration
 
 SMALLEST = Plan(base_steps=2, arm_steps=2, batch_size=8, pool=60, tests=4, probe=2)
 
 
 @pytest.fixture(scope="module")
-def nano() -> tuple[VitronForConditionalGeneration, VitronProcessor]:
+def nano() -> tuple[VitronForConditionalGeneration, ConversationEncoder]:
     tokenizer = make_tokenizer(corpus(5, 10 * len(TASKS)), size=400)
     config = make_config(tokenizer, "nano")
-    return make_model(config).eval(), VitronProcessor(tokenizer, config)
+    return make_model(config).eval(), ConversationEncoder(tiny_processor(tokenizer, config), config)
 
 
 def result(arm: str, seed: int, value: float, setting: str = "full") -> dict[str, object]:
@@ -71,33 +71,33 @@ def test_figure_shows_each_setting(tmp_path: Path) -> None:
 
 
 def test_exactness_is_that_of_greedy_replies(
-    nano: tuple[VitronForConditionalGeneration, VitronProcessor],
+    nano: tuple[VitronForConditionalGeneration, ConversationEncoder],
 ) -> None:
     """Where every true token has the highest score a reply is exact; one slip makes it wrong."""
-    model, processor = nano
+    model, encoder = nano
     examples = [draw_example(task, 0, 0) for task in ("tracking", "caption", "chains")]
-    (seen,) = look(model, processor, examples)
+    (seen,) = look(model, encoder, examples)
     seen.right[:] = True
     assert exact_rows(seen) == [True, True, True]
-    assert named_rows(seen, processor) == [True, True, True]
+    assert named_rows(seen, encoder) == [True, True, True]
     ids = seen.batch.input_ids
-    first = int((ids[0] == processor.token_id("<module>")).nonzero()[0, 0])
+    first = int((ids[0] == encoder.token_id("<module>")).nonzero()[0, 0])
     seen.right[0, first + 1] = False
     assert exact_rows(seen) == [False, True, True]
-    assert named_rows(seen, processor) == [False, True, True]
-    second = (ids[2] == processor.token_id("</instruction>")).nonzero()[0, 0]
+    assert named_rows(seen, encoder) == [False, True, True]
+    second = (ids[2] == encoder.token_id("</instruction>")).nonzero()[0, 0]
     seen.right[2, int(second)] = False
     assert exact_rows(seen) == [False, True, False]
-    assert named_rows(seen, processor) == [False, True, True]
+    assert named_rows(seen, encoder) == [False, True, True]
     # what the user says is not judged
     seen.right[1, 0] = False
     assert exact_rows(seen)[1]
 
 
-def test_masks_are_grouped_by_call(nano: tuple[VitronForConditionalGeneration, VitronProcessor]) -> None:
-    model, processor = nano
+def test_masks_are_grouped_by_call(nano: tuple[VitronForConditionalGeneration, ConversationEncoder]) -> None:
+    model, encoder = nano
     examples = [draw_example(task, 0, 1) for task in ("tracking", "referring_segmentation")]
-    (seen,) = look(model, processor, examples)
+    (seen,) = look(model, encoder, examples)
     pairs = mask_pairs(seen)
     assert [truth.shape for _, truth in pairs] == [(4, 32, 32), (1, 32, 32)]
     assert all(found.shape == truth.shape for found, truth in pairs)
@@ -106,13 +106,13 @@ def test_masks_are_grouped_by_call(nano: tuple[VitronForConditionalGeneration, V
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of Lightning
 def test_study_runs_and_resumes(
-    nano: tuple[VitronForConditionalGeneration, VitronProcessor], tmp_path: Path
+    nano: tuple[VitronForConditionalGeneration, ConversationEncoder], tmp_path: Path
 ) -> None:
     told: list[str] = []
-    _, processor = nano
+    _, encoder = nano
     # a folder that is prepared is left as it is
-    processor.config.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
+    encoder.config.save_pretrained(tmp_path)
+    encoder.processor.save_pretrained(tmp_path)
     run_seed(tmp_path, 0, SMALLEST, settings=("low",), arms=("off", "grl"), tell=told.append)
     assert len(told) == 2
     results = read_results(tmp_path)
@@ -132,12 +132,12 @@ def test_study_runs_and_resumes(
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of Lightning
 def test_study_starts_from_a_trained_model(
-    nano: tuple[VitronForConditionalGeneration, VitronProcessor], tmp_path: Path
+    nano: tuple[VitronForConditionalGeneration, ConversationEncoder], tmp_path: Path
 ) -> None:
-    model, processor = nano
+    model, encoder = nano
     start, out = tmp_path / "start", tmp_path / "study"
     model.save_pretrained(start)
-    processor.save_pretrained(start)
+    encoder.processor.save_pretrained(start)
     run_seed(out, 0, SMALLEST, settings=("full",), arms=("off",), start=start)
     run_pairs(out, 0, SMALLEST, tasks=("caption",), start=start)
     assert len(read_results(out)) == 1

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from recipes.vitron_tiny import commands
 from recipes.vitron_tiny.ablation import MESSAGES, ablate, difference
-from recipes.vitron_tiny.building import make_config, make_model, make_tokenizer
+from recipes.vitron_tiny.building import make_config, make_model, make_tokenizer, tiny_processor
 from recipes.vitron_tiny.judging import (
     CALLING,
     EXECUTED,
@@ -29,7 +29,6 @@ from recipes.vitron_tiny.scoring import missed
 from recipes.vitron_tiny.tasks import TASKS, corpus, draw_example, reply_of
 from typer.testing import CliRunner
 from vitron.data.example import Example
-from vitron.model import VitronProcessor
 from vitron.model.engine import Vitron
 from vitron.protocol.media import Artefact
 
@@ -126,14 +125,14 @@ def test_carry_out_tells_alike_from_done() -> None:
 def nano() -> Vitron:
     tokenizer = make_tokenizer(corpus(5, 5 * len(TASKS)), size=400)
     config = make_config(tokenizer, "nano")
-    return Vitron(make_model(config), VitronProcessor(tokenizer, config))
+    return Vitron(make_model(config), tiny_processor(tokenizer, config))
 
 
 def test_shipped_masks_need_signals(nano: Vitron) -> None:
     """A call with all its signals has a mask on the picture; without them there is none."""
     model = Shipped(nano)
     examples = [draw_example(task, 0, 0) for task in ("tracking", "tracking", "caption", "text_to_image")]
-    whole = [nano.processor.reply_text(example.messages[-1]) for example in examples]
+    whole = [nano.encoder.assistant_text(example.messages[-1]) for example in examples]
     replies = [whole[0], reply_of(examples[1]), *whole[2:]]
     found = model.masks(examples, replies)
     assert [sorted(each) for each in found] == [[0], [], [], []]
@@ -145,7 +144,7 @@ def test_shipped_masks_follow_the_words(nano: Vitron) -> None:
     """Signals are read behind what was said: other words, other signals."""
     model = Shipped(nano)
     example = draw_example("referring_segmentation", 0, 0)
-    reply = nano.processor.reply_text(example.messages[-1])
+    reply = nano.encoder.assistant_text(example.messages[-1])
     seen: list[NDArray[np.float32]] = []
 
     def mask(signal: NDArray[np.float32], module: str, artefact: Artefact) -> NDArray[np.bool_]:

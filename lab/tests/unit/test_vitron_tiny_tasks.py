@@ -14,7 +14,7 @@ from shapeworld.referring import Kind, Reference, refer, resolve
 from shapeworld.vocabulary import HELD_OUT
 from vitron.data.example import Example
 from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
-from vitron.model.configuration import VitronConfig
+from vitron.model.hf.configuration import VitronConfig
 from vitron.protocol import parse
 from vitron.protocol.regions.text import parse_region
 from vitron.session import Conversation

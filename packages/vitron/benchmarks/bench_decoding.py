@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 from vitron.data import Example
-from vitron.model.decoding import CallState
+from vitron.model.constraints import CallState
 from vitron.model.engine import Vitron
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import MediaPart, Message, SamplingParams, TextPart
@@ -54,7 +54,7 @@ def cached(
         if state is not None:
             logits = state.constrain(logits)
         # past the end: the likeliest token but that
-        logits[vitron.processor.end_id] = float("-inf")
+        logits[vitron.encoder.end_id] = float("-inf")
         token = int(logits.argmax())
         if state is not None:
             state.advance(token)
@@ -74,7 +74,7 @@ def recomputed(vitron: Vitron, inputs: dict[str, torch.Tensor], tokens: int) -> 
         start = time.perf_counter()
         mask = torch.ones_like(ids)
         logits = vitron.model(ids, mask, use_cache=False, logits_to_keep=1, **rest).logits[0, -1]
-        logits[vitron.processor.end_id] = float("-inf")
+        logits[vitron.encoder.end_id] = float("-inf")
         ids = torch.cat([ids, logits.argmax().view(1, 1)], 1)
         times.append(time.perf_counter() - start)
     return times
@@ -149,7 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     vitron = Vitron.from_pretrained(options.model, device="cpu")
     example, tokens = question(), options.tokens
-    inputs = vitron.processor([example]).inputs()
+    inputs = vitron.encoder([example]).inputs()
     pairs = interleaved(
         lambda: recomputed(vitron, inputs, tokens), lambda: cached(vitron, inputs, tokens), options.rounds
     )

@@ -102,7 +102,7 @@ def constrain_anew(state: Any, logits: Any) -> None:
 def mask_rows(rounds: int) -> list[dict[str, Any]]:
     """Time one mask, applied to the logits of one row."""
     import torch
-    from vitron.model.decoding import CallState, Vocabulary
+    from vitron.model.constraints import CallState, Vocabulary
 
     rows = list[dict[str, Any]]()
     for size in (2_000, 32_000):

@@ -1,17 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vision language model: backbones, regions, signals, masks, synergy."""
+"""The vision language model: its classes for transformers, encoding, generation and synergy."""
 
-from vitron.model.configuration import VitronConfig
-from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
-from vitron.model.processing import Batch, VitronProcessor
-from vitron.model.templates import TEMPLATES, ChatTemplate
+import lazy_loader as lazy
 
-__all__ = [
-    "TEMPLATES",
-    "Batch",
-    "ChatTemplate",
-    "VitronConfig",
-    "VitronForConditionalGeneration",
-    "VitronOutput",
-    "VitronProcessor",
-]
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

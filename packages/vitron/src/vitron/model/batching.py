@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replies to many talks at once, in one batch that they join and leave at any token."""
+"""Generation of many messages in one batch, whose rows join and leave at any token."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 import torch
@@ -14,42 +15,69 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from vitron.model.engine import Vitron, hidden_of, logits_of
-from vitron.model.generation import Writing
+from vitron.data.example import Example
+from vitron.model.generation import Decoder, ModelGenerator, hidden_of, logits_of
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import Message, MessageChunk, PlacedRegion, SamplingParams
 
-__all__ = ["Batcher"]
+__all__ = ["ContinuousBatcher", "generate_messages"]
+
+StreamItem = MessageChunk | BaseException | None
+"""Next part of a message, an error, or the end."""
 
 
-class Batcher:
-    """What writes the replies of a server to several talks at a time.
-
-    Each pass of the model reads the next token of every reply, and those behind it that the grammar leaves no
-    choice about. A talk is read alone, then its reply joins the batch; shorter rows are padded. Sums over
-    padded rows round differently: a reply may then differ from that of :meth:`Vitron.stream` where two tokens
-    are all but equally likely.
+@torch.inference_mode()
+def generate_messages(
+    generator: ModelGenerator, examples: Sequence[Example], sampling: SamplingParams
+) -> list[str]:
+    """Generate the next message of many conversations in one batch.
 
     Args:
-        vitron: The model.
-        rows: Replies at a time; more wait.
+        generator: Model.
+        examples: Conversations, each without the message to be generated.
+        sampling: Sampling parameters.
+
+    Returns:
+        Raw text with tags and signals.
+    """
+    rows = [_Row(generator.decoder(sampling)) for _ in examples]
+    batch = _Batch(generator)
+    batch.prefill(rows, examples)
+    while batch.rows:
+        batch.step()
+    for row in rows:
+        row.check()
+    return [generator.encoder.decode(row.decoder.tokens) for row in rows]
+
+
+class ContinuousBatcher:
+    """Generates the messages of a server, several at a time.
+
+    Each forward pass reads the next token of every message, and the tokens behind it that the grammar forces.
+    A conversation is prefilled alone, then its row joins the batch; shorter rows are padded. Sums over padded
+    rows round differently: a message may then differ from that of :meth:`ModelGenerator.stream` where two
+    tokens are almost equally likely.
+
+    Args:
+        generator: Model.
+        rows: Largest number of messages at a time; further ones wait.
 
     Raises:
         ValueError: If ``rows`` is below 1.
     """
 
-    def __init__(self, vitron: Vitron, *, rows: int = 8) -> None:
+    def __init__(self, generator: ModelGenerator, *, rows: int = 8) -> None:
         if rows < 1:
             raise ValueError(f"rows must be at least 1, got {rows}")
-        self.vitron = vitron
+        self.generator = generator
         self.rows = rows
         self._lock = threading.Lock()
-        self._waiting = deque[_Row]()
+        self._waiting = deque[tuple[_Row, Example]]()
         self._is_working = False
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Return how many tokens a talk takes; see :meth:`Vitron.count_tokens`."""
-        return self.vitron.count_tokens(messages)
+        """Return the number of tokens of a conversation; see :meth:`ModelGenerator.count_tokens`."""
+        return self.generator.count_tokens(messages)
 
     def stream(
         self,
@@ -58,151 +86,150 @@ class Batcher:
         regions: Sequence[PlacedRegion],
         sampling: SamplingParams,
     ) -> Iterator[MessageChunk]:
-        """Write a reply, from any thread; see :class:`vitron.protocol.messages.MessageGenerator`."""
-        row = _Row(messages, media, regions, sampling)
+        """Generate a message, from any thread; see :class:`vitron.protocol.messages.MessageGenerator`."""
+        row = _Row(self.generator.decoder(sampling))
+        example = Example(task="", messages=tuple(messages), media=tuple(media), regions=tuple(regions))
         with self._lock:
-            self._waiting.append(row)
+            self._waiting.append((row, example))
             if not self._is_working:
                 self._is_working = True
                 threading.Thread(target=self._work, name="vitron-batch", daemon=True).start()
         try:
-            while (piece := row.told.get()) is not None:
-                if isinstance(piece, BaseException):
-                    raise piece
-                yield piece
+            while (item := row.items.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
         finally:
-            row.gone.set()
+            row.is_abandoned.set()
 
     @torch.inference_mode()
     def _work(self) -> None:
-        """Write until nobody waits."""
-        batch = _Batch(self.vitron)
+        """Generate until no message waits."""
+        batch = _Batch(self.generator)
         while self._admit(batch):
             try:
                 batch.step()
-            except Exception as error:  # as memory that is not enough: whoever waits is told
+            except Exception as error:  # such as missing memory: every caller gets it
                 batch.fail(error)
 
     def _admit(self, batch: _Batch) -> bool:
-        """Let who waits join; return whether there is anything to do."""
+        """Let waiting rows join; return whether there is anything to do."""
         while len(batch.rows) < self.rows:
             with self._lock:
                 if not self._waiting:
                     self._is_working = bool(batch.rows)
                     return self._is_working
-                row = self._waiting.popleft()
+                row, example = self._waiting.popleft()
             try:
-                batch.join(row)
-            except Exception as error:  # of this talk alone
-                row.told.put(error)
+                batch.prefill([row], [example])
+            except Exception as error:  # of this conversation alone
+                row.items.put(error)
         return True
 
 
+@dataclass(eq=False, slots=True)
 class _Row:
-    """A reply in a batch."""
+    """A message in a batch.
 
-    def __init__(
-        self,
-        messages: Sequence[Message],
-        media: Sequence[Artefact],
-        regions: Sequence[PlacedRegion],
-        sampling: SamplingParams,
-    ) -> None:
-        self.talk = messages, media, regions
-        self.sampling = sampling
-        self.told = SimpleQueue[MessageChunk | BaseException | None]()
-        self.gone = threading.Event()  # nobody reads any more
-        self.ahead = list[int]()  # tokens that were chosen and not read yet; none at the end
-        self._writing: Writing | None = None
+    Attributes:
+        decoder: Its decoder.
+        items: What the caller reads.
+        is_abandoned: Set when nobody reads any more.
+        ahead: Sampled tokens that the model has not read yet; none at the end.
+    """
 
-    def begin(self, vitron: Vitron) -> DynamicCache:
-        """Read the talk."""
-        cache, found = vitron.begin(*self.talk)
-        self._writing = Writing(vitron, self.sampling)
-        self.ahead = self._writing.choose(logits_of(found)[0, -1])
-        return cache
+    decoder: Decoder
+    items: SimpleQueue[StreamItem] = field(default_factory=SimpleQueue[StreamItem])
+    is_abandoned: threading.Event = field(default_factory=threading.Event)
+    ahead: list[int] = field(default_factory=list[int])
 
-    def take(self, logits: Tensor, hidden: Tensor) -> None:
-        """Tell what was read, and choose what comes behind it.
+    def advance(self, logits: Tensor, hidden: Tensor) -> None:
+        """Append the tokens that were read, and sample the next.
 
         Args:
-            logits: Behind the last token, ``(V,)``.
-            hidden: Of all that were ahead, ``(T, C)``.
+            logits: Logits behind the last token, ``(V,)``.
+            hidden: Last hidden states of the tokens ahead, ``(T, C)``.
         """
-        assert self._writing is not None, "the talk was read"
         for token, state in zip(self.ahead, hidden, strict=True):
-            piece = self._writing.take(token, state)
-            if piece is not None:
-                self.told.put(piece)
-        self.ahead = self._writing.choose(logits)
+            chunk = self.decoder.append(token, state)
+            if chunk is not None:
+                self.items.put(chunk)
+        self.ahead = self.decoder.sample(logits)
+
+    def check(self) -> None:
+        """Raise the error of a message that failed."""
+        while not self.items.empty():
+            item = self.items.get()
+            if isinstance(item, BaseException):
+                raise item
 
 
 class _Batch:
-    """Rows with one cache. A mask, ``(B, L)``, says which of its places are a row's own."""
+    """Rows with one cache. A mask, ``(B, L)``, marks the positions that hold tokens of a row."""
 
-    def __init__(self, vitron: Vitron) -> None:
+    def __init__(self, generator: ModelGenerator) -> None:
         self.rows = list[_Row]()
-        self._vitron = vitron
-        self._cache, self._mask = _joined([])
+        self._generator = generator
+        self._cache, self._mask = _join([])
 
-    def join(self, row: _Row) -> None:
-        """Read a talk and take its row in."""
-        own = row.begin(self._vitron)
-        if not row.ahead:
-            row.told.put(None)
-            return
-        whole = torch.ones(own.get_seq_length(), dtype=torch.bool, device=self._vitron.device)
-        self._cache, self._mask = _joined([*self._parts(range(len(self.rows))), (own, 0, whole)])
-        self.rows.append(row)
+    def prefill(self, rows: Sequence[_Row], examples: Sequence[Example]) -> None:
+        """Run the model on conversations and let their rows join."""
+        batch = self._generator.encoder(examples, left=True).to(self._generator.device)
+        cache, mask = DynamicCache(), batch.attention_mask.bool()
+        logits = logits_of(self._generator.forward(cache, **batch.inputs()))[:, -1]
+        for place, row in enumerate(rows):
+            row.ahead = row.decoder.sample(logits[place])
+            if not row.ahead:
+                row.items.put(None)
+        staying = [place for place, row in enumerate(rows) if row.ahead]
+        parts = [(cache, place, mask[place]) for place in staying]
+        self._cache, self._mask = _join([*self._parts(range(len(self.rows))), *parts])
+        self.rows += [rows[place] for place in staying]
 
     def step(self) -> None:
-        """Read what is ahead of every row; rows with nothing behind it, or without a reader, leave."""
+        """Read what is ahead of every row; rows at their end, and those that nobody reads, leave."""
         width = max(len(row.ahead) for row in self.rows)
-        ids = torch.full((len(self.rows), width), self._vitron.processor.pad_id)
+        ids = torch.full((len(self.rows), width), self._generator.encoder.pad_id)
         new = torch.zeros(ids.shape, dtype=torch.bool)
         for place, row in enumerate(self.rows):
             ids[place, width - len(row.ahead) :] = torch.tensor(row.ahead)
             new[place, width - len(row.ahead) :] = True
         self._mask = torch.cat([self._mask, new.to(self._mask.device)], 1)
-        found = self._vitron.model(
-            input_ids=ids.to(self._vitron.device),
-            attention_mask=self._mask.long(),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
+        output = self._generator.forward(
+            self._cache, input_ids=ids.to(self._generator.device), attention_mask=self._mask.long()
         )
-        logits, hidden = logits_of(found)[:, -1], hidden_of(found)
+        logits, hidden = logits_of(output)[:, -1], hidden_of(output)
         staying = list[int]()
         for place, row in enumerate(self.rows):
             try:
-                row.take(logits[place], hidden[place, width - len(row.ahead) :])
-            except Exception as error:  # of this reply alone
-                row.told.put(error)
+                row.advance(logits[place], hidden[place, width - len(row.ahead) :])
+            except Exception as error:  # of this message alone
+                row.items.put(error)
                 continue
-            if row.ahead and not row.gone.is_set():
+            if row.ahead and not row.is_abandoned.is_set():
                 staying.append(place)
             else:
-                row.told.put(None)
+                row.items.put(None)
         if len(staying) < len(self.rows):
-            self._cache, self._mask = _joined(self._parts(staying))
+            self._cache, self._mask = _join(self._parts(staying))
             self.rows = [self.rows[place] for place in staying]
 
     def fail(self, error: Exception) -> None:
-        """Tell all rows of an error, and begin anew."""
+        """Pass an error to all rows, and start empty."""
         for row in self.rows:
-            row.told.put(error)
+            row.items.put(error)
         self.rows = []
-        self._cache, self._mask = _joined([])
+        self._cache, self._mask = _join([])
 
     def _parts(self, places: Iterable[int]) -> list[tuple[DynamicCache, int, Tensor]]:
         return [(self._cache, place, self._mask[place]) for place in places]
 
 
-def _joined(parts: Sequence[tuple[DynamicCache, int, Tensor]]) -> tuple[DynamicCache, Tensor]:
+def _join(parts: Sequence[tuple[DynamicCache, int, Tensor]]) -> tuple[DynamicCache, Tensor]:
     """Return one cache of some rows of others, and its mask.
 
     Args:
-        parts: For each row its cache, its place there and its mask, ``(L,)``.
+        parts: For each row its cache, its position there and its mask, ``(L,)``.
     """
     joined = DynamicCache()
     if not parts:
@@ -229,9 +256,9 @@ def _layer(cache: DynamicCache, number: int) -> tuple[Tensor, Tensor]:
     """Return keys and values of a layer.
 
     Raises:
-        TypeError: If it keeps something else, as those of recurrent models do.
+        TypeError: If it keeps something else, as recurrent models do.
     """
     layer = cache.layers[number]
     if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
-        raise TypeError(f"layer {number} keeps no keys that could be padded: write one reply at a time")
+        raise TypeError(f"layer {number} keeps no keys that can be padded: generate one message at a time")
     return layer.keys, layer.values

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vitron.data.example import Example
-from vitron.model.processing import Batch, Encoded, VitronProcessor
+from vitron.model.encoding import Batch, ConversationEncoder, Encoded
 
 __all__ = ["MixedTasks", "VitronData"]
 
@@ -96,7 +96,7 @@ class VitronData(pl.LightningDataModule):
     """Dialogues for training and validation.
 
     Args:
-        processor: Turns them into batches.
+        encoder: Encoder that makes batches of them.
         train: Dialogues, as they are or encoded.
         validation: The same, for validation; may be empty.
         batch_size: Of a step.
@@ -111,7 +111,7 @@ class VitronData(pl.LightningDataModule):
 
     def __init__(
         self,
-        processor: VitronProcessor,
+        encoder: ConversationEncoder,
         train: Sequence[Example] | Sequence[Encoded],
         validation: Sequence[Example] | Sequence[Encoded] = (),
         *,
@@ -124,15 +124,15 @@ class VitronData(pl.LightningDataModule):
         parts: int = 1,
     ) -> None:
         super().__init__()
-        self.processor, self.train, self.validation = processor, train, validation
+        self.encoder, self.train, self.validation = encoder, train, validation
         self.batch_size, self.steps, self.shares, self.later = batch_size, steps, shares, later
         self.seed, self.workers, self.parts = seed, workers, parts
 
     def _join(self, items: list[Any]) -> list[Batch]:
-        encoded = [self.processor.encode(each) if isinstance(each, Example) else each for each in items]
+        encoded = [self.encoder.encode(each) if isinstance(each, Example) else each for each in items]
         encoded.sort(key=lambda each: len(each.ids))
         cuts = [len(encoded) * part // self.parts for part in range(self.parts + 1)]
-        return [self.processor.collate(encoded[low:high]) for low, high in pairwise(cuts) if high > low]
+        return [self.encoder.collate(encoded[low:high]) for low, high in pairwise(cuts) if high > low]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches from the step on that the run has come to."""

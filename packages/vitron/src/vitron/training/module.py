@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitron.model.modeling import VitronForConditionalGeneration, VitronOutput
-from vitron.model.processing import IGNORED, Batch
+from vitron.model.encoding import IGNORED, Batch
+from vitron.model.hf.modeling import VitronForConditionalGeneration, VitronOutput
 from vitron.model.regions import places
 from vitron.model.signals import alignment_loss, mask_logits, mask_loss, match_loss
 from vitron.model.synergy import Discriminator, confusion_loss, grl_weight, reverse_gradient

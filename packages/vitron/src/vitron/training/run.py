@@ -14,8 +14,9 @@ from pytorch_lightning.loggers import CSVLogger
 from vitron.data.example import Example
 from vitron.data.files import read_example, read_samples
 from vitron.data.schema import Sample
-from vitron.model.modeling import VitronForConditionalGeneration
-from vitron.model.processing import VitronProcessor
+from vitron.model.encoding import ConversationEncoder
+from vitron.model.hf.modeling import VitronForConditionalGeneration
+from vitron.model.hf.processing import VitronProcessor
 from vitron.training.data import VitronData
 from vitron.training.module import KeepLast, TrainableSetCheck, VitronModule
 from vitron.training.stages import Stage
@@ -86,7 +87,7 @@ def fit_stage(
     model, processor = built
     settings = stage.optimisation
     found = VitronData(
-        processor,
+        ConversationEncoder(processor, model.config),
         Examples(data),
         Examples(validation) if validation else (),
         batch_size=settings.batch_size,

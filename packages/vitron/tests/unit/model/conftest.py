@@ -7,7 +7,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 from vitron.data import Example
-from vitron.model import TEMPLATES, VitronConfig, VitronForConditionalGeneration, VitronProcessor
+from vitron.model import CHAT_TEMPLATES, ConversationEncoder, VitronConfig, VitronForConditionalGeneration
+from vitron.model.assembly import make_processor, signal_tokens, special_tokens
 from vitron.model.engine import Vitron
 from vitron.protocol.contract import Instruction, Invocation
 from vitron.protocol.media import Artefact
@@ -22,7 +23,7 @@ TEXTS = [
 
 
 def make_tokenizer(template="compact"):
-    special = VitronProcessor.special_tokens(template=template)
+    special = special_tokens(template=template)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -33,7 +34,7 @@ def make_tokenizer(template="compact"):
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
-    end = TEMPLATES[template].end
+    end = CHAT_TEMPLATES[template].end_token
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=end, eos_token=end)
 
 
@@ -61,7 +62,7 @@ def eyes_config(width):
     )
 
 
-def make_config(tokenizer, *, template="compact", **settings):
+def make_config(tokenizer, **settings):
     ids = tokenizer.convert_tokens_to_ids
     text = words_config(len(tokenizer), 48, layers=2, heads=4)
     vision = eyes_config(32)
@@ -70,14 +71,17 @@ def make_config(tokenizer, *, template="compact", **settings):
         "vision_config": vision,
         "image_token_id": ids("<|image|>"),
         "region_token_id": ids("<|region|>"),
-        "signal_token_ids": [ids(f"<sig_{kind}{number}>") for kind in "ps" for number in range(4)],
+        "signal_token_ids": ids(signal_tokens()),
         "vision_layer": -1,
         "mask_width": 16,
         "image_size": 32,
-        "template": template,
         "conditions": {"text_to_image": {"num_vectors": 3, "width": 8}},
     }
     return VitronConfig(**(chosen | settings))
+
+
+def make_encoder(tokenizer, config, template="compact"):
+    return ConversationEncoder(make_processor(tokenizer, config, template=template), config)
 
 
 def make_model(config, seed=0):
@@ -135,7 +139,12 @@ def model(tokenizer):
 
 @pytest.fixture(scope="session")
 def processor(tokenizer, model):
-    return VitronProcessor(tokenizer, model.config)
+    return make_processor(tokenizer, model.config, template="compact")
+
+
+@pytest.fixture(scope="session")
+def encoder(processor, model):
+    return ConversationEncoder(processor, model.config)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from vitron.model.batching import Batcher
-from vitron.model.generation import Writing
+from vitron.model.batching import ContinuousBatcher
+from vitron.model.generation import Decoder
 from vitron.protocol.messages import SamplingParams
 
 from .conftest import ask, clip, picture, segment, square
@@ -52,7 +52,7 @@ def test_replies_are_those_written_alone(vitron, rows, settings):
         said(vitron, each, max_new_tokens=length, **settings)
         for each, length in zip(EXAMPLES, lengths, strict=True)
     ]
-    batcher = Batcher(vitron, rows=rows)
+    batcher = ContinuousBatcher(vitron, rows=rows)
     for _ in range(2):  # after all have gone, it begins anew
         assert together(batcher, EXAMPLES, lengths, **settings) == wanted
         assert idle(batcher)
@@ -64,16 +64,16 @@ def test_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
     examples = [ask(picture(n), reply=(words, (segment(),))) for n, words in enumerate(said_first)]
     scripts = []
     for example, widths in zip(examples, ([1, 3, 2], [1], [5, 1, 1, 4]), strict=True):
-        text = vitron.processor.reply_text(example.messages[1])
-        ids = vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        text = vitron.encoder.assistant_text(example.messages[1])
+        ids = vitron.encoder.tokenize(text)
         runs = []
         while ids:
             width = widths[len(runs) % len(widths)]
             runs.append(ids[:width])
             ids = ids[width:]
         scripts.append(iter(runs))
-    monkeypatch.setattr(Writing, "choose", lambda row, _logits: next(scripts[row._sampling.seed], []))
-    batcher = Batcher(vitron)
+    monkeypatch.setattr(Decoder, "sample", lambda row, _logits: next(scripts[row._sampling.seed], []))
+    batcher = ContinuousBatcher(vitron)
 
     def signal_of(number):
         example = examples[number]
@@ -87,7 +87,7 @@ def test_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
 
 
 def test_a_talk_that_cannot_be_read_fails_alone(vitron):
-    batcher = Batcher(vitron)
+    batcher = ContinuousBatcher(vitron)
     good, other = EXAMPLES[0], ask(picture(1), reply=None)
     with ThreadPoolExecutor(2) as pool:
         reply = pool.submit(said, batcher, good, max_new_tokens=24)
@@ -97,7 +97,7 @@ def test_a_talk_that_cannot_be_read_fails_alone(vitron):
 
 
 def test_who_leaves_does_not_disturb(vitron):
-    batcher = Batcher(vitron)
+    batcher = ContinuousBatcher(vitron)
     leaving = batcher.stream(EXAMPLES[1].messages, (), (), SamplingParams(max_new_tokens=500))
     assert next(leaving).text is not None
     with ThreadPoolExecutor(1) as pool:
@@ -108,7 +108,7 @@ def test_who_leaves_does_not_disturb(vitron):
 
 
 def test_a_pass_that_fails_is_told_to_all_and_the_next_talk_goes_on(vitron, monkeypatch):
-    batcher, example = Batcher(vitron), EXAMPLES[1]
+    batcher, example = ContinuousBatcher(vitron), EXAMPLES[1]
     wanted, forward, calls = said(vitron, example, max_new_tokens=8), vitron.model.forward, []
 
     def failing(*args, **kwargs):
@@ -125,4 +125,4 @@ def test_a_pass_that_fails_is_told_to_all_and_the_next_talk_goes_on(vitron, monk
 
 def test_a_batch_needs_a_row(vitron):
     with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
-        Batcher(vitron, rows=0)
+        ContinuousBatcher(vitron, rows=0)

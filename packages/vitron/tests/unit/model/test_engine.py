@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from vitron.errors import UnsupportedRequestError
-from vitron.model.decoding import CallState
+from vitron.model.constraints import CallState
 from vitron.model.engine import Vitron
 from vitron.protocol.messages import SamplingParams
 from vitron.session import DoneEvent, ResultEvent, TextEvent
@@ -51,11 +51,9 @@ def test_streamed_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
     """The model is made to say a reply that has signals; what the cache saw is what a full pass sees."""
     example = ask(picture(0), reply=("ok", (segment(),)))
     wanted = vitron.signals_of([example])[0][0]
-    text = vitron.processor.reply_text(example.messages[1])
-    script = iter(
-        [*vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"], vitron.processor.end_id]
-    )
-    monkeypatch.setattr("vitron.model.generation._pick", lambda *_: next(script))
+    text = vitron.encoder.assistant_text(example.messages[1])
+    script = iter([*vitron.encoder.tokenize(text), vitron.encoder.end_id])
+    monkeypatch.setattr("vitron.model.generation._sample", lambda *_: next(script))
     free = SamplingParams(max_new_tokens=200, constrained=False)
     pieces = list(vitron.stream(example.messages[:1], example.media, (), free))
     assert "".join(piece.text for piece in pieces) == text
@@ -66,11 +64,11 @@ def test_streamed_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
 def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass(vitron, monkeypatch):
     """The reply, its pieces and its signals are those of a pass for each token."""
     example = ask(picture(0), reply=("ok", (segment(),)))
-    text = vitron.processor.reply_text(example.messages[1])
-    ids = vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-    ids.append(vitron.processor.end_id)
+    text = vitron.encoder.assistant_text(example.messages[1])
+    ids = vitron.encoder.tokenize(text)
+    ids.append(vitron.encoder.end_id)
     told, passes = list[int](), list[int]()
-    advance, step = CallState.advance, vitron._step
+    advance, step = CallState.advance, vitron.forward
 
     def advance_told(state, token):
         told.append(token)
@@ -81,8 +79,8 @@ def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass(vitron, mon
         return step(cache, **inputs)
 
     monkeypatch.setattr(CallState, "advance", advance_told)
-    monkeypatch.setattr(vitron, "_step", step_counted)
-    monkeypatch.setattr("vitron.model.generation._pick", lambda *_: ids[len(told)])
+    monkeypatch.setattr(vitron, "forward", step_counted)
+    monkeypatch.setattr("vitron.model.generation._sample", lambda *_: ids[len(told)])
 
     def reply():
         told.clear()
@@ -106,8 +104,8 @@ def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass(vitron, mon
 
 def test_a_run_without_choice_ends_where_the_reply_must(vitron):
     example = ask(picture(0), reply=("ok", (segment(),)))
-    text = vitron.processor.reply_text(example.messages[1])
-    ids = vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    text = vitron.encoder.assistant_text(example.messages[1])
+    ids = vitron.encoder.tokenize(text)
     first = ids.index(vitron.vocabulary.signals[0])
     state = CallState(vitron.vocabulary)
     for token in ids[: first + 1]:
@@ -119,11 +117,9 @@ def test_a_run_without_choice_ends_where_the_reply_must(vitron):
 
 def test_a_talk_segments_by_its_own_signals(vitron, monkeypatch):
     example = ask(picture(0, 20, 32), reply=("ok", (segment(),)))
-    text = vitron.processor.reply_text(example.messages[1])
-    script = iter(
-        [*vitron.processor.tokenizer(text, add_special_tokens=False)["input_ids"], vitron.processor.end_id]
-    )
-    monkeypatch.setattr("vitron.model.generation._pick", lambda *_: next(script))
+    text = vitron.encoder.assistant_text(example.messages[1])
+    script = iter([*vitron.encoder.tokenize(text), vitron.encoder.end_id])
+    monkeypatch.setattr("vitron.model.generation._sample", lambda *_: next(script))
     conversation = vitron.conversation()
     conversation.add_user_message("segment it", media=example.media)
     events = list(conversation.generate(SamplingParams(max_new_tokens=200, constrained=False)))

@@ -20,9 +20,9 @@ def examples():
 
 
 @torch.no_grad()
-def test_a_cache_changes_nothing(model, processor, examples):
+def test_a_cache_changes_nothing(model, encoder, examples):
     for chosen in (examples[:1], examples):
-        batch = processor(chosen, left=True)
+        batch = encoder(chosen, left=True)
         whole = model(**batch.inputs())
         start = int((batch.labels == -100).all(0).sum())
         start = max(start, 20) if len(chosen) == 1 else batch.input_ids.shape[1] - 6
@@ -42,31 +42,31 @@ def test_a_cache_changes_nothing(model, processor, examples):
 
 
 @torch.no_grad()
-def test_padding_on_either_side_and_company_change_nothing(model, processor, examples):
-    right, left = processor(examples), processor(examples, left=True)
+def test_padding_on_either_side_and_company_change_nothing(model, encoder, examples):
+    right, left = encoder(examples), encoder(examples, left=True)
     found = {side: model(**batch.inputs()).logits for side, batch in (("right", right), ("left", left))}
     for row, example in enumerate(examples):
         count = int(right.attention_mask[row].sum())
-        alone = model(**processor([example]).inputs()).logits[0]
+        alone = model(**encoder([example]).inputs()).logits[0]
         torch.testing.assert_close(found["right"][row, :count], alone, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(found["left"][row, -count:], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_too_many_or_too_few_features_are_refused(model, processor, examples):
-    inputs = processor(examples[:1]).inputs()
+def test_too_many_or_too_few_features_are_refused(model, encoder, examples):
+    inputs = encoder(examples[:1]).inputs()
     inputs["pixel_values"] = inputs["pixel_values"].repeat(2, 1, 1, 1)
     inputs["frame_counts"] = torch.tensor([1, 1])
     with pytest.raises(ValueError, match="placeholders of patches"):
         model(**inputs)
-    inputs = processor(examples[:1]).inputs()
+    inputs = encoder(examples[:1]).inputs()
     inputs["region_masks"], inputs["region_frames"] = torch.ones(2, 32, 32), torch.tensor([0, 0])
     with pytest.raises(ValueError, match="placeholders of regions"):
         model(**inputs)
 
 
 @torch.no_grad()
-def test_signals_are_found_with_their_rows(model, processor, examples):
-    batch = processor(examples)
+def test_signals_are_found_with_their_rows(model, encoder, examples):
+    batch = encoder(examples)
     hidden = model(**batch.inputs()).hidden
     signals, rows = model.signals(hidden, batch.input_ids)
     assert rows.tolist() == [0, 1]
@@ -81,10 +81,12 @@ def test_signals_are_found_with_their_rows(model, processor, examples):
 
 
 @torch.no_grad()
-def test_masks_answer_to_signals_and_pictures(model, processor):
-    images = processor.normalise(processor.square(picture(0).frames)).repeat(2, 1, 1, 1)
+def test_masks_depend_on_signals_and_images(model, processor):
+    images = processor.image_processor.to_pixel_values(
+        processor.image_processor.fit(picture(0).frames)
+    ).repeat(2, 1, 1, 1)
     signals = torch.randn(2, 8, 48, generator=torch.Generator().manual_seed(0))
-    patches = model.look(images)
+    patches = model.get_image_features(images)
     first = model.mask_head(signals, ["image_segmentation", "video_editing"], patches, images)
     assert first.shape == (2, 16, 16)
     swapped = model.mask_head(signals.flip(0), ["video_editing", "image_segmentation"], patches, images)
@@ -93,7 +95,7 @@ def test_masks_answer_to_signals_and_pictures(model, processor):
 
 
 @torch.no_grad()
-def test_written_and_read_it_says_the_same(model, processor, examples, tmp_path):
+def test_written_and_read_it_says_the_same(model, encoder, examples, tmp_path):
     model.save_pretrained(tmp_path)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".json", ".safetensors"]
     other = VitronForConditionalGeneration.from_pretrained(tmp_path).eval()
@@ -101,7 +103,7 @@ def test_written_and_read_it_says_the_same(model, processor, examples, tmp_path)
     assert weights.keys() == model.state_dict().keys()
     assert all(torch.equal(weights[name], each) for name, each in model.state_dict().items())
     # products are rounded by where in memory a matrix lies, so what is said may differ in the last bit
-    batch = processor(examples)
+    batch = encoder(examples)
     found, wanted = other(**batch.inputs()).logits, model(**batch.inputs()).logits
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 

@@ -29,13 +29,13 @@ def replies():
     vitron = Vitron.from_pretrained("vitron-tiny", device="cpu")
     found = list[tuple[torch.Tensor, torch.Tensor]]()
     for request in (each.format(thing) for thing in THINGS for each in REQUESTS):
-        ids = vitron.processor.tokens(ask(text=request, reply=None).messages, [])[0]
+        ids = vitron.encoder.tokens(ask(text=request, reply=None).messages, [])[0]
         with torch.no_grad():
             whole = vitron.model.generate(
                 torch.tensor([list(ids)]),
                 do_sample=False,
                 max_new_tokens=40,
-                pad_token_id=vitron.processor.end_id,
+                pad_token_id=vitron.encoder.end_id,
             )
             found.append((whole, vitron.model(whole).logits.argmax(-1)))
         if sum(ids.shape[1] for ids, _ in found) >= TOKENS:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model is built of."""
+"""Configuration of a Vitron model."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, cast
 
-from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConfig
 
-__all__ = ["VitronConfig"]
+__all__ = ["VitronConfig", "pooled_frames"]
 
 Pooling = Literal["soft", "any"]
 SubConfig = dict[str, Any] | PretrainedConfig | None
@@ -17,32 +18,28 @@ class VitronConfig(PretrainedConfig):
     """Configuration of :class:`VitronForConditionalGeneration`.
 
     Attributes:
-        text_config: Of any causal language model that ``AutoModelForCausalLM`` knows.
-        vision_config: Of any vision tower that ``AutoModel`` knows and that returns patches in rows.
-        image_token_id: Placeholder that a patch feature takes the place of.
+        text_config: Language model; any of ``AutoModelForCausalLM``.
+        vision_config: Vision tower; any of ``AutoModel`` that returns patches row by row.
+        image_token_id: Placeholder of one image feature.
         region_token_id: Placeholder of a region.
-        signal_token_ids: Signal tokens, those of a task before those that all tasks share (paper, 3.2).
-        num_specific: How many of them belong to the task.
+        signal_token_ids: Signal tokens, task-specific ones before those that all tasks share (paper, 3.2).
+        num_specific: Number of task-specific signal tokens.
         vision_layer: Hidden state of the tower that is used.
         projector: ``linear``, ``identity``, or ``mlp{n}x_gelu`` with ``n`` linear layers.
         spatial_merge: Patches along each side that are joined to one token.
-        temporal_pool: Of a clip's frames: ``mean`` (paper), ``none``, or ``every-k`` with a number for k: the
-            mean of every k frames.
-        region_form: ``vitron``; or ``published``, for weights of the authors' release, whose places are
+        temporal_pool: Pooling of a video's frames: ``mean`` (paper), ``none``, or ``every-k``, the mean of
+            every k frames.
+        region_form: ``vitron``, or ``published`` for weights of the authors' release, whose boxes are in
             pixels; ``published-mirrored`` also exchanges rows and columns of masks, as the release does.
-        region_pooling: Of the first form. ``soft`` weighs a patch by the share of it that is covered; ``any``
-            counts it whole.
-        region_location: Whether regions carry a code of their place.
-        mask_modules: Modules whose signals the mask head answers.
+        region_pooling: Patch weights of the first form: ``soft``, the covered share of a patch, or ``any``, 1
+            for each patch that is touched.
+        region_location: Whether regions carry a code of their location.
+        mask_modules: Modules that the mask head serves.
         mask_width: Channels of the mask head.
-        mask_stride: Pixels of the tower's input per pixel of a mask; divides the patch size.
+        mask_stride: Input pixels per mask pixel; divides the patch size.
         conditions: For each module with a projection of signals to a text encoder's space: number of vectors
             (``num_vectors``), their ``width``, and the projection's ``form``, ``vitron`` or ``published``.
-        image_size: Side of the square that pictures are fitted into.
-        pixel_mean: Of the three channels, in 0..1.
-        pixel_std: Of the three channels.
-        num_frames: Of a longer clip, this many are shown.
-        template: Name of the chat template.
+        image_size: Side of the square input of the tower.
     """
 
     model_type = "vitron"
@@ -72,10 +69,6 @@ class VitronConfig(PretrainedConfig):
     mask_stride: int = 2
     conditions: dict[str, Any] | None = None
     image_size: int = 336
-    pixel_mean: tuple[float, ...] | list[float] = (0.481, 0.458, 0.408)
-    pixel_std: tuple[float, ...] | list[float] = (0.269, 0.261, 0.276)
-    num_frames: int = 8
-    template: str = "chatml"
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -101,29 +94,35 @@ class VitronConfig(PretrainedConfig):
 
     @property
     def num_signals(self) -> int:
-        """Signal tokens behind a call."""
+        """Number of signal tokens behind a call."""
         return len(self.signal_token_ids)
 
-    def frames_kept(self, frames: int) -> int:
-        """Return how many blocks of tokens a clip of so many shown frames becomes.
+    @property
+    def num_image_tokens(self) -> int:
+        """Tokens of one image."""
+        return (self.grid // self.spatial_merge) ** 2
 
-        Raises:
-            ValueError: If ``temporal_pool`` is none of those known.
-        """
-        if self.temporal_pool == "mean":
-            return 1
-        if self.temporal_pool == "none":
-            return frames
-        word, _, number = self.temporal_pool.partition("-")
-        if word != "every" or not number.isdecimal() or int(number) < 1:
-            raise ValueError(
-                f"temporal_pool must be mean, none or every-k with a number for k, got {self.temporal_pool!r}"
-            )
-        return -(-frames // int(number))
 
-    def tokens_of(self, frames: int) -> int:
-        """Return how many placeholders a picture, or a clip of so many shown frames, takes."""
-        return self.frames_kept(frames) * (self.grid // self.spatial_merge) ** 2
+def pooled_frames(temporal_pool: str, frames: int) -> int:
+    """Return how many blocks of image tokens a video becomes.
+
+    Args:
+        temporal_pool: As in :class:`VitronConfig`.
+        frames: Frames that are shown.
+
+    Raises:
+        ValueError: If ``temporal_pool`` is unknown.
+    """
+    if temporal_pool == "mean":
+        return 1
+    if temporal_pool == "none":
+        return frames
+    word, _, number = temporal_pool.partition("-")
+    if word != "every" or not number.isdecimal() or int(number) < 1:
+        raise ValueError(
+            f"temporal_pool must be mean, none or every-k with a number for k, got {temporal_pool!r}"
+        )
+    return -(-frames // int(number))
 
 
 def _sub_config(value: SubConfig, default: str) -> PretrainedConfig:
@@ -131,3 +130,6 @@ def _sub_config(value: SubConfig, default: str) -> PretrainedConfig:
         return value
     given = dict(value or {})
     return CONFIG_MAPPING[given.pop("model_type", default)](**given)
+
+
+AutoConfig.register(VitronConfig.model_type, VitronConfig)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stage from the command line: from data on disk and pretrained parts to a model that loads."""
 
-import json
-
 import pytest
 import torch
 from PIL import Image
@@ -16,12 +14,13 @@ from typer.testing import CliRunner
 from vitron.cli import app
 from vitron.data.files import write_samples
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, Targets
+from vitron.model import CHAT_TEMPLATES
 from vitron.model.assembly import assemble
 from vitron.model.engine import Vitron
 from vitron.protocol.messages import MediaPart, Message, TextPart, text_message
 from vitron.protocol.regions import mask_to_region
 
-from .conftest import eyes_config, make_tokenizer, picture, segment, square, words_config
+from ..model.conftest import eyes_config, make_tokenizer, picture, segment, square, words_config  # noqa: TID252
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
@@ -141,4 +140,4 @@ def test_parts_keep_their_weights_and_new_tokens_start_at_the_mean(parts, eyes):
     with torch.no_grad():
         known = words(ids).logits
         torch.testing.assert_close(model.eval()(ids).logits[..., : known.shape[-1]], known)
-    assert json.loads(json.dumps(model.config.to_dict(), default=str))["template"] == "chatml"
+    assert processor.chat_template == CHAT_TEMPLATES["chatml"].source

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls held to the grammar while they are written: which tokens may come next."""
+"""Constrained decoding: which tokens may come next, so that every call follows the grammar."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from vitron.model.processing import VitronProcessor
+from vitron.model.encoding import ConversationEncoder
 from vitron.protocol import MODULES, Grammar, ModuleRegistry
 
 __all__ = ["CallLogitsProcessor", "CallState", "Vocabulary"]
 
 
 class Vocabulary:
-    """The texts of all tokens, arranged so that few need a look.
+    """The texts of all tokens, indexed so that few need checking.
 
     Args:
-        processor: Whose tokenizer it is.
-        size: Rows of the model's logits, which may be more than the tokenizer has tokens.
+        encoder: Encoder with the tokenizer.
+        size: Number of logits, which may be larger than the vocabulary of the tokenizer.
     """
 
-    def __init__(self, processor: VitronProcessor, size: int) -> None:
-        self.texts = [processor.token_text(number) for number in range(size)]
-        self.end_id = processor.end_id
+    def __init__(self, encoder: ConversationEncoder, size: int) -> None:
+        self.texts = [encoder.token_text(number) for number in range(size)]
+        self.end_id = encoder.end_id
         self.signals = [
-            processor.token_id(f"<sig_{each.kind[0] if each.kind == 'shared' else 'p'}{each.index}>")
-            for each in processor.signals
+            encoder.token_id(f"<sig_{'s' if each.kind == 'shared' else 'p'}{each.index}>")
+            for each in encoder.signals
         ]
-        silent = {self.end_id, processor.pad_id}
+        silent = {self.end_id, encoder.pad_id}
         self.spoken = [number for number, text in enumerate(self.texts) if text and number not in silent]
-        # only these can open or close a tag, so only these need a look in free text
+        # only these can open or close a tag, so only these need a check in free text
         self.with_bracket = [
             number for number in self.spoken if "<" in self.texts[number] or ">" in self.texts[number]
         ]
@@ -70,11 +70,11 @@ class Vocabulary:
 
 
 class CallState:
-    """What one reply may go on with.
+    """Grammar state of one message.
 
     Args:
         vocabulary: Texts of the tokens.
-        modules: What may be called.
+        modules: Modules that may be called.
     """
 
     def __init__(self, vocabulary: Vocabulary, modules: ModuleRegistry = MODULES) -> None:
@@ -85,7 +85,7 @@ class CallState:
         self._is_known = False  # whether that holds for this place
 
     def advance(self, token: int) -> None:
-        """Take a token that was chosen."""
+        """Advance by a token that was sampled."""
         vocabulary = self.vocabulary
         if token == vocabulary.end_id:
             return
@@ -95,13 +95,13 @@ class CallState:
         self._is_known = False
 
     def advance_forced(self, limit: int) -> list[int]:
-        """Go on as long as one token alone may come.
+        """Advance as long as the grammar allows a single token.
 
         Args:
-            limit: Most tokens.
+            limit: Largest number of tokens.
 
         Returns:
-            These tokens.
+            The forced tokens.
         """
         forced = list[int]()
         while len(forced) < limit:
@@ -114,7 +114,7 @@ class CallState:
         return forced
 
     def allowed(self) -> Tensor | None:
-        """Return which tokens may come, ``(V,)`` boolean; ``None`` where all may."""
+        """Return which tokens are allowed, ``(V,)`` boolean; ``None`` if all are."""
         if not self._is_known:
             self._allowed, self._is_known = self._may_come(), True
         return self._allowed
@@ -133,7 +133,7 @@ class CallState:
             mask = torch.ones(len(vocabulary.texts), dtype=torch.bool)
             mask[refused] = False
             return mask
-        # within tags and words the same few places come again and again
+        # within tags and text the same few states recur
         key = None if grammar.place is None else (grammar.place, grammar.spellings)
         if key is None:
             return self._only(self._accepted(grammar.allowed_next().only or frozenset()))
@@ -153,7 +153,7 @@ class CallState:
         return mask
 
     def _accepted(self, first: Sequence[str] | frozenset[str], *, tags: bool = False) -> list[int]:
-        """Return the tokens that begin with one of these characters and may come."""
+        """Return the allowed tokens that begin with one of these characters."""
         texts, found = self.vocabulary.texts, list[int]()
         for char in first:
             for number in self.vocabulary.by_first.get(char, ()):
@@ -170,7 +170,7 @@ class CallState:
         return mask
 
     def constrain(self, logits: Tensor) -> Tensor:
-        """Return logits ``(V,)`` with what may not come at minus infinity; the same tensor where all may."""
+        """Return logits ``(V,)``, minus infinity for tokens that are not allowed."""
         mask = self.allowed()
         if mask is None:
             return logits
@@ -178,14 +178,14 @@ class CallState:
 
 
 class CallLogitsProcessor(LogitsProcessor):
-    """Holds the calls of every row of a batch to the grammar; for ``generate(logits_processor=[...])``.
+    """Constrains the calls of every row of a batch; for ``generate(logits_processor=[...])``.
 
     Outside calls logits pass unchanged. One object serves one call of ``generate`` without beams.
 
     Args:
         vocabulary: Texts of the tokens.
-        prompt_length: Tokens of the padded prompt.
-        modules: What may be called.
+        prompt_length: Length of the padded prompt in tokens.
+        modules: Modules that may be called.
     """
 
     def __init__(self, vocabulary: Vocabulary, prompt_length: int, modules: ModuleRegistry = MODULES) -> None:

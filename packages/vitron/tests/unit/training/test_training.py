@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from vitron.model import VitronProcessor
 from vitron.model.engine import Vitron
 from vitron.training import (
     MixedTasks,
@@ -22,7 +21,17 @@ from vitron.training.module import KeepLast
 from vitron.training.run import merge_adapters
 from vitron.training.stages import LoraSettings, Losses, Optimisation, Synergy
 
-from .conftest import ask, clip, make_config, make_model, make_tokenizer, picture, segment, square
+from ..model.conftest import (  # noqa: TID252  # builders that both folders use
+    ask,
+    clip,
+    make_config,
+    make_encoder,
+    make_model,
+    make_tokenizer,
+    picture,
+    segment,
+    square,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
@@ -57,10 +66,10 @@ def run(stage, folder, *, examples=None, model=None, callbacks=(), resume=None):
     tokenizer = make_tokenizer()
     config = make_config(tokenizer)
     model = model or make_model(config)
-    processor = VitronProcessor(tokenizer, config)
+    encoder = make_encoder(tokenizer, config)
     settings = stage.optimisation
     data = VitronData(
-        processor, examples or dialogues(), batch_size=settings.batch_size, steps=settings.steps, parts=2
+        encoder, examples or dialogues(), batch_size=settings.batch_size, steps=settings.steps, parts=2
     )
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -129,8 +138,7 @@ def test_each_stage_teaches_what_it_declares(name, tmp_path):
 
 def test_adapters_begin_by_changing_nothing(tmp_path):
     model = make_model(make_config(make_tokenizer()))
-    processor = VitronProcessor(make_tokenizer(), model.config)
-    batch = processor(dialogues())
+    batch = make_encoder(make_tokenizer(), model.config)(dialogues())
     with torch.no_grad():
         before = model(**batch.inputs()).logits
         module = VitronModule(model, load_stage("1.2"))
@@ -171,11 +179,11 @@ def test_a_discriminator_with_weight_is_felt(mode, tmp_path):
 def test_parts_of_like_length_teach_the_same():
     tokenizer = make_tokenizer()
     model = make_model(make_config(tokenizer))
-    processor = VitronProcessor(tokenizer, model.config)
+    encoder = make_encoder(tokenizer, model.config)
     examples = [*dialogues(6), ask(clip(3), text="a long question about it all", reply=("ok", ()))]
     found = []
     for parts in (1, 3):
-        data = VitronData(processor, examples, batch_size=7, steps=1, parts=parts)
+        data = VitronData(encoder, examples, batch_size=7, steps=1, parts=parts)
         losses, signals = VitronModule(model, small()).losses(data._join(list(examples)))
         found.append((losses, len(signals)))
     assert found[0][1] == found[1][1] == 5
@@ -250,9 +258,9 @@ def test_sixteen_dialogues_are_learnt_by_heart(tmp_path):
     examples = dialogues(16)
     module, _ = run(stage, tmp_path, examples=examples)
     tokenizer = make_tokenizer()
-    vitron = Vitron(module.model, VitronProcessor(tokenizer, module.model.config))
+    vitron = Vitron(module.model, make_encoder(tokenizer, module.model.config).processor)
     replies = vitron.generate_batch(examples, max_new_tokens=80)
-    assert replies == [vitron.processor.reply_text(each.messages[-1]) for each in examples]
+    assert replies == [vitron.encoder.assistant_text(each.messages[-1]) for each in examples]
     for example, signals in zip(examples, vitron.signals_of(examples), strict=True):
         for signal, truth in zip(signals, example.masks.values(), strict=True):
             found = vitron.mask(signal, "image_segmentation", example.media[0])
@@ -262,7 +270,7 @@ def test_sixteen_dialogues_are_learnt_by_heart(tmp_path):
 def test_merged_adapters_say_what_they_said(tmp_path):
     stage = small(train=("*lora_*",), losses=Losses(text=1), lora=LoraSettings(rank=4, alpha=8, dropout=0.0))
     module, _ = run(stage, tmp_path)
-    batch = VitronProcessor(make_tokenizer(), module.model.config)(dialogues())
+    batch = make_encoder(make_tokenizer(), module.model.config)(dialogues())
     with torch.no_grad():
         before = module.model.eval()(**batch.inputs()).logits
         merge_adapters(module.model)

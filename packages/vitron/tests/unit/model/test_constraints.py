@@ -6,19 +6,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from vitron.model.decoding import CallLogitsProcessor, CallState, Vocabulary
+from vitron.model.constraints import CallLogitsProcessor, CallState, Vocabulary
 from vitron.protocol import Grammar, parse
 
 OPENING = "Sure. <module>"
 
 
 @pytest.fixture(scope="module")
-def vocabulary(processor, tokenizer):
-    return Vocabulary(processor, len(tokenizer))
+def vocabulary(encoder, tokenizer):
+    return Vocabulary(encoder, len(tokenizer))
 
 
-def ids_of(processor, text):
-    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+def ids_of(encoder, text):
+    return encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def babble(state, rng, opening, *, most=400):
@@ -41,12 +41,12 @@ def babble(state, rng, opening, *, most=400):
     return written, False
 
 
-def test_an_untrained_model_makes_no_call_that_cannot_be_read(processor, vocabulary):
-    opening = ids_of(processor, OPENING)
+def test_an_untrained_model_makes_no_call_that_cannot_be_read(encoder, vocabulary):
+    opening = ids_of(encoder, OPENING)
     finished = 0
     for seed in range(500):
         written, ended = babble(CallState(vocabulary), np.random.default_rng(seed), opening)
-        text = processor.decode(written)
+        text = encoder.decode(written)
         assert Grammar().accepts(text)
         turn = parse(text)
         if ended:
@@ -57,22 +57,22 @@ def test_an_untrained_model_makes_no_call_that_cannot_be_read(processor, vocabul
     assert finished > 450
 
 
-def test_logits_pass_unchanged_outside_calls(processor, vocabulary):
+def test_logits_pass_unchanged_outside_calls(encoder, vocabulary):
     state = CallState(vocabulary)
     logits = torch.randn(len(vocabulary.texts), generator=torch.Generator().manual_seed(0))
-    for token in ids_of(processor, "A red star & 3 > 2, so: fine."):
+    for token in ids_of(encoder, "A red star & 3 > 2, so: fine."):
         assert state.constrain(logits) is logits
         state.advance(token)
-    state.advance(processor.token_id("<module>"))
+    state.advance(encoder.token_id("<module>"))
     held = state.constrain(logits)
     assert torch.isneginf(held).any()
     kept = ~torch.isneginf(held)
     assert torch.equal(held[kept], logits[kept])
 
 
-def test_a_call_ends_with_all_its_signals(processor, vocabulary):
+def test_a_call_ends_with_all_its_signals(encoder, vocabulary):
     state = CallState(vocabulary)
-    for token in ids_of(processor, "<module>B</module> <instruction>segment: it</instruction>"):
+    for token in ids_of(encoder, "<module>B</module> <instruction>segment: it</instruction>"):
         state.advance(token)
     allowed = {vocabulary.texts[each].strip() for each in state.allowed().nonzero()[:, 0].tolist()}
     assert allowed <= {"", "<instruction>", "<region>", "<sig_p0>"}
@@ -83,8 +83,8 @@ def test_a_call_ends_with_all_its_signals(processor, vocabulary):
     assert state.allowed() is None
 
 
-def test_rows_of_a_batch_are_held_apart(processor, vocabulary):
-    rows = [ids_of(processor, text) for text in ("hello there", "ok<module>res")]
+def test_rows_of_a_batch_are_held_apart(encoder, vocabulary):
+    rows = [ids_of(encoder, text) for text in ("hello there", "ok<module>res")]
     prompt = 3
     length = max(len(row) for row in rows)
     holder = CallLogitsProcessor(vocabulary, prompt)
@@ -95,7 +95,7 @@ def test_rows_of_a_batch_are_held_apart(processor, vocabulary):
         found = holder(ids, logits)
         for row, state in enumerate(states):
             assert torch.equal(found[row], state.constrain(logits[row]))
-        step = [row[place] if place < len(row) else processor.end_id for row in rows]
+        step = [row[place] if place < len(row) else encoder.end_id for row in rows]
         for row, state in enumerate(states):
             state.advance(step[row])
         ids = torch.cat([ids, torch.tensor(step)[:, None]], 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A causal language model that sees pictures, clips and regions, and calls modules by text and signals."""
+"""A causal language model that reads images, videos and regions, and calls modules by text and signals."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+)
 from transformers.utils.generic import ModelOutput
 
-from vitron.model.configuration import VitronConfig
+from vitron.model.hf.configuration import VitronConfig, pooled_frames
 from vitron.model.norms import fuse_norms
 from vitron.model.regions import make_region_encoder
 from vitron.model.signals import MaskHead, make_condition_head
@@ -25,14 +30,14 @@ IGNORED = -100
 
 @dataclass
 class VitronOutput(ModelOutput):
-    """What a forward pass gives.
+    """Output of a forward pass.
 
     Attributes:
-        loss: Mean cross-entropy of the next token where labels are given.
+        loss: Mean cross-entropy of the next token, if labels are given.
         logits: ``(B, L, V)``.
-        past_key_values: Cache.
+        past_key_values: Key-value cache.
         hidden: Last hidden states, ``(B, L, D)``.
-        patches: Features of all frames before the projector, ``(F, P, C)``; ``None`` without pictures.
+        patches: Features of all frames before the projector, ``(F, P, C)``; ``None`` without images.
     """
 
     loss: Tensor | None = None
@@ -49,7 +54,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         config: Configuration.
 
     Raises:
-        ValueError: If the tower is no square of patches, or sizes do not fit each other.
+        ValueError: If the sizes do not fit each other.
     """
 
     config_class = VitronConfig
@@ -66,9 +71,9 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.vision_tower: Any = AutoModel.from_config(config.vision)
         self.language_model: Any = AutoModelForCausalLM.from_config(config.text)
         fuse_norms(self.language_model)
-        # all layers' states would be kept for the sake of the last
-        self.language_model.get_decoder().register_forward_hook(_tell_last_state)
-        # hidden states of a tower are large and uneven: unnormalised, they drown what is learnt about them
+        # output_hidden_states would keep the states of all layers, and only the last is needed
+        self.language_model.get_decoder().register_forward_hook(_keep_last_state)
+        # hidden states of a tower are large and uneven; unnormalised, they outweigh what is added to them
         self.vision_norm = nn.LayerNorm(width)
         self.projector = make_projector(config.projector, width * config.spatial_merge**2, hidden)
         self.region_encoder = make_region_encoder(
@@ -95,7 +100,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's."""
+        """Return the language model's."""
         return self.language_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -103,11 +108,11 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The language model's."""
+        """Return the language model's."""
         return self.language_model.get_output_embeddings()
 
-    def look(self, pixel_values: Tensor) -> Tensor:
-        """Return the patch features of frames.
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Return the patch features of images or frames.
 
         Args:
             pixel_values: Normalised, ``(F, 3, S, S)``.
@@ -120,14 +125,14 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         patches: Tensor = states[self.config.vision_layer]
         return self.vision_norm(patches[:, patches.shape[1] - self.config.grid**2 :])
 
-    def media_tokens(self, patches: Tensor, frame_counts: Tensor) -> Tensor:
-        """Return what stands in for the placeholders of all media in a row, ``(T, D)``.
+    def project_features(self, patches: Tensor, frame_counts: Tensor) -> Tensor:
+        """Return the embeddings of the image placeholders of all media in a row, ``(T, D)``.
 
         Args:
             patches: ``(F, P, C)``.
-            frame_counts: Frames of each picture (1) or clip, ``(M,)``.
+            frame_counts: Frames of each image (1) or video, ``(M,)``.
         """
-        config = cast(VitronConfig, self.config)
+        config = cast("VitronConfig", self.config)
         pooled = pool_frames(patches, frame_counts, config.temporal_pool)
         return self.projector(merge_patches(pooled, config.spatial_merge)).flatten(0, 1)
 
@@ -139,20 +144,18 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         region_masks: Tensor | None,
         region_frames: Tensor | None,
     ) -> Tensor:
-        """Return input embeddings with media and regions in their places, ``(B, L, D)``.
+        """Return input embeddings with media and regions at their placeholders, ``(B, L, D)``.
 
         Raises:
-            ValueError: If there are more or fewer placeholders than features.
+            ValueError: If the numbers of placeholders and features differ.
         """
         embeds: Tensor = self.get_input_embeddings()(input_ids)
         if patches is not None and frame_counts is not None:
-            tokens = self.media_tokens(patches, frame_counts)
+            tokens = self.project_features(patches, frame_counts)
             embeds = _scatter(embeds, input_ids == self.config.image_token_id, tokens, "patches")
         if region_masks is not None and len(region_masks):
             if patches is None or region_frames is None:
-                raise ValueError(
-                    "regions lie on pictures: give pixel_values and region_frames with region_masks"
-                )
+                raise ValueError("region_masks need pixel_values and region_frames")
             tokens = self.region_encoder(patches[region_frames], region_masks)
             embeds = _scatter(embeds, input_ids == self.config.region_token_id, tokens, "regions")
         return embeds
@@ -179,18 +182,18 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_ids: ``(B, L)``, with placeholders.
             attention_mask: ``(B, L)``, 0 on padding; on either side.
             position_ids: ``(B, L)``; by default counted from the first real token.
-            past_key_values: Cache. With it, pictures and regions are in the past: leave them out.
-            inputs_embeds: Instead of ids.
-            labels: ``(B, L)``, -100 where nothing is learnt.
-            use_cache: Whether to return one.
+            past_key_values: Key-value cache; media and regions that it holds must not be given again.
+            inputs_embeds: Embeddings instead of ids.
+            labels: ``(B, L)``, -100 for positions without a loss.
+            use_cache: Whether to return a cache.
             pixel_values: Normalised frames of all media in a row, ``(F, 3, S, S)``.
             frame_counts: Frames of each medium, ``(M,)``.
             region_masks: ``(R, S, S)``, in the order of their placeholders.
-            region_frames: Row of ``pixel_values`` that each lies on, ``(R,)``.
-            logits_to_keep: As in transformers.
-            **kwargs: To the language model.
+            region_frames: Row of ``pixel_values`` of each region, ``(R,)``.
+            logits_to_keep: Number of last positions with logits, as in transformers.
+            **kwargs: Arguments of the language model.
         """
-        patches = None if pixel_values is None else self.look(pixel_values)
+        patches = None if pixel_values is None else self.get_image_features(pixel_values)
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("input_ids or inputs_embeds must be given")
@@ -223,7 +226,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Show pictures and regions at the first step only: later they are in the cache."""
+        """Drop media and regions once the cache holds them."""
         inputs = cast("dict[str, Any]", cast("Any", super()).prepare_inputs_for_generation(*args, **kwargs))
         cache = inputs.get("past_key_values")
         if cache is not None and cache.get_seq_length() > 0:
@@ -232,7 +235,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return inputs
 
     def signals(self, hidden: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the signal embeddings of complete sets: v = [v_p ; v_s] (paper, 3.2).
+        """Return the signal embeddings of complete sets: v = [v_p ; v_s] (paper, 3.2).
 
         Args:
             hidden: ``(B, L, D)``.
@@ -252,8 +255,8 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.signal_norm(taken.to(self.signal_norm.weight.dtype)), rows[:, 0]
 
 
-def _tell_last_state(_decoder: nn.Module, _inputs: Any, output: Any) -> None:
-    """Hand the last hidden states through the language model's head, which passes on what it finds there."""
+def _keep_last_state(_decoder: nn.Module, _inputs: Any, output: Any) -> None:
+    """Return the last hidden states as ``hidden_states``, which the language model's head passes on."""
     output.hidden_states = (output.last_hidden_state,)
 
 
@@ -279,4 +282,8 @@ def _check(config: VitronConfig) -> None:
         raise ValueError(
             f"num_specific must be at most the {config.num_signals} signals, got {config.num_specific}"
         )
-    config.frames_kept(1)
+    pooled_frames(config.temporal_pool, 1)
+
+
+AutoModel.register(VitronConfig, VitronForConditionalGeneration)
+AutoModelForImageTextToText.register(VitronConfig, VitronForConditionalGeneration)
