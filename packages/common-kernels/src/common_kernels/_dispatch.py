@@ -21,9 +21,9 @@ class Implementation(Generic[P, R]):
 
     Attributes:
         name: What the caller writes as ``backend=``.
-        why_not: Takes the operator's arguments; the reason it cannot run them, or ``None``.
-        run: Takes the same arguments and computes the operator.
-        not_auto: Takes the same arguments; why ``"auto"`` should pass it by although it could run
+        why_not: Function of the operator's arguments: the reason it cannot run them, or ``None``.
+        run: Function of the same arguments: the result of the operator.
+        not_auto: Function of the same arguments: why ``"auto"`` should pass it by although it could run
             them (it would be slower here), or ``None``.
     """
 
@@ -40,9 +40,9 @@ def choose(
 
     Args:
         op: Operator name, for messages.
-        backend: ``"auto"`` or the name of one implementation. Naming one is a promise: it runs or
-            this function raises.
-        implementations: In the order in which ``"auto"`` prefers them.
+        backend: ``"auto"`` or the name of one implementation. A named one runs, or this
+            function raises.
+        implementations: All of them, in the order in which ``"auto"`` prefers them.
         *args: The operator's positional arguments.
         **kwargs: The operator's keyword arguments.
 

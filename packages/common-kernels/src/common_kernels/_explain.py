@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each backend of an operator says to a call."""
+"""Why each backend of an operator would not run a call."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def explain_backends(op: str, *args: Any, **kwargs: Any) -> dict[str, str | None
 
     Args:
         op: ``"knn_attention"``, ``"knn_dictionary"`` or ``"fuse_phase"``.
-        *args: What the operator would be called with.
-        **kwargs: Likewise, but for ``backend``.
+        *args: Positional arguments of the operator.
+        **kwargs: Keyword arguments of the operator, except ``backend``.
 
     Returns:
         Backend names, in the order in which ``"auto"`` asks them, with the reason against each or ``None``.

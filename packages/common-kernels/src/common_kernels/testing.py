@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Helpers for testing operators: yardsticks, inputs, poisoned memory, backends side by side.
+"""Helpers for testing operators: tolerances, inputs, poisoned memory, backends side by side.
 
 Public, because the packages that build on these operators test theirs in the same way.
 """
@@ -23,10 +23,10 @@ __all__ = [
     "adversarial_features",
     "assert_close_to_reference",
     "attention_inputs",
+    "clustered_features",
     "compare_backends",
     "gaussian_features",
     "peak_bytes",
-    "photo_features",
     "poisoned_empty",
     "random_dictionary",
     "relative_error",
@@ -78,7 +78,7 @@ def assert_close_to_reference(
     dtype: torch.dtype | None = None,
     reduction: int = 256,
 ) -> None:
-    """Check a result against a float64 yardstick.
+    """Check a result against a float64 reference.
 
     A backend passes if its error is at most ``factor`` times that of eager torch in the same dtype, or within
     the allowance for rounding. NaN never passes.
@@ -87,7 +87,7 @@ def assert_close_to_reference(
         value: What a backend computed, in its dtype.
         reference: The same in float64.
         eager: The same by eager torch in the dtype of ``value``.
-        name: For the message.
+        name: Name of the value in the message.
         factor: How much worse than eager is still right.
         dtype: Precision of the computation, if not that of ``value``.
         reduction: Terms of the longest sum, see :func:`rounding_allowance`.
@@ -145,9 +145,9 @@ def attention_inputs(
         N: Queries and keys of a window.
         head_dim: Channels per head.
         k: Keys per query, at most ``N``.
-        seed: Decides everything.
-        dtype: Of ``q``, ``k`` and ``v``.
-        device: Where to put all.
+        seed: Random seed.
+        dtype: Dtype of ``q``, ``k`` and ``v``.
+        device: Device of all tensors.
         layout: How ``q``, ``k`` and ``v`` lie in memory, see :func:`strided`; contiguous if ``None``.
         padding: Share of slots marked unused; makes empty rows if large.
         requires_grad: Whether ``q``, ``k`` and ``v`` ask for gradients.
@@ -170,7 +170,7 @@ def random_dictionary(
         k: Slots per query, at most ``num_keys``.
         num_keys: Keys of a window; ``N`` if ``None``.
         padding: Share of slots marked unused; makes empty rows if large.
-        seed: Decides everything.
+        seed: Random seed.
     """
     M = N if num_keys is None else num_keys
     generator = torch.Generator().manual_seed(seed)
@@ -209,7 +209,7 @@ def adversarial_features(
     """Return ``(B, N, C)`` fp32 token features made to hurt.
 
     Args:
-        N: Tokens.
+        N: Number of tokens.
         C: Channels, at least 2.
         kind: ``"hub"``: norms grow along the window, so that by dot product all rows list the same keys;
             ``"blocks"``: orthogonal groups that share no key; ``"ties"``: all tokens equal.
@@ -225,13 +225,13 @@ def adversarial_features(
     return x
 
 
-def photo_features(N: int, C: int = 75, *, seed: int = 0, B: int = 1) -> Tensor:
-    """Draw token features that cluster as those of photographs do.
+def clustered_features(N: int, C: int = 75, *, seed: int = 0, B: int = 1) -> Tensor:
+    """Draw token features that form clusters, as those of natural images do.
 
     Args:
-        N: Tokens of a window, a square number.
+        N: Number of tokens in a window, a square number.
         C: Channels.
-        seed: Decides everything.
+        seed: Random seed.
         B: Windows.
 
     Returns:
@@ -277,17 +277,19 @@ def values_and_gradients(
     """Run a function and its backward on fresh leaves.
 
     Args:
-        function: Takes the tensors by name.
+        function: Function of the tensors, which it takes by name.
         tensors: Floating tensors; each gets a gradient.
-        seed: Of the gradient that arrives from above.
+        seed: Random seed of the gradient of the output.
 
     Returns:
         ``"output"`` and the gradient of each tensor by name.
     """
     leaves = {name: x.detach().clone().requires_grad_() for name, x in tensors.items()}
     output = function(**leaves)
-    slope = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    gradients = torch.autograd.grad(output, list(leaves.values()), slope.to(output))
+    grad_output = torch.randn(
+        output.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    gradients = torch.autograd.grad(output, list(leaves.values()), grad_output.to(output))
     return {"output": output.detach(), **dict(zip(leaves, gradients, strict=True))}
 
 
@@ -302,11 +304,11 @@ def compare_backends(
     """Check values and every gradient of several backends against the reference in float64.
 
     Args:
-        function: Takes the tensors by name and ``backend``.
+        function: Function of the tensors, which it takes by name, and of ``backend``.
         backends: Names to check.
         tensors: Floating tensors of one dtype.
-        reference: Backend that is the specification; in the dtype of the tensors it is also the eager
-            yardstick.
+        reference: Backend that is the specification; in the dtype of the tensors it is also eager
+            torch.
         factor: See :func:`assert_close_to_reference`.
 
     Raises:

@@ -151,10 +151,10 @@ def test_float32(backend, head_dim, padding):
 def test_half(backend, dtype, padding):
     leaves, dictionary = case(N=65, M=70, K=9, head_dim=16, padding=padding)
     del leaves["scale"]  # rounded into q before any backend sees it
-    yardstick = compare("sdpa", leaves, dictionary, dtype)
+    eager = compare("sdpa", leaves, dictionary, dtype)
     rounding = torch.finfo(dtype).eps
     for name, error in compare(backend, leaves, dictionary, dtype).items():
-        assert error <= 2 * yardstick[name] + rounding, name
+        assert error <= 2 * eager[name] + rounding, name
         assert error <= 20 * rounding, name
 
 

@@ -13,7 +13,7 @@ from common_kernels.bench.attention_cases import (
     attention_cases,
     boolean_mask,
     gather_attention,
-    gather_yardstick,
+    gather_reference,
     make_attention_inputs,
 )
 from common_kernels.bench.clock import Clock, take_turns
@@ -44,12 +44,14 @@ def square(x):
 
 def make_inputs(seed, device, dtype):
     generator = torch.Generator().manual_seed(seed)
-    x, slope = (torch.rand(64, 64, generator=generator).to(device, dtype) for _ in range(2))
-    return Inputs({"x": x.requires_grad_()}, None, slope)
+    x, grad_output = (torch.rand(64, 64, generator=generator).to(device, dtype) for _ in range(2))
+    return Inputs({"x": x.requires_grad_()}, None, grad_output)
 
 
-def yardstick(inputs):
-    return values_and_gradients(lambda x: x * x, inputs.leaves) | {"x": 2 * inputs.leaves["x"] * inputs.slope}
+def reference(inputs):
+    return values_and_gradients(lambda x: x * x, inputs.leaves) | {
+        "x": 2 * inputs.leaves["x"] * inputs.grad_output
+    }
 
 
 def toy(*contenders, **changes):
@@ -61,7 +63,7 @@ def toy(*contenders, **changes):
         dtype=torch.float32,
         make_inputs=make_inputs,
         contenders=(auto, *contenders),
-        yardstick=yardstick,
+        reference=reference,
         flop={"forward": 1e5},
     )
     return replace(case, **changes)
@@ -121,10 +123,10 @@ def test_low_precision_may_err_as_eager_does():
     assert measure(Contender("coarse", "peer", coarse))["coarse", "forward"].status == "failed"
 
     def eager_errs(inputs):
-        exact = yardstick(inputs)
+        exact = reference(inputs)
         return exact if inputs.leaves["x"].dtype == torch.float64 else {k: 1.01 * v for k, v in exact.items()}
 
-    rows = measure(Contender("coarse", "peer", coarse), yardstick=eager_errs)
+    rows = measure(Contender("coarse", "peer", coarse), reference=eager_errs)
     assert rows["coarse", "forward"].status == "measured"
 
 
@@ -238,7 +240,7 @@ def test_clock_counts_each_step():
 
 
 @pytest.mark.parametrize("case", [attention_cases, dictionary_cases, stage_cases, phase_cases])
-def test_real_cases_agree_with_their_yardsticks(case):
+def test_real_cases_agree_with_their_references(case):
     smallest = min(case(CPU, quick=True), key=lambda c: math.prod(c.shape.values()))
     rows = run_cases([smallest], machine=MACHINE, budget=1e-3)
     assert {row.status for row in rows if row.note != "is what auto runs"} == {"measured"}, rows
@@ -261,11 +263,11 @@ def test_cases_have_names_of_their_own():
     assert all(c.contenders[-1].name != "FlexAttention" for c in attention_cases(CPU))
 
 
-def test_slices_of_the_yardstick_add_up(monkeypatch):
+def test_slices_of_the_reference_add_up(monkeypatch):
     inputs = make_attention_inputs((2, 2, 16, 4, 5), 0, CPU, torch.float64)
-    whole = gather_yardstick(inputs)
+    whole = gather_reference(inputs)
     monkeypatch.setattr("common_kernels.bench.attention_cases._SLICE", 2 * 2 * 5 * 4 * 3)
-    sliced = gather_yardstick(inputs)
+    sliced = gather_reference(inputs)
     for name in whole:
         torch.testing.assert_close(sliced[name], whole[name], rtol=1e-12, atol=1e-12)
     q, k, v = inputs.leaves.values()
@@ -277,7 +279,7 @@ def test_slices_of_the_yardstick_add_up(monkeypatch):
 def test_a_repeated_or_poor_choice_is_found():
     case = dictionary_cases(CPU)[0]
     inputs = case.make_inputs(0, CPU, torch.float32)
-    best = case.yardstick(inputs.to(torch.float64))["output"]
+    best = case.reference(inputs.to(torch.float64))["output"]
     index = case.contenders[0].run(inputs.leaves, inputs.shared)
     assert torch.equal(case.comparable(inputs, index.flip(-1)), best)
     repeated = index.clone()

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of a run: JSON, promises, page, chart, command."""
+"""What is kept of a run: JSON, requirements, page, chart, command."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from common_kernels.bench import Machine, Measurement, Report, describe_machine, judge, to_markdown
+from common_kernels.bench import (
+    Machine,
+    Measurement,
+    Report,
+    check_requirements,
+    describe_machine,
+    to_markdown,
+)
 from common_kernels.bench.__main__ import main, page, read_reports
 from common_kernels.bench.chart import draw_chart
 from torch import device
@@ -115,14 +122,16 @@ def test_a_spoiled_report_is_refused_with_the_place(spoil, message):
         Report.from_dict(data)
 
 
-def test_promises_held():
-    verdicts = [bar.verdict for bar in judge(report(*GOOD))]
-    assert verdicts == ["held", "not measured", "not measured", "held", "held", "held"]
-    assert [bar.worst for bar in judge(report(*GOOD))][::3] == pytest.approx([1 / 0.97, 20.0])
+def test_requirements_met():
+    outcomes = [found.result for found in check_requirements(report(*GOOD))]
+    assert outcomes == ["met", "not measured", "not measured", "met", "met", "met"]
+    assert [found.worst for found in check_requirements(report(*GOOD))][::3] == pytest.approx(
+        [1 / 0.97, 20.0]
+    )
 
 
 @pytest.mark.parametrize(
-    ("number", "change", "bar"),
+    ("number", "change", "index"),
     [
         (2, row("SDPA, float mask", 0.9), 0),
         (1, row("gather", 14.0), 3),
@@ -130,23 +139,23 @@ def test_promises_held():
         (6, row("angles", 1.9, op="fuse_phase", case="B1 C4 64x64"), 5),
     ],
 )
-def test_promises_missed(number, change, bar):
+def test_requirements_missed(number, change, index):
     rows = list(GOOD)
     rows[number] = change
-    missed = [i for i, b in enumerate(judge(report(*rows))) if b.verdict == "missed"]
-    assert missed == [bar]
-    assert judge(report(*rows))[bar].misses == 1
-    assert change.case in judge(report(*rows))[bar].where
+    missed = [i for i, b in enumerate(check_requirements(report(*rows))) if b.result == "missed"]
+    assert missed == [index]
+    assert check_requirements(report(*rows))[index].misses == 1
+    assert change.case in check_requirements(report(*rows))[index].where
 
 
 def test_only_torch_alternatives_count():
     rows = [row("auto", 1.0), row("backend triton", 0.5), row("layers", 0.1)]
-    assert judge(report(*rows))[0].verdict == "not measured"
+    assert check_requirements(report(*rows))[0].result == "not measured"
     rows.append(row("backend csr", 0.5))
-    assert judge(report(*rows))[0].worst == pytest.approx(2.0)
+    assert check_requirements(report(*rows))[0].worst == pytest.approx(2.0)
 
 
-def test_page_shows_times_failures_and_promises():
+def test_page_shows_times_failures_and_requirements():
     rows = [*GOOD[:4], failed("bad | peer"), failed("bad | peer", mode="both")]
     rows.insert(0, failed("backend csr", "is what auto runs", status="skipped"))
     text = to_markdown([report(*rows)], {"toy-cpu-2-threads": "chart.png"})
@@ -159,7 +168,7 @@ def test_page_shows_times_failures_and_promises():
     assert text.count("failed: output: relative error 1") == 1, "a shared reason is given once"
     assert "backend csr" not in text
     assert "| at least 15 | 20 |" in text
-    assert "**held**" in text
+    assert "**met**" in text
     assert "Other work was running" not in text
     assert "Nothing has been measured" in to_markdown([])
 

@@ -194,17 +194,17 @@ def test_far_scales_in_single(own, other):
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 def test_function_transforms():
     x, guidance = pair(3, 6, 5)
-    slope, _ = pair(3, 6, 5, seed=1)
+    grad_output, _ = pair(3, 6, 5, seed=1)
 
     def gradient_through_map(backend):
         def loss(a):
             out = torch.vmap(lambda u, v: fuse_phase(u, v, weight=0.3, backend=backend))(a, guidance)
-            return (slope * out).sum()
+            return (grad_output * out).sum()
 
         return torch.func.grad(loss)(x)
 
     def tangent(backend):
-        return torch.func.jvp(lambda a: fuse_phase(a, guidance, backend=backend), (x,), (slope,))[1]
+        return torch.func.jvp(lambda a: fuse_phase(a, guidance, backend=backend), (x,), (grad_output,))[1]
 
     close(gradient_through_map("phasor"), gradient_through_map("reference"), atol=1e-11)
     close(tangent("phasor"), tangent("reference"), atol=1e-11)

@@ -194,16 +194,16 @@ def test_second_derivative_is_right_or_refused(backend):
     q.requires_grad_()
     dictionary = KNNDictionary.from_index(index, M)
     out = knn_attention(q, k, v, dictionary, backend=backend)
-    (slope,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
+    (grad,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
     if backend in ("csr", "sdpa"):  # opaque: an error, never a silent zero
         with pytest.raises(RuntimeError):
-            torch.autograd.grad(slope.square().sum(), q)
+            torch.autograd.grad(grad.square().sum(), q)
         return
-    (got,) = torch.autograd.grad(slope.square().sum(), q)
+    (got,) = torch.autograd.grad(grad.square().sum(), q)
     copy = q.detach().clone().requires_grad_()
     out = knn_attention(copy, k, v, dictionary, backend="reference")
-    (slope,) = torch.autograd.grad(out.square().sum(), copy, create_graph=True)
-    close(got, torch.autograd.grad(slope.square().sum(), copy)[0])
+    (grad,) = torch.autograd.grad(out.square().sum(), copy, create_graph=True)
+    close(got, torch.autograd.grad(grad.square().sum(), copy)[0])
 
 
 class TestErrors:

@@ -9,10 +9,10 @@ from common_kernels.testing import (
     adversarial_features,
     assert_close_to_reference,
     attention_inputs,
+    clustered_features,
     compare_backends,
     gaussian_features,
     peak_bytes,
-    photo_features,
     poisoned_empty,
     random_dictionary,
     relative_error,
@@ -100,17 +100,17 @@ def test_random_lists_hold_distinct_keys():
     assert not torch.equal(full.index, random_dictionary(2, 9, 4, num_keys=30, seed=1).index)
 
 
-def test_photo_features_cluster_and_gaussian_ones_do_not():
+def test_clustered_features_cluster_and_gaussian_ones_do_not():
     def closeness(x):
         grid = torch.nn.functional.normalize(x[0], dim=-1).view(16, 16, -1)
         return (grid[:, 1:] * grid[:, :-1]).sum(dim=-1).mean()
 
-    x, noise = photo_features(256, seed=1), gaussian_features(256, seed=1)
+    x, noise = clustered_features(256, seed=1), gaussian_features(256, seed=1)
     assert x.shape == noise.shape == (1, 256, 75)
     assert closeness(x) > 0.3
     assert abs(closeness(noise)) < 0.1
     with pytest.raises(ValueError, match="square number"):
-        photo_features(200)
+        clustered_features(200)
 
 
 def test_adversarial_features_hurt_as_they_say():

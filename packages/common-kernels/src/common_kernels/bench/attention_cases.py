@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from common_kernels import Backend, KNNDictionary, explain_backends, knn_attention, knn_dictionary
 from common_kernels.bench.case import Case, Contender, Inputs, Mode
-from common_kernels.testing import photo_features
+from common_kernels.testing import clustered_features
 
 Size = tuple[int, int, int, int, int]  # windows, heads, tokens, head_dim, keys per query
 CPU_SIZES: tuple[Size, ...] = (
@@ -46,7 +46,7 @@ _BACKENDS: dict[bool, tuple[Backend, ...]] = {
     True: ("triton", "sdpa", "chunked"),
 }
 _FLEX_SIZE = (1024, 128)  # tokens and keys of the one size at which FlexAttention is compiled
-_SLICE = 1 << 25  # gathered elements that the yardstick holds at once
+_SLICE = 1 << 25  # gathered elements that the reference holds at once
 _CPU_PAIRS = 1 << 28  # query-key pairs per window above which dense scores do not fit beside the rest
 
 
@@ -54,7 +54,7 @@ def attention_cases(device: torch.device, *, quick: bool = False, flex: bool = F
     """Return the cases of ``knn_attention``.
 
     Args:
-        device: Decides sizes and dtype: fp32 on CPUs, bf16 on GPUs.
+        device: Device of the inputs; sizes and dtype depend on it, fp32 on CPUs and bf16 on GPUs.
         quick: Small sizes only.
         flex: Whether FlexAttention takes part on a CPU, where compiling it takes minutes.
     """
@@ -105,21 +105,21 @@ def gather_attention(q: Tensor, k: Tensor, v: Tensor, index: Tensor) -> Tensor:
     return (weights.unsqueeze(-2) @ values).squeeze(-2)  # (B, heads, N, head_dim)
 
 
-def gather_yardstick(inputs: Inputs) -> dict[str, Tensor]:
+def gather_reference(inputs: Inputs) -> dict[str, Tensor]:
     """Run :func:`gather_attention` and its backward some queries at a time."""
     q, k, v = (inputs.leaves[name].detach() for name in "qkv")
     index = inputs.shared.index.long()
     B, heads, N, head_dim = q.shape
     rows = max(1, _SLICE // (B * heads * index.shape[-1] * head_dim))
     output, gradients = torch.empty_like(q), [torch.zeros_like(x) for x in (q, k, v)]
-    if inputs.slope is None:
-        raise ValueError("inputs must have a slope")
+    if inputs.grad_output is None:
+        raise ValueError("inputs must have a grad_output")
     for start in range(0, N, rows):
         part = slice(start, start + rows)
         leaves = tuple(x.clone().requires_grad_() for x in (q[:, :, part], k, v))
         out = gather_attention(leaves[0], leaves[1], leaves[2], index[:, part])
         output[:, :, part] = out.detach()
-        dq, dk, dv = torch.autograd.grad(out, leaves, inputs.slope[:, :, part])
+        dq, dk, dv = torch.autograd.grad(out, leaves, inputs.grad_output[:, :, part])
         gradients[0][:, :, part] = dq
         gradients[1] += dk
         gradients[2] += dv
@@ -127,16 +127,16 @@ def gather_yardstick(inputs: Inputs) -> dict[str, Tensor]:
 
 
 def make_attention_inputs(size: Size, seed: int, device: torch.device, dtype: torch.dtype) -> Inputs:
-    """Draw queries, keys, values and a dictionary of photo-like features."""
+    """Draw queries, keys, values and a dictionary of clustered features."""
     B, heads, N, head_dim, k = size
     generator = torch.Generator().manual_seed(seed)
-    *leaves, slope = (
+    *leaves, grad_output = (
         torch.randn(B, heads, N, head_dim, generator=generator).to(device, dtype) for _ in range(4)
     )
-    features = photo_features(N, B=B, seed=seed).to(device)
+    features = clustered_features(N, B=B, seed=seed).to(device)
     dictionary = knn_dictionary(features, k, similarity="cosine", backend="topk")
     return Inputs(
-        {name: x.requires_grad_() for name, x in zip("qkv", leaves, strict=True)}, dictionary, slope
+        {name: x.requires_grad_() for name, x in zip("qkv", leaves, strict=True)}, dictionary, grad_output
     )
 
 
@@ -168,7 +168,7 @@ def _case(size: Size, is_gpu: bool, flex: bool) -> Case:
         dtype=dtype,
         make_inputs=partial(make_attention_inputs, size),
         contenders=tuple(contenders),
-        yardstick=gather_yardstick,
+        reference=gather_reference,
         flop=flop,
         traffic=traffic,
         reduction=size[3] + size[4],

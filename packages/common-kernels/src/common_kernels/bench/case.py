@@ -20,19 +20,19 @@ class Inputs:
     """One set of inputs.
 
     Attributes:
-        leaves: Floating tensors by name; each asks for a gradient if there is a ``slope``.
+        leaves: Floating tensors by name; each asks for a gradient if there is a ``grad_output``.
         shared: Whatever else the contenders read, the same object for all of them.
-        slope: Gradient that arrives at the output, or ``None`` if the operator has no backward.
+        grad_output: Gradient that arrives at the output, or ``None`` if the operator has no backward.
     """
 
     leaves: dict[str, Tensor]
     shared: Any = None
-    slope: Tensor | None = None
+    grad_output: Tensor | None = None
 
     def to(self, dtype: torch.dtype) -> Inputs:
-        """Return a copy with leaves and slope in another dtype."""
+        """Return a copy with leaves and grad_output in another dtype."""
         leaves = {name: x.detach().to(dtype) for name, x in self.leaves.items()}
-        return Inputs(leaves, self.shared, None if self.slope is None else self.slope.to(dtype))
+        return Inputs(leaves, self.shared, None if self.grad_output is None else self.grad_output.to(dtype))
 
 
 def _nothing(inputs: Inputs) -> Any:
@@ -51,12 +51,12 @@ class Contender:
         name: Unique within a case.
         kind: ``"auto"`` is what a user gets, ``"backend"`` another of ours by name, ``"peer"`` somebody
             else's way, ``"part"`` a piece of the work that is timed but competes with nobody.
-        run: Takes the leaves and what ``prepare`` made, returns the output.
+        run: Function of the leaves and of the result of ``prepare``: the output.
         prepare: Builds once what layers share: a mask, a dictionary without its lazy forms. Not part of a
             timed run, but of the first call.
         why_not: Reason to leave it out for these inputs, or ``None``.
         trains: Whether it has a backward.
-        describe: Takes the inputs, returns a remark for the results.
+        describe: Function of the inputs: a note for the results.
     """
 
     name: str
@@ -80,10 +80,10 @@ class Case:
         op: Operator.
         name: Unique within the operator, short.
         shape: Sizes by the symbols of the documentation.
-        dtype: Of the leaves.
-        make_inputs: Takes seed, device and dtype.
+        dtype: Dtype of the leaves.
+        make_inputs: Function of seed, device and dtype: the inputs.
         contenders: Exactly one is of kind ``"auto"``.
-        yardstick: Takes inputs of any dtype, returns ``"output"`` and the gradient of each leaf by name.
+        reference: Function of inputs of any dtype: ``"output"`` and the gradient of each leaf by name.
         comparable: Turns a contender's output into what is compared, for outputs whose order is free.
         modes: What is timed.
         flop: Operations that cannot be avoided, by mode.
@@ -97,7 +97,7 @@ class Case:
     dtype: torch.dtype
     make_inputs: Callable[[int, torch.device, torch.dtype], Inputs]
     contenders: tuple[Contender, ...]
-    yardstick: Callable[[Inputs], dict[str, Tensor]]
+    reference: Callable[[Inputs], dict[str, Tensor]]
     comparable: Callable[[Inputs, Tensor], Tensor] = _as_it_is
     modes: tuple[Mode, ...] = MODES
     flop: Mapping[Mode, float] = field(default_factory=dict[Mode, float])

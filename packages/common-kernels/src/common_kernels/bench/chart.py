@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture that is made from a report; needs the extra ``bench``."""
+"""The chart of a report; needs the extra ``bench``."""
 
 from __future__ import annotations
 

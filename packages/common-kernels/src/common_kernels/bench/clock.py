@@ -27,7 +27,7 @@ class Clock:
     while Python launches the steps, and the last event is waited for before the time is read.
 
     Args:
-        device: Where the steps run.
+        device: Device of the steps.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -73,7 +73,7 @@ def take_turns(
         leader: The one that the others are compared with.
         seconds: Time for each of them.
         estimates_ms: What a run takes, about; slower ones than two seconds are not warmed up again.
-        seed: Of the shuffling.
+        seed: Random seed of the shuffling.
 
     Returns:
         For each contender, round and lap the milliseconds.

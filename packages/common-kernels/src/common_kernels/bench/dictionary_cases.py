@@ -16,13 +16,13 @@ from common_kernels.bench.attention_cases import (
     Size,
     boolean_mask,
     float_mask,
-    gather_yardstick,
+    gather_reference,
     least_work,
     make_attention_inputs,
     size_name,
 )
 from common_kernels.bench.case import Case, Contender, Inputs, Mode
-from common_kernels.testing import photo_features
+from common_kernels.testing import clustered_features
 
 _CHANNELS = 192
 _STAGE_MODES: tuple[Mode, ...] = ("forward", "both")
@@ -55,7 +55,7 @@ def _case(B: int, N: int, k: int, dtype: torch.dtype) -> Case:
             Contender("matmul, sorted top-k", "peer", partial(_matmul_topk, True)),
             Contender("matmul, unsorted top-k", "peer", partial(_matmul_topk, False)),
         ),
-        yardstick=_best_similarities,
+        reference=_best_similarities,
         comparable=_chosen_similarities,
         modes=("forward",),
         flop={"forward": 2.0 * B * N * N * _CHANNELS},
@@ -65,7 +65,7 @@ def _case(B: int, N: int, k: int, dtype: torch.dtype) -> Case:
 
 
 def _make_inputs(B: int, N: int, k: int, seed: int, device: torch.device, dtype: torch.dtype) -> Inputs:
-    return Inputs({"x": photo_features(N, _CHANNELS, B=B, seed=seed).to(device, dtype)}, k)
+    return Inputs({"x": clustered_features(N, _CHANNELS, B=B, seed=seed).to(device, dtype)}, k)
 
 
 def _ours(backend: Any, leaves: Mapping[str, Tensor], k: Any) -> Tensor:
@@ -131,7 +131,7 @@ def _stage(size: Size, layers: int, dtype: torch.dtype) -> Case:
                 "auto, dictionary given", "part", partial(_layers, layers), lambda inputs: inputs.shared[1]
             ),
         ),
-        yardstick=partial(_stage_yardstick, layers),
+        reference=partial(_stage_reference, layers),
         modes=_STAGE_MODES,
         flop={mode: layers * flop[mode] + build for mode in _STAGE_MODES},
         traffic={mode: layers * traffic[mode] for mode in _STAGE_MODES},
@@ -142,13 +142,13 @@ def _stage(size: Size, layers: int, dtype: torch.dtype) -> Case:
 def _make_stage(size: Size, seed: int, device: torch.device, dtype: torch.dtype) -> Inputs:
     B, _, N, _, k = size
     inputs = make_attention_inputs(size, seed, device, dtype)
-    features = photo_features(N, _CHANNELS, B=B, seed=seed).to(device, dtype)
+    features = clustered_features(N, _CHANNELS, B=B, seed=seed).to(device, dtype)
     dictionary = knn_dictionary(features, k, force_self=False, backend="reference")
-    return Inputs(inputs.leaves, (features, dictionary), inputs.slope)
+    return Inputs(inputs.leaves, (features, dictionary), inputs.grad_output)
 
 
-def _stage_yardstick(layers: int, inputs: Inputs) -> dict[str, Tensor]:
-    single = gather_yardstick(Inputs(inputs.leaves, inputs.shared[1], inputs.slope))
+def _stage_reference(layers: int, inputs: Inputs) -> dict[str, Tensor]:
+    single = gather_reference(Inputs(inputs.leaves, inputs.shared[1], inputs.grad_output))
     return {name: layers * x for name, x in single.items()}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from common_kernels.bench.bars import judge
 from common_kernels.bench.case import MODES, Mode
+from common_kernels.bench.requirements import check_requirements
 from common_kernels.bench.results import Measurement, Report
 
 _TITLES = {
@@ -38,7 +38,7 @@ def to_markdown(reports: Sequence[Report], charts: Mapping[str, str] | None = No
     """Return one page on all reports.
 
     Args:
-        reports: In the order of the page.
+        reports: Reports in the order of the page.
         charts: File names of charts by the slug of the machine.
     """
     lines = [_INTRODUCTION]
@@ -63,17 +63,17 @@ def _section(report: Report, chart: str | None) -> Iterable[str]:
         yield f"Other work was running, a load of {m.load:.1f} at the start: read with care.\n"
     if chart is not None:
         yield f"![Time of every contender over that of auto]({chart})\n"
-    yield from _bars(report)
+    yield from _requirements(report)
     for op in dict.fromkeys(row.op for row in report.measurements):
         yield from _table(op, [row for row in report.measurements if row.op == op])
 
 
-def _bars(report: Report) -> Iterable[str]:
-    yield "| promise | limit | worst | where | |\n| --- | --- | --- | --- | --- |"
-    for bar in judge(report):
-        worst = "" if bar.worst is None else f"{bar.worst:.3g}"
-        count = f" ({bar.misses} of {bar.figures})" if bar.misses else ""
-        yield f"| {bar.name} | {bar.limit} | {worst} | {bar.where} | **{bar.verdict}**{count} |"
+def _requirements(report: Report) -> Iterable[str]:
+    yield "| requirement | target | worst | where | |\n| --- | --- | --- | --- | --- |"
+    for found in check_requirements(report):
+        worst = "" if found.worst is None else f"{found.worst:.3g}"
+        count = f" ({found.misses} of {found.figures})" if found.misses else ""
+        yield f"| {found.name} | {found.target} | {worst} | {found.where} | **{found.result}**{count} |"
     yield ""
 
 

@@ -43,7 +43,7 @@ def _case(B: int, side: int) -> Case:
             Contender("angles", "peer", lambda x, _: by_angles(x["x"], x["guidance"])),
             Contender("backend reference", "backend", partial(_ours, "reference")),
         ),
-        yardstick=lambda inputs: {"output": by_angles(inputs.leaves["x"], inputs.leaves["guidance"])},
+        reference=lambda inputs: {"output": by_angles(inputs.leaves["x"], inputs.leaves["guidance"])},
         modes=("forward",),
         flop={"forward": transforms},
         traffic={"forward": 3.0 * 4 * pixels},

@@ -34,7 +34,7 @@ class Machine:
         torch: Version.
         triton: Version, or ``None`` if not installed.
         common_kernels: Version.
-        commit: Of the sources, ``None`` outside a checkout.
+        commit: Commit of the sources, ``None`` outside a checkout.
         date: Day of the run, UTC.
     """
 
@@ -66,7 +66,7 @@ class Measurement:
         op: Operator.
         case: Name of the case.
         shape: Its sizes.
-        dtype: Of the inputs.
+        dtype: Dtype of the inputs.
         contender: Who ran.
         kind: ``"auto"``, ``"backend"``, ``"peer"`` or ``"part"``.
         mode: ``"forward"`` without gradients, ``"backward"`` alone, or ``"both"``.
@@ -111,9 +111,9 @@ class Report:
 
     Attributes:
         schema: Version of this form.
-        machine: Where and with what.
+        machine: Machine and versions.
         is_quick: Whether small sizes and short times were asked for.
-        measurements: In the order of measuring.
+        measurements: All measurements, in order.
     """
 
     schema: int

@@ -27,7 +27,7 @@ _GPU_SETS = 3  # sets of inputs that take turns
 
 
 @dataclass(slots=True)
-class _Verdict:
+class _Outcome:
     """What is known of a contender at a stage before it is timed."""
 
     status: Status = "measured"
@@ -49,17 +49,17 @@ def run_cases(
 ) -> list[Measurement]:
     """Measure every contender of every case.
 
-    Each is first compared with the float64 yardstick, output and gradients; one that is off is reported and
+    Each is first compared with the float64 reference, output and gradients; one that is off is reported and
     not timed. Memory is that of the first call, with whatever it prepares. Timed runs find everything
     prepared.
 
     Args:
         cases: What to measure.
-        device: Where.
+        device: Device of the inputs.
         modes: What of it; a case may offer less.
         budget: Seconds for all timed runs together; parity, memory and runs slower than a turn come on top.
         machine: The ceilings for the roofline, measured anew if ``None``.
-        progress: Takes one line at each stage.
+        progress: Function that is called with one line at each stage.
 
     Returns:
         Measurements by case, contender and mode.
@@ -103,61 +103,61 @@ class _Run:
 
     @functools.cached_property
     def expected(self) -> dict[str, Tensor]:
-        return self.case.yardstick(self.sets[0].to(torch.float64))
+        return self.case.reference(self.sets[0].to(torch.float64))
 
     @functools.cached_property
     def eager(self) -> dict[str, Tensor]:
-        return self.case.yardstick(self.sets[0])
+        return self.case.reference(self.sets[0])
 
     def measure(self, seconds: float, machine: Machine) -> list[Measurement]:
-        verdicts = {
-            (c.name, stage): self._judge(c, stage) for c in self.case.contenders for stage in self.stages
+        outcomes = {
+            (c.name, stage): self._check(c, stage) for c in self.case.contenders for stage in self.stages
         }
         times: dict[Stage, Times] = {}
         for stage in self.stages:
-            fit = [c for c in self.case.contenders if verdicts[c.name, stage].status == "measured"]
-            estimates = {c.name: verdicts[c.name, stage].estimate_ms for c in fit}
+            fit = [c for c in self.case.contenders if outcomes[c.name, stage].status == "measured"]
+            estimates = {c.name: outcomes[c.name, stage].estimate_ms for c in fit}
             runners = {c.name: self._runner(c, stage) for c in fit}
             times[stage] = take_turns(runners, self.auto, seconds, estimates_ms=estimates)
         rows: list[Measurement] = []
         for contender in self.case.contenders:
             for mode in self.modes:
-                verdict = verdicts[contender.name, _STAGE[mode]]
-                row = self._row(contender, mode, verdict)
+                outcome = outcomes[contender.name, _STAGE[mode]]
+                row = self._row(contender, mode, outcome)
                 rows.append(
                     self._timed(row, times[_STAGE[mode]], machine) if row.status == "measured" else row
                 )
         return rows
 
-    def _judge(self, contender: Contender, stage: Stage) -> _Verdict:
-        """Run a contender for the first time and compare it with the yardstick."""
+    def _check(self, contender: Contender, stage: Stage) -> _Outcome:
+        """Run a contender for the first time and compare it with the reference."""
         inputs = self.sets[0]
         reason = contender.why_not(inputs)
         if reason is None and stage == "step" and not contender.trains:
             reason = "has no backward here"
         if reason is not None:
-            return _Verdict("skipped", reason)
+            return _Outcome("skipped", reason)
         found: dict[str, Tensor] = {}
 
         def first() -> None:
             found.clear()
             found.update(_compute(contender, inputs, contender.prepare(inputs), stage))
 
-        verdict = _Verdict(note="" if contender.describe is None else contender.describe(inputs))
+        outcome = _Outcome(note="" if contender.describe is None else contender.describe(inputs))
         try:
-            verdict.peak = peak_bytes(first, self.device)
-            verdict.estimate_ms = self.clock.laps(first)[0]
+            outcome.peak = peak_bytes(first, self.device)
+            outcome.estimate_ms = self.clock.laps(first)[0]
         except RuntimeError as error:
             cannot = contender.kind == "peer" or isinstance(error, _CANNOT)
-            return _Verdict("skipped" if cannot else "failed", str(error).strip().splitlines()[0][:160])
+            return _Outcome("skipped" if cannot else "failed", str(error).strip().splitlines()[0][:160])
         if stage == "forward":
-            more = 2 if verdict.estimate_ms < SLOW_MS else 0
-            laps = [verdict.estimate_ms, *(self.clock.laps(first)[0] for _ in range(more))]
-            verdict.first_ms = _quantile(laps, 0.5)
-        self._compare(found, verdict)
-        return verdict
+            more = 2 if outcome.estimate_ms < SLOW_MS else 0
+            laps = [outcome.estimate_ms, *(self.clock.laps(first)[0] for _ in range(more))]
+            outcome.first_ms = _quantile(laps, 0.5)
+        self._compare(found, outcome)
+        return outcome
 
-    def _compare(self, found: Mapping[str, Tensor], verdict: _Verdict) -> None:
+    def _compare(self, found: Mapping[str, Tensor], outcome: _Outcome) -> None:
         worst = 0.0
         for name, value in found.items():
             value = self.case.comparable(self.sets[0], value) if name == "output" else value
@@ -177,9 +177,9 @@ class _Run:
                 try:
                     check(eager=self.eager[name])
                 except AssertionError as failure:
-                    verdict.status, verdict.note = "failed", str(failure)
+                    outcome.status, outcome.note = "failed", str(failure)
                     break
-        verdict.error = worst if math.isfinite(worst) else None
+        outcome.error = worst if math.isfinite(worst) else None
 
     def _runner(self, contender: Contender, stage: Stage) -> Laps:
         prepared = [contender.prepare(inputs) for inputs in self.sets]
@@ -188,7 +188,7 @@ class _Run:
             inputs, ready = self.sets[number % len(self.sets)], prepared[number % len(self.sets)]
             if stage == "forward":
                 return self.clock.laps(lambda: _compute(contender, inputs, ready, "forward"))
-            slope, leaves = inputs.slope, list(inputs.leaves.values())
+            grad_output, leaves = inputs.grad_output, list(inputs.leaves.values())
             output = torch.empty(0)
 
             def forward() -> None:
@@ -196,13 +196,13 @@ class _Run:
                 output = contender.run(inputs.leaves, ready)
 
             def backward() -> None:
-                torch.autograd.grad([output], leaves, [slope])
+                torch.autograd.grad([output], leaves, [grad_output])
 
             return self.clock.laps(forward, backward)
 
         return laps
 
-    def _row(self, contender: Contender, mode: Mode, verdict: _Verdict) -> Measurement:
+    def _row(self, contender: Contender, mode: Mode, outcome: _Outcome) -> Measurement:
         return Measurement(
             op=self.case.op,
             case=self.case.name,
@@ -211,11 +211,11 @@ class _Run:
             contender=contender.name,
             kind=contender.kind,
             mode=mode,
-            status=verdict.status,
-            note=verdict.note,
-            error=verdict.error,
-            first_ms=verdict.first_ms,
-            peak_bytes=verdict.peak,
+            status=outcome.status,
+            note=outcome.note,
+            error=outcome.error,
+            first_ms=outcome.first_ms,
+            peak_bytes=outcome.peak,
         )
 
     def _timed(self, row: Measurement, times: Times, machine: Machine) -> Measurement:
@@ -245,7 +245,7 @@ def _compute(contender: Contender, inputs: Inputs, prepared: Any, stage: Stage) 
         with torch.no_grad():
             return {"output": contender.run(inputs.leaves, prepared)}
     output = contender.run(inputs.leaves, prepared)
-    gradients = torch.autograd.grad([output], list(inputs.leaves.values()), [inputs.slope])
+    gradients = torch.autograd.grad([output], list(inputs.leaves.values()), [inputs.grad_output])
     return {"output": output.detach(), **dict(zip(inputs.leaves, gradients, strict=True))}
 
 

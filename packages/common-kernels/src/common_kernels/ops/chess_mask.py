@@ -21,8 +21,8 @@ def chess_mask(
         height: Rows, at least 1.
         width: Columns, at least 1.
         shift: Pixels by which the board moves, one number or one per axis; only its parity matters.
-        device: Where to put it.
-        dtype: Of the result; 1 stands for true.
+        device: Device of the result.
+        dtype: Dtype of the result; 1 stands for true.
 
     Returns:
         ``(height, width)``, true where row + column + shift is even.

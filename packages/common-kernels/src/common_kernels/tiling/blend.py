@@ -67,9 +67,9 @@ def stream_tiles(
     Only one row of tiles is held, so a gigapixel output needs memory for a band of it.
 
     Args:
-        plan: Where the tiles lie in the output.
+        plan: Positions of the tiles in the output.
         tiles: One ``(..., tile_height, tile_width)`` per box of the plan, in its order, on any device.
-        blend: See :func:`axis_weights`.
+        blend: Kind of weights, see :func:`axis_weights`.
 
     Yields:
         ``(top, band)``: the first row and ``(..., rows, width)``, fp32 (fp64 for fp64 tiles) on the CPU, from
@@ -118,9 +118,9 @@ def blend_tiles(plan: TilePlan, tiles: Iterable[Tensor], *, blend: Blend = "rais
     """Blend all tiles into one image, ``(..., height, width)``, fp32 (fp64 for fp64 tiles) on the CPU.
 
     Args:
-        plan: Where the tiles lie in the output.
+        plan: Positions of the tiles in the output.
         tiles: One per box of the plan, in its order.
-        blend: See :func:`axis_weights`.
+        blend: Kind of weights, see :func:`axis_weights`.
 
     Raises:
         ValueError: As :func:`stream_tiles`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the tiles lie."""
+"""Positions of the tiles."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class TilePlan:
     """A grid of overlapping tiles that covers an image.
 
     Attributes:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
         rows: Half-open spans of the tiles along the height, ascending.
         columns: Half-open spans of the tiles along the width, ascending.
     """
@@ -82,8 +82,8 @@ def plan_tiles(
     """Cover an image with tiles of one size, the last of a row ending at the edge.
 
     Args:
-        height: Of the image, in pixels, at least 1.
-        width: Of the image, in pixels, at least 1.
+        height: Height of the image in pixels, at least 1.
+        width: Width of the image in pixels, at least 1.
         tile: Side of a tile, or (height, width), in pixels. A tile larger than the image shrinks to it.
         overlap: Pixels that neighbours share at least, less than the tile; one number or one per axis. A
             sliding window of stride ``s`` has overlap ``tile - s``.
@@ -133,8 +133,8 @@ def largest_tile(
         available_bytes: Memory that may be used.
         bytes_per_pixel: Peak working memory per pixel of the tile.
         multiple: The side is a multiple of this.
-        minimum: Never smaller, even if it does not fit; rounded up to ``multiple``.
-        maximum: Never larger; rounded down to ``multiple``.
+        minimum: Least side, even if it does not fit; rounded up to ``multiple``.
+        maximum: Largest side; rounded down to ``multiple``.
 
     Raises:
         ValueError: If a number is not positive.

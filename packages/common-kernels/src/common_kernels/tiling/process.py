@@ -32,8 +32,8 @@ def map_tiles(
         plan: Tiles of the input, for ``(H, W)``.
         batch_size: Tiles of equal size that go to the function together.
         scale: Output pixels per input pixel and side.
-        blend: See :func:`common_kernels.tiling.axis_weights`.
-        device: Where the tiles go first; the image's own if ``None``.
+        blend: Kind of weights, see :func:`common_kernels.tiling.axis_weights`.
+        device: Device that the tiles are moved to first; the image's own if ``None``.
         progress: Called with the number of tiles finished since the last call.
 
     Returns:

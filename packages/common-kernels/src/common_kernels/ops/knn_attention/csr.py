@@ -29,8 +29,8 @@ class _ForwardArguments(NamedTuple):
         q: Queries, ``(B, heads, N, head_dim)``.
         k: Keys, ``(B, heads, M, head_dim)``.
         v: Values, like ``k``.
-        columns: As :meth:`KNNDictionary.columns` returns them.
-        unused: As :meth:`KNNDictionary.unused` returns them.
+        columns: Result of :meth:`KNNDictionary.columns`.
+        unused: Result of :meth:`KNNDictionary.unused`.
         offsets: Field of :class:`TransposedList`; this and the next two are read by the backward only.
         queries: Field of :class:`TransposedList`.
         slots: Field of :class:`TransposedList`.

@@ -38,7 +38,7 @@ class KNNDictionary:
 
     Args:
         index: Listed keys, ``(B, N, K)``, int32, in ``[0, num_keys)``; ``-1`` marks an unused slot.
-            No promise is made about the order within a row. No key stands twice in one row.
+            The order within a row is free. No key stands twice in one row.
         num_keys: Number of keys ``M``.
         is_full: Whether every slot is used for certain.
         has_empty_rows: Whether a query may have no key at all. Such a query attends to nothing and
@@ -110,7 +110,7 @@ class KNNDictionary:
 
     @property
     def device(self) -> torch.device:
-        """Where every form lives."""
+        """Device of every form."""
         return self.index.device
 
     def __repr__(self) -> str:

@@ -96,8 +96,8 @@ def knn_dictionary_kernel(
     threshold = _row_threshold(keys, k)[:, None]
     above = keys > threshold
     tied = (keys == threshold).to(tl.int32)
-    room = k - tl.sum(above.to(tl.int32), axis=1)
-    chosen = above | ((tied > 0) & (tl.cumsum(tied, axis=1) <= room[:, None]))
+    free = k - tl.sum(above.to(tl.int32), axis=1)
+    chosen = above | ((tied > 0) & (tl.cumsum(tied, axis=1) <= free[:, None]))
     chosen = (chosen & (keys > _LOWEST_KEY)).to(tl.int32)
     slot = tl.cumsum(chosen, axis=1) - 1
     index_row = index_ptr + (i_b * N + offs_r)[:, None] * k

@@ -49,7 +49,7 @@ def default_tile(kind: Kind, head_dim: int, rows: int, dtype: torch.dtype, has_b
         kind: Which kernel.
         head_dim: Channels per head.
         rows: Rows that a program owns a tile of: queries, or keys for ``"bwd_dkv"``.
-        dtype: Of the operands.
+        dtype: Dtype of the operands.
         has_bias: Whether a tile of the bias is held beside the logits.
 
     Returns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The promises that a report is held against."""
+"""The requirements that a report is checked against."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from dataclasses import dataclass
 from common_kernels.bench.results import Measurement, Report
 
 SLACK = 1.05
-_TOUCHSTONE = {"N": 1024, "k": 128, "head_dim": 32}
+_TYPICAL_SHAPE = {"N": 1024, "k": 128, "head_dim": 32}
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """One promise.
+class Requirement:
+    """One requirement and whether a report meets it.
 
     Attributes:
-        name: What was promised.
-        limit: In words.
-        worst: The worst figure, or ``None`` if nothing of it was measured.
+        name: Measured quantity.
+        target: Limit of the quantity, in words.
+        worst: Worst figure, or ``None`` if nothing of it was measured.
         where: Case and mode of the worst figure.
-        misses: How many figures break the limit.
-        figures: Of how many.
+        misses: Number of figures that miss the target.
+        figures: Number of figures.
     """
 
     name: str
-    limit: str
+    target: str
     worst: float | None
     where: str
     misses: int
     figures: int
 
     @property
-    def verdict(self) -> str:
-        """``"held"``, ``"missed"`` or ``"not measured"``."""
+    def result(self) -> str:
+        """``"met"``, ``"missed"`` or ``"not measured"``."""
         if self.worst is None:
             return "not measured"
-        return "missed" if self.misses else "held"
+        return "missed" if self.misses else "met"
 
 
 Figure = tuple[float, str]
 
 
-def judge(report: Report) -> list[Bar]:
-    """Hold a report against every promise; what was not measured is said to be so."""
-    bars = [
-        _bar(
+def check_requirements(report: Report) -> list[Requirement]:
+    """Check a report against every requirement; one without figures is "not measured"."""
+    found = [
+        _requirement(
             f"`{op}`: time of auto over the best alternative in torch",
             f"at most {SLACK}",
             _against_best(report, op),
@@ -55,22 +55,26 @@ def judge(report: Report) -> list[Bar]:
         )
         for op in ("knn_attention", "knn_dictionary", "stage")
     ]
-    touchstone = [
-        m for m in report.measurements if m.op == "knn_attention" and _TOUCHSTONE.items() <= m.shape.items()
+    typical = [
+        m
+        for m in report.measurements
+        if m.op == "knn_attention" and _TYPICAL_SHAPE.items() <= m.shape.items()
     ]
     speed = [
         (m.ratio, _place(m))
-        for m in touchstone
+        for m in typical
         if m.contender == "gather" and m.mode == "forward" and m.ratio is not None
     ]
-    bars.append(
-        _bar("N = 1024, k = 128: time of gather over auto, forward", "at least 15", speed, min, _at_least(15))
+    found.append(
+        _requirement(
+            "N = 1024, k = 128: time of gather over auto, forward", "at least 15", speed, min, _at_least(15)
+        )
     )
-    bars.append(
-        _bar(
+    found.append(
+        _requirement(
             "N = 1024, k = 128: peak memory of auto over gather's",
             "at most 0.05",
-            _memory(touchstone),
+            _memory(typical),
             max,
             lambda share: share <= 0.05,
         )
@@ -80,24 +84,28 @@ def judge(report: Report) -> list[Bar]:
         for m in report.measurements
         if m.op == "fuse_phase" and m.contender == "angles" and m.ratio is not None
     ]
-    bars.append(
-        _bar("`fuse_phase`: time of the angle formula over auto", "at least 2", angles, min, _at_least(2))
+    found.append(
+        _requirement(
+            "`fuse_phase`: time of the angle formula over auto", "at least 2", angles, min, _at_least(2)
+        )
     )
-    return bars
+    return found
 
 
-def _bar(
+def _requirement(
     name: str,
-    limit: str,
+    target: str,
     figures: Iterable[Figure],
     worst: Callable[[list[Figure]], Figure],
     holds: Callable[[float], bool],
-) -> Bar:
-    found = list(figures)
-    if not found:
-        return Bar(name, limit, None, "", 0, 0)
-    value, where = worst(found)
-    return Bar(name, limit, value, where, sum(not holds(figure) for figure, _ in found), len(found))
+) -> Requirement:
+    values = list(figures)
+    if not values:
+        return Requirement(name, target, None, "", 0, 0)
+    value, where = worst(values)
+    return Requirement(
+        name, target, value, where, sum(not holds(figure) for figure, _ in values), len(values)
+    )
 
 
 def _at_least(limit: float) -> Callable[[float], bool]:
