@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frame of a command line: application, shared options, errors as sentences, exit codes, progress."""
 
-from __future__ import annotations
-
+# no annotations from __future__: cyclopts would look up inherited ones in the module of the subclass
 import json as jsonlib
 import os
 import sys
@@ -161,6 +160,7 @@ def run_app(app: App, tokens: Sequence[str] | None = None) -> int:
     _program.set(app.name[0])
     debug = "--debug" in tokens
     try:
+        _load_overview(app, tokens)
         code = app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _fail(f"{explain(error)} ({_help_hint(app, tokens)})")
@@ -178,6 +178,14 @@ def run_app(app: App, tokens: Sequence[str] | None = None) -> int:
         warn("interrupted; run the same command again to resume")
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else EXIT_DONE
+
+
+def _load_overview(app: App, tokens: Sequence[str]) -> None:
+    """Import the commands that an overview lists by the first lines of their docstrings."""
+    _, apps, rest = app.parse_commands(tokens)
+    if not rest or rest[0] in app.help_flags:
+        for name in apps[-1]:
+            _ = apps[-1][name]
 
 
 def _fail(message: str) -> int:
@@ -229,7 +237,7 @@ def _line(message: str, *, style: str) -> None:
     stderr.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
 
 
-def show(table: Table) -> None:
+def show(table: "Table") -> None:
     """Print a table on stdout in full, whatever the width of the terminal."""
     Console(width=max(stdout.width, _TABLE_WIDTH)).print(table)
 
@@ -244,7 +252,7 @@ def emit(result: object) -> None:
     sys.stdout.flush()
 
 
-def progress_bars() -> Progress:
+def progress_bars() -> "Progress":
     """Return bars with counts and remaining time on stderr; silent where stderr is not a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

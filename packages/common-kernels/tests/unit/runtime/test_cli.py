@@ -188,6 +188,29 @@ def test_defaults_of_a_group_can_be_changed_by_a_subclass():
     assert seen == [Path("demo"), Path("there")]
 
 
+def test_groups_can_be_extended_in_a_module_without_their_names(tmp_path, monkeypatch, capsys):
+    (tmp_path / "far_away.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from common_kernels.runtime.cli import Machine as Base\n"
+        "@dataclass(frozen=True, slots=True, kw_only=True)\n"
+        "class Mine(Base):\n"
+        "    batch_size: int = 8\n"
+        "def run(*, machine: Mine = Mine()):\n"
+        "    '''Run it on one machine.'''\n"
+        "    print(machine.dtype, machine.batch_size)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    app = cli.create_app("common-kernels", "Do it.")
+    nested = cli.create_app("nested", "Do more.")
+    app.command(nested)
+    nested.command("far_away:run", name="run")
+    assert cli.run_app(app, ["nested", "run", "--dtype", "bfloat16"]) == 0
+    assert capsys.readouterr().out == "bfloat16 8\n"
+    assert cli.run_app(app, ["nested", "--help"]) == 0
+    assert "Run it on one machine." in capsys.readouterr().out
+
+
 def test_emit_writes_one_line(capsys):
     cli.emit({"text": "ü\n"})
     out = capsys.readouterr().out
