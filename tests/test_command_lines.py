@@ -232,6 +232,7 @@ def test_a_batch_goes_on_past_bad_files_and_does_nothing_twice(command, files, s
         named = [line for line in first.stderr.splitlines() if str(path) in line]
         assert named, f"{name} is not named on stderr"
         assert named[0].startswith(f"{command.program}: ")
+    assert "first of 2 frames" in first.stderr
     check_outputs(command, {name: results[name] for name in GOOD})
 
     again = run(command.program, *command.arguments(files.good.values(), output))
