@@ -12,20 +12,14 @@ from typing import Annotated, TypedDict
 import numpy as np
 import torch
 import typer
+from common_kernels.runtime.hub import CARD_FILE, WEIGHTS_FILE, ModelNotFoundError
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from safetensors.torch import load_file
 from semanir.restorer import Restorer
-from semanir.weights import (
-    ASSETS,
-    CARD_FILE,
-    WEIGHTS_FILE,
-    ModelNotFoundError,
-    find_folder,
-    shipped_models,
-)
+from semanir.weights import SHIPPED, find_folder
 
 from recipes.cards import CARDS
 from recipes.tiny_denoise.baselines import (
@@ -292,8 +286,8 @@ def judge_command(
     typer.echo(json.dumps({"model": name, **result}))
     if json_file is not None:
         write_json(json_file, card)
-        if name in shipped_models():
-            write_json(ASSETS / name / CARD_FILE, summary(card, result))
+        if name in SHIPPED.names():
+            write_json(SHIPPED.folder(name) / CARD_FILE, summary(card, result))
     if not result["passed"]:
         raise typer.Exit(1)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from scipy.ndimage import gaussian_filter
 from semanir import SemanIR, SemanIRConfig
 from semanir.training import SemanIRModule
-from semanir.weights import ASSETS
+from semanir.weights import SHIPPED
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
@@ -138,7 +138,7 @@ def ship(
     """Put the trained weights into the package, as fp16."""
     model = SemanIR(SemanIRConfig.preset("tiny"))
     model.load_state_dict(load_file(run / "network.safetensors"))
-    folder = ASSETS / name
+    folder = SHIPPED.assets / name
     model.half().save_pretrained(folder)
     (folder / "README.md").unlink()  # the hub's template; the card tells more
     typer.echo(f"{folder}: {(folder / 'model.safetensors').stat().st_size} bytes")

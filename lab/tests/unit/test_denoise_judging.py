@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 import typer
+from common_kernels.runtime.hub import ModelNotFoundError
 from recipes.tiny_denoise import judging
 from recipes.tiny_denoise.baselines import baseline_figures
 from recipes.tiny_denoise.conv_unet import ConvUNet
 from recipes.tiny_denoise.gate import MEAN_GAIN, SIGMAS
 from recipes.tiny_denoise.judging import conv_model, judge, judge_command, losses, make_card, means, verdict
 from safetensors.torch import save_file
-from semanir.weights import ModelNotFoundError
 from typer.testing import CliRunner
 
 COLOUR = frozenset({"cat", "cup"})
@@ -176,6 +176,7 @@ def shipped(tmp_path, monkeypatch):
     weights = tmp_path / "toy" / "model.safetensors"
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
+    (weights.parent / "config.json").write_text("{}")
     truth = {(24, 30, 3): colour_photo(), (24, 30, 1): grey_photo()[..., None]}
     state = SimpleNamespace(weights=weights, error=0.0, folder=tmp_path)
 

@@ -3,11 +3,8 @@
 
 from importlib.metadata import version
 
-from semanir.config import SemanIRConfig
-from semanir.model import SemanIR
-from semanir.restorer import Restorer
-from semanir.weights import shipped_models
+import lazy_loader as lazy
 
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
 __version__ = version("semanir")
-
-__all__ = ["Restorer", "SemanIR", "SemanIRConfig", "__version__", "shipped_models"]
+__all__ += ["__version__"]

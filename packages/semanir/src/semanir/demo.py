@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common_kernels.runtime.cli import OnProgress
+from common_kernels.runtime.files import make_folder
+from common_kernels.runtime.images import write_image
+from common_kernels.runtime.pictures import Panel
 from numpy.typing import NDArray
+from PIL import Image
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.restoration import denoise_nl_means
 
-from semanir.images import Picture, write_picture
-from semanir.pictures import Panel, comparison
-from semanir.restorer import Progress, Restorer
+from semanir.options import DemoOptions, PhotoName
+from semanir.pictures import compare_details
+from semanir.restorer import Restorer
 
-PHOTOS: dict[str, Callable[[], NDArray[np.uint8]]] = {
+PHOTOS: dict[PhotoName, Callable[[], NDArray[np.uint8]]] = {
     "chelsea": data.chelsea,
     "astronaut": data.astronaut,
     "coffee": data.coffee,
@@ -50,29 +55,23 @@ class DemoFigures:
 
 
 def run_demo(
-    restorer: Restorer, out: Path, *, photo: str, sigma: float, seed: int, progress: Progress | None = None
+    restorer: Restorer, output: Path, options: DemoOptions, *, progress: OnProgress | None = None
 ) -> DemoFigures:
-    """Add noise to a photograph, remove it twice, measure, and write the pictures.
+    """Add noise to a photograph, remove it twice, measure, and write the images.
 
     Args:
         restorer: The denoiser.
-        out: Folder for ``noisy.png``, ``baseline.png``, ``restored.png`` and ``comparison.png``.
-        photo: One of :data:`PHOTOS`.
-        sigma: Noise level, on the scale of [0, 255].
-        seed: Of the noise.
+        output: Folder for ``noisy.png``, ``baseline.png``, ``restored.png`` and ``comparison.png``.
+        options: Photograph and noise.
         progress: Called with tiles done and tiles in all.
 
     Returns:
         The figures. The baseline, non-local means, is told the noise level; the network is not.
-
-    Raises:
-        ValueError: If ``sigma`` is not positive.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
-    out.mkdir(parents=True, exist_ok=True)
-    clean = PHOTOS[photo]()
-    noisy = clean / 255 + np.random.default_rng(seed).normal(0, sigma / 255, clean.shape)
+    sigma = options.sigma
+    make_folder(output)
+    clean = PHOTOS[options.photo]()
+    noisy = clean / 255 + np.random.default_rng(options.seed).normal(0, sigma / 255, clean.shape)
     start = time.perf_counter()
     baseline = denoise_nl_means(
         noisy, patch_size=5, patch_distance=6, h=0.8 * sigma / 255, sigma=sigma / 255, channel_axis=-1
@@ -84,14 +83,16 @@ def run_demo(
     psnr = {key: float(peak_signal_noise_ratio(clean, image)) for key, image in images.items()}
     ssim = {key: _ssim(clean, image) for key, image in images.items()}
     for key, image in images.items():
-        write_picture(Picture(image), out / f"{key}.png")
+        write_image(image, output / f"{key}.png")
     titles = {"noisy": f"noise, sigma {sigma:g}", "baseline": "non-local means", "restored": "SemanIR"}
-    panels = [Panel("original", photo, clean)]
+    panels = [Panel("original", options.photo, Image.fromarray(clean))]
     for key, image in images.items():
-        panels.append(Panel(titles[key], f"PSNR {psnr[key]:.2f} dB   SSIM {ssim[key]:.3f}", image))
-    write_picture(Picture(np.asarray(comparison(panels))), out / "comparison.png")
+        panels.append(
+            Panel(titles[key], f"PSNR {psnr[key]:.2f} dB   SSIM {ssim[key]:.3f}", Image.fromarray(image))
+        )
+    write_image(compare_details(panels), output / "comparison.png")
     return DemoFigures(
-        photo=photo,
+        photo=options.photo,
         sigma=sigma,
         psnr_noisy=psnr["noisy"],
         psnr_baseline=psnr["baseline"],

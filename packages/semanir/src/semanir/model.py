@@ -8,6 +8,7 @@ from typing import Self
 
 import torch
 from common_kernels import Backend
+from common_kernels.runtime.hub import DType, resolve_device, resolve_dtype
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +18,7 @@ from semanir.functional import pad_to_multiple
 from semanir.modules.attention import KeySemanticAttention
 from semanir.modules.blocks import DictionaryOptions, Layer, Stage
 from semanir.modules.heads import downsample, reconstruction, upsample
-from semanir.weights import DType, find_folder, load_folder, resolve_device, resolve_dtype
+from semanir.weights import find_folder, load_folder
 
 
 class SemanIR(
@@ -84,20 +85,37 @@ class SemanIR(
         *,
         device: str | torch.device = "auto",
         dtype: DType | torch.dtype = "auto",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
     ) -> Self:
         """Load a model by name, folder or hub id, in evaluation mode.
 
         Args:
             name_or_path: A shipped name such as ``"tiny-denoise"``, a folder written by ``save_pretrained``,
                 or ``"owner/name"`` on the hub.
-            device: ``"auto"`` takes CUDA if there is any.
-            dtype: ``"auto"`` is fp32, whatever the file stores.
+            device: Device; ``"auto"`` takes CUDA if there is any.
+            dtype: Compute dtype; ``"auto"`` is float32, whatever the file stores.
+            revision: Branch, tag or commit on the hub.
+            token: Access token of the hub; ``None`` takes the stored one.
+            cache_dir: Folder of fetched models.
+            local_files_only: Whether to use only what was fetched before.
+            force_download: Whether to fetch again.
 
         Raises:
             ModelNotFoundError: If there is no such model or its files cannot be used.
             ValueError: If the device or dtype is unknown, or the weights belong to another configuration.
         """
-        folder = find_folder(name_or_path)
+        folder = find_folder(
+            name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
         config, weights = load_folder(folder)
         model = cls(config)
         try:

@@ -1,34 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Before/after pictures."""
+"""Comparisons of an image before and after, each above an enlarged crop of itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
+from common_kernels.runtime.images import ImageFile
+from common_kernels.runtime.pictures import BACKGROUND, Panel, comparison, enlarge_or_reduce
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-_PANEL = 420  # width of a panel, in pixels
-_TALLEST = 4 * _PANEL  # a strip is shown narrower instead of as a picture of any height
-_GAP, _HEAD = 14, 52
-_BACKGROUND, _TITLE, _CAPTION, _FRAME = (18, 18, 20), (245, 245, 245), (165, 168, 175), (255, 196, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One column of a comparison.
-
-    Attributes:
-        title: Above the picture.
-        caption: Below the title, smaller.
-        pixels: ``(H, W)`` or ``(H, W, 3)`` uint8; all panels of one size.
-    """
-
-    title: str
-    caption: str
-    pixels: NDArray[np.uint8]
+_WIDTH, _GAP, _FRAME = 420, 14, (255, 196, 0)
+_TALLEST = 3 * _WIDTH - _GAP  # a strip is shown narrower instead of in any height
 
 
 def busiest_box(pixels: NDArray[np.uint8], side: int) -> tuple[int, int]:
@@ -44,39 +29,50 @@ def busiest_box(pixels: NDArray[np.uint8], side: int) -> tuple[int, int]:
     return int(top), int(left)
 
 
-def comparison(panels: Sequence[Panel], *, crop: tuple[int, int, int] | None = None) -> Image.Image:
-    """Draw panels side by side, each above an enlarged crop of itself.
+def compare_details(panels: Sequence[Panel], *, crop: tuple[int, int, int] | None = None) -> Image.Image:
+    """Draw images side by side, each above an enlarged crop of itself.
 
     Args:
-        panels: At least one.
-        crop: Top, left and side of the enlarged square, in pixels; the busiest quarter of the last panel's
-            width if ``None``.
+        panels: At least one; all images of one size.
+        crop: Top, left and side of the enlarged square, in pixels; the busiest quarter of the last image's
+            shorter side if ``None``.
 
     Returns:
-        An RGB picture; the crop is enlarged without interpolation, so that pixels show as they are.
+        RGB; the crop is enlarged without interpolation, so that pixels show as they are.
     """
-    height, width = panels[0].pixels.shape[:2]
     if crop is None:
-        side = max(8, min(height, width) // 4)
-        crop = (*busiest_box(panels[-1].pixels, side), side)
-    scale = min(_PANEL / width, _TALLEST / height)
-    shown = (max(1, round(width * scale)), max(1, round(height * scale)))
-    sheet = Image.new(
-        "RGB", (len(panels) * (_PANEL + _GAP) + _GAP, _HEAD + shown[1] + _PANEL + 3 * _GAP), _BACKGROUND
-    )
-    draw = ImageDraw.Draw(sheet)
-    title_font, caption_font = ImageFont.load_default(20), ImageFont.load_default(14)
-    for number, panel in enumerate(panels):
-        left = _GAP + number * (_PANEL + _GAP)
-        draw.text((left, 8), panel.title, _TITLE, title_font)
-        draw.text((left, 32), panel.caption, _CAPTION, caption_font)
-        image = Image.fromarray(panel.pixels).convert("RGB")
-        sheet.paste(image.resize(shown, Image.Resampling.LANCZOS), (left, _HEAD + _GAP))
-        top_px, left_px, side = crop
-        square = image.crop((left_px, top_px, left_px + side, top_px + side))
-        sheet.paste(
-            square.resize((_PANEL, _PANEL), Image.Resampling.NEAREST), (left, _HEAD + shown[1] + 2 * _GAP)
-        )
-        corner = (left + left_px * scale, _HEAD + _GAP + top_px * scale)
-        draw.rectangle((*corner, corner[0] + side * scale, corner[1] + side * scale), outline=_FRAME, width=2)
-    return sheet
+        last = panels[-1].image
+        side = max(8, min(last.size) // 4)
+        crop = (*busiest_box(np.asarray(last), side), side)
+    return comparison([replace(panel, image=_with_crop(panel.image, crop)) for panel in panels], width=_WIDTH)
+
+
+def _with_crop(image: Image.Image, crop: tuple[int, int, int]) -> Image.Image:
+    scale = min(_WIDTH / image.width, _TALLEST / image.height)
+    width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    column = Image.new("RGB", (_WIDTH, height + _GAP + _WIDTH), BACKGROUND)
+    column.paste(enlarge_or_reduce(image, (width, height)))
+    top, left, side = crop
+    square = image.crop((left, top, left + side, top + side))
+    column.paste(enlarge_or_reduce(square, (_WIDTH, _WIDTH)), (0, height + _GAP))
+    box = (left * scale, top * scale, (left + side) * scale, (top + side) * scale)
+    ImageDraw.Draw(column).rectangle(box, outline=_FRAME, width=2)
+    return column
+
+
+def before_after(before: ImageFile, after: ImageFile, names: tuple[str, str]) -> Image.Image:
+    """Draw an image before and after side by side, in sRGB over white.
+
+    Args:
+        before: Image; enlarged to the size of ``after`` without interpolation.
+        after: Restored image, its sides multiples of those of ``before``.
+        names: Texts below the titles.
+    """
+    shown = _visible(after)
+    enlarged = _visible(before).resize(shown.size, Image.Resampling.NEAREST)
+    return compare_details([Panel("before", names[0], enlarged), Panel("after", names[1], shown)])
+
+
+def _visible(image: ImageFile) -> Image.Image:
+    is_float = image.pixels.dtype == np.float32
+    return (replace(image, pixels=image.pixels.clip(0, 1)) if is_float else image).to_rgb()

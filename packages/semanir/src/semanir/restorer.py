@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import psutil
 import torch
+from common_kernels.runtime.cli import OnProgress as Progress
+from common_kernels.runtime.hub import DType
+from common_kernels.runtime.images import MAX_PIXELS, ImageFile, read_image, write_image
 from common_kernels.tiling import largest_tile, map_tiles, plan_tiles
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,10 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semanir.model import SemanIR
-from semanir.weights import DType
+from semanir.options import RestoreOptions
+from semanir.pictures import before_after
 
 ImageLike = TypeVar("ImageLike", Image.Image, NDArray[np.generic])
-Progress = Callable[[int, int], None]
+DEFAULT = RestoreOptions()
 
 _FULL_SCALE: dict[np.dtype[Any], float] = {
     np.dtype(np.uint8): 255.0,
@@ -35,10 +39,7 @@ class Restorer:
     """Applies a network to images as people have them.
 
     Args:
-        model: The network, in evaluation mode, on its device.
-        tile: Side of the tiles in pixels; ``"auto"`` takes the whole image if it fits into half of the free
-            memory and into 1024 pixels, else the largest tile that does; ``None`` never tiles.
-        overlap: Pixels that neighbouring tiles share at least; twice the network's own grid if ``None``.
+        model: The network; it is set to evaluation mode, in channels-last layout.
         batch_size: Tiles that go through the network together.
 
     Example:
@@ -48,23 +49,10 @@ class Restorer:
         (20, 30, 3)
     """
 
-    def __init__(
-        self,
-        model: SemanIR,
-        *,
-        tile: int | Literal["auto"] | None = "auto",
-        overlap: int | None = None,
-        batch_size: int = 1,
-    ) -> None:
+    def __init__(self, model: SemanIR, *, batch_size: int = 1) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model.to(memory_format=torch.channels_last).eval()
-        grid = model.config.size_multiple
-        self.overlap = 2 * grid if overlap is None else overlap
-        if isinstance(tile, int) and tile < self.overlap + grid:
-            raise ValueError(
-                f"tile must be at least overlap + {grid}, the grid of this model, "
-                f"got {tile=} and overlap={self.overlap}"
-            )
-        self.tile = tile
         self.batch_size = batch_size
 
     @classmethod
@@ -74,20 +62,40 @@ class Restorer:
         *,
         device: str | torch.device = "auto",
         dtype: DType | torch.dtype = "auto",
-        tile: int | Literal["auto"] | None = "auto",
         batch_size: int = 1,
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> Self:
         """Load a network by name, folder or hub id, as :meth:`SemanIR.from_pretrained`, and wrap it."""
-        model = SemanIR.from_pretrained(name_or_path, device=device, dtype=dtype)
-        return cls(model, tile=tile, batch_size=batch_size)
+        model = SemanIR.from_pretrained(
+            name_or_path, device=device, dtype=dtype, revision=revision, token=token
+        )
+        return cls(model, batch_size=batch_size)
+
+    def check_options(self, options: RestoreOptions) -> None:
+        """Check what options ask of this network.
+
+        Raises:
+            ValueError: If the network enlarges and ``strength`` is below 1, or tiles are too small for it.
+        """
+        config = self.model.config
+        grid, overlap = config.size_multiple, self._overlap(options)
+        if isinstance(options.tile, int) and options.tile < overlap + grid:
+            raise ValueError(
+                f"tile must be at least overlap + {grid}, the grid of this network, "
+                f"got tile={options.tile} and {overlap=}"
+            )
+        if options.strength != 1 and config.upscale != 1:
+            raise ValueError(
+                f"strength must be 1 for a network that enlarges, "
+                f"got strength={options.strength} and upscale={config.upscale}"
+            )
 
     def restore(
         self,
         image: ImageLike,
+        options: RestoreOptions = DEFAULT,
         *,
-        strength: float = 1.0,
-        k: int | None = None,
-        self_ensemble: bool = False,
         progress: Progress | None = None,
     ) -> ImageLike:
         """Restore one image.
@@ -96,10 +104,7 @@ class Restorer:
             image: A Pillow image (L, LA, RGB or RGBA), or an array ``(H, W)`` or ``(H, W, C)`` with ``C`` of
                 1 to 4: uint8, uint16, or float32 nominally in [0, 1]. A second or fourth channel is
                 transparency.
-            strength: From 0, the input, to 1, the network's output; other than 1 needs a network that does
-                not enlarge.
-            k: Keys per token; the network's own if ``None``.
-            self_ensemble: Average over the eight flips and turns: a little better, eight times slower.
+            options: How it is restored.
             progress: Called with tiles done and tiles in all.
 
         Returns:
@@ -108,30 +113,62 @@ class Restorer:
 
         Raises:
             TypeError: If the dtype or Pillow mode is not one of these.
-            ValueError: If the shape is not one of these, a number is not finite, or ``strength`` is not
-                possible.
+            ValueError: If the shape is not one of these, a number is not finite, or the network cannot do
+                what the options ask.
         """
         if isinstance(image, Image.Image):
             if image.mode not in {"L", "LA", "RGB", "RGBA"}:
                 raise TypeError(f"a Pillow image must have mode L, LA, RGB or RGBA, got {image.mode}")
-            pixels = np.asarray(image)
-            restored = self.restore(
-                pixels, strength=strength, k=k, self_ensemble=self_ensemble, progress=progress
-            )
-            return Image.fromarray(restored)
-        full_scale = _check(image, strength, self.model.config.upscale)
+            return Image.fromarray(self.restore(np.asarray(image), options, progress=progress))
+        self.check_options(options)
+        full_scale = _check(image)
         x = torch.from_numpy(image.astype(np.float32) / np.float32(full_scale))
         x = (x.unsqueeze(-1) if x.ndim == 2 else x).permute(2, 0, 1)  # (C, H, W)
         has_alpha = x.shape[0] in (2, 4)
         colour, alpha = (x[:-1], x[-1:]) if has_alpha else (x, x[:0])
-        y = self._restore_colour(colour, k, self_ensemble, progress)
-        if strength != 1:
-            y = torch.lerp(colour, y, strength)
+        y = self._restore_colour(colour, options, progress)
+        if options.strength != 1:
+            y = torch.lerp(colour, y, options.strength)
         y = torch.cat([y, self._resize_alpha(alpha)])
         out = y.permute(1, 2, 0).reshape(*y.shape[1:], *image.shape[2:]).numpy()
         if image.dtype == np.float32:
             return out
         return (out * full_scale).round().clip(0, full_scale).astype(image.dtype)
+
+    def restore_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        options: RestoreOptions = DEFAULT,
+        *,
+        compare: str | Path | None = None,
+        max_pixels: int = MAX_PIXELS,
+        progress: Progress | None = None,
+    ) -> ImageFile:
+        """Restore an image file; depth, transparency, colour profile, EXIF and resolution are kept.
+
+        Args:
+            source: File to read.
+            target: File to write; its suffix decides the format.
+            options: How it is restored.
+            compare: File for the image before and after, side by side.
+            max_pixels: Limit of width times height of ``source``, checked before it is decoded.
+            progress: Called with tiles done and tiles in all.
+
+        Returns:
+            What was written, with the note that came from reading.
+
+        Raises:
+            ImageError: If a file cannot be read or written.
+            ValueError: As for :meth:`restore`.
+        """
+        before = read_image(source, max_pixels=max_pixels)
+        after = replace(before, pixels=self.restore(before.pixels, options, progress=progress))
+        if compare is not None:
+            titles = Path(source).name, Path(target).name
+            write_image(before_after(before, after, titles), compare)
+        write_image(after, target)
+        return after
 
     def _resize_alpha(self, alpha: Tensor) -> Tensor:
         scale = self.model.config.upscale
@@ -139,34 +176,32 @@ class Restorer:
             return alpha.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
         return F.interpolate(alpha[None], scale_factor=scale, mode="bicubic")[0].clamp(0, 1)
 
-    def _restore_colour(
-        self, x: Tensor, k: int | None, self_ensemble: bool, progress: Progress | None
-    ) -> Tensor:
+    def _restore_colour(self, x: Tensor, options: RestoreOptions, progress: Progress | None) -> Tensor:
         """Fit the channels to the network: grey goes through a colour network as three equal channels."""
         channels = x.shape[0]
         wanted = self.model.config.in_channels
         if wanted not in (1, 3):
             raise ValueError(f"the network takes {wanted} channels; Restorer handles 1 and 3")
         passes = channels if wanted == 1 else 1
-        turns = 8 if self_ensemble else 1
+        turns = 8 if options.self_ensemble else 1
         parts = x.split(1) if wanted == 1 else (x.expand(3, -1, -1),)
         results: list[Tensor] = []
         for number, part in enumerate(parts):
             turned: list[Tensor] = []
             for turn in range(turns):
                 report = _pass_progress(progress, number * turns + turn, passes * turns)
-                turned.append(_turn_back(self._run(_turn(part, turn), k, report), turn))
+                turned.append(_turn_back(self._run(_turn(part, turn), options, report), turn))
             y = torch.stack(turned).mean(dim=0)
             results.append(y.mean(dim=0, keepdim=True) if y.shape[0] > channels else y)
         return torch.cat(results)
 
-    def _run(self, x: Tensor, k: int | None, report: Progress) -> Tensor:
+    def _run(self, x: Tensor, options: RestoreOptions, report: Progress) -> Tensor:
         """Run the network on ``(C, H, W)``, halving the tile each time that memory runs out."""
-        tile = self._choose_tile(*x.shape[-2:])
-        smallest = self.overlap + self.model.config.size_multiple
+        tile = self._choose_tile(*x.shape[-2:], options)
+        smallest = self._overlap(options) + self.model.config.size_multiple
         while True:
             try:
-                return self._run_tiled(x, tile, k, report)
+                return self._run_tiled(x, tile, options, report)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error) or tile <= smallest:
                     raise
@@ -175,18 +210,22 @@ class Restorer:
                 grid = self.model.config.size_multiple
                 tile = max(smallest, min(tile, max(x.shape[-2:])) // 2 // grid * grid)
 
-    def _choose_tile(self, height: int, width: int) -> int:
-        if self.tile is None:
+    def _overlap(self, options: RestoreOptions) -> int:
+        return 2 * self.model.config.size_multiple if options.overlap is None else options.overlap
+
+    def _choose_tile(self, height: int, width: int, options: RestoreOptions) -> int:
+        if options.tile is None:
             return max(height, width)
-        if isinstance(self.tile, int):
-            return self.tile
+        if isinstance(options.tile, int):
+            return options.tile
         config = self.model.config
+        smallest = self._overlap(options) + config.size_multiple
         return largest_tile(
             int(_free_bytes(next(self.model.parameters()).device) * _MEMORY_SHARE / self.batch_size),
             self._bytes_per_pixel(),
             multiple=config.size_multiple,
-            minimum=self.overlap + config.size_multiple,
-            maximum=max(_LARGEST_TILE, self.overlap + config.size_multiple),
+            minimum=smallest,
+            maximum=max(_LARGEST_TILE, smallest),
         )
 
     def _bytes_per_pixel(self) -> float:
@@ -198,7 +237,7 @@ class Restorer:
         head = 64 * config.upscale**2 if config.upscale > 1 else 0
         return size * ((30 * config.embed_dims[0] + masks) / config.patch_unshuffle**2 + 4 * head)
 
-    def _run_tiled(self, x: Tensor, tile: int, k: int | None, report: Progress) -> Tensor:
+    def _run_tiled(self, x: Tensor, tile: int, options: RestoreOptions, report: Progress) -> Tensor:
         config = self.model.config
         parameter = next(self.model.parameters())
         grid = config.size_multiple
@@ -206,7 +245,8 @@ class Restorer:
             plan = plan_tiles(*x.shape[-2:], tile=max(x.shape[-2:]))
         else:
             # tiles start on the grid of the windows, so that inner windows are those of the whole image
-            plan = plan_tiles(*x.shape[-2:], tile=tile // grid * grid, overlap=self.overlap, multiple=grid)
+            overlap = self._overlap(options)
+            plan = plan_tiles(*x.shape[-2:], tile=tile // grid * grid, overlap=overlap, multiple=grid)
         done = 0
 
         def advance(count: int) -> None:
@@ -216,7 +256,7 @@ class Restorer:
 
         def network(batch: Tensor) -> Tensor:
             batch = batch.to(parameter.dtype, memory_format=torch.channels_last)
-            return self.model(batch, k=k)
+            return self.model(batch, k=options.k)
 
         with torch.inference_mode():
             return map_tiles(
@@ -230,18 +270,14 @@ class Restorer:
             ).clone()
 
 
-def _check(image: NDArray[np.generic], strength: float, upscale: int) -> float:
-    """Check what a caller may get wrong; return the value of white."""
+def _check(image: NDArray[np.generic]) -> float:
+    """Check an array; return the value of white."""
     if image.dtype not in _FULL_SCALE:
         raise TypeError(f"image must be uint8, uint16 or float32, got {image.dtype}")
     if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] > 4):
         raise ValueError(f"image must be (H, W) or (H, W, C) with C of 1 to 4, got shape {image.shape}")
     if image.dtype == np.float32 and not np.isfinite(image).all():
         raise ValueError("image must be finite, got NaN or infinity")
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength must lie in [0, 1], got {strength}")
-    if strength != 1 and upscale != 1:
-        raise ValueError(f"strength must be 1 for a network that enlarges, got {strength=} and {upscale=}")
     return _FULL_SCALE[image.dtype]
 
 

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import semanir
 import torch
+from common_kernels.runtime.cli import run_app
+from common_kernels.runtime.images import ImageError, read_image, write_image
 from PIL import Image
-from semanir import SemanIR, SemanIRConfig
-from semanir.cli import batch
-from semanir.cli.app import app
-from semanir.cli.batch import collect_jobs
-from semanir.images import ImageError, Picture, read_picture, write_picture
+from semanir import RestoreOptions, SemanIR, SemanIRConfig
+from semanir.cli import app
 from semanir.restorer import Restorer
-from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +46,14 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(here, model):
+def run(here, model, capfd):
     def call(*args, code=0, use=model):
         extra = ["--model", str(use), "--device", "cpu"] if args[0] in ("restore", "demo") else []
-        result = CliRunner().invoke(app, [*map(str, args), *extra])
-        assert result.exit_code == code, result.output
-        assert "Traceback" not in result.output
-        assert result.exception is None or isinstance(result.exception, SystemExit)
-        return result
+        capfd.readouterr()
+        found = run_app(app, [*map(str, args), *extra])
+        out, err = capfd.readouterr()
+        assert found == code, out + err
+        return SimpleNamespace(stdout=out, stderr=err)
 
     return call
 
@@ -62,11 +65,12 @@ def noise(*shape, dtype=np.uint8, seed=0):
 def save(*names, shape=(10, 12, 3)):
     for number, name in enumerate(names):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        write_picture(Picture(noise(*shape, seed=number)), Path(name))
+        write_image(noise(*shape, seed=number), name)
 
 
 def files(folder):
-    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+    found = (p.relative_to(folder) for p in Path(folder).rglob("*") if p.is_file())
+    return sorted(str(path) for path in found if ".results" not in path.parts)
 
 
 def sentence(result):
@@ -81,22 +85,9 @@ def test_one_file(run, model):
     save("a.png")
     result = run("restore", "a.png", "-o", "b.png")
     assert result.stdout == ""
-    expected = Restorer.from_pretrained(model, device="cpu").restore(read_picture(Path("a.png")).pixels)
-    np.testing.assert_array_equal(read_picture(Path("b.png")).pixels, expected)
+    expected = Restorer.from_pretrained(model, device="cpu").restore(read_image("a.png").pixels)
+    np.testing.assert_array_equal(read_image("b.png").pixels, expected)
     assert files(".") == ["a.png", "b.png"]
-
-
-def test_what_is_beside_the_pixels_is_kept(run):
-    exif = Image.Exif()
-    exif[271] = "A camera"
-    picture = Picture(noise(9, 8, 4, dtype=np.uint16), b"profile", exif.tobytes(), (300.0, 300.0))
-    write_picture(picture, Path("a.png"))
-    run("restore", "a.png", "-o", "b.png", "--strength", "0")
-    back = read_picture(Path("b.png"))
-    np.testing.assert_array_equal(back.pixels, picture.pixels)
-    assert back.icc == picture.icc
-    assert back.exif == read_picture(Path("a.png")).exif
-    assert back.dpi == pytest.approx((300, 300), abs=0.1)
 
 
 def test_options_reach_the_restorer(run, monkeypatch):
@@ -104,15 +95,16 @@ def test_options_reach_the_restorer(run, monkeypatch):
     seen = []
     inner = Restorer.restore
 
-    def spy(self, image, **options):
-        options.pop("progress")
-        seen.append((self.tile, self.batch_size, options))
-        return inner(self, image, **options)
+    def spy(self, image, options, **rest):
+        seen.append((self.batch_size, options))
+        return inner(self, image, options, **rest)
 
     monkeypatch.setattr(Restorer, "restore", spy)
-    options = ["--strength", "0.5", "--k", "3", "--self-ensemble", "--tile", "64", "--batch-size", "2"]
-    run("restore", "a.png", "-o", "b.png", *options)
-    assert seen == [(64, 2, {"strength": 0.5, "k": 3, "self_ensemble": True})]
+    options = ["--strength", "0.5", "--k", "3", "--self-ensemble", "--tile", "64", "--overlap", "8"]
+    run("restore", "a.png", "-o", "b.png", *options, "--batch-size", "2")
+    run("restore", "a.png", "-o", "c.png", "--tile", "auto")
+    given = RestoreOptions(strength=0.5, k=3, self_ensemble=True, tile=64, overlap=8)
+    assert seen == [(2, given), (1, RestoreOptions())]
 
 
 def test_a_failing_file_is_named_and_does_not_stop_the_others(run):
@@ -120,28 +112,27 @@ def test_a_failing_file_is_named_and_does_not_stop_the_others(run):
     Path("in/b.png").write_bytes(Path("in/a.png").read_bytes()[:60])
     result = run("restore", "in", "-o", "out", code=1)
     assert files("out") == ["a.png", "c.png"]
-    assert [line for line in result.stderr.splitlines() if line.startswith("semanir:")] == [
-        line for line in result.stderr.splitlines() if "b.png is " in line
-    ]
-    assert "2 restored, 1 failed" in result.stderr
-    assert len([line for line in result.stderr.splitlines() if line]) == 2
+    named, counts = result.stderr.splitlines()
+    assert named.startswith("semanir: in/b.png is damaged")
+    assert counts == "2 done, 1 failed"
 
 
-@pytest.mark.parametrize("error", [ValueError("bad\nthing"), torch.OutOfMemoryError("full"), MemoryError()])
-def test_errors_of_the_restorer_name_the_file(run, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(ValueError("bad\nthing"), "bad thing"), (torch.OutOfMemoryError("full"), "out of memory")],
+)
+def test_errors_of_the_restorer_name_the_file(run, monkeypatch, error, message):
     save("in/a.png", "in/b.png")
-    inner = Restorer.restore
+    inner, bad = Restorer.restore, read_image("in/a.png").pixels
 
-    def broken(self, image, **options):
-        if np.array_equal(image, read_picture(Path("in/a.png")).pixels):
+    def broken(self, image, *rest, **options):
+        if np.array_equal(image, bad):
             raise error
-        return inner(self, image, **options)
+        return inner(self, image, *rest, **options)
 
     monkeypatch.setattr(Restorer, "restore", broken)
     result = run("restore", "in", "-o", "out", code=1)
-    assert (
-        f"semanir: {Path('in/a.png')}: {' '.join(str(error).split()) or 'out of memory'}\n" in result.stderr
-    )
+    assert f"semanir: in/a.png: {message}" in result.stderr
     assert files("out") == ["b.png"]
 
 
@@ -150,33 +141,57 @@ def test_a_missing_file_fails(run):
 
 
 def test_debug_shows_the_error(here, model):
-    arguments = ["restore", "none.png", "-o", "b.png", "--debug", "--device", "cpu", "--model", str(model)]
-    result = CliRunner().invoke(app, arguments)
-    assert isinstance(result.exception, ImageError)
+    with pytest.raises(ImageError):
+        run_app(app, ["restore", "none.png", "-o", "b.png", "--debug", "--model", str(model)])
 
 
-def test_resuming_and_overwriting(run):
+def test_a_result_is_skipped_only_if_nothing_changed(run, tmp_path):
     save("in/a.png", "in/b.png")
-    run("restore", "in", "-o", "out")
-    Path("out/b.png").unlink()
-    marked = read_picture(Path("in/a.png"))
-    write_picture(marked, Path("out/a.png"))
-    result = run("restore", "in", "-o", "out")
-    assert "a.png is there already, skipped" in result.stderr
-    assert "1 restored, 1 skipped" in result.stderr
-    np.testing.assert_array_equal(read_picture(Path("out/a.png")).pixels, marked.pixels)
-    run("restore", "in", "-o", "out", "--overwrite")
-    assert (read_picture(Path("out/a.png")).pixels != marked.pixels).any()
+
+    def statuses(*options):
+        lines = run("restore", "in", "-o", "out", "--json", *options).stdout.splitlines()
+        return [json.loads(line)["status"] for line in lines]
+
+    assert statuses() == ["done", "done"]
+    assert statuses() == ["skipped", "skipped"]
+    before = Path("out/a.png").read_bytes()
+    assert statuses("--strength", "0.5") == ["done", "done"]
+    assert Path("out/a.png").read_bytes() != before
+    assert statuses("--strength", "0.5", "--batch-size", "2") == ["skipped", "skipped"]
+    write_image(noise(10, 12, 3, seed=7), "in/b.png")
+    assert statuses("--strength", "0.5") == ["skipped", "done"]
+    assert statuses("--strength", "0.5", "--compare") == ["done", "done"]
+    assert statuses("--strength", "0.5", "--overwrite") == ["done", "done"]
+
+
+def test_another_model_of_the_same_name_restores_again(run, model, tmp_path):
+    save("a.png")
+    for scale, status in ((1.0, "done"), (1.0, "skipped"), (0.5, "done")):
+        network = SemanIR.from_pretrained(model, device="cpu")
+        with torch.no_grad():
+            network.tail.weight.mul_(scale)
+        network.save_pretrained("model")
+        report = json.loads(run("restore", "a.png", "-o", "b.png", "--json", use="model").stdout)
+        assert report["status"] == status
+
+
+def test_a_file_of_the_user_is_not_replaced(run):
+    save("a.png", "b.png")
+    before = Path("b.png").read_bytes()
+    assert "--overwrite replaces it" in sentence(run("restore", "a.png", "-o", "b.png", code=1))
+    assert Path("b.png").read_bytes() == before
+    run("restore", "a.png", "-o", "b.png", "--overwrite")
+    assert Path("b.png").read_bytes() != before
 
 
 def test_the_result_comes_last_so_that_a_stopped_job_is_done_again(run, monkeypatch):
     save("a.png")
 
-    def broken(panels):
+    def broken(*images):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "comparison", broken)
+        patch.setattr("semanir.restorer.before_after", broken)
         run("restore", "a.png", "-o", "b.png", "--compare", code=1)
     assert files(".") == ["a.png"]
     run("restore", "a.png", "-o", "b.png", "--compare")
@@ -205,12 +220,12 @@ def test_names_with_brackets(run):
     result = run("restore", "in/a[bold].png", "in/b[1].png", "-o", "out")
     assert files("out") == ["a[bold].png", "b[1].png"]
     result = run("restore", "in/a[bold].png", "-o", "out")
-    assert "a[bold].png is there already" in result.stderr
+    assert "a[bold].png: the results are there, skipped" in result.stderr
 
 
 def test_suffix_and_format(run):
     save("in/a.png", "in/b.jpg")
-    run("restore", "in", "-o", "out", "--suffix", "-clean", "--format", "TIF")
+    run("restore", "in", "-o", "out", "--suffix=-clean", "--format", "TIF")
     assert files("out") == ["a-clean.tif", "b-clean.tif"]
     assert "--format must be one of" in sentence(run("restore", "in", "-o", "o", "--format", "gif", code=2))
     assert "--suffix" in sentence(run("restore", "in", "-o", "o", "--suffix", "a/b", code=2))
@@ -226,7 +241,7 @@ def test_formats_that_can_only_be_read_become_png(run):
 def test_results_beside_their_sources_are_not_restored_again(run):
     save("in/a.png", "in/b.png")
     for _ in range(2):
-        run("restore", "in", "-o", "in", "--suffix", "-clean", "--compare")
+        run("restore", "in", "-o", "in", "--suffix=-clean", "--compare")
     assert files("in") == [
         "a-clean-compare.png",
         "a-clean.png",
@@ -264,8 +279,8 @@ def test_sources_are_not_overwritten(run):
     before = Path("a.png").read_bytes()
     for arguments in (["a.png", "-o", "a.png"], ["a.png", "-o", "."], ["in", "-o", "in"]):
         assert "would be overwritten by" in sentence(run("restore", *arguments, "--overwrite", code=2))
-    both = ["in/a.png", "in/a-clean.png", "-o", "in", "--suffix", "-clean", "--overwrite"]
-    assert "would be overwritten by the result of" in sentence(run("restore", *both, code=2))
+    both = ["in/a.png", "in/a-clean.png", "-o", "in", "--suffix=-clean", "--overwrite"]
+    assert "would be overwritten by a result of" in sentence(run("restore", *both, code=2))
     Path("link.png").symlink_to("a.png")
     assert "overwritten" in sentence(run("restore", "a.png", "-o", "link.png", "--overwrite", code=2))
     assert Path("a.png").read_bytes() == before
@@ -273,32 +288,33 @@ def test_sources_are_not_overwritten(run):
 
 def test_many_images_need_a_folder(run):
     save("a.png", "b.png", "c.png")
-    assert "give a folder" in sentence(run("restore", "a.png", "b.png", "-o", "c.png", code=2))
+    assert "a folder is needed" in sentence(run("restore", "a.png", "b.png", "-o", "c.png", code=2))
 
 
 def test_a_folder_that_cannot_be_made(run):
     save("in/a.png", "in/b.png")
     Path("file").touch()
     result = run("restore", "in", "-o", "file/out", code=1)
-    assert result.stderr.count("cannot be made") == 2
+    assert "2 failed" in result.stderr
+    assert len(result.stderr.splitlines()) == 3
 
 
 def test_a_format_that_cannot_hold_the_image(run):
-    write_picture(Picture(noise(6, 6, 4)), Path("a.png"))
+    write_image(noise(6, 6, 4), "a.png")
     assert "transparency" in sentence(run("restore", "a.png", "-o", "b.jpg", code=1))
 
 
 def test_max_pixels(run):
     save("a.png")
-    assert "--max-pixels" in sentence(run("restore", "a.png", "-o", "b.png", "--max-pixels", "9", code=1))
+    assert "raise max_pixels" in sentence(run("restore", "a.png", "-o", "b.png", "--max-pixels", "9", code=1))
 
 
 @pytest.mark.parametrize("shape", [(9, 8), (9, 8, 2), (9, 8, 4)])
 def test_compare(run, shape):
-    write_picture(Picture(noise(*shape, dtype=np.uint16)), Path("a.png"))
+    write_image(noise(*shape, dtype=np.uint16), "a.png")
     run("restore", "a.png", "-o", "b.png", "--compare")
     assert files(".") == ["a.png", "b-compare.png", "b.png"]
-    sheet = read_picture(Path("b-compare.png")).pixels
+    sheet = read_image("b-compare.png").pixels
     assert sheet.dtype == np.uint8
     assert sheet.shape[1] > 800
 
@@ -309,27 +325,45 @@ def test_json_lines(run):
     run("restore", "in/c.png", "-o", "out")
     result = run("restore", "in", "-o", "out", "--json", code=1)
     reports = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [report["status"] for report in reports] == ["restored", "failed", "skipped"]
+    assert [report["status"] for report in reports] == ["done", "failed", "skipped"]
     assert [Path(report["input"]).name for report in reports] == ["a.png", "b.png", "c.png"]
     assert (reports[0]["width"], reports[0]["height"]) == (12, 10)
     assert "not an image" in reports[1]["error"]
     assert all(report["seconds"] >= 0 for report in reports)
 
 
-def test_shares_cover_every_job_once(run, monkeypatch):
-    save(*(f"in/{number}.png" for number in range(5)), shape=(6, 6, 3))
-    done = []
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    for rank in range(3):
-        monkeypatch.setenv("RANK", str(rank))
-        output = run("restore", "in", "-o", "out", "--json").stdout
-        reports = [json.loads(line) for line in output.splitlines()]
-        assert {report["status"] for report in reports} == {"restored"}
-        done += [report["output"] for report in reports]
-    assert len(done) == 5
-    assert sorted(done) == [str(Path("out") / name) for name in files("out")]
-    monkeypatch.setenv("RANK", "3")
-    assert "RANK must lie in" in sentence(run("restore", "in", "-o", "out", code=2))
+def test_two_processes_share_the_images(here, model):
+    save(*(f"in/{number}.png" for number in range(3)), shape=(6, 6, 3))
+    Path("in/3.png").write_text("no image")
+    code = "import sys; from semanir.cli import app; from common_kernels.runtime.cli import run_app\n"
+    code += "raise SystemExit(run_app(app))"
+    arguments = ["restore", "in", "-o", "out", "--json", "--device", "cpu", "--model", str(model)]
+    address = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            env=os.environ | address | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    results = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], results
+    reports = [[json.loads(line) for line in out.splitlines()] for out, _ in results]
+    assert [[Path(each["input"]).name for each in part] for part in reports] == [
+        ["0.png", "2.png"],
+        ["1.png", "3.png"],
+    ]
+    assert files("out") == ["0.png", "1.png", "2.png"]
+    assert "3 done, 1 failed" in results[0][1]
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def test_unknown_model(run):
@@ -344,30 +378,46 @@ def test_a_tile_that_is_too_small(run):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["restore"], ["restore", "a.png"], ["restore", "a.png", "-o", "b.png", "--strength", "2"], ["nothing"]],
+    [
+        ["restore"],
+        ["restore", "a.png"],
+        ["restore", "a.png", "-o", "b.png", "--strength", "2"],
+        ["restore", "a.png", "-o", "b.png", "--k", "0"],
+        ["restore", "a.png", "-o", "b.png", "--tile", "large"],
+        ["restore", "a.png", "-o", "b.png", "--batch-size", "0"],
+        ["restore", "a.png", "-o", "b.png", "--no-such-option"],
+        ["nothing"],
+    ],
 )
 def test_wrong_usage(run, arguments):
-    assert run(*arguments, code=2).stdout == ""
+    save("a.png")
+    sentence(run(*arguments, code=2))
 
 
-def test_a_run_that_is_stopped(here, model, monkeypatch):
+def test_a_device_that_is_not_there(here, capfd):
+    assert run_app(app, ["restore", "none.png", "-o", "b.png", "--device", "cuda:77"]) == 2
+    out, err = capfd.readouterr()
+    assert "'cuda:77' is not present" in sentence(SimpleNamespace(stdout=out, stderr=err))
+
+
+def test_a_run_that_is_stopped(here, model, monkeypatch, capfd):
     save("a.png")
 
     def stop(*args, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Restorer, "restore", stop)
-    arguments = ["restore", "a.png", "-o", "b.png", "--device", "cpu", "--model", str(model)]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 130
-    assert "run the same command again" in result.stderr
+    assert run_app(app, ["restore", "a.png", "-o", "b.png", "--device", "cpu", "--model", str(model)]) == 130
+    assert "run the same command again" in capfd.readouterr().err
     assert files(here) == ["a.png"]
 
 
 def test_models(run, monkeypatch):
     card = {"task": "denoise", "parameters": 1234, "mean_gain_db": {"25": 1.5}}
-    monkeypatch.setattr("semanir.weights.shipped_models", lambda: ["mine", "other"])
-    monkeypatch.setattr("semanir.weights.read_card", lambda name: card if name == "mine" else {})
+    shipped = SimpleNamespace(
+        names=lambda: ["mine", "other"], card=lambda name: card if name == "mine" else {}
+    )
+    monkeypatch.setattr("semanir.weights.SHIPPED", shipped)
     assert json.loads(run("models", "--json").stdout) == {"mine": card, "other": {}}
     shown = run("models").stdout
     assert "mine" in shown
@@ -375,27 +425,33 @@ def test_models(run, monkeypatch):
     assert "+1.50" in shown
 
 
-def test_version_and_help(run):
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["restore", "--help"], ["demo", "-h"], ["models", "-h"]]
+)
+def test_help_shows_examples(run, arguments):
+    shown = run(*arguments, use="x").stdout
+    assert "Examples" in shown
+    assert f"semanir {arguments[0] if len(arguments) > 1 else 'restore'}" in shown
+
+
+def test_version(run):
     assert run("--version").stdout == f"semanir {semanir.__version__}\n"
-    for arguments in (["--help"], ["-h"], ["restore", "--help"]):
-        shown = run(*arguments, use="x").stdout
-        assert "Examples" in shown
-        assert "semanir restore" in shown
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["restore", "a.png"]])
+def test_help_and_wrong_usage_do_not_wait_for_torch(arguments):
+    code = "import sys; from semanir.cli import app; from common_kernels.runtime.cli import run_app\n"
+    code += "run_app(app); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, *arguments], check=False).returncode == 0
 
 
 def test_demo(run, monkeypatch):
     from semanir.demo import PHOTOS
 
     monkeypatch.setitem(PHOTOS, "chelsea", lambda: noise(24, 24, 3))
-    figures = json.loads(run("demo", "--out", "d", "--json").stdout)
+    figures = json.loads(run("demo", "-o", "d", "--json").stdout)
     assert figures["photo"] == "chelsea"
     assert files("d") == ["baseline.png", "comparison.png", "noisy.png", "restored.png"]
-    assert str(Path("d") / "comparison.png") in run("demo", "--out", "d").stdout
-    assert "no photo 'x'" in sentence(run("demo", "--photo", "x", code=2))
-    assert "sigma must be positive" in sentence(run("demo", "--sigma", "0", code=2))
-
-
-def test_stable_order(here):
-    save("in/b.png", "in/a.png", "in/sub/a.png")
-    jobs = collect_jobs(["in/b.png", "in"], Path("out"), recursive=True)
-    assert [str(job.source) for job in jobs] == ["in/b.png", "in/a.png", "in/sub/a.png"]
+    assert str(Path("d") / "comparison.png") in run("demo", "-o", "d").stdout
+    assert "--photo" in sentence(run("demo", "--photo", "x", code=2))
+    assert "sigma must lie in (0, 100]" in sentence(run("demo", "--sigma", "0", code=2))

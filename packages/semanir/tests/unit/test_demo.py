@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from common_kernels.runtime.images import read_image
 from semanir import SemanIR, SemanIRConfig
 from semanir.demo import PHOTOS, run_demo
-from semanir.images import read_picture
+from semanir.options import DemoOptions, PhotoName
 from semanir.restorer import Restorer
 from skimage.metrics import peak_signal_noise_ratio
 
-PICTURES = ["baseline.png", "comparison.png", "noisy.png", "restored.png"]
+FILES = ["baseline.png", "comparison.png", "noisy.png", "restored.png"]
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +38,19 @@ def photo(monkeypatch):
     return pixels
 
 
-def test_pictures_and_figures_agree(restorer, photo, tmp_path):
+def test_images_and_figures_agree(restorer, photo, tmp_path):
     calls = []
     out = tmp_path / "a" / "b"
-    figures = run_demo(
-        restorer, out, photo="small", sigma=25, seed=3, progress=lambda *pair: calls.append(pair)
-    )
-    assert sorted(p.name for p in out.iterdir()) == PICTURES
+    options = DemoOptions(photo="small", seed=3)
+    figures = run_demo(restorer, out, options, progress=lambda *pair: calls.append(pair))
+    assert sorted(p.name for p in out.iterdir()) == FILES
     assert calls == [(1, 1)]
     for name, psnr in (
         ("noisy", figures.psnr_noisy),
         ("baseline", figures.psnr_baseline),
         ("restored", figures.psnr),
     ):
-        pixels = read_picture(out / f"{name}.png").pixels
+        pixels = read_image(out / f"{name}.png").pixels
         assert pixels.shape == photo.shape
         assert peak_signal_noise_ratio(photo, pixels) == pytest.approx(psnr)
     assert 18 < figures.psnr_noisy < 24
@@ -64,20 +65,19 @@ def test_pictures_and_figures_agree(restorer, photo, tmp_path):
 
 def test_the_seed_decides_the_noise(restorer, photo, tmp_path):
     first, again, other = (
-        run_demo(restorer, tmp_path, photo="small", sigma=25, seed=seed) for seed in (0, 0, 1)
+        run_demo(restorer, tmp_path, DemoOptions(photo="small", seed=seed)) for seed in (0, 0, 1)
     )
     assert first.psnr == again.psnr
     assert first.psnr_noisy != other.psnr_noisy
 
 
-@pytest.mark.parametrize("sigma", [0, -1, float("nan")])
-def test_no_noise_is_no_demonstration(restorer, photo, tmp_path, sigma):
-    with pytest.raises(ValueError, match="sigma must be positive"):
-        run_demo(restorer, tmp_path, photo="small", sigma=sigma, seed=0)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("options", [{"sigma": 0}, {"sigma": -1}, {"sigma": float("nan")}, {"seed": -1}])
+def test_options_out_of_range(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must"):
+        DemoOptions(**options)
 
 
-@pytest.mark.parametrize("name", sorted(PHOTOS))
+@pytest.mark.parametrize("name", get_args(PhotoName))
 def test_photos_come_with_the_package(name):
     pixels = PHOTOS[name]()
     assert pixels.dtype == np.uint8

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import semanir.restorer as module
 import torch
+from common_kernels.runtime.images import ImageError, ImageFile, read_image, write_image
 from PIL import Image
-from semanir import SemanIR, SemanIRConfig
+from semanir import RestoreOptions, SemanIR, SemanIRConfig
 from semanir.restorer import Restorer
 
 TINY = {"embed_dims": (8, 8), "num_heads": (1, 1), "window_size": 4, "k": 6, "conv_blocks": ()}
@@ -93,12 +94,12 @@ def test_colour_goes_through_a_grey_network_channel_by_channel():
 @pytest.mark.parametrize("shape", [(12, 10), (12, 10, 4)])
 def test_strength_zero_is_the_input(restorer, shape, dtype):
     image = noise(shape, dtype)
-    assert restorer.restore(image, strength=0).tobytes() == image.tobytes()
+    assert restorer.restore(image, RestoreOptions(strength=0)).tobytes() == image.tobytes()
 
 
 def test_strength_is_linear(restorer):
     image = noise((12, 10, 3), np.float32)
-    full, half = restorer.restore(image), restorer.restore(image, strength=0.5)
+    full, half = restorer.restore(image), restorer.restore(image, RestoreOptions(strength=0.5))
     assert spread(restorer, image) > 1e-3
     np.testing.assert_allclose(half, (full + image) / 2, atol=1e-6)
 
@@ -110,27 +111,31 @@ def test_self_ensemble_makes_eight_passes_and_commutes_with_turns(restorer, monk
         Restorer, "_run", lambda self, x, *rest: shapes.append(x.shape) or run(self, x, *rest)
     )
     calls = []
-    out = restorer.restore(image, self_ensemble=True, progress=lambda *pair: calls.append(pair))
+    out = restorer.restore(
+        image, RestoreOptions(self_ensemble=True), progress=lambda *pair: calls.append(pair)
+    )
     assert len(shapes) == 8
     assert calls == [(n, 8) for n in range(1, 9)]
     for turn in (np.fliplr, np.flipud, np.rot90, lambda a: a.swapaxes(0, 1)):
         turned = np.ascontiguousarray(turn(image))
-        np.testing.assert_allclose(restorer.restore(turned, self_ensemble=True), turn(out), atol=1e-5)
+        np.testing.assert_allclose(
+            restorer.restore(turned, RestoreOptions(self_ensemble=True)), turn(out), atol=1e-5
+        )
     assert np.abs(restorer.restore(np.ascontiguousarray(image[:, ::-1]))[:, ::-1] - out).max() > 1e-5
 
 
 def test_a_tile_as_large_as_the_image_is_the_whole_image(grid):
     image = noise((3 * grid + 3, 4 * grid - 1, 3))
-    whole = Restorer(tiny(), tile=None).restore(image)
+    whole = Restorer(tiny()).restore(image, RestoreOptions(tile=None))
     for tile in (4 * grid - 1, 4 * grid, 10 * grid, "auto"):
-        np.testing.assert_array_equal(Restorer(tiny(), tile=tile).restore(image), whole)
+        np.testing.assert_array_equal(Restorer(tiny()).restore(image, RestoreOptions(tile=tile)), whole)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_tiles_come_close_to_the_whole_image(grid, batch_size):
     image = noise((5 * grid + 3, 6 * grid + 1, 3), np.float32)
-    whole = Restorer(tiny(), tile=None).restore(image)
-    tiled = Restorer(tiny(), tile=4 * grid, batch_size=batch_size).restore(image)
+    whole = Restorer(tiny()).restore(image, RestoreOptions(tile=None))
+    tiled = Restorer(tiny(), batch_size=batch_size).restore(image, RestoreOptions(tile=4 * grid))
     change = np.abs(whole - image).mean()
     assert 0 < np.abs(tiled - whole).mean() < 0.1 * change
 
@@ -138,8 +143,8 @@ def test_tiles_come_close_to_the_whole_image(grid, batch_size):
 def test_progress_counts_every_tile(grid):
     calls = []
     image = noise((6 * grid, 5 * grid, 3))
-    restorer = Restorer(tiny(), tile=4 * grid, batch_size=2)
-    restorer.restore(image, progress=lambda *pair: calls.append(pair))
+    restorer = Restorer(tiny(), batch_size=2)
+    restorer.restore(image, RestoreOptions(tile=4 * grid), progress=lambda *pair: calls.append(pair))
     done = [pair[0] for pair in calls]
     assert len({pair[1] for pair in calls}) == 1
     assert calls[-1][0] == calls[-1][1] > 1
@@ -151,11 +156,9 @@ def test_k_reaches_the_network(restorer):
     with torch.inference_mode():
         x = torch.from_numpy(image).permute(2, 0, 1)[None]
         expected = restorer.model(x, k=1)[0].permute(1, 2, 0).numpy()
-    few = restorer.restore(image, k=1)
+    few = restorer.restore(image, RestoreOptions(k=1))
     np.testing.assert_allclose(few, expected, atol=1e-5)
     assert np.abs(few - restorer.restore(image)).max() > 1e-7
-    with pytest.raises(ValueError, match="k must"):
-        restorer.restore(image, k=0)
 
 
 def test_bfloat16_network():
@@ -189,16 +192,34 @@ def test_numbers_must_be_finite(restorer, value):
         restorer.restore(image)
 
 
-@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
-def test_strength_out_of_range(restorer, strength):
-    with pytest.raises(ValueError, match="strength must lie in"):
-        restorer.restore(noise((4, 4, 3)), strength=strength)
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"strength": -0.1}, "strength must lie in"),
+        ({"strength": 1.1}, "strength must lie in"),
+        ({"strength": float("nan")}, "strength must lie in"),
+        ({"k": 0}, "k must be at least 1"),
+        ({"tile": 0}, "tile must be at least 1"),
+        ({"overlap": -1}, "overlap must be at least 0"),
+    ],
+)
+def test_options_out_of_range(options, match):
+    with pytest.raises(ValueError, match=match):
+        RestoreOptions(**options)
+
+
+def test_batch_size_out_of_range():
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        Restorer(tiny(), batch_size=0)
 
 
 def test_tiles_that_are_too_small(grid):
     with pytest.raises(ValueError, match=r"tile must be at least overlap \+ "):
-        Restorer(tiny(), tile=3 * grid - 1)
-    assert Restorer(tiny(), tile=3 * grid).restore(noise((4 * grid, 5, 3))).shape == (4 * grid, 5, 3)
+        Restorer(tiny()).restore(noise((4 * grid, 5, 3)), RestoreOptions(tile=3 * grid - 1))
+    fits = RestoreOptions(tile=3 * grid)
+    assert Restorer(tiny()).restore(noise((4 * grid, 5, 3)), fits).shape == (4 * grid, 5, 3)
+    few = RestoreOptions(tile=grid, overlap=0)
+    assert Restorer(tiny()).restore(noise((4 * grid, 5, 3)), few).shape == (4 * grid, 5, 3)
 
 
 def test_networks_of_other_channels():
@@ -224,16 +245,14 @@ def test_enlarging(shape, dtype):
 
 def test_enlarging_in_tiles():
     image = noise((40, 44, 3), np.float32)
-    whole, small = enlarging(), enlarging()
-    small.tile = 24
-    a, b = whole.restore(image), small.restore(image)
+    a, b = enlarging().restore(image), enlarging().restore(image, RestoreOptions(tile=24))
     assert a.shape == b.shape == (80, 88, 3)
     assert np.abs(a - b).mean() < 0.1 * a.std()
 
 
 def test_no_strength_for_networks_that_enlarge():
     with pytest.raises(ValueError, match="strength must be 1 for a network that enlarges"):
-        enlarging().restore(noise((4, 4, 3)), strength=0.5)
+        enlarging().restore(noise((4, 4, 3)), RestoreOptions(strength=0.5))
 
 
 ERRORS = [
@@ -258,11 +277,13 @@ def test_tiles_are_halved_when_memory_runs_out(grid, monkeypatch, tile, error):
     monkeypatch.setattr(module, "map_tiles", limited)
     image = noise((8 * grid, 6 * grid, 3), np.float32)
     calls = []
-    out = Restorer(tiny(), tile=tile).restore(image, progress=lambda *pair: calls.append(pair))
+    out = Restorer(tiny()).restore(
+        image, RestoreOptions(tile=tile), progress=lambda *pair: calls.append(pair)
+    )
     assert sides == [8 * grid, 4 * grid, 3 * grid]
     assert calls[-1][0] == calls[-1][1]
     monkeypatch.undo()
-    whole = Restorer(tiny(), tile=None).restore(image)
+    whole = Restorer(tiny()).restore(image, RestoreOptions(tile=None))
     assert np.abs(out - whole).mean() < 0.2 * np.abs(whole - image).mean()
 
 
@@ -291,14 +312,34 @@ def test_other_errors_are_not_taken_for_lack_of_memory(monkeypatch):
 
 def test_auto_tiles_follow_free_memory(grid, monkeypatch):
     restorer = Restorer(tiny())
-    assert restorer._choose_tile(5000, 5000) <= 1024
+    assert restorer._choose_tile(5000, 5000, RestoreOptions()) <= 1024
     monkeypatch.setattr(module, "_free_bytes", lambda device: 0)
-    assert restorer._choose_tile(5000, 5000) == 3 * grid
+    assert restorer._choose_tile(5000, 5000, RestoreOptions()) == 3 * grid
 
 
 def test_from_pretrained(tmp_path, restorer):
     tiny().save_pretrained(tmp_path / "model")
-    loaded = Restorer.from_pretrained(tmp_path / "model", device="cpu", tile=64, batch_size=2)
-    assert (loaded.tile, loaded.batch_size) == (64, 2)
+    loaded = Restorer.from_pretrained(tmp_path / "model", device="cpu", batch_size=2)
+    assert loaded.batch_size == 2
     image = noise((12, 12, 3))
     np.testing.assert_array_equal(loaded.restore(image), restorer.restore(image))
+
+
+def test_files_keep_what_is_beside_the_pixels(tmp_path, restorer):
+    exif = Image.Exif()
+    exif[271] = "A camera"
+    image = ImageFile(noise((12, 10, 4), np.uint16), b"profile", exif.tobytes(), (300.0, 300.0))
+    write_image(image, tmp_path / "a.png")
+    done = restorer.restore_file(tmp_path / "a.png", tmp_path / "b.png", compare=tmp_path / "c.png")
+    before, after = read_image(tmp_path / "a.png"), read_image(tmp_path / "b.png")
+    np.testing.assert_array_equal(after.pixels, restorer.restore(image.pixels))
+    np.testing.assert_array_equal(after.pixels, done.pixels)
+    assert (after.icc_profile, after.exif) == (b"profile", before.exif)
+    assert after.dpi == pytest.approx((300, 300), abs=0.1)
+    assert read_image(tmp_path / "c.png").width > 800
+
+
+def test_files_that_are_too_large(tmp_path, restorer):
+    write_image(noise((12, 10, 3)), tmp_path / "a.png")
+    with pytest.raises(ImageError, match="raise max_pixels"):
+        restorer.restore_file(tmp_path / "a.png", tmp_path / "b.png", max_pixels=100)

@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 from semanir import SemanIR, SemanIRConfig
-from semanir.weights import ModelNotFoundError, find_folder, resolve_device, resolve_dtype, shipped_models
+from semanir.weights import SHIPPED, ModelNotFoundError, find_folder, shipped_models
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_damaged_weights(folder):
 
 def test_damaged_configuration(folder):
     (folder / "config.json").write_text("{")
-    with pytest.raises(ModelNotFoundError, match="is no SemanIR configuration"):
+    with pytest.raises(ModelNotFoundError, match=r"config\.json cannot be read"):
         SemanIR.from_pretrained(folder)
 
 
@@ -65,13 +65,21 @@ def test_weights_of_another_configuration(folder):
         SemanIR.from_pretrained(folder)
 
 
-def test_devices_and_dtypes():
-    assert resolve_device("cpu").type == "cpu"
-    assert resolve_dtype("auto") == torch.float32
-    assert resolve_dtype("bfloat16") == torch.bfloat16
-    with pytest.raises(ValueError, match="device must be"):
-        resolve_device("gpu0")
-    with pytest.raises(ValueError, match="is not present"):
-        resolve_device("cuda:99")
-    with pytest.raises(ValueError, match="dtype must be one of"):
-        resolve_dtype("int8")
+def test_the_hub_is_asked_for_what_was_named(folder, monkeypatch):
+    asked = {}
+
+    def find(name, **options):
+        asked.update(options, name=name)
+        return folder
+
+    monkeypatch.setattr("semanir.weights.find_model", find)
+    SemanIR.from_pretrained("someone/model", device="cpu", revision="v2", token="secret")
+    assert (asked["name"], asked["revision"], asked["token"]) == ("someone/model", "v2", "secret")
+    assert asked["download"] == ["config.json", "model.safetensors"]
+
+
+def test_shipped_models_have_cards():
+    for name in shipped_models():
+        card = SHIPPED.card(name)
+        assert card["task"]
+        assert card["parameters"] == sum(p.numel() for p in SemanIR.from_pretrained(name).parameters())

@@ -1,6 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``semanir``."""
 
-from semanir.cli.app import app
+from common_kernels.runtime.cli import create_app, run_app
 
-__all__ = ["app"]
+__all__ = ["app", "main"]
+
+app = create_app(
+    "semanir",
+    """Restore images with SemanIR, a transformer that shares key semantics.
+
+**Examples**
+
+    semanir demo
+
+    semanir restore noisy.jpg -o clean.png --compare
+
+    semanir restore holiday/ -o restored/ --recursive
+
+    semanir models
+""",
+)
+app.command("semanir.cli.restore:restore", name="restore")
+app.command("semanir.cli.models:models", name="models")
+app.command("semanir.cli.demo:demo", name="demo")
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    raise SystemExit(run_app(app))

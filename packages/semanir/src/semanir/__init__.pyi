@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+from .config import SemanIRConfig as SemanIRConfig
+from .model import SemanIR as SemanIR
+from .options import RestoreOptions as RestoreOptions
+from .restorer import Restorer as Restorer
+from .weights import shipped_models as shipped_models
+
+__version__: str
