@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
 DIST = ROOT / "dist"
 DEMO = ROOT / "demo"
-# one thread of arithmetic per worker: two workers with two pools each would fight over two cores
+# one compute thread per worker: two workers with two pools each would fight over two cores
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 NO_DEVICE = "not gpu and not interpret and not browser"
 NO_TESTS = 5  # exit code of pytest where the marker selects nothing
@@ -219,7 +219,7 @@ def lint(session: nox.Session) -> None:
 
 
 def tracked(*patterns: str) -> list[str]:
-    """List the text files that git knows and the disk holds, so that lint judges what will land."""
+    """List the text files that git knows and the disk holds, so that lint checks what will land."""
     # a clone may belong to another user than the one who tests it
     command = [
         "git",
@@ -261,7 +261,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def lab(session: nox.Session) -> None:
-    """Train or judge a shipped model; -- --help lists the recipes."""
+    """Train or evaluate a shipped model; -- --help lists the recipes."""
     install(session, [*PACKAGES.values(), *LAB.values()])
     session.run("python", "-m", "recipes", *session.posargs)
 

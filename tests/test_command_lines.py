@@ -243,9 +243,9 @@ def test_a_batch_goes_on_past_bad_files_and_does_nothing_twice(command, files, s
     changed = run(command.program, *command.arguments(one.values(), output, *command.changed))
     assert changed.code == 0, changed.err
     assert set(statuses(results_of(changed.out, one)).values()) == {"done"}
-    anew = run(command.program, *command.arguments(one.values(), output, *command.changed, "--overwrite"))
-    assert anew.code == 0, anew.err
-    assert set(statuses(results_of(anew.out, one)).values()) == {"done"}
+    replaced = run(command.program, *command.arguments(one.values(), output, *command.changed, "--overwrite"))
+    assert replaced.code == 0, replaced.err
+    assert set(statuses(results_of(replaced.out, one)).values()) == {"done"}
 
 
 @commands(BATCH)
@@ -403,7 +403,7 @@ print(json.dumps({"pages": shown, "modules": sorted(sys.modules)}))
 # what may not be loaded to show a page of help, which takes under half a second of one core
 NAMES = "accelerate diffusers huggingface_hub open_clip pytorch_lightning scipy skimage torch transformers"
 SLOW = set(NAMES.split())
-# words of nobody else; the glossary of CONTRIBUTING.md has those that stand for them
+# private words; the glossary of CONTRIBUTING.md names those to use
 PRIVATE = re.compile(
     r"\b(pictures?|clips?|talks?|wish(es)?|told|anew|arithmetic|so-manieth|rooms?)\b", re.IGNORECASE
 )

@@ -45,7 +45,7 @@ def import_graph(source, *, deferred):
     graph = {}
     for name, file in modules.items():
         folder = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        # the names that a package loads when they are first used stand in its stub
+        # names that a package loads lazily are in its stub
         stub = file.with_suffix(".pyi")
         files = [file, stub] if deferred and stub.is_file() else [file]
         trees = [ast.parse(file.read_text("utf-8")) for file in files]
@@ -65,7 +65,7 @@ def find_cycle(graph):
 
 def test_modules_import_each_other_in_one_direction(package):
     graph = import_graph(package.source, deferred=False)
-    assert sum(map(len, graph.values())) > 20
+    assert sum(map(len, graph.values())) > 10
     assert find_cycle(graph) == []
 
 

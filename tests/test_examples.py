@@ -33,7 +33,7 @@ def pages(tree):
 
 
 def test_python_in_the_pages_uses_names_that_exist(pages, packages, root):
-    """Every ``from ours import name`` of a README or a page of the docs can be carried out."""
+    """Every ``from ours import name`` of a README or a page of the docs works."""
     modules, checked = {package.module for package in packages}, 0
     for page in pages:
         for block in BLOCK.findall(page.read_text("utf-8")):

@@ -32,7 +32,7 @@ def show(
     split: Annotated[Split, typer.Option(help="Split of the world.")] = "train",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the world.")] = 0,
 ) -> None:
-    """Write a contact sheet to look at: images with their truth and their words.
+    """Write a contact sheet to look at: images with their ground truth and sentences.
 
     Example: python -m shapeworld show edits --count 12 --split test
     """

@@ -97,7 +97,7 @@ class Scenes(Dataset[T_co], Generic[T_co]):
 
 
 class SceneStream(IterableDataset[T_co], Generic[T_co]):
-    """Scenes without end, dealt to the workers of a loader; a run that was cut goes on where it stood.
+    """Endless stream of scenes, split between the workers of a data loader; it can resume at any sample.
 
     Args:
         scenes: Data set of the scenes; the image size is ignored.

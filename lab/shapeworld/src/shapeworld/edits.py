@@ -2,7 +2,7 @@
 """One change to a scene, in words and as the scene that comes out.
 
 An edit is decided by its arguments: ``apply_edit`` makes the same target from them as ``draw_edit`` did, so
-that a model which says the arguments is judged to the pixel. What does not change renders bit for bit alike.
+that a model which gives the arguments is evaluated to the pixel. What does not change renders identically.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def draw_edit(
 ) -> Edit:
     """Choose a change that can be done and seen.
 
-    Afterwards colour and shape still tell every thing, what moved or came is inside the image, and it
+    Afterwards colour and shape still identify every thing, what moved or came is inside the image, and it
     hides no other thing for the most part.
 
     Args:
@@ -252,7 +252,7 @@ def _is_fine(
     result: int | None,
     allow_held_out: bool,
 ) -> bool:
-    """Whether words still tell the things apart, and what changed shows and hides no other thing."""
+    """Whether words still distinguish the things, and what changed shows and hides no other thing."""
     if not _are_unique(target):
         return False
     if result is None:
@@ -263,8 +263,8 @@ def _is_fine(
         return False
     if old is not None and (old.x, old.y, old.shape) == (new.x, new.y, new.shape):
         return True
-    room = 0.96 * new.radius  # as of things that are drawn
-    inside = room <= new.x <= 1 - room and room <= new.y <= 1 - room
+    margin = 0.96 * new.radius  # as of things that are drawn
+    inside = margin <= new.x <= 1 - margin and margin <= new.y <= 1 - margin
     stays = old is not None and (old.x, old.y) == (new.x, new.y)
     if not (inside or stays):
         return False

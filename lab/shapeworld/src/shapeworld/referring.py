@@ -64,7 +64,7 @@ class Expression:
 
     @property
     def kind(self) -> Kind:
-        """How the thing is told from the others."""
+        """How the thing is distinguished from the others."""
         return (
             "relation"
             if self.relation is not None
@@ -96,7 +96,7 @@ class Reference:
 
     @property
     def kind(self) -> Kind:
-        """How the thing is told from the others."""
+        """How the thing is distinguished from the others."""
         return self.expression.kind
 
 
@@ -126,8 +126,8 @@ def refer(
 ) -> Reference | None:
     """Make an expression that matches exactly one thing.
 
-    Among the expressions for a thing those are preferred in which every word is needed, so that a thing with
-    a lookalike is told from it by the very word in which they differ.
+    Among the expressions for a thing those are preferred in which every word is needed, so that a
+    similar thing differs in exactly that word.
 
     Args:
         scene: The scene; its (colour, shape) pairs must differ.
@@ -218,7 +218,7 @@ def _search(scene: Scene, rng: np.random.Generator, kind: Kind, target: int) -> 
 def _candidates(scene: Scene, rng: np.random.Generator, kind: Kind, target: int) -> list[Expression]:
     """Return what might be said of a thing, in the order in which it is to be tried."""
     thing = scene.things[target]
-    # with colour and shape named nothing is left to tell apart
+    # with colour and shape named nothing is left to distinguish
     bases = [one for one in descriptions(thing) if one.colour is None or one.shape is None]
     if kind == "attribute":
         # in a scene of one thing no word is needed, and so any will do

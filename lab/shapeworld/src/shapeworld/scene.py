@@ -51,7 +51,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Background:
-    """What the things stand on.
+    """Background of a scene.
 
     Attributes:
         kind: A name of ``BACKGROUNDS``.

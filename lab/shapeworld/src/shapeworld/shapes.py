@@ -3,7 +3,7 @@
 
 Every shape fits into the unit circle around the origin, x to the right and y down. Distances are negative
 inside. A symmetric outline is folded onto one of its mirror sectors first: the nearest point of a figure with
-mirror symmetry lies in the sector of the point itself, so that one segment or two tell the whole distance.
+mirror symmetry lies in the sector of the point itself, so that one or two segments give the whole distance.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contact sheets: the world, its words and its truth at a glance."""
+"""Contact sheets of scenes, sentences and ground truth."""
 
 from __future__ import annotations
 

@@ -289,17 +289,17 @@ def _draw_courses(scene: Scene, frames: int, rng: np.random.Generator) -> tuple[
 
 
 def _set_off(course: _Course, thing: Thing, rng: np.random.Generator) -> _Course:
-    """Choose a direction in which there is room, and a speed at which the first step meets no wall."""
-    room = {
+    """Choose a direction in which there is space, and a speed at which the first step meets no wall."""
+    space = {
         way: (1 - 0.96 * thing.radius - at if sign > 0 else at - 0.96 * thing.radius)
         for way, (dx, dy) in DIRECTIONS.items()
         for at, sign in [(thing.x, dx) if dx else (thing.y, dy)]
     }
-    ways = [way for way in DIRECTIONS if room[way] >= _CLEAR]
+    ways = [way for way in DIRECTIONS if space[way] >= _CLEAR]
     if not ways:
         return course
     way = choose(rng, ways)
-    speed = min(rng.uniform(*_PATH) / (course.end - course.first - 1), _FASTEST, 0.99 * room[way])
+    speed = min(rng.uniform(*_PATH) / (course.end - course.first - 1), _FASTEST, 0.99 * space[way])
     aside = float(rng.uniform(-_ASIDE, _ASIDE)) * speed
     dx, dy = DIRECTIONS[way]
     velocity = (dx * speed, aside) if dx else (aside, dy * speed)

@@ -69,9 +69,9 @@ def test_what_changed_is_seen(index, kind):
     after = render(edit.target, 96)
     thing = edit.target.things[edit.result]
     if kind != "replace":
-        room = 0.95 * thing.radius
-        assert room <= thing.x <= 1 - room
-        assert room <= thing.y <= 1 - room
+        margin = 0.95 * thing.radius
+        assert margin <= thing.x <= 1 - margin
+        assert margin <= thing.y <= 1 - margin
     full, seen = after.full[edit.result].sum(), (after.instances == edit.result + 1).sum()
     assert seen >= 0.35 * full
     before = render(edit.source, 96)
