@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model answers to one sample: its reply, read, and what its calls made."""
+"""Answers of a model to samples: the parsed message and the results of its calls."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from vitron.errors import DataError
 from vitron.protocol import StreamParser
 from vitron.protocol.contract import Invocation, MediaKind, Turn
 from vitron.protocol.media import Artefact
-from vitron.protocol.messages import Message, MessageChunk, MessageGenerator, PlacedRegion, SamplingParams
+from vitron.protocol.messages import Message, MessageChunk, MessageGenerator, PlacedRegion
+from vitron.protocol.sampling import SamplingParams
 from vitron.session import CallResult, Conversation
 from vitron.specialists.registry import SpecialistRegistry
 
-__all__ = ["Answer", "ScriptedReplier", "answer", "read_replies"]
+__all__ = ["Answer", "ScriptedGenerator", "generate_answer", "read_replies"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
-    """A reply to the last question of a dialogue.
+    """Answer to the last user message of a conversation.
 
     Attributes:
-        turn: The reply.
-        results: What became of its calls.
-        seconds: From the question to the last result.
+        turn: Parsed assistant message.
+        results: Results of its calls.
+        seconds: Time until the last result.
     """
 
     turn: Turn
@@ -39,13 +40,13 @@ class Answer:
     seconds: float = 0.0
 
     def artefact(self, kind: MediaKind) -> Artefact | None:
-        """Return the first thing of a kind that was made."""
-        made = (result.artefact for result in self.results)
-        return next((each for each in made if each is not None and each.kind == kind), None)
+        """Return the first result of a kind."""
+        artefacts = (result.artefact for result in self.results)
+        return next((each for each in artefacts if each is not None and each.kind == kind), None)
 
 
-class ScriptedReplier:
-    """Gives replies that were written before, one after the other, as a model would."""
+class ScriptedGenerator:
+    """Generates given messages, one after the other."""
 
     def __init__(self, replies: Sequence[str]) -> None:
         self._replies = iter(replies)
@@ -57,48 +58,48 @@ class ScriptedReplier:
         regions: Sequence[PlacedRegion],
         sampling: SamplingParams,
     ) -> Iterator[MessageChunk]:
-        """Yield the next reply in one piece; see :class:`vitron.protocol.messages.MessageGenerator`."""
+        """Yield the next message in one chunk; see :class:`vitron.protocol.messages.MessageGenerator`."""
         yield MessageChunk(next(self._replies))
 
 
-def answer(
-    replier: MessageGenerator,
+def generate_answer(
+    model: MessageGenerator,
     example: Example,
     specialists: SpecialistRegistry,
     sampling: SamplingParams | None = None,
 ) -> Answer:
-    """Have a model answer the last question of a dialogue, and carry out what it calls for.
+    """Generate the assistant message of a conversation and run its calls.
 
     Args:
-        replier: The model. It is shown all messages but the last, if that is an assistant's.
-        example: The dialogue.
-        specialists: Who carries out calls.
-        sampling: How the reply is drawn; greedy by default.
+        model: Model; it is shown all messages but the last, if that is an assistant message.
+        example: Conversation.
+        specialists: Specialists that run the calls.
+        sampling: Sampling parameters; greedy by default.
 
     Raises:
-        DataError: If the dialogue asks nothing.
+        DataError: If the conversation does not end with a user message.
     """
     messages = list(example.messages)
     if messages[-1].role == "assistant":
         messages.pop()
     if not messages or messages[-1].role != "user":
-        raise DataError("a dialogue to be answered must end with a question of the user")
+        raise DataError("the conversation must end with a user message, or an assistant message behind one")
     sampling, start = sampling or SamplingParams(), time.perf_counter()
     conversation = Conversation(specialists=specialists)
     for each in example.media:
         conversation.add_media(each)
     parser, signals = StreamParser(conversation.modules), list[NDArray[np.float32] | None]()
-    for piece in replier.stream(messages, example.media, example.regions, sampling):
-        signals += [None for event in parser.feed(piece.text) if isinstance(event, Invocation)]
-        if piece.signal is not None and signals:
-            signals[-1] = piece.signal
+    for chunk in model.stream(messages, example.media, example.regions, sampling):
+        signals += [None for event in parser.feed(chunk.text) if isinstance(event, Invocation)]
+        if chunk.signal is not None and signals:
+            signals[-1] = chunk.signal
     turn = parser.close()
     results = tuple(conversation.run_calls(turn, seed=sampling.seed, signals=signals))
     return Answer(turn=turn, results=results, seconds=time.perf_counter() - start)
 
 
 def read_replies(file: Path) -> Mapping[str, str]:
-    """Return replies by the ids of their samples, from lines of ``{"id": ..., "reply": ...}``.
+    """Return assistant messages by the ids of their samples, from lines of ``{"id": ..., "reply": ...}``.
 
     Raises:
         DataError: If the file does not hold that.

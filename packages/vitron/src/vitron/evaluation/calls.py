@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of the calls that a model writes."""
+"""Scores of the calls that a model generates."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from vitron.protocol.regions.raster import rasterise
 
 __all__ = ["CallScores", "TurnScore", "score_turn"]
 
-EXACT_REGION = 0.9  # IoU from which on a region counts as the same
-_GRID = 256  # pixels a side on which regions are compared
+EXACT_REGION = 0.9  # IoU from which a region counts as the same
+_GRID = 256  # side in pixels of the grid on which regions are compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnScore:
-    """What one reply got right; ``None`` where a question does not arise.
+    """Score of one message; ``None`` where a question does not arise.
 
     Attributes:
-        wants_calls: Whether calls were wanted.
-        has_calls: Whether there are any.
-        parsed: Whether the reply was read without an issue.
-        modules: Whether the calls are of the wanted modules, in order.
-        instructions: Whether all instructions are the wanted ones, case and spaces aside.
-        region: Mean IoU of the wanted regions and those at the same place.
-        exact: Whether modules, instructions, arguments and frames are the wanted ones, and regions nearly so.
-        executed: Share of the calls that were carried out.
+        wants_calls: Whether calls are expected.
+        has_calls: Whether the message has calls.
+        parsed: Whether the message was parsed without an issue.
+        modules: Whether the calls name the true modules, in order.
+        instructions: Whether all instructions are the true ones, ignoring case and spaces.
+        region: Mean IoU with the true regions, by position.
+        exact: Whether modules, instructions, arguments and frames are the true ones, and regions nearly so.
+        executed: Share of the calls that were run.
     """
 
     wants_calls: bool
@@ -42,12 +42,12 @@ class TurnScore:
 
 
 def score_turn(found: Turn, wanted: Sequence[Invocation], executed: Sequence[bool] = ()) -> TurnScore:
-    """Compare a reply with the calls that were wanted.
+    """Compare a message with the true calls.
 
     Args:
-        found: The reply, read.
-        wanted: True calls; none if words alone were right.
-        executed: For each call of the reply, whether it was carried out.
+        found: Parsed message.
+        wanted: True calls; none if text alone is right.
+        executed: For each call of the message, whether it was run.
     """
     calls = found.invocations
     done = sum(executed) / len(executed) if executed else None
@@ -56,7 +56,7 @@ def score_turn(found: Turn, wanted: Sequence[Invocation], executed: Sequence[boo
         return TurnScore(**common, executed=done)
     pairs = list(zip(calls, wanted, strict=False))
     modules = [call.module for call in calls] == [call.module for call in wanted]
-    same = modules and all(_said(a.instruction) == _said(b.instruction) for a, b in pairs)
+    same = modules and all(_instructions(a.instruction) == _instructions(b.instruction) for a, b in pairs)
     regions = [
         _region_iou(calls[at].region if at < len(calls) else None, call.region)
         for at, call in enumerate(wanted)
@@ -75,7 +75,7 @@ def score_turn(found: Turn, wanted: Sequence[Invocation], executed: Sequence[boo
     )
 
 
-def _said(instructions: Sequence[Instruction]) -> list[tuple[str, str]]:
+def _instructions(instructions: Sequence[Instruction]) -> list[tuple[str, str]]:
     return [(each.verb, " ".join(each.text.lower().split())) for each in instructions]
 
 
@@ -91,20 +91,20 @@ def _region_iou(found: Region | None, true: Region | None) -> float:
 
 @dataclass(slots=True)
 class CallScores:
-    """Scores of many replies together."""
+    """Scores of many messages together."""
 
     turns: list[TurnScore] = field(default_factory=list[TurnScore])
 
     def add(self, turn: TurnScore) -> None:
-        """Count one reply."""
+        """Add one message."""
         self.turns.append(turn)
 
     def to_dict(self) -> dict[str, float]:
-        """Return the rates in [0, 1]; those that no reply bears on are left out.
+        """Return the rates in [0, 1]; those that no message bears on are left out.
 
         ``module_accuracy``, ``instruction_exact``, ``region_iou`` and ``invocation_exact`` are means over
-        replies that should call, ``spurious_rate`` is the share of the others that do call all the same,
-        ``parse_rate`` is over all, ``execution_rate`` over replies with calls.
+        messages that should call, ``spurious_rate`` is the share of the others that call all the same,
+        ``parse_rate`` is over all, ``execution_rate`` over messages with calls.
         """
         wanting = [turn for turn in self.turns if turn.wants_calls]
         plain = [turn for turn in self.turns if not turn.wants_calls]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A CLIP model of transformers for the scores that compare pictures with words."""
+"""A CLIP model of transformers for the scores that compare images with text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitron.evaluation.pictures import Embed, Pixels, Vector
+from vitron.evaluation.images import Embed, Pixels, Vector
 
 __all__ = ["load_embed"]
 
@@ -18,8 +18,8 @@ def load_embed(model: str | Path, *, device: str = "cpu") -> Embed:
     """Load a CLIP model.
 
     Args:
-        model: Folder or hub name; weights must be safetensors.
-        device: ``"cpu"`` or ``"cuda"``.
+        model: Folder or hub id; weights must be safetensors.
+        device: Device of the model.
 
     Raises:
         ImportError: If transformers is not installed.
@@ -39,13 +39,13 @@ def load_embed(model: str | Path, *, device: str = "cpu") -> Embed:
         return np.asarray(found[0].float().cpu(), dtype=np.float64)
 
     @torch.inference_mode()
-    def image(picture: Pixels) -> Vector:
-        inputs = processor(images=Image.fromarray(picture), return_tensors="pt").to(device)
+    def image(pixels: Pixels) -> Vector:
+        inputs = processor(images=Image.fromarray(pixels), return_tensors="pt").to(device)
         return vector(net.get_image_features(**inputs))
 
     @torch.inference_mode()
-    def text(words: str) -> Vector:
-        inputs = processor(text=[words], return_tensors="pt", truncation=True, padding=True).to(device)
+    def text(prompt: str) -> Vector:
+        inputs = processor(text=[prompt], return_tensors="pt", truncation=True, padding=True).to(device)
         return vector(net.get_text_features(**inputs))
 
     return Embed(image, text)

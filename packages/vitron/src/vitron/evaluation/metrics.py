@@ -32,7 +32,7 @@ BOUNDARY_SHARE = 0.008  # of the diagonal, within which two boundaries meet
 
 
 class MaskScores(NamedTuple):
-    """Scores of one object through a clip, each a mean over frames in [0, 1].
+    """Scores of one object through a video, each a mean over frames in [0, 1].
 
     Attributes:
         j: Region similarity.
@@ -49,11 +49,11 @@ class MaskScores(NamedTuple):
 
 
 def overlap(found: Mask, true: Mask) -> tuple[int, int]:
-    """Return how many pixels two masks share and how many they cover together.
+    """Return the numbers of pixels in the intersection and in the union of two masks.
 
     Args:
-        found: Boolean, any shape.
-        true: Of the same shape.
+        found: Predicted mask, boolean, any shape.
+        true: True mask of the same shape.
 
     Raises:
         ValueError: If shapes differ.
@@ -67,8 +67,8 @@ def mask_iou(found: Mask, true: Mask) -> float:
     """Return the intersection over the union, 1 if both are empty.
 
     Args:
-        found: Boolean, any shape.
-        true: Of the same shape.
+        found: Predicted mask, boolean, any shape.
+        true: True mask of the same shape.
     """
     shared, covered = overlap(found, true)
     return shared / covered if covered else 1.0
@@ -104,8 +104,8 @@ def box_iou(found: Box, true: Box) -> float:
     """Return the intersection over the union of two boxes.
 
     Args:
-        found: Left, top, right and bottom, in any unit; one without area overlaps nothing.
-        true: Likewise.
+        found: Left, top, right and bottom, in any unit; a box without area overlaps nothing.
+        true: True box, likewise.
     """
     width = min(found[2], true[2]) - max(found[0], true[0])
     height = min(found[3], true[3]) - max(found[1], true[1])
@@ -119,22 +119,22 @@ def accuracy_at(ious: Sequence[float], threshold: float = 0.5) -> float:
     return float(np.mean([iou > threshold for iou in ious])) if len(ious) else 0.0
 
 
-def video_miou(clips: Sequence[Sequence[float]]) -> float:
-    """Return the mean over clips of the mean over frames.
+def video_miou(videos: Sequence[Sequence[float]]) -> float:
+    """Return the mean over videos of the mean over frames.
 
     Args:
-        clips: IoU of each frame of each clip.
+        videos: IoU of each frame of each video.
     """
-    means = [float(np.mean(frames)) for frames in clips if len(frames)]
+    means = [float(np.mean(frames)) for frames in videos if len(frames)]
     return float(np.mean(means)) if means else 0.0
 
 
 def tube_iou(found: Mapping[int, Box], true: Mapping[int, Box]) -> tuple[float, float]:
-    """Compare two boxes that move through a clip.
+    """Compare two boxes that move through a video.
 
     Args:
-        found: The box of each frame of the span that was found.
-        true: The true ones.
+        found: Box of each frame of the predicted span.
+        true: True boxes.
 
     Returns:
         ``vIoU``: the sum of the frames' IoU over those that both spans hold, divided by how many frames
@@ -153,8 +153,8 @@ def boundary_f(found: Mask, true: Mask, *, share: float = BOUNDARY_SHARE) -> flo
     to whole pixels.
 
     Args:
-        found: ``(H, W)``, boolean.
-        true: Of the same shape.
+        found: Predicted mask ``(H, W)``, boolean.
+        true: True mask of the same shape.
         share: That distance as a share of the diagonal.
 
     Raises:
@@ -199,11 +199,11 @@ def _grow(mask: Mask, radius: int) -> Mask:
 
 
 def j_and_f(found: Mask, true: Mask) -> MaskScores:
-    """Score one object through a clip, as DAVIS does.
+    """Score one object through a video, as DAVIS does.
 
     Args:
-        found: ``(T, H, W)``, boolean; leave out the frame that was given.
-        true: Of the same shape.
+        found: ``(T, H, W)``, boolean; without the frame that was given.
+        true: True mask of the same shape.
     """
     if found.shape != true.shape or found.ndim != 3 or not len(found):
         raise ValueError(f"masks must be (T, H, W) of one shape, got {found.shape} and {true.shape}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of the paper (arXiv 2412.19806), to be shown beside ours.
+"""Figures of the paper (arXiv 2412.19806), for comparison with ours.
 
-They were measured with a model of seven billion weights whose specialists had been trained on the target data
-before, by a recipe that was not given. Percentages are written as shares of one.
+They were measured with a model of seven billion weights whose specialists had been trained on the target data,
+by a recipe that was not given. Percentages are written as shares of one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class Published(NamedTuple):
 
     Attributes:
         benchmark: Data set and part.
-        metric: As in our scores.
-        vitron: The paper's.
-        without_synergy: The paper's without the discriminator; ``None`` if it is not given.
-        rival: The best other system in the same table.
-        rival_name: Its name.
+        metric: Name of our score.
+        vitron: Figure of the paper.
+        without_synergy: Figure of the paper without the discriminator; ``None`` if not given.
+        rival: Figure of the best other system in the same table.
+        rival_name: Name of that system.
     """
 
     benchmark: str

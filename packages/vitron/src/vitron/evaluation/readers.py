@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets to be evaluated on: samples with the folder that their files lie in."""
+"""Data sets for evaluation: samples and the folder of their files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Item:
     """One sample of a data set.
 
     Attributes:
-        sample: As its line, or its layout, says it.
-        folder: Where its files lie.
+        sample: Sample as its line, or its layout, gives it.
+        folder: Folder of its files.
     """
 
     sample: Sample
@@ -31,7 +31,7 @@ class Item:
 
     @property
     def example(self) -> Example:
-        """The sample with its media read, as models take it.
+        """Sample with its media, as models take it.
 
         Raises:
             DataError: If a file cannot be read or does not fit.
@@ -51,10 +51,10 @@ def read_items(
 
     Args:
         source: A folder with ``data.jsonl``, or a data set in a public layout.
-        task: Samples of our own format for other tasks are passed over.
-        layout: Of :data:`vitron.data.converters.LAYOUTS`; our own if ``None`` and there is a ``data.jsonl``.
-        split: One part of the data set.
-        limit: So many only, the first ones.
+        task: Task; samples of other tasks are skipped.
+        layout: One of :data:`vitron.data.converters.LAYOUTS`; the format of vitron if ``None``.
+        split: Part of the data set; all if ``None``.
+        limit: Number of samples, the first ones; all if ``None``.
 
     Raises:
         DataError: If there are none, or the data cannot be read.
@@ -62,7 +62,7 @@ def read_items(
     own = layout is None and ((source / FILE).is_file() or source.suffix == ".jsonl")
     folder = source if source.is_dir() else source.parent
     if not own and layout is None:
-        raise DataError(f"{source} holds no {FILE}: say by --layout what it is")
+        raise DataError(f"{source} holds no {FILE}: name its public layout")
     found = _own(source, task, split) if own else _foreign(source, str(layout), split)
     items = [Item(sample, folder) for sample in islice(found, limit)]
     if not items:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured in which task: an answer becomes a row of plain numbers, rows become scores."""
+"""Scores of each task: an answer becomes a row of plain numbers, rows become scores."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vitron.data.files import safe_path
 from vitron.errors import DataError, RegionError
 from vitron.evaluation.answers import Answer
 from vitron.evaluation.calls import CallScores, TurnScore, score_turn
+from vitron.evaluation.images import Embed, Pixels, clipsim, edit_scores, l1
 from vitron.evaluation.metrics import (
     accuracy_at,
     box_iou,
@@ -25,7 +26,6 @@ from vitron.evaluation.metrics import (
     overlap,
     tube_iou,
 )
-from vitron.evaluation.pictures import Embed, Pixels, clipsim, edit_scores, l1
 from vitron.evaluation.readers import Item
 from vitron.evaluation.texts import cider, meteor, vqa_accuracy
 from vitron.protocol.contract import BoxRegion, Region
@@ -41,13 +41,13 @@ _REGION = re.compile(r"\[\s*\d[\d\s.,]*\](?:\s*@\s*\d+)?(?:\s*\|\s*\d+\s*,\s*\d+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationTask:
-    """How one task is scored.
+    """Scoring of one task.
 
     Attributes:
-        name: As samples say it.
+        name: Task name of the samples.
         summary: One line.
-        judge: Returns a row for one answer.
-        summarise: Returns the scores of all rows; shares are in [0, 1].
+        judge: Function that returns the row of one answer.
+        summarise: Function that returns the scores of all rows; shares are in [0, 1].
     """
 
     name: str
@@ -75,11 +75,11 @@ def _call_scores(rows: Rows) -> dict[str, float]:
 
 
 def _found_masks(answer: Answer, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return all masks together, ``(T, H, W)``; empty where none fits."""
-    made = answer.artefact("masks")
-    if made is None or made.data.shape[1:] != shape:
+    """Return the union of all masks, ``(T, H, W)``; empty if the shape does not fit."""
+    result = answer.artefact("masks")
+    if result is None or result.data.shape[1:] != shape:
         return np.zeros(shape, dtype=np.bool_)
-    return np.asarray(made.data.any(axis=0), dtype=np.bool_)
+    return np.asarray(result.data.any(axis=0), dtype=np.bool_)
 
 
 def _true_masks(item: Item, example: Example) -> NDArray[np.bool_]:
@@ -103,7 +103,7 @@ def _judge_tracking(item: Item, example: Example, answer: Answer, embed: Embed |
     true = _true_masks(item, example)
     found = _found_masks(answer, true.shape)
     given = {region.frame for region in example.regions}
-    # the frame in which the thing was shown does not count
+    # the frame of the given region does not count
     kept = [at for at in range(len(true)) if at not in given] or list(range(len(true)))
     scores = j_and_f(found[kept], true[kept])
     return {"j": scores.j, "f": scores.f, "sequence": item.sample.id, **_calls(example, answer)}
@@ -114,8 +114,8 @@ def _sum_tracking(rows: Rows) -> dict[str, float]:
     return {"j_and_f": (j + f) / 2, "j": j, "f": f, "miou": j, **_call_scores(rows)}
 
 
-def _said_region(answer: Answer) -> tuple[Region | None, tuple[int, int] | None]:
-    """Return the region and the frames that a reply says in words, or in its first call."""
+def _answered_region(answer: Answer) -> tuple[Region | None, tuple[int, int] | None]:
+    """Return the region and the frames that an answer names in text, or in its first call."""
     for match in _REGION.finditer(answer.turn.text):
         try:
             return parse_region(match[0])
@@ -128,7 +128,7 @@ def _said_region(answer: Answer) -> tuple[Region | None, tuple[int, int] | None]
 
 
 def _judge_box(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
-    boxes, (region, _) = item.sample.targets.boxes, _said_region(answer)
+    boxes, (region, _) = item.sample.targets.boxes, _answered_region(answer)
     if not boxes:
         raise DataError(f"{item.sample.id} has no true box")
     found = region.corners if isinstance(region, BoxRegion) else None
@@ -142,7 +142,7 @@ def _sum_box(rows: Rows) -> dict[str, float]:
 
 def _judge_grounding(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
     true = {box.frame or 0: box.corners for box in item.sample.targets.boxes}
-    region, frames = _said_region(answer)
+    region, frames = _answered_region(answer)
     found = dict[int, tuple[float, float, float, float]]()
     if isinstance(region, BoxRegion):
         first, last = frames or (0, example.media[0].num_frames - 1)
@@ -181,14 +181,14 @@ def _sum_vqa(rows: Rows) -> dict[str, float]:
 
 
 def _judge_editing(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
-    targets, made = item.sample.targets, answer.artefact("image")
+    targets, result = item.sample.targets, answer.artefact("image")
     if targets.image is None:
         raise DataError(f"{item.sample.id} has no true result")
     true = read_media(safe_path(item.folder, targets.image)).frames[0]
     source = example.media[0].frames[0]
-    # nothing made leaves the picture as it was
-    found = _resized((source if made is None else made.frames[0]), true.shape[:2])
-    row: Row = {"l1": l1(found, true), "made": made is not None, **_calls(example, answer)}
+    # without a result the image stays as it was
+    found = _resized((source if result is None else result.frames[0]), true.shape[:2])
+    row: Row = {"l1": l1(found, true), "generated": result is not None, **_calls(example, answer)}
     if embed is not None and targets.source_caption and targets.captions:
         scores = edit_scores(source, found, true, (targets.source_caption, targets.captions[0]), embed)
         row |= scores._asdict()
@@ -196,7 +196,7 @@ def _judge_editing(item: Item, example: Example, answer: Answer, embed: Embed | 
 
 
 def _sum_editing(rows: Rows) -> dict[str, float]:
-    scores = {"l1": _mean(rows, "l1"), "made": _mean(rows, "made")}
+    scores = {"l1": _mean(rows, "l1"), "generated": _mean(rows, "generated")}
     for key in ("direction", "image", "text"):
         if any(key in row for row in rows):
             scores[f"clip_{key}"] = _mean(rows, key)
@@ -204,29 +204,29 @@ def _sum_editing(rows: Rows) -> dict[str, float]:
 
 
 def _judge_generation(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
-    made = answer.artefact("video") or answer.artefact("image")
-    row: Row = {"made": made is not None, **_calls(example, answer)}
-    if embed is not None and made is not None:
+    result = answer.artefact("video") or answer.artefact("image")
+    row: Row = {"generated": result is not None, **_calls(example, answer)}
+    if embed is not None and result is not None:
         text = next(iter(item.sample.targets.captions), example.messages[0].text)
-        row["clipsim"] = clipsim(made.frames, text, embed)
+        row["clipsim"] = clipsim(result.frames, text, embed)
     return row
 
 
 def _sum_generation(rows: Rows) -> dict[str, float]:
     known = {"clipsim": _mean(rows, "clipsim")} if any("clipsim" in row for row in rows) else {}
-    return {"made": _mean(rows, "made"), **known, **_call_scores(rows)}
+    return {"generated": _mean(rows, "generated"), **known, **_call_scores(rows)}
 
 
 def _judge_calls(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
     return _calls(example, answer)
 
 
-def _resized(picture: Pixels, size: tuple[int, ...]) -> Pixels:
+def _resized(image: Pixels, size: tuple[int, ...]) -> Pixels:
     from PIL import Image
 
-    if picture.shape[:2] == size:
-        return picture
-    resized = Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    if image.shape[:2] == size:
+        return image
+    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.LANCZOS)
     return np.asarray(resized, dtype=np.uint8)
 
 
@@ -234,13 +234,13 @@ _ALL = (
     EvaluationTask("caption", "captions: CIDEr, METEOR", _judge_caption, _sum_caption),
     EvaluationTask("dialogue", "calls that must not be", _judge_calls, _call_scores),
     EvaluationTask("image_editing", "L1 and MagicBrush's scores", _judge_editing, _sum_editing),
-    EvaluationTask("image_to_video", "share made, CLIPSIM", _judge_generation, _sum_generation),
+    EvaluationTask("image_to_video", "share generated, CLIPSIM", _judge_generation, _sum_generation),
     EvaluationTask("invocation", "modules, instructions, regions", _judge_calls, _call_scores),
     EvaluationTask("referring_box", "acc@0.5 of boxes in words", _judge_box, _sum_box),
     EvaluationTask("referring_segmentation", "cIoU, gIoU", _judge_segmentation, _sum_segmentation),
     EvaluationTask("region_caption", "captions of regions: CIDEr, METEOR", _judge_caption, _sum_caption),
-    EvaluationTask("text_to_image", "share made, CLIPSIM", _judge_generation, _sum_generation),
-    EvaluationTask("text_to_video", "share made, CLIPSIM", _judge_generation, _sum_generation),
+    EvaluationTask("text_to_image", "share generated, CLIPSIM", _judge_generation, _sum_generation),
+    EvaluationTask("text_to_video", "share generated, CLIPSIM", _judge_generation, _sum_generation),
     EvaluationTask("video_grounding", "mIoU, vIoU of boxes in time", _judge_grounding, _sum_grounding),
     EvaluationTask("video_segmentation", "J, F and their mean", _judge_tracking, _sum_tracking),
     EvaluationTask("vqa", "agreement with people's answers", _judge_vqa, _sum_vqa),

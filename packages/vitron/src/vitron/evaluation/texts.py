@@ -34,11 +34,11 @@ def normalise_answer(text: str) -> str:
 
 
 def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
-    """Return how well an answer agrees with those of people, after :func:`normalise_answer`.
+    """Return the agreement of an answer with those of people, after :func:`normalise_answer`.
 
     Args:
-        answer: To be judged.
-        answers: Of people. With fewer than ten it is right or wrong; with ten or more it is the mean over
+        answer: Answer to be scored.
+        answers: True answers of people. With fewer than ten the score is 0 or 1; with ten or more it is the mean over
             leaving one person out of ``min(1, agreeing / 3)``.
 
     Raises:
@@ -62,18 +62,18 @@ def words_of(caption: str) -> list[str]:
 
 
 def cider(found: Sequence[str], true: Sequence[Sequence[str]]) -> float:
-    """Return CIDEr-D over a corpus, of pycocoevalcap, as a rule from 0 to 10; papers print a hundredfold.
+    """Return CIDEr-D over a corpus, of pycocoevalcap, mostly from 0 to 10; papers print 100 times the value.
 
     The document frequencies come from the true captions of this corpus. The words are those of
     :func:`words_of` and not of the Stanford tokenizer, which needs Java: hyphens and rare punctuation differ.
 
     Args:
-        found: One caption for each picture.
-        true: The true ones of each picture.
+        found: One caption for each image.
+        true: True captions of each image.
 
     Raises:
         ImportError: If pycocoevalcap is not installed.
-        ValueError: If lengths differ or a picture has no true caption.
+        ValueError: If lengths differ or an image has no true caption.
     """
     _check(found, true)
     try:
@@ -100,12 +100,12 @@ def meteor(found: Sequence[str], true: Sequence[Sequence[str]]) -> float:
     1.5, which also matches synonyms and paraphrases and has other weights: compare ours with ours only.
 
     Args:
-        found: One caption for each picture.
-        true: The true ones of each picture.
+        found: One caption for each image.
+        true: True captions of each image.
 
     Raises:
         ImportError: If nltk is not installed.
-        ValueError: If lengths differ or a picture has no true caption.
+        ValueError: If lengths differ or an image has no true caption.
     """
     _check(found, true)
     try:

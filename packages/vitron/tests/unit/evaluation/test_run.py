@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole evaluations with replies that were written before."""
-
-import json
+"""Whole evaluations with given messages."""
 
 import numpy as np
 import pytest
+from common_kernels.runtime.processes import Processes
 from PIL import Image
-from typer.testing import CliRunner
-from vitron.cli.app import app
 from vitron.data import read_samples, write_samples
 from vitron.data.converters.common import ask, call, reply
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
 from vitron.demo.painters import ToyPainter, ToySegmenter
-from vitron.evaluation import TASKS, ScriptedReplier, evaluate, read_items
+from vitron.evaluation import TASKS, ScriptedGenerator, evaluate, read_items
 from vitron.protocol.regions import mask_to_box, mask_to_region
 from vitron.specialists import SpecialistRegistry
 
@@ -30,7 +27,7 @@ def scene(column=14):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Samples of many tasks on one picture and one clip."""
+    """Samples of many tasks on one image and one video."""
     folder = tmp_path_factory.mktemp("data")
     pictures = [scene(14 + 3 * at) for at in range(3)]
     for at, (picture, _) in enumerate(pictures):
@@ -85,9 +82,9 @@ def toys():
 
 
 def scores(data, task, *replies, **options):
-    found = evaluate(
-        TASKS[task], read_items(data, task), ScriptedReplier(replies), specialists=toys(), **options
-    )
+    model = ScriptedGenerator(replies)
+    items = read_items(data, task)
+    found = evaluate(TASKS[task], items, lambda _: model, specialists=toys(), **options)
     assert found.failures == {}
     return found.scores
 
@@ -121,20 +118,20 @@ def test_boxes_and_spans_in_words(data):
     assert scores(data, "video_grounding", "Never.")["miou"] == 0
 
 
-def test_words_pictures_and_calls(data):
+def test_texts_images_and_calls(data):
     assert scores(data, "vqa", "Red.")["accuracy"] == 1
     assert scores(data, "caption", "a red circle")["meteor"] > 0.9
     assert scores(data, "invocation", SEGMENT)["invocation_exact"] == 1
     assert scores(data, "dialogue", SEGMENT)["spurious_rate"] == 1
     assert scores(data, "dialogue", "Hello.")["spurious_rate"] == 0
     drawn = "<module>A</module><instruction>draw: a red star</instruction>"
-    assert scores(data, "text_to_image", drawn)["made"] == 1
+    assert scores(data, "text_to_image", drawn)["generated"] == 1
     unchanged = scores(data, "image_editing", "I will not.")
-    assert unchanged["made"] == 0
+    assert unchanged["generated"] == 0
     assert unchanged["l1"] > 0
 
 
-def test_a_stopped_run_goes_on(data, tmp_path):
+def test_a_stopped_run_resumes(data, tmp_path):
     items = read_items(data, "referring_segmentation")
     asked = []
 
@@ -142,7 +139,7 @@ def test_a_stopped_run_goes_on(data, tmp_path):
         asked.append(item.sample.id)
         if item.sample.id == "seg-1" and len(asked) < 4:
             raise ValueError("out of luck")
-        return ScriptedReplier([SEGMENT])
+        return ScriptedGenerator([SEGMENT])
 
     def run(**options):
         return evaluate(
@@ -157,49 +154,55 @@ def test_a_stopped_run_goes_on(data, tmp_path):
     first = run()
     assert first.failures == {"seg-1": "out of luck"}
     assert first.evaluated == 2
-    with (tmp_path / "out" / "rows-0.jsonl").open("a") as file:
-        file.write('{"id": "seg-')  # as a kill leaves it
+    (rows,) = (tmp_path / "out").iterdir()
+    with rows.open("a") as file:
+        file.write('["seg-')  # as a kill leaves it
     second = run()
     assert asked == ["seg-0", "seg-1", "seg-2", "seg-1"]
     assert (second.evaluated, second.resumed, second.failures) == (3, 2, {})
     assert run().resumed == 3
-    with pytest.raises(ValueError, match="rows of other settings"):
-        run(seed=1)
+    assert run(seed=1).resumed == 0  # rows of other settings do not count
+    assert run().resumed == 3
+    asked.clear()
+    items.pop(1)
+    assert run(overwrite=True).resumed == 0
+    assert asked == ["seg-0", "seg-2"]
 
 
-def test_a_bad_sample_is_passed_over(data, tmp_path):
+def test_processes_share_the_samples_and_merge_their_rows(data, tmp_path):
+    items = read_items(data, "referring_segmentation")
+    asked = []
+
+    def model(item):
+        asked.append(item.sample.id)
+        return ScriptedGenerator([SEGMENT])
+
+    def run(processes):
+        asked.clear()
+        return evaluate(
+            TASKS["referring_segmentation"],
+            items,
+            model,
+            specialists=toys(),
+            folder=tmp_path,
+            settings={},
+            processes=processes,
+        )
+
+    run(Processes(rank=1, world_size=2, connected=False))
+    assert asked == ["seg-1"]
+    run(Processes(rank=0, world_size=2, connected=False))
+    assert asked == ["seg-0"]  # of the two that were left
+    whole = run(Processes())
+    assert (asked, whole.resumed, whole.evaluated) == (["seg-2"], 2, 3)
+
+
+def test_a_bad_sample_is_skipped(data, tmp_path):
     samples = [sample for _, sample in read_samples(data) if sample.task == "vqa"]
     lost = samples[0].model_copy(update={"id": "lost", "media": (SampleMedia(path="lost.png"),)})
     write_samples([lost, *samples], tmp_path)
     Image.fromarray(scene()[0]).save(tmp_path / "0.png")
-    found = evaluate(TASKS["vqa"], read_items(tmp_path, "vqa"), ScriptedReplier(["red"]), specialists=toys())
+    model = ScriptedGenerator(["red"])
+    found = evaluate(TASKS["vqa"], read_items(tmp_path, "vqa"), lambda _: model, specialists=toys())
     assert found.evaluated == 1
     assert "lost.png does not exist" in found.failures["lost"]
-
-
-def test_the_command(data, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    replies = tmp_path / "replies.jsonl"
-    lines = [json.dumps({"id": f"seg-{at}", "reply": SEGMENT}) for at in range(2)]
-    replies.write_text("\n".join(lines), "utf-8")
-    args = ["evaluate", "referring_segmentation", "--data", str(data), "--replies", str(replies)]
-
-    def run(*more, code):
-        result = CliRunner().invoke(app, [*args, *more])
-        assert result.exit_code == code, result.output
-        assert "Traceback" not in result.output
-        return result
-
-    found = json.loads(run("--json", code=1).stdout)
-    assert found["scores"]["ciou"] == 1
-    assert list(found["failures"]) == ["seg-2"]
-    assert found["published"][0]["benchmark"] == "RefCOCO val"
-    again = run(code=1)
-    assert "2 samples, 2 of them from an earlier run, 1 failed" in again.stdout
-    assert "NExT-Chat" in again.stdout
-    assert "rows of other settings" in run("--seed", "3", code=2).stderr
-    assert (
-        json.loads(run("--seed", "3", "--overwrite", "--limit", "2", "--json", code=0).stdout)["resumed"] == 0
-    )
-    assert "task must be one of" in CliRunner().invoke(app, ["evaluate", "x", "--data", "."]).stderr
-    assert "say by --layout what it is" in CliRunner().invoke(app, ["evaluate", "vqa", "--data", "."]).stderr

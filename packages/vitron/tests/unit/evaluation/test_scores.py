@@ -15,7 +15,7 @@ from vitron.evaluation import (
     score_turn,
     vqa_accuracy,
 )
-from vitron.evaluation.pictures import cosine
+from vitron.evaluation.images import cosine
 from vitron.protocol import parse
 from vitron.protocol.contract import BoxRegion, Instruction, Invocation, PointsRegion
 
@@ -159,5 +159,5 @@ def test_fid_is_the_distance_of_two_normal_distributions():
     assert fid(first, first, Mean(), 1) == pytest.approx(0, abs=1e-4)
     # equal variance: the squared distance of the means is left
     assert fid(first, second, Mean(), 1) == pytest.approx(900, rel=1e-3)
-    with pytest.raises(ValueError, match="two pictures at least"):
+    with pytest.raises(ValueError, match="at least two images"):
         fid(first[:1], second, Mean(), 1)

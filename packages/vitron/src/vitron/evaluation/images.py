@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of generated and edited pictures and clips, with feature extractors that the caller gives.
+"""Scores of generated and edited images and videos, with feature extractors that the caller gives.
 
 Nothing is downloaded. Published figures hold for the extractors that they name: FID for the Inception network
 of TensorFlow, CLIPSIM and MagicBrush's scores for CLIP ViT-B/32. With another one, figures compare among
@@ -24,11 +24,11 @@ Vector = NDArray[np.floating[Any]]
 
 
 class Embed(NamedTuple):
-    """A model that puts pictures and words into one space.
+    """A model that maps images and texts into one space.
 
     Attributes:
-        image: Returns the vector of a picture ``(H, W, 3)`` uint8.
-        text: Returns the vector of a text.
+        image: Function that returns the vector of an image ``(H, W, 3)`` uint8.
+        text: Function that returns the vector of a text.
     """
 
     image: Callable[[Pixels], Vector]
@@ -36,10 +36,10 @@ class Embed(NamedTuple):
 
 
 class EditScores(NamedTuple):
-    """MagicBrush's scores of one edited picture.
+    """MagicBrush's scores of one edited image.
 
     Attributes:
-        direction: Cosine of the changes of picture and caption, "CLIP-dir".
+        direction: Cosine of the changes of image and caption, "CLIP-dir".
         image: Cosine with the true result, "CLIP-img".
         text: Cosine with the caption of the true result, "CLIP-out".
         l1: Mean absolute difference to the true result, pixels in [0, 1].
@@ -62,69 +62,69 @@ def cosine(a: Vector, b: Vector) -> float:
 
 
 def l1(found: Pixels, true: Pixels) -> float:
-    """Return the mean absolute difference of two pictures, values in [0, 1].
+    """Return the mean absolute difference of two images, values in [0, 1].
 
     Raises:
         ValueError: If shapes differ.
     """
     if found.shape != true.shape:
-        raise ValueError(f"pictures must have one shape, got {found.shape} and {true.shape}")
+        raise ValueError(f"images must have one shape, got {found.shape} and {true.shape}")
     return float(np.abs(found.astype(np.float64) - true).mean() / 255)
 
 
-def clipsim(clip: Iterable[Pixels], text: str, embed: Embed) -> float:
-    """Return the mean cosine of the frames of a clip with a text.
+def clipsim(video: Iterable[Pixels], text: str, embed: Embed) -> float:
+    """Return the mean cosine of the frames of a video with a text.
 
     Args:
-        clip: Frames ``(H, W, 3)``, uint8.
-        text: What it should show.
-        embed: The model.
+        video: Frames ``(H, W, 3)``, uint8.
+        text: Prompt.
+        embed: Model.
     """
-    words = embed.text(text)
-    scores = [cosine(embed.image(frame), words) for frame in clip]
+    prompt = embed.text(text)
+    scores = [cosine(embed.image(frame), prompt) for frame in video]
     if not scores:
-        raise ValueError("a clip must have at least one frame, got none")
+        raise ValueError("a video must have at least one frame, got none")
     return float(np.mean(scores))
 
 
 def edit_scores(
     source: Pixels, found: Pixels, true: Pixels, captions: tuple[str, str], embed: Embed
 ) -> EditScores:
-    """Score an edited picture as MagicBrush does.
+    """Score an edited image as MagicBrush does.
 
     Args:
-        source: Before the edit.
-        found: After it.
-        true: As it should be; ``found`` must have its size.
-        captions: Of ``source`` and of ``true``.
-        embed: The model.
+        source: Image before the edit.
+        found: Edited image.
+        true: True edited image; ``found`` must have its size.
+        captions: Captions of ``source`` and of ``true``.
+        embed: Model.
     """
     before, after, aim = (embed.image(each) for each in (source, found, true))
-    said_before, said_after = (embed.text(each) for each in captions)
+    caption_before, caption_after = (embed.text(each) for each in captions)
     return EditScores(
-        direction=cosine(np.asarray(after) - before, np.asarray(said_after) - said_before),
+        direction=cosine(np.asarray(after) - before, np.asarray(caption_after) - caption_before),
         image=cosine(after, aim),
-        text=cosine(after, said_after),
+        text=cosine(after, caption_after),
         l1=l1(found, true),
     )
 
 
 def fid(found: Sequence[Pixels], true: Sequence[Pixels], extractor: Any, num_features: int) -> float:
-    """Return the Fréchet distance between the features of two sets of pictures, by torchmetrics.
+    """Return the Fréchet distance between the features of two sets of images, by torchmetrics.
 
     Args:
-        found: Generated pictures, ``(H, W, 3)`` uint8, all of one size.
-        true: Real ones, all of one size.
+        found: Generated images, ``(H, W, 3)`` uint8, all of one size.
+        true: Real images, all of one size.
         extractor: A :class:`torch.nn.Module` that takes ``(B, 3, H, W)`` uint8 and returns
             ``(B, num_features)``.
-        num_features: Of the extractor; a set needs more pictures than that for a distance without bias.
+        num_features: Number of features; a set needs more images than that for a distance without bias.
 
     Raises:
         ImportError: If torchmetrics is not installed.
-        ValueError: If a set has fewer than two pictures.
+        ValueError: If a set has fewer than two images.
     """
     if min(len(found), len(true)) < 2:
-        raise ValueError(f"FID needs two pictures at least on both sides, got {len(found)} and {len(true)}")
+        raise ValueError(f"FID needs at least two images on both sides, got {len(found)} and {len(true)}")
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
     except ImportError as error:
@@ -132,9 +132,9 @@ def fid(found: Sequence[Pixels], true: Sequence[Pixels], extractor: Any, num_fea
     extractor.num_features = num_features
     metric: Any = FrechetInceptionDistance(feature=extractor, normalize=False)
     metric.set_dtype(_double())
-    for pictures, real in ((found, False), (true, True)):
-        for picture in pictures:
-            metric.update(_batch(picture), real=real)
+    for images, real in ((found, False), (true, True)):
+        for image in images:
+            metric.update(_batch(image), real=real)
     return float(metric.compute())
 
 
@@ -144,7 +144,7 @@ def _double() -> Any:
     return torch.float64
 
 
-def _batch(picture: Pixels) -> Tensor:
+def _batch(image: Pixels) -> Tensor:
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
