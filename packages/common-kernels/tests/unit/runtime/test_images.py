@@ -206,6 +206,23 @@ def test_damage_is_never_another_error(tmp_path, name):
             read_image(tmp_path / name)
 
 
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF", "JPEG", "BMP", "ICO", "TGA", "JPEG2000"])
+def test_damage_of_what_pillow_reads_is_never_another_error(tmp_path, kind):
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow knows no {kind}")
+    Image.fromarray(noise((12, 12, 3))).save(tmp_path / "a", format=kind)
+    data = (tmp_path / "a").read_bytes()
+    generator = np.random.default_rng(2)
+    for _ in range(40):
+        damaged = bytearray(data)
+        for place in generator.integers(4, min(len(data), 400), 6):
+            damaged[place] = generator.integers(256)
+        (tmp_path / "a").write_bytes(damaged)
+        with contextlib.suppress(ImageError):
+            read_image(tmp_path / "a", max_pixels=10_000)
+
+
 def chunk(name, data):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 

@@ -45,7 +45,7 @@ _DAMAGE = (
     LookupError,
     AttributeError,
     ArithmeticError,
-    NotImplementedError,
+    RuntimeError,
     SystemError,
     EOFError,
     struct.error,
@@ -187,7 +187,7 @@ def from_pillow(image: Image.Image, name: str, *, max_pixels: int | None = None)
         check_size(name, *image.size, max_pixels)
     try:
         upright = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError) as error:  # opened before, and decoded only now
+    except _DAMAGE as error:  # opened before, and decoded only now
         raise ImageError(f"{name} is damaged or cut short: {error}") from error
     exif, dpi = upright.getexif(), sound_dpi(upright.info.get("dpi"))
     converted, profile, note = _to_grey_or_rgb(upright, upright.info.get("icc_profile"))

@@ -84,7 +84,7 @@ def _as_file(image: object) -> ImageFile:
             f"an image must be an ImageFile, a Pillow image or an array, got {type(image).__name__}"
         )
     pixels = found.pixels
-    if pixels.dtype not in (np.uint8, np.uint16, np.float32):
+    if str(pixels.dtype) not in {"uint8", "uint16", "float32"}:
         raise ImageError(f"pixels must be uint8, uint16 or floating, got {pixels.dtype}")
     if pixels.ndim not in (2, 3) or count_channels(pixels) not in (1, 2, 3, 4) or not pixels.size:
         raise ImageError(f"pixels must be (H, W) or (H, W, 1 to 4), none of them 0, got shape {pixels.shape}")

@@ -107,7 +107,7 @@ def to_uint8(pixels: NDArray[np.generic], name: str = "the image") -> NDArray[np
     if pixels.dtype == np.uint8:
         return pixels.view(np.uint8)
     if pixels.dtype == np.uint16:
-        return _TO_8_BITS[pixels]
+        return _TO_8_BITS[pixels.view(np.uint16)]
     floats = np.asarray(pixels, dtype=np.float32)
     low, high = float(floats.min()), float(floats.max())
     if not (np.isfinite(low) and np.isfinite(high)):

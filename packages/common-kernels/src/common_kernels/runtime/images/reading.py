@@ -154,7 +154,7 @@ def as_rgb(
         (128, 128, 128)
     """
     if isinstance(source, str | os.PathLike):
-        return read_rgb(cast("str | os.PathLike[str]", source), max_pixels=max_pixels, background=background)
+        return read_rgb(source, max_pixels=max_pixels, background=background)
     if isinstance(source, Image.Image):
         image = from_pillow(source, name, max_pixels=max_pixels)
     elif isinstance(source, np.ndarray):
@@ -190,10 +190,10 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Generator[Bina
     """
     if not isinstance(source, str | os.PathLike):
         is_buffer = isinstance(source, bytes | bytearray | memoryview)
-        content: object = source if is_buffer else cast("BinaryIO", source).read()
+        content: object = source if is_buffer else source.read()
         if isinstance(content, str):
             raise TypeError("an image file must be open for reading bytes, not text")
-        yield io.BytesIO(cast("bytes", content))
+        yield io.BytesIO(content)
         return
     path = Path(source)
     try:
@@ -261,7 +261,7 @@ def _array_of(tensor: Tensor, name: str) -> NDArray[Any]:
 def _check_array(array: NDArray[Any], name: str) -> NDArray[Any]:
     if array.ndim not in (2, 3) or array.shape[2:] not in {(), (1,), (2,), (3,), (4,)}:
         raise ValueError(f"{name} as an array must be (H, W) or (H, W, 1 to 4), got {array.shape}")
-    if array.dtype not in (np.uint8, np.uint16) and array.dtype.kind != "f":
+    if str(array.dtype) not in {"uint8", "uint16"} and array.dtype.kind != "f":
         raise TypeError(f"{name} must be uint8, uint16 or floating, got {array.dtype}")
     if not array.size:
         raise ValueError(f"{name} must have pixels, got shape {array.shape}")

@@ -47,13 +47,12 @@ def count_pages(file: BinaryIO) -> int:
 
 
 def _full_pages(tiff: tifffile.TiffFile) -> list[int]:
-    return [index for index, page in enumerate(tiff.pages) if not page.is_reduced] or [0]
+    return [index for index in range(len(tiff.pages)) if not _page(tiff, index).is_reduced] or [0]
 
 
 def _page(tiff: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
     page = tiff.pages[index]
-    assert isinstance(page, tifffile.TiffPage), "frames are off"
-    return page
+    return page if isinstance(page, tifffile.TiffPage) else page.aspage()
 
 
 def tiff_size(file: BinaryIO, name: str, max_pixels: int) -> tuple[int, int]:
@@ -66,8 +65,8 @@ def tiff_size(file: BinaryIO, name: str, max_pixels: int) -> tuple[int, int]:
     with tifffile.TiffFile(file) as tiff:
         page = _page(tiff, _full_pages(tiff)[0])
         check_size(name, page.imagewidth, page.imagelength, max_pixels)
-        size = page.imagelength, page.imagewidth
-        return size[::-1] if _tag(page, ORIENTATION_TAG) in TURNED else size
+        turned = _tag(page, ORIENTATION_TAG) in TURNED
+        return (page.imagewidth, page.imagelength) if turned else (page.imagelength, page.imagewidth)
 
 
 def decode_tiff(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0) -> ImageFile:
