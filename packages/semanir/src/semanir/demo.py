@@ -20,11 +20,11 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.restoration import denoise_nl_means
 
-from semanir.options import DemoOptions, PhotoName
+from semanir.options import DemoOptions, PhotographName
 from semanir.pictures import compare_details
 from semanir.restorer import Restorer
 
-PHOTOS: dict[PhotoName, Callable[[], NDArray[np.uint8]]] = {
+PHOTOGRAPHS: dict[PhotographName, Callable[[], NDArray[np.uint8]]] = {
     "chelsea": data.chelsea,
     "astronaut": data.astronaut,
     "coffee": data.coffee,
@@ -36,7 +36,7 @@ PHOTOS: dict[PhotoName, Callable[[], NDArray[np.uint8]]] = {
 class DemoFigures:
     """What the demonstration measured; PSNR in dB, times in seconds."""
 
-    photo: str
+    photograph: str
     sigma: float
     psnr_noisy: float
     psnr_baseline: float
@@ -70,7 +70,7 @@ def run_demo(
     """
     sigma = options.sigma
     make_folder(output)
-    clean = PHOTOS[options.photo]()
+    clean = PHOTOGRAPHS[options.photograph]()
     noisy = clean / 255 + np.random.default_rng(options.seed).normal(0, sigma / 255, clean.shape)
     start = time.perf_counter()
     baseline = denoise_nl_means(
@@ -85,14 +85,14 @@ def run_demo(
     for key, image in images.items():
         write_image(image, output / f"{key}.png")
     titles = {"noisy": f"noise, sigma {sigma:g}", "baseline": "non-local means", "restored": "SemanIR"}
-    panels = [Panel("original", options.photo, Image.fromarray(clean))]
+    panels = [Panel("original", options.photograph, Image.fromarray(clean))]
     for key, image in images.items():
         panels.append(
             Panel(titles[key], f"PSNR {psnr[key]:.2f} dB   SSIM {ssim[key]:.3f}", Image.fromarray(image))
         )
     write_image(compare_details(panels), output / "comparison.png")
     return DemoFigures(
-        photo=options.photo,
+        photograph=options.photograph,
         sigma=sigma,
         psnr_noisy=psnr["noisy"],
         psnr_baseline=psnr["baseline"],

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PhotoName = Literal["chelsea", "astronaut", "coffee", "rocket"]
+PhotographName = Literal["chelsea", "astronaut", "coffee", "rocket"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +46,12 @@ class DemoOptions:
     """What the demonstration shows.
 
     Attributes:
-        photo: Photograph.
+        photograph: Photograph.
         sigma: Standard deviation of the noise, on the scale of [0, 255].
         seed: Random seed of the noise.
     """
 
-    photo: PhotoName = "chelsea"
+    photograph: PhotographName = "chelsea"
     sigma: float = 25.0
     seed: int = 0
 

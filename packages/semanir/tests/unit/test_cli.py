@@ -446,12 +446,12 @@ def test_help_and_wrong_usage_do_not_wait_for_torch(arguments):
 
 
 def test_demo(run, monkeypatch):
-    from semanir.demo import PHOTOS
+    from semanir.demo import PHOTOGRAPHS
 
-    monkeypatch.setitem(PHOTOS, "chelsea", lambda: noise(24, 24, 3))
+    monkeypatch.setitem(PHOTOGRAPHS, "chelsea", lambda: noise(24, 24, 3))
     figures = json.loads(run("demo", "-o", "d", "--json").stdout)
-    assert figures["photo"] == "chelsea"
+    assert figures["photograph"] == "chelsea"
     assert files("d") == ["baseline.png", "comparison.png", "noisy.png", "restored.png"]
     assert str(Path("d") / "comparison.png") in run("demo", "-o", "d").stdout
-    assert "--photo" in sentence(run("demo", "--photo", "x", code=2))
+    assert "--photograph" in sentence(run("demo", "--photograph", "x", code=2))
     assert "sigma must lie in (0, 100]" in sentence(run("demo", "--sigma", "0", code=2))

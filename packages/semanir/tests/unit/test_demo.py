@@ -7,8 +7,8 @@ import pytest
 import torch
 from common_kernels.runtime.images import read_image
 from semanir import SemanIR, SemanIRConfig
-from semanir.demo import PHOTOS, run_demo
-from semanir.options import DemoOptions, PhotoName
+from semanir.demo import PHOTOGRAPHS, run_demo
+from semanir.options import DemoOptions, PhotographName
 from semanir.restorer import Restorer
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -31,17 +31,17 @@ def restorer():
 
 
 @pytest.fixture
-def photo(monkeypatch):
+def photograph(monkeypatch):
     rows, columns = np.mgrid[:40, :48]
     pixels = np.stack([rows * 5, columns * 5, np.full_like(rows, 120)], axis=-1).astype(np.uint8)
-    monkeypatch.setitem(PHOTOS, "small", lambda: pixels)
+    monkeypatch.setitem(PHOTOGRAPHS, "small", lambda: pixels)
     return pixels
 
 
-def test_images_and_figures_agree(restorer, photo, tmp_path):
+def test_images_and_figures_agree(restorer, photograph, tmp_path):
     calls = []
     out = tmp_path / "a" / "b"
-    options = DemoOptions(photo="small", seed=3)
+    options = DemoOptions(photograph="small", seed=3)
     figures = run_demo(restorer, out, options, progress=lambda *pair: calls.append(pair))
     assert sorted(p.name for p in out.iterdir()) == FILES
     assert calls == [(1, 1)]
@@ -51,21 +51,21 @@ def test_images_and_figures_agree(restorer, photo, tmp_path):
         ("restored", figures.psnr),
     ):
         pixels = read_image(out / f"{name}.png").pixels
-        assert pixels.shape == photo.shape
-        assert peak_signal_noise_ratio(photo, pixels) == pytest.approx(psnr)
+        assert pixels.shape == photograph.shape
+        assert peak_signal_noise_ratio(photograph, pixels) == pytest.approx(psnr)
     assert 18 < figures.psnr_noisy < 24
     assert figures.psnr_baseline > figures.psnr_noisy
     assert figures.ssim_baseline > figures.ssim_noisy
     assert figures.seconds > 0
     assert figures.seconds_baseline > 0
     plain = json.loads(json.dumps(figures.to_dict()))
-    assert plain["photo"] == "small"
+    assert plain["photograph"] == "small"
     assert plain["psnr"] == round(figures.psnr, 4)
 
 
-def test_the_seed_decides_the_noise(restorer, photo, tmp_path):
+def test_the_seed_decides_the_noise(restorer, photograph, tmp_path):
     first, again, other = (
-        run_demo(restorer, tmp_path, DemoOptions(photo="small", seed=seed)) for seed in (0, 0, 1)
+        run_demo(restorer, tmp_path, DemoOptions(photograph="small", seed=seed)) for seed in (0, 0, 1)
     )
     assert first.psnr == again.psnr
     assert first.psnr_noisy != other.psnr_noisy
@@ -77,9 +77,9 @@ def test_options_out_of_range(options):
         DemoOptions(**options)
 
 
-@pytest.mark.parametrize("name", get_args(PhotoName))
-def test_photos_come_with_the_package(name):
-    pixels = PHOTOS[name]()
+@pytest.mark.parametrize("name", get_args(PhotographName))
+def test_photographs_come_with_the_package(name):
+    pixels = PHOTOGRAPHS[name]()
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3

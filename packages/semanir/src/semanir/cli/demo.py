@@ -36,7 +36,7 @@ def demo(
 
         semanir demo
 
-        semanir demo --photo coffee --sigma 50 -o coffee/
+        semanir demo --photograph coffee --sigma 50 -o coffee/
 
     Args:
         output: Folder for the images.
@@ -58,7 +58,7 @@ def demo(
 def _table(figures: DemoFigures) -> Table:
     from rich.table import Table
 
-    title = f"{figures.photo}, Gaussian noise of sigma {figures.sigma:g}"
+    title = f"{figures.photograph}, Gaussian noise of sigma {figures.sigma:g}"
     table = Table("", "PSNR (dB)", "SSIM", "seconds", title=title)
     rows = (
         ("noisy", figures.psnr_noisy, figures.ssim_noisy, None),

@@ -88,8 +88,8 @@ def restore(
     """Restore images; depth, transparency, colour profile and orientation are kept.
 
     A result is skipped if it was made from the same image by the same model with the same options, so a run
-    that was stopped can be repeated to finish it. Under `torchrun` or `accelerate launch` the images are
-    shared out among the processes, each with its own device.
+    that was stopped can be repeated to finish it. Under `torchrun` or `accelerate launch` each process
+    takes a shard of the images, on its own device.
 
     **Examples**
 
