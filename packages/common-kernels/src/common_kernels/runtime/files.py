@@ -74,8 +74,8 @@ def atomic_path(path: str | Path, *, sync: bool = True) -> Generator[Path]:
         >>> folder = Path(tempfile.mkdtemp())
         >>> with atomic_path(folder / "a.txt") as temporary:
         ...     _ = temporary.write_text("whole")
-        >>> [file.name for file in folder.iterdir()]
-        ['a.txt']
+        >>> (folder / "a.txt").read_text()
+        'whole'
     """
     path = Path(path)
     if path.is_dir():
