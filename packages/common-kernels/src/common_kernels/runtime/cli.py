@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -182,8 +183,8 @@ def run_app(app: App, tokens: Sequence[str] | None = None) -> int:
 
 def _load_overview(app: App, tokens: Sequence[str]) -> None:
     """Import the commands that an overview lists by the first lines of their docstrings."""
-    _, apps, rest = app.parse_commands(tokens)
-    if not rest or rest[0] in app.help_flags:
+    _, apps, rest = app.parse_commands(list(takewhile(lambda token: not token.startswith("-"), tokens)))
+    if not rest:
         for name in apps[-1]:
             _ = apps[-1][name]
 

@@ -205,10 +205,10 @@ def test_groups_can_be_extended_in_a_module_without_their_names(tmp_path, monkey
     nested = cli.create_app("nested", "Do more.")
     app.command(nested)
     nested.command("far_away:run", name="run")
-    assert cli.run_app(app, ["nested", "run", "--dtype", "bfloat16"]) == 0
-    assert capsys.readouterr().out == "bfloat16 8\n"
     assert cli.run_app(app, ["nested", "--help"]) == 0
     assert "Run it on one machine." in capsys.readouterr().out
+    assert cli.run_app(app, ["nested", "run", "--dtype", "bfloat16"]) == 0
+    assert capsys.readouterr().out == "bfloat16 8\n"
 
 
 def test_emit_writes_one_line(capsys):
