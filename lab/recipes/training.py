@@ -110,9 +110,9 @@ def fit(
     the last checkpoint calls its ``state_dict``: the mean weights, if a mean is kept.
 
     Args:
-        module: What is trained, in place.
+        module: Module that is trained, in place.
         batch_of: Draws the batch of a step, from its number only.
-        folder: Of ``last.ckpt`` and of the logs, one for each start.
+        folder: Folder of ``last.ckpt`` and of the logs, one for each start.
         run: Length and machine.
         mean: Keeps a running mean of the weights, which validation uses.
         examples: Batches for validation.

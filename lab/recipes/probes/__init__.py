@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frozen probe that judges generated pictures, and nothing else."""
+"""The frozen probe that judges generated images, and nothing else."""

@@ -13,7 +13,7 @@ import typer
 from recipes.probes.judging import WEIGHTS, Judge, accuracy
 from recipes.probes.training import train
 
-app = typer.Typer(help="The frozen probe that judges generated pictures.", no_args_is_help=True)
+app = typer.Typer(help="The frozen probe that judges generated images.", no_args_is_help=True)
 app.command()(train)
 
 CARD = WEIGHTS.with_name("probe.json")
@@ -29,7 +29,7 @@ def ship(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")])
 @app.command()
 def judge(
     count: Annotated[int, typer.Option(min=1, help="Scenes of each kind.")] = 400,
-    seed: Annotated[int, typer.Option(help="Of the scenes.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Random seed of the scenes.")] = 1000,
     training: Annotated[Path | None, typer.Option(help="JSON with how it was trained, for the card.")] = None,
     write: Annotated[bool, typer.Option(help="Write the card.")] = False,
 ) -> None:

@@ -27,7 +27,7 @@ BATCH = 64
 
 
 class Judge:
-    """Says what is in pictures; used on generated ones only, never trained on them.
+    """Says what is in images; used on generated ones only, never trained on them.
 
     Args:
         probe: The trained network.
@@ -48,7 +48,7 @@ class Judge:
         return cls(probe)
 
     def classify(self, images: UInt8) -> dict[Attribute, Int]:
-        """Name the only thing of each picture.
+        """Name the only thing of each image.
 
         Args:
             images: ``(B, H, W, 3)`` uint8, sides divisible by 8.
@@ -68,11 +68,11 @@ class Judge:
         }
 
     def count(self, images: UInt8) -> Int:
-        """Count the things of each picture, ``(B,)`` int64: patches of one colour, blots left out."""
+        """Count the things of each image, ``(B,)`` int64: patches of one colour, blots left out."""
         return np.array([sum(1 for _ in _patches(mask)) for mask in self.segment(images)["colour"]])
 
     def colours(self, images: UInt8) -> list[set[str]]:
-        """Return the colours of the things of each picture."""
+        """Return the colours of the things of each image."""
         return [{colour for colour, _ in _patches(mask)} for mask in self.segment(images)["colour"]]
 
     def _opinions(self, images: UInt8) -> Iterator[Opinion]:
@@ -97,7 +97,7 @@ def accuracy(judge: Judge, *, count: int = 400, seed: int = 1000) -> dict[str, d
     Args:
         judge: Whom to judge.
         count: Scenes of each kind.
-        seed: Of the scenes.
+        seed: Random seed of the scenes.
 
     Returns:
         By kind of scene: how often the only thing is named rightly, mean IoU of the pixels' names, how often

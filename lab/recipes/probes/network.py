@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frozen judge of pictures: a small U-Net that names every pixel, and the picture's only thing."""
+"""The frozen judge of images: a small U-Net that names every pixel, and the image's only thing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTHS = (32, 64, 96)
 
 
 class Opinion(NamedTuple):
-    """What the probe says of ``B`` pictures, as logits by attribute.
+    """What the probe says of ``B`` images, as logits by attribute.
 
     Attributes:
         pixels: ``(B, 1 + names, H, W)``; channel 0 is the ground.
@@ -26,9 +26,9 @@ class Opinion(NamedTuple):
 
 
 class Probe(nn.Module):
-    """U-Net with a head per attribute for the pixels and one for the whole picture.
+    """U-Net with a head per attribute for the pixels and one for the whole image.
 
-    It works at half size and enlarges its logits: full size would cost four times as much and a picture is
+    It works at half size and enlarges its logits: full size would cost four times as much and an image is
     judged by what is in it, not by its outlines.
 
     Shape:

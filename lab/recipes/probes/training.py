@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the probe on drawn scenes of all sizes, blurred and noisy as generated pictures are."""
+"""Trains the probe on drawn scenes of all sizes, blurred and noisy as generated images are."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from recipes.training import Run, fit
 CONFIGS = (SceneConfig(num_things=(0.4, 0.2, 0.2, 0.1, 0.05, 0.05)), SceneConfig.preset("simple"))
 # one in so many scenes is of the held-out pairs: the judge must know what its models have never seen
 NOVEL_SHARE = 0.15
-ZOOM_SHARE = 0.25  # seen through a window half as wide: things twice as large, as in larger pictures
+ZOOM_SHARE = 0.25  # seen through a window half as wide: things twice as large, as in larger images
 BLUR, NOISE = 0.9, 0.04
-ONLY_NONE = -100  # label of a picture with several things, ignored by the loss
+ONLY_NONE = -100  # label of an image with several things, ignored by the loss
 
 
 class ProbeScenes:
@@ -62,7 +62,7 @@ class ProbeScenes:
 
 
 def worn(rendering: Rendering, rng: np.random.Generator) -> Tensor:
-    """Return the picture, ``(3, H, W)`` fp32 in [0, 1], a little blurred, noisy and off in contrast."""
+    """Return the image, ``(3, H, W)`` fp32 in [0, 1], a little blurred, noisy and off in contrast."""
     image = rendering.image.astype(np.float32) / 255
     if rng.random() < 0.7:
         image = gaussian_filter(image, (sigma := rng.uniform(0, BLUR), sigma, 0))
@@ -85,7 +85,7 @@ def labels(rendering: Rendering) -> dict[str, Tensor]:
 
 
 class ProbeModule(pl.LightningModule):
-    """Cross-entropy over pixels and over pictures of one thing.
+    """Cross-entropy over pixels and over images of one thing.
 
     Args:
         probe: The network.
@@ -124,7 +124,7 @@ def train(
     workers: Annotated[int, typer.Option(help="Processes that draw; 0 draws in this one.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
-    """Train the probe that judges generated pictures; run again with the same folder to resume."""
+    """Train the probe that judges generated images; run again with the same folder to resume."""
     torch.set_num_threads(threads)
     pl.seed_everything(seed)
     probe = Probe().to(memory_format=torch.channels_last)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands of tiny-clip: paint the pool, train, ship, judge, and paint the demo's pictures."""
+"""Commands of tiny-clip: paint the pool, train, ship, judge, and paint the demo's images."""
 
 from __future__ import annotations
 

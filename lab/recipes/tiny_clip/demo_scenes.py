@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paints the pictures of ``itaclip demo``, with the colour of every pixel's thing."""
+"""Paints the images of ``itaclip demo``, with the colour of every pixel's thing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shapeworld.vocabulary import BACKGROUNDS, COLOURS, PALETTE
 from recipes.tiny_clip.ship import ASSETS
 from recipes.tiny_clip.zero_shot import NAMES
 
-# twice the side of the training pictures, so that things are as large as there and windows have work to do
+# twice the side of the training images, so that things are as large as there and windows have work to do
 SIDE = 128
 CROWDED = SceneConfig(num_things=(0, 0, 0, 0.3, 0.4, 0.3))
 FEWEST = 2  # scenes in which each colour is seen
@@ -39,7 +39,7 @@ def demo_scenes(
     out: Annotated[Path, typer.Option(help="Folder to fill.")] = ASSETS / "scenes",
     number: Annotated[int, typer.Option(min=1, help="Scenes.")] = 6,
 ) -> None:
-    """Paint the pictures of ``itaclip demo``: scene-1.png, scene-1-labels.png, ..., and classes.json."""
+    """Paint the images of ``itaclip demo``: scene-1.png, scene-1-labels.png, ..., and classes.json."""
     out.mkdir(parents=True, exist_ok=True)
     seed, scenes = choose_scenes(number)
     for place, scene in enumerate(scenes, start=1):

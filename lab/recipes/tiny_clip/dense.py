@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels for every pixel from a model trained on whole pictures: which last block finds the things."""
+"""Labels for every pixel from a model trained on whole images: which last block finds the things."""
 
 from __future__ import annotations
 

@@ -60,13 +60,13 @@ class Judged:
         self.tokenize: Tokenize = open_clip.get_tokenizer(name)
 
     def inputs(self, sample: Sample) -> list[Tensor]:
-        """Return the pictures as batches for the visual tower, each ``(b, 3, 64, 64)``."""
+        """Return the images as batches for the visual tower, each ``(b, 3, 64, 64)``."""
         return list(
             torch.stack([self.preprocess(Image.fromarray(image)) for image in sample.images]).split(128)
         )
 
     def embed(self, sample: Sample) -> Tensor:
-        """Return the unit-norm embeddings of pictures, ``(B, embed_dim)``."""
+        """Return the unit-norm embeddings of images, ``(B, embed_dim)``."""
         return torch.cat([self.model.encode_image(x, normalize=True) for x in self.inputs(sample)])
 
     def names(self, names: tuple[str, ...]) -> Tensor:
@@ -86,7 +86,7 @@ def measure(judged: Judged, seed: int, singles: int, mixed: int, segmented: int)
 
     Args:
         judged: The model.
-        seed: Of the scenes, all of the splits ``test`` and ``novel``.
+        seed: Random seed of the scenes, all of the splits ``test`` and ``novel``.
         singles: Scenes of one thing, for each split.
         mixed: Scenes of one to three things for retrieval, captions in held-out phrasing.
         segmented: Scenes of one to three things, labelled pixel by pixel.
@@ -160,7 +160,7 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 def judge(
     folder: Annotated[Path, typer.Argument(help="Folder of the model.")] = ASSETS / "tiny-shapes",
     card: Annotated[Path, typer.Option(help="Card to write.")] = CARDS / "tiny-clip.json",
-    seed: Annotated[int, typer.Option(help="Of the scenes.")] = 2024,
+    seed: Annotated[int, typer.Option(help="Random seed of the scenes.")] = 2024,
     singles: Annotated[int, typer.Option(help="Scenes of one thing, for each split.")] = 1000,
     mixed: Annotated[int, typer.Option(help="Scenes for retrieval.")] = 300,
     segmented: Annotated[int, typer.Option(help="Scenes labelled pixel by pixel.")] = 200,

@@ -184,7 +184,7 @@ def targets(facts: Facts) -> dict[str, Tensor]:
 
 
 def uncounted(facts: Facts) -> dict[str, Tensor]:
-    """Return classes that a picture says nothing about, for some heads ``(B, classes)`` bool.
+    """Return classes that an image says nothing about, for some heads ``(B, classes)`` bool.
 
     Of a red thing no star is ever drawn: that a red thing is no star is then no news about shapes.
     """
@@ -199,7 +199,7 @@ def uncounted(facts: Facts) -> dict[str, Tensor]:
 
 
 def classification_losses(logits: dict[str, Tensor], facts: Facts) -> dict[str, Tensor]:
-    """Return for each head the cross-entropy over the pictures that show anything of its group, scalars."""
+    """Return for each head the cross-entropy over the images that show anything of its group, scalars."""
     losses: dict[str, Tensor] = {}
     wanted, skipped = targets(facts), uncounted(facts)
     for name, scores in logits.items():
@@ -217,10 +217,10 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, left_out: Tenso
         image: Unit-norm embeddings, ``(B, embed_dim)``.
         text: The same of the captions.
         scale: Factor on the cosines.
-        left_out: ``(B texts, B pictures)`` bool, pairs that are not to be pushed apart; the diagonal is not
+        left_out: ``(B texts, B images)`` bool, pairs that are not to be pushed apart; the diagonal is not
             looked at.
     """
-    logits = scale * image.float() @ text.float().T  # (pictures, texts)
+    logits = scale * image.float() @ text.float().T  # (images, texts)
     own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     left_out = left_out.T & ~own
     logits = logits.masked_fill(left_out, float("-inf"))

@@ -73,7 +73,7 @@ def loose_caption(scene: Scene, rng: np.random.Generator) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What pictures show or sentences claim, as numbers.
+    """What images show or sentences claim, as numbers.
 
     Attributes:
         things: ``(B, MAX_THINGS, 3)`` int64, the place of shape, colour and material in their vocabulary, or
@@ -129,7 +129,7 @@ def _nothing(rows: int) -> Facts:
 
 
 def true_of(claims: Facts, sights: Facts) -> NDArray[np.bool_]:
-    """Return ``(texts, pictures)``: whether a caption could have been said of a picture.
+    """Return ``(texts, images)``: whether a caption could have been said of an image.
 
     Every phrase must match some thing (two phrases may match the same one), no more things may be claimed
     than are shown, and the ground must be the same if it is named.
@@ -138,19 +138,19 @@ def true_of(claims: Facts, sights: Facts) -> NDArray[np.bool_]:
     named = said.sum(axis=-1)  # (texts, phrases)
     hits = (said.reshape(-1, said.shape[-1]) @ seen.reshape(-1, seen.shape[-1]).T).reshape(
         *named.shape, *seen.shape[:2]
-    )  # (texts, phrases, pictures, things), attributes in common
+    )  # (texts, phrases, images, things), attributes in common
     # places without a thing have nothing in common with a phrase, and every phrase names something
-    matched = (hits == named[..., None, None]).any(axis=-1)  # (texts, phrases, pictures)
+    matched = (hits == named[..., None, None]).any(axis=-1)  # (texts, phrases, images)
     unsaid = np.arange(MAX_THINGS) >= claims.count[:, None]  # (texts, phrases)
-    matched = (matched | unsaid[..., None]).all(axis=1)  # (texts, pictures)
+    matched = (matched | unsaid[..., None]).all(axis=1)  # (texts, images)
     ground = (claims.ground[:, None] == ANY) | (claims.ground[:, None] == sights.ground)
     return matched & ground & (claims.count[:, None] <= sights.count)
 
 
 def uninformative(claims: Facts, sights: Facts) -> NDArray[np.bool_]:
-    """Return ``(texts, pictures)``: whether a mismatch may be told by a pair that is never drawn.
+    """Return ``(texts, images)``: whether a mismatch may be told by a pair that is never drawn.
 
-    No red star is ever drawn, so red alone would betray that "a star" is false of a picture, and a model
+    No red star is ever drawn, so red alone would betray that "a star" is false of an image, and a model
     that learns this denies the first red star it meets. Such pairs teach more about the gaps of the training
     scenes than about shapes and colours.
     """
@@ -183,7 +183,7 @@ def _paint(seed: int, index: int) -> NDArray[np.uint8]:
 def pool(
     out: Annotated[Path, typer.Argument(help="The file to write, .npy.")],
     count: Annotated[int, typer.Option(help="Number of scenes.")] = 160_000,
-    seed: Annotated[int, typer.Option(help="Of the scenes.")] = 3,
+    seed: Annotated[int, typer.Option(help="Random seed of the scenes.")] = 3,
     processes: Annotated[int, typer.Option(help="Processes that paint.")] = 2,
 ) -> None:
     """Paint the training scenes once, ``(count, 64, 64, 3)`` uint8; training draws the captions."""

@@ -28,7 +28,7 @@ def save(model: CLIP, size: Size, folder: Path, training: dict[str, Any]) -> Non
 
     Args:
         model: Its weights are taken.
-        size: Of the model.
+        size: Size of the model.
         folder: Made if it is not there.
         training: Facts that travel in the header of the weights.
     """

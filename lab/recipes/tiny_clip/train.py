@@ -109,7 +109,7 @@ class Batch:
 
     Attributes:
         images: ``(B, 3, 64, 64)``, half of them mirrored.
-        scenes: What they show.
+        scenes: Scenes that the images show.
         rng: Stream that the captions are drawn from.
     """
 
@@ -127,9 +127,9 @@ class Examples:
     """Images of single things to validate on.
 
     Attributes:
-        split: Which pairs they show.
+        split: Split whose pairs the images show.
         images: ``(B, 3, 64, 64)``.
-        facts: What they show.
+        facts: Facts that the images show.
     """
 
     split: Split
@@ -172,7 +172,7 @@ class CLIPModule(ScheduledModule):
     """Both towers, the heads of the classification, and the phase they are in.
 
     Args:
-        plan: What to do.
+        plan: Plan of the run.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -215,7 +215,7 @@ class CLIPModule(ScheduledModule):
     def _contrast(
         self, pooled: Tensor, scenes: list[Scene], facts: Facts, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean of the contrastive losses over two captions of each picture, and the report."""
+        """Return the mean of the contrastive losses over two captions of each image, and the report."""
         image = F.normalize(pooled @ self.model.visual.proj, dim=-1)
         parts: list[Tensor] = []
         report: dict[str, Tensor] = {}
@@ -311,11 +311,11 @@ def train_clip(
     """Train to the end of the plan, or to ``stop_at``; resumes from the checkpoint in the folder.
 
     Args:
-        plan: What to do.
+        plan: Plan of the run.
         pool: ``(count, 64, 64, 3)`` uint8, scenes of the plan's ``pool_seed``.
-        folder: Of checkpoint and log.
+        folder: Folder of checkpoint and logs.
         stop_at: Step to stop at before the end.
-        device: What computes.
+        device: Device, as torch names it.
     """
     module = CLIPModule(plan)
     run = Run(steps=plan.steps, stop_at=stop_at, save_every=plan.examine_steps, log_every=20, device=device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Zero-shot tests on pictures of single things, and retrieval: what words the two towers share."""
+"""Zero-shot tests on images of single things, and retrieval: what words the two towers share."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Sample:
     """Painted scenes.
 
     Attributes:
-        scenes: What was painted.
+        scenes: Painted scenes.
         images: ``(B, 64, 64, 3)`` uint8.
-        facts: What is shown.
+        facts: Facts that the images show.
     """
 
     scenes: list[Scene]
@@ -86,7 +86,7 @@ def name_accuracies(
         image: Unit-norm embeddings, ``(B, embed_dim)``.
         encode_text: From tokens to embeddings.
         tokenize: From sentences to tokens.
-        facts: Of the pictures.
+        facts: Facts that the images show.
         wrap: From a name to sentences.
     """
     shape, colour, material = torch.from_numpy(facts.things[:, 0]).unbind(dim=1)
@@ -99,9 +99,9 @@ def name_accuracies(
 
 
 def recall_at_1(image: Tensor, text: Tensor, texts: list[str]) -> dict[str, float]:
-    """Return the share of pictures whose best caption, and of captions whose best picture, is the right one.
+    """Return the share of images whose best caption, and of captions whose best image, is the right one.
 
-    Equal captions are right for each other's pictures.
+    Equal captions are right for each other's images.
 
     Args:
         image: Unit-norm embeddings, ``(B, embed_dim)``.
@@ -109,7 +109,7 @@ def recall_at_1(image: Tensor, text: Tensor, texts: list[str]) -> dict[str, floa
         texts: The captions.
     """
     same = torch.tensor([[one == other for other in texts] for one in texts])
-    scores = image @ text.T  # (pictures, texts)
+    scores = image @ text.T  # (images, texts)
     rows = torch.arange(len(texts))
     return {
         "image_to_text": same[rows, scores.argmax(dim=1)].float().mean().item(),

@@ -14,7 +14,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
 from recipes.cards import CARDS
 from recipes.tiny_denoise.gate import SIGMAS
-from recipes.tiny_denoise.photos import COLOUR, noisy, psnr, ssim
+from recipes.tiny_denoise.photographs import COLOUR, noisy, psnr, ssim
 
 Image = NDArray[np.floating]
 Scores = dict[str, dict[str, float]]  # method -> {"psnr": dB, "ssim": share}

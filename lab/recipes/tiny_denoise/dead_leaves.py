@@ -44,8 +44,8 @@ class Leaves:
     """A drawn canvas.
 
     Attributes:
-        labels: Which leaf shows at each pixel, ``(n, n)`` int32; 0 is the ground.
-        centres: Of the leaves, ``(leaves, 2)``, pixels, x then y.
+        labels: Number of the leaf at each pixel, ``(n, n)`` int32; 0 is the ground.
+        centres: Centres of the leaves, ``(leaves, 2)``, pixels, x then y.
     """
 
     labels: NDArray[np.int32]
@@ -154,7 +154,7 @@ def _palette(rng: np.random.Generator, count: int) -> FloatImage:
     lightness_jitter = rng.normal(0, rng.uniform(2, 12), (count, 1))
     chroma_jitter = rng.normal(0, rng.uniform(1, 8), (count, 2))
     colours = np.concatenate([lightness[pick, None] + lightness_jitter, chroma[pick] + chroma_jitter], 1)
-    if rng.random() < 0.3:  # dark, pale pictures
+    if rng.random() < 0.3:  # dark, pale images
         colours *= rng.uniform(0.25, 1)
     if rng.random() < 0.1:
         colours[:, 1:] = 0

@@ -32,7 +32,7 @@ from recipes.tiny_denoise.baselines import (
 )
 from recipes.tiny_denoise.conv_unet import ConvUNet
 from recipes.tiny_denoise.gate import CAVEAT, CLEAN_FLOOR, MEAN_GAIN, SIGMAS, WORST_LOSS
-from recipes.tiny_denoise.photos import COLOUR, GREY, noisy, psnr
+from recipes.tiny_denoise.photographs import COLOUR, GREY, noisy, psnr
 
 Pixels = NDArray[np.float32]
 Model = Callable[[Pixels], Pixels]  # (H, W, C) in and out, C of 1 or 3, nominally in [0, 1], blind
@@ -50,9 +50,9 @@ class Verdict(TypedDict):
         mean_gain_db: Per noise level, mean over the colour photographs of the gain over the better of total
             variation and non-local means.
         largest_loss_db: Against the better of the two, on any one photograph at any noise level.
-        worst_clean_db: What is left of the clean photograph that suffers most.
+        worst_clean_db: PSNR of the restored clean photograph that suffers most.
         failures: A sentence for each thing that misses its threshold.
-        passed: Whether there is none.
+        passed: Whether there is no failure.
     """
 
     mean_gain_db: dict[str, float]
@@ -108,7 +108,7 @@ def verdict(figures: Figures, clean: Clean, model: str, colour: Collection[str])
 
     Args:
         figures: With ``"tv"``, ``"nlm"`` and the model.
-        clean: What the model leaves of clean photographs.
+        clean: PSNR of restored clean photographs.
         model: Name of the model in both.
         colour: Photographs that the mean gain is taken over; the other two rules hold for every photograph.
     """
@@ -196,12 +196,12 @@ def make_card(
     """Return the card of the model that ``figures`` call ``"semanir"``.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         weights: The file that was judged.
         parameters: Numbers in it.
-        figures: Of all photographs.
-        clean: Of all photographs.
-        training: What is known of its making, with the keys of ``TRAINING``; ``None`` stands for unknown.
+        figures: Figures of all photographs.
+        clean: PSNR of all restored clean photographs.
+        training: Facts about its training, with the keys of ``TRAINING``; ``None`` stands for unknown.
     """
     colour = {name: figures[name] for name in figures if name in COLOUR}
     grey = {name: figures[name] for name in figures if name in GREY}

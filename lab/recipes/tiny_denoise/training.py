@@ -29,7 +29,7 @@ LOW_SHARE, LOW_SIGMA = 0.25, 15.0  # so many more stay below this, where the gat
 # all channels share for texture, and leaves grey photographs as they are
 GREY_SHARE = 0.3
 GREY_CLEAN_SHARE = 0.35  # in place of CLEAN_SHARE: one channel tells noise from fine texture less surely
-# of the crops are overlaid with faint grain that belongs to the picture (grass, cloth, film), its deviation
+# of the crops are overlaid with faint grain that belongs to the image (grass, cloth, film), its deviation
 # up to GRAIN on the scale of [0, 255]: or else every weak irregular texture would pass for noise
 GRAIN_SHARE, GRAIN = 0.25, 10.0
 
@@ -85,7 +85,7 @@ def draw_sigma(rng: np.random.Generator, grey: bool) -> float:
 def grain(rng: np.random.Generator, size: int) -> Tensor:
     """Draw a faint irregular texture, ``(1, size, size)`` fp32, in patches that fade out.
 
-    White to slightly soft, with a strength that changes over the picture as that of grass or cloth does;
+    White to slightly soft, with a strength that changes over the image as that of grass or cloth does;
     noise has the same strength everywhere, and that is what the network can tell them apart by.
     """
     fine = gaussian_filter(rng.standard_normal((size, size)), rng.uniform(0, 0.8), mode="wrap")
@@ -102,7 +102,7 @@ def build(network: Literal["semanir", "conv"]) -> nn.Module:
 
 
 def train(
-    network: Annotated[Literal["semanir", "conv"], typer.Argument(help="Which network.")],
+    network: Annotated[Literal["semanir", "conv"], typer.Argument(help="Network to train.")],
     pool: Annotated[Path, typer.Option(help="Pool of dead leaves, from the command 'pool'.")],
     out: Annotated[Path, typer.Option(help="Folder of checkpoints and logs; resumed if it has one.")],
     max_steps: Annotated[int, typer.Option(help="Optimizer steps in all; may change on resume.")] = 12000,

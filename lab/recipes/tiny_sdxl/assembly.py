@@ -117,14 +117,14 @@ def paint_prompts(
     guidance: float = GUIDANCE,
     batch_size: int = 16,
 ) -> NDArray[np.uint8]:
-    """Generate one picture per prompt, ``(B, side, side, 3)`` uint8.
+    """Generate one image per prompt, ``(B, side, side, 3)`` uint8.
 
     Args:
-        pipeline: What paints.
-        prompts: What is wanted.
-        seed: Picture ``i`` starts from noise drawn from ``seed`` and ``i``.
+        pipeline: Pipeline that generates.
+        prompts: Prompts.
+        seed: Image ``i`` starts from noise drawn from ``seed`` and ``i``.
         side: Pixels.
-        steps: Of the scheduler.
+        steps: Number of inference steps.
         guidance: Scale of the guidance.
         batch_size: Prompts at once.
     """
@@ -146,7 +146,7 @@ def paint_prompts(
 
 
 def sheet(images: NDArray[np.uint8], columns: int, gap: int = 4) -> NDArray[np.uint8]:
-    """Lay pictures ``(B, H, W, 3)`` out in rows on white."""
+    """Lay images ``(B, H, W, 3)`` out in rows on white."""
     B, H, W, _ = images.shape
     rows = -(-B // columns)
     result = np.full((rows * (H + gap) + gap, columns * (W + gap) + gap, 3), 255, dtype=np.uint8)

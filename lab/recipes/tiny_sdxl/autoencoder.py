@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.tiny_sdxl.pictures import Kind, held_out_pictures, load_pool
+from recipes.tiny_sdxl.images import Kind, held_out_images, load_pool
 from recipes.tiny_sdxl.progress import Plan, WeightedModule, mean_weights, numbered_generator
 from recipes.training import fit
 
@@ -32,8 +32,8 @@ class AutoencoderOptions:
         latent_channels: Channels of a latent cell.
         crop: Side of a training crop, pixels.
         batch_size: Crops of a step.
-        kl_weight: Of the divergence from the unit normal, against the squared error.
-        seed: Of weights and crops.
+        kl_weight: Weight of the divergence from the unit normal, against the squared error.
+        seed: Random seed of weights and crops.
         half: Whether convolutions run in bfloat16; weights stay in float32.
     """
 
@@ -68,15 +68,15 @@ def build_autoencoder(widths: tuple[int, ...], latent_channels: int, sample_size
     return vae
 
 
-def linear_bound(pictures: NDArray[np.uint8], tests: NDArray[np.uint8], channels: int) -> float:
+def linear_bound(images: NDArray[np.uint8], tests: NDArray[np.uint8], channels: int) -> float:
     """Return the PSNR in dB of the best linear code of 4 x 4 blocks with so many channels.
 
     Args:
-        pictures: The code is fitted to these, ``(B, H, W, 3)``.
+        images: The code is fitted to these, ``(B, H, W, 3)``.
         tests: And judged on these.
         channels: Numbers kept per block.
     """
-    blocks, others = _blocks(pictures), _blocks(tests)
+    blocks, others = _blocks(images), _blocks(tests)
     mean = blocks.mean(axis=0)
     _, vectors = np.linalg.eigh(np.cov((blocks - mean).T))
     kept = vectors[:, -channels:]
@@ -85,15 +85,15 @@ def linear_bound(pictures: NDArray[np.uint8], tests: NDArray[np.uint8], channels
     return float(-10 * np.log10(np.mean(left**2)))
 
 
-def _blocks(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    B, H, W, C = pictures.shape
-    cells = (pictures / 255).reshape(B, H // CELL, CELL, W // CELL, CELL, C)
+def _blocks(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    B, H, W, C = images.shape
+    cells = (images / 255).reshape(B, H // CELL, CELL, W // CELL, CELL, C)
     return cells.transpose(0, 1, 3, 2, 4, 5).reshape(-1, CELL * CELL * C)
 
 
-def to_signal(pictures: NDArray[np.uint8]) -> Tensor:
+def to_signal(images: NDArray[np.uint8]) -> Tensor:
     """Turn ``(B, H, W, 3)`` uint8 into ``(B, 3, H, W)`` float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))).float() / 127.5 - 1
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 127.5 - 1
 
 
 class Crops:
@@ -118,9 +118,9 @@ class Crops:
         crops: list[NDArray[np.generic]] = []
         for kind in kinds:
             pool = self.pools[kind]
-            picture = pool[rng.integers(len(pool))]
-            top, left = rng.integers(0, picture.shape[0] - options.crop + 1, 2)
-            crop = picture[top : top + options.crop, left : left + options.crop]
+            image = pool[rng.integers(len(pool))]
+            top, left = rng.integers(0, image.shape[0] - options.crop + 1, 2)
+            crop = image[top : top + options.crop, left : left + options.crop]
             crops.append(np.rot90(crop[:, :: rng.choice([1, -1])], rng.integers(4)))
         cells = options.crop // CELL
         shape = (options.batch_size, options.latent_channels, cells, cells)
@@ -142,12 +142,12 @@ def autoencoder_loss(
     return F.mse_loss(decoded, images) + kl_weight * divergence.mean()
 
 
-def reconstruct(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.uint8]:
+def reconstruct(vae: AutoencoderKL, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.uint8]:
     """Encode to the mean of the posterior and decode again, ``(B, H, W, 3)`` uint8 both."""
     parts: list[NDArray[np.uint8]] = []
     with torch.no_grad():
-        for start in range(0, len(pictures), batch_size):
-            signal = to_signal(pictures[start : start + batch_size]).to(vae.device, vae.dtype)
+        for start in range(0, len(images), batch_size):
+            signal = to_signal(images[start : start + batch_size]).to(vae.device, vae.dtype)
             decoded = vae.decode(vae.encode(signal).latent_dist.mode()).sample.float()
             levels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
             parts.append(levels.permute(0, 2, 3, 1).cpu().numpy())
@@ -155,7 +155,7 @@ def reconstruct(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch_size: int
 
 
 def psnr(ours: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> float:
-    """Return the PSNR in dB of the squared error pooled over all pictures."""
+    """Return the PSNR in dB of the squared error pooled over all images."""
     error = np.mean((ours.astype(np.float64) - wanted) ** 2)
     return float(10 * np.log10(255**2 / error))
 
@@ -180,7 +180,7 @@ def train_autoencoder(folder: Path, pool: Path, options: AutoencoderOptions, pla
         return {"psnr": psnr(reconstruct(vae, images), images)}
 
     module = WeightedModule(vae, plan, loss_of, figures_of)
-    tests = torch.from_numpy(held_out_pictures(100))
+    tests = torch.from_numpy(held_out_images(100))
     mean = mean_weights(plan.ema_decay)
     fit(module, Crops(pool, options), folder, plan.run(), mean=mean, examples=[tests])
     vae.eval()
@@ -188,14 +188,14 @@ def train_autoencoder(folder: Path, pool: Path, options: AutoencoderOptions, pla
     return vae
 
 
-def normalise_latents(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> None:
-    """Give every latent channel mean 0 and deviation 1 over pictures, without any change to what is decoded.
+def normalise_latents(vae: AutoencoderKL, images: NDArray[np.uint8]) -> None:
+    """Give every latent channel mean 0 and deviation 1 over images, without any change to what is decoded.
 
     The affine change of each channel goes into the 1 x 1 convolutions on both sides of the latents. Diffusion
     starts from noise of mean 0, so a mean of the channels would have to be guessed. ``scaling_factor`` of
     the configuration is then measured again, and is 1 but for rounding.
     """
-    latents = encode(vae, pictures)
+    latents = encode(vae, images)
     mean = latents.mean(dim=(0, 2, 3))
     deviation = latents.std(dim=(0, 2, 3))
     quant, post = cast(nn.Conv2d, vae.quant_conv), cast(nn.Conv2d, vae.post_quant_conv)
@@ -208,14 +208,14 @@ def normalise_latents(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> None:
         quant.bias[channels:] -= 2 * deviation.log()
         post.bias += post.weight[:, :, 0, 0] @ mean
         post.weight *= deviation[None, :, None, None]
-    vae.register_to_config(scaling_factor=round(1 / float(encode(vae, pictures).std()), 5))
+    vae.register_to_config(scaling_factor=round(1 / float(encode(vae, images).std()), 5))
 
 
-def encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch_size: int = 32) -> Tensor:
-    """Return the means of the posteriors of pictures ``(B, H, W, 3)``, ``(B, C, H / 4, W / 4)`` float32."""
+def encode(vae: AutoencoderKL, images: NDArray[np.uint8], batch_size: int = 32) -> Tensor:
+    """Return the means of the posteriors of images ``(B, H, W, 3)``, ``(B, C, H / 4, W / 4)`` float32."""
     with torch.no_grad():
         parts = [
-            vae.encode(to_signal(pictures[start : start + batch_size]).to(vae.device)).latent_dist.mode()
-            for start in range(0, len(pictures), batch_size)
+            vae.encode(to_signal(images[start : start + batch_size]).to(vae.device)).latent_dist.mode()
+            for start in range(0, len(images), batch_size)
         ]
     return torch.cat(parts)

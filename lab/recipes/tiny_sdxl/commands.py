@@ -26,8 +26,8 @@ from recipes.tiny_sdxl.autoencoder import (
     train_autoencoder,
 )
 from recipes.tiny_sdxl.denoiser import DenoiserOptions, train_denoiser, write_latents
+from recipes.tiny_sdxl.images import Kind, fill_pool, held_out_images, load_pool
 from recipes.tiny_sdxl.judging import judge_pipeline, missed
-from recipes.tiny_sdxl.pictures import Kind, fill_pool, held_out_pictures, load_pool
 from recipes.tiny_sdxl.progress import OptimizerName, Plan
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
@@ -46,7 +46,7 @@ STATEMENT = (
 )
 
 Threads = Annotated[int, typer.Option(help="CPU threads.")]
-Device = Annotated[str, typer.Option(help="What computes: cpu, cuda or cuda:1.")]
+Device = Annotated[str, typer.Option(help="Device: cpu, cuda or cuda:1.")]
 # 2.5 times slower on processors without matrix instructions for it
 Half = Annotated[bool, typer.Option(help="Compute in bfloat16; for processors that multiply in it (AMX).")]
 
@@ -69,9 +69,9 @@ def pool(
 @app.command()
 def bound(out: Out) -> None:
     """Say what the best linear codes of 4 x 4 blocks reach on this world."""
-    pictures, tests = load_pool(out / "pool", "base", 1000), held_out_pictures(200)
+    images, tests = load_pool(out / "pool", "base", 1000), held_out_images(200)
     for channels in (4, 8, 12, 16):
-        typer.echo(f"{channels} channels: {linear_bound(pictures, tests, channels):.2f} dB")
+        typer.echo(f"{channels} channels: {linear_bound(images, tests, channels):.2f} dB")
 
 
 @app.command()
@@ -101,7 +101,7 @@ def vae(
     )
     model = train_autoencoder(out / "vae-run", out / "pool", options, plan)
     model.save_pretrained(out / "vae")
-    tests = held_out_pictures(200)
+    tests = held_out_images(200)
     figures = {
         "psnr": psnr(reconstruct(model, tests), tests),
         "scaling_factor": model.config["scaling_factor"],
@@ -164,12 +164,13 @@ def ship(
     out: Out,
     folder: Annotated[
         Path | None,
-        typer.Option(help="Where the pipeline is saved; in every package that ships it if left out."),
+        typer.Option(help="Folder for the pipeline; by default that of every package that ships it."),
     ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="PNG of samples; in the run's folder if left out.")
+    file: Annotated[
+        Path | None,
+        typer.Option("--sheet", help="Contact sheet of samples, PNG; by default in the run's folder."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
     threads: Threads = 1,
 ) -> None:
     """Save the pipeline of a run as float16, load it again and paint samples with it."""
@@ -178,28 +179,28 @@ def ship(
     size = save(load_run(out), first)
     for copy in copies:
         shutil.copytree(first, copy, dirs_exist_ok=True)
-    picture = out / "samples.png" if picture is None else picture
-    _paint_sheet(_load(first), picture, seed)
-    typer.echo(f"{first}: {size} bytes; samples in {picture}")
+    file = out / "samples.png" if file is None else file
+    _paint_sheet(_load(first), file, seed)
+    typer.echo(f"{first}: {size} bytes; samples in {file}")
 
 
 @app.command()
 def samples(
     out: Out,
-    picture: Annotated[Path, typer.Option(help="PNG.")],
+    file: Annotated[Path, typer.Option("--sheet", help="Contact sheet, PNG.")],
     side: Annotated[int, typer.Option(help="Pixels of a sample.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
     threads: Threads = 1,
 ) -> None:
     """Paint samples of a run, finished or not."""
     torch.set_num_threads(threads)
-    _paint_sheet(load_run(out), picture, seed, side)
+    _paint_sheet(load_run(out), file, seed, side)
 
 
-def _paint_sheet(pipeline: StableDiffusionXLPipeline, picture: Path, seed: int, side: int = 64) -> None:
+def _paint_sheet(pipeline: StableDiffusionXLPipeline, file: Path, seed: int, side: int = 64) -> None:
     images = [paint_prompts(pipeline, SHEET_PROMPTS, seed=seed + i, side=side) for i in range(2)]
     rows = [part for i in range(0, len(SHEET_PROMPTS), 8) for image in images for part in image[i : i + 8]]
-    imsave(picture, sheet(np.stack(rows), 8), check_contrast=False)
+    imsave(file, sheet(np.stack(rows), 8), check_contrast=False)
 
 
 def _load(folder: Path) -> StableDiffusionXLPipeline:
@@ -212,7 +213,7 @@ def _load(folder: Path) -> StableDiffusionXLPipeline:
 def judge(
     folder: Annotated[Path, typer.Option(help="The shipped pipeline.")] = ASSETS,
     probe: Annotated[Path, typer.Option(help="Weights of the frozen probe.")] = WEIGHTS,
-    seed: Annotated[int, typer.Option(help="Of prompts, noise and test scenes.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Random seed of prompts, noise and test scenes.")] = 4000,
     count: Annotated[int, typer.Option(min=2, help="Prompts of one thing.")] = 200,
     training: Annotated[Path | None, typer.Option(help="JSON with how it was trained, for the card.")] = None,
     write: Annotated[bool, typer.Option(help="Write the card.")] = False,

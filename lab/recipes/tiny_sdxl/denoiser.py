@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from recipes.tiny_sdxl.autoencoder import encode
-from recipes.tiny_sdxl.pictures import (
+from recipes.tiny_sdxl.images import (
     SHARD,
     Kind,
     check_pool,
@@ -55,10 +55,10 @@ class DenoiserOptions:
     Attributes:
         widths: Channels from the latents' resolution down; the first level has no attention.
         depths: Transformer blocks of an attention layer, by level.
-        batch_size: Pictures of a step.
-        window_steps: So many of the last steps see windows of larger scenes among whole ones.
-        large_every: One in so many of those shows scenes of twice the side, a quarter of the batch.
-        seed: Of weights, noise and choice.
+        batch_size: Images per step.
+        window_steps: Number of last steps that see windows of larger scenes among whole ones.
+        large_every: Every N-th of those shows scenes of twice the side, a quarter of the batch.
+        seed: Random seed of weights, noise and choice.
         half: Whether convolutions and matrices run in bfloat16; weights stay in float32.
     """
 
@@ -114,7 +114,7 @@ class Denoiser(nn.Module):
 
     Args:
         options: Size.
-        latent_channels: Of the autoencoder.
+        latent_channels: Channels of a latent cell.
     """
 
     def __init__(self, options: DenoiserOptions, latent_channels: int) -> None:
@@ -163,7 +163,7 @@ class Batch:
         tokens: ``(B, L)`` int64, of the first tokenizer.
         time_ids: ``(B, 6)`` float32, pixels.
         timesteps: ``(B,)`` int64.
-        noise: Like ``latents``.
+        noise: Noise like ``latents``.
         drop: ``(B,)`` int64: 0 keeps the text, 1 puts zeros in its place, 2 the empty text.
     """
 
@@ -180,11 +180,11 @@ class Batch:
 
 
 class Latents:
-    """Latents, captions and time ids of one kind of pictures, in memory.
+    """Latents, captions and time ids of one kind of images, in memory.
 
     Args:
-        folder: Of the latents, with the captions beside them.
-        kind: Which pictures.
+        folder: Folder of the latents, with the captions beside them.
+        kind: Kind of images.
     """
 
     def __init__(self, folder: Path, kind: Kind) -> None:
@@ -197,7 +197,7 @@ class Batches:
     """The batches of a training; that of a step depends on the seed and the step only.
 
     Args:
-        folder: Of latents and tokens.
+        folder: Folder of latents and tokens.
         options: Size and mixture.
         steps: Steps in all.
     """
@@ -208,7 +208,7 @@ class Batches:
         self.sources: dict[Kind, Latents] = {}
 
     def source(self, kind: Kind) -> Latents:
-        """Return the pictures of a kind, read when first asked for."""
+        """Return the images of a kind, read when first asked for."""
         if kind not in self.sources:
             self.sources[kind] = Latents(self.folder, kind)
         return self.sources[kind]
@@ -251,9 +251,9 @@ def write_latents(folder: Path, pool: Path, vae: AutoencoderKL, kinds: Sequence[
 
     Args:
         folder: Gets ``latents`` and ``tokens``.
-        pool: Of the pictures.
+        pool: Folder of the images.
         vae: The finished autoencoder.
-        kinds: Which pictures.
+        kinds: Kinds of images.
     """
     tokenizer = build_tokenizers()[0]
     for name in ("latents", "tokens"):

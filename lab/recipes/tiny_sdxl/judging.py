@@ -15,7 +15,7 @@ from shapeworld.vocabulary import COLOURS, MATERIALS, SHAPES, Attribute
 
 from recipes.tiny_sdxl.assembly import paint_prompts
 from recipes.tiny_sdxl.autoencoder import psnr, reconstruct
-from recipes.tiny_sdxl.pictures import SIDE, held_out_pictures
+from recipes.tiny_sdxl.images import SIDE, held_out_images
 
 Images = NDArray[np.uint8]
 
@@ -30,19 +30,19 @@ MUSTS: dict[str, tuple[float, str]] = {
 PROMPTS = 29  # purpose number of the stream of random numbers that the prompts are worded from
 
 
-class PictureJudge(Protocol):
-    """Whoever says what is in pictures ``(B, H, W, 3)`` uint8."""
+class ImageJudge(Protocol):
+    """Whoever says what is in images ``(B, H, W, 3)`` uint8."""
 
     def classify(self, images: Images) -> Mapping[Attribute, NDArray[np.int64]]:
-        """Name the only thing of each picture: ``(B,)`` places in the vocabulary, by attribute."""
+        """Name the only thing of each image: ``(B,)`` places in the vocabulary, by attribute."""
         ...
 
     def count(self, images: Images) -> NDArray[np.int64]:
-        """Count the things of each picture, ``(B,)``."""
+        """Count the things of each image, ``(B,)``."""
         ...
 
     def colours(self, images: Images) -> list[set[str]]:
-        """Name the colours of the things of each picture."""
+        """Name the colours of the things of each image."""
         ...
 
 
@@ -60,11 +60,11 @@ def draw_orders(
     """Draw captions of scenes of so many things, all of different colours.
 
     Args:
-        seed: Of the world the scenes are from.
+        seed: Random seed of the world the scenes are from.
         count: Captions.
         things: Things of each scene.
-        split: Of the scenes; ``novel`` names pairs that no training caption held.
-        length: Of the captions.
+        split: Split of the scenes; ``novel`` names pairs that no training caption held.
+        length: Length of the captions.
     """
     config = replace(SceneConfig.preset("simple"), num_things=(0.0,) * (things - 1) + (1.0,))
     orders: list[Order] = []
@@ -78,7 +78,7 @@ def draw_orders(
     return orders
 
 
-def single_figures(images: Images, orders: Sequence[Order], judge: PictureJudge) -> dict[str, float]:
+def single_figures(images: Images, orders: Sequence[Order], judge: ImageJudge) -> dict[str, float]:
     """Return per cent of right colours, shapes, both, and materials where the prompt names one."""
     said = judge.classify(images)
     right = {
@@ -103,22 +103,22 @@ def _percent(hits: NDArray[np.bool_]) -> float:
     return round(100 * float(np.mean(hits)), 1) if len(hits) else float("nan")
 
 
-def both_colours(images: Images, orders: Sequence[Order], judge: PictureJudge) -> float:
-    """Return per cent of the pictures in which every colour of the prompt is seen."""
+def both_colours(images: Images, orders: Sequence[Order], judge: ImageJudge) -> float:
+    """Return per cent of the images in which every colour of the prompt is seen."""
     seen = judge.colours(images)
     wanted = [{thing.colour for thing in order.scene.things} for order in orders]
     return _percent(np.array([w <= s for w, s in zip(wanted, seen, strict=True)]))
 
 
-def duplicates(images: Images, judge: PictureJudge) -> dict[str, float]:
-    """Return how many things pictures of one thing show: mean, and per cent with more than one."""
+def duplicates(images: Images, judge: ImageJudge) -> dict[str, float]:
+    """Return how many things images of one thing show: mean, and per cent with more than one."""
     counts = judge.count(images)
     return {"mean_things": round(float(counts.mean()), 2), "several_percent": _percent(counts > 1)}
 
 
 def judge_pipeline(
     pipeline: StableDiffusionXLPipeline,
-    judge: PictureJudge,
+    judge: ImageJudge,
     *,
     seed: int,
     count: int = 200,
@@ -129,11 +129,11 @@ def judge_pipeline(
     Args:
         pipeline: The shipped pipeline, in float32.
         judge: The frozen probe.
-        seed: Of prompts and noise; of the world of the pictures the autoencoder is judged on too.
-        count: Prompts of one thing, and pictures for the autoencoder; half as many of the rest.
+        seed: Random seed of prompts, noise and the images that the autoencoder is judged on.
+        count: Prompts of one thing, and images for the autoencoder; half as many of the rest.
         tell: Is told how far it got.
     """
-    tests = held_out_pictures(count, seed=seed)
+    tests = held_out_images(count, seed=seed)
     figures: dict[str, float | dict[str, float]] = {
         "vae_psnr_db": round(psnr(reconstruct(pipeline.vae, tests), tests), 2)
     }
@@ -152,7 +152,7 @@ def judge_pipeline(
     for side in (SIDE, 2 * SIDE, 4 * SIDE):
         orders = single[: max(1, few // (side // SIDE))]
         figures[f"duplicates_{side}px"] = duplicates(_paint(pipeline, orders, seed + 3, side), judge)
-    tell(f"larger pictures: {figures}")
+    tell(f"larger images: {figures}")
     return figures
 
 

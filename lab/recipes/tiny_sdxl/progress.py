@@ -84,7 +84,7 @@ class WeightedModule(ScheduledModule):
     """A network that learns from the loss of numbered batches, by the optimizer and the rate of a plan.
 
     Args:
-        network: What is trained, in place.
+        network: Network that is trained, in place.
         plan: Length and speed.
         loss_of: Loss of a batch.
         figures_of: Figures of a validation batch, computed with the mean weights.

@@ -16,15 +16,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from recipes.tiny_sdxl.pictures import SOURCES, WORLD_SEED, Kind, scene_of
+from recipes.tiny_sdxl.images import SOURCES, WORLD_SEED, Kind, scene_of
 
 WORDS_FILE = Path(__file__).with_name("words.json")
 START, END, PAD_2 = "<|startoftext|>", "<|endoftext|>", "!"
 POSITIONS = 24  # three things with their materials and the ground, start and end
 WIDTH, LAYERS, HEADS = 64, 2, 4
-TIME_WIDTH = 16  # of each of the six numbers of a picture's size and place
+TIME_WIDTH = 16  # of each of the six numbers of an image's size and place
 CAPTIONS = 23  # purpose number of the stream of random numbers that captions are drawn from
-VARIANTS = 8  # captions kept per picture
+VARIANTS = 8  # captions kept per image
 LENGTHS: tuple[captions.Length, ...] = ("short", "medium")
 
 
@@ -133,7 +133,7 @@ def encode_tokens(
 
 
 def captions_of(kind: Kind, number: int) -> list[str]:
-    """Return the captions of a training picture: half short, half medium, drawn from its number."""
+    """Return the captions of a training image: half short, half medium, drawn from its number."""
     scene = scene_of(kind, number)
     rng = scene_rng(WORLD_SEED, SOURCES[kind].first + number, CAPTIONS)
     return [captions.caption(scene, rng, length=LENGTHS[i % len(LENGTHS)]) for i in range(VARIANTS)]

@@ -12,7 +12,7 @@ from recipes.tiny_denoise.baselines import (
     total_variation,
     write_json,
 )
-from recipes.tiny_denoise.photos import COLOUR, GREY, noisy, psnr, ssim, to_8bit
+from recipes.tiny_denoise.photographs import COLOUR, GREY, noisy, psnr, ssim, to_8bit
 
 SIZES = {
     "astronaut": (512, 512, 3),

@@ -15,7 +15,7 @@ from shapeworld.vocabulary import COLOURS
 from typer.testing import CliRunner
 
 
-def picture(*things, side=64):
+def image(*things, side=64):
     drawn = tuple(
         Thing(material="solid", colour=colour, shape=shape, x=x, y=0.5, radius=0.15)
         for colour, shape, x in things
@@ -24,7 +24,7 @@ def picture(*things, side=64):
 
 
 class Oracle(Probe):
-    """Says what it was told: the masks and the only thing of one rendering, for every picture."""
+    """Says what it was told: the masks and the only thing of one rendering, for every image."""
 
     def __init__(self, rendering):
         super().__init__()
@@ -59,12 +59,12 @@ def test_an_opinion_covers_every_pixel_and_every_name(side):
 
 
 def test_the_judge_counts_patches_and_leaves_blots_out():
-    two = picture(("red", "circle", 0.25), ("red", "circle", 0.75))
+    two = image(("red", "circle", 0.25), ("red", "circle", 0.75))
     judge = Judge(Oracle(two))
     images = np.zeros((1, 64, 64, 3), np.uint8)
     assert judge.count(images).tolist() == [2]
     assert judge.colours(images) == [{"red"}]
-    blot = picture(("red", "circle", 0.25))
+    blot = image(("red", "circle", 0.25))
     mask = blot.semantic("colour")
     mask[2:4, 2:4] = 1 + COLOURS.index("blue")
     judge.segment = lambda _: {"colour": mask[None]}
@@ -73,7 +73,7 @@ def test_the_judge_counts_patches_and_leaves_blots_out():
 
 
 def test_the_judge_names_the_only_thing():
-    judge = Judge(Oracle(picture(("green", "star", 0.5))))
+    judge = Judge(Oracle(image(("green", "star", 0.5))))
     said = judge.classify(np.zeros((3, 64, 64, 3), np.uint8))
     assert {key: NAMES[key][int(places[0])] for key, places in said.items()} == {
         "shape": "star",
@@ -84,7 +84,7 @@ def test_the_judge_names_the_only_thing():
 
 
 def test_labels_name_the_only_thing_and_no_other():
-    one, two = picture(("red", "circle", 0.5)), picture(("red", "circle", 0.25), ("blue", "ring", 0.75))
+    one, two = image(("red", "circle", 0.5)), image(("red", "circle", 0.25), ("blue", "ring", 0.75))
     assert labels(one)["colour_thing"] == COLOURS.index("red")
     assert labels(two)["colour_thing"] == ONLY_NONE
     assert set(torch.unique(labels(two)["colour_pixels"]).tolist()) == {
@@ -129,7 +129,7 @@ def test_the_loss_of_a_batch_without_single_things_is_finite():
     module = ProbeModule(Probe(), 10)
     batch = {
         key: torch.stack([value] * 2)
-        for key, value in labels(picture(("red", "circle", 0.25), ("blue", "ring", 0.75))).items()
+        for key, value in labels(image(("red", "circle", 0.25), ("blue", "ring", 0.75))).items()
     }
     loss = module.training_step({"image": torch.rand(2, 3, 64, 64), **batch}, 0)
     loss.backward()
@@ -158,7 +158,7 @@ def test_ship_and_judge_write_the_card(untrained, tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "WEIGHTS", shipped)
     monkeypatch.setattr(commands, "CARD", shipped.with_name("probe.json"))
     monkeypatch.setattr(
-        commands.Judge, "load", classmethod(lambda cls: cls(Oracle(picture(("red", "star", 0.5)))))
+        commands.Judge, "load", classmethod(lambda cls: cls(Oracle(image(("red", "star", 0.5)))))
     )
     run = CliRunner().invoke
     assert run(commands.app, ["ship", str(tmp_path)]).exit_code == 0

@@ -94,9 +94,9 @@ def test_a_caption_is_true_of_a_scene_that_holds_all_it_claims():
 
 
 def test_pairs_never_drawn_betray_nothing():
-    pictures = shown([scene(("solid", "red", "circle")), scene(("solid", "white", "star"))])
+    images = shown([scene(("solid", "red", "circle")), scene(("solid", "white", "star"))])
     texts = claimed(["a blue star", "a red ring", "a white circle"])
-    assert uninformative(texts, pictures).tolist() == [[True, False], [False, True], [False, False]]
+    assert uninformative(texts, images).tolist() == [[True, False], [False, True], [False, False]]
 
 
 def test_a_red_thing_teaches_nothing_about_stars():
@@ -135,7 +135,7 @@ def test_pairs_left_out_of_the_contrast_get_no_gradient():
     image, text = F.normalize(torch.randn(2, 3, 4), dim=-1)
     text.requires_grad_()
     left_out = torch.tensor([[1, 1, 1], [0, 1, 0], [0, 0, 1]], dtype=torch.bool)
-    left_out[1:, 0] = True  # picture 0 meets its own caption alone, and that caption no other picture
+    left_out[1:, 0] = True  # image 0 meets its own caption alone, and that caption no other image
     contrastive_loss(image, text, torch.tensor(5.0), left_out)[0].backward()
     assert text.grad[0].abs().max() == 0
     assert text.grad[1].abs().max() > 0

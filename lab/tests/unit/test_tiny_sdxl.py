@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from recipes.probes.judging import Judge
-from recipes.tiny_sdxl import assembly, autoencoder, pictures
+from recipes.tiny_sdxl import assembly, autoencoder, images
 from recipes.tiny_sdxl.assembly import assemble, load_run, paint_prompts, save, sheet
 from recipes.tiny_sdxl.autoencoder import (
     AutoencoderOptions,
@@ -29,17 +29,17 @@ from recipes.tiny_sdxl.denoiser import (
     train_denoiser,
     write_latents,
 )
-from recipes.tiny_sdxl.judging import MUSTS, both_colours, draw_orders, missed, single_figures
-from recipes.tiny_sdxl.pictures import (
+from recipes.tiny_sdxl.images import (
     check_pool,
     corner_of,
     fill_pool,
-    held_out_pictures,
+    held_out_images,
     load_pool,
     paint,
     scene_of,
     time_ids_of,
 )
+from recipes.tiny_sdxl.judging import MUSTS, both_colours, draw_orders, missed, single_figures
 from recipes.tiny_sdxl.progress import Plan, WeightedModule, mean_weights
 from recipes.tiny_sdxl.words import (
     POSITIONS,
@@ -67,10 +67,10 @@ SMALL = DenoiserOptions(widths=(16, 32), depths=(1, 2), batch_size=4, half=False
 def small_pool(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "SHARD", 6)
+        patch.setattr(images, "SHARD", 6)
         (folder / "pool").mkdir()
         for kind in KINDS:
-            pictures._write_shard((folder / "pool", kind, 0))
+            images._write_shard((folder / "pool", kind, 0))
     return folder
 
 
@@ -81,7 +81,7 @@ def pipeline():
     return assemble(build_autoencoder((8, 16, 16), 4), denoiser)
 
 
-# pictures
+# images
 
 
 def test_a_window_is_cut_from_the_larger_scene():
@@ -105,9 +105,9 @@ def test_training_never_shows_a_held_out_pair():
 
 def test_pool_fills_what_is_missing_only(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(pictures, "Pool", lambda workers: _Serial())
-    monkeypatch.setattr(pictures, "SHARD", 2)
-    monkeypatch.setattr(pictures, "_write_shard", lambda task: written.append(task[1:]))
+    monkeypatch.setattr(images, "Pool", lambda workers: _Serial())
+    monkeypatch.setattr(images, "SHARD", 2)
+    monkeypatch.setattr(images, "_write_shard", lambda task: written.append(task[1:]))
     np.save(tmp_path / "base-0000.npy", np.zeros(1))
     fill_pool(tmp_path, [("base", 3), ("zoom2", 2)], workers=1)
     assert written == [("base", 1), ("zoom2", 0)]
@@ -124,7 +124,7 @@ class _Serial:
 
 
 def test_a_pool_of_another_world_is_refused(small_pool, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "SHARD", 6)
+    monkeypatch.setattr(images, "SHARD", 6)
     check_pool(small_pool / "pool", "base")
     np.save(tmp_path / "base-0000.npy", np.zeros((6, 64, 64, 3), np.uint8))
     with pytest.raises(ValueError, match="must show the world as it is now"):
@@ -194,7 +194,7 @@ def test_psnr_by_hand():
 def test_normalising_latents_changes_no_picture():
     torch.manual_seed(1)
     vae = build_autoencoder((8, 16, 16), 4).eval()
-    images = held_out_pictures(8)
+    images = held_out_images(8)
     before, latents = reconstruct(vae, images), encode(vae, images)
     normalise_latents(vae, images)
     after = encode(vae, images)
@@ -234,7 +234,7 @@ def dying_at(step, monkeypatch, batches):
 
 
 def test_autoencoder_resumed_equals_uninterrupted(small_pool, tmp_path, monkeypatch):
-    monkeypatch.setattr(autoencoder, "held_out_pictures", lambda count: held_out_pictures(2))
+    monkeypatch.setattr(autoencoder, "held_out_images", lambda count: held_out_images(2))
     options = AutoencoderOptions(widths=(8, 8, 8), latent_channels=4, batch_size=2, half=False)
     plan = Plan(steps=6, decay_steps=3, save_every=2)
 
@@ -258,10 +258,10 @@ def test_autoencoder_resumed_equals_uninterrupted(small_pool, tmp_path, monkeypa
 def latent_run(small_pool):
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "SHARD", 6)
+        patch.setattr(images, "SHARD", 6)
         patch.setattr("recipes.tiny_sdxl.denoiser.SHARD", 6)
         vae = build_autoencoder((8, 16, 16), 4)
-        normalise_latents(vae, held_out_pictures(4))
+        normalise_latents(vae, held_out_images(4))
         vae.save_pretrained(small_pool / "vae")
         write_latents(small_pool, small_pool / "pool", vae, KINDS)
     return small_pool

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pools of painted pictures on disk: whole scenes, and windows of scenes two and four times as large."""
+"""Pools of painted images on disk: whole scenes, and windows of scenes two and four times as large."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from shapeworld import Scene, SceneConfig, draw_scene, render, scene_rng
 
 Kind = Literal["base", "zoom2", "zoom4", "large"]
-SHARD = 1000  # pictures of one file
-SIDE = 64  # pixels of a picture the U-Net mostly sees
+SHARD = 1000  # images of one file
+SIDE = 64  # pixels of an image the U-Net mostly sees
 WORLD_SEED = 0
 CORNERS = 11  # purpose number of the stream of random numbers that places windows
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A kind of pictures.
+    """A kind of images.
 
     Attributes:
-        side: Pixels of a picture.
+        side: Pixels of an image.
         scene_side: Pixels that the whole scene would have.
         first: Number of its first scene; no two kinds share scenes.
     """
@@ -45,13 +45,13 @@ SOURCES: dict[Kind, Source] = {
 
 
 def scene_of(kind: Kind, number: int) -> Scene:
-    """Return the training scene that picture ``number`` of a kind shows."""
+    """Return the training scene that image ``number`` of a kind shows."""
     index = SOURCES[kind].first + number
     return draw_scene(WORLD_SEED, index, config=SceneConfig.preset("simple"))
 
 
 def corner_of(kind: Kind, number: int) -> tuple[int, int]:
-    """Return top and left of the picture in the scene, in pixels of the scene; whole latent cells."""
+    """Return top and left of the image in the scene, in pixels of the scene; whole latent cells."""
     source = SOURCES[kind]
     room = (source.scene_side - source.side) // 4
     rng = scene_rng(WORLD_SEED, source.first + number, CORNERS)
@@ -66,7 +66,7 @@ def time_ids_of(kind: Kind, number: int) -> list[int]:
 
 
 def paint(kind: Kind, number: int) -> NDArray[np.uint8]:
-    """Paint a picture, ``(side, side, 3)`` uint8."""
+    """Paint an image, ``(side, side, 3)`` uint8."""
     source = SOURCES[kind]
     top, left = corner_of(kind, number)
     edges = np.array([left, top, left + source.side, top + source.side]) / source.scene_side
@@ -74,7 +74,7 @@ def paint(kind: Kind, number: int) -> NDArray[np.uint8]:
     return render(scene_of(kind, number), source.side, window=(x0, y0, x1, y1)).image
 
 
-def held_out_pictures(count: int, *, seed: int = WORLD_SEED) -> NDArray[np.uint8]:
+def held_out_images(count: int, *, seed: int = WORLD_SEED) -> NDArray[np.uint8]:
     """Paint the first scenes of the test split, ``(count, SIDE, SIDE, 3)`` uint8."""
     config = SceneConfig.preset("simple")
     scenes = (draw_scene(seed, i, split="test", config=config) for i in range(count))
@@ -82,12 +82,12 @@ def held_out_pictures(count: int, *, seed: int = WORLD_SEED) -> NDArray[np.uint8
 
 
 def shard_files(folder: Path, kind: Kind) -> list[Path]:
-    """Return the files of a kind in the order of their pictures."""
+    """Return the files of a kind in the order of their images."""
     return sorted(folder.glob(f"{kind}-*.npy"))
 
 
 def load_pool(folder: Path, kind: Kind, limit: int | None = None) -> NDArray[np.generic]:
-    """Read all pictures (or latents) of a kind into memory, the first ``limit`` if given.
+    """Read all images (or latents) of a kind into memory, the first ``limit`` if given.
 
     Raises:
         FileNotFoundError: If there are none.
@@ -101,7 +101,7 @@ def load_pool(folder: Path, kind: Kind, limit: int | None = None) -> NDArray[np.
 
 
 def check_pool(folder: Path, kind: Kind, samples: int = 3) -> None:
-    """Paint some pictures of a pool again: captions come from scenes drawn anew, so both must agree.
+    """Paint some images of a pool again: captions come from scenes drawn anew, so both must agree.
 
     Raises:
         ValueError: If the world has changed since the pool was painted.
@@ -128,11 +128,11 @@ def _write_shard(task: tuple[Path, Kind, int]) -> None:
 
 
 def fill_pool(folder: Path, counts: Sequence[tuple[Kind, int]], workers: int) -> None:
-    """Paint whatever is missing of the pool, a file of ``SHARD`` pictures at a time.
+    """Paint whatever is missing of the pool, a file of ``SHARD`` images at a time.
 
     Args:
-        folder: Of the files.
-        counts: Pictures wanted of each kind, rounded up to whole files.
+        folder: Folder of the files.
+        counts: Images wanted of each kind, rounded up to whole files.
         workers: Processes.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ def noisy(photo: NDArray[np.uint8], sigma: float, seed: int = 0) -> NDArray[np.f
     Args:
         photo: ``(H, W)`` or ``(H, W, 3)`` uint8.
         sigma: Standard deviation, on the scale of [0, 255].
-        seed: Of the noise.
+        seed: Random seed of the noise.
 
     Returns:
         The shape of ``photo``, on the scale of [0, 1].
