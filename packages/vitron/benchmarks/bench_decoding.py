@@ -26,7 +26,8 @@ from vitron.data import Example
 from vitron.model.constraints import CallState
 from vitron.model.engine import Vitron
 from vitron.protocol.media import Artefact
-from vitron.protocol.messages import MediaPart, Message, SamplingParams, TextPart
+from vitron.protocol.messages import MediaPart, Message, TextPart
+from vitron.protocol.sampling import SamplingParams
 
 LAST = 16
 PAUSE_US = 50  # about what passes within the model between two matrix products

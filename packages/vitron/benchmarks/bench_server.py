@@ -24,7 +24,8 @@ import uvicorn
 from vitron import SpecialistRegistry
 from vitron.demo.painters import toy_registry
 from vitron.protocol.media import Artefact
-from vitron.protocol.messages import Message, MessageChunk, MessageGenerator, PlacedRegion, SamplingParams
+from vitron.protocol.messages import Message, MessageChunk, MessageGenerator, PlacedRegion
+from vitron.protocol.sampling import SamplingParams
 from vitron.server import Limits, create_app
 
 MESSAGES = ("draw a red circle and a blue star", "mark the red circle", "how many stars are there?")

@@ -3,13 +3,17 @@
 
 import base64
 import io
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from common_kernels.runtime.cli import run_app
 from PIL import Image
 from vitron import escape
+from vitron.cli import app
 from vitron.demo.painters import toy_registry
 from vitron.demo.scripted import SCENE, draw
 from vitron.protocol.messages import MessageChunk
@@ -123,3 +127,34 @@ def clip():
 @pytest.fixture(scope="session")
 def picture_url():
     return lambda *frames: as_url(as_file(*frames), "image/png" if len(frames) == 1 else "image/gif")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Call vitron in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args, code=0, stdin=""):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        found = run_app(app, list(map(str, args)))
+        shown = capsys.readouterr()
+        assert found == code, shown.err + shown.out
+        assert "Traceback" not in shown.err
+        assert list(tmp_path.rglob("*.part*")) == []
+        return SimpleNamespace(out=shown.out, err=shown.err)
+
+    return call
+
+
+@pytest.fixture
+def sentence():
+    """Return the one line on stderr, with nothing on stdout."""
+
+    def of(shown):
+        assert shown.out == ""
+        (line,) = shown.err.strip().splitlines()
+        assert line.startswith("vitron: ")
+        return line
+
+    return of

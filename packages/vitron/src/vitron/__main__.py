@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m vitron``."""
 
-from vitron.cli import app
+from vitron.cli import main
 
-app(prog_name="vitron")
+main()

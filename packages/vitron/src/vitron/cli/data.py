@@ -3,162 +3,166 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
-from vitron.cli.output import Debug, Json, say, stderr, stdout, user_errors, warn
+from common_kernels.runtime.cli import Output, Report, emit, progress_bars, say, warn
+from common_kernels.runtime.cli import show as show_table
+from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from vitron.data.schema import Sample
 
-data_app = typer.Typer(no_args_is_help=True, help="Convert, check and show instruction data.")
-
-Folder = Annotated[Path, typer.Argument(metavar="DATA", help="A folder with data.jsonl, or the file.")]
-MAX_TOLD = 20
+MAX_SHOWN = 20
 
 
-@data_app.command()
 def convert(
-    layout: Annotated[
-        str,
-        typer.Argument(
-            help="captions, davis, llava, magicbrush, refcoco, refcoco-box, "
-            "refcoco-caption, release, vidstg or vqa."
-        ),
-    ],
-    source: Annotated[Path, typer.Argument(help="Folder, or file, of the data set.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the data go.")],
-    split: Annotated[str | None, typer.Option(help="One part of it, as testA.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many samples only.")] = None,
-    copy: Annotated[bool, typer.Option(help="Copy the media beside the lines.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace data that are there.")] = False,
-    debug: Debug = False,
-) -> None:
-    """Turn a public layout into lines of data.jsonl with the media beside them.
+    layout: str,
+    source: Path,
+    /,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    copy: bool = True,
+    output: Output,
+) -> int:
+    """Convert a public layout into data.jsonl with the media beside it.
 
-    Samples whose media are missing are left out and told; the exit code is 1 then.
+    Layouts: captions, davis, llava, magicbrush, refcoco, refcoco-box, refcoco-caption, release, vidstg, vqa.
+    Samples whose media are missing are skipped and named; the exit code is 1 then.
 
-    [bold]Examples[/bold]
+    **Examples**
 
-      vitron data convert refcoco refcoco/ -o mine/ --split testA
+        vitron data convert refcoco refcoco/ -o mine/ --split testA
 
-      vitron data convert release invocations.json -o mine/ --limit 100
+        vitron data convert release invocations.json -o mine/ --limit 100
+
+    Args:
+        layout: Layout of the data set.
+        source: Folder, or file, of the data set.
+        split: Part of the data set, such as testA; default is all.
+        limit: Largest number of samples.
+        copy: Copy the media beside data.jsonl.
+        output: Folder of the converted data.
     """
-    with user_errors(debug):
-        from vitron.data.converters import read_layout
-        from vitron.data.files import FILE, write_samples
-        from vitron.errors import explain
+    from vitron.data.converters import read_layout
+    from vitron.data.files import FILE, write_samples
+    from vitron.errors import explain
 
-        if (out / FILE).exists() and not overwrite:
-            raise ValueError(f"{out / FILE} is there already: choose another --out, or --overwrite")
-        root = source if source.is_dir() else source.parent
-        options = {} if split is None else {"split": split}
-        samples, wrong = islice(read_layout(layout, source, **options), limit), list[str]()
-        with Progress(
-            TextColumn("{task.completed} samples"), TimeElapsedColumn(), console=stderr, transient=True
-        ) as bar:
-            count = write_samples(
-                bar.track(samples, total=None),
-                out,
-                source=root if copy else None,
-                on_error=lambda error: wrong.append(explain(error)),
-            )
-        if not count:
-            raise ValueError(wrong[0] if wrong else f"{source} holds no samples of this kind")
-    _warn_all(wrong)
-    say(f"{count} samples in {out / FILE}" + (f", {len(wrong)} left out" if wrong else ""))
-    if wrong:
-        raise typer.Exit(1)
-
-
-@data_app.command()
-def check(
-    data: Folder,
-    media: Annotated[bool, typer.Option(help="Also read every picture and clip.")] = True,
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Read every line, and by default every file, and say what is wrong. Exit code 1 if anything is."""
-    with user_errors(debug):
-        from vitron.data.files import data_file, read_example, read_samples
-        from vitron.errors import DataError, explain
-
-        folder, wrong, counts = data_file(data).parent, list[str](), Counter[str]()
-        for number, sample in read_samples(data, on_error=lambda error: wrong.append(explain(error))):
-            counts[sample.task] += 1
-            try:
-                if media:
-                    read_example(sample, folder)
-            except DataError as error:
-                wrong.append(f"line {number}: {explain(error)}")
-    if json_output:
-        typer.echo(json.dumps({"samples": sum(counts.values()), "tasks": dict(counts), "problems": wrong}))
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit must be at least 1, got {limit}")
+    folder = output.output
+    if (folder / FILE).exists() and not output.overwrite:
+        raise FileExistsError(f"{folder / FILE} exists: --overwrite replaces it")
+    root = source if source.is_dir() else source.parent
+    options = {} if split is None else {"split": split}
+    samples, problems = islice(read_layout(layout, source, **options), limit), list[str]()
+    with progress_bars() as bars:
+        count = write_samples(
+            bars.track(samples, total=limit, description="samples"),
+            folder,
+            source=root if copy else None,
+            on_error=lambda error: problems.append(explain(error)),
+        )
+    if not count:
+        raise ValueError(problems[0] if problems else f"{source} holds no samples of this kind")
+    if output.json:
+        emit({"output": str(folder / FILE), "samples": count, "problems": problems})
     else:
-        _warn_all(wrong)
-        say(f"{sum(counts.values())} samples can be read, {len(wrong)} problems")
-    if wrong:
-        raise typer.Exit(1)
+        _warn_all(problems)
+        say(f"{count} samples in {folder / FILE}" + (f", {len(problems)} skipped" if problems else ""))
+    return int(bool(problems))
 
 
-@data_app.command()
-def show(
-    data: Folder,
-    name: Annotated[str | None, typer.Option("--id", help="One sample, in full.")] = None,
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Show how many samples there are of each task, or one sample.
+def check(data: Path, /, *, media: bool = True, report: Report = Report()) -> int:
+    """Read every line, and by default every file, and name every problem.
 
-    [bold]Examples[/bold]
+    Exit code 1 if there are problems.
 
-      vitron data show mine/
+    **Examples**
 
-      vitron data show mine/ --id 5-0
+        vitron data check mine/
+
+        vitron data check mine/ --no-media --json
+
+    Args:
+        data: Folder with data.jsonl, or the file.
+        media: Read every image and video, too.
     """
-    with user_errors(debug):
-        from vitron.data.files import read_samples
+    from vitron.data.files import data_file, read_example, read_samples
+    from vitron.errors import DataError, explain
 
-        found: list[Sample] = []
-        counts = Counter[tuple[str, str]]()
-        for _, sample in read_samples(data):
-            counts[sample.task, sample.split] += 1
-            if sample.id == name:
-                found.append(sample)
-        if name is not None and not found:
-            raise ValueError(f"{data} holds no sample {name!r}")
+    folder, problems, counts = data_file(data).parent, list[str](), Counter[str]()
+    for number, sample in read_samples(data, on_error=lambda error: problems.append(explain(error))):
+        counts[sample.task] += 1
+        try:
+            if media:
+                read_example(sample, folder)
+        except DataError as error:
+            problems.append(f"line {number}: {explain(error)}")
+    if report.json:
+        emit({"samples": sum(counts.values()), "tasks": dict(counts), "problems": problems})
+    else:
+        _warn_all(problems)
+        say(f"{sum(counts.values())} samples can be read, {len(problems)} problems")
+    return int(bool(problems))
+
+
+def show(
+    data: Path, /, *, name: Annotated[str | None, Parameter("--id")] = None, report: Report = Report()
+) -> None:
+    """Show the number of samples of each task, or one sample.
+
+    **Examples**
+
+        vitron data show mine/
+
+        vitron data show mine/ --id 5-0
+
+    Args:
+        data: Folder with data.jsonl, or the file.
+        name: Id of one sample to show in full.
+    """
+    from rich.table import Table
+
+    from vitron.data.files import read_samples
+
+    found: list[Sample] = []
+    counts = Counter[tuple[str, str]]()
+    for _, sample in read_samples(data):
+        counts[sample.task, sample.split] += 1
+        if sample.id == name:
+            found.append(sample)
+    if name is not None and not found:
+        raise ValueError(f"{data} holds no sample {name!r}")
     if found:
-        typer.echo(found[0].model_dump_json(exclude_none=True) if json_output else _told(found[0]))
+        say(found[0].model_dump_json(exclude_none=True) if report.json else _as_text(found[0]))
         return
     rows: list[dict[str, Any]] = [
         {"task": task, "split": split, "samples": count} for (task, split), count in sorted(counts.items())
     ]
-    if json_output:
+    if report.json:
         for row in rows:
-            typer.echo(json.dumps(row))
+            emit(row)
         return
     table = Table("task", "split", "samples")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
-    stdout.print(table)
+    show_table(table)
 
 
 def _warn_all(sentences: Sequence[str]) -> None:
-    for sentence in sentences[:MAX_TOLD]:
+    for sentence in sentences[:MAX_SHOWN]:
         warn(sentence)
-    if len(sentences) > MAX_TOLD:
-        warn(f"and {len(sentences) - MAX_TOLD} more")
+    if len(sentences) > MAX_SHOWN:
+        warn(f"and {len(sentences) - MAX_SHOWN} more")
 
 
-def _told(sample: Sample) -> str:
-    """Return a sample as a person reads it."""
+def _as_text(sample: Sample) -> str:
+    """Return a sample as text."""
     from vitron.protocol import render_invocation
 
     lines = [f"{sample.id} ({sample.task}, {sample.split})"]

@@ -1,68 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``vitron demo``: talks with the small model, held against the truth."""
+"""``vitron demo``: conversations with the small model, compared with the truth."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import typer
-from rich.table import Table
-
-from vitron.cli.output import Debug, Json, Out, say, stderr, stdout, user_errors
-
-if TYPE_CHECKING:
-    from vitron.demo.scripted import Figures
+from common_kernels.runtime.cli import OutputPath, Report, emit, progress_bars, say, show
+from cyclopts import Parameter
 
 
 def demo(
-    out: Out = "vitron-demo",
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="A model by name, or its folder.")
-    ] = "vitron-tiny",
-    scripted: Annotated[
-        bool, typer.Option("--scripted", help="Carry out written replies instead; no model takes part.")
-    ] = False,
-    json_output: Json = False,
-    debug: Debug = False,
+    *,
+    model: str = "vitron-tiny",
+    scripted: Annotated[bool, Parameter(negative="")] = False,
+    output: OutputPath = Path("vitron-demo"),
+    report: Report = Report(),
 ) -> None:
-    """Talk with the small model about drawn pictures and clips: ask, segment, edit, make, track.
+    """Hold conversations with the small model about drawn images and videos it was not trained on.
 
-    The pictures come with the package and were never shown in training. Scores compare with what was drawn.
-    Writes a picture per result and transcript.html.
+    It answers, segments, edits, generates and tracks; toy specialists, which know drawn shapes only, run its
+    calls. Scores compare with what was drawn. Writes every result as an image, and transcript.html.
+
+    **Examples**
+
+        vitron demo
+
+        vitron demo --scripted -o scripted/
+
+    Args:
+        model: Shipped name, folder, or hub id.
+        scripted: Run the calls of written messages; no model takes part.
+        output: Folder of the images and the transcript.
     """
-    with user_errors(debug):
-        figures = _scripted(Path(out)) if scripted else _talks(Path(out), model)
-    if json_output:
-        typer.echo(json.dumps(figures.to_dict()))
+    if scripted:
+        from vitron.demo.scripted import run_demo
+
+        figures = run_demo(output)
+    else:
+        from vitron.demo.model import run_model_demo
+
+        with progress_bars() as bars:
+            bar = bars.add_task("conversations", total=None)
+            figures = run_model_demo(
+                output,
+                model,
+                on_conversation=lambda done, total, task: bars.update(
+                    bar, completed=done, total=total, description=task
+                ),
+            )
+    if report.json:
+        emit(figures.to_dict())
         return
-    table = Table("task", "score", "measured as", title=f"Replies {figures.replies}")
+    from rich.table import Table
+
+    table = Table("task", "score", "measured as", title=f"Messages {figures.replies}")
     for task in figures.tasks:
         table.add_row(task.name, f"{task.score:.2f}", task.measure)
-    stdout.print(table)
-    say(f"{figures.parse_rate:.0%} of the replies were read without an issue")
-    say(f"Open {Path(out) / 'transcript.html'} in a browser")
-
-
-def _scripted(out: Path) -> Figures:
-    from vitron.demo.scripted import run_demo
-
-    return run_demo(out)
-
-
-def _talks(out: Path, model: str) -> Figures:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from vitron.demo.model import run_model_demo
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, transient=True) as progress:
-        bar = progress.add_task("talking")
-        return run_model_demo(
-            out,
-            model,
-            on_talk=lambda done, total, task: progress.update(
-                bar, completed=done, total=total, description=task
-            ),
-        )
+    show(table)
+    say(f"{figures.parse_rate:.0%} of the messages were parsed without an issue")
+    say(f"Open {output / 'transcript.html'} in a browser")

@@ -1,124 +1,184 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``vitron run``: carries out the calls of a given reply."""
+"""``vitron run``: runs the calls of a given assistant message."""
 
 from __future__ import annotations
 
-import json
+import json as jsonlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from common_kernels.runtime.cli import Device, Output, emit, say, warn
+from common_kernels.runtime.files import write_json
+from common_kernels.runtime.fingerprint import digest_file, digest_settings
+from cyclopts import Parameter
 
-from vitron.cli.output import Debug, Json, Out, read_text, say, user_errors, warn
-from vitron.errors import explain
+from vitron.cli.options import OUTPUT, Specialists, read_text
+from vitron.specialists.options import SpecialistOptions
 
 if TYPE_CHECKING:
-    from vitron.session.conversation import Conversation, Step, StepResult
+    from vitron.session.calls import PlannedCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutput(Output):
+    """Folder of the results, and how they are reported.
+
+    Attributes:
+        output: Folder of the results.
+    """
+
+    output: Annotated[Path, Parameter(alias="-o", group=OUTPUT)] = Path("vitron-out")
 
 
 def run(
-    media: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[IMAGE]...", help="Pictures or clips (GIF, WebP), named in this order."),
-    ] = None,
-    reply: Annotated[
-        str, typer.Option(help="What a model replied, with calls in tags; - reads it from stdin.")
-    ] = "-",
-    out: Out = "vitron-out",
-    seed: Annotated[int, typer.Option(help="For what the words leave open.")] = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say who would do what, and do nothing.")
-    ] = False,
-    timeout: Annotated[float | None, typer.Option(min=0.01, help="Seconds for one call.")] = None,
-    memory: Annotated[int | None, typer.Option(min=1, help="Megabytes for all loaded specialists.")] = None,
-    prefer: Annotated[
-        list[str] | None, typer.Option(help="Specialist to ask first; may be repeated.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Carry out the calls of a reply and write what they make.
+    inputs: list[Path] | None = None,
+    /,
+    *,
+    reply: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
+    seed: int = 0,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    specialists: Specialists = SpecialistOptions(),
+    device: Device = Device(),
+    output: RunOutput = RunOutput(),
+) -> int:
+    """Run the calls of an assistant message and write their results.
 
-    No language model takes part: the reply is given; vitron chat has one. Pictures are called img_1, img_2
-    and on, clips vid_1.
+    No language model takes part: the message is given; `vitron chat` has one. Images have the handles img_1,
+    img_2 and on, videos vid_1. Results of the same message, files and settings are not made again.
 
-    [bold]Examples[/bold]
+    **Examples**
 
-      vitron run photo.png --reply "<module>B</module><instruction>segment: the red circle</instruction>"
+        vitron run photo.png --reply "<module>B</module><instruction>segment: the dog</instruction>"
 
-      vitron run --reply "<module>A</module><instruction>draw: a blue star</instruction>" -o drawn/
+        vitron run --reply "<module>A</module><instruction>draw: a blue star</instruction>" -o drawn/
+
+    Args:
+        inputs: Images or videos (GIF, WebP), in the order of their handles.
+        reply: Assistant message with calls in tags; - reads it from stdin.
+        seed: Random seed.
+        dry_run: Show which specialist would run each call, and run none.
     """
-    with user_errors(debug):
-        from vitron.protocol import parse
-        from vitron.protocol.media import read_media
-        from vitron.session.conversation import Conversation
-        from vitron.specialists import SpecialistRegistry
+    from common_kernels.runtime.hub import resolve_device
 
-        registry = SpecialistRegistry(
-            memory_bytes=None if memory is None else memory * 1_000_000, timeout=timeout, prefer=prefer or ()
-        ).discover()
-        talk = Conversation(registry)
-        for path in media or []:
-            talk.add(read_media(path))
-        turn = parse(read_text(reply))
-        for issue in turn.issues:
-            warn(issue.message)
-        steps = talk.plan(turn)
-        if not steps:
-            raise ValueError("the reply holds no call that can be carried out")
-        if dry_run:
-            _tell([_planned(step) for step in steps], json_output)
-            return
-        taken = [path for step in steps for path in sorted(Path(out).glob(f"{step.output}[.-]*"))]
-        if taken and not overwrite:
-            raise ValueError(f"{taken[0]} is there already: choose another --out, or --overwrite")
-        results = talk.run(turn, seed=seed)
-        told = [write_result(talk, result, Path(out)) for result in results]
-    if turn.text.strip() and not json_output:
+    from vitron.cli.results import write_result
+    from vitron.protocol.media import read_media
+    from vitron.protocol.parser import parse
+    from vitron.session.conversation import Conversation
+    from vitron.specialists.registry import SpecialistRegistry
+
+    paths = inputs or []
+    registry = SpecialistRegistry(device=str(resolve_device(device.device)), dtype=device.dtype).discover()
+    conversation = Conversation(specialists=specialists.apply(registry))
+    names = {conversation.add_media(read_media(path)): str(path) for path in paths}
+    turn = parse(read_text(reply))
+    for issue in turn.issues:
+        warn(issue.message)
+    calls = conversation.plan(turn)
+    if not calls:
+        raise ValueError("the message has no call that can run")
+    if dry_run:
+        _report([_planned(call) for call in calls], json=output.json)
+        return 0
+    asked = {name: registry.spec(name).model_dump() for call in calls for name in call.specialists[:1]}
+    settings = {"reply": turn.model_dump(), "seed": seed, "dtype": device.dtype, "specialists": asked}
+    digest = digest_settings([[digest_file(path) for path in paths], settings])
+    record = _Record(output.output, digest, calls, overwrite=output.overwrite)
+    if record.results:
+        _report([entry | {"status": "skipped"} for entry in record.results], json=output.json)
+        return 0
+    entries, began = list[dict[str, Any]](), time.perf_counter()
+    for result in conversation.stream_results(turn, seed=seed):
+        entry = write_result(conversation, result, output.output)
+        entry["input"] = names.get(str(entry["input"]))
+        names |= {str(entry["handle"]): next(iter(entry["outputs"].values()), "")}
+        entries.append(entry | {"seconds": round(time.perf_counter() - began, 3)})
+        began = time.perf_counter()
+    record.complete(entries)
+    if turn.text.strip() and not output.json:
         say(turn.text.strip())
-    _tell(told, json_output)
-    if any(result.error is not None for result in results):
-        raise typer.Exit(1)
+    _report(entries, json=output.json)
+    return int(any(entry["status"] == "failed" for entry in entries))
 
 
-def _planned(step: Step) -> dict[str, Any]:
+class _Record:
+    """The file beside the results that says what they were made from.
+
+    Args:
+        folder: Folder of the results.
+        digest: Digest of inputs and settings.
+        calls: Calls to run.
+        overwrite: Whether to discard earlier results.
+
+    Raises:
+        FileExistsError: If a file would be replaced that no earlier run made.
+    """
+
+    def __init__(self, folder: Path, digest: str, calls: Sequence[PlannedCall], *, overwrite: bool) -> None:
+        self.file = folder / ".results" / "run.json"
+        self.digest = digest
+        self.results = list[dict[str, Any]]()
+        handles = [call.output for call in calls]
+        earlier = self._read()
+        known = set(earlier.get("handles", ()))
+        there = {handle: sorted(folder.glob(f"{handle}[.-]*")) for handle in handles}
+        foreign = next((files[0] for handle, files in there.items() if files and handle not in known), None)
+        if foreign is not None and not overwrite:
+            raise FileExistsError(
+                f"{foreign} exists and is not a result of an earlier run: --overwrite replaces it"
+            )
+        results = earlier.get("results", [])
+        files = [Path(path) for entry in results for path in entry["outputs"].values()]
+        if not overwrite and earlier.get("digest") == digest and all(file.is_file() for file in files):
+            self.results = results
+        if not self.results:
+            self.handles = sorted(known | set(handles))
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return jsonlib.loads(self.file.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def complete(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Write the record of a run; failed calls are tried again next time."""
+        failed = any(entry["status"] == "failed" for entry in entries)
+        if any(entry["outputs"] for entry in entries):
+            write_json(
+                self.file,
+                {
+                    "digest": self.digest,
+                    "handles": self.handles,
+                    "results": [] if failed else list(entries),
+                },
+            )
+
+
+def _planned(call: PlannedCall) -> dict[str, Any]:
     return {
-        "module": step.invocation.module,
-        "input": step.input,
-        "output": step.output,
-        "after": list(step.after),
-        "specialists": list(step.specialists),
-        "error": step.problem,
+        "module": call.invocation.module,
+        "input": call.input,
+        "handle": call.output,
+        "after": list(call.after),
+        "specialists": list(call.specialists),
+        "error": call.problem,
     }
 
 
-def write_result(talk: Conversation, result: StepResult, out: Path) -> dict[str, Any]:
-    """Write what one call made, and return what there is to say."""
-    from vitron.protocol.media import overlay, write_media
+def _report(entries: Sequence[dict[str, Any]], *, json: bool) -> None:
+    from vitron.cli.results import report_result
 
-    step = result.step
-    told: dict[str, Any] = {"module": step.invocation.module, "input": step.input, "output": step.output}
-    for failure in result.failures:
-        warn(f"{failure}; {result.specialist} was asked instead")
-    if result.artefact is None:
-        return told | {"error": explain(result.error or RuntimeError("nothing was made"))}
-    files = [write_media(result.artefact, out, step.output)]
-    if result.artefact.kind == "masks" and step.input is not None:
-        shown = overlay(result.artefact, talk.media[step.input])
-        files.append(write_media(shown, out, f"{step.output}-overlay"))
-    labels = {"labels": list(result.artefact.labels)} if result.artefact.labels else {}
-    return told | labels | {"specialist": result.specialist, "files": [str(file) for file in files]}
-
-
-def _tell(rows: list[dict[str, Any]], json_output: bool) -> None:
-    for row in rows:
-        if json_output:
-            typer.echo(json.dumps(row))
-        elif row.get("error"):
-            warn(f"{row['module']}: {row['error']}")
+    for entry in entries:
+        if json:
+            emit(entry)
+        elif "status" not in entry and not entry["error"]:
+            source = f" from {entry['input']}" if entry["input"] else ""
+            say(f"{entry['handle']}{source}: {entry['module']} by {', then '.join(entry['specialists'])}")
+        elif entry.get("error"):
+            warn(f"{entry['module']}: {entry['error']}")
         else:
-            source = f" from {row['input']}" if row["input"] else ""
-            by = row.get("specialist") or ", then ".join(row["specialists"])
-            files = " ".join(row.get("files", []))
-            say(f"{row['output']}{source}: {row['module']} by {by}{': ' if files else ''}{files}")
+            report_result(entry)
+            if entry["status"] == "skipped":
+                warn(f"{entry['handle']}: the result is there, skipped (--overwrite discards it)")

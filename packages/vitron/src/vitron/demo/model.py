@@ -20,7 +20,8 @@ from vitron.model.engine import Vitron
 from vitron.protocol import render
 from vitron.protocol.contract import Instruction, Invocation, Turn
 from vitron.protocol.media import Artefact, overlay, write_bytes, write_media
-from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, SamplingParams
+from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart
+from vitron.protocol.sampling import SamplingParams
 from vitron.protocol.regions import mask_to_region
 from vitron.session import CallResult, Conversation, DoneEvent, ResultEvent
 from vitron.specialists.adapters.base import quiet

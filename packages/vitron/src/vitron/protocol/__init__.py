@@ -1,31 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The language of calls: modules, parser, writer, grammar, and the function calls of OpenAI's interface."""
+"""The protocol: messages, calls, regions and media, and the language of calls. Nothing here imports torch."""
 
-from vitron.protocol.escape import escape, unescape
-from vitron.protocol.grammar import Allowed, Grammar
-from vitron.protocol.legacy import LegacyReply, parse_legacy
-from vitron.protocol.modules import MODULES, Argument, Module, ModuleRegistry
-from vitron.protocol.parser import StreamParser, parse
-from vitron.protocol.render import render, render_invocation
-from vitron.protocol.tools import from_message, invocation_schema, to_tool_calls, tool_schemas
+import lazy_loader as lazy
 
-__all__ = [
-    "MODULES",
-    "Allowed",
-    "Argument",
-    "Grammar",
-    "LegacyReply",
-    "Module",
-    "ModuleRegistry",
-    "StreamParser",
-    "escape",
-    "from_message",
-    "invocation_schema",
-    "parse",
-    "parse_legacy",
-    "render",
-    "render_invocation",
-    "to_tool_calls",
-    "tool_schemas",
-    "unescape",
-]
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vitron.protocol.contract import Invocation
 from vitron.protocol.media import Artefact
+from vitron.protocol.sampling import SamplingParams
 
 __all__ = [
     "MediaPart",
@@ -22,7 +23,6 @@ __all__ = [
     "Part",
     "PlacedRegion",
     "RegionPart",
-    "SamplingParams",
     "TextPart",
     "text_message",
 ]
@@ -35,21 +35,21 @@ class _Model(BaseModel):
 
 
 class TextPart(_Model):
-    """Words."""
+    """Text."""
 
     type: Literal["text"] = "text"
     text: str
 
 
 class MediaPart(_Model):
-    """A picture or a clip, by its position among the media of the dialogue."""
+    """An image or a video, by its position among the media of the conversation."""
 
     type: Literal["media"] = "media"
     media: Position
 
 
 class RegionPart(_Model):
-    """A region, by its position among the regions of the dialogue."""
+    """A region, by its position among the regions of the conversation."""
 
     type: Literal["region"] = "region"
     region: Position
@@ -59,12 +59,12 @@ Part = Annotated[TextPart | MediaPart | RegionPart, Field(discriminator="type")]
 
 
 class Message(_Model):
-    """What one side says.
+    """A message of a conversation.
 
     Attributes:
-        role: Who. A system message can only come first.
-        content: Words, media and regions, in order. What an assistant says is words alone.
-        calls: What an assistant calls for, written behind its words.
+        role: Author. A system message can only come first.
+        content: Text, media and regions, in order; text alone in an assistant message.
+        calls: Calls of an assistant message, behind its text.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -74,14 +74,14 @@ class Message(_Model):
     @model_validator(mode="after")
     def _check(self) -> Message:
         if self.role != "assistant" and self.calls:
-            raise ValueError(f"only an assistant calls modules, not the {self.role}")
+            raise ValueError(f"only an assistant message has calls, not a {self.role} message")
         if self.role == "assistant" and any(part.type != "text" for part in self.content):
-            raise ValueError("an assistant says words and makes calls; media and regions come from the user")
+            raise ValueError("an assistant message has text and calls; media and regions come from the user")
         return self
 
     @property
     def text(self) -> str:
-        """The words alone."""
+        """The text alone."""
         return "".join(part.text for part in self.content if part.type == "text")
 
 
@@ -90,9 +90,9 @@ class PlacedRegion:
     """A region on one of the media.
 
     Attributes:
-        media: Which of the media.
-        mask: ``(H, W)`` boolean, in the medium's size.
-        frame: Frame of a clip, from 0.
+        media: Position of the media.
+        mask: Mask ``(H, W)``, boolean, in the size of the media.
+        frame: Frame of a video, from 0.
     """
 
     media: int
@@ -101,7 +101,7 @@ class PlacedRegion:
 
 
 def text_message(role: Literal["system", "user", "assistant"], text: str, *calls: Invocation) -> Message:
-    """Return a message of words alone, with its calls.
+    """Return a message of text, with its calls.
 
     Example:
         >>> text_message("user", "how many stars are there?").text
@@ -111,12 +111,12 @@ def text_message(role: Literal["system", "user", "assistant"], text: str, *calls
 
 
 class MessageChunk(NamedTuple):
-    """A bit of a reply.
+    """The next characters of an assistant message.
 
     Attributes:
         text: Characters, tags among them.
-        signal: Signal embeddings ``(N, C)`` of the call whose signals this piece completes.
-        tokens: How many the model wrote for it.
+        signal: Signal embeddings ``(N, C)`` of the call whose signals this chunk completes.
+        tokens: Number of tokens.
     """
 
     text: str
@@ -124,27 +124,8 @@ class MessageChunk(NamedTuple):
     tokens: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingParams:
-    """How a reply is drawn.
-
-    Attributes:
-        max_new_tokens: Where it is cut off.
-        temperature: 0 is greedy.
-        top_p: Share of the probability that is drawn from.
-        seed: Same talk and seed, same reply.
-        constrained: Whether calls are held to the grammar.
-    """
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    constrained: bool = True
-
-
 class MessageGenerator(Protocol):
-    """What writes the replies: a model, or a script in tests."""
+    """What generates assistant messages: a model, or a script in tests."""
 
     def stream(
         self,
@@ -153,5 +134,5 @@ class MessageGenerator(Protocol):
         regions: Sequence[PlacedRegion],
         sampling: SamplingParams,
     ) -> Iterator[MessageChunk]:
-        """Write a reply to the last message; closing the iterator stops the work."""
+        """Generate the answer to the last message; closing the iterator stops the work."""
         ...

@@ -13,7 +13,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from vitron.protocol.messages import SamplingParams
+from vitron.protocol.sampling import SamplingParams
 from vitron.server.errors import ApiError, error_response
 from vitron.server.parsing import newest
 from vitron.server.responses import CompletionFrame, finish_reason, issue_event, result_event, tool_call

@@ -12,7 +12,7 @@ from typing import Any
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 
-from vitron.protocol.messages import SamplingParams
+from vitron.protocol.sampling import SamplingParams
 from vitron.server.errors import ApiError
 from vitron.server.limits import Limits
 from vitron.session import Conversation, Event, MessageEvent

@@ -20,10 +20,10 @@ from vitron.protocol.messages import (
     Part,
     PlacedRegion,
     RegionPart,
-    SamplingParams,
     TextPart,
 )
 from vitron.protocol.regions.raster import rasterise
+from vitron.protocol.sampling import SamplingParams
 from vitron.session.calls import PREFIXES, CallResult, PlannedCall, next_handle, plan_calls
 from vitron.session.events import (
     CallEvent,

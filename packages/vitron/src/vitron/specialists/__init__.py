@@ -1,18 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Those who carry out calls: what one must offer, how they are found, loaded, run and given up."""
+"""Specialists, which run calls: their interface, and how they are found, loaded, run and given up."""
 
-from vitron.specialists.protocol import Action, Request, Result, Specialist
-from vitron.specialists.registry import GROUP, Outcome, SpecialistRegistry
-from vitron.specialists.testing import check_specialist, example_requests
+import lazy_loader as lazy
 
-__all__ = [
-    "GROUP",
-    "Action",
-    "Outcome",
-    "Request",
-    "Result",
-    "Specialist",
-    "SpecialistRegistry",
-    "check_specialist",
-    "example_requests",
-]
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

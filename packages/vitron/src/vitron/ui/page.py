@@ -17,7 +17,8 @@ from PIL import Image
 
 from vitron.errors import MediaError, explain
 from vitron.protocol.media import Artefact, read_media, write_media
-from vitron.protocol.messages import MessageGenerator, SamplingParams
+from vitron.protocol.messages import MessageGenerator
+from vitron.protocol.sampling import SamplingParams
 from vitron.session import Conversation
 from vitron.specialists.registry import SpecialistRegistry
 from vitron.ui.state import GalleryItem, PageState, enlarge, rgb, status_of, thumbnails

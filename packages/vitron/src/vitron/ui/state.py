@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vitron.errors import explain
 from vitron.protocol.contract import Region
 from vitron.protocol.media import Artefact, overlay
-from vitron.protocol.messages import SamplingParams
+from vitron.protocol.sampling import SamplingParams
 from vitron.protocol.regions import mask_to_region
 from vitron.session import (
     CallEvent,

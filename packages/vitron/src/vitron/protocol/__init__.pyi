@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+from .escape import escape as escape
+from .escape import unescape as unescape
+from .grammar import Allowed as Allowed
+from .grammar import Grammar as Grammar
+from .legacy import LegacyReply as LegacyReply
+from .legacy import parse_legacy as parse_legacy
+from .modules import MODULES as MODULES
+from .modules import Argument as Argument
+from .modules import Module as Module
+from .modules import ModuleRegistry as ModuleRegistry
+from .parser import StreamParser as StreamParser
+from .parser import parse as parse
+from .render import render as render
+from .render import render_invocation as render_invocation
+from .sampling import SamplingParams as SamplingParams
+from .tools import from_message as from_message
+from .tools import invocation_schema as invocation_schema
+from .tools import to_tool_calls as to_tool_calls
+from .tools import tool_schemas as tool_schemas
