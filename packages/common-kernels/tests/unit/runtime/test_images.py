@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import contextlib
+import io
 import struct
 import zlib
 
@@ -328,11 +329,52 @@ def test_tiled_tiff(tmp_path, dtype):
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, pixels)
 
 
-def test_compression_that_only_pillow_knows(tmp_path):
-    Image.fromarray(noise((8, 8), np.uint16)).save(tmp_path / "grey.tif", compression="tiff_lzw")
-    grey = read_image(tmp_path / "grey.tif")
-    np.testing.assert_array_equal(grey.pixels, noise((8, 8), np.uint16))
-    assert grey.note == ""
+def pack_lzw(data):
+    """The LZW bytes that Pillow makes of a row of grey pixels."""
+    file = io.BytesIO()
+    Image.frombytes("L", (len(data), 1), data).save(file, format="TIFF", compression="tiff_lzw")
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
+        [page] = tiff.pages
+        file.seek(page.dataoffsets[0])
+        return file.read(page.databytecounts[0])
+
+
+@pytest.mark.parametrize(
+    "layout", [{"rowsperstrip": 5}, {"tile": (16, 16)}, {"rowsperstrip": 4, "planarconfig": "separate"}]
+)
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_lzw_keeps_its_depth(tmp_path, layout, dtype):
+    pixels = noise((18, 21, 3), dtype)
+    stored = np.moveaxis(pixels, -1, 0) if "planarconfig" in layout else pixels
+    if "tile" in layout:
+        padded = np.pad(pixels, ((0, 14), (0, 11), (0, 0)))
+        segments = [padded[y : y + 16, x : x + 16] for y in (0, 16) for x in (0, 16)]
+    else:
+        step = layout["rowsperstrip"]
+        planes = stored if "planarconfig" in layout else [stored]
+        segments = [plane[top : top + step] for plane in planes for top in range(0, 18, step)]
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        iter([pack_lzw(segment.tobytes()) for segment in segments]),
+        shape=stored.shape,
+        dtype=dtype,
+        photometric="rgb",
+        compression="deflate",  # of which nothing is done to finished segments
+        **layout,
+    )
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tiff:
+        tiff.pages[0].tags["Compression"].overwrite(5)
+    image = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image.pixels, pixels)
+    assert image.note == ""
+
+
+def test_lzw_with_differences(tmp_path):
+    Image.fromarray(noise((8, 8), np.uint16)).save(
+        tmp_path / "a.tif", compression="tiff_lzw", tiffinfo={317: 2}
+    )
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, noise((8, 8), np.uint16))
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -36,6 +39,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it finds
 _ICC_TAG, _RESOLUTION, _RESOLUTION_UNIT, _DNG_VERSION = 34675, (282, 283), 296, 50706
 _DTYPES = ("uint16", "float16", "float32", "float64")
 _PREMULTIPLIED, _ALPHA = 1, (1, 2)  # kinds of extra samples; 0 is anything
+_CODECS_OF_PILLOW = (tifffile.COMPRESSION.LZW, tifffile.COMPRESSION.ZSTD)
 _KINDS = ("MINISWHITE", "MINISBLACK", "RGB", "SEPARATED")
 
 
@@ -91,6 +95,8 @@ def decode_tiff(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0) ->
         if found.bitspersample <= 8 or found.photometric == tifffile.PHOTOMETRIC.PALETTE:
             return decode_pillow(file, name, max_pixels, page=pages[page], note=note)
         try:
+            if found.compression in _CODECS_OF_PILLOW and find_spec("imagecodecs") is None:
+                _unpack_by_pillow(found)
             pixels = found.asarray()
         except ValueError as error:
             if "imagecodecs" not in str(error):
@@ -130,6 +136,35 @@ def _check_kind(page: tifffile.TiffPage, name: str) -> None:
         )
     if photometric not in _KINDS:
         raise ImageError(f"{name} has deep {photometric.lower()} colours: convert it to RGB or grey first")
+
+
+def _unpack_by_pillow(page: tifffile.TiffPage) -> None:
+    """Let Pillow unpack the segments of a page and tifffile do the rest, so that no depth is lost."""
+    compression, page.compression = int(page.compression), 1
+    decode = page.decode  # of unpacked segments
+    page.compression = compression
+    contiguous = page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+    row_bytes = page.bitspersample // 8 * (page.samplesperpixel if contiguous else 1)
+
+    def unpack_and_decode(data: bytes | None, index: int, **options: Any) -> Any:
+        if page.is_tiled:
+            size = page.tilelength * page.tilewidth * row_bytes
+        else:
+            first_row = index % -(-page.imagelength // page.rowsperstrip) * page.rowsperstrip
+            size = min(page.rowsperstrip, page.imagelength - first_row) * page.imagewidth * row_bytes
+        return decode(data and _unpack(data, compression, size), index, **options)
+
+    page.__dict__["decode"] = unpack_and_decode  # where tifffile keeps what it made of the tags
+
+
+def _unpack(data: bytes, compression: int, size: int) -> bytes:
+    """Unpack bytes as a TIFF of one grey row of 8 bits."""
+    layout = {256: size, 257: 1, 258: 8, 259: compression, 262: 1, 273: 0, 277: 1, 278: 1, 279: len(data)}
+    layout[273] = 8 + 2 + 12 * len(layout) + 4  # where the data begin
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(layout))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in layout.items())
+    with Image.open(io.BytesIO(head + entries + bytes(4) + data), formats=["TIFF"]) as row:
+        return row.tobytes()
 
 
 def _decode_without_codec(file: BinaryIO, name: str, max_pixels: int, page: int, note: str) -> ImageFile:
