@@ -62,7 +62,7 @@ def load_font(size: int, *texts: str) -> Font:
 
     Args:
         size: Height in pixels.
-        texts: What will be written.
+        texts: Texts that will be drawn.
     """
     if not all(text.isascii() for text in texts):
         for file in _FONTS:

@@ -144,7 +144,7 @@ def decode_pillow(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0, 
 
     Args:
         file: Open image file, anywhere.
-        name: What error messages call it.
+        name: Name in error messages.
         max_pixels: Limit of width times height.
         page: Page of a TIFF.
         note: Note of the result, extended by what happens here.

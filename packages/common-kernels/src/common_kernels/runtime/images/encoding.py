@@ -29,10 +29,10 @@ def write_image(
     """Write an image file, whole or not at all.
 
     Args:
-        image: What to write; an array is ``(H, W)`` or ``(H, W, C)`` with ``C`` of 2 (grey, alpha), 3 or 4,
+        image: Image to write; an array is ``(H, W)`` or ``(H, W, C)`` with ``C`` of 2 (grey, alpha), 3 or 4,
             uint8, uint16 or floating.
         path: File; its suffix, one of ``WRITABLE``, decides the format.
-        quality: Of a JPEG or WebP, 1 to 100; ``None`` is a JPEG of 95 and a WebP without loss.
+        quality: Quality of a JPEG or WebP, 1 to 100; ``None`` is a JPEG of 95 and a WebP without loss.
 
     Raises:
         ImageError: If the format cannot hold the pixels, or the file cannot be written.
@@ -55,9 +55,9 @@ def encode_image(
     """Return the bytes of an image file.
 
     Args:
-        image: As for :func:`write_image`.
-        suffix: Such as ``".png"``, one of ``WRITABLE``.
-        quality: As for :func:`write_image`.
+        image: Image, see :func:`write_image`.
+        suffix: One of ``WRITABLE``, such as ``".png"``.
+        quality: Quality, see :func:`write_image`.
 
     Raises:
         ImageError: If the format cannot hold the pixels.

@@ -42,7 +42,7 @@ class ImageFile:
         icc_profile: Colour profile, as bytes.
         exif: EXIF block, as bytes, without its orientation; a TIFF gives only the texts of its first folder.
         dpi: Resolution, horizontal and vertical.
-        note: What a user should know about the reading, such as ``"first of 12 frames"``; else empty.
+        note: Remark on the reading, such as ``"first of 12 frames"``; else empty.
     """
 
     pixels: NDArray[np.generic]
@@ -99,7 +99,7 @@ def to_uint8(pixels: NDArray[np.generic], name: str = "the image") -> NDArray[np
     Args:
         pixels: uint8; uint16, whose whole range counts; or floating in [0, 1], where an overshoot of up to
             0.25 is clipped.
-        name: What an error message calls the image.
+        name: Name of the image in error messages.
 
     Raises:
         ImageError: If floating pixels are not finite or far outside of [0, 1].

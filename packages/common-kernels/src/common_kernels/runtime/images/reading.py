@@ -65,8 +65,8 @@ def read_rgb(
     """Read an image file as 8-bit RGB, upright, in sRGB.
 
     Args:
-        path: As for :func:`read_image`.
-        max_pixels: As for :func:`read_image`.
+        path: Image file, see :func:`read_image`.
+        max_pixels: Limit of width times height, checked before the file is decoded.
         background: Colour under transparent parts, 0 to 255.
 
     Raises:
@@ -105,7 +105,7 @@ def read_frames(
 
     Args:
         source: File, its bytes, or a file open for reading bytes.
-        name: What error messages call it; its path, or "the image".
+        name: Name in error messages; the path or "the image" if ``None``.
         max_pixels: Limit of width times height times frames, checked before the file is decoded.
         max_frames: Limit of frames.
         background: Colour under transparent parts, 0 to 255.
@@ -141,7 +141,7 @@ def as_rgb(
             mode; an array ``(H, W)`` or ``(H, W, C)``; a tensor ``(H, W)`` or ``(C, H, W)``. ``C`` is 1
             (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA). Values are uint8 in [0, 255], uint16 in [0, 65535]
             or floating in [0, 1]; an overshoot of up to 0.25, as filters cause it, is clipped.
-        name: What error messages call an image without a path.
+        name: Name of an image without a path in error messages.
         max_pixels: Limit of width times height, checked before a file is decoded.
         background: Colour under transparent parts, 0 to 255.
 

@@ -78,9 +78,9 @@ def decode_tiff(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0) ->
 
     Args:
         file: Open image file, anywhere.
-        name: What error messages call it.
+        name: Name in error messages.
         max_pixels: Limit of width times height.
-        page: Which of the full images.
+        page: Number of the full image, from 0.
 
     Raises:
         ImageError: If the header claims too many pixels, or the pixels are of a kind that has no range.
