@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
+from common_kernels.runtime.cli import run_app
+from itaclip.cli import app
 from itaclip.text.classes import ClassList
 from open_clip.model import CLIP, CustomTextCLIP
 from torch.nn import functional as F
@@ -67,3 +69,24 @@ def tools():
 @pytest.fixture(scope="session")
 def classes():
     return ClassList.build({"cat": ["feline"], "dog": [], "cow": []}, background=["sky", "wall"])
+
+
+@pytest.fixture
+def invoke(capsys, monkeypatch, tmp_path):
+    """Run the command line in a folder of its own; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("ITACLIP_CACHE", str(tmp_path / ".cache"))
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*tokens, code=0):
+        capsys.readouterr()
+        found = run_app(app, [*map(str, tokens)])
+        stdout, stderr = capsys.readouterr()
+        assert found == code, stdout + stderr
+        assert "Traceback" not in stderr
+        return SimpleNamespace(stdout=stdout, stderr=stderr)
+
+    yield call
+    assert list(tmp_path.rglob("*.part*")) == []

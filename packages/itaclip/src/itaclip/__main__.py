@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m itaclip``, which is how ``accelerate launch -m itaclip`` starts the command."""
+"""``python -m itaclip``."""
 
-from itaclip.cli import app
+from itaclip.cli import main
 
-app(prog_name="itaclip")
+main()

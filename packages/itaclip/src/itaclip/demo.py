@@ -11,17 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common_kernels.runtime.images import write_image
+from common_kernels.runtime.pictures import LegendEntry, Panel, add_legend, comparison, stack
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from itaclip.config import ITACLIPConfig
 from itaclip.evaluation.metrics import Scores, confusion
-from itaclip.images import encode, save_file
-from itaclip.loading import ASSETS
 from itaclip.model import ITACLIP
-from itaclip.pictures import LegendEntry, Overlay, add_legend, find_font
+from itaclip.pictures import Overlay
 from itaclip.results import Segmentation
+from itaclip.shipped import ASSETS
 
 SCENES = ASSETS / "scenes"
 # fitted to the size and words of the model, no part of the method
@@ -36,8 +37,7 @@ _MODEL_FIELDS = (
     "templates",
 )
 _GROUND = (74, 77, 84)  # of label maps: neither black nor white, which are classes
-_TILE, _GAP, _HEAD = 256, 6, 46
-_PAPER, _INK, _FAINT = (18, 18, 20), (245, 245, 245), (165, 168, 175)
+_TILE = 256
 
 Progress = Callable[[int, int], None]
 
@@ -180,36 +180,28 @@ def _segment(engine: ITACLIP, scenes: DemoScenes, advance: Callable[[int], None]
 
 
 def _write(scenes: DemoScenes, columns: dict[str, _Column], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     for number, (image, result) in enumerate(
         zip(scenes.images, columns["default"].results, strict=True), start=1
     ):
         overlay = Overlay(image, result, colours=scenes.colours)
         overlay.save(out / f"scene-{number}.png")
         overlay.save(out / f"scene-{number}.html")
-    save_file(out / "comparison.png", encode(contact_sheet(scenes, columns), ".png"))
+    write_image(contact_sheet(scenes, columns), out / "comparison.png")
 
 
 def contact_sheet(scenes: DemoScenes, columns: dict[str, _Column]) -> Image.Image:
     """Return a row per scene: the image, the truth, and each result, with the mIoU of all rows on top."""
-    titles = {"vanilla": "plain CLIP", "itaclip": "ITACLIP", "default": "default of the model"}
+    titles = {"vanilla": "plain CLIP", "itaclip": "ITACLIP", "default": "model default"}
     heads = [("image", ""), ("truth", "")]
     heads += [(titles[key], f"mIoU {column.scores.mean_iou:.1f}") for key, column in columns.items()]
-    step = _TILE + _GAP
-    width, height = len(heads) * step + _GAP, len(scenes.images) * step + _HEAD
-    sheet = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for place, (title, note) in enumerate(heads):
-        left = _GAP + place * step
-        draw.text((left, 5), title, _INK, find_font([title], 18))
-        draw.text((left, 27), note, _FAINT, find_font([note], 14))
-    for row, image in enumerate(scenes.images):
-        maps = [scenes.truth[row], *(column.results[row].labels for column in columns.values())]
+    rows: list[list[Panel]] = []
+    for number, image in enumerate(scenes.images):
+        maps = [scenes.truth[number], *(column.results[number].labels for column in columns.values())]
         tiles = [image, *(Image.fromarray(scenes.colours[labels.numpy()]) for labels in maps)]
-        for place, tile in enumerate(tiles):
-            shown = tile.resize((_TILE, _TILE), Image.Resampling.NEAREST)
-            sheet.paste(shown, (_GAP + place * step, _HEAD + row * step))
-    return add_legend(sheet, _entries(scenes), 16)
+        texts = heads if number == 0 else [("", "")] * len(heads)
+        rows.append([Panel(*text, tile) for text, tile in zip(texts, tiles, strict=True)])
+    sheets = [comparison(row, width=_TILE) for row in rows]
+    return add_legend(stack(sheets), _entries(scenes), font_size=16)
 
 
 def _entries(scenes: DemoScenes) -> Sequence[LegendEntry]:

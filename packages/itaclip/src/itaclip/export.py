@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image side as an ONNX file: a window in, features and scores of every patch out."""
+"""Export of the image side as ONNX: a window in, features and scores of every patch out."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from common_kernels.runtime.files import atomic_path
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from itaclip.features import join_branches, make_branches, text_scores
-from itaclip.images import ImageError
 
 if TYPE_CHECKING:
     from itaclip.model import ITACLIP
@@ -37,14 +36,14 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written and how well it agrees.
+    """Report of an export.
 
     Attributes:
-        path: The file.
+        path: File that was written.
         size: Height and width of a window, in pixels.
         grid: Patches of a window along height and width.
         error: Largest difference of a score from the model's own, over all checked batches.
-        num_bytes: Of the file.
+        num_bytes: Size of the file.
     """
 
     path: Path
@@ -58,7 +57,7 @@ class WindowScorer(nn.Module):
     """Normalisation, branches, image tower and similarity with texts, for windows of one size.
 
     Args:
-        segmenter: Its model and settings.
+        segmenter: Segmenter whose model and configuration are exported.
 
     Shape:
         - images: ``(B, 3, H, W)``, RGB in [0, 1]
@@ -92,14 +91,14 @@ def export_onnx(
     Args:
         segmenter: On the CPU in fp32; classes need not be set.
         target: An ``.onnx`` file.
-        size: Height and width of a window; the settings' ``crop`` if ``None``.
+        size: Height and width of a window; the configuration's ``crop`` if ``None``.
         verify: Whether ONNX Runtime computes the same for batches of 1 and 3, within 1e-4.
 
     Raises:
         ImportError: If onnx, onnxscript or, to verify, onnxruntime is missing.
-        ValueError: If the size is not known, too small, or model or settings do not fit.
+        ValueError: If the size is unknown or too small, or the model cannot be exported.
         ExportError: If the file computes something else; it is then not kept.
-        ImageError: If the place cannot be written.
+        OSError: If the file cannot be written.
     """
     _check_extras(verify)
     size = _window_size(segmenter, size)
@@ -115,20 +114,13 @@ def export_onnx(
         )
         for count, names in ((2, 4), (1, 2), (3, 7))
     ]
-    part = target.with_name(f".{target.stem}.{os.getpid()}.part.onnx")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as part:
         _write(scorer, examples[0], part, metadata=_metadata(segmenter, size))
         grid, error = _largest_error(scorer, examples[1:], part) if verify else (_grid(segmenter, size), 0.0)
         if not error <= TOLERANCE:
             raise ExportError(
                 f"{target} would differ from the model by {error:.2g}, more than {TOLERANCE:g}: not written"
             )
-        part.replace(target)
-    except OSError as problem:
-        raise ImageError(f"{target} cannot be written: {problem.strerror or problem}") from problem
-    finally:
-        part.unlink(missing_ok=True)
     return ExportReport(target, size, grid, error, target.stat().st_size)
 
 
@@ -143,7 +135,7 @@ def _window_size(segmenter: ITACLIP, size: tuple[int, int] | None) -> tuple[int,
     config, patch = segmenter.config, segmenter.encoder.patch_size
     if size is None:
         if not config.crop:
-            raise ValueError("the settings take whole images (crop=0): say the size of a window")
+            raise ValueError("the configuration takes whole images (crop=0): give the size of a window")
         size = (config.crop, config.crop)
     if size[0] < patch[0] or size[1] < patch[1]:
         raise ValueError(f"size must be at least one patch of {patch[0]} x {patch[1]} px, got {size}")
@@ -178,7 +170,7 @@ def _metadata(segmenter: ITACLIP, size: tuple[int, int]) -> dict[str, str]:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Keep the exporter from telling about its own passes."""
+    """Silence the exporter's reports of its own passes."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

@@ -8,14 +8,11 @@ canvas and reads back. Where the scores of all classes are known, three smaller 
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import json
 from importlib import resources
 
 import numpy as np
 import torch
+from common_kernels.runtime.pictures import data_uri, escape, fill_template, json_for_script
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -60,15 +57,16 @@ def page(
         "opacity": opacity,
         "shares": {name: round(share, 5) for name, share in shares.items()},
         "scores": {name: round(score, 4) for name, score in scores.items()},
-        "map": _data_uri(pack(shown.labels, shown.probabilities), "png"),
-        "ranks": [_data_uri(rank, "png") for rank in pack_ranks(shown)],
+        "map": data_uri(pack(shown.labels, shown.probabilities)),
+        "ranks": [data_uri(rank) for rank in pack_ranks(shown)],
     }
     template = resources.files("itaclip").joinpath("page.html").read_text("utf-8")
-    # "<" in a class name could end the script element
-    script = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    filled = {"TITLE": html.escape(title), "PHOTO": _data_uri(photo, "jpeg"), "DATA": script}
-    parts = template.split("@@")  # placeholders stand at the odd positions
-    return "".join(filled[part] if index % 2 else part for index, part in enumerate(parts))
+    values = {
+        "TITLE": escape(title),
+        "PHOTO": data_uri(photo, "image/jpeg"),
+        "DATA": json_for_script(data),
+    }
+    return fill_template(template, values)
 
 
 def pack(labels: Tensor, probabilities: Tensor) -> Image.Image:
@@ -100,9 +98,3 @@ def pack_ranks(segmentation: Segmentation) -> list[Image.Image]:
     scores = F.interpolate(segmentation.scores[None], size, mode="area")[0]
     best = torch.topk(scores, min(_RANKS, len(scores)), dim=0)
     return [pack(labels, values) for labels, values in zip(best.indices, best.values, strict=True)]
-
-
-def _data_uri(image: Image.Image, kind: str) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind.upper(), **({"quality": 88} if kind == "jpeg" else {"optimize": True}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -85,6 +85,15 @@ def _deep(image: Image.Image) -> NDArray[np.float32]:
     return pixels if image.mode == "F" else np.clip(pixels / np.float32(65535), 0, 1)
 
 
+def shrink(image: Image.Image, max_side: int) -> Image.Image:
+    """Return the image with no side longer than ``max_side`` pixels; 0 is no limit."""
+    if not max_side or max(image.size) <= max_side:
+        return image
+    factor = max_side / max(image.size)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
 class Normalizer:
     """Resizes and normalises as the image tower was trained.
 

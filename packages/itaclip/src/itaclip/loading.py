@@ -1,70 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding a CLIP model by name, folder or hub id, and refusing what would give silently wrong numbers."""
+"""Loading a CLIP model by name, folder or hub id; combinations with silently wrong features are refused."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import open_clip
 import torch
+from common_kernels.runtime.hub import (
+    DType,
+    ModelNotFoundError,
+    find_model,
+    is_hub_id,
+    read_config,
+    resolve_device,
+    resolve_dtype,
+)
 from open_clip.pretrained import get_pretrained_cfg
 from safetensors import SafetensorError
 from torch import nn
 
-ASSETS = Path(__file__).parent / "assets"
-CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
+from itaclip.shipped import CONFIG_FILE, SHIPPED, WEIGHTS_FILE
 
-# schema of open_clip's names; seconds until the hub has to answer
-_HUB, _HUB_TIMEOUT = "hf-hub:", 5.0
-
-DType = Literal["auto", "float32", "bfloat16", "float16"]
-
-
-class ModelNotFoundError(FileNotFoundError):
-    """No model has this name, folder or hub id, or its files cannot be used."""
-
-
-def shipped_models() -> list[str]:
-    """Return the names of the models inside this package."""
-    return sorted(file.parent.name for file in ASSETS.glob(f"*/{WEIGHTS_FILE}"))
-
-
-def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """Turn ``"auto"`` into the CUDA device if there is one, else the CPU; check any other.
-
-    Raises:
-        ValueError: If the device is not known or not present.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda[:n]', got {device!r}") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r} is not present: {torch.cuda.device_count()} CUDA devices found")
-    return found
-
-
-def resolve_dtype(dtype: DType | torch.dtype, device: torch.device) -> torch.dtype:
-    """Turn ``"auto"`` into fp16 on CUDA, as the published code runs, and fp32 elsewhere; check a name.
-
-    Raises:
-        ValueError: If the dtype is not one that a tower runs in.
-    """
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    names = {
-        "auto": torch.float16 if device.type == "cuda" else torch.float32,
-        "float32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
-    }
-    if dtype not in names:
-        raise ValueError(f"dtype must be one of {', '.join(names)}, got {dtype!r}")
-    return names[dtype]
+_HUB = "hf-hub:"  # schema of open_clip's names
 
 
 def needs_quick_gelu(name: str, pretrained: str | None) -> bool:
@@ -108,19 +67,17 @@ def load_clip(
         backbone: A shipped name such as ``"tiny-shapes"``, a folder with ``open_clip_config.json`` and
             ``open_clip_model.safetensors``, open_clip's name of an architecture, or a hub id such as
             ``"timm/vit_base_patch16_clip_224.openai"``.
-        pretrained: For an architecture: tag of its weights, or a ``.safetensors`` file.
+        pretrained: Weights of an architecture: a tag, or a ``.safetensors`` file.
         device: ``"auto"`` takes CUDA if there is any.
-        dtype: ``"auto"`` is fp16 on CUDA, else fp32.
+        dtype: Compute dtype; ``"auto"`` is fp16 on CUDA, as the published code runs, else fp32.
 
     Raises:
         ModelNotFoundError: If there is no such model or its files cannot be used.
-        ValueError: If the device or dtype is unknown, or activation and weights do not belong together.
+        ValueError: If the device or dtype is unknown, or activation and weights do not match.
     """
     place = resolve_device(device)
-    precision = resolve_dtype(dtype, place)
+    precision = resolve_dtype(dtype, place, cuda_default="float16")
     name, weights, quick_gelu = _find(backbone, pretrained)
-    if name.startswith(_HUB):
-        _check_hub(name.removeprefix(_HUB))
     try:
         model = open_clip.create_model(
             name, pretrained=weights, force_quick_gelu=quick_gelu, require_pretrained=True
@@ -132,18 +89,32 @@ def load_clip(
     return model.to(device=place, dtype=precision).eval(), tokenizer
 
 
+def load_tokenizer(backbone: str) -> Any:
+    """Load the tokenizer of a model without its weights.
+
+    Args:
+        backbone: As for :func:`load_clip`.
+
+    Raises:
+        ModelNotFoundError: If there is no such model.
+    """
+    if open_clip.get_model_config(backbone) is not None and not Path(backbone).is_dir():
+        return open_clip.get_tokenizer(backbone)
+    found = find_model(_plain(backbone), shipped=SHIPPED, index_file=CONFIG_FILE)
+    return open_clip.get_tokenizer(_schema(found))
+
+
 def _find(backbone: str | Path, pretrained: str | None) -> tuple[str, str | None, bool]:
-    """Return what open_clip is asked for: name with schema, weights, whether QuickGELU is forced."""
-    name = str(backbone)
-    folder = ASSETS / name if name in shipped_models() else Path(backbone)
-    if folder.is_dir():
-        _check_folder(folder)
-        return f"local-dir:{folder}", None, False
-    if name.startswith(_HUB) or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
-        return f"{_HUB}{name.removeprefix(_HUB)}", None, False
+    """Return the arguments for open_clip: name with schema, weights, whether QuickGELU is forced."""
+    name = _plain(str(backbone))
+    if name in SHIPPED.names() or Path(name).is_dir() or is_hub_id(name):
+        found = find_model(name, shipped=SHIPPED, index_file=CONFIG_FILE)
+        if isinstance(found, Path):
+            _check_folder(found)
+        return _schema(found), None, False
     if open_clip.get_model_config(name) is None:
         raise ModelNotFoundError(
-            f"no model {name!r}: it is neither shipped ({', '.join(shipped_models()) or 'none'}), "
+            f"no model {name!r}: it is neither shipped ({', '.join(SHIPPED.names())}), "
             "nor a folder, nor a hub id, nor an architecture of open_clip"
         )
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -160,38 +131,16 @@ def _find(backbone: str | Path, pretrained: str | None) -> tuple[str, str | None
     return name, pretrained, needs_quick_gelu(name, pretrained)
 
 
-def _check_hub(model_id: str) -> None:
-    """Ask once whether the hub answers: a download would try again and again for the better part of a minute.
+def _plain(name: str) -> str:
+    return name.removeprefix(_HUB)
 
-    Raises:
-        ModelNotFoundError: If it does not, and nothing of the model was fetched before.
-    """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    try:
-        if isinstance(try_to_load_from_cache(model_id, CONFIG_FILE), str):
-            return
-        get_hf_file_metadata(hf_hub_url(model_id, CONFIG_FILE), timeout=_HUB_TIMEOUT)
-    except (HfHubHTTPError, HFValidationError):
-        return  # there is an answer: what it means is said where the files are fetched
-    except Exception as error:  # of whichever HTTP library this version of the hub's client has
-        raise ModelNotFoundError(
-            f"{model_id} cannot be loaded: the hub does not answer ({_one_line(error)}): "
-            "check the connection, or give a folder that holds the model"
-        ) from error
+def _schema(found: Path | str) -> str:
+    return f"local-dir:{found}" if isinstance(found, Path) else f"{_HUB}{found}"
 
 
 def _check_folder(folder: Path) -> None:
-    if not (folder / CONFIG_FILE).is_file():
-        raise ModelNotFoundError(
-            f"{folder} holds no CLIP model of open_clip: there must be {CONFIG_FILE} and {WEIGHTS_FILE} in it"
-        )
-    try:
-        stored = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"{folder} holds no CLIP model of open_clip: {_one_line(error)}") from error
-    if not isinstance(stored, dict) or "model_cfg" not in stored:
+    if "model_cfg" not in read_config(folder, CONFIG_FILE):
         raise ModelNotFoundError(f"{folder / CONFIG_FILE} describes no CLIP model of open_clip")
     if not (folder / WEIGHTS_FILE).is_file():
         raise ModelNotFoundError(
@@ -200,7 +149,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Say in plain words what commonly goes wrong; the libraries take several lines for it."""
+    """Return in plain words what commonly goes wrong; the libraries take several lines for it."""
     text = str(error)
     if isinstance(error, SafetensorError):
         return f"its weights are damaged or cut short ({_one_line(error)}): fetch them again"

@@ -5,29 +5,24 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from common_kernels.runtime.files import write_bytes, write_text
+from common_kernels.runtime.images import ImageError, write_image
+from common_kernels.runtime.pictures import BACKGROUND, TEXT, LegendEntry, add_legend, load_font
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from scipy.ndimage import distance_transform_cdt
 
 from itaclip.html import page
-from itaclip.images import ImageError, encode, save_file
 from itaclip.results import Segmentation
 
 MAX_BYTE_CLASSES = 255  # the last value of a byte stays free for "ignore", as data sets have it
 _SHORTEST, _LONGEST = 480, 2048  # long side of an overlay with a legend
-_NARROWEST = 360  # width of an overlay with a legend
-_PAPER, _INK, _FAINT, _RIM = (18, 18, 20), (245, 245, 245), (165, 168, 175), (225, 225, 228)
+_QUALITY = 92  # of overlays as JPEG and WebP
 _POLE_SIDE = 160  # maps are reduced to this before places for names are sought
-# the font inside Pillow has ASCII only
-_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def palette(num_colours: int, *, first: int = 0) -> NDArray[np.uint8]:
@@ -71,21 +66,6 @@ def encode_labels(segmentation: Segmentation) -> bytes:
     buffer = io.BytesIO()
     label_image(segmentation).save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()
-
-
-@dataclass(frozen=True, slots=True)
-class LegendEntry:
-    """One line of the legend.
-
-    Attributes:
-        name: Class name.
-        colour: RGB, each in [0, 255]; ``None`` for a class that is not tinted.
-        note: Smaller text behind the name.
-    """
-
-    name: str
-    colour: tuple[int, int, int] | None
-    note: str = ""
 
 
 class Overlay:
@@ -153,7 +133,7 @@ class Overlay:
         size = max(13, round(max(shown.size) / 55))
         if names:
             write_names(drawn, segmentation, size)
-        return add_legend(drawn, self._entries(), size)
+        return add_legend(drawn, self._entries(), font_size=size)
 
     def save(self, path: str | Path) -> None:
         """Write the overlay with its legend, or, if ``path`` ends in ``.html``, an interactive page.
@@ -164,9 +144,9 @@ class Overlay:
         path = Path(path)
         if path.suffix.lower() in {".html", ".htm"}:
             text = page(self.image, self.segmentation, self.colours, opacity=self.opacity, title=path.stem)
-            save_file(path, text.encode("utf-8"))
+            write_text(path, text)
         else:
-            save_file(path, encode(self.render_with_legend(), path.suffix))
+            write_image(self.render_with_legend(), path, quality=_QUALITY)
 
     def save_labels(self, path: str | Path) -> None:
         """Write the class numbers as a PNG.
@@ -177,7 +157,7 @@ class Overlay:
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise ImageError(f"label maps are .png files, got {path.name}")
-        save_file(path, encode_labels(self.segmentation))
+        write_bytes(path, encode_labels(self.segmentation))
 
     def _entries(self) -> list[LegendEntry]:
         numbers = {name: number for number, name in enumerate(self.segmentation.names)}
@@ -259,7 +239,7 @@ def write_names(image: Image.Image, segmentation: Segmentation, size: int) -> No
     step = max(1, -(-max(labels.shape) // _POLE_SIDE))
     small = labels[step // 2 :: step, step // 2 :: step] if step > 1 else labels
     draw = ImageDraw.Draw(image)
-    font = find_font(segmentation.names, size)
+    font = load_font(size, *segmentation.names)
     for number in np.unique(small).tolist():
         if number == 0 and segmentation.background:
             continue
@@ -270,7 +250,8 @@ def write_names(image: Image.Image, segmentation: Segmentation, size: int) -> No
         reach = draw.textlength(name, font) / 2 + size / 2  # keeps the whole name on the image
         middle = min(max((column + 0.5) * step, reach), image.width - reach)
         place = (middle, min(max((row + 0.5) * step, size), image.height - size))
-        draw.text(place, name, _INK, font, anchor="mm", stroke_width=max(2, size // 7), stroke_fill=_PAPER)
+        rim = max(2, size // 7)
+        draw.text(place, name, TEXT, font, anchor="mm", stroke_width=rim, stroke_fill=BACKGROUND)
 
 
 def thickest_place(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
@@ -281,57 +262,3 @@ def thickest_place(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
     rows, columns = np.nonzero(distances == radius)
     middle = len(rows) // 2
     return int(rows[middle]), int(columns[middle]), radius - 1
-
-
-def add_legend(image: Image.Image, entries: Sequence[LegendEntry], size: int) -> Image.Image:
-    """Put a legend below an image, in as many columns as fit.
-
-    Args:
-        image: RGB.
-        entries: Any number; names that are wider than the legend are cut short.
-        size: Font size in pixels.
-    """
-    font = find_font([entry.name for entry in entries], size)
-    notes = find_font([], max(11, size - 3))
-    width = max(image.width, _NARROWEST)
-    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    pad, swatch, row = round(0.8 * size), round(1.1 * size), round(1.9 * size)
-    texts = [_fitted(entry.name, font, draw, width - 4 * pad - swatch - 4 * size) for entry in entries]
-    note_width = max((draw.textlength(entry.note, notes) for entry in entries), default=0) + pad
-    names = max((draw.textlength(text, font) for text in texts), default=0)
-    cell = round(swatch + 0.6 * pad + names + 0.6 * pad + note_width)
-    columns = max(1, min(len(entries), (width - pad) // (cell + pad)))
-    rows = -(-len(entries) // columns)
-    sheet = Image.new("RGB", (width, image.height + rows * row + 2 * pad), _PAPER)
-    sheet.paste(image, ((width - image.width) // 2, 0))
-    draw = ImageDraw.Draw(sheet)
-    for number, (entry, text) in enumerate(zip(entries, texts, strict=True)):
-        left = pad + (number // rows) * ((width - pad) // columns)
-        middle = image.height + pad + (number % rows) * row + row // 2
-        box = (left, middle - swatch // 2, left + swatch, middle - swatch // 2 + swatch)
-        # a light rim shows even a black or navy colour on the dark background
-        draw.rectangle(box, fill=entry.colour, outline=_RIM, width=max(1, size // 12))
-        at = left + swatch + 0.6 * pad
-        draw.text((at, middle), text, _INK, font, anchor="lm")
-        at += draw.textlength(text, font) + 0.6 * pad
-        draw.text((at, middle), entry.note, _FAINT, notes, anchor="lm")
-    return sheet
-
-
-def _fitted(name: str, font: Font, draw: ImageDraw.ImageDraw, room: float) -> str:
-    if draw.textlength(name, font) <= room:
-        return name
-    while name and draw.textlength(f"{name}...", font) > room:
-        name = name[:-1]
-    return f"{name}..."
-
-
-def find_font(names: Sequence[str], size: int) -> Font:
-    """Return Pillow's own font, or a font of the system if that one lacks the letters."""
-    if not all(name.isascii() for name in names):
-        for file in _FONTS:
-            try:
-                return ImageFont.truetype(file, size)
-            except OSError:
-                continue
-    return ImageFont.load_default(size)

@@ -3,24 +3,26 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from common_kernels.runtime.files import atomic_path
+from common_kernels.runtime.images import ImageError
+from common_kernels.runtime.pictures import LegendEntry, add_legend
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from itaclip.config import ITACLIPConfig, VideoOptions
-from itaclip.images import ImageError, shrink
+from itaclip.inputs import shrink
 from itaclip.labels import close_labels, label_pixels, small_classes
-from itaclip.pictures import LegendEntry, add_legend, class_colours, paint
+from itaclip.pictures import class_colours, paint
 from itaclip.results import Segmentation
 
 if TYPE_CHECKING:
@@ -122,7 +124,8 @@ def segment_video(
 
     Raises:
         ImportError: If PyAV is missing.
-        ImageError: If the video cannot be read or a file not written.
+        ImageError: If the video cannot be read, or a suffix is another.
+        OSError: If a file cannot be written.
     """
     options = options or VideoOptions()
     av = import_av()
@@ -130,7 +133,8 @@ def segment_video(
         raise ImageError(f"a video must be an .mp4 file, got {target.name}")
     if labels is not None and labels.suffix.lower() != ".npz":
         raise ImageError(f"label maps of a video must be an .npz file, got {labels.name}")
-    with _writing(target, labels) as (video_part, labels_part), _reading(av, source) as container:
+    kept = nullcontext() if labels is None else atomic_path(labels)
+    with atomic_path(target) as video_part, kept as labels_part, _reading(av, source) as container:
         if not container.streams.video:
             raise ImageError(f"{source} has no video stream")
         keeper = None if labels_part is None else _LabelFile(labels_part)
@@ -160,28 +164,6 @@ def import_av() -> Any:
 
 
 @contextmanager
-def _writing(target: Path, labels: Path | None) -> Generator[tuple[Path, Path | None]]:
-    """Yield temporary paths that are renamed to the files if all goes well, else removed."""
-    video_part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    labels_part = None if labels is None else labels.with_name(f".{labels.name}.{os.getpid()}.part")
-    try:
-        try:
-            for path in (target, labels):
-                if path is not None:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-            yield video_part, labels_part
-            if labels_part is not None and labels is not None:
-                labels_part.replace(labels)
-            video_part.replace(target)
-        except OSError as error:
-            raise ImageError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        for part in (video_part, labels_part):
-            if part is not None:
-                part.unlink(missing_ok=True)
-
-
-@contextmanager
 def _reading(av: Any, source: Path) -> Generator[Any]:
     if not source.is_file():
         raise ImageError(f"{source} does not exist" if not source.exists() else f"{source} is no file")
@@ -208,8 +190,7 @@ def _process(
     painter = _Painter(segmenter, options)
     areas: NDArray[np.float64] = np.zeros(len(segmenter.class_names))
     done = 0
-    # the name ends in .part, so the container format must be given
-    with av.open(str(target), "w", format="mp4") as out:
+    with av.open(str(target), "w") as out:
         encoder: Any = None
         for frame in _frames(container, stream, options.max_frames):
             image = shrink(_upright(frame), options.max_side)
@@ -313,7 +294,7 @@ class _Painter:
             red, green, blue = (int(value) for value in colours[number])
             if number or not found.background:
                 entries.append(LegendEntry(name, (red, green, blue)))
-        return add_legend(drawn, entries, max(13, round(max(image.size) / 55))), found
+        return add_legend(drawn, entries), found
 
 
 class _LabelFile:
@@ -344,9 +325,7 @@ class _LabelFile:
         self._raw.flush()
         shape = (len(self.times), *(self._shape or (0, 0)))
         frames = np.memmap(self._raw, dtype=self._dtype, mode="r", shape=shape)
-        # an open file: to a name, numpy would add a suffix
-        with self.path.open("wb") as file:
-            np.savez_compressed(file, labels=frames, times=np.array(self.times), names=np.array(names))
+        np.savez_compressed(self.path, labels=frames, times=np.array(self.times), names=np.array(names))
 
     def close(self) -> None:
         """Delete the collected label maps."""

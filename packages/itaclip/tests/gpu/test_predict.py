@@ -8,7 +8,7 @@ import pytest
 import torch
 from itaclip import ITACLIP, ITACLIPConfig
 from itaclip.demo import DemoScenes
-from itaclip.loading import shipped_models
+from itaclip.shipped import SHIPPED
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,7 +29,7 @@ def test_scores_are_those_of_the_cpu(tools, classes, name):
     assert (scores[0] - scores[1]).abs().max() < 1e-3
 
 
-@pytest.mark.skipif("tiny-shapes" not in shipped_models(), reason="tiny-shapes is not inside this package")
+@pytest.mark.skipif("tiny-shapes" not in SHIPPED.names(), reason="tiny-shapes is not inside this package")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_gives_the_same_labels(dtype):
     scenes, labels = DemoScenes.load(), []

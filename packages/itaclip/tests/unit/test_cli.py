@@ -1,54 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import logging
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from itaclip import ITACLIP, ITACLIPConfig
 from itaclip.cli import segment as command
-from itaclip.cli.app import app
-from itaclip.cli.jobs import collect_jobs
-from itaclip.cli.options import change_settings, find_texts, parse_classes
+from itaclip.cli.options import ClassOptions, ModelOptions, apply_changes, changes_of, parse_classes
 from itaclip.text import ClassList
 from PIL import Image
-from typer.testing import CliRunner
 
-SETTINGS = [
-    "crop=32",
-    "stride=32",
-    "resize_short=32",
-    "pamr_steps=1",
-    "attention.mid_layers=",
-    "branches=identity",
-]
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setenv("ITACLIP_CACHE", str(tmp_path / ".cache"))
-    yield tmp_path
-    assert list(tmp_path.rglob("*.part")) == []
+OPTIONS = {
+    "--crop": 32,
+    "--stride": 32,
+    "--resize-short": 32,
+    "--pamr-steps": 1,
+    "--attention.mid-layers": "",
+    "--branches": "identity",
+}
+SMALL = {"crop": 32, "stride": 32, "resize_short": 32, "pamr_steps": 1, "branches": ("identity",)}
 
 
 @pytest.fixture
-def run(here, tiny_folder):
-    def call(*args, code=0, classes="cat, dog, sky"):
+def run(invoke, tiny_folder):
+    def call(*args, code=0, classes="cat, dog, sky", model=tiny_folder):
         command, *rest = args
-        extra = ["--model", tiny_folder, "--device", "cpu", "-c", classes] if command == "segment" else []
-        for setting in SETTINGS if extra else ():
-            extra += ["--set", setting]
-        # of an option given twice the last counts: a test's own come last
-        result = CliRunner().invoke(app, [*map(str, [command, *extra, *rest])])
-        assert result.exit_code == code, result.output
-        assert "Traceback" not in result.output
-        assert result.exception is None or isinstance(result.exception, SystemExit)
-        return result
+        extra = {"--model": model, "--device": "cpu", "-c": classes, **OPTIONS}
+        for name, value in extra.items() if command == "segment" and "--help" not in rest else ():
+            rest += [] if name in rest else [f"{name}={value}"] if name.startswith("--") else [name, value]
+        return invoke(command, *rest, code=code)
 
     return call
+
+
+def small_config():
+    config = ITACLIPConfig.preset("itaclip", **SMALL)
+    return replace(config, attention=replace(config.attention, mid_layers=()))
 
 
 def save(*names, size=(40, 32)):
@@ -60,7 +51,7 @@ def save(*names, size=(40, 32)):
 
 def files(folder="."):
     found = (p.relative_to(folder) for p in Path(folder).rglob("*") if p.is_file())
-    return sorted(str(p) for p in found if p.parts[0] != ".cache")
+    return sorted(str(p) for p in found if not {".cache", ".results"} & set(p.parts))
 
 
 def sentence(result):
@@ -76,8 +67,7 @@ def test_a_folder_gets_three_files_per_image(run, tiny_folder):
     said = run("segment", "a.png", "-o", "out").stdout
     assert said.startswith("out/a-overlay.png, out/a-labels.png, out/a.html: ")
     assert files("out") == ["a-labels.png", "a-overlay.png", "a.html"]
-    config = change_settings(ITACLIPConfig.preset("itaclip"), SETTINGS)
-    model = ITACLIP.from_pretrained(tiny_folder, preset=config, device="cpu")
+    model = ITACLIP.from_pretrained(tiny_folder, preset=small_config(), device="cpu")
     expected = model.set_classes(["cat", "dog", "sky"]).predict(Image.open("a.png")).labels.numpy()
     with Image.open("out/a-labels.png") as labels:
         np.testing.assert_array_equal(np.asarray(labels), expected)
@@ -105,12 +95,12 @@ def test_json_is_one_object_per_image(run):
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["input"] for line in lines] == [str(Path("in/a.png")), str(Path("in/b.png"))]
     for line in lines:
-        assert line["status"] == "segmented"
+        assert line["status"] == "done"
         assert (line["width"], line["height"]) == (32, 40)
         assert sum(entry["share"] for entry in line["classes"]) == pytest.approx(1, abs=1e-4)
         assert {entry["name"] for entry in line["classes"]} <= {"cat", "dog", "sky"}
         assert Path(line["outputs"]["labels"]).is_file()
-    assert "2 segmented" in result.stderr
+    assert "2 done" in result.stderr
 
 
 def test_a_batch_goes_on_past_bad_files(run):
@@ -122,10 +112,10 @@ def test_a_batch_goes_on_past_bad_files(run):
         Path(line["input"]).name: line["status"] for line in map(json.loads, result.stdout.splitlines())
     }
     assert status == {
-        "a.png": "segmented",
+        "a.png": "done",
         "broken.jpg": "failed",
         "empty.png": "failed",
-        "z.png": "segmented",
+        "z.png": "done",
     }
     assert "broken.jpg is not an image" in result.stderr
     assert files("out") == ["a-labels.png", "z-labels.png"]
@@ -135,11 +125,11 @@ def test_failures_inside_the_model_name_the_image(run, monkeypatch):
     save("in/a.png", "in/b.png")
 
     def stream(self, images, **kwargs):
-        raise RuntimeError("out of\nmemory")
+        raise RuntimeError("it is\ntoo much")
 
     monkeypatch.setattr(ITACLIP, "stream", stream)
     result = run("segment", "in", "-o", "out", code=1)
-    assert f"itaclip: {Path('in/a.png')}: out of memory" in result.stderr
+    assert f"itaclip: {Path('in/a.png')}: it is too much" in result.stderr
     assert "2 failed" in result.stderr
 
 
@@ -147,15 +137,37 @@ def test_results_are_skipped_unless_overwritten(run):
     save("a.png")
     run("segment", "a.png", "-o", "out", "--write", "labels,html")
     before = Path("out/a-labels.png").stat().st_mtime_ns
-    again = run("segment", "a.png", "-o", "out", "--write", "labels,html", "--json")
+    again = run("segment", "a.png", "-o", "out", "--write", "labels,html", "--json", "--batch-size", 3)
     assert json.loads(again.stdout)["status"] == "skipped"
     assert Path("out/a-labels.png").stat().st_mtime_ns == before
     Path("out/a.html").unlink()  # half done is not done
     assert json.loads(run("segment", "a.png", "-o", "out", "--write", "labels,html", "--json").stdout)[
         "status"
-    ] == ("segmented")
+    ] == ("done")
     run("segment", "a.png", "-o", "out", "--write", "labels,html", "--overwrite")
     assert Path("out/a-labels.png").stat().st_mtime_ns > before
+
+
+def test_results_of_other_options_are_not_skipped(run):
+    save("a.png")
+    words = ("segment", "a.png", "-o", "out", "--write", "labels", "--json")
+    changed = [{"classes": "cat, dog"}, {"classes": "cat, dog, fish"}]
+    Path("texts.txt").write_text("cat >=a pet with whiskers\ndog >=a tame wolf\nsky >=blue air\n")
+    for options in ((), ("--texts", "texts.txt"), ("--background", "fish"), ("--dtype", "bfloat16")):
+        assert json.loads(run(*words, *options).stdout)["status"] == "done"
+        assert json.loads(run(*words, *options).stdout)["status"] == "skipped"
+    for classes in changed:
+        assert json.loads(run(*words, **classes).stdout)["status"] == "done"
+    save("b.png", "a.png")  # another image of the same name
+    assert json.loads(run(*words, **changed[-1]).stdout)["status"] == "done"
+
+
+def test_files_of_others_are_not_replaced(run):
+    save("a.png", "mine.png")
+    before = Path("mine.png").read_bytes()
+    result = run("segment", "a.png", "-o", "mine.png", code=1)
+    assert "is not a result of an earlier run: --overwrite replaces it" in result.stderr
+    assert Path("mine.png").read_bytes() == before
 
 
 def test_large_images_are_segmented_smaller_and_labelled_in_full(run):
@@ -169,7 +181,8 @@ def test_large_images_are_segmented_smaller_and_labelled_in_full(run):
 def test_too_many_pixels_fail(run):
     save("a.png")
     result = run("segment", "a.png", "-o", "out", "--max-pixels", "100", code=1)
-    assert "40 pixels, more than 100" in result.stderr or "claims more than 100 pixels" in result.stderr
+    assert "more than" in result.stderr
+    assert "a.png" in result.stderr
 
 
 def test_one_pixel_is_an_image(run):
@@ -192,7 +205,7 @@ def test_images_are_shared_out_among_processes(run, monkeypatch):
     ("args", "classes", "reason"),
     [
         (["gone*.png", "-o", "out"], "cat, dog", "no image found in gone*.png"),
-        (["a.png", "-o", "out", "--write", "masks"], "cat, dog", "--write takes any of overlay, labels"),
+        (["a.png", "-o", "out", "--write", "masks"], "cat, dog", "must be one of overlay, labels"),
         (["a.png", "-o", "b.png", "--write", "overlay,labels"], "cat, dog", "--write names 2: give a folder"),
         (["a.png", "-o", "b.npz", "--write", "html"], "cat, dog", "--write html is a .html file, got b.npz"),
         (["a.png", "-o", "b.jpg", "--write", "labels"], "cat, dog", "--write labels is a .png file"),
@@ -202,13 +215,16 @@ def test_images_are_shared_out_among_processes(run, monkeypatch):
         (["a.png", "-o", "out", "--background", "cat"], "cat, dog", "background word 'cat' is also"),
         (["a.png", "-o", "out", "--texts", "gone.txt"], "cat, dog", "gone.txt cannot be read"),
         (["a.png", "-o", "out", "--preset", "best"], "cat, dog", "preset must be one of itaclip"),
-        (["a.png", "-o", "out", "--set", "speed=9"], "cat, dog", "--set takes KEY=VALUE with KEY of"),
-        (["a.png", "-o", "out", "--set", "stride=fast"], "cat, dog", "--set stride=fast: the value is of"),
-        (["a.png", "-o", "out", "--set", "lam=3"], "cat, dog", "lam must lie in [0, 1], got 3"),
+        (["a.png", "-o", "out", "--speed", "9"], "cat, dog", "Unknown option: --speed"),
+        (["a.png", "-o", "out", "--logit-scale", "fast"], "cat, dog", 'unable to convert "fast" into float'),
+        (["a.png", "-o", "out", "--attention.pairs", "qq,zz"], "cat, dog", "one of qq, kk, vv, qk, got 'zz'"),
+        (["a.png", "-o", "out", "--lam", "3"], "cat, dog", "lam must lie in [0, 1], got 3"),
+        (["a.png", "-o", "out", "--opacity", "3"], "cat, dog", "--opacity must lie in [0, 1], got 3"),
         (["a.png", "-o", "a.png"], "cat, dog", "a.png would be overwritten"),
-        (["a.png", "-o", "out.tiff"], "cat, dog", "a result is a .png, .jpg, .jpeg, .webp, .html, .npz file"),
-        ([".", "-o", "out.png"], "cat, dog", "out.png is one file, but an input is"),
+        (["a.png", "-o", "out.tiff"], "cat, dog", "out.tiff"),
+        ([".", "-o", "out.png"], "cat, dog", "out.png names one file, but the input is"),
         (["a.png", "-o", "out", "--device", "warp"], "cat, dog", "device must be"),
+        (["a.png", "-o", "out", "--device", "cuda:7"], "cat, dog", "'cuda:7' is not present"),
     ],
 )
 def test_wrong_usage_is_one_sentence(run, args, classes, reason):
@@ -219,11 +235,9 @@ def test_wrong_usage_is_one_sentence(run, args, classes, reason):
 
 def test_unknown_models_are_one_sentence(run):
     save("a.png")
-    result = CliRunner().invoke(
-        app, ["segment", "a.png", "-o", "out", "-c", "a, b", "--model", "no-such-model"]
-    )
-    assert result.exit_code == 2
+    result = run("segment", "a.png", "-o", "out", model="no-such-model", code=2)
     assert "no model 'no-such-model'" in sentence(result)
+    assert files() == ["a.png"]
 
 
 def test_log_lines_of_libraries_stay_off_the_screen(run, monkeypatch, tiny_folder):
@@ -252,20 +266,10 @@ def test_two_sources_never_become_one_file(run):
     assert "would both become" in sentence(run("segment", "in", "-o", "out", code=2))
 
 
-def test_results_beside_their_sources_are_no_sources(here):
-    save("a.png", "a-overlay.png", "b.png")
-    jobs = collect_jobs(["."], Path())
-    assert [job.source.name for job in jobs] == ["a.png", "b.png"]
-    save("deep/out/old.png", "deep/c.png")
-    assert [job.source.name for job in collect_jobs(["deep"], Path("deep/out"), recursive=True)] == ["c.png"]
-
-
-def test_sub_folders_come_again(here):
+def test_sub_folders_appear_again(run):
     save("in/x/a.png", "in/a.png")
-    jobs = collect_jobs(["in"], Path("out"), kinds=("labels",), recursive=True)
-    assert [job.outputs["labels"] for job in jobs] == [Path("out/a-labels.png"), Path("out/x/a-labels.png")]
-    assert len(collect_jobs(["in"], Path("out"))) == 1
-    assert len(collect_jobs(["in/*.png", "in/a.png"], Path("out"))) == 1
+    run("segment", "in", "-o", "out", "--write", "labels", "-r")
+    assert files("out") == ["a-labels.png", "x/a-labels.png"]
 
 
 def test_one_class_alone_is_warned_of(run):
@@ -274,61 +278,52 @@ def test_one_class_alone_is_warned_of(run):
     assert "there is only one class" in result.stderr
 
 
-def test_classes_are_names_files_or_data_sets(here):
+def test_classes_are_names_files_or_data_sets(tmp_path):
     assert parse_classes("person|man, dog").classes == (("person", "man"), ("dog",))
     assert parse_classes("voc21") == ClassList.shipped("voc21")
-    Path("list.txt").write_text("sky, wall\ncat, feline\n")
-    assert parse_classes("list.txt").classes == (("sky", "wall"), ("cat", "feline"))
-    assert parse_classes("list.txt", background_first=True).background
-    mine = parse_classes("cat, dog", background="sky, wall")
+    file = tmp_path / "list.txt"
+    file.write_text("sky, wall\ncat, feline\n")
+    assert parse_classes(str(file)).classes == (("sky", "wall"), ("cat", "feline"))
+    assert ClassOptions(classes=str(file), background_first=True).parse().background
+    mine = ClassOptions(classes="cat, dog", background="sky, wall").parse()
     assert (mine.labels, mine.classes[0]) == (("background", "cat", "dog"), ("sky", "wall"))
-    common = parse_classes("Sky, dog", background="auto").classes[0]
+    common = ClassOptions(classes="Sky, dog", background="auto").parse().classes[0]
     assert "sky" not in common
     assert len(common) == 43
 
 
-def test_texts_are_files_or_shipped(here):
-    Path("texts.txt").write_text("cat >=a pet with whiskers\ndog >=a tame wolf\n")
-    assert [*find_texts("texts.txt", "cat, dog").aux(["cat", "dog"])] == [
-        ("a pet with whiskers",),
-        ("a tame wolf",),
-    ]
-    assert find_texts(None, "cat") is None
-    assert len(find_texts("auto", "voc21").aux(ClassList.shipped("voc21").foreground)) == 20
+def test_texts_are_files_or_shipped(tmp_path):
+    def texts(classes, texts):
+        changes = changes_of(ITACLIPConfig)()
+        return ClassOptions(classes=classes, texts=texts).setup(ModelOptions(), changes, "auto").texts
+
+    (tmp_path / "texts.txt").write_text("cat >=a pet with whiskers\ndog >=a tame wolf\n")
+    assert texts("cat, dog", str(tmp_path / "texts.txt")) == [("a pet with whiskers",), ("a tame wolf",)]
+    assert texts("cat", None) is None
+    assert len(texts("voc21", "auto")) == 20
+    assert texts("cat, unicorn", "auto") == texts("cat, unicorn", "definitions")
 
 
-def test_settings_change_together_and_keep_their_kinds():
-    config = change_settings(
-        ITACLIPConfig.preset("voc21"),
-        [
-            "crop=64",
-            "stride=16",
-            "area_threshold=null",
-            "attention.pairs=qq,vv",
-            "lam=1",
-            "attention.mid_layers=1,0.5",
-        ],
-    )
-    assert (config.crop, config.stride, config.area_threshold, config.lam) == (64, 16, None, 1)
-    assert config.attention.pairs == ("qq", "vv")
-    assert config.attention.mid_layers == (1, 0.5)
-    assert change_settings(config, ["attention.mid_layers=[]"]).attention.mid_layers == ()
-    assert change_settings(config, ["attention.residual=false"]).attention.residual is False
-    for wrong in (
-        "attention.residual=1",
-        "lam=null",
-        "positions=3",
-        "closing=yes",
-        "attention.pairs=zz",
-        "attention=1",
-    ):
-        with pytest.raises(ValueError, match=r"wrong kind|must be|--set takes"):
-            change_settings(config, [wrong])
+def test_options_change_what_is_given_and_nothing_else(invoke):
+    words = "--crop 64 --stride 16 --area-threshold none --attention.pairs qq,vv --lam 1 --no-closing"
+    words += " --attention.mid-layers 1,0.5 --attention.mid-pairs qk --no-attention.residual"
+    words = words.replace("--no-attention.residual", "--attention.no-residual")
+    shown = json.loads(invoke("presets", "voc21", *words.split()).stdout)
+    attention = {"pairs": ["qq", "vv"], "mid_layers": [1, 0.5], "mid_pairs": ["qk"], "residual": False}
+    changed = {"crop": 64, "stride": 16, "area_threshold": None, "lam": 1.0, "closing": False}
+    before = ITACLIPConfig.preset("voc21").to_dict()
+    assert shown == {**before, **changed, "attention": {**before["attention"], **attention}}
+    again = json.loads(invoke("presets", "resclip", "--attention.mid-pairs", "none", "--json").stdout)
+    assert again["attention"]["mid_pairs"] is None
+    empty = json.loads(invoke("presets", "resclip", "--attention.mid-layers=").stdout)
+    assert empty["attention"]["mid_layers"] == []
+    assert apply_changes(ITACLIPConfig(), changes_of(ITACLIPConfig)()) == ITACLIPConfig()
+    sentence(invoke("presets", "--stride", 3, code=2))
 
 
 def test_presets_show_effective_settings(run):
     assert "maskclip" in run("presets").stdout
-    shown = json.loads(run("presets", "voc21", "--set", "stride=56").stdout)
+    shown = json.loads(run("presets", "voc21", "--stride", 56).stdout)
     assert (shown["stride"], shown["logit_scale"]) == (56, 60.0)
     assert ITACLIPConfig.from_dict(shown) == ITACLIPConfig.preset("voc21", stride=56)
     assert "preset must be one of" in sentence(run("presets", "none", code=2))
@@ -339,14 +334,26 @@ def test_models_are_listed(run):
     assert "model" in run("models").stdout
 
 
-def test_help_teaches_by_example(run):
-    for name in ("demo", "segment", "video", "evaluate", "convert", "export"):
-        text = run(name, "--help").stdout
-        assert f"itaclip {name} " in text
-        assert "Exit code" in text
-    assert "itaclip models --json" in run("models", "--help").stdout
-    assert "itaclip presets voc21" in run("presets", "--help").stdout
+COMMANDS = ("demo", "segment", "video", "evaluate", "convert", "export", "presets", "models")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "texts make", "texts check", "texts show"])
+def test_help_teaches_by_example(run, name):
+    text = run(*name.split(), "--help").stdout
+    assert f"itaclip {name} " in text
+    assert "Examples" in text
     assert run("--version").stdout.startswith("itaclip ")
+
+
+def test_help_loads_no_torch():
+    code = (
+        "import sys\nfrom common_kernels.runtime.cli import run_app\nfrom itaclip.cli import app\n"
+        "for words in (['--help'], ['segment', '--help'], ['evaluate', '--help'], ['texts', 'make', '-h']):\n"
+        "    assert run_app(app, words) == 0\n"
+        "print([m for m in ('torch', 'open_clip', 'transformers', 'scipy') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"
 
 
 def test_pages_do_without_scores_where_these_are_large(run, monkeypatch):

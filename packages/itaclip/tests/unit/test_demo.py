@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 import torch
 from itaclip import ITACLIP, ITACLIPConfig, demo
-from itaclip.cli.app import app
 from itaclip.config import AttentionConfig
 from itaclip.demo import SCENES, DemoScenes, demo_configs, run_demo
-from itaclip.loading import shipped_models
+from itaclip.shipped import SHIPPED
 from PIL import Image
-from typer.testing import CliRunner
 
 FILES = ["comparison.png", *(f"scene-{n}.{kind}" for n in range(1, 7) for kind in ("html", "png"))]
 
@@ -57,7 +55,7 @@ def test_configurations_differ_in_the_method_only():
         assert configs[name].templates == own.templates
 
 
-def test_figures_are_those_of_the_pictures(quick, tiny_folder, tmp_path):
+def test_figures_are_those_of_the_comparison(quick, tiny_folder, tmp_path):
     segmenter = ITACLIP.from_pretrained(tiny_folder, preset=quick["vanilla"], device="cpu")
     told = []
     figures = run_demo(segmenter, tmp_path, name="tiny", progress=lambda *done: told.append(done))
@@ -66,10 +64,12 @@ def test_figures_are_those_of_the_pictures(quick, tiny_folder, tmp_path):
     scenes = DemoScenes.load()
     with Image.open(tmp_path / "comparison.png") as image:
         sheet = np.asarray(image)
-    head, step, side = 46, 262, 256
+    gap, head, side = 14, 50, 256
     hits = total = 0
     for row, truth in enumerate(scenes.truth):
-        corner = (head + row * step, 6 + 4 * step)  # the last column
+        # the last column; titles stand over the first row only, and rows keep their gaps
+        top = gap + head + row * (side + 2 * gap) if row == 0 else head + row * (side + 2 * gap) + gap
+        corner = (top, gap + 4 * (side + gap))
         tile = sheet[corner[0] : corner[0] + side : 2, corner[1] : corner[1] + side : 2]
         hits += int((tile == scenes.colours[truth.numpy()]).all(-1).sum())
         total += truth.numel()
@@ -77,22 +77,18 @@ def test_figures_are_those_of_the_pictures(quick, tiny_folder, tmp_path):
     assert len({figures.miou_vanilla, figures.miou_itaclip, figures.miou}) == 3
 
 
-def test_the_command_says_and_writes(quick, tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    shown = CliRunner().invoke(app, ["demo", "--model", str(tiny_folder), "--device", "cpu"])
-    assert shown.exit_code == 0, shown.output
+def test_the_command_shows_and_writes(quick, tiny_folder, tmp_path, invoke):
+    shown = invoke("demo", "--model", tiny_folder, "--device", "cpu")
     assert "plain CLIP" in shown.stdout
     assert "comparison.png" in shown.stdout
     assert sorted(file.name for file in (tmp_path / "itaclip-demo").iterdir()) == FILES
-    plain = CliRunner().invoke(
-        app, ["demo", "--json", "--model", str(tiny_folder), "--device", "cpu", "-o", "x"]
-    )
+    plain = invoke("demo", "--json", "--model", tiny_folder, "--device", "cpu", "-o", "x")
     figures = json.loads(plain.stdout)
     assert {"miou_vanilla", "miou_itaclip", "miou", "seconds", "scenes", "model"} <= figures.keys()
     assert (figures["scenes"], figures["classes"]) == (6, 10)
 
 
-@pytest.mark.skipif("tiny-shapes" not in shipped_models(), reason="tiny-shapes is not inside this package")
+@pytest.mark.skipif("tiny-shapes" not in SHIPPED.names(), reason="tiny-shapes is not inside this package")
 def test_the_shipped_model_shows_what_the_method_adds(tmp_path):
     segmenter = ITACLIP.from_pretrained("tiny-shapes", device="cpu")
     figures = run_demo(segmenter, tmp_path, name="tiny-shapes")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,20 +8,18 @@ import pytest
 import torch
 from itaclip import ITACLIP, ITACLIPConfig
 from itaclip import export as export_module
-from itaclip.cli.app import app
-from itaclip.cli.options import change_settings
 from itaclip.export import ExportError, WindowScorer, export_onnx
 from itaclip.features import text_scores
-from typer.testing import CliRunner
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-SETTINGS = ["crop=40", "stride=20", "attention.mid_layers=1", "blur_kernel=5"]
+OPTIONS = ("--crop", 40, "--stride", 20, "--attention.mid-layers", 1, "--blur-kernel", 5)
 
 
-def build(tiny_folder, *settings):
-    config = change_settings(ITACLIPConfig.preset("itaclip"), [*SETTINGS, *settings])
+def build(tiny_folder, **changes):
+    config = ITACLIPConfig.preset("itaclip", **{"crop": 40, "stride": 20, "blur_kernel": 5, **changes})
+    config = replace(config, attention=replace(config.attention, mid_layers=(1,)))
     return ITACLIP.from_pretrained(tiny_folder, preset=config, device="cpu")
 
 
@@ -76,8 +75,8 @@ def test_report_and_metadata(exported):
 def test_scorer_joins_branches_as_the_engine_does(tiny_folder):
     from itaclip.features import join_branches, make_branches
 
-    for branches in ("identity", "vflip,hflip", "hflip,gray,identity"):
-        model = build(tiny_folder, f"branches={branches}")
+    for branches in (("identity",), ("vflip", "hflip"), ("hflip", "gray", "identity")):
+        model = build(tiny_folder, branches=branches)
         images = torch.rand(2, 3, 40, 40)
         with torch.inference_mode():
             features, _ = WindowScorer(model)(images, torch.randn(2, 16))
@@ -100,8 +99,8 @@ def test_a_file_that_disagrees_is_not_kept(tiny_folder, tmp_path, monkeypatch):
 
 def test_wrong_input_is_named(tiny_folder, tmp_path):
     path = tmp_path / "a.onnx"
-    with pytest.raises(ValueError, match="say the size of a window"):
-        export_onnx(build(tiny_folder, "crop=0"), path)
+    with pytest.raises(ValueError, match="give the size of a window"):
+        export_onnx(build(tiny_folder, crop=0), path)
     with pytest.raises(ValueError, match="at least one patch of 8 x 8 px"):
         export_onnx(build(tiny_folder), path, size=(4, 40))
     with pytest.raises(ValueError, match=r"must be an \.onnx"):
@@ -125,7 +124,7 @@ def test_missing_packages_name_the_extra(tiny_folder, tmp_path, monkeypatch):
         export_onnx(build(tiny_folder), tmp_path / "a.onnx")
 
 
-def test_command(exported, tiny_folder, tmp_path, monkeypatch):
+def test_command(exported, tiny_folder, monkeypatch, invoke):
     _, made, report = exported
 
     def export(model, target, **kwargs):
@@ -133,35 +132,25 @@ def test_command(exported, tiny_folder, tmp_path, monkeypatch):
         return report
 
     monkeypatch.setattr(export_module, "export_onnx", export)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ITACLIP_CACHE", str(tmp_path / "cache"))
-    args = ["export", "-o", "a.onnx", "--model", str(tiny_folder), "--json", "-c", "cat|kitten, dog"]
-    for setting in SETTINGS:
-        args += ["--set", setting]
-    result = CliRunner().invoke(app, args)
-    assert result.exit_code == 0, result.output
-    entry = json.loads(result.stdout)
-    assert (entry["status"], entry["texts"], entry["grid"]) == ("exported", "a-texts.npz", [5, 5])
+    args = ["export", "-o", "a.onnx", "--model", tiny_folder, "--json", "-c", "cat|kitten, dog", *OPTIONS]
+    entry = json.loads(invoke(*args).stdout)
+    assert (entry["status"], entry["texts"], entry["grid"]) == ("done", "a-texts.npz", [5, 5])
     with np.load("a-texts.npz") as texts:
         assert texts["names"].tolist() == ["cat", "kitten", "dog"]
         assert texts["owner"].tolist() == [0, 0, 1]
         _features, scores = run(Path("a.onnx"), torch.rand(1, 3, 40, 40), torch.from_numpy(texts["text"]))
     assert scores.shape == (1, 3, 5, 5)
-    assert json.loads(CliRunner().invoke(app, args).stdout)["status"] == "skipped"
-
-    Path("a-texts.npz").unlink()
-    assert json.loads(CliRunner().invoke(app, args).stdout)["status"] == "exported"
-    assert Path("a-texts.npz").is_file()
-    too_long = CliRunner().invoke(app, [*args, "-o", "b.onnx", "-c", f"cat, {'word ' * 90}"])
-    assert too_long.exit_code == 2
-    assert "tokens and the model reads" in too_long.stderr
+    assert "a.onnx exists: --overwrite replaces it" in invoke(*args, code=2).stderr
+    assert json.loads(invoke(*args, "--overwrite").stdout)["status"] == "done"
+    long = ["export", "-o", "b.onnx", "--model", tiny_folder, "-c", f"cat, {'word ' * 90}", *OPTIONS]
+    assert "tokens and the model reads" in invoke(*long, code=2).stderr
     assert not Path("b.onnx").exists()
 
     def disagree(*args, **kwargs):
         raise ExportError("it differs")
 
     monkeypatch.setattr(export_module, "export_onnx", disagree)
-    failed = CliRunner().invoke(app, [*args, "--overwrite"])
-    assert failed.exit_code == 1
+    failed = invoke(*args, "--overwrite", code=1)
     assert "it differs" in failed.stderr
-    assert CliRunner().invoke(app, ["export", "-o", "a.pt"]).exit_code == 2
+    assert json.loads(failed.stdout)["status"] == "failed"
+    assert "--output must be an .onnx file" in invoke("export", "-o", "a.pt", code=2).stderr

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from itaclip.inputs import CLIP_MEAN, Normalizer, to_list, to_tensor
+from itaclip.inputs import CLIP_MEAN, Normalizer, shrink, to_list, to_tensor
 from PIL import Image
 
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
@@ -89,3 +89,11 @@ def test_normalising_takes_what_the_model_states(tools):
     found = own(torch.full((3, 4, 4), 0.6), (2, 3), torch.device("cpu"))
     assert found.shape == (3, 2, 3)
     assert torch.allclose(found[:, 0, 0], torch.tensor([0.2, 0.8, 2.4]), atol=1e-6)
+
+
+def test_shrink_keeps_the_ratio_and_never_enlarges():
+    image = Image.new("RGB", (400, 100))
+    assert shrink(image, 200).size == (200, 50)
+    assert shrink(image, 400) is image
+    assert shrink(image, 0) is image
+    assert shrink(Image.new("RGB", (1, 900)), 100).size == (1, 100)

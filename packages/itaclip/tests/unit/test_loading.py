@@ -5,8 +5,9 @@ import huggingface_hub
 import open_clip
 import pytest
 import torch
+from common_kernels.runtime.hub import ModelNotFoundError
 from itaclip.config import ITACLIPConfig
-from itaclip.loading import ModelNotFoundError, load_clip, needs_quick_gelu, resolve_device, resolve_dtype
+from itaclip.loading import load_clip, load_tokenizer, needs_quick_gelu
 from itaclip.model import ITACLIP
 from safetensors.torch import save_file
 
@@ -83,10 +84,10 @@ def test_a_folder_of_something_else_is_refused(folder):
     with pytest.raises(ModelNotFoundError, match="describes no CLIP model"):
         load_clip(folder)
     (folder / "open_clip_config.json").write_text("{")
-    with pytest.raises(ModelNotFoundError, match="holds no CLIP model"):
+    with pytest.raises(ModelNotFoundError, match="cannot be read"):
         load_clip(folder)
     (folder / "open_clip_config.json").unlink()
-    with pytest.raises(ModelNotFoundError, match=r"there must be open_clip_config\.json and open"):
+    with pytest.raises(ModelNotFoundError, match=r"has no open_clip_config\.json"):
         load_clip(folder)
 
 
@@ -125,7 +126,7 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
 def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, cached):
     calls = []
 
-    def ask(url, *, timeout):
+    def ask(url, *, token, timeout):
         calls.append((url, timeout))
         raise ConnectionError("Name or service not known")
 
@@ -134,23 +135,13 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, cached):
 
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask)
     stored = "/somewhere/open_clip_config.json" if cached else None
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args: stored)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: stored)
     monkeypatch.setattr(open_clip, "create_model", create)
-    rule = "cannot be fetched" if cached else r"the hub does not answer \(Name or service not known\): check"
+    rule = "cannot be fetched" if cached else "the hub does not answer: check"
     with pytest.raises(ModelNotFoundError, match=rule):
         load_clip("hf-hub:owner/name", device="cpu")
     assert len(calls) == (not cached)
     assert all("owner/name" in url and timeout <= 5 for url, timeout in calls)
-
-
-def test_what_the_hub_answers_is_left_to_the_download(monkeypatch):
-    def create(*args, **kwargs):
-        raise RuntimeError("Failed to download")
-
-    monkeypatch.setattr(open_clip, "create_model", create)
-    # a name that the hub's client refuses before it asks
-    with pytest.raises(ModelNotFoundError, match="cannot be fetched"):
-        load_clip("hf-hub:a/b/c", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -169,16 +160,28 @@ def test_models_that_are_not_there(backbone, pretrained, rule):
         load_clip(backbone, pretrained=pretrained, device="cpu")
 
 
-def test_devices_and_dtypes():
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert resolve_device("cpu") == cpu
-    assert resolve_dtype("auto", cpu) is torch.float32
-    assert resolve_dtype("auto", cuda) is torch.float16
-    assert resolve_dtype("bfloat16", cpu) is torch.bfloat16
-    assert resolve_dtype(torch.float64, cpu) is torch.float64
-    with pytest.raises(ValueError, match="device must be"):
-        resolve_device("tpu:none")
-    with pytest.raises(ValueError, match="not present"):
-        resolve_device("cuda:99")
+def test_half_precision_is_the_default_on_cuda_only(folder, monkeypatch):
+    model, _ = load_clip(folder, device="cpu")
+    assert next(model.parameters()).dtype is torch.float32
+    model, _ = load_clip(folder, device="cpu", dtype="bfloat16")
+    assert next(model.parameters()).dtype is torch.bfloat16
+    seen = []
+    monkeypatch.setattr("itaclip.loading.resolve_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(
+        torch.nn.Module, "to", lambda self, *_, **kw: seen.append((kw["device"].type, kw["dtype"])) or self
+    )
+    monkeypatch.setattr(open_clip, "create_model", lambda *args, **kwargs: torch.nn.Identity())
+    load_clip(folder)
+    assert seen == [("cuda", torch.float16)]
     with pytest.raises(ValueError, match="dtype must be"):
-        resolve_dtype("int8", cpu)
+        load_clip(folder, dtype="int8")
+
+
+def test_tokenizers_load_without_weights(folder):
+    (folder / "open_clip_model.safetensors").unlink()
+    expected = open_clip.get_tokenizer("ViT-B-16")(["a cat"], context_length=16)
+    assert torch.equal(load_tokenizer(str(folder))(["a cat"], context_length=16), expected)
+    assert torch.equal(load_tokenizer("ViT-B-16")(["a cat"], context_length=16), expected)
+    assert load_tokenizer("tiny-shapes")(["red"]).shape[0] == 1
+    with pytest.raises(ModelNotFoundError, match="no model 'ViT-Z'"):
+        load_tokenizer("ViT-Z")

@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from itaclip.images import ImageError
+from common_kernels.runtime.images import ImageError
+from common_kernels.runtime.pictures import LegendEntry, add_legend
 from itaclip.pictures import (
-    LegendEntry,
     Overlay,
-    add_legend,
     class_colours,
     encode_labels,
     label_image,

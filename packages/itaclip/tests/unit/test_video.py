@@ -1,35 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from common_kernels.runtime.images import ImageError
 from itaclip import ITACLIP, ITACLIPConfig, Segmentation
 from itaclip import video as video_module
-from itaclip.cli.app import app
-from itaclip.cli.options import change_settings
 from itaclip.config import VideoOptions
-from itaclip.images import ImageError
 from itaclip.video import Smoother, relabel, segment_video
 from PIL import Image
-from typer.testing import CliRunner
 
 av = pytest.importorskip("av")
-SETTINGS = [
-    "crop=32",
-    "stride=32",
-    "resize_short=32",
-    "pamr_steps=0",
-    "attention.mid_layers=",
-    "branches=identity",
-]
+SMALL = {"crop": 32, "stride": 32, "resize_short": 32, "pamr_steps": 0, "branches": ("identity",)}
+OPTIONS = ("--crop", 32, "--stride", 32, "--resize-short", 32, "--pamr-steps", 0, "--attention.mid-layers=")
+OPTIONS += ("--branches", "identity")
 
 
 @pytest.fixture(scope="module")
 def model(tiny_folder):
-    config = change_settings(ITACLIPConfig.preset("itaclip"), SETTINGS)
+    config = ITACLIPConfig.preset("itaclip", **SMALL)
+    config = replace(config, attention=replace(config.attention, mid_layers=()))
     return ITACLIP.from_pretrained(tiny_folder, preset=config, device="cpu").set_classes(
         ["cat", "dog", "sky"]
     )
@@ -191,23 +185,18 @@ def test_missing_pyav_names_the_extra(monkeypatch):
         video_module.import_av()
 
 
-def test_command(clip, tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ITACLIP_CACHE", str(tmp_path / "cache"))
-    args = ["video", "clip.mp4", "-c", "cat, dog", "--model", str(tiny_folder), "--device", "cpu", "--json"]
-    for setting in SETTINGS:
-        args += ["--set", setting]
-    runner = CliRunner()
-    result = runner.invoke(app, [*args, "-o", "out.mp4", "--max-frames", "2"])
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["frames"] == 2
-    again = runner.invoke(app, [*args, "-o", "out.mp4"])
-    assert json.loads(again.stdout)["status"] == "skipped"
-    assert runner.invoke(app, [*args, "-o", "out.avi"]).exit_code == 2
-    assert "is the video itself" in runner.invoke(app, [*args, "-o", "clip.mp4", "--overwrite"]).stderr
+def test_command(clip, tiny_folder, invoke):
+    args = ["-c", "cat, dog", "--model", tiny_folder, "--device", "cpu", "--json", *OPTIONS]
+    words = ("video", "clip.mp4", "-o", "out.mp4", "--labels", "out.npz")
+    found = json.loads(invoke(*words, "--max-frames", 2, *args).stdout)
+    assert (found["status"], found["frames"], set(found["outputs"])) == ("done", 2, {"video", "labels"})
+    assert json.loads(invoke(*words, "--max-frames", 2, *args).stdout)["status"] == "skipped"
+    # other options are another video
+    assert json.loads(invoke(*words, *args).stdout)["frames"] == 6
+    assert "--output must be an .mp4" in invoke("video", "clip.mp4", "-o", "out.avi", *args, code=2).stderr
+    same = invoke("video", "clip.mp4", "-o", "clip.mp4", "--overwrite", *args, code=2)
+    assert "is the video itself" in same.stderr
     Path("bad.mp4").write_text("no video")
-    args[1] = "bad.mp4"
-    failed = runner.invoke(app, [*args, "-o", "other.mp4"])
-    assert failed.exit_code == 1
-    assert json.loads(failed.stdout)["status"] == "failed"
+    failed = json.loads(invoke("video", "bad.mp4", "-o", "other.mp4", *args, code=1).stdout)
+    assert failed["status"] == "failed"
     assert not Path("other.mp4").exists()

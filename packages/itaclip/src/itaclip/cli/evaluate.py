@@ -1,333 +1,274 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``itaclip evaluate``: a benchmark in, its scores beside the published ones out."""
+"""``itaclip evaluate``: scores on a benchmark, beside the published ones."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.table import Table
+from common_kernels.runtime.cli import Device, Output, emit, progress, say, show, warn
+from common_kernels.runtime.files import write_json
+from common_kernels.runtime.fingerprint import digest_settings
+from common_kernels.runtime.hub import resolve_device
+from common_kernels.runtime.images import MAX_PIXELS
+from common_kernels.runtime.processes import join_processes
+from cyclopts import Group, Parameter
 
-from itaclip.cli.options import (
-    BatchSize,
-    Cache,
-    Debug,
-    Device,
-    DTypeOption,
-    Json,
-    Model,
-    ModelOptions,
-    Overwrite,
-    Preset,
-    Pretrained,
-    Settings,
-    change_settings,
-    find_texts,
-    parse_classes,
-)
-from itaclip.cli.output import stdout, steps, user_errors, warn
+from itaclip.cli.options import Changes, ConfigChanges, ModelOptions, Setup, apply_changes, parse_classes
 from itaclip.config import ITACLIPConfig
-from itaclip.images import MAX_PIXELS
+from itaclip.text.sources import SHIPPED_KIND, aux_texts
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from itaclip.evaluation.datasets import Dataset, Layout
     from itaclip.evaluation.run import Evaluation, Failure
-    from itaclip.model import ITACLIP
     from itaclip.text.classes import ClassList
-    from itaclip.text.sources import TextSource
 
-PAPER_MODEL, PAPER_WEIGHTS = "ViT-B-16-quickgelu", "openai"
+_PAPER_MODEL, _PAPER_WEIGHTS = "ViT-B-16-quickgelu", "openai"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationModel(ModelOptions):
+    """Model; by default that of the paper.
+
+    Attributes:
+        preset: Configuration of the method, see "itaclip presets"; auto is that of the data set.
+    """
+
+    model: str = _PAPER_MODEL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOutput(Output):
+    """Where the evaluation is kept, and how it is reported.
+
+    Attributes:
+        output: Folder of the counts of each image and of the result.
+    """
+
+    output: Annotated[Path, Parameter(alias="-o")] = Path("itaclip-eval")
+
+
+@Parameter(name="*", group=Group("Data set", sort_key=1))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetOptions:
+    """Data set.
+
+    Attributes:
+        root: Folder of the data set, in its usual layout.
+        split: Split; by default the validation set.
+        limit: Number of images, evenly spread over the split; all if left out.
+        max_pixels: Upper limit of width times height of an image.
+        classes: File with other names of the classes, in the order of their ids.
+        texts: Definitions or synonyms mixed into the names: auto for those inside this package, none, or a
+            file of "name >=text" lines (or YAML, JSON).
+    """
+
+    root: Path
+    split: str | None = None
+    limit: int | None = None
+    max_pixels: int = MAX_PIXELS
+    classes: Annotated[str | None, Parameter(alias="-c")] = None
+    texts: str = "auto"
+
+    def choose_classes(self, layout: Layout) -> ClassList:
+        """Return the names of the data set's classes.
+
+        Raises:
+            ValueError: If the number of classes, or whether there is a background, does not fit the data set.
+        """
+        found = parse_classes(self.classes or layout.name, background_first=layout.background)
+        if len(found) != layout.num_classes or found.background != layout.background:
+            wanted = "with the background first" if layout.background else "without a background"
+            raise ValueError(
+                f"--classes must name the {layout.num_classes} classes of {layout.name}, {wanted}, "
+                f"got {len(found)}{' with' if found.background else ' without'} a background"
+            )
+        return found
+
+    def choose_texts(self, layout: Layout, classes: ClassList) -> list[tuple[str, ...]] | None:
+        """Return the auxiliary texts of the classes.
+
+        Raises:
+            ValueError: If texts are missing or unknown, or the file cannot be used.
+        """
+        if self.texts == "none" or (self.texts == "auto" and layout.name not in SHIPPED_KIND):
+            return None
+        return aux_texts(layout.name if self.texts == "auto" else self.texts, classes)
 
 
 def evaluate(
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            help="voc21, context60, coco-object, coco-stuff, cityscapes, voc20, context59 or ade20k.",
-            metavar="DATASET",
-        ),
-    ],
-    root: Annotated[Path, typer.Option(help="Folder of the data set, in its usual layout.")],
-    split: Annotated[str | None, typer.Option(help="Another part than the validation set.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="So many images only, evenly spread over the set.")
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            "--classes", "-c", help="A file with other names of the classes, in the order of their ids."
-        ),
-    ] = None,
-    texts: Annotated[
-        str,
-        typer.Option(
-            help='Definitions or synonyms mixed into the names: "auto" takes those inside this package, '
-            '"none" leaves them out; or a file of "name >=text" lines (or YAML, JSON).'
-        ),
-    ] = "auto",
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the counts per image and the result.")
-    ] = Path("itaclip-eval"),
-    overwrite: Overwrite = False,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Leave larger images out.")] = MAX_PIXELS,
-    ablations: Annotated[bool, typer.Option(help="Also list the paper's ablations.")] = False,
-    model: Model = PAPER_MODEL,
-    pretrained: Pretrained = None,
-    preset: Preset = "auto",
-    settings: Settings = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
-    dtype: DTypeOption = "auto",
-    cache: Cache = True,
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
+    dataset: str,
+    /,
+    *,
+    data: DatasetOptions,
+    model: EvaluationModel = EvaluationModel(),
+    method: Changes = ConfigChanges(),
+    output: EvaluationOutput = EvaluationOutput(),
+    device: Device = Device(),
+    ablations: bool = False,
+) -> int:
     """Measure mIoU, aAcc and mAcc on a benchmark and show what was published for it.
 
-    Without options, model and settings are those of the paper; the names of the classes and the texts are our
-    own. A run that was stopped goes on where it was, as long as model and settings are the same. Under
-    [bold]accelerate launch[/bold] (on CPUs [bold]torchrun[/bold]) the images are shared out among the
-    processes and the counts added up. A class that no label map holds and no answer names stays out of the
-    mean.
+    By default, model and configuration are those of the paper; the names of the classes and the texts are our
+    own. A run that was stopped is resumed by the same command. Under `accelerate launch` or `torchrun` the
+    images are shared out among the processes, each with its own device. A class that occurs in no label map
+    and no result stays out of the mean.
 
-    [bold]Examples[/bold]
+    **Examples**
 
-      itaclip evaluate voc21 --root VOCdevkit/VOC2012
+        itaclip evaluate voc21 --root VOCdevkit/VOC2012
 
-      itaclip evaluate coco-stuff --root coco --limit 100 --set stride=112 --json > result.json
+        itaclip evaluate coco-stuff --root coco --limit 100 --stride 112 --json > result.json
 
-      itaclip evaluate cityscapes --root cityscapes --preset sclip --texts none
+        itaclip evaluate cityscapes --root cityscapes --preset sclip --texts none
 
-      accelerate launch --num_processes 4 -m itaclip evaluate ade20k --root ADEChallengeData2016
+        accelerate launch --num_processes 4 -m itaclip evaluate ade20k --root ADEChallengeData2016
 
     Exit code: 0 all done, 1 some images failed, 2 nothing could be done.
-    """
-    with user_errors(debug):
-        from itaclip.evaluation.datasets import find_layout, open_dataset
 
-        layout = find_layout(dataset)
-        own = (model, pretrained) == (PAPER_MODEL, None)
-        options = ModelOptions(
-            model=model,
-            pretrained=PAPER_WEIGHTS if own else pretrained,
-            preset=preset,
-            settings=settings or (),
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
-            cache=cache,
+    Args:
+        dataset: voc21, context60, coco-object, coco-stuff, cityscapes, voc20, context59 or ade20k.
+        ablations: Published ablations of the paper in the comparison, too.
+    """
+    if device.device not in ("auto", "cpu"):
+        resolve_device(device.device)
+    from itaclip.evaluation.datasets import find_layout, open_dataset
+
+    layout = find_layout(dataset)
+    classes = data.choose_classes(layout)
+    own = model.model == _PAPER_MODEL and model.pretrained is None
+    setup = Setup(
+        model=ModelOptions(
+            model=model.model,
+            pretrained=_PAPER_WEIGHTS if own else model.pretrained,
+            preset=model.preset,
+            cache=model.cache,
+        ),
+        config=choose_config(layout, model, method),
+        classes=classes,
+        texts=data.choose_texts(layout, classes),
+        dtype=device.dtype,
+    )
+    images = open_dataset(dataset, data.root, split=data.split)
+    images = images if data.limit is None else images.limited(data.limit)
+    found, result = _run(images, setup, data, output, device.device)
+    if result is not None:
+        _report(found, result, images.layout, output, ablations=ablations)
+        if not layout.published and model.preset == "auto" and not output.json:
+            say(f"the paper does not report {layout.name}: the preset is {layout.preset}, with your changes")
+    return int(bool(found.failures))
+
+
+def choose_config(layout: Layout, model: ModelOptions, changes: ITACLIPConfig) -> ITACLIPConfig:
+    """Return the configuration of the data set, unless a preset is named or the model has its own.
+
+    Raises:
+        ValueError: If the preset is unknown or the changes do not fit it.
+    """
+    if model.preset != "auto" or model.model == "tiny-shapes":
+        return model.config(changes)
+    return apply_changes(ITACLIPConfig.preset(layout.preset, **layout.changes), changes)
+
+
+def _run(
+    images: Dataset, setup: Setup, data: DatasetOptions, output: EvaluationOutput, device: str
+) -> tuple[Evaluation, dict[str, object] | None]:
+    """Evaluate with all processes; return the JSON values of the result in the first one."""
+    from itaclip.evaluation.run import evaluate as evaluate_dataset
+
+    processes = join_processes(device)
+    start = time.perf_counter()
+    segmenter = setup.load(processes.device(device))
+    settings = {
+        **setup.settings(),
+        "dataset": [images.layout.name, images.split, str(images.root.resolve())],
+    }
+    folder = output.output / f"{images.layout.name}-{digest_settings(settings)[:12]}"
+    with progress("images") as advance:
+
+        def on_image(done: int, total: int, failure: Failure | None) -> None:
+            if processes.is_main:
+                advance(done, total)
+            if failure is not None:
+                warn(failure.error)
+
+        found = evaluate_dataset(
+            images,
+            lambda image: next(segmenter.stream([image])).labels,
+            setup.classes.labels,
+            folder=folder,
+            settings=settings,
+            overwrite=output.overwrite,
+            max_pixels=data.max_pixels,
+            processes=processes,
+            on_image=on_image,
+            debug=output.debug,
         )
-        config = choose_config(layout, options)
-        names = choose_classes(layout, classes)
-        source = choose_texts(layout, texts)
-        images = open_dataset(dataset, root, split=split)
-        images = images if limit is None else images.limited(limit)
-        job = Job(images, options, config, names, source, out, overwrite, max_pixels, json_output, ablations)
-        failed = job.run(debug=debug)
-    raise typer.Exit(1 if failed else 0)
-
-
-def choose_config(layout: Layout, options: ModelOptions) -> ITACLIPConfig:
-    """Return the settings: those for the data set, unless a preset is named or the model has its own.
-
-    Raises:
-        ValueError: If a preset or setting is unknown or wrong.
-    """
-    if options.preset != "auto" or options.model == "tiny-shapes":
-        return options.config()
-    config = change_settings(ITACLIPConfig.preset(layout.preset, **layout.changes), options.settings)
-    return config if options.batch_size is None else replace(config, batch_size=options.batch_size)
-
-
-def choose_classes(layout: Layout, text: str | None) -> ClassList:
-    """Return the names of the data set's classes.
-
-    Raises:
-        ValueError: If the number of classes, or whether there is a background, does not fit the data set.
-    """
-    found = parse_classes(layout.name if text is None else text, background_first=layout.background)
-    if len(found) != layout.num_classes or found.background != layout.background:
-        with_or_without = "with the background first" if layout.background else "without a background"
-        raise ValueError(
-            f"--classes must name the {layout.num_classes} classes of {layout.name}, {with_or_without}, "
-            f"got {len(found)}{' with' if found.background else ' without'} a background"
-        )
-    return found
-
-
-def choose_texts(layout: Layout, text: str) -> TextSource | None:
-    """Return the auxiliary texts; none where this package has none for the data set.
-
-    Raises:
-        ValueError: If there are none of this name, or the file cannot be used.
-    """
-    from itaclip.text.sources import SHIPPED_KIND
-
-    if text == "none" or (text == "auto" and layout.name not in SHIPPED_KIND):
-        return None
-    return find_texts(text, layout.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One evaluation.
-
-    Attributes:
-        dataset: Images and label maps.
-        options: Which model, where.
-        config: Its settings.
-        classes: What the class ids are called.
-        source: Auxiliary texts.
-        out: Folder of all results.
-        fresh: Whether counts of an earlier run are dropped.
-        max_pixels: Larger images are left out.
-        json_output: Whether a JSON object goes to stdout instead of tables.
-        ablations: Whether the paper's ablations stand in the list.
-    """
-
-    dataset: Dataset
-    options: ModelOptions
-    config: ITACLIPConfig
-    classes: ClassList
-    source: TextSource | None
-    out: Path
-    fresh: bool
-    max_pixels: int
-    json_output: bool
-    ablations: bool
-
-    def run(self, *, debug: bool) -> bool:
-        """Evaluate with all processes; the first shows and writes the result.
-
-        Returns:
-            Whether the exit code of this process must tell of failures.
-        """
-        from itaclip.evaluation.run import evaluate, start_processes
-
-        state = start_processes(cpu=self.options.device == "cpu")
-        device = self.options.device
-        if state.num_processes > 1:
-            if device not in ("auto", "cpu"):
-                raise ValueError(f"--device must be auto or cpu for several processes, got {device}")
-            device = str(state.device)
-        start = time.perf_counter()
-        segmenter = replace(self.options, device=device).load(self.config)
-        segmenter.set_classes(self.classes, aux=self.source)
-        described = self.describe(segmenter)
-        folder = self.out / f"{self.dataset.layout.name}-{_digest(described)}"
-        with steps("images") as advance:
-
-            def on_image(done: int, total: int, failure: Failure | None) -> None:
-                if state.is_main_process:
-                    advance(done, total)
-                if failure is not None:
-                    warn(failure.error, style="red")
-
-            found = evaluate(
-                self.dataset,
-                lambda picture: next(segmenter.stream([picture])).labels,
-                self.classes.labels,
-                folder=folder,
-                fresh=self.fresh,
-                max_pixels=self.max_pixels,
-                on_image=on_image,
-                debug=debug,
-            )
-        if state.is_main_process:
-            self.report(found, described, folder, time.perf_counter() - start)
-        # a launcher ends all processes when one ends badly, so the first reports, then all leave together
-        state.wait_for_everyone()
-        main = state.is_main_process
-        state.destroy_process_group()
-        return main and bool(found.failures)
-
-    def describe(self, segmenter: ITACLIP) -> dict[str, object]:
-        """Return what the counts depend on; counts of another description are never mixed in."""
-        from itaclip import __version__
-        from itaclip.text.sources import aux_texts
-        from itaclip.text.store import weights_fingerprint
-
-        model = segmenter.model
-        weights = [weights_fingerprint(part) for part in (model, model.get_submodule("visual"))]
-        return {
-            "dataset": self.dataset.layout.name,
-            "split": self.dataset.split,
-            "root": str(self.dataset.root.resolve()),
-            "model": self.options.model,
-            "pretrained": self.options.pretrained,
-            "weights": weights,
-            "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-            "config": self.config.to_dict(),
-            "classes": self.classes.classes,
-            "texts": aux_texts(self.source, self.classes),
-            "version": __version__,
-        }
-
-    def report(self, found: Evaluation, described: dict[str, object], folder: Path, seconds: float) -> None:
-        """Show the result and keep it as ``result.json``."""
-        from itaclip.evaluation.published import published
-        from itaclip.text.files import write_bytes
-
-        others = published(self.dataset.layout.name, settings=self.ablations)
+    # the first process reports while the others wait: a launcher ends all when one ends with an error
+    result = None
+    if processes.is_main:
         result = {
-            **{key: described[key] for key in ("dataset", "split", "model", "pretrained", "dtype")},
+            "dataset": images.layout.name,
+            "split": images.split,
+            "model": setup.model.model,
+            "pretrained": setup.model.pretrained,
+            "dtype": str(next(segmenter.model.parameters()).dtype).removeprefix("torch."),
             "images": found.evaluated,
             "resumed": found.resumed,
             "failed": [{"image": failure.image, "error": failure.error} for failure in found.failures],
             **found.scores.to_dict(),
-            "published": [
-                {"method": each.method, "setting": each.setting, "mIoU": each.miou, "source": each.source}
-                for each in others
-            ],
-            "config": described["config"],
-            "seconds": round(seconds, 1),
+            "config": setup.config.to_dict(),
+            "seconds": round(time.perf_counter() - start, 1),
             "folder": str(folder),
         }
-        kept = {**result, "classes": described["classes"], "texts": described["texts"]}
-        write_bytes(folder / "result.json", json.dumps(kept, indent=2, ensure_ascii=False).encode())
-        if self.json_output:
-            typer.echo(json.dumps(result, ensure_ascii=False))
-            return
-        stdout.print(class_table(self.dataset.layout.title, found))
-        stdout.print(comparison_table(self.dataset.layout.name, found, ablations=self.ablations))
-        counts = (
-            f"{found.evaluated} images ({found.resumed} from an earlier run), {len(found.failures)} left out"
-        )
-        stdout.print(f"{counts}; kept in {folder}", soft_wrap=True, markup=False, highlight=False)
-        layout = self.dataset.layout
-        if not layout.published and self.options.preset == "auto":
-            note = (
-                f"the paper does not treat {layout.name}: the settings are those of {layout.preset}, or yours"
-            )
-            stdout.print(note, soft_wrap=True, markup=False, highlight=False)
+        names = {"classes": setup.classes.classes, "texts": setup.texts}
+        write_json(folder / "result.json", {**result, **names})
+    processes.wait()
+    return found, result
 
 
-def _digest(described: dict[str, object]) -> str:
-    config = described["config"]
-    same = (
-        {key: value for key, value in config.items() if key != "batch_size"}
-        if isinstance(config, dict)
-        else {}
+def _report(
+    found: Evaluation,
+    result: dict[str, object],
+    layout: Layout,
+    output: EvaluationOutput,
+    *,
+    ablations: bool,
+) -> None:
+    """Print the result beside the published ones."""
+    from itaclip.evaluation.published import published
+
+    others = published(layout.name, settings=ablations)
+    if output.json:
+        rows = [
+            {"method": each.method, "setting": each.setting, "mIoU": each.miou, "source": each.source}
+            for each in others
+        ]
+        emit({**result, "published": rows})
+        return
+    show(class_table(layout.title, found))
+    show(comparison_table(layout.name, found, ablations=ablations))
+    say(
+        f"{found.evaluated} images ({found.resumed} from an earlier run), {len(found.failures)} failed; "
+        f"kept in {result['folder']}"
     )
-    text = json.dumps({**described, "config": same}, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def class_table(title: str, found: Evaluation) -> Table:
     """Return the scores of every class, and their means."""
+    from rich.table import Table
+
     scores = found.scores
     table = Table("class", title=title, show_footer=True)
     table.columns[0].footer = f"mean of {scores.num_counted}, all pixels"
     means = (scores.mean_iou, scores.mean_accuracy, scores.pixel_accuracy)
-    names = ("IoU (%)", "found (%)", "of all pixels (%)")
-    for name, footer in zip(
-        names, (f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[2]:.2f} right"), strict=True
-    ):
+    names = ("IoU (%)", "accuracy (%)", "of all pixels (%)")
+    footers = (f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[2]:.2f} right")
+    for name, footer in zip(names, footers, strict=True):
         table.add_column(name, footer, justify="right")
     for row in scores.rows():
         table.add_row(row["label"], _shown(row["iou"]), _shown(row["accuracy"]), _shown(row["share"]))
@@ -336,11 +277,11 @@ def class_table(title: str, found: Evaluation) -> Table:
 
 def comparison_table(dataset: str, found: Evaluation, *, ablations: bool = False) -> Table:
     """Return the measured mIoU among the published ones, lowest first."""
+    from rich.table import Table
+
     from itaclip.evaluation.published import published
 
-    table = Table(
-        "", "setting", "mIoU (%)", "source", title=f"{dataset}: measured here, and as published by others"
-    )
+    table = Table("", "setting", "mIoU (%)", "source", title=f"{dataset}: measured here, and published")
     here = (found.scores.mean_iou, "measured here", f"{found.evaluated} images", "this run")
     rows = [
         (each.miou, each.method, each.setting, each.source) for each in published(dataset, settings=ablations)

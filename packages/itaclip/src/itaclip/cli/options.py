@@ -1,243 +1,212 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share, and what they mean."""
+"""Option groups that several commands share."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import typer
+from common_kernels.runtime.cli import warn
+from common_kernels.runtime.fingerprint import digest_model
+from cyclopts import Group, Parameter, Token
 
-from itaclip.cli.output import quiet_libraries, warn
-from itaclip.config import AttentionConfig, ITACLIPConfig
+from itaclip.config import ITACLIPConfig
+from itaclip.shipped import SHIPPED
 from itaclip.text.classes import ClassList, shipped_classes
+from itaclip.text.sources import SHIPPED_KIND, aux_texts
 
 if TYPE_CHECKING:
     from itaclip.model import ITACLIP
-    from itaclip.text.sources import TextSource
 
-_MAY_BE_NONE = ("area_threshold", "mid_pairs")
+T = TypeVar("T")
+
 _CLASS_FILES = (".txt", ".yaml", ".yml", ".json")
+_UNSET: Any = object()
 
-Classes = Annotated[
-    str,
-    typer.Option(
-        "--classes",
-        "-c",
-        help='Names: "cat, dog, sky" ("person|man|woman, dog" for several names of a class), a file with a '
-        f"class per line (or YAML, JSON), or one of {', '.join(shipped_classes())}.",
-    ),
-]
-Background = Annotated[
-    str | None,
-    typer.Option(
-        help='Words for what is none of the classes, as "wall, floor"; "auto" takes 44 common ones. They '
-        "become class 0.",
-    ),
-]
-BackgroundFirst = Annotated[
-    bool,
-    typer.Option("--background-first", help="The first line of a text file of classes is the background."),
-]
-Texts = Annotated[
-    str | None,
-    typer.Option(
-        help='Definitions or synonyms mixed into the names: a file of "name >=text" lines (or YAML, JSON), '
-        'or "auto", "definitions" or "synonyms" for those inside this package.',
-    ),
-]
-Model = Annotated[
-    str,
-    typer.Option(help="Shipped name, folder, hub id, or open_clip's name with --pretrained."),
-]
-Pretrained = Annotated[str | None, typer.Option(help="Tag of open_clip's weights, or a .safetensors file.")]
-Preset = Annotated[
-    str, typer.Option(help="Settings of the method; 'itaclip presets' lists them. auto fits the model.")
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change one setting of the preset, as stride=56 or attention.ffn=true; may be repeated.",
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(min=1, help="Windows times branches in one pass.", rich_help_panel="Machine"),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:n].", rich_help_panel="Machine")]
-DTypeOption = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="Arithmetic; auto is float16 on CUDA, else float32.", rich_help_panel="Machine"),
-]
-Cache = Annotated[
-    bool, typer.Option("--cache/--no-cache", help="Keep embedded texts.", rich_help_panel="Machine")
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite/--skip-existing", help="What to do with results that are there.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per result on stdout.")]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Machine")
-]
+METHOD = Group(
+    "Method", sort_key=3, help="Configuration of the method; by default that of the preset. Lists: a,b,c."
+)
+
+
+def comma_list(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...] | None:
+    """Convert ``a,b,c`` to a tuple, for options of cyclopts.
+
+    Args:
+        hint: ``tuple[X, ...]``, or that or ``None``, where the text ``none`` gives ``None``.
+        tokens: Texts of the option, which may be repeated.
+
+    Raises:
+        ValueError: If an item is not of the kind ``X``.
+    """
+    options = get_args(hint) if get_origin(hint) is not tuple else (hint,)
+    items = [part.strip() for token in tokens for part in token.value.split(",") if part.strip()]
+    if items == ["none"] and NoneType in options:
+        return None
+    kind = next(get_args(option)[0] for option in options if get_origin(option) is tuple)
+    return tuple(_convert(kind, item) for item in items)
+
+
+def _convert(kind: Any, text: str) -> object:
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise ValueError(f"each item must be one of {', '.join(get_args(kind))}, got {text!r}")
+        return text
+    if kind is str:
+        return text
+    # int comes before float: block numbers are whole, relative depths are not
+    kinds = [each for each in (int, float) if each is kind or each in get_args(kind)]
+    for number in kinds:
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    raise ValueError(f"each item must be a number, got {text!r}")
+
+
+def changes_of(config: type[T]) -> type[T]:
+    """Return a dataclass of the fields of a configuration, all of them unset: the options that change it.
+
+    Args:
+        config: Dataclass; its "Attributes:" become the help of the options.
+    """
+    hints = get_type_hints(config, include_extras=True)
+    columns: list[tuple[str, Any, Any]] = []
+    for each in fields(config):  # pyright: ignore[reportArgumentType] - of dataclasses only
+        hint = hints[each.name]
+        if is_dataclass(hint):
+            hint = changes_of(hint)  # pyright: ignore[reportArgumentType] - a class
+        elif any(get_origin(option) is tuple for option in (hint, *get_args(hint))):
+            hint = Annotated[hint, Parameter(converter=comma_list)]
+        columns.append((each.name, hint, field(default=_UNSET)))
+    made = make_dataclass(config.__name__, columns, frozen=True, kw_only=True)
+    made.__doc__, made.__module__ = config.__doc__, __name__
+    return made
+
+
+def apply_changes(config: T, changes: object) -> T:
+    """Return a configuration with the fields that were given.
+
+    Args:
+        config: Configuration to start from.
+        changes: Instance of :func:`changes_of` its class.
+
+    Raises:
+        ValueError: If the fields do not fit each other.
+    """
+    given: dict[str, Any] = {}
+    for each in fields(changes):  # pyright: ignore[reportArgumentType] - of dataclasses only
+        value = getattr(changes, each.name)
+        if value is not _UNSET:
+            given[each.name] = (
+                apply_changes(getattr(config, each.name), value) if is_dataclass(value) else value
+            )
+    return replace(config, **given)  # pyright: ignore[reportArgumentType] - of dataclasses only
+
+
+if TYPE_CHECKING:
+    ConfigChanges = ITACLIPConfig
+else:
+    ConfigChanges = changes_of(ITACLIPConfig)
+
+Changes = Annotated[ConfigChanges, Parameter(name="*", group=METHOD, show_default=False)]
+
+
+@Parameter(name="*", group=Group("Classes", sort_key=1))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassNames:
+    """Names of classes.
+
+    Attributes:
+        classes: Names: "cat, dog, sky" ("person|man|woman, dog" for several names of a class), a file with a
+            class per line (or YAML, JSON), or a list that "itaclip texts show" names.
+        background_first: First line of a text file of classes as the background.
+    """
+
+    classes: Annotated[str, Parameter(alias="-c")]
+    background_first: Annotated[bool, Parameter(negative="")] = False
+
+    def parse(self) -> ClassList:
+        """Return the classes.
+
+        Raises:
+            ValueError: If no class is named, or a name is given twice.
+            TextFileError: If the file cannot be read or used.
+        """
+        return parse_classes(self.classes, background_first=self.background_first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelOptions:
-    """Which model with which settings, where.
+class ClassOptions(ClassNames):
+    """Classes to segment.
 
     Attributes:
-        model: As for :meth:`itaclip.ITACLIP.from_pretrained`.
-        pretrained: Likewise.
-        preset: Likewise.
-        settings: ``KEY=VALUE`` each.
-        batch_size: Replaces that of the preset.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda[:n]"``.
-        dtype: Arithmetic.
-        cache: Whether embedded texts are kept.
+        background: Names for what is none of the classes, as "wall, floor"; auto takes 44 common ones.
+        texts: Definitions or synonyms mixed into the names: a file of "name >=text" lines (or YAML, JSON), or
+            auto, definitions or synonyms for those inside this package.
     """
 
-    model: str
-    pretrained: str | None = None
-    preset: str = "auto"
-    settings: Sequence[str] = ()
-    batch_size: int | None = None
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    cache: bool = True
+    background: str | None = None
+    texts: str | None = None
 
-    def config(self) -> ITACLIPConfig:
-        """Return the effective configuration.
+    def parse(self) -> ClassList:
+        """Return the classes, with their background."""
+        found = ClassNames.parse(self)
+        if self.background is None:
+            return found
+        words = [word.strip() for word in self.background.split(",") if word.strip()]
+        if words == ["auto"]:
+            taken = {name.casefold() for name in found.names}
+            common = ClassList.shipped("voc21").classes[0]
+            words = [word for word in common if word.casefold() not in taken]
+        return ClassList.build(found, background=words)
+
+    def setup(self, model: ModelOptions, changes: ITACLIPConfig, dtype: str) -> Setup:
+        """Check classes, texts and configuration together.
+
+        Args:
+            model: Model.
+            changes: Options of the method given on the command line.
+            dtype: Compute dtype.
 
         Raises:
-            ValueError: If the preset, a setting or its value is unknown.
+            ValueError: If classes, texts or configuration cannot be used.
         """
-        own = "tiny-shapes" if self.model == "tiny-shapes" else "itaclip"
-        name = own if self.preset == "auto" else self.preset
-        config = change_settings(ITACLIPConfig.preset(name), self.settings)
-        return config if self.batch_size is None else replace(config, batch_size=self.batch_size)
-
-    def load(self, config: ITACLIPConfig) -> ITACLIP:
-        """Load the model.
-
-        Raises:
-            ValueError: As :meth:`itaclip.ITACLIP.from_pretrained`.
-            FileNotFoundError: Likewise.
-        """
-        from itaclip.model import ITACLIP  # torch is slow to import; wrong usage should not wait for it
-
-        with quiet_libraries():
-            return ITACLIP.from_pretrained(
-                self.model,
-                pretrained=self.pretrained,
-                preset=config,
-                device=self.device,
-                dtype=self.dtype,
-                cache="auto" if self.cache else None,
-            )
+        classes = self.parse()
+        # the kind that the method uses for the list
+        own = self.classes if self.classes in SHIPPED_KIND else "definitions"
+        texts = aux_texts(own if self.texts == "auto" else self.texts, classes)
+        return Setup(model=model, config=model.config(changes), classes=classes, texts=texts, dtype=dtype)
 
 
-def change_settings(config: ITACLIPConfig, settings: Sequence[str]) -> ITACLIPConfig:
-    """Apply ``KEY=VALUE`` changes; values are JSON, or plain words; lists stand between commas.
-
-    Raises:
-        ValueError: If a key is unknown, or a value of the wrong kind or range.
-    """
-    changes: dict[str, Any] = {}
-    inner_changes: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = (part.strip() for part in setting.partition("="))
-        inner = key.removeprefix("attention.")
-        part = config if inner == key else config.attention
-        if not equals or inner not in _setting_names(part):
-            every = _setting_names(config)
-            every += [f"attention.{name}" for name in _setting_names(config.attention)]
-            raise ValueError(f"--set takes KEY=VALUE with KEY of {', '.join(every)}, got {setting!r}")
-        try:
-            value = _value(inner, text, getattr(part, inner))
-        except TypeError as error:
-            raise ValueError(f"--set {setting}: the value is of the wrong kind") from error
-        (changes if inner == key else inner_changes)[inner] = value
-    # all at once: some settings must fit each other
-    try:
-        return replace(config, attention=replace(config.attention, **inner_changes), **changes)
-    except TypeError as error:
-        raise ValueError(f"--set {' --set '.join(settings)}: a value is of the wrong kind") from error
-
-
-def _setting_names(part: ITACLIPConfig | AttentionConfig) -> list[str]:
-    return [field.name for field in fields(part) if field.name != "attention"]
-
-
-def _value(key: str, text: str, before: object) -> object:
-    """Read a value as JSON, or, if it is none, as words; where a tuple was, a tuple comes."""
-    value = _read(text)
-    if value is None and key in _MAY_BE_NONE:
-        return None
-    if isinstance(before, tuple) or key == "mid_pairs":
-        parts = [_read(part.strip()) for part in text.split(",") if part.strip()]
-        return tuple(value) if isinstance(value, list) else tuple(parts)
-    if not _alike(before, value):
-        raise TypeError
-    return value
-
-
-def _read(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _alike(before: object, value: object) -> bool:
-    if before is None:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(before, bool) or isinstance(value, bool):
-        return isinstance(before, bool) and isinstance(value, bool)
-    if isinstance(before, float):
-        return isinstance(value, int | float)
-    return isinstance(value, type(before))
-
-
-def parse_classes(text: str, *, background: str | None = None, background_first: bool = False) -> ClassList:
-    """Understand what ``--classes`` says.
+def parse_classes(text: str, *, background_first: bool = False) -> ClassList:
+    """Return the classes of the text of ``--classes``.
 
     Args:
         text: Names between commas, further names of a class behind ``|``; a file; or a shipped list.
-        background: Words between commas, or ``"auto"``.
         background_first: Whether the first line of a text file is the background.
 
     Raises:
-        ValueError: If nothing is named, or the same is named twice.
+        ValueError: If no class is named, or a name is given twice.
         TextFileError: If the file cannot be read or used.
     """
     path = Path(text)
     if text in shipped_classes():
-        classes = ClassList.shipped(text)
-    elif _is_file(path):
-        classes = ClassList.from_file(path, background=background_first)
-    elif path.suffix.lower() in _CLASS_FILES and "," not in text:
+        return ClassList.shipped(text)
+    if _is_file(path):
+        return ClassList.from_file(path, background=background_first)
+    if path.suffix.lower() in _CLASS_FILES and "," not in text:
         raise ValueError(f"{text}: there is no such file of classes")
-    else:
-        if os.sep in text and "," not in text:
-            warn(f"{text!r} is no file: it is taken as the name of a class")
-        rows = [[name.strip() for name in row.split("|")] for row in text.split(",") if row.strip()]
-        if not rows:
-            raise ValueError('--classes is empty: give names, as "cat, dog, sky"')
-        classes = ClassList.build(rows)
-    if background is None:
-        return classes
-    words = [word.strip() for word in background.split(",") if word.strip()]
-    if words == ["auto"]:
-        taken = {name.casefold() for name in classes.names}
-        common = ClassList.shipped("voc21").classes[0]
-        words = [word for word in common if word.casefold() not in taken]
-    return ClassList.build(classes, background=words)
+    if os.sep in text and "," not in text:
+        warn(f"{text!r} is not a file: it is taken as the name of a class")
+    rows = [[name.strip() for name in row.split("|")] for row in text.split(",") if row.strip()]
+    if not rows:
+        raise ValueError('--classes is empty: give names, as "cat, dog, sky"')
+    return ClassList.build(rows)
 
 
 def _is_file(path: Path) -> bool:
@@ -247,20 +216,95 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def find_texts(text: str | None, classes: str) -> TextSource | None:
-    """Understand what ``--texts`` says.
+@Parameter(name="*", group=Group("Model", sort_key=2))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Model.
 
-    Args:
-        text: A file, the name of shipped texts, ``"auto"`` or ``None``.
-        classes: What ``--classes`` says, which may be a data set with texts of its own.
-
-    Raises:
-        ValueError: If there is none of this name, or the file cannot be used.
+    Attributes:
+        model: Shipped name, folder, hub id, or open_clip's name of an architecture with --pretrained.
+        pretrained: Tag of open_clip's weights, or a .safetensors file.
+        preset: Configuration of the method, see "itaclip presets"; auto fits the model.
+        cache: Cache of embedded texts on disk.
     """
-    if text is None:
-        return None
-    from itaclip.text.sources import SHIPPED_KIND, as_source
 
-    if text == "auto":
-        text = classes if classes in SHIPPED_KIND else "definitions"
-    return as_source(text)
+    model: str = "tiny-shapes"
+    pretrained: str | None = None
+    preset: str = "auto"
+    cache: bool = True
+
+    def config(self, changes: ITACLIPConfig) -> ITACLIPConfig:
+        """Return the effective configuration.
+
+        Args:
+            changes: Options given on the command line.
+
+        Raises:
+            ValueError: If the preset is unknown or the changes do not fit it.
+        """
+        own = "tiny-shapes" if self.model == "tiny-shapes" else "itaclip"
+        return apply_changes(ITACLIPConfig.preset(own if self.preset == "auto" else self.preset), changes)
+
+    def load(self, config: ITACLIPConfig, *, device: str, dtype: str) -> ITACLIP:
+        """Load the model.
+
+        Raises:
+            ValueError: As :meth:`itaclip.ITACLIP.from_pretrained`.
+            ModelNotFoundError: Likewise.
+        """
+        from itaclip.model import ITACLIP
+
+        return ITACLIP.from_pretrained(
+            self.model,
+            pretrained=self.pretrained,
+            preset=config,
+            device=device,
+            dtype=dtype,  # pyright: ignore[reportArgumentType] - one of the choices of the option
+            cache="auto" if self.cache else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """Model, configuration and classes, checked before anything is loaded.
+
+    Attributes:
+        model: Model.
+        config: Effective configuration.
+        classes: Classes to segment.
+        texts: Auxiliary texts of each class but the background; ``None`` for none.
+        dtype: Compute dtype.
+    """
+
+    model: ModelOptions
+    config: ITACLIPConfig
+    classes: ClassList
+    texts: Sequence[tuple[str, ...]] | None
+    dtype: str
+
+    def settings(self) -> dict[str, object]:
+        """Return everything that results depend on, as plain values."""
+        config = self.config.to_dict()
+        del config["batch_size"]
+        name = self.model.model
+        return {
+            "model": digest_model(SHIPPED.folder(name) if name in SHIPPED.names() else name),
+            "pretrained": digest_model(self.model.pretrained) if self.model.pretrained else None,
+            "config": config,
+            "classes": self.classes.classes,
+            "background": self.classes.background,
+            "texts": self.texts,
+            "dtype": self.dtype,
+            "version": version("itaclip"),
+        }
+
+    def load(self, device: str) -> ITACLIP:
+        """Load the model on a device and set the classes.
+
+        Raises:
+            ValueError: As :meth:`itaclip.ITACLIP.from_pretrained` and :meth:`itaclip.ITACLIP.set_classes`.
+            ModelNotFoundError: If there is no such model or its files cannot be used.
+        """
+        segmenter = self.model.load(self.config, device=device, dtype=self.dtype)
+        rows = None if self.texts is None else dict(zip(self.classes.foreground, self.texts, strict=True))
+        return segmenter.set_classes(self.classes, aux=rows)

@@ -4,7 +4,7 @@
 from itaclip.evaluation.datasets import LAYOUTS, Dataset, Layout, Sample, SampleError, open_dataset
 from itaclip.evaluation.metrics import Scores, confusion
 from itaclip.evaluation.published import Published, published
-from itaclip.evaluation.run import Evaluation, Failure, evaluate, start_processes
+from itaclip.evaluation.run import Evaluation, Failure, evaluate
 
 __all__ = [
     "LAYOUTS",
@@ -20,5 +20,4 @@ __all__ = [
     "evaluate",
     "open_dataset",
     "published",
-    "start_processes",
 ]

@@ -3,23 +3,19 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
+from common_kernels.runtime.images import write_image
 
 from itaclip.evaluation.datasets import (
-    SampleError,
     Table,
     objects_from_raw,
     objects_from_stuff_ids,
     read_labels,
     stuff_from_raw,
 )
-from itaclip.text.files import write_bytes
 
 Target = Literal["coco-object", "coco-stuff"]
 
@@ -45,12 +41,9 @@ class Conversion:
 
         Raises:
             SampleError: If the source is damaged or holds numbers that no such map holds.
-            OSError: If the target cannot be written.
+            ImageError: If the target cannot be written.
         """
-        labels = read_labels(self.source, self.table)
-        buffer = io.BytesIO()
-        Image.fromarray(labels.numpy()).save(buffer, format="PNG")
-        write_bytes(self.target, buffer.getvalue())
+        write_image(read_labels(self.source, self.table).numpy(), self.target)
 
 
 def plan_conversion(
@@ -86,36 +79,3 @@ def plan_conversion(
     return [
         Conversion(file, place / f"{file.stem.removesuffix(_STUFF)}{ending}.png", table) for file in sources
     ]
-
-
-def convert(
-    jobs: list[Conversion],
-    *,
-    overwrite: bool = False,
-    on_map: Callable[[Conversion, str, str | None], None] | None = None,
-) -> dict[str, int]:
-    """Make label maps, past every bad file.
-
-    Args:
-        jobs: From :func:`plan_conversion`.
-        overwrite: Whether maps that are there are made anew.
-        on_map: Called with every job, its status (``"written"``, ``"skipped"``, ``"failed"``) and, for the
-            last, what was wrong.
-
-    Returns:
-        How many have which status.
-    """
-    counts = {"written": 0, "skipped": 0, "failed": 0}
-    for job in jobs:
-        status, wrong = "written", None
-        if job.target.exists() and not overwrite:
-            status = "skipped"
-        else:
-            try:
-                job.run()
-            except (SampleError, OSError) as error:
-                status, wrong = "failed", " ".join(str(error).split())
-        counts[status] += 1
-        if on_map is not None:
-            on_map(job, status, wrong)
-    return counts

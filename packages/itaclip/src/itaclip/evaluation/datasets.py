@@ -1,41 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmarks as they lie on disk: which images, which label maps, what the numbers in them mean."""
+"""Benchmarks on disk: images, label maps, and the meaning of the numbers in them."""
 
 from __future__ import annotations
 
-import struct
-import warnings
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from common_kernels.runtime.images import MAX_PIXELS, ImageError
+from common_kernels.runtime.images.decoding import check_size, image_errors, open_pillow
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from itaclip.images import MAX_PIXELS
-
-IGNORE = 255  # pixels of this label are not judged
-FOREIGN = 254  # stands in a table for numbers that no label map of this kind holds
+IGNORE = 255  # pixels of this label do not count
+FOREIGN = 254  # in a table: a number that no label map of this kind holds
 # of the 182 numbers in the pixel maps of COCO-Stuff, these were never drawn
 UNUSED_STUFF = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 NUM_THINGS, NUM_STUFF = 80, 171
-
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
 
 Table = NDArray[np.uint8]
 
@@ -92,7 +76,7 @@ def cityscapes_from_raw() -> Table:
 
 @dataclass(frozen=True, slots=True)
 class LabelForm:
-    """One way in which the label maps of a benchmark come.
+    """One form of the label maps of a benchmark.
 
     Attributes:
         pattern: Path below the root, with ``{split}`` and ``{name}``.
@@ -105,22 +89,22 @@ class LabelForm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A benchmark and where its files lie.
+    """A benchmark and the places of its files.
 
     Attributes:
-        name: What it is called on the command line; also the name of its class list.
-        title: What people call it.
-        num_classes: Classes, the background included.
+        name: Name on the command line; also that of its class list.
+        title: Name in tables.
+        num_classes: Number of classes, the background included.
         background: Whether class 0 is the background.
-        split: What is evaluated unless another split is asked for.
-        homes: Folders below the given root in which the tree may start.
+        split: Default split.
+        homes: Folders below the given root that may hold the tree.
         images: Pattern of the images, with ``{split}`` and ``{name}``.
-        forms: Kinds of label maps, the preferred first; each image takes the first that is there.
+        forms: Forms of label maps, the preferred first; each image takes the first that is there.
         listing: Pattern of a file with one name per line; if ``None``, all images are taken.
-        depth: Parts of the path that a name has.
-        preset: Settings for :meth:`itaclip.ITACLIPConfig.preset`.
-        changes: What differs from the preset.
-        published: Whether the paper treats this benchmark, so that the preset's settings are its own.
+        depth: Number of path parts in a name.
+        preset: Name for :meth:`itaclip.ITACLIPConfig.preset`.
+        changes: Fields that differ from the preset.
+        published: Whether the paper reports this benchmark, so that the preset is its own.
     """
 
     name: str
@@ -189,7 +173,7 @@ def _coco(name: str, title: str, num_classes: int, forms: tuple[LabelForm, ...])
 _RAW_COCO = "annotations/{split}/{name}.png"
 _STUFF_IDS = "annotations/{split}/{name}_labelTrainIds.png"
 _OBJECT_IDS = "annotations/{split}/{name}_instanceTrainIds.png"
-# the rules about the background mean nothing where there is none
+# without a background class, the rules about it do not apply
 _NO_RULES: dict[str, object] = {"prob_threshold": 0.0, "area_threshold": None}
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -250,9 +234,9 @@ class Sample:
     """One image and its label map.
 
     Attributes:
-        name: What identifies it in its split.
-        image: The picture's file.
-        label: The label map's file, which may be missing.
+        name: Name in the split.
+        image: Image file.
+        label: Label map file, which may be missing.
         table: Class id for each of the 256 numbers in the label map.
     """
 
@@ -264,27 +248,25 @@ class Sample:
     def read(self, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Tensor]:
         """Read both files.
 
-        The picture is taken as it is stored: label maps were drawn on the stored pixels, whatever the EXIF
+        The image is taken as stored: label maps were drawn on the stored pixels, whatever the EXIF
         orientation says.
 
         Args:
             max_pixels: Refuse files that claim more, before decoding them.
 
         Returns:
-            The RGB picture, and its labels ``(H, W)``, uint8: class ids, or 255 where nothing is judged.
+            The RGB image, and its labels ``(H, W)``, uint8: class ids, or 255 for pixels that do not count.
 
         Raises:
             SampleError: If a file is missing, damaged or too large, the label map holds colours or numbers
                 that are no classes, or the sizes differ.
         """
-        picture = _decode(self.image, max_pixels)
+        image = _decode(self.image, max_pixels)
         labels = read_labels(self.label, self.table, max_pixels=max_pixels)
-        if tuple(labels.shape) != (picture.height, picture.width):
+        if tuple(labels.shape) != (image.height, image.width):
             height, width = labels.shape
-            raise SampleError(
-                f"{self.label} is {width} x {height}, its image {picture.width} x {picture.height}"
-            )
-        return picture.convert("RGB"), labels
+            raise SampleError(f"{self.label} is {width} x {height}, its image {image.width} x {image.height}")
+        return image.convert("RGB"), labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,9 +274,9 @@ class Dataset:
     """The images of one split.
 
     Attributes:
-        layout: What the benchmark is.
-        root: Where its tree starts.
-        split: Which part of it.
+        layout: The benchmark.
+        root: Folder of its tree.
+        split: Name of the split.
         samples: Images and label maps, in a stable order.
     """
 
@@ -304,7 +286,7 @@ class Dataset:
     samples: tuple[Sample, ...]
 
     def limited(self, number: int) -> Dataset:
-        """Return at most this many samples, evenly spaced, so that few stand for all.
+        """Return at most this many samples, evenly spaced over the split.
 
         Raises:
             ValueError: If the number is not positive.
@@ -334,11 +316,11 @@ def open_dataset(name: str, root: str | Path, *, split: str | None = None) -> Da
     Args:
         name: One of ``voc21``, ``context60``, ``coco-object``, ``coco-stuff``, ``cityscapes``, ``voc20``,
             ``context59`` and ``ade20k``.
-        root: Folder of the benchmark; the usual parent folders are fine too.
-        split: Another part than the one that benchmarks report.
+        root: Folder of the benchmark, or one of the usual parent folders.
+        split: Another split than the one that benchmarks report.
 
     Raises:
-        ValueError: If the name is unknown, the tree does not stand there, or no image or no label is found.
+        ValueError: If the name is unknown, the tree is not there, or no image or no label is found.
     """
     layout, root = find_layout(name), Path(root)
     if not root.is_dir():
@@ -400,7 +382,7 @@ def read_labels(path: Path, table: Table, *, max_pixels: int = MAX_PIXELS) -> Te
     """Read a label map.
 
     Args:
-        path: File whose numbers are labels; a palette is not looked at.
+        path: File whose numbers are labels; a palette is ignored.
         table: Class id for each of the 256 numbers.
         max_pixels: Refuse a file that claims more, before decoding it.
 
@@ -422,23 +404,13 @@ def read_labels(path: Path, table: Table, *, max_pixels: int = MAX_PIXELS) -> Te
 
 
 def _decode(path: Path, max_pixels: int) -> Image.Image:
+    """Decode a file as it is stored: with its palette, without its orientation."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of size, checked here, and of damage beside the pixels
-            with Image.open(path) as image:
-                if image.width * image.height > max_pixels:
-                    raise SampleError(
-                        f"{path} has {image.width} x {image.height} pixels, more than {max_pixels}"
-                    )
-                image.load()
-                return image.copy()
-    except SampleError:
-        raise
+        with path.open("rb") as file, image_errors(file, str(path)), open_pillow(file) as image:
+            check_size(str(path), *image.size, max_pixels)
+            image.load()
+            return image.copy()
     except FileNotFoundError as error:
         raise SampleError(f"{path} is missing") from error
-    except UnidentifiedImageError as error:
-        raise SampleError(f"{path} is not an image that can be read") from error
-    except Image.DecompressionBombError as error:
-        raise SampleError(f"{path} claims more than {max_pixels} pixels") from error
-    except _DAMAGE as error:
-        raise SampleError(f"{path} is damaged or cut short: {error}") from error
+    except (ImageError, OSError) as error:
+        raise SampleError(str(error)) from error

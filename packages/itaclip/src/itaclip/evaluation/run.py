@@ -1,37 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A data set through a predictor: shared out among processes, resumed, past every bad file."""
+"""Evaluation of a predictor on a data set: sharded over processes, resumable, past every bad file."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import cast
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object, reduce
+from common_kernels.runtime.images import MAX_PIXELS
+from common_kernels.runtime.processes import Processes
+from common_kernels.runtime.rows import RowStore
 from PIL import Image
 from torch import Tensor
 
 from itaclip.evaluation.datasets import Dataset, Sample, SampleError
 from itaclip.evaluation.metrics import Scores, confusion
-from itaclip.evaluation.rows import RowStore
-from itaclip.images import MAX_PIXELS
 
 Predict = Callable[[Image.Image], Tensor]
-# what a bad file or one image too many for the memory raises; torch says out of memory with a RuntimeError
+# raised by a bad file or an image too large for the memory; torch reports out of memory by a RuntimeError
 ITEM_ERRORS = (ValueError, TypeError, OSError, MemoryError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that was left out.
+    """An image that could not be evaluated.
 
     Attributes:
-        image: Its name in the split.
+        image: Name in the split.
         error: What was wrong.
     """
 
@@ -41,12 +37,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What all processes together found.
+    """Result of an evaluation, over all processes.
 
     Attributes:
-        scores: Counts over the evaluated images, and what follows from them.
-        evaluated: Images that count.
-        resumed: How many of them were finished in an earlier run.
+        scores: Counts over the evaluated images, and the scores that follow from them.
+        evaluated: Number of images that count.
+        resumed: Number of them that an earlier run evaluated.
         failures: Images that do not count, by name.
     """
 
@@ -56,27 +52,16 @@ class Evaluation:
     failures: tuple[Failure, ...]
 
 
-def start_processes(*, cpu: bool) -> PartialState:
-    """Join the processes that ``accelerate launch`` or ``torchrun`` started; alone if there are none.
-
-    Args:
-        cpu: Whether to stay on the CPU; so without CUDA, too.
-    """
-    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    cpu = cpu or asked or not torch.cuda.is_available()
-    # the last process may wait long for one with larger images
-    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return PartialState(cpu=cpu, **({"timeout": timedelta(days=1)} if distributed else {}))
-
-
 def evaluate(
     dataset: Dataset,
     predict: Predict,
     labels: Sequence[str],
     *,
     folder: str | Path | None = None,
-    fresh: bool = False,
+    settings: Mapping[str, object] | None = None,
+    overwrite: bool = False,
     max_pixels: int = MAX_PIXELS,
+    processes: Processes | None = None,
     on_image: Callable[[int, int, Failure | None], None] | None = None,
     debug: bool = False,
 ) -> Evaluation:
@@ -86,14 +71,16 @@ def evaluate(
 
     Args:
         dataset: Images and label maps.
-        predict: Gives class ids ``(H, W)`` for a picture of that size.
+        predict: Returns class ids ``(H, W)`` for an image of that size.
         labels: Display names of the classes, as many as the data set has.
-        folder: Where counts per image are kept, so that a stopped run can go on; not kept if ``None``. Counts
-            of other settings must not be in it.
-        fresh: Whether to drop what is kept there.
-        max_pixels: Larger images are left out, by name.
-        on_image: Called after every image of this process with images done, images of this process, and what
-            was wrong, if anything.
+        folder: Folder in which the counts of each image are kept, so that a stopped run can be resumed; not
+            kept if ``None``.
+        settings: What the counts depend on, as plain values; counts of other settings are not used.
+        overwrite: Whether to discard the counts of earlier runs.
+        max_pixels: Limit of width times height; larger images fail.
+        processes: The joined processes; this one alone if ``None``.
+        on_image: Called after every image of this process with images done, images of this process, and the
+            failure, if there is one.
         debug: Whether the first bad image ends the run with its traceback.
 
     Raises:
@@ -102,16 +89,22 @@ def evaluate(
     num_classes = dataset.layout.num_classes
     if len(labels) != num_classes:
         raise ValueError(f"{dataset.layout.name} has {num_classes} classes, got {len(labels)} names")
-    state = start_processes(cpu=False)  # those that are joined already, if any
-    store = None if folder is None else RowStore(folder, num_classes, state.process_index)
-    done, matrix = _kept(dataset, store, state, fresh=fresh)
-    left = [sample for sample in dataset.samples if sample.name not in done]
-    mine = left[state.process_index :: state.num_processes]
+    processes = processes or Processes()
+    matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    store = None if folder is None else RowStore(folder, settings=settings or {}, rank=processes.rank)
+    rows = _resume(store, dataset, processes, overwrite=overwrite)
+    # all processes wait here: none may append rows while the first still reads
+    done: set[str] = processes.gather(set(rows))[0]
+    if processes.is_main:
+        for row in rows.values():
+            matrix.view(-1).index_add_(0, torch.tensor(row["cells"]), torch.tensor(row["pixels"]))
+    shard = processes.shard([sample for sample in dataset.samples if sample.name not in done])
     failures: list[Failure] = []
-    for number, sample in enumerate(mine, 1):
+    for number, sample in enumerate(shard, 1):
         failure = None
         try:
-            counts = _judge(sample, predict, num_classes, max_pixels)
+            image, target = sample.read(max_pixels=max_pixels)
+            counts = confusion(predict(image), target, num_classes)
         except ITEM_ERRORS as error:
             if debug:
                 raise
@@ -120,41 +113,43 @@ def evaluate(
         else:
             matrix += counts
             if store is not None:
-                store.add(sample.name, counts)
+                store.append(sample.name, _row(counts))
         if on_image is not None:
-            on_image(number, len(mine), failure)
-    if state.num_processes > 1:
-        matrix = cast(Tensor, reduce(matrix.to(state.device), "sum")).cpu()
-        failures = gather_object(failures)
+            on_image(number, len(shard), failure)
+    total = torch.stack(processes.gather(matrix)).sum(dim=0)
+    everywhere = [failure for part in processes.gather(failures) for failure in part]
     return Evaluation(
-        scores=Scores(matrix, tuple(labels)),
-        evaluated=len(dataset.samples) - len(failures),
+        scores=Scores(total, tuple(labels)),
+        evaluated=len(dataset.samples) - len(everywhere),
         resumed=len(done),
-        failures=tuple(sorted(failures, key=lambda failure: failure.image)),
+        failures=tuple(sorted(everywhere, key=lambda failure: failure.image)),
     )
 
 
-def _kept(
-    dataset: Dataset, store: RowStore | None, state: PartialState, *, fresh: bool
-) -> tuple[set[str], Tensor]:
-    """Return what earlier runs finished: the names everywhere, the counts in the first process only."""
-    nothing = torch.zeros(dataset.layout.num_classes, dataset.layout.num_classes, dtype=torch.int64)
-    if store is None:
-        return set(), nothing
-    names: list[set[str]] = [set()]
-    total = nothing
-    if state.is_main_process:
-        if fresh:
-            store.clear()
-        names[0], total = store.read({sample.name for sample in dataset.samples})
-    # the others wait here: none may add lines while the first still reads
-    broadcast_object_list(names)
-    return names[0], total
+def _resume(
+    store: RowStore | None, dataset: Dataset, processes: Processes, *, overwrite: bool
+) -> dict[str, dict[str, list[int]]]:
+    """Return the rows of earlier runs in the main process; nothing in the others."""
+    if store is None or not processes.is_main:
+        return {}
+    if overwrite:
+        store.clear()
+    rows = store.read({sample.name for sample in dataset.samples})
+    return {name: row for name, row in rows.items() if _is_usable(row, dataset.layout.num_classes)}
 
 
-def _judge(sample: Sample, predict: Predict, num_classes: int, max_pixels: int) -> Tensor:
-    picture, target = sample.read(max_pixels=max_pixels)
-    return confusion(predict(picture), target, num_classes)
+def _is_usable(row: Mapping[str, object], num_classes: int) -> bool:
+    cells, pixels = row.get("cells"), row.get("pixels")
+    if not isinstance(cells, list) or not isinstance(pixels, list) or len(cells) != len(pixels):
+        return False
+    numbers = all(isinstance(value, int) for value in (*cells, *pixels))
+    return numbers and all(0 <= cell < num_classes**2 for cell in cells)
+
+
+def _row(matrix: Tensor) -> dict[str, object]:
+    """Return the cells of an image's matrix that are not zero."""
+    cells = matrix.flatten().nonzero().flatten()
+    return {"cells": cells.tolist(), "pixels": matrix.flatten()[cells].tolist()}
 
 
 def _sentence(sample: Sample, error: Exception) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a language model is asked, and what of its answer can be used."""
+"""Prompts for a language model, and the check of its answers."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ Write nothing but that word.
 violin: fiddle
 lighthouse: beacon""",
 }
-# blanks, quotes of several languages, marks of emphasis
+# blanks, quotation marks of several languages, marks of emphasis
 _QUOTES = " \t\"'`*_\u2018\u2019\u201c\u201d\u00ab\u00bb"
 _WORD = re.compile("[^\\W\\d_]+(?:[-'\u2019][^\\W\\d_]+)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is wanted of a language model, and how it is asked.
+    """Texts that a language model writes, and their generation.
 
     Attributes:
-        kind: ``"definitions"`` or ``"synonyms"``.
-        max_words: Words that a definition may have; a synonym has one.
-        retries: How often an answer that cannot be used is sent back.
-        seed: ``None`` takes the likeliest token each time; a number samples (temperature 0.6, top-p 0.9).
-        max_new_tokens: Where an answer is cut off.
-        batch_size: Names asked for in one pass.
+        kind: Kind of texts: definitions or synonyms.
+        max_words: Upper limit of words in a definition; a synonym has one.
+        retries: Number of times that an unusable answer is sent back.
+        seed: Random seed for sampling (temperature 0.6, top-p 0.9); greedy if left out.
+        max_new_tokens: Upper limit of tokens in an answer.
+        batch_size: Number of names in one pass.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -72,7 +72,7 @@ class Task:
         return [*messages, {"role": "assistant", "content": answer}, reply]
 
     def clean(self, raw: str, name: str) -> str:
-        """Return what is left of an answer without thoughts, quotes, name, mark and full stop."""
+        """Return an answer without thoughts, quotes, name, mark and full stop."""
         text = re.sub(r"<think>.*?(</think>|$)", "", raw, flags=re.DOTALL)
         lines = [line.strip(_QUOTES) for line in text.splitlines()]
         text = next((line for line in lines if line and not line.startswith("#")), "")
@@ -106,14 +106,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What became of one name.
+    """Answer of a language model for one name.
 
     Attributes:
-        name: The class name.
-        text: The text to use; ``None`` if no answer could be used.
-        fault: What was wrong with the last answer, if it could not be used.
-        raw: The last answer as the model gave it.
-        attempts: How often the model was asked.
+        name: Class name.
+        text: Usable text; ``None`` if no answer was usable.
+        fault: Fault of the last answer, if it was not usable.
+        raw: Last answer as the model gave it.
+        attempts: Number of answers.
     """
 
     name: str

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from common_kernels.runtime.files import write_text
 
 MAX_BYTES = 16 << 20
 # files with these suffixes hold trees, all others lines
@@ -104,18 +104,4 @@ def write_tree(path: str | Path, tree: Any) -> None:
         text = json.dumps(tree, ensure_ascii=False, indent=1) + "\n"
     else:
         text = yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=1000)
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a file under another name and rename it, so that nobody sees a half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # a name of its own: processes of one run may fill the same cache
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, text)

@@ -8,32 +8,35 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from common_kernels.runtime.files import write_json
+from common_kernels.runtime.hub import DType, ModelNotFoundError, find_model, resolve_device
 from torch import Tensor
 
 from itaclip.text.answers import Answer, Kind, Message, Task
-from itaclip.text.files import write_bytes
 from itaclip.text.store import default_cache, weights_fingerprint
 
 _TEMPERATURE, _TOP_P = 0.6, 0.9
 
 
 class LLMSource:
-    """Asks a language model for definitions or synonyms, checks its answers and keeps them.
+    """Asks a language model for definitions or synonyms, checks its answers and caches them.
 
-    The model is loaded when the first answer is not kept yet. Answers are greedy unless the task has a seed.
+    The model is loaded for the first answer that is not cached. Answers are greedy unless the task has a
+    seed.
     Code that comes with a model is never run, and only safetensors weights are read.
 
     Args:
         model: Folder or hub id of a causal language model, or a ready model.
         tokenizer: Its tokenizer; needed with a ready model.
-        task: What to ask for, and how; a kind alone stands for the other defaults.
-        device: Where to run: ``"auto"``, ``"cpu"`` or ``"cuda[:n]"``; a ready model stays where it is.
-        dtype: Arithmetic; ``"auto"`` is that of the weights.
-        cache: Folder of kept answers; ``"auto"`` is :func:`itaclip.text.default_cache`, ``None`` keeps none.
-        progress: Called with the number of names done and to do.
+        task: Kind of texts and generation options; a kind alone takes the defaults.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda[:n]"``; a ready model stays on its device.
+        dtype: Compute dtype; ``"auto"`` is that of the weights.
+        cache: Folder of cached answers; ``"auto"`` is :func:`itaclip.text.default_cache`, ``None`` caches
+            nothing.
+        progress: Called with names done and names in total.
 
     Raises:
         ValueError: If a ready model comes without tokenizer.
@@ -46,7 +49,7 @@ class LLMSource:
         *,
         task: Task | Kind = "definitions",
         device: str | torch.device = "auto",
-        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        dtype: DType = "auto",
         cache: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -64,7 +67,8 @@ class LLMSource:
         """Return one text for each name.
 
         Raises:
-            ValueError: If the model gave no answer that can be used for a name, or cannot be loaded.
+            ValueError: If the model gave no usable answer for a name.
+            ModelNotFoundError: If the model cannot be loaded.
         """
         answers = self.answers(names)
         failed = [answer for answer in answers if answer.text is None]
@@ -77,10 +81,10 @@ class LLMSource:
         return [str(answer.text) for answer in answers]
 
     def answers(self, names: Sequence[str]) -> list[Answer]:
-        """Return what became of each name; names without usable answer are no error here.
+        """Return the answer for each name, usable or not.
 
         Raises:
-            ValueError: If the model cannot be loaded.
+            ModelNotFoundError: If the model cannot be loaded.
         """
         pending = {name: self.task.ask(name) for name in dict.fromkeys(names)}
         done: dict[str, Answer] = {}
@@ -103,14 +107,14 @@ class LLMSource:
 
     def _ask(self, conversations: list[list[Message]], done: int, total: int) -> list[str]:
         """Return the raw answers, from the cache where it has them."""
-        answers: list[str | None] = [self._kept(messages) for messages in conversations]
+        answers: list[str | None] = [self._cached(messages) for messages in conversations]
         missing = [index for index, answer in enumerate(answers) if answer is None]
         done += len(conversations) - len(missing)
         for start in range(0, len(missing), self.task.batch_size):
             part = missing[start : start + self.task.batch_size]
             for index, answer in zip(part, self._generate([conversations[i] for i in part]), strict=True):
                 answers[index] = answer
-                self._keep(conversations[index], answer)
+                self._cache(conversations[index], answer)
             if self.progress is not None:
                 self.progress(done + start + len(part), total)
         return [answer or "" for answer in answers]
@@ -122,7 +126,7 @@ class LLMSource:
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
         return self.cache / "answers" / f"{key}.json"
 
-    def _kept(self, messages: list[Message]) -> str | None:
+    def _cached(self, messages: list[Message]) -> str | None:
         file = self._file(messages)
         try:
             answer = None if file is None else json.loads(file.read_text(encoding="utf-8"))["answer"]
@@ -130,7 +134,7 @@ class LLMSource:
             return None
         return answer if isinstance(answer, str) else None
 
-    def _keep(self, messages: list[Message], answer: str) -> None:
+    def _cache(self, messages: list[Message], answer: str) -> None:
         if (file := self._file(messages)) is not None:
             record = {
                 "model": self._model_id,
@@ -139,11 +143,11 @@ class LLMSource:
                 "max_new_tokens": self.task.max_new_tokens,
                 "answer": answer,
             }
-            write_bytes(file, json.dumps(record, ensure_ascii=False, indent=1).encode())
+            write_json(file, record, sync=False)
 
     @cached_property
     def _model_id(self) -> str:
-        """Name the model so that a changed one has another name, without loading it."""
+        """Return a name that changes with the model, without loading it."""
         if isinstance(self.model, torch.nn.Module):
             return weights_fingerprint(self.model)
         folder = Path(self.model)
@@ -160,15 +164,8 @@ class LLMSource:
             return self.model.eval(), self.tokenizer
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from itaclip.loading import resolve_device
-
-        name, local = str(self.model), Path(self.model).is_dir()
-        # what looks like a folder would be asked for as a hub id, and refused for its spelling
-        if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-            raise ValueError(
-                f"there is no folder {name!r}: give that of a causal language model, or a hub id"
-            )
-        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local}
+        name = str(find_model(self.model))
+        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
         try:
             tokenizer = self.tokenizer or AutoTokenizer.from_pretrained(name, **options)
             model: Any = AutoModelForCausalLM.from_pretrained(
@@ -176,7 +173,7 @@ class LLMSource:
             )
         except (OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split()).split(". ")[0]
-            raise ValueError(
+            raise ModelNotFoundError(
                 f"language model {name!r} cannot be loaded: {reason}; give the folder or hub id of a causal "
                 "model of transformers with safetensors weights"
             ) from error
@@ -201,7 +198,7 @@ class LLMSource:
             **settings,
         )
         device = next(model.parameters()).device
-        # sampling draws from the global generator, whose state is put back afterwards
+        # sampling draws from the global generator, whose state is restored
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             if self.task.seed is not None:
                 torch.manual_seed(self._batch_seed(conversations))
@@ -218,7 +215,7 @@ class LLMSource:
 
 
 def _token_ids(tokenizer: Any, messages: list[Message]) -> list[int]:
-    """Return the tokens of a conversation, up to where the answer begins."""
+    """Return the tokens of a conversation up to the answer."""
     if not getattr(tokenizer, "chat_template", None):
         text = "\n\n".join(message["content"] for message in messages)
         return list(tokenizer(text).input_ids)
@@ -235,7 +232,7 @@ def _token_ids(tokenizer: Any, messages: list[Message]) -> list[int]:
 
 
 def _left_padded(rows: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Return ids and mask, ``(B, L)`` int64 each; answers continue at the right end."""
+    """Return ids and mask, ``(B, L)`` int64 each, padded on the left."""
     L = max(map(len, rows))
     ids = torch.tensor([[pad] * (L - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (L - len(row)) + [1] * len(row) for row in rows])

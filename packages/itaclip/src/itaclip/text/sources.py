@@ -9,8 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from common_kernels.runtime.files import write_text
+
 from itaclip.text.classes import DATA, ClassList, shipped_classes
-from itaclip.text.files import TREES, TextFileError, read_lines, read_tree, write_bytes, write_tree
+from itaclip.text.files import TREES, TextFileError, read_lines, read_tree, write_tree
 
 MARK = ">="
 KINDS = ("definitions", "synonyms")
@@ -286,7 +288,7 @@ def write_texts(path: str | Path, texts: Mapping[str, Texts]) -> None:
         if not isinstance(text, str) or MARK in name or "\n" in row or not text.strip():
             raise ValueError(f"the texts of {name!r} do not fit on a line {row!r}: write .yaml or .json")
         rows.append(row)
-    write_bytes(path, ("\n".join(rows) + "\n").encode())
+    write_text(path, "\n".join(rows) + "\n")
 
 
 def strip_full_stop(text: str) -> str:

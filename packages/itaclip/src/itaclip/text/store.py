@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kept text features: where, for which weights, in which files."""
+"""Cache of text features: its folder, keys and files."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import hashlib
 import json
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from common_kernels.runtime.files import write_bytes
+from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
-
-from itaclip.text.files import write_bytes
 
 _log = logging.getLogger(__name__)
 # values of a tensor that are hashed one by one; all others enter as a sum
@@ -24,14 +23,10 @@ _SAMPLES = 1024
 
 
 def default_cache() -> Path:
-    """Return the folder of caches: ``ITACLIP_CACHE`` if set, else the system's place for them."""
+    """Return the folder of caches: ``ITACLIP_CACHE`` if set, else that of the system."""
     if own := os.environ.get("ITACLIP_CACHE"):
         return Path(own)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "itaclip" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "itaclip"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "itaclip"
+    return user_cache_path("itaclip", appauthor=False)
 
 
 @torch.no_grad()
@@ -70,16 +65,16 @@ def load_features(file: Path, num_texts: int) -> Tensor | None:
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError) as error:
-        _log.warning("text features are made anew: %s cannot be used (%s)", file, error)
+        _log.warning("text features are computed again: %s cannot be used (%s)", file, error)
         return None
     usable = features.ndim == 2 and len(features) == num_texts and features.dtype == torch.float32
     return features if usable else None
 
 
 def store_features(file: Path, features: Tensor, texts: Sequence[str]) -> None:
-    """Keep features; a folder that cannot be written is no reason to stop."""
+    """Cache features; a folder that cannot be written only gives a warning."""
     content = save({"features": features.contiguous()}, metadata={"texts": json.dumps(list(texts))})
     try:
-        write_bytes(file, content)
+        write_bytes(file, content, sync=False)
     except OSError as error:
-        _log.warning("text features are not kept: %s cannot be written (%s)", file, error.strerror or error)
+        _log.warning("text features are not cached: %s cannot be written (%s)", file, error.strerror or error)

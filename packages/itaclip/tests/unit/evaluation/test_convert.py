@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
-from itaclip.evaluation.convert import convert, plan_conversion
-from itaclip.evaluation.datasets import open_dataset
+from itaclip.evaluation.convert import plan_conversion
+from itaclip.evaluation.datasets import SampleError, open_dataset
 from PIL import Image
 
 RAW = [0, 12, 89, 91, 181, 255]
@@ -18,18 +18,24 @@ def root(tmp_path):
     return tmp_path
 
 
+def convert(target, root):
+    jobs = plan_conversion(target, root)
+    for job in jobs:
+        job.run()
+    return jobs
+
+
 def _numbers(file):
     return np.asarray(Image.open(file)).tolist()[0]
 
 
 @pytest.mark.parametrize("target", WANTED)
 def test_converts_pixel_maps(target, root):
-    jobs = plan_conversion(target, root)
-    assert convert(jobs) == {"written": 2, "skipped": 0, "failed": 0}
+    jobs = convert(target, root)
     for job in jobs:
         assert _numbers(job.target) == WANTED[target]
-    # what was made is no source of a second run
-    assert convert(plan_conversion(target, root)) == {"written": 0, "skipped": 2, "failed": 0}
+    # results are not sources of a second run
+    assert [job.source for job in plan_conversion(target, root)] == [job.source for job in jobs]
 
 
 @pytest.mark.parametrize("target", WANTED)
@@ -38,14 +44,14 @@ def test_data_set_reads_what_was_converted_as_it_reads_the_pixel_maps(target, ro
     for name in ("000000000139", "000000000285"):
         Image.new("RGB", (6, 1)).save(root / f"images/val2017/{name}.jpg")
     before = [sample.read()[1].tolist() for sample in open_dataset(target, root).samples]
-    convert(plan_conversion(target, root))
+    convert(target, root)
     dataset = open_dataset(target, root)
     assert all(sample.label.name.endswith("TrainIds.png") for sample in dataset.samples)
     assert [sample.read()[1].tolist() for sample in dataset.samples] == before
 
 
 def test_objects_from_label_maps_of_stuff(root, tmp_path):
-    convert(plan_conversion("coco-stuff", root))
+    convert("coco-stuff", root)
     for file in root.glob("annotations/val2017/*[0-9].png"):
         file.unlink()
     jobs = plan_conversion("coco-object", root, out=tmp_path / "other")
@@ -53,31 +59,17 @@ def test_objects_from_label_maps_of_stuff(root, tmp_path):
         "000000000139_instanceTrainIds.png",
         "000000000285_instanceTrainIds.png",
     ]
-    assert convert(jobs)["written"] == 2
+    jobs[0].run()
     assert _numbers(jobs[0].target) == WANTED["coco-object"]
 
 
-def test_bad_maps_are_named_and_the_rest_is_done(root):
+def test_bad_maps_are_named(root):
     bad = root / "annotations/val2017/000000000139.png"
     Image.fromarray(np.array([[0, 11]], dtype=np.uint8)).save(bad)  # 11 was never drawn: not a pixel map
-    said = []
-    counts = convert(
-        plan_conversion("coco-stuff", root),
-        on_map=lambda job, status, wrong: said.append((job.source.name, status, wrong)),
-    )
-    assert counts == {"written": 1, "skipped": 0, "failed": 1}
-    assert said[0][:2] == ("000000000139.png", "failed")
-    assert "holds the number 11" in said[0][2]
-    assert not list(root.rglob("*.part"))
-
-
-def test_overwrite_makes_maps_anew(root):
-    (job, *_) = jobs = plan_conversion("coco-stuff", root)
-    convert(jobs)
-    job.target.write_bytes(b"old")
-    assert convert(jobs)["skipped"] == 2
-    assert convert(jobs, overwrite=True)["written"] == 2
-    assert _numbers(job.target) == WANTED["coco-stuff"]
+    job, _ = plan_conversion("coco-stuff", root)
+    with pytest.raises(SampleError, match=r"000000000139\.png holds the number 11"):
+        job.run()
+    assert not job.target.exists()
 
 
 def test_wrong_use_is_one_sentence(root):

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from common_kernels.runtime.rows import RowStore
 from itaclip.evaluation import evaluate, open_dataset
 from PIL import Image
 
@@ -16,24 +17,24 @@ LABELS = tuple(f"class {number}" for number in range(150))
 # one of two processes: prints what it found, as a line of JSON
 PROCESS = """
 import json, sys, numpy as np, torch
-from itaclip.evaluation import evaluate, open_dataset, start_processes
+from common_kernels.runtime.processes import join_processes
+from itaclip.evaluation import evaluate, open_dataset
 
-def predict(picture):
-    return torch.from_numpy(np.asarray(picture)[..., 0] % 150).long()
+def predict(image):
+    return torch.from_numpy(np.asarray(image)[..., 0] % 150).long()
 
-state = start_processes(cpu=True)
+processes = join_processes("cpu")
 seen = []
 found = evaluate(open_dataset("ade20k", sys.argv[1]), predict, [str(n) for n in range(150)],
-                 folder=sys.argv[2], on_image=lambda done, total, failure: seen.append(total))
+                 folder=sys.argv[2], processes=processes, on_image=lambda done, total, failure: seen.append(total))
 print(json.dumps([found.scores.matrix.tolist(), found.evaluated, found.resumed,
-                  [failure.image for failure in found.failures], len(seen), state.num_processes]))
-state.destroy_process_group()
+                  [failure.image for failure in found.failures], len(seen), processes.world_size]))
 """
 
 
-def predict(picture):
-    """Any answer that depends on the picture."""
-    return torch.from_numpy(np.asarray(picture)[..., 0] % 150).long()
+def predict(image):
+    """Any answer that depends on the image."""
+    return torch.from_numpy(np.asarray(image)[..., 0] % 150).long()
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_bad_files_are_named_and_the_run_goes_on(tree):
 
 
 def test_a_failing_predictor_names_the_image(tree):
-    def out_of_memory(picture):
+    def out_of_memory(image):
         raise MemoryError
 
     found = evaluate(open_dataset("ade20k", tree), out_of_memory, LABELS)
@@ -89,11 +90,11 @@ def test_answer_of_another_size_is_a_failure(tree):
 def test_stopped_run_goes_on(tree, tmp_path):
     dataset, calls = open_dataset("ade20k", tree), []
 
-    def counted(picture):
+    def counted(image):
         if len(calls) == 3:
             raise KeyboardInterrupt
-        calls.append(picture)
-        return predict(picture)
+        calls.append(image)
+        return predict(image)
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(dataset, counted, LABELS, folder=tmp_path / "rows")
@@ -117,10 +118,10 @@ def test_failures_are_tried_again(tree, tmp_path):
     assert (found.failures, found.resumed) == ((), 4)
 
 
-def test_fresh_run_forgets(tree, tmp_path):
+def test_overwrite_discards_earlier_counts(tree, tmp_path):
     dataset = open_dataset("ade20k", tree)
-    evaluate(dataset, lambda picture: predict(picture) * 0, LABELS, folder=tmp_path)
-    found = evaluate(dataset, predict, LABELS, folder=tmp_path, fresh=True)
+    evaluate(dataset, lambda image: predict(image) * 0, LABELS, folder=tmp_path)
+    found = evaluate(dataset, predict, LABELS, folder=tmp_path, overwrite=True)
     assert found.resumed == 0
     assert torch.equal(found.scores.matrix, evaluate(dataset, predict, LABELS).scores.matrix)
 
@@ -162,10 +163,36 @@ def test_two_processes_find_what_one_finds(tree, tmp_path):
         assert torch.equal(torch.tensor(matrix), alone.scores.matrix)
         assert (evaluated, resumed, failed, processes) == (3, 1, ["000001", "000003"], 2)
     assert [result[4] for result in results] == [2, 2]
-    assert {file.name for file in (tmp_path / "rows").iterdir()} == {"rows-0.jsonl", "rows-1.jsonl"}
+    names = sorted(file.name for file in (tmp_path / "rows").iterdir())
+    assert [name.rpartition("-")[2] for name in names] == ["0.jsonl", "1.jsonl"]
 
 
-def test_pictures_over_the_limit_are_left_out(tree):
+def test_images_over_the_limit_are_left_out(tree):
     Image.new("RGB", (20, 20)).save(tree / "images/validation/000002.jpg")
     found = evaluate(open_dataset("ade20k", tree), predict, LABELS, max_pixels=100)
     assert [failure.image for failure in found.failures] == ["000002"]
+
+
+def test_counts_of_other_settings_are_not_used(tree, tmp_path):
+    dataset = open_dataset("ade20k", tree)
+    evaluate(dataset, lambda image: predict(image) * 0, LABELS, folder=tmp_path, settings={"model": "a"})
+    found = evaluate(dataset, predict, LABELS, folder=tmp_path, settings={"model": "b"})
+    assert found.resumed == 0
+    assert torch.equal(found.scores.matrix, evaluate(dataset, predict, LABELS).scores.matrix)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"cells": [22500], "pixels": [1]},
+        {"cells": [1, 2], "pixels": [1]},
+        {"cells": [1], "pixels": ["x"]},
+    ],
+    ids=["empty", "no cell", "lengths", "no number"],
+)
+def test_rows_that_cannot_be_counts_are_evaluated_again(row, tree, tmp_path):
+    dataset = open_dataset("ade20k", tree)
+    RowStore(tmp_path, settings={}).append(dataset.samples[0].name, row)
+    found = evaluate(dataset, predict, LABELS, folder=tmp_path)
+    assert (found.resumed, found.evaluated) == (0, 5)

@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from common_kernels.runtime.hub import ModelNotFoundError
 from itaclip.text import ClassList, LLMSource, Task, aux_texts
 from itaclip.text.llm import _left_padded, _token_ids
 from tokenizers import Tokenizer
@@ -253,15 +254,13 @@ def test_a_folder_is_loaded_when_it_is_needed(model, tokenizer, tmp_path, monkey
 
 def test_models_that_cannot_be_used(tmp_path, model, tokenizer):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        ValueError, match=r"language model '.*empty' cannot be loaded: .* safetensors weights"
-    ):
+    with pytest.raises(ModelNotFoundError, match=r"empty has no config\.json"):
         LLMSource(tmp_path / "empty", device="cpu").aux(["cat"])
     tokenizer.save_pretrained(tmp_path / "pickle")
     model.config.save_pretrained(tmp_path / "pickle")
     torch.save(model.state_dict(), tmp_path / "pickle" / "pytorch_model.bin")
     with pytest.raises(
-        ValueError, match=r"language model '.*pickle' cannot be loaded: .* safetensors weights"
+        ModelNotFoundError, match=r"language model '.*pickle' cannot be loaded: .* safetensors weights"
     ):
         LLMSource(tmp_path / "pickle", device="cpu").aux(["cat"])
     with pytest.raises(ValueError, match="tokenizer is missing"):
