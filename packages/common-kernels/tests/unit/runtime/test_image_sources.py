@@ -15,6 +15,7 @@ from common_kernels.runtime.images import (
     encode_image,
     read_frames,
     read_image,
+    read_labels,
     read_rgb,
     read_size,
     write_image,
@@ -349,6 +350,30 @@ def test_transparent_frames_lie_on_the_background():
     frames[0].save(file, format="GIF", save_all=True, append_images=frames[1:], disposal=2)
     first, second = read_frames(file.getvalue(), background=(255, 0, 0))
     assert (first.getpixel((0, 0)), second.getpixel((0, 0))) == ((255, 0, 0), (9, 9, 9))
+
+
+@pytest.mark.parametrize("kind", ["palette", "grey", "bitmap", "deep", "deep tiff"])
+def test_label_maps_keep_their_numbers(tmp_path, kind):
+    labels = np.arange(12).reshape(3, 4) % (2 if kind == "bitmap" else 12) * (300 if "deep" in kind else 1)
+    if kind == "bitmap":
+        image = Image.fromarray(labels.astype(bool))
+    else:
+        image = Image.fromarray(labels.astype(np.uint16 if "deep" in kind else np.uint8))
+    if kind == "palette":
+        image.putpalette(bytes(range(255, -1, -1)) * 3)
+        image.info["transparency"] = 0
+    path = tmp_path / ("a.tif" if kind == "deep tiff" else "a.png")
+    image.save(path)
+    np.testing.assert_array_equal(read_labels(path), labels)
+    with pytest.raises(ImageError, match="more than 11"):
+        read_labels(path, max_pixels=11)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "LA", "RGBA"])
+def test_colours_are_no_labels(tmp_path, mode):
+    Image.new(mode, (3, 2)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=rf"a\.png holds colours \({mode}\), but a label map"):
+        read_labels(tmp_path / "a.png")
 
 
 def test_the_cut_of_a_codec_that_is_missing_is_said(tmp_path, monkeypatch):

@@ -10,5 +10,6 @@ from .reading import ImageSource as ImageSource
 from .reading import as_rgb as as_rgb
 from .reading import read_frames as read_frames
 from .reading import read_image as read_image
+from .reading import read_labels as read_labels
 from .reading import read_rgb as read_rgb
 from .reading import read_size as read_size

@@ -93,6 +93,30 @@ def read_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
             return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def read_labels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> NDArray[np.integer[Any]]:
+    """Read a label map: the numbers that the file stores, whatever colours a palette gives them.
+
+    Args:
+        path: Image file with one channel.
+        max_pixels: Limit of width times height, checked before the file is decoded.
+
+    Returns:
+        ``(H, W)``, uint8, or more bits if the file has them; a bitmap holds 0 and 1. Not turned by an EXIF
+        orientation.
+
+    Raises:
+        ImageError: As for :func:`read_image`, or if the file holds colours.
+    """
+    name = str(path)
+    with _opened(path) as file, image_errors(file, name), open_pillow(file) as image:
+        check_size(name, *image.size, max_pixels)
+        if image.mode not in {"1", "L", "P", "I"} and not image.mode.startswith("I;16"):
+            raise ImageError(f"{name} holds colours ({image.mode}), but a label map has one number a pixel")
+        image.load()
+        labels = np.asarray(image)
+        return labels.astype(np.uint8) if labels.dtype == np.bool_ else labels
+
+
 def read_frames(
     source: str | os.PathLike[str] | bytes | BinaryIO,
     *,
