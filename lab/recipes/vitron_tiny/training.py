@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import CSVLogger
 from vitron.model import ConversationEncoder, VitronForConditionalGeneration
 from vitron.model.encoding import Encoded
 from vitron.training import Stage, VitronData, VitronModule
-from vitron.training.module import KeepLast
+from vitron.training.module import LastCheckpoint
 from vitron.training.stages import Losses, Optimisation, Synergy
 
 from recipes.vitron_tiny.building import Size, make_config, make_model, make_tokenizer, tiny_processor
@@ -166,7 +166,7 @@ def train(
         seed=seed,
         parts=2,
     )
-    keep = KeepLast(runs / "last.ckpt", every)
+    keep = LastCheckpoint(runs / "last.ckpt", every)
     last = runs / "last.ckpt"
     began = time.monotonic()
     trainer = pl.Trainer(

@@ -1,16 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dialogues with pictures, clips, regions and calls: what models read and learn from."""
+"""Conversations with images, videos, regions and calls: what models are trained and evaluated on."""
 
-from vitron.data.converters import read_layout
-from vitron.data.example import Example
-from vitron.data.files import read_example, read_samples, write_samples
-from vitron.data.schema import Sample
+import lazy_loader as lazy
 
-__all__ = [
-    "Example",
-    "Sample",
-    "read_example",
-    "read_layout",
-    "read_samples",
-    "write_samples",
-]
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

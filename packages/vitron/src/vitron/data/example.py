@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One dialogue, in memory: messages, the media and regions that they speak of, and the truth to learn."""
+"""One conversation in memory: messages, their media and regions, and targets for training."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["Example"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Example:
-    """A dialogue and, for learning, its truth.
+    """A conversation and, for training, its targets.
 
     Attributes:
-        task: Name of what it teaches, as ``"referring_segmentation"``; for balancing and for scores.
-        messages: In order.
-        media: Pictures and clips.
-        regions: What the regions of the messages are.
-        masks: For a call that has a true mask: its position among all calls of the dialogue, to ``(T, H, W)``
-            boolean of the frames of the medium ``mask_media`` names.
-        mask_media: Which of the media each of the ``masks`` lies on.
-        group: A part of the task that is scored apart, as ``"relation"``.
-        conditions: For a call that makes something from words: what a generator's text encoder gives for
-            them, ``(n, C)``, by the call's position.
+        task: Task name, such as ``"referring_segmentation"``, for balancing and scores.
+        messages: Messages in order.
+        media: Images and videos.
+        regions: Regions of the messages.
+        masks: True masks by position of the call among all calls, ``(T, H, W)`` boolean, of the frames of the
+            medium that ``mask_media`` names.
+        mask_media: Position of the medium of each of the ``masks``.
+        group: Part of the task that is scored separately, such as ``"relation"``.
+        conditions: Vectors ``(n, C)`` of a generator's text encoder for the prompt of a call, by position of
+            the call.
     """
 
     task: str

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
+from common_kernels.runtime.files import make_folder, write_bytes, write_text
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -15,7 +16,7 @@ from vitron.data.example import Example
 from vitron.data.schema import Sample, SampleMedia
 from vitron.errors import DataError, MediaError, RegionError, explain
 from vitron.protocol.contract import MAX_PIXELS
-from vitron.protocol.media import MAX_FRAMES, Artefact, read_media, write_bytes
+from vitron.protocol.media import MAX_FRAMES, Artefact, read_media
 from vitron.protocol.messages import PlacedRegion
 from vitron.protocol.regions.raster import rasterise
 from vitron.protocol.rle import decode_mask
@@ -27,14 +28,14 @@ MAX_LINE = 32_000_000  # characters
 
 
 def safe_path(folder: Path, path: str) -> Path:
-    """Return where a file of a data set lies.
+    """Return the path of a file of a data set.
 
     Args:
-        folder: Of the data set.
-        path: As its line says it.
+        folder: Folder of the data set.
+        path: Relative path, as its line gives it.
 
     Raises:
-        DataError: If it is no relative path, or leads out of the folder, by ``..`` or by a link.
+        DataError: If the path is not relative, or leads out of the folder, by ``..`` or by a link.
     """
     pure = PurePosixPath(path)
     if (
@@ -60,7 +61,7 @@ def data_file(source: Path) -> Path:
     """
     file = source / FILE if source.is_dir() else source
     if not file.is_file():
-        raise DataError(f"{file} does not exist: name a folder that holds {FILE}, or convert the data first")
+        raise DataError(f"{file} does not exist: give a folder that holds {FILE}, or convert the data first")
     return file
 
 
@@ -70,11 +71,11 @@ def read_samples(
     """Yield the samples of a data set with the numbers of their lines, from 1.
 
     Args:
-        source: A file of lines, or its folder. Empty lines are passed over.
-        on_error: Called with what is wrong with a line, which is then left out; without it, it is raised.
+        source: File of lines, or its folder. Empty lines are skipped.
+        on_error: Called with the error of a line, which is then skipped; without it, the error is raised.
 
     Raises:
-        DataError: If a line is no sample, or an id comes twice; it names file and line.
+        DataError: If a line is not a sample, or an id comes twice; it names file and line.
     """
     file, seen = data_file(source), dict[str, int]()
     try:
@@ -85,12 +86,12 @@ def read_samples(
                 try:
                     yield number, _parse(line, seen, number)
                 except DataError as error:
-                    told = DataError(f"{file.name}, line {number}: {explain(error)}")
+                    located = DataError(f"{file.name}, line {number}: {explain(error)}")
                     if on_error is None:
-                        raise told from error
-                    on_error(told)
+                        raise located from error
+                    on_error(located)
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no text in UTF-8") from error
+        raise DataError(f"{file} is not UTF-8 text") from error
 
 
 def _parse(line: str, seen: dict[str, int], number: int) -> Sample:
@@ -101,13 +102,13 @@ def _parse(line: str, seen: dict[str, int], number: int) -> Sample:
     except ValidationError as error:
         raise DataError(explain(error)) from error
     if sample.id in seen:
-        raise DataError(f"the id {sample.id!r} is that of line {seen[sample.id]} already")
+        raise DataError(f"the id {sample.id!r} is already that of line {seen[sample.id]}")
     seen[sample.id] = number
     return sample
 
 
-def read_clip(folder: Path, media: SampleMedia) -> Artefact:
-    """Read a picture or a clip of a sample.
+def read_sample_media(folder: Path, media: SampleMedia) -> Artefact:
+    """Read an image or a video of a sample.
 
     Raises:
         DataError: If a path is unsafe.
@@ -120,18 +121,18 @@ def read_clip(folder: Path, media: SampleMedia) -> Artefact:
         if found.kind == media.type == "image":
             return found
         if media.type == "image":
-            raise MediaError(f"{paths[0].name} is a clip, and a picture was expected")
+            raise MediaError(f"{paths[0].name} is a video, and an image was expected")
         return Artefact("video", np.ascontiguousarray(found.frames[first : last + 1]))
     chosen = paths[first : last + 1]
     if len(paths) > MAX_FRAMES and media.frames is None:
-        raise MediaError(f"a clip has at most {MAX_FRAMES} frames, got {len(paths)}: say which by frames")
+        raise MediaError(f"a video has at most {MAX_FRAMES} frames, got {len(paths)}: choose some by frames")
     frames = list[NDArray[np.uint8]]()
     for path in chosen:
         frame = read_media(path).frames[0]
         if frames and frame.shape != frames[0].shape:
-            raise MediaError(f"the frames of a clip must have one size, and {path.name} has another")
+            raise MediaError(f"the frames of a video must have one size, and {path.name} has another")
         if (len(frames) + 1) * frame.shape[0] * frame.shape[1] > MAX_PIXELS:
-            raise MediaError(f"a clip has at most {MAX_PIXELS} pixels in all its frames")
+            raise MediaError(f"a video has at most {MAX_PIXELS} pixels in all frames")
         frames.append(frame)
     return Artefact("video", np.stack(frames))
 
@@ -140,14 +141,14 @@ def read_example(sample: Sample, folder: Path) -> Example:
     """Read the media of a sample and draw its regions and masks.
 
     Args:
-        sample: What a line says.
-        folder: Of the data set.
+        sample: Sample of a line.
+        folder: Folder of the data set.
 
     Raises:
         DataError: If a path is unsafe, a file cannot be read, or a region or mask does not fit.
     """
     try:
-        media = tuple(read_clip(folder, each) for each in sample.media)
+        media = tuple(read_sample_media(folder, each) for each in sample.media)
         regions = tuple(_place(each.region, each.media, media) for each in sample.regions)
         masks = {target.call: _masks(target.masks, media[target.media]) for target in sample.targets.masks}
     except (MediaError, RegionError) as error:
@@ -194,18 +195,17 @@ def write_samples(
     source: Path | None = None,
     on_error: Callable[[DataError], None] | None = None,
 ) -> int:
-    """Write a data set: ``data.jsonl``, and the media beside it, in place of one that is there.
+    """Write a data set: ``data.jsonl``, and the media beside it; an existing one is replaced.
 
     Args:
-        samples: What to write.
-        folder: Made if it is not there.
-        source: Where the files of the samples lie; they are copied under the same paths. ``None``
-            leaves them.
-        on_error: Gets what is wrong with a sample whose path is unsafe or whose file is missing, and which is
-            left out; without it the first such is raised, and no lines are written.
+        samples: Samples.
+        folder: Folder of the data set; created if missing.
+        source: Folder of the files of the samples; they are copied to the same paths. ``None`` copies none.
+        on_error: Called with the error of a sample whose path is unsafe or whose file is missing, which is
+            then skipped; without it the first such error is raised, and no lines are written.
 
     Returns:
-        How many samples were written.
+        Number of samples written.
 
     Raises:
         DataError: If a path is unsafe or a file is missing.
@@ -225,7 +225,8 @@ def write_samples(
             on_error(error)
             continue
         lines.append(json.dumps(sample.model_dump(mode="json", exclude_none=True), ensure_ascii=False))
-    write_bytes(folder / FILE, "".join(f"{line}\n" for line in lines).encode())
+    make_folder(folder)
+    write_text(folder / FILE, "".join(f"{line}\n" for line in lines))
     return len(lines)
 
 
@@ -234,5 +235,5 @@ def _copy(origin: Path, place: Path) -> None:
         raise DataError(f"{origin} does not exist")
     if place.exists() and place.samefile(origin):
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(origin.read_bytes())
+    make_folder(place.parent)
+    write_bytes(place, origin.read_bytes(), sync=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One dialogue on disk: a line of ``data.jsonl``, with its pictures and clips as files beside it."""
+"""One conversation on disk: a line of ``data.jsonl``, with its images and videos as files beside it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class _Model(BaseModel):
 
 
 class SampleMedia(_Model):
-    """A picture or a clip.
+    """An image or a video.
 
     Attributes:
-        type: Which of them.
-        path: A file, or the files of the frames in order; relative to the data folder, with forward slashes.
+        type: Kind of the medium.
+        path: File, or the files of the frames in order; relative to the data folder, with forward slashes.
         frames: First and last frame that count, both included.
     """
 
@@ -37,25 +37,25 @@ class SampleMedia(_Model):
     @model_validator(mode="after")
     def _check(self) -> SampleMedia:
         if self.type == "image" and (not isinstance(self.path, str) or self.frames is not None):
-            raise ValueError("a picture is one file and has no frames")
+            raise ValueError("an image is one file and has no frames")
         if not self.path:
-            raise ValueError("a clip has one frame at least")
+            raise ValueError("a video has at least one frame")
         if self.frames is not None and self.frames[1] < self.frames[0]:
             raise ValueError(f"the last frame must not come before the first, got {list(self.frames)}")
         return self
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """All files."""
+        """Paths of all files."""
         return (self.path,) if isinstance(self.path, str) else self.path
 
 
 class SampleRegion(_Model):
-    """A region that the messages speak of.
+    """A region of the messages.
 
     Attributes:
-        media: Which of the media it lies on.
-        region: Where; its ``frame`` is the frame of a clip. A reference to a mask has no place here.
+        media: Position of its medium.
+        region: Shape; its ``frame`` is the frame of a video. References to masks are not allowed.
     """
 
     media: Position = 0
@@ -64,17 +64,17 @@ class SampleRegion(_Model):
     @model_validator(mode="after")
     def _check(self) -> SampleRegion:
         if self.region.kind == "ref":
-            raise ValueError("a region on disk is drawn: write the mask itself instead of a reference")
+            raise ValueError("a region on disk must not be a reference: write the mask itself")
         return self
 
 
 class MaskTarget(_Model):
-    """The true masks of one call.
+    """True masks of one call.
 
     Attributes:
-        call: Its position among all calls of the dialogue.
-        media: Which of the media they lie on.
-        masks: One for each frame in which the thing shows, told apart by ``frame``.
+        call: Position among all calls of the conversation.
+        media: Position of the medium.
+        masks: One mask for each frame in which the object is visible, with its ``frame``.
     """
 
     call: Position = 0
@@ -83,16 +83,16 @@ class MaskTarget(_Model):
 
 
 class Targets(_Model):
-    """The truth, beside the messages themselves.
+    """Targets beside the messages themselves.
 
     Attributes:
-        masks: Of calls.
-        boxes: A box, or one for each frame by its ``frame``.
+        masks: True masks of calls.
+        boxes: True box, or one for each frame with its ``frame``.
         span: First and last frame, both included.
-        captions: Of people, each right.
-        answers: Of people, each right.
-        image: File of the picture that an edit should give.
-        source_caption: What the picture before an edit shows.
+        captions: True captions.
+        answers: True answers.
+        image: File of the true edited image.
+        source_caption: Caption of the image before the edit.
     """
 
     masks: tuple[MaskTarget, ...] = ()
@@ -105,18 +105,18 @@ class Targets(_Model):
 
 
 class Sample(_Model):
-    """One dialogue.
+    """One conversation.
 
     Attributes:
-        id: Its name, once in a data set.
-        task: What it teaches, as ``"referring_segmentation"``.
-        messages: In order; parts and calls as in :class:`vitron.data.Message`.
-        media: Pictures and clips.
-        regions: Places on them.
-        targets: The truth.
-        split: Which part of the data set it belongs to.
-        seed: What a drawn sample was drawn from.
-        group: A part of the task that is scored apart.
+        id: Name, unique in a data set.
+        task: Task name, such as ``"referring_segmentation"``.
+        messages: Messages in order; see :class:`vitron.protocol.messages.Message`.
+        media: Images and videos.
+        regions: Regions of the messages.
+        targets: Targets.
+        split: Part of the data set.
+        seed: Random seed of a drawn sample.
+        group: Part of the task that is scored separately.
     """
 
     id: Annotated[str, Field(min_length=1, max_length=256)]
@@ -134,12 +134,10 @@ class Sample(_Model):
         for message in self.messages:
             for part in message.content:
                 if part.type == "media" and part.media >= len(self.media):
-                    raise ValueError(
-                        f"a message speaks of medium {part.media}, and there are {len(self.media)}"
-                    )
+                    raise ValueError(f"a message names medium {part.media}, and there are {len(self.media)}")
                 if part.type == "region" and part.region >= len(self.regions):
                     raise ValueError(
-                        f"a message speaks of region {part.region}, and there are {len(self.regions)}"
+                        f"a message names region {part.region}, and there are {len(self.regions)}"
                     )
         placed = [(each.media, "region") for each in self.regions]
         placed += [(each.media, "mask") for each in self.targets.masks]

@@ -38,8 +38,8 @@ def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
 
     Args:
         answer: Answer to be scored.
-        answers: True answers of people. With fewer than ten the score is 0 or 1; with ten or more it is the mean over
-            leaving one person out of ``min(1, agreeing / 3)``.
+        answers: True answers of people. With fewer than ten the score is 0 or 1; with ten or more it is the
+            mean over leaving one person out of ``min(1, agreeing / 3)``.
 
     Raises:
         ValueError: If there are no answers.

@@ -18,7 +18,8 @@ from transformers.cache_utils import DynamicLayer
 from vitron.data.example import Example
 from vitron.model.generation import Decoder, ModelGenerator, hidden_of, logits_of
 from vitron.protocol.media import Artefact
-from vitron.protocol.messages import Message, MessageChunk, PlacedRegion, SamplingParams
+from vitron.protocol.messages import Message, MessageChunk, PlacedRegion
+from vitron.protocol.sampling import SamplingParams
 
 __all__ = ["ContinuousBatcher", "generate_messages"]
 

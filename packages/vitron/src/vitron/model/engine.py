@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common_kernels.runtime.hub import find_model, resolve_device
 from numpy.typing import NDArray
 
 from vitron.data.example import Example
@@ -22,9 +23,9 @@ from vitron.model.hf.processing import VitronProcessor
 from vitron.model.precision import choose_precision
 from vitron.protocol import MODULES, ModuleRegistry
 from vitron.protocol.media import Artefact
-from vitron.protocol.messages import SamplingParams
+from vitron.protocol.sampling import SamplingParams
 from vitron.session import Conversation
-from vitron.shipped import model_folder
+from vitron.shipped import SHIPPED
 from vitron.specialists.mask_head import MaskHeadSpecialist
 from vitron.specialists.registry import SpecialistRegistry
 
@@ -69,7 +70,7 @@ class Vitron(ModelGenerator):
         """Load a model.
 
         Args:
-            name_or_path: Name of :func:`vitron.shipped.list_models`, folder, or hub id; safetensors only.
+            name_or_path: Name of a shipped model, folder, or hub id; safetensors only.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
             dtype: ``auto``, a floating-point type of torch by name, ``8bit`` or ``4bit``; see
                 :func:`vitron.model.precision.choose_precision`.
@@ -77,17 +78,18 @@ class Vitron(ModelGenerator):
 
         Raises:
             ImportError: If a quantised dtype is asked for and bitsandbytes is missing.
-            ValueError: If there is no such model, or no such dtype.
+            ModelNotFoundError: If there is no such model.
+            ValueError: If there is no such device or dtype.
         """
-        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        chosen, fewer_bits = choose_precision(dtype, place)
-        kwargs = fewer_bits | kwargs
-        folder = model_folder(name_or_path)
+        place = resolve_device(device)
+        chosen, quantisation = choose_precision(dtype, place)
+        kwargs = quantisation | kwargs
+        folder = find_model(name_or_path, shipped=SHIPPED)
         model: Any = VitronForConditionalGeneration.from_pretrained(
             folder, dtype=chosen, use_safetensors=True, **kwargs
         )
         if "quantization_config" not in kwargs:
-            model.to(torch.device(place))
+            model.to(place)
         return cls(model, VitronProcessor.from_pretrained(folder))
 
     def save_pretrained(self, folder: Path | str) -> None:

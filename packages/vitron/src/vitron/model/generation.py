@@ -18,7 +18,8 @@ from vitron.model.encoding import ConversationEncoder
 from vitron.model.hf.modeling import VitronForConditionalGeneration, VitronOutput
 from vitron.protocol import ModuleRegistry
 from vitron.protocol.media import Artefact
-from vitron.protocol.messages import Message, MessageChunk, PlacedRegion, SamplingParams
+from vitron.protocol.messages import Message, MessageChunk, PlacedRegion
+from vitron.protocol.sampling import SamplingParams
 
 __all__ = ["Decoder", "ModelGenerator", "hidden_of", "logits_of"]
 

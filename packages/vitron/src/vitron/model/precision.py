@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In what numbers a model computes, and how few bits its weights are held in."""
+"""Compute dtype of a model, and quantisation of its weights."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 __all__ = ["choose_precision"]
 
 BITS = ("8bit", "4bit")
-# small next to the language model, and what they give is measured in pixels: these keep their numbers
-OWN_PARTS = ("projector", "region_encoder", "mask_head", "condition_heads", "lm_head")
+# small next to the language model, and their output is measured in pixels: not quantised
+UNQUANTISED = ("projector", "region_encoder", "mask_head", "condition_heads", "lm_head")
 
 
-def choose_precision(dtype: str, device: str) -> tuple[torch.dtype, dict[str, Any]]:
-    """Return the numbers to compute in, and what transformers is told of weights in fewer bits.
+def choose_precision(dtype: str, device: torch.device | str) -> tuple[torch.dtype, dict[str, Any]]:
+    """Return the compute dtype, and the arguments of transformers for quantised weights.
 
     Args:
-        dtype: ``auto``, float32 on a processor and bfloat16 on a GPU; a floating type of torch by name; or
-            ``8bit`` or ``4bit``, by which the matrices of tower and language model are held in so many bits
-            (bitsandbytes; LLM.int8 and NF4) while all else, and what is computed, is as by ``auto``.
-        device: As torch names it.
+        dtype: ``auto``, float32 on CPU and bfloat16 on CUDA; a floating-point type of torch by name; or
+            ``8bit`` or ``4bit``: matrices of tower and language model quantised by bitsandbytes (LLM.int8 and
+            NF4), all else as by ``auto``.
+        device: Device of the model.
 
     Raises:
-        ImportError: If fewer bits are wanted and bitsandbytes is missing.
-        ValueError: If the word is unknown.
+        ImportError: If a quantised dtype is asked for and bitsandbytes is missing.
+        ValueError: If the dtype is unknown.
     """
     plain = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     if dtype == "auto":
@@ -35,7 +35,7 @@ def choose_precision(dtype: str, device: str) -> tuple[torch.dtype, dict[str, An
         chosen = getattr(torch, dtype, None)
         if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
             raise ValueError(
-                f"dtype must be auto, a floating type of torch, as float32, 8bit or 4bit, got {dtype!r}"
+                f"dtype must be auto, 8bit, 4bit or a floating-point type such as float32, got {dtype!r}"
             )
         return chosen, {}
     if find_spec("bitsandbytes") is None:
@@ -49,6 +49,6 @@ def choose_precision(dtype: str, device: str) -> tuple[torch.dtype, dict[str, An
         load_in_4bit=dtype == "4bit",
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=plain,
-        llm_int8_skip_modules=list(OWN_PARTS),
+        llm_int8_skip_modules=list(UNQUANTISED),
     )
-    return plain, {"quantization_config": settings, "device_map": {"": device}}
+    return plain, {"quantization_config": settings, "device_map": {"": str(device)}}

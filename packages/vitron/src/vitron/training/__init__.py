@@ -1,16 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training on Lightning: stages as data, losses, batches of mixed tasks."""
 
-from vitron.training.data import MixedTasks, VitronData
-from vitron.training.module import TrainableSetCheck, VitronModule
-from vitron.training.stages import Stage, list_stages, load_stage
+import lazy_loader as lazy
 
-__all__ = [
-    "MixedTasks",
-    "Stage",
-    "TrainableSetCheck",
-    "VitronData",
-    "VitronModule",
-    "list_stages",
-    "load_stage",
-]
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -18,25 +18,24 @@ __all__ = ["MixedTasks", "VitronData"]
 
 
 class MixedTasks(Sampler[list[int]]):
-    """Batches of a fixed number of dialogues of each task, drawn anew in every round.
+    """Batches with a fixed number of conversations of each task, drawn at random.
 
-    A batch holds every task by its share; what does not come out even is drawn. Each process of a run in
-    several takes its own batches. The order depends on seed and step alone, so that a run that goes on sees
-    what it would have seen.
+    A batch holds every task by its share; fractions are drawn. Each process has its own batches. The order
+    depends on seed and step alone, so that a resumed run sees the same batches.
 
     Args:
-        tasks: Name of the task of each dialogue.
-        batch_size: Dialogues of a batch.
-        steps: Batches.
-        shares: By task; a task that is not named is left out. Empty: as the data are.
-        later: Shares at the last step, of the tasks whose share changes on the way there, evenly.
-        seed: Of the order.
-        rank: Of this process.
-        world: Processes.
-        start: Step to begin at.
+        tasks: Task of each conversation.
+        batch_size: Conversations per batch.
+        steps: Number of batches.
+        shares: Share of each task; a task that is not named is left out. Empty: shares of the data.
+        later: Shares at the last step, of tasks whose share changes linearly over the run.
+        seed: Random seed of the order.
+        rank: Rank of this process.
+        world_size: Number of processes.
+        start: First step.
 
     Raises:
-        ValueError: If a task has no dialogue, or a share is to change of one that has none.
+        ValueError: If a task has no conversation, or ``later`` names a task without a share.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class MixedTasks(Sampler[list[int]]):
         later: Mapping[str, float] | None = None,
         seed: int = 0,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         start: int = 0,
     ) -> None:
         names = np.asarray(tasks)
@@ -57,17 +56,17 @@ class MixedTasks(Sampler[list[int]]):
         self.members = {name: np.flatnonzero(names == name) for name in found}
         missing = [name for name, members in self.members.items() if not len(members)]
         if missing:
-            raise ValueError(f"there is no dialogue of task {missing[0]}, which the stage asks for")
+            raise ValueError(f"there is no conversation of task {missing[0]}, which the stage asks for")
         unknown = [name for name in later or {} if name not in found]
         if unknown:
-            raise ValueError(f"the share of task {unknown[0]} is to change, but it has none")
+            raise ValueError(f"tasks_later names {unknown[0]}, which has no share")
         ends = (found, {**found, **(later or {})})
         self.first, self.last = (np.array(list(each.values())) / sum(each.values()) for each in ends)
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
-        self.rank, self.world, self.start = rank, world, start
+        self.rank, self.world_size, self.start = rank, world_size, start
 
     def __len__(self) -> int:
-        # the Trainer goes on counting from the step it resumes at, so the length is that of the whole run
+        # the Trainer counts from the step it resumes at, so the length is that of the whole run
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -75,8 +74,8 @@ class MixedTasks(Sampler[list[int]]):
             yield self.batch(step)
 
     def batch(self, step: int) -> list[int]:
-        """Return the dialogues of one step."""
-        rng = np.random.default_rng((self.seed, step, self.rank, self.world))
+        """Return the conversations of one step."""
+        rng = np.random.default_rng((self.seed, step, self.rank, self.world_size))
         done = step / self.steps
         wanted = ((1 - done) * self.first + done * self.last) * self.batch_size
         counts = np.floor(wanted).astype(int)
@@ -93,20 +92,20 @@ class MixedTasks(Sampler[list[int]]):
 
 
 class VitronData(pl.LightningDataModule):
-    """Dialogues for training and validation.
+    """Conversations for training and validation.
 
     Args:
         encoder: Encoder that makes batches of them.
-        train: Dialogues, as they are or encoded.
-        validation: The same, for validation; may be empty.
-        batch_size: Of a step.
-        steps: In all.
-        shares: Of tasks in each batch.
+        train: Conversations, as they are or encoded.
+        validation: Conversations for validation; may be empty.
+        batch_size: Conversations per step.
+        steps: Number of steps.
+        shares: Shares of tasks in each batch.
         later: Shares at the last step, where they change.
-        seed: Of the order.
-        workers: Processes that read ahead.
-        parts: A step's dialogues are sorted by length into this many parts, which spares padding; what is
-            learnt is the same.
+        seed: Random seed of the order.
+        num_workers: Number of data loader processes.
+        parts: Number of parts, by length, in which a step's conversations are read, to save padding; the
+            gradient is the same.
     """
 
     def __init__(
@@ -120,13 +119,13 @@ class VitronData(pl.LightningDataModule):
         shares: Mapping[str, float] | None = None,
         later: Mapping[str, float] | None = None,
         seed: int = 0,
-        workers: int = 0,
+        num_workers: int = 0,
         parts: int = 1,
     ) -> None:
         super().__init__()
         self.encoder, self.train, self.validation = encoder, train, validation
         self.batch_size, self.steps, self.shares, self.later = batch_size, steps, shares, later
-        self.seed, self.workers, self.parts = seed, workers, parts
+        self.seed, self.num_workers, self.parts = seed, num_workers, parts
 
     def _join(self, items: list[Any]) -> list[Batch]:
         encoded = [self.encoder.encode(each) if isinstance(each, Example) else each for each in items]
@@ -135,7 +134,7 @@ class VitronData(pl.LightningDataModule):
         return [self.encoder.collate(encoded[low:high]) for low, high in pairwise(cuts) if high > low]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return batches from the step on that the run has come to."""
+        """Return batches, from the step at which the run resumes."""
         trainer = self.trainer
         sampler = MixedTasks(
             getattr(self.train, "tasks", None) or [each.task for each in self.train],
@@ -145,20 +144,20 @@ class VitronData(pl.LightningDataModule):
             later=self.later,
             seed=self.seed,
             rank=0 if trainer is None else trainer.global_rank,
-            world=1 if trainer is None else trainer.world_size,
+            world_size=1 if trainer is None else trainer.world_size,
             start=0 if trainer is None else int(getattr(trainer.lightning_module, "resumed_at", 0)),
         )
         return DataLoader(
-            _Listed(self.train), batch_sampler=sampler, collate_fn=self._join, num_workers=self.workers
+            _Listed(self.train), batch_sampler=sampler, collate_fn=self._join, num_workers=self.num_workers
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return the dialogues of validation, in order."""
+        """Return the conversations for validation, in order."""
         return DataLoader(
             _Listed(self.validation),
             batch_size=self.batch_size,
             collate_fn=self._join,
-            num_workers=self.workers,
+            num_workers=self.num_workers,
         )
 
 

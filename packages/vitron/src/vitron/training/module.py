@@ -23,7 +23,7 @@ from vitron.protocol import MODULES
 from vitron.training.schedule import cosine
 from vitron.training.stages import Stage
 
-__all__ = ["KeepLast", "SignalReader", "TrainableSetCheck", "VitronModule"]
+__all__ = ["LastCheckpoint", "SignalReader", "TrainableSetCheck", "VitronModule"]
 
 MODULE_NAMES = tuple(module.name for module in MODULES)
 
@@ -32,11 +32,11 @@ class VitronModule(pl.LightningModule):
     """One stage of training.
 
     Args:
-        model: The model; the stage freezes what does not learn.
-        stage: What learns, and how.
+        model: Model; parameters that the stage does not train are frozen.
+        stage: Trainable parameters, losses and optimisation.
 
     Raises:
-        ValueError: If a glob of the stage fits no parameter.
+        ValueError: If a glob of the stage matches no parameter.
     """
 
     def __init__(self, model: VitronForConditionalGeneration, stage: Stage) -> None:
@@ -50,7 +50,7 @@ class VitronModule(pl.LightningModule):
             parameter.requires_grad_(name in chosen)
         self.discriminator: Discriminator | None = None
         if stage.synergy.mode != "off":
-            # its weights must not move the stream that the rest is drawn from
+            # its weights must not advance the random state of the rest
             with torch.random.fork_rng(devices=[]):
                 self.discriminator = Discriminator(
                     int(model.config.text.hidden_size),
@@ -74,7 +74,7 @@ class VitronModule(pl.LightningModule):
         """Return the losses of a step by name, and the signals of its calls ``(K, num_signals, D)``.
 
         Args:
-            parts: The step's dialogues, those of like length together; the losses are those of all at once.
+            parts: Conversations of the step, similar lengths together; the losses are those of all at once.
 
         Raises:
             ValueError: If calls lack their signals.
@@ -120,7 +120,7 @@ class VitronModule(pl.LightningModule):
 
     def _masks(self, batch: Batch, found: VitronOutput, signals: Tensor) -> tuple[Tensor, Tensor]:
         if found.patches is None or batch.pixel_values is None:
-            raise ValueError("a mask is wanted where there is no picture")
+            raise ValueError("a target mask needs an image")
         return self.model.mask_head.features(
             signals[batch.mask_calls],
             [batch.call_modules[call] for call in batch.mask_calls.tolist()],
@@ -139,7 +139,7 @@ class VitronModule(pl.LightningModule):
     def synergy(
         self, modules: Sequence[str], signals: Tensor, progress: float
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Return what the model feels (or ``None``), the discriminator's own loss, and its accuracy."""
+        """Return the loss of the model (or ``None``), the loss of the discriminator, and its accuracy."""
         discriminator, settings = self.discriminator, self.stage.synergy
         assert discriminator is not None
         truth = torch.tensor([MODULE_NAMES.index(each) for each in modules], device=signals.device)
@@ -151,13 +151,15 @@ class VitronModule(pl.LightningModule):
             logits = discriminator(shared.detach())
         own = F.cross_entropy(logits, truth)
         accuracy = (logits.argmax(-1) == truth).float().mean()
-        felt = None
+        model_loss = None
         if settings.mode in ("confusion", "alternate"):
             with _frozen(discriminator):
                 guess = discriminator(shared)
-            felt = confusion_loss(guess) if settings.mode == "confusion" else -F.cross_entropy(guess, truth)
-            felt = weight * felt
-        return felt, own, accuracy
+            model_loss = (
+                confusion_loss(guess) if settings.mode == "confusion" else -F.cross_entropy(guess, truth)
+            )
+            model_loss = weight * model_loss
+        return model_loss, own, accuracy
 
     # -- steps
 
@@ -174,8 +176,8 @@ class VitronModule(pl.LightningModule):
             optimiser.zero_grad()
         if self.discriminator is not None and len(signals):
             progress = self.done / self.stage.optimisation.steps
-            felt, own, accuracy = self.synergy(modules, signals, progress)
-            total = total + own + (0 if felt is None else felt)
+            model_loss, own, accuracy = self.synergy(modules, signals, progress)
+            total = total + own + (0 if model_loss is None else model_loss)
             logged |= {"synergy/loss": own.detach(), "synergy/accuracy": accuracy}
         self.manual_backward(total)
         own = () if self.reader is None else self.reader.parameters()
@@ -203,11 +205,11 @@ class VitronModule(pl.LightningModule):
 
     @property
     def done(self) -> int:
-        """Steps of the model so far."""
+        """Number of steps of the model so far."""
         return int(self.scheduler.last_epoch)
 
     def validation_step(self, batch: Sequence[Batch], batch_idx: int) -> None:
-        """Log the losses of held-out dialogues."""
+        """Log the losses of held-out conversations."""
         losses, _ = self.losses(batch)
         self.log_dict(
             {f"val/{name}": loss for name, loss in losses.items()},
@@ -216,11 +218,11 @@ class VitronModule(pl.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the step, from which the data go on."""
+        """Store the step at which the data resume."""
         checkpoint["resumed_at"] = self.done
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the step."""
+        """Restore the step."""
         self.resumed_at = int(checkpoint["resumed_at"])
 
     def configure_optimizers(self) -> Any:
@@ -248,16 +250,16 @@ class VitronModule(pl.LightningModule):
         )
         if self.discriminator is None:
             return [optimiser], [{"scheduler": schedule, "interval": "step"}]
-        judge = torch.optim.AdamW(self.discriminator.parameters(), lr=self.stage.synergy.lr)
-        return [optimiser, judge], [{"scheduler": schedule, "interval": "step"}]
+        opponent = torch.optim.AdamW(self.discriminator.parameters(), lr=self.stage.synergy.lr)
+        return [optimiser, opponent], [{"scheduler": schedule, "interval": "step"}]
 
 
 class SignalReader(nn.Module):
-    """Reads words and places from signals, in training alone: what it can read, a head can use.
+    """Reads instruction tokens and boxes from signals, in training alone: what it can read, a head can use.
 
     Args:
         width: Channels of all signals of a call together.
-        vocabulary: Tokens there are.
+        vocabulary: Size of the vocabulary.
     """
 
     def __init__(self, width: int, vocabulary: int) -> None:
@@ -266,11 +268,11 @@ class SignalReader(nn.Module):
         self.place = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, 4))
 
     def loss(self, signals: Tensor, batch: Batch) -> Tensor:
-        """Return the cross-entropy of words, and the distance of boxes of masks.
+        """Return the cross-entropy of instruction tokens plus the distance of mask boxes.
 
         Args:
             signals: ``(K, num_signals, D)``.
-            batch: With the words of the calls and the masks.
+            batch: Batch with the instruction tokens of the calls, and the masks.
         """
         flat = signals.flatten(1)
         wanted = torch.zeros(len(flat), self.words.out_features, device=flat.device)
@@ -285,9 +287,9 @@ class SignalReader(nn.Module):
 
 
 class TrainableSetCheck(pl.Callback):
-    """Says at the start what learns, and stops a run whose declared parameters get no gradient.
+    """Reports the number of trainable parameters, and stops a run in which some get no gradient.
 
-    The published script froze its own adapters after adding them; this is the check that would have told.
+    The published script froze its own adapters after adding them; this check would have found it.
 
     Args:
         patience: Steps after which every declared parameter must have had a gradient.
@@ -298,19 +300,19 @@ class TrainableSetCheck(pl.Callback):
         self.waiting: set[str] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note what is declared."""
+        """Note the trainable parameters."""
         model = cast(VitronModule, pl_module).model
         self.waiting = {name for name, each in model.named_parameters() if each.requires_grad}
         total = sum(each.numel() for each in model.parameters() if each.requires_grad)
-        pl_module.print(f"stage {cast(VitronModule, pl_module).stage.name}: {total:,} weights learn")
+        pl_module.print(f"stage {cast(VitronModule, pl_module).stage.name}: {total:,} trainable parameters")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Strike out what had a gradient.
+        """Remove parameters that had a gradient.
 
         Raises:
-            RuntimeError: If some had none for long.
+            RuntimeError: If some had none after ``patience`` steps.
         """
         if not self.waiting:
             return
@@ -319,19 +321,19 @@ class TrainableSetCheck(pl.Callback):
         self.waiting -= had
         if self.waiting and batch_idx + 1 >= self.patience:
             raise RuntimeError(
-                f"{len(self.waiting)} parameters that should learn had no gradient in {self.patience} steps, "
-                f"as {min(self.waiting)}: give data and losses that reach them, or leave them frozen"
+                f"{len(self.waiting)} trainable parameters had no gradient in {self.patience} steps, "
+                f"such as {min(self.waiting)}: give data and losses that reach them, or freeze them"
             )
 
 
-class KeepLast(pl.Callback):
-    """Keeps one checkpoint, the latest, written behind the step that it holds and renamed when it is whole.
+class LastCheckpoint(pl.Callback):
+    """Keeps the latest checkpoint, written after the step that it holds.
 
-    Lightning's own takes manual optimisation to be in the middle of a step.
+    Lightning's own callback takes manual optimisation to be in the middle of a step.
 
     Args:
-        path: Of the checkpoint.
-        every: Steps between two; the last step is kept as well.
+        path: File of the checkpoint.
+        every: Steps between checkpoints; the last step has one as well.
     """
 
     def __init__(self, path: Path, every: int) -> None:
@@ -340,7 +342,7 @@ class KeepLast(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write it when it is due."""
+        """Write the checkpoint when it is due."""
         done = cast(VitronModule, pl_module).done
         if done % self.every and done != cast(VitronModule, pl_module).stage.optimisation.steps:
             return
@@ -352,7 +354,7 @@ class KeepLast(pl.Callback):
 
 @contextmanager
 def _frozen(module: nn.Module) -> Generator[None]:
-    """Let gradients through a module, and none into it."""
+    """Let gradients pass through a module, without gradients of its parameters."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     try:
@@ -363,8 +365,8 @@ def _frozen(module: nn.Module) -> Generator[None]:
 
 
 def _add_lora(model: VitronForConditionalGeneration, stage: Stage) -> None:
-    """Put adapters on the language model, in place."""
-    from peft import LoraConfig, inject_adapter_in_model  # only for those who use it
+    """Add adapters to the language model, in place."""
+    from peft import LoraConfig, inject_adapter_in_model  # an optional dependency
 
     settings = stage.lora
     assert settings is not None

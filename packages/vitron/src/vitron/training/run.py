@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole stage from data on disk, by the Lightning Trainer."""
+"""Training of a stage from data on disk, by the Lightning Trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
@@ -18,14 +18,15 @@ from vitron.model.encoding import ConversationEncoder
 from vitron.model.hf.modeling import VitronForConditionalGeneration
 from vitron.model.hf.processing import VitronProcessor
 from vitron.training.data import VitronData
-from vitron.training.module import KeepLast, TrainableSetCheck, VitronModule
+from vitron.training.module import LastCheckpoint, TrainableSetCheck, VitronModule
+from vitron.training.options import TrainerOptions
 from vitron.training.stages import Stage
 
 __all__ = ["Examples", "fit_stage"]
 
 
 class Examples(Sequence[Example]):
-    """The dialogues of a data set; media are read when they are asked for.
+    """Conversations of a data set; media are read on access.
 
     Args:
         source: Folder with ``data.jsonl``, or the file.
@@ -57,36 +58,37 @@ class Examples(Sequence[Example]):
 
 
 def fit_stage(
-    built: tuple[VitronForConditionalGeneration, VitronProcessor],
+    model: VitronForConditionalGeneration,
+    processor: VitronProcessor,
     stage: Stage,
     data: Path,
     out: Path,
     *,
     validation: Path | None = None,
     seed: int = 0,
-    workers: int = 0,
-    every: int = 500,
-    **trainer_options: Any,
+    options: TrainerOptions | None = None,
 ) -> Path | None:
-    """Run a stage, or go on with one that was cut.
+    """Train a stage, or resume one that was stopped.
 
     Args:
-        built: Model and processor.
-        stage: What learns, and how.
+        model: Model.
+        processor: Processor of the model.
+        stage: Trainable parameters, losses and optimisation.
         data: Folder of a data set.
-        out: Checkpoint, ``logs/version_n/metrics.csv`` and at the end ``model/`` go here.
-        validation: Folder of another.
-        seed: Of the order.
-        workers: Processes that read ahead.
-        every: Steps between checkpoints, and between validations.
-        **trainer_options: To the Trainer, as ``devices`` or ``strategy``.
+        out: Folder of the checkpoint, ``logs/version_n/metrics.csv`` and the trained ``model/``.
+        validation: Folder of a data set for validation.
+        seed: Random seed of the order.
+        options: Arguments of the Trainer; the defaults of :class:`TrainerOptions` if ``None``.
 
     Returns:
-        Folder of the model; ``None`` in all processes but the first.
+        Folder of the trained model; ``None`` in all processes but the first.
+
+    Raises:
+        RuntimeError: If the run was interrupted.
     """
-    model, processor = built
-    settings = stage.optimisation
-    found = VitronData(
+    options = options or TrainerOptions()
+    settings, every = stage.optimisation, options.checkpoint_every
+    data_module = VitronData(
         ConversationEncoder(processor, model.config),
         Examples(data),
         Examples(validation) if validation else (),
@@ -95,27 +97,30 @@ def fit_stage(
         shares=stage.tasks,
         later=stage.tasks_later,
         seed=seed,
-        workers=workers,
+        num_workers=options.num_workers,
     )
-    keep = KeepLast(out / "last.ckpt", every)
+    last = out / "last.ckpt"
     trainer = pl.Trainer(
         max_epochs=1,
         enable_checkpointing=False,
-        callbacks=[keep, TrainableSetCheck(), RichProgressBar()],
+        callbacks=[LastCheckpoint(last, every), TrainableSetCheck(), RichProgressBar()],
         logger=CSVLogger(out, name="logs"),
         log_every_n_steps=min(50, every),
         val_check_interval=min(every, settings.steps) if validation else None,
         limit_val_batches=1.0 if validation else 0,
         enable_model_summary=False,
         default_root_dir=out,
-        **trainer_options,
+        accelerator=options.accelerator,
+        devices=int(options.devices) if options.devices.isdecimal() else options.devices,
+        num_nodes=options.num_nodes,
+        strategy=options.strategy,
+        precision=options.precision,  # pyright: ignore[reportArgumentType]  # Lightning checks the name
     )
-    last = out / "last.ckpt"
     module = VitronModule(model.train(), stage)
-    # the checkpoint is one that this very run wrote; optimisers keep more than tensors in it
-    trainer.fit(module, datamodule=found, ckpt_path=last if last.exists() else None, weights_only=False)
+    # this run wrote the checkpoint; the state of optimisers is more than tensors
+    trainer.fit(module, datamodule=data_module, ckpt_path=last if last.exists() else None, weights_only=False)
     if trainer.interrupted:
-        raise RuntimeError(f"stopped; the same command goes on from {last}")
+        raise RuntimeError(f"interrupted; the same command resumes from {last}")
     if not trainer.is_global_zero:
         return None
     folder = out / "model"
@@ -126,12 +131,12 @@ def fit_stage(
 
 
 def merge_adapters(model: VitronForConditionalGeneration) -> None:
-    """Add low-rank adapters to the weights they adapt, so that whoever loads the model needs no PEFT."""
+    """Merge low-rank adapters into the weights, so that loading the model needs no PEFT."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    words = model.language_model
-    for name, each in list(words.named_modules()):
+    language_model = model.language_model
+    for name, each in list(language_model.named_modules()):
         if isinstance(each, BaseTunerLayer):
             each.merge()
             parent, _, child = name.rpartition(".")
-            setattr(words.get_submodule(parent), child, each.get_base_layer())
+            setattr(language_model.get_submodule(parent), child, each.get_base_layer())

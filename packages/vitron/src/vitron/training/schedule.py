@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the learning rate goes up and down."""
+"""Schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["cosine"]
 
 
 def cosine(steps: int, warmup: int, *, lowest: float = 0.01) -> Callable[[int], float]:
-    """Return the factor of the learning rate by step: a straight way up, then half a cosine down.
+    """Return the factor of the learning rate by step: linear warm-up, then half a cosine.
 
     Args:
-        steps: In all.
-        warmup: Of them, on the way up.
-        lowest: Where it ends.
+        steps: Number of steps.
+        warmup: Steps of warm-up.
+        lowest: Last factor.
     """
 
     def factor(step: int) -> float:

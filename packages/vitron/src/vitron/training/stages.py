@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stages of training as data: what learns, from what, by which losses (paper, 4 and B.4)."""
+"""Stages of training as data: trainable parameters, tasks, losses (paper, 4 and B.4)."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class _Model(BaseModel):
 
 
 class Losses(_Model):
-    """Weights of the losses; one of weight 0 is not computed.
+    """Weights of the losses; a loss of weight 0 is not computed.
 
     Attributes:
-        text: Next token of replies, calls and signal tokens.
+        text: Cross-entropy of assistant messages, calls and signal tokens.
         mask: Dice and cross-entropy of the mask head.
-        match: Of the mask head's query, to find its thing among those of the other calls; needs ``mask``.
-        alignment: Distance of projected signals to a text encoder's vectors.
-        words: What a linear layer, used in training alone, reads of a call's words from its signals, and of
-            the place of its mask. Without it, masks of small models wait long for signals that say anything.
+        match: Contrastive loss of the mask head's query against the objects of other calls; needs ``mask``.
+        alignment: Distance of projected signals to the vectors of a text encoder.
+        words: Loss of a linear layer, used in training alone, that reads the instruction tokens and the mask
+            box of a call from its signals; masks of small models are learnt sooner with it.
     """
 
     text: Weight = 1.0
@@ -46,18 +46,18 @@ class Losses(_Model):
 
 
 class Synergy(_Model):
-    """The discriminator of stage 3.
+    """Discriminator of stage 3.
 
     Attributes:
         mode: ``off``; ``grl`` (reversed gradient); ``alternate`` (``steps`` of the discriminator, then one of
-            the model against it); ``confusion`` (towards the uniform guess); ``placebo`` (it learns, and the
-            model does not feel it).
-        weight: Largest weight of what the model feels.
-        steps: Of the discriminator per step of the model, in ``alternate``.
+            the model against it); ``confusion`` (towards the uniform guess); ``placebo`` (trained without an
+            effect on the model).
+        weight: Largest weight of the loss of the model.
+        steps: Steps of the discriminator per step of the model, in ``alternate``.
         width: Channels of the discriminator.
-        layers: Of it.
-        heads: Of its attention.
-        lr: Its learning rate.
+        layers: Layers of the discriminator.
+        heads: Attention heads of the discriminator.
+        lr: Learning rate of the discriminator.
     """
 
     mode: SynergyMode = "off"
@@ -73,9 +73,9 @@ class LoraSettings(_Model):
     """Low-rank adapters of the language model, by PEFT.
 
     Attributes:
-        rank: Of the adapters; 128 in the published script.
-        alpha: Their scale.
-        dropout: Before them.
+        rank: Rank of the adapters; 128 in the published script.
+        alpha: Scale of the adapters.
+        dropout: Dropout before the adapters.
         targets: Names of linear layers, or ``all-linear``.
     """
 
@@ -89,14 +89,14 @@ class Optimisation(_Model):
     """AdamW with warm-up and a cosine.
 
     Attributes:
-        lr: Peak.
-        groups: Peak for parameters whose names fit a glob.
-        weight_decay: Of matrices.
-        warmup: Share of the steps.
-        steps: In all.
-        batch_size: Dialogues of a step, on each device.
+        lr: Peak learning rate.
+        groups: Peak learning rate of parameters whose names match a glob.
+        weight_decay: Weight decay of matrices.
+        warmup: Share of the steps with warm-up.
+        steps: Number of steps.
+        batch_size: Conversations per step and device.
         clip: Largest norm of the gradient.
-        beta2: Of AdamW.
+        beta2: Second beta of AdamW.
     """
 
     lr: Positive = 1e-5
@@ -110,18 +110,18 @@ class Optimisation(_Model):
 
 
 class Stage(_Model):
-    """One stage.
+    """One stage of training.
 
     Attributes:
-        name: As ``"1.2"``.
+        name: Name, such as ``"1.2"``.
         summary: One line.
-        train: Globs of the parameters that learn; all others are frozen.
-        lora: Adapters to put on the language model first.
-        losses: Their weights.
-        synergy: Of stage 3.
-        optimisation: How.
-        tasks: Share of each task in every batch; empty is as the data are.
-        tasks_later: Shares at the last step, of tasks whose share changes evenly on the way there.
+        train: Globs of the trainable parameters; all others are frozen.
+        lora: Adapters that are added to the language model first.
+        losses: Weights of the losses.
+        synergy: Discriminator of stage 3.
+        optimisation: Optimiser, schedule and batch size.
+        tasks: Share of each task in every batch; empty takes the shares of the data.
+        tasks_later: Shares at the last step, of tasks whose share changes linearly over the run.
     """
 
     name: str
@@ -134,25 +134,25 @@ class Stage(_Model):
     tasks: dict[str, Positive] = Field(default_factory=dict)
     tasks_later: dict[str, Positive] = Field(default_factory=dict)
 
-    def learns(self, name: str) -> bool:
-        """Tell whether a parameter of this name learns."""
+    def trains(self, name: str) -> bool:
+        """Return whether a parameter of this name is trained."""
         return any(fnmatchcase(name, glob) for glob in self.train)
 
     def trainable(self, names: Iterable[str]) -> set[str]:
-        """Return which of these parameters learn.
+        """Return which of these parameters are trained.
 
         Raises:
-            ValueError: If a glob fits none: a slip of the pen would else freeze what should learn.
+            ValueError: If a glob matches none: a typo would otherwise freeze what should be trained.
         """
         known = list(names)
         for glob in self.train:
             if not any(fnmatchcase(name, glob) for name in known):
                 raise ValueError(f"stage {self.name}: no parameter is called {glob!r}")
-        return {name for name in known if self.learns(name)}
+        return {name for name in known if self.trains(name)}
 
 
 def list_stages() -> list[str]:
-    """Return the names of the stages that come with the package."""
+    """Return the names of the shipped stages."""
     folder = resources.files("vitron.training") / "stages"
     return sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml"))
 
@@ -161,10 +161,10 @@ def load_stage(name: str | Path) -> Stage:
     """Read a stage.
 
     Args:
-        name: Of one that comes with the package, as ``"1.2"``, or a YAML file.
+        name: Name of a shipped stage, such as ``"1.2"``, or a YAML file.
 
     Raises:
-        ValueError: If there is none of this name, or it cannot be understood.
+        ValueError: If there is no such stage, or the file is not valid.
     """
     if str(name) in list_stages():
         text = (resources.files("vitron.training") / "stages" / f"{name}.yaml").read_text()

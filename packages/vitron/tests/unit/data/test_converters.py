@@ -109,7 +109,7 @@ def test_magicbrush_vqa_and_vidstg_keep_their_truth(layout):
         ("llava", "chat.json", lambda d: d[0].pop("conversations"), "item 0 has no 'conversations'"),
         ("llava", "chat.json", lambda d: d[0].update(image=5), "'image' must be a path or a list"),
         ("vqa", "v2_annotations.json", lambda d: d["annotations"].clear(), "question 1 has no answers"),
-        ("vqa", "v2_questions.json", lambda d: d["questions"][0].update(image_id=4), "holds no picture 4"),
+        ("vqa", "v2_questions.json", lambda d: d["questions"][0].update(image_id=4), "holds no image 4"),
         ("magicbrush", "edit_turns.json", lambda d: d[0].update(output="lost.png"), "holds no lost.png"),
         ("vidstg", "clips.json", lambda d: d[0].update(span=[3, 1]), "first and the last frame"),
         ("vidstg", "clips.json", lambda d: d[0].update(boxes=[[1, 2]]), "four numbers"),

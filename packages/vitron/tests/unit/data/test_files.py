@@ -57,15 +57,15 @@ def test_no_path_ever_leads_out(tmp_path_factory, path):
     ("changes", "message"),
     [
         ({"id": ""}, "line 2: id: String should have at least 1 character"),
-        ({"media": []}, "line 2: a message speaks of medium 0, and there are 0"),
+        ({"media": []}, "line 2: a message names medium 0, and there are 0"),
         ({"colour": 3}, "line 2: colour: Extra inputs"),
         ({"targets": {"masks": [{"call": 0}]}}, "line 2: a mask belongs to call 0, and there are 0"),
         (
             {"regions": [{"media": 4, "region": {"kind": "box", "x0": 0, "y0": 0, "x1": 1, "y1": 1}}]},
             "medium 4",
         ),
-        ({"media": [{"path": ["a.png"]}]}, "a picture is one file"),
-        ({"media": [{"type": "video", "path": []}]}, "one frame at least"),
+        ({"media": [{"path": ["a.png"]}]}, "an image is one file"),
+        ({"media": [{"type": "video", "path": []}]}, "at least one frame"),
     ],
 )
 def test_a_wrong_line_is_told_by_its_number(tmp_path, changes, message):
@@ -79,13 +79,13 @@ def test_a_wrong_line_is_told_by_its_number(tmp_path, changes, message):
 
 def test_broken_lines_and_doubled_ids(tmp_path):
     write(tmp_path, line(), line())
-    with pytest.raises(DataError, match=r"data\.jsonl, line 2: the id 'a' is that of line 1 already"):
+    with pytest.raises(DataError, match=r"data\.jsonl, line 2: the id 'a' is already that of line 1"):
         list(read_samples(tmp_path))
     (tmp_path / "data.jsonl").write_text("\n{", "utf-8")
     with pytest.raises(DataError, match="line 2: Invalid JSON"):
         list(read_samples(tmp_path))
     (tmp_path / "data.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="no text in UTF-8"):
+    with pytest.raises(DataError, match="is not UTF-8 text"):
         list(read_samples(tmp_path))
     with pytest.raises(DataError, match="lost does not exist: name a folder"):
         list(read_samples(tmp_path / "lost"))

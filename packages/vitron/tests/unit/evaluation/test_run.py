@@ -6,7 +6,7 @@ import pytest
 from common_kernels.runtime.processes import Processes
 from PIL import Image
 from vitron.data import read_samples, write_samples
-from vitron.data.converters.common import ask, call, reply
+from vitron.data.converters.common import assistant_message, call, user_message
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
 from vitron.demo.painters import ToyPainter, ToySegmenter
 from vitron.evaluation import TASKS, ScriptedGenerator, evaluate, read_items
@@ -47,24 +47,57 @@ def data(tmp_path_factory):
         )
 
     samples = [
-        sample(f"seg-{at}", "referring_segmentation", ask("Segment it."), reply("", segment), target)
+        sample(
+            f"seg-{at}",
+            "referring_segmentation",
+            user_message("Segment it."),
+            assistant_message("", segment),
+            target,
+        )
         for at in range(3)
     ]
     samples += [
-        sample("box", "referring_box", ask("Where?"), reply("x"), Targets(boxes=(box,))),
-        sample("vqa", "vqa", ask("Colour?"), reply("red"), Targets(answers=("red",))),
-        sample("cap", "caption", ask("What?"), reply("a red circle"), Targets(captions=("a red circle",))),
+        sample("box", "referring_box", user_message("Where?"), assistant_message("x"), Targets(boxes=(box,))),
+        sample("vqa", "vqa", user_message("Colour?"), assistant_message("red"), Targets(answers=("red",))),
         sample(
-            "edit", "image_editing", ask("Edit."), reply("", edit), Targets(image="1.png", captions=("x",))
+            "cap",
+            "caption",
+            user_message("What?"),
+            assistant_message("a red circle"),
+            Targets(captions=("a red circle",)),
         ),
-        sample("draw", "text_to_image", ask("Draw.", media=0), reply("x"), Targets(), media=()),
-        sample("talk", "dialogue", ask("Hi."), reply("Hello."), Targets()),
-        sample("call", "invocation", ask("Segment it."), reply("", segment), Targets()),
-        sample("when", "video_grounding", ask("When?"), reply("x"), Targets(boxes=tube), media=(clip,)),
+        sample(
+            "edit",
+            "image_editing",
+            user_message("Edit."),
+            assistant_message("", edit),
+            Targets(image="1.png", captions=("x",)),
+        ),
+        sample(
+            "draw",
+            "text_to_image",
+            user_message("Draw.", media=0),
+            assistant_message("x"),
+            Targets(),
+            media=(),
+        ),
+        sample("talk", "dialogue", user_message("Hi."), assistant_message("Hello."), Targets()),
+        sample("call", "invocation", user_message("Segment it."), assistant_message("", segment), Targets()),
+        sample(
+            "when",
+            "video_grounding",
+            user_message("When?"),
+            assistant_message("x"),
+            Targets(boxes=tube),
+            media=(clip,),
+        ),
         Sample(
             id="track",
             task="video_segmentation",
-            messages=(ask("Track this.", regions=1), reply("", call("video_segmentation", "track", "it"))),
+            messages=(
+                user_message("Track this.", regions=1),
+                assistant_message("", call("video_segmentation", "track", "it")),
+            ),
             media=(clip,),
             regions=(SampleRegion(region=masks[0]),),
             targets=Targets(masks=(MaskTarget(masks=masks),)),

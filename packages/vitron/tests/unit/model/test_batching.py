@@ -9,7 +9,7 @@ import pytest
 import torch
 from vitron.model.batching import ContinuousBatcher
 from vitron.model.generation import Decoder
-from vitron.protocol.messages import SamplingParams
+from vitron.protocol.sampling import SamplingParams
 
 from .conftest import ask, clip, picture, segment, square
 

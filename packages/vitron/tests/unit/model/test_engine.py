@@ -7,7 +7,7 @@ import torch
 from vitron.errors import UnsupportedRequestError
 from vitron.model.constraints import CallState
 from vitron.model.engine import Vitron
-from vitron.protocol.messages import SamplingParams
+from vitron.protocol.sampling import SamplingParams
 from vitron.session import DoneEvent, ResultEvent, TextEvent
 from vitron.specialists.protocol import Action, Request
 

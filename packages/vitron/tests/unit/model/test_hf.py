@@ -21,15 +21,8 @@ from transformers import (
 from vitron.data import Example
 from vitron.model import ConversationEncoder, VitronConfig, VitronForConditionalGeneration, VitronProcessor
 from vitron.model.engine import Vitron
-from vitron.protocol.messages import (
-    MediaPart,
-    Message,
-    PlacedRegion,
-    RegionPart,
-    SamplingParams,
-    TextPart,
-    text_message,
-)
+from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart, text_message
+from vitron.protocol.sampling import SamplingParams
 
 from .conftest import clip, picture, segment, square
 

@@ -4,7 +4,7 @@
 import pytest
 import torch
 from vitron.model.engine import Vitron
-from vitron.model.precision import OWN_PARTS, choose_precision
+from vitron.model.precision import UNQUANTISED, choose_precision
 
 from .conftest import ask
 
@@ -52,7 +52,7 @@ def test_fewer_bits_mostly_say_the_same(replies, dtype, kind):
     kinds = {name: type(each).__name__ for name, each in vitron.model.named_modules()}
     fewer = [name for name, each in kinds.items() if each == kind]
     assert any(name.startswith("language_model.") for name in fewer)
-    assert not any(part in name.split(".") for name in fewer for part in OWN_PARTS)
+    assert not any(part in name.split(".") for name in fewer for part in UNQUANTISED)
     same = total = 0
     with torch.no_grad():
         for ids, wanted in replies:

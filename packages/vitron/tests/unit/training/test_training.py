@@ -17,7 +17,7 @@ from vitron.training import (
     list_stages,
     load_stage,
 )
-from vitron.training.module import KeepLast
+from vitron.training.module import LastCheckpoint
 from vitron.training.run import merge_adapters
 from vitron.training.stages import LoraSettings, Losses, Optimisation, Synergy
 
@@ -202,7 +202,7 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path):
 
     last = tmp_path / "last.ckpt"
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        run(stage, tmp_path, callbacks=[KeepLast(last, 3), Cut()])
+        run(stage, tmp_path, callbacks=[LastCheckpoint(last, 3), Cut()])
     again, _ = run(stage, tmp_path, resume=last)
     assert again.done == 6
     for (name, one), (_, other) in zip(
@@ -222,9 +222,9 @@ def test_batches_hold_tasks_by_their_shares():
     assert batches[2:] == list(
         MixedTasks(tasks, batch_size=8, steps=5, shares={"a": 1, "b": 1}, seed=3, start=2)
     )
-    other = MixedTasks(tasks, batch_size=8, steps=5, shares={"a": 1, "b": 1}, seed=3, rank=1, world=2)
+    other = MixedTasks(tasks, batch_size=8, steps=5, shares={"a": 1, "b": 1}, seed=3, rank=1, world_size=2)
     assert batches != list(other)
-    with pytest.raises(ValueError, match="no dialogue of task c"):
+    with pytest.raises(ValueError, match="no conversation of task c"):
         MixedTasks(tasks, batch_size=8, steps=5, shares={"c": 1})
 
 
@@ -236,7 +236,7 @@ def test_shares_move_evenly_to_those_of_the_end():
     assert [count - whole for count, whole in zip(counts, (4, 4, 5, 6), strict=True)] in [
         [0, *rest] for rest in product((0, 1), repeat=3)
     ]
-    with pytest.raises(ValueError, match="share of task c is to change"):
+    with pytest.raises(ValueError, match="tasks_later names c"):
         MixedTasks(tasks, batch_size=8, steps=4, shares={"a": 1, "b": 1}, later={"c": 1})
 
 

@@ -35,7 +35,7 @@ def read_layout(layout: str, source: Path, **options: str) -> Iterator[Sample]:
     Args:
         layout: One of :data:`LAYOUTS`.
         source: Folder or file.
-        options: Of the reader, as ``split``.
+        options: Options of the reader, such as ``split``.
 
     Raises:
         ValueError: If there is no such layout, or it has no such option.

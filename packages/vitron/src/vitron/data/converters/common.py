@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the readers of public layouts share: JSON with plain errors, names of files, dialogues of one turn."""
+"""Shared by the readers of public layouts: JSON, file names, conversations of one turn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
 
 def read_json(file: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
         DataError: If it is missing, too large, or no JSON.
@@ -80,7 +80,7 @@ def field(item: Mapping[str, Any], name: str, kind: type | tuple[type, ...], wha
 
 
 def size_of(folder: Path, path: str) -> tuple[int, int]:
-    """Return width and height of a picture, read from its head.
+    """Return width and height of an image, read from its header.
 
     Raises:
         DataError: If it is missing or none.
@@ -96,13 +96,13 @@ def size_of(folder: Path, path: str) -> tuple[int, int]:
 
 
 def box_of(pixels: Sequence[Any], size: tuple[int, int], what: str, frame: int | None = None) -> BoxRegion:
-    """Return the box of left, top, right and bottom in pixels, cut off at the picture's edge.
+    """Return the box of left, top, right and bottom in pixels, clipped to the image.
 
     Args:
         pixels: Four numbers.
         size: Width and height.
         what: Whose it is, for messages.
-        frame: Of a clip.
+        frame: Frame of a video.
 
     Raises:
         DataError: If it is no box.
@@ -121,8 +121,8 @@ def box_of(pixels: Sequence[Any], size: tuple[int, int], what: str, frame: int |
         raise DataError(f"{what}: {explain(error)}") from error
 
 
-def ask(text: str, *, media: int = 1, regions: int = 0) -> Message:
-    """Return what a user says: media first, then regions, then words."""
+def user_message(text: str, *, media: int = 1, regions: int = 0) -> Message:
+    """Return a user message: media, then regions, then text."""
     parts: list[Part] = [MediaPart(media=number) for number in range(media)]
     parts += [RegionPart(region=number) for number in range(regions)]
     return Message(role="user", content=(*parts, TextPart(text=text)))
@@ -133,8 +133,8 @@ def call(module: str, verb: str, text: str, **more: Any) -> Invocation:
     return Invocation(module=module, instruction=(Instruction(verb=verb, text=text),), **more)
 
 
-def reply(text: str, *calls: Invocation) -> Message:
-    """Return what an assistant says."""
+def assistant_message(text: str, *calls: Invocation) -> Message:
+    """Return an assistant message."""
     return text_message("assistant", text, *calls)
 
 
@@ -151,7 +151,7 @@ def sample_of(what: str, **fields: Any) -> Sample:
 
 
 def split_of(name: object) -> Literal["train", "val", "test"]:
-    """Return which of three parts a name of a data set's part means."""
+    """Return the split that a data set's own name means."""
     word = str(name).lower()
     if word.startswith("val") or word in ("dev", "minival"):
         return "val"
@@ -159,7 +159,7 @@ def split_of(name: object) -> Literal["train", "val", "test"]:
 
 
 def image_by_id(folder: Path, prefix: str, number: object) -> str:
-    """Return the path of a picture of COCO by its id, relative to the folder.
+    """Return the path of a COCO image by its id, relative to the folder.
 
     Raises:
         DataError: If there is none.
@@ -174,4 +174,4 @@ def image_by_id(folder: Path, prefix: str, number: object) -> str:
             ]
             if found:
                 return found[0].relative_to(folder).as_posix()
-    raise DataError(f"{folder / prefix} holds no picture {number}")
+    raise DataError(f"{folder / prefix} holds no image {number}")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from vitron.data.converters.common import SUFFIXES, ask, call, reply, sample_of, split_of
+from vitron.data.converters.common import SUFFIXES, assistant_message, call, sample_of, split_of, user_message
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
 from vitron.errors import DataError
 from vitron.protocol.regions.convert import mask_to_region
@@ -27,7 +27,7 @@ def read_davis(source: Path, *, split: str = "val", year: str = "2017") -> Itera
     Args:
         source: The folder.
         split: Name of the list.
-        year: Of the list.
+        year: Year of the list.
 
     Raises:
         DataError: If frames and label maps do not fit together.
@@ -68,8 +68,8 @@ def _sequence(source: Path, frames: Path, labels: Path, split: str) -> Iterator[
             id=f"{frames.name}-{number}",
             task="video_segmentation",
             messages=(
-                ask("Track this object.", regions=1),
-                reply("", call("video_segmentation", "track", "this object", region=masks[0])),
+                user_message("Track this object.", regions=1),
+                assistant_message("", call("video_segmentation", "track", "this object", region=masks[0])),
             ),
             media=media,
             regions=(SampleRegion(region=masks[0]),),

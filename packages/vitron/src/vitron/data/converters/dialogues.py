@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dialogues as LLaVA writes them, and the invocation data of the paper's release, which extends that form."""
+"""Dialogues in the format of LLaVA, and the invocation data of the paper's release, which extends it."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ def _messages(
             read = parse(text) if calls else None
             if read is not None and read.issues:
                 raise DataError(f"{where}: {read.issues[0].message}")
-            words = (text if read is None else read.text).strip()
+            plain = (text if read is None else read.text).strip()
             found = (
                 () if read is None else tuple(c.model_copy(update={"source": None}) for c in read.invocations)
             )
-            yield Message(role="assistant", content=(TextPart(text=words),) if words else (), calls=found)
+            yield Message(role="assistant", content=(TextPart(text=plain),) if plain else (), calls=found)
             continue
         parts = list(_parts(text, left, where))
         if number == 0 or not any(part.type == "media" for part in parts):
@@ -134,7 +134,7 @@ def _messages(
 
 
 def _parts(text: str, left: dict[str, list[int]], where: str) -> Iterator[Part]:
-    """Yield words, media and regions of what a user says."""
+    """Yield texts, media and regions of a user message."""
     pieces = _TAG.split(text)
     for place, piece in enumerate(pieces):
         if place % 2 == 0:

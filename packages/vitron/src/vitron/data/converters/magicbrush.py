@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MagicBrush: pictures, instructions, masks and true results of edits."""
+"""MagicBrush: images, instructions, masks and true results of edits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vitron.data.converters.common import ask, call, field, find_json, items_of, read_json, reply, sample_of
+from vitron.data.converters.common import (
+    assistant_message,
+    call,
+    field,
+    find_json,
+    items_of,
+    read_json,
+    sample_of,
+    user_message,
+)
 from vitron.data.schema import Sample, SampleMedia, Targets
 from vitron.errors import DataError
 
@@ -30,7 +39,9 @@ def read_magicbrush(source: Path) -> Iterator[Sample]:
     captions: dict[str, dict[str, str]] = read_json(told) if told.is_file() else {}
     for number, turn in enumerate(items_of(read_json(file), file.name)):
         what = f"{file.name}, item {number}"
-        before, after, said = (str(field(turn, key, str, what)) for key in ("input", "output", "instruction"))
+        before, after, instruction = (
+            str(field(turn, key, str, what)) for key in ("input", "output", "instruction")
+        )
         group = before.split("-")[0]
         about: dict[str, Any] = captions.get(group, {})
         caption = about.get(after)
@@ -38,10 +49,13 @@ def read_magicbrush(source: Path) -> Iterator[Sample]:
             what,
             id=after.rsplit(".", 1)[0],
             task="image_editing",
-            messages=(ask(said), reply("", call("image_editing", "edit", said))),
-            media=(SampleMedia(path=_picture(folder, group, before)),),
+            messages=(
+                user_message(instruction),
+                assistant_message("", call("image_editing", "edit", instruction)),
+            ),
+            media=(SampleMedia(path=_image(folder, group, before)),),
             targets=Targets(
-                image=_picture(folder, group, after),
+                image=_image(folder, group, after),
                 captions=(str(caption),) if caption else (),
                 source_caption=about.get(before),
             ),
@@ -49,7 +63,7 @@ def read_magicbrush(source: Path) -> Iterator[Sample]:
         )
 
 
-def _picture(folder: Path, group: str, name: str) -> str:
+def _image(folder: Path, group: str, name: str) -> str:
     for path in (f"images/{group}/{name}", f"images/{name}"):
         if ".." not in name and (folder / path).is_file():
             return path

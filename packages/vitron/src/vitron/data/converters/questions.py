@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions with answers of people, and captions of pictures, as VQA and COCO write them."""
+"""Questions with answers of people, and captions of images, in the formats of VQA and COCO."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from vitron.data.converters.common import (
-    ask,
+    assistant_message,
     field,
     find_json,
     image_by_id,
     items_of,
     read_json,
-    reply,
     sample_of,
+    user_message,
 )
 from vitron.data.schema import Sample, SampleMedia, Targets
 from vitron.errors import DataError
@@ -25,7 +25,7 @@ from vitron.errors import DataError
 def read_vqa(source: Path) -> Iterator[Sample]:
     """Yield one sample for each question.
 
-    The folder holds ``*questions*.json`` and ``*annotations*.json`` of VQA with pictures in ``images``; or
+    The folder holds ``*questions*.json`` and ``*annotations*.json`` of VQA with images in ``images``; or
     one list of objects with ``image``, ``question`` and ``answer`` or ``answers``.
 
     Args:
@@ -51,8 +51,8 @@ def read_vqa(source: Path) -> Iterator[Sample]:
         key = item.get("question_id")
         if not answers.get(key):
             raise DataError(f"{what}: question {key} has no answers")
-        picture = image_by_id(file.parent, "images", item.get("image_id"))
-        yield _question(what, str(key), picture, str(field(item, "question", str, what)), answers[key])
+        image = image_by_id(file.parent, "images", item.get("image_id"))
+        yield _question(what, str(key), image, str(field(item, "question", str, what)), answers[key])
 
 
 def _plain(items: list[Any], file: Path) -> Iterator[Sample]:
@@ -72,7 +72,7 @@ def _question(what: str, name: str, image: str, question: str, answers: list[str
         what,
         id=name,
         task="vqa",
-        messages=(ask(f"{question} Answer with one word or phrase."), reply(best)),
+        messages=(user_message(f"{question} Answer with one word or phrase."), assistant_message(best)),
         media=(SampleMedia(path=image),),
         targets=Targets(answers=tuple(answers)),
         split="val",
@@ -80,7 +80,7 @@ def _question(what: str, name: str, image: str, question: str, answers: list[str
 
 
 def read_captions(source: Path) -> Iterator[Sample]:
-    """Yield one sample for each picture with captions of COCO's form, pictures in ``images``.
+    """Yield one sample for each image with captions in the format of COCO, images in ``images``.
 
     Args:
         source: The folder.
@@ -90,17 +90,20 @@ def read_captions(source: Path) -> Iterator[Sample]:
     """
     file = find_json(source, ("*captions*.json",))
     table = read_json(file)
-    said = defaultdict[object, list[str]](list)
+    by_image = defaultdict[object, list[str]](list)
     for note in items_of(table.get("annotations"), "annotations"):
-        said[note.get("image_id")].append(str(field(note, "caption", str, file.name)).strip())
+        by_image[note.get("image_id")].append(str(field(note, "caption", str, file.name)).strip())
     for number, image in enumerate(items_of(table.get("images"), "images")):
-        captions = said.get(image.get("id"))
+        captions = by_image.get(image.get("id"))
         if captions:
             yield sample_of(
                 f"{file.name}, item {number}",
                 id=str(image.get("id")),
                 task="caption",
-                messages=(ask("Describe the picture in one sentence."), reply(captions[0])),
+                messages=(
+                    user_message("Describe the image in one sentence."),
+                    assistant_message(captions[0]),
+                ),
                 media=(SampleMedia(path=image_by_id(file.parent, "images", image.get("id"))),),
                 targets=Targets(captions=tuple(captions)),
                 split="val",

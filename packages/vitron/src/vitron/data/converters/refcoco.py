@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitron.data.converters.common import (
-    ask,
+    assistant_message,
     box_of,
     call,
     field,
@@ -19,9 +19,9 @@ from vitron.data.converters.common import (
     image_by_id,
     items_of,
     read_json,
-    reply,
     sample_of,
     split_of,
+    user_message,
 )
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
 from vitron.errors import DataError, explain
@@ -45,8 +45,8 @@ def read_refcoco(
 
     Args:
         source: The folder.
-        task: Mark what an expression means, say its box, or say an expression for a box.
-        split: Of the list, as ``"testA"``; all if ``None``.
+        task: Segment an expression, give its box, or give an expression for a box.
+        split: Part of the list, such as ``"testA"``; all if ``None``.
 
     Raises:
         DataError: If the files do not hold that.
@@ -72,42 +72,48 @@ def _samples(
     width, height = int(field(image, "width", int, what)), int(field(image, "height", int, what))
     x, y, wide, high = (float(each) for each in field(note, "bbox", list, what))
     box = box_of((x, y, x + wide, y + high), (width, height), what)
-    said = [
+    texts = [
         str(each.get("sent", each.get("raw", ""))).strip() for each in items_of(ref.get("sentences"), what)
     ]
-    said = [each for each in said if each]
+    texts = [each for each in texts if each]
     common = {
-        "media": (SampleMedia(path=_picture(folder, image)),),
+        "media": (SampleMedia(path=_image(folder, image)),),
         "split": split_of(ref.get("split", "train")),
         "task": task,
     }
     name = str(ref.get("ref_id", ref.get("ann_id")))
     if task == "region_caption":
-        if said:
+        if texts:
             yield sample_of(
                 what,
                 id=name,
-                messages=(ask("Say what is in this region.", regions=1), reply(said[0])),
+                messages=(
+                    user_message("Describe what is in this region.", regions=1),
+                    assistant_message(texts[0]),
+                ),
                 regions=(SampleRegion(region=box),),
-                targets=Targets(captions=tuple(said), boxes=(box,)),
+                targets=Targets(captions=tuple(texts), boxes=(box,)),
                 **common,
             )
         return
     mask = (
         mask_of(note.get("segmentation"), height, width, what) if task == "referring_segmentation" else None
     )
-    for number, text in enumerate(said):
+    for number, text in enumerate(texts):
         if mask is None:
-            messages = (ask(f"Where is {text}? Answer with its box."), reply(format_region(box)))
+            messages = (
+                user_message(f"Where is {text}? Answer with its box."),
+                assistant_message(format_region(box)),
+            )
             targets = Targets(boxes=(box,))
         else:
             made = call("image_segmentation", "segment", text)
-            messages = (ask(f"Segment {text}."), reply("", made))
+            messages = (user_message(f"Segment {text}."), assistant_message("", made))
             targets = Targets(masks=(MaskTarget(masks=(mask,)),), boxes=(box,))
         yield sample_of(what, id=f"{name}-{number}", messages=messages, targets=targets, **common)
 
 
-def _picture(folder: Path, image: dict[str, Any]) -> str:
+def _image(folder: Path, image: dict[str, Any]) -> str:
     name = str(image.get("file_name", ""))
     for prefix in ("images", "train2014", ""):
         if name and ".." not in name and (folder / prefix / name).is_file():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences that name a thing in a clip, with its box in each frame of a span, in the manner of VidSTG."""
+"""Sentences that name an object in a video, with its box in each frame of a span, in the format of VidSTG."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from vitron.data.converters.common import (
     SUFFIXES,
-    ask,
+    assistant_message,
     box_of,
     field,
     find_json,
     items_of,
     read_json,
-    reply,
     sample_of,
+    user_message,
 )
 from vitron.data.files import safe_path
 from vitron.data.schema import Sample, SampleMedia, Targets
@@ -27,12 +27,12 @@ from vitron.protocol.regions.text import format_frames, format_region
 def read_vidstg(source: Path) -> Iterator[Sample]:
     """Yield one sample for each sentence.
 
-    The file is a list of objects with ``video`` (a folder of frames or a clip), ``caption``, ``width``,
+    The file is a list of objects with ``video`` (a folder of frames, or a file), ``caption``, ``width``,
     ``height``, ``span`` (first and last frame) and ``boxes``: for each frame of the span ``[x, y, w, h]`` in
     pixels, as a list or by frame number. VidSTG and HC-STVG keep the same facts in other files.
 
     Args:
-        source: The file, or a folder with ``*.json``; clips lie beside it.
+        source: The file, or a folder with ``*.json``; videos lie beside it.
 
     Raises:
         DataError: If the file does not hold that.
@@ -48,15 +48,15 @@ def read_vidstg(source: Path) -> Iterator[Sample]:
             box_of((x, y, x + wide, y + high), size, what, frame)
             for frame, (x, y, wide, high) in sorted(_boxes(item, span, what).items())
         )
-        said = str(field(item, "caption", str, what))
+        caption = str(field(item, "caption", str, what))
         where = format_region(boxes[0].model_copy(update={"frame": None}))
         answer = f"{where} {format_frames((span[0], span[1]))}"
         yield sample_of(
             what,
             id=str(item.get("id", number)),
             task="video_grounding",
-            messages=(ask(f"When and where is this: {said}"), reply(answer)),
-            media=(_clip(file.parent, str(field(item, "video", str, what)), what),),
+            messages=(user_message(f"When and where is this: {caption}"), assistant_message(answer)),
+            media=(_video(file.parent, str(field(item, "video", str, what)), what),),
             targets=Targets(boxes=boxes, span=(span[0], span[1])),
             split="test",
         )
@@ -78,7 +78,7 @@ def _boxes(item: dict[str, Any], span: list[int], what: str) -> dict[int, list[f
     return found
 
 
-def _clip(folder: Path, path: str, what: str) -> SampleMedia:
+def _video(folder: Path, path: str, what: str) -> SampleMedia:
     place = safe_path(folder, path)
     if not place.is_dir():
         return SampleMedia(type="video", path=path)
