@@ -197,7 +197,7 @@ class Restorer:
 
     def _run(self, x: Tensor, options: RestoreOptions, report: Progress) -> Tensor:
         """Run the network on ``(C, H, W)``, halving the tile each time that memory runs out."""
-        tile = self._choose_tile(*x.shape[-2:], options)
+        tile = self._choose_tile(options, *x.shape[-2:])
         smallest = self._overlap(options) + self.model.config.size_multiple
         while True:
             try:
@@ -213,7 +213,7 @@ class Restorer:
     def _overlap(self, options: RestoreOptions) -> int:
         return 2 * self.model.config.size_multiple if options.overlap is None else options.overlap
 
-    def _choose_tile(self, height: int, width: int, options: RestoreOptions) -> int:
+    def _choose_tile(self, options: RestoreOptions, height: int, width: int) -> int:
         if options.tile is None:
             return max(height, width)
         if isinstance(options.tile, int):

@@ -312,9 +312,9 @@ def test_other_errors_are_not_taken_for_lack_of_memory(monkeypatch):
 
 def test_auto_tiles_follow_free_memory(grid, monkeypatch):
     restorer = Restorer(tiny())
-    assert restorer._choose_tile(5000, 5000, RestoreOptions()) <= 1024
+    assert restorer._choose_tile(RestoreOptions(), 5000, 5000) <= 1024
     monkeypatch.setattr(module, "_free_bytes", lambda device: 0)
-    assert restorer._choose_tile(5000, 5000, RestoreOptions()) == 3 * grid
+    assert restorer._choose_tile(RestoreOptions(), 5000, 5000) == 3 * grid
 
 
 def test_from_pretrained(tmp_path, restorer):
