@@ -31,11 +31,12 @@ class Command:
         program: Name of the program.
         name: Name of the command.
         options: Options of a cheap run on the shipped model.
-        changed: Options that change the result.
+        changed: Options instead of these that change the result.
         output: What ``-o`` names.
         image: Kind of the output that has the size of the input, times ``scale``.
         scale: Factor of the sides.
         batch: Whether the command goes on past a bad input.
+        videos: Whether an animation is a video for it, and not an image.
     """
 
     program: str
@@ -46,23 +47,17 @@ class Command:
     image: str | None = None
     scale: int = 1
     batch: bool = True
+    videos: bool = False
 
-    def arguments(self, inputs, output, *more):
+    def arguments(self, inputs, output, *more, changed=False):
         """Return the arguments of a run."""
-        return [
-            self.name,
-            *map(str, inputs),
-            "-o",
-            str(output),
-            "--device",
-            "cpu",
-            "--json",
-            *self.options,
-            *more,
-        ]
+        options = self.changed if changed else self.options
+        return [self.name, *map(str, inputs), "-o", str(output), "--device", "cpu", "--json", *options, *more]
 
 
-SEGMENT = "<module>B</module><instruction>segment: the red circle</instruction>"
+RESTORE = "<module>R</module><instruction>restore</instruction>"
+EXTRACT = ("--model", "tiny-sdxl", "--names", "mid-*", "--size", "64")
+UPSCALE = ("--scale", "2", "--num-inference-steps", "2")
 COMMANDS = [
     Command(program="semanir", name="restore", changed=("--strength", "0.5"), image="image"),
     Command(
@@ -72,23 +67,26 @@ COMMANDS = [
         changed=("--classes", "green thing, blue thing"),
         image="labels",
     ),
-    Command(
-        program="diffeat",
-        name="extract",
-        options=("--model", "tiny-sdxl", "--names", "mid-*", "--size", "64"),
-        changed=("--timestep", "300"),
-    ),
+    Command(program="diffeat", name="extract", options=EXTRACT, changed=(*EXTRACT, "--timestep", "300")),
     Command(
         program="pixelsmith",
         name="upscale",
-        options=("--scale", "2", "--num-inference-steps", "2"),
-        changed=("--seed", "1"),
+        options=UPSCALE,
+        changed=(*UPSCALE, "--seed", "1"),
         output="large.png",
         image="image",
         scale=2,
         batch=False,
     ),
-    Command(program="vitron", name="run", options=("--reply", SEGMENT), changed=("--seed", "1"), batch=False),
+    Command(
+        program="vitron",
+        name="run",
+        options=("--reply", RESTORE),
+        changed=("--reply", RESTORE, "--seed", "1"),
+        image="image",
+        batch=False,
+        videos=True,
+    ),
 ]
 BATCH, SINGLE = [c for c in COMMANDS if c.batch], [c for c in COMMANDS if not c.batch]
 
@@ -240,10 +238,10 @@ def test_a_batch_goes_on_past_bad_files_and_does_nothing_twice(command, files, s
     assert statuses(results_of(again.out, files.good)) == dict.fromkeys(GOOD, "skipped")
 
     one = dict(list(files.good.items())[:1])
-    changed = run(command.program, *command.arguments(one.values(), output, *command.changed))
+    changed = run(command.program, *command.arguments(one.values(), output, changed=True))
     assert changed.code == 0, changed.err
     assert set(statuses(results_of(changed.out, one)).values()) == {"done"}
-    replaced = run(command.program, *command.arguments(one.values(), output, *command.changed, "--overwrite"))
+    replaced = run(command.program, *command.arguments(one.values(), output, "--overwrite", changed=True))
     assert replaced.code == 0, replaced.err
     assert set(statuses(results_of(replaced.out, one)).values()) == {"done"}
 
@@ -293,7 +291,10 @@ def test_processes_share_the_inputs_and_agree(command, files, scripts, tmp_path)
 
 @commands(SINGLE)
 def test_a_single_job_reads_unusual_files_and_refuses_bad_ones(command, files, run, tmp_path):
-    for number, (name, path) in enumerate(files.good.items()):
+    images = {
+        name: path for name, path in files.good.items() if not (command.videos and name.endswith("gif"))
+    }
+    for number, (name, path) in enumerate(images.items()):
         output = tmp_path / f"{number}" / command.output
         shown = run(command.program, *command.arguments([path], output))
         assert shown.code == 0, shown.err
@@ -312,16 +313,16 @@ def test_a_single_job_reads_unusual_files_and_refuses_bad_ones(command, files, r
 @commands(SINGLE)
 def test_a_single_job_is_not_done_twice(command, files, run, tmp_path):
     one = {"cmyk.jpg": files.good["cmyk.jpg"]}
-    runs = [
-        ((), "done"),
-        ((), "skipped"),
-        (command.changed, "done"),
-        ((*command.changed, "--overwrite"), "done"),
-    ]
-    for more, status in runs:
-        shown = run(command.program, *command.arguments(one.values(), tmp_path / command.output, *more))
+    for changed, more, status in [
+        (False, (), "done"),
+        (False, (), "skipped"),
+        (True, (), "done"),
+        (True, ("--overwrite",), "done"),
+    ]:
+        arguments = command.arguments(one.values(), tmp_path / command.output, *more, changed=changed)
+        shown = run(command.program, *arguments)
         assert shown.code == 0, shown.err
-        assert statuses(results_of(shown.out, one)) == {"cmyk.jpg": status}, more
+        assert statuses(results_of(shown.out, one)) == {"cmyk.jpg": status}, arguments
 
 
 @commands(COMMANDS)
@@ -339,7 +340,7 @@ def test_a_device_that_is_not_there_is_one_sentence(command, files, run, tmp_pat
 
     if torch.cuda.device_count() > 7:
         pytest.skip("this machine has a device cuda:7")
-    arguments = command.arguments([files.good["deep.png"]], tmp_path / "out")
+    arguments = command.arguments([files.good["deep.png"]], tmp_path / command.output)
     arguments[arguments.index("cpu")] = "cuda:7"
     shown = run(command.program, *arguments)
     assert shown.code == 2
