@@ -79,7 +79,7 @@ def test_a_batch_goes_on_past_broken_images(call):
     for stem, reason in {
         "d-cut": "is damaged or cut short",
         "e-text": "is not an image that can be read",
-        "f-empty": "is not an image that can be read",
+        "f-empty": "is empty",
     }.items():
         assert reason in rows[stem]["error"]
         assert f"{stem}." in rows[stem]["error"]
@@ -104,7 +104,7 @@ def test_weights_that_are_no_clip(call, tmp_path):
     save_file({"layer1.weight": torch.zeros(2)}, folder / "open_clip_model.safetensors")
     for text, reason in {
         "{}": "describes no CLIP model of open_clip",
-        "not json": "holds no CLIP model of open_clip",
+        "not json": "cannot be read",
         '{"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}}': "cannot be loaded",
     }.items():
         (folder / "open_clip_config.json").write_text(text)

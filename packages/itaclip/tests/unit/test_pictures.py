@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from common_kernels.runtime.images import ImageError
-from common_kernels.runtime.pictures import LegendEntry, add_legend
+from common_kernels.runtime.pictures import LegendEntry
 from itaclip.pictures import (
     Overlay,
     class_colours,
@@ -134,11 +134,6 @@ def test_many_classes_and_long_names_fit():
     names = [f"{number} {'long ' * 60 if number == 3 else 'name'}" for number in range(200)]
     sheet = Overlay(photo(10, 20), segmentation(labels, names)).render_with_legend()
     assert sheet.width < 600
-    entries = [LegendEntry(name, (1, 2, 3), "1%") for name in names]
-    taller = add_legend(photo(10, 400), entries, 14)
-    assert taller.height > 10 + 200 * 14
-    short = add_legend(photo(10, 400), [LegendEntry(f"n{n}", (1, 2, 3), "1%") for n in range(200)], 14)
-    assert short.height < taller.height / 2
 
 
 def test_names_are_written_where_they_fit():
@@ -205,7 +200,7 @@ def test_saving_goes_by_suffix(tmp_path):
         assert picture.width >= 360
         assert labels.size == (60, 40)
     assert (tmp_path / "a.html").read_text("utf-8").startswith("<!doctype html>")
-    with pytest.raises(ImageError, match="a picture must be"):
+    with pytest.raises(ImageError, match="has no known image suffix"):
         overlay.save(tmp_path / "a.doc")
     with pytest.raises(ImageError, match=r"label maps are \.png"):
         overlay.save_labels(tmp_path / "a.jpg")

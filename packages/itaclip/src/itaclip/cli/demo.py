@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from common_kernels.runtime.cli import Device, Report, emit, progress, say, show
-from cyclopts import Group, Parameter
+from common_kernels.runtime.cli import Device, OutputPath, Report, emit, progress, say, show
 
 
 def demo(
     *,
-    output: Annotated[Path, Parameter(alias="-o", group=Group("Output", sort_key=9))] = Path("itaclip-demo"),
+    output: OutputPath = Path("itaclip-demo"),
     model: str = "tiny-shapes",
     device: Device = Device(),
     report: Report = Report(),

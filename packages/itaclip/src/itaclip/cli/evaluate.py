@@ -12,7 +12,7 @@ from common_kernels.runtime.cli import Device, Output, emit, progress, say, show
 from common_kernels.runtime.files import write_json
 from common_kernels.runtime.fingerprint import digest_settings
 from common_kernels.runtime.hub import resolve_device
-from common_kernels.runtime.images import MAX_PIXELS
+from common_kernels.runtime.images.limits import MAX_PIXELS
 from common_kernels.runtime.processes import join_processes
 from cyclopts import Group, Parameter
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from common_kernels.runtime.cli import Output, emit, explain, progress, say, warn
 from common_kernels.runtime.files import atomic_write
 from cyclopts import Parameter
@@ -107,6 +106,8 @@ def export(
 
 def _save_texts(segmenter: ITACLIP, classes: ClassList, path: Path) -> None:
     """Write ``NAME-texts.npz``: one feature per name, and the class that it belongs to."""
+    import numpy as np
+
     with atomic_write(path) as file:
         np.savez(
             file,

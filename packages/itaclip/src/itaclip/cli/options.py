@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from common_kernels.runtime.cli import warn
@@ -33,22 +33,23 @@ METHOD = Group(
 )
 
 
-def comma_list(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...] | None:
+def comma_list(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
     """Convert ``a,b,c`` to a tuple, for options of cyclopts.
 
     Args:
-        hint: ``tuple[X, ...]``, or that or ``None``, where the text ``none`` gives ``None``.
+        hint: ``tuple[X, ...]``.
         tokens: Texts of the option, which may be repeated.
 
     Raises:
         ValueError: If an item is not of the kind ``X``.
     """
-    options = get_args(hint) if get_origin(hint) is not tuple else (hint,)
     items = [part.strip() for token in tokens for part in token.value.split(",") if part.strip()]
-    if items == ["none"] and NoneType in options:
-        return None
-    kind = next(get_args(option)[0] for option in options if get_origin(option) is tuple)
-    return tuple(_convert(kind, item) for item in items)
+    return tuple(_convert(get_args(hint)[0], item) for item in items)
+
+
+def _comma_list_or_none(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...] | None:
+    is_none = [token.value.strip() for token in tokens] == ["none"]
+    return None if is_none else comma_list(hint, tokens)
 
 
 def _convert(kind: Any, text: str) -> object:
@@ -80,8 +81,10 @@ def changes_of(config: type[T]) -> type[T]:
         hint = hints[each.name]
         if is_dataclass(hint):
             hint = changes_of(hint)  # pyright: ignore[reportArgumentType] - a class
-        elif any(get_origin(option) is tuple for option in (hint, *get_args(hint))):
+        elif get_origin(hint) is tuple:
             hint = Annotated[hint, Parameter(converter=comma_list)]
+        elif any(get_origin(option) is tuple for option in get_args(hint)):
+            hint = Annotated[hint, Parameter(converter=_comma_list_or_none)]
         columns.append((each.name, hint, field(default=_UNSET)))
     made = make_dataclass(config.__name__, columns, frozen=True, kw_only=True)
     made.__doc__, made.__module__ = config.__doc__, __name__
@@ -254,14 +257,20 @@ class ModelOptions:
         """
         from itaclip.model import ITACLIP
 
-        return ITACLIP.from_pretrained(
-            self.model,
-            pretrained=self.pretrained,
-            preset=config,
-            device=device,
-            dtype=dtype,  # pyright: ignore[reportArgumentType] - one of the choices of the option
-            cache="auto" if self.cache else None,
-        )
+        # what matters of the log lines of libraries comes as an error
+        before = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        try:
+            return ITACLIP.from_pretrained(
+                self.model,
+                pretrained=self.pretrained,
+                preset=config,
+                device=device,
+                dtype=dtype,  # pyright: ignore[reportArgumentType] - one of the choices of the option
+                cache="auto" if self.cache else None,
+            )
+        finally:
+            logging.disable(before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from common_kernels.runtime.batch import Job, plan_jobs, run_jobs
 from common_kernels.runtime.cli import Device, OnProgress, Output, say, warn
 from common_kernels.runtime.files import atomic_write
-from common_kernels.runtime.images import MAX_PIXELS, read_image
+from common_kernels.runtime.images.limits import MAX_PIXELS
 from cyclopts import Group, Parameter
 
 from itaclip.cli.options import Changes, ClassOptions, ConfigChanges, ModelOptions, comma_list
@@ -174,6 +173,8 @@ def segment_file(
     Raises:
         ImageError: If the image cannot be read or a file not written.
     """
+    from common_kernels.runtime.images import read_image
+
     from itaclip.inputs import shrink
     from itaclip.pictures import Overlay
 
@@ -205,6 +206,8 @@ def segment_file(
 
 def _save_scores(segmentation: Segmentation, path: Path) -> None:
     """Write an ``.npz`` of ``scores (classes, H, W)`` in fp16, ``labels`` and ``names``."""
+    import numpy as np
+
     if segmentation.scores is None:
         raise ValueError("the segmentation was made without scores")
     with atomic_write(path) as file:

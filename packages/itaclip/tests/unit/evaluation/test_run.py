@@ -26,7 +26,8 @@ def predict(image):
 processes = join_processes("cpu")
 seen = []
 found = evaluate(open_dataset("ade20k", sys.argv[1]), predict, [str(n) for n in range(150)],
-                 folder=sys.argv[2], processes=processes, on_image=lambda done, total, failure: seen.append(total))
+                 folder=sys.argv[2], processes=processes,
+                 on_image=lambda done, total, failure: seen.append(total))
 print(json.dumps([found.scores.matrix.tolist(), found.evaluated, found.resumed,
                   [failure.image for failure in found.failures], len(seen), processes.world_size]))
 """
