@@ -24,7 +24,7 @@ from semanir.options import RestoreOptions
 from semanir.pictures import before_after
 
 ImageLike = TypeVar("ImageLike", Image.Image, NDArray[np.generic])
-DEFAULT = RestoreOptions()
+_DEFAULT = RestoreOptions()
 
 _FULL_SCALE: dict[np.dtype[Any], float] = {
     np.dtype(np.uint8): 255.0,
@@ -94,7 +94,7 @@ class Restorer:
     def restore(
         self,
         image: ImageLike,
-        options: RestoreOptions = DEFAULT,
+        options: RestoreOptions = _DEFAULT,
         *,
         progress: Progress | None = None,
     ) -> ImageLike:
@@ -139,7 +139,7 @@ class Restorer:
         self,
         source: str | Path,
         target: str | Path,
-        options: RestoreOptions = DEFAULT,
+        options: RestoreOptions = _DEFAULT,
         *,
         compare: str | Path | None = None,
         max_pixels: int = MAX_PIXELS,
