@@ -35,9 +35,9 @@ CAVEAT = (
 )
 
 ModelFolder = Annotated[Path, typer.Option("--model", help="Folder of a diffusers pipeline.")]
-Threads = Annotated[int, typer.Option(help="Of the processor.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Samples of fresh pictures that sets are judged on.")]
-Fresh = Annotated[int, typer.Option(min=4, help="Pictures of each such sample.")]
+Threads = Annotated[int, typer.Option(help="Number of threads.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of samples of fresh images that sets are judged on.")]
+Fresh = Annotated[int, typer.Option(min=4, help="Number of images of each such sample.")]
 
 
 def weights_hash(folder: Path) -> str:
@@ -51,11 +51,15 @@ def weights_hash(folder: Path) -> str:
 @app.command()
 def study(
     model: ModelFolder = MODEL,
-    pictures: Annotated[int, typer.Option(min=4, help="That activations are ranked on, per kind.")] = 80,
-    pixels: Annotated[int, typer.Option(min=1, help="Drawn from each picture.")] = 80,
+    images: Annotated[
+        int, typer.Option(min=4, help="Number of images that activations are ranked on, per kind.")
+    ] = 80,
+    pixels: Annotated[int, typer.Option(min=1, help="Number of pixels drawn from each image.")] = 80,
     fresh: Fresh = 80,
     seeds: Seeds = 5,
-    candidates: Annotated[int, typer.Option(min=1, help="Best activations a set is chosen from.")] = 8,
+    candidates: Annotated[
+        int, typer.Option(min=1, help="Number of best activations a set is chosen from.")
+    ] = 8,
     json_file: Annotated[Path, typer.Option("--json", help="Card to write.")] = CARD,
     figure: Annotated[Path, typer.Option(help="PNG to draw.")] = FIGURE,
     results: Annotated[
@@ -67,7 +71,7 @@ def study(
     torch.set_num_threads(threads)
     start = time.perf_counter()
     extractor = FeatureExtractor.from_pretrained(model, device="cpu")
-    sizes = Sizes(pictures=pictures, fresh=fresh, seeds=seeds, pixels=pixels, candidates=candidates)
+    sizes = Sizes(images=images, fresh=fresh, seeds=seeds, pixels=pixels, candidates=candidates)
     bench = Bench(extractor, sizes, results)
     found = run_study(bench, tell=lambda line: typer.echo(line, err=True))
     card = {
@@ -90,7 +94,7 @@ def study(
 @app.command("judge", hidden=True)
 def gate(
     model: ModelFolder = MODEL,
-    card: Annotated[Path, typer.Option(help="Of the study, which chose the sets.")] = CARD,
+    card: Annotated[Path, typer.Option(help="Card of the study, which chose the sets.")] = CARD,
     fresh: Fresh = 60,
     seeds: Seeds = 3,
     threads: Threads = 1,
@@ -112,7 +116,7 @@ def scenes(
     out: Annotated[Path, typer.Option(help="Folder to fill.")] = DEMO,
     number: Annotated[int, typer.Option(min=2, help="Pairs of views.")] = 8,
 ) -> None:
-    """Paint the pictures of ``diffeat demo``: pairs of views, label maps, points."""
+    """Paint the images of ``diffeat demo``: pairs of views, label maps, points."""
     seed = paint_demo(out, number)
     typer.echo(f"{out}: seed {seed}, {sum(file.stat().st_size for file in out.iterdir())} bytes")
 

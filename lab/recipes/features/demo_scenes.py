@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paints the pictures of ``diffeat demo``: pairs of views of small scenes, with classes and points."""
+"""Paints the images of ``diffeat demo``: pairs of views of small scenes, with classes and points."""
 
 from __future__ import annotations
 

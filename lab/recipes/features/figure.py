@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One picture of the study: every activation's score along the model, for each kind of labels."""
+"""One figure of the study: every activation's score along the model, for each kind of labels."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def markdown(card: Mapping[str, Any], top: int = 12) -> str:
         (title, *(_mean(card["judged"][kind][title]) for kind in kinds))
         for title in next(iter(card["judged"].values()))
     ]
-    parts.append("### Sets on fresh pictures\n\n" + table(("set", *kinds), judged))
+    parts.append("### Sets on fresh images\n\n" + table(("set", *kinds), judged))
     gains = [
         (title, *(_signed(card["gain_over_legacy"][kind][title]) for kind in kinds))
         for title in next(iter(card["judged"].values()))

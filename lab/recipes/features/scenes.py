@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled pictures: scenes with classes, and pairs of views with points that correspond."""
+"""Labelled images: scenes with classes, and pairs of views with points that correspond."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def draw_points(seed: int, count: int) -> KeypointLabels:
         count: Pairs.
 
     Returns:
-        Labels of twice as many pictures; only the two of a pair share points.
+        Labels of twice as many images; only the two of a pair share points.
     """
     images: list[NDArray[np.uint8]] = []
     points: list[dict[str, tuple[float, float]]] = []
@@ -90,5 +90,5 @@ def shared_points(
 
 
 def draw(kind: Kind, seed: int, count: int) -> MaskLabels | KeypointLabels:
-    """Paint ``count`` labelled pictures of a kind."""
+    """Paint ``count`` labelled images of a kind."""
     return draw_points(seed, count // 2) if kind == "points" else draw_masks(kind, seed, count)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffeat import FeatureExtractor
+from diffeat import ExtractionOptions, FeatureExtractor
 from diffeat.images import load_images
 from diffeat.match import hits, nearest, pixel_patches
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from skimage.data import stereo_motorcycle
 from skimage.feature import SIFT
 from torch import Tensor
 
-from recipes.features.bench import T
+from recipes.features.bench import TIMESTEP
 from recipes.features.sets import PIXELS
 
 HEIGHT, WIDTH = 256, 384  # pixels that both photographs are brought to
@@ -99,5 +99,6 @@ def _features(
     extractor: FeatureExtractor, images: Sequence[NDArray[np.uint8]], names: Sequence[str]
 ) -> Tensor:
     if list(names) == [PIXELS]:
-        return pixel_patches(load_images(images))
-    return extractor(list(images), list(names), t=T, size=(HEIGHT, WIDTH)).concat()
+        return pixel_patches(list(load_images(images)))
+    options = ExtractionOptions(timesteps=(TIMESTEP,), size=(HEIGHT, WIDTH))
+    return extractor(list(images), list(names), options).concat()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study: rank, choose, judge on fresh pictures, and hold the paper's claims against it."""
+"""The study: rank, choose, judge on fresh images, and hold the paper's claims against it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from diffeat import ActivationName
+from diffeat import ActivationName, ExtractionOptions
 from diffeat.ranking import PropertyReport, Ranking, measure_properties
-from diffeat.store import Recipe
 
-from recipes.features.bench import Bench, T, Tell
+from recipes.features.bench import TIMESTEP, Bench, Tell
 from recipes.features.claims import by_depth, by_kind, by_region, correlations, filter_rows
 from recipes.features.scenes import KINDS, SIDE, Kind, draw_masks
 from recipes.features.sets import LATENT, LEGACY, PAPER, PIXELS, channels_of, generic
 from recipes.features.stereo import judge_stereo
 
-# pictures for ranking, for judging and for looking at have nothing in common
+# images for ranking, for judging and for measuring have nothing in common
 RANK_SEED, FRESH_SEED, LOOK_SEED = 300, 400, 500
 Sets = dict[str, tuple[str, ...]]
 
@@ -30,7 +29,7 @@ class Found:
     Attributes:
         rankings: Of all activations, by kind of labels.
         chosen: Sets by title; those chosen for a kind of labels are called by it.
-        judged: Scores on fresh pictures: kind, then title of the set, then one per seed.
+        judged: Scores on fresh images: kind, then title of the set, then one per seed.
         looks: Label-free measures.
         stereo: Figures on the real pair.
     """
@@ -43,7 +42,7 @@ class Found:
 
 
 def run_study(bench: Bench, kinds: Sequence[Kind] = KINDS, *, tell: Tell = lambda line: None) -> Found:
-    """Rank all activations, choose sets, and judge these on fresh pictures.
+    """Rank all activations, choose sets, and judge these on fresh images.
 
     Args:
         bench: Model and sizes.
@@ -53,7 +52,7 @@ def run_study(bench: Bench, kinds: Sequence[Kind] = KINDS, *, tell: Tell = lambd
     rankings: dict[Kind, Ranking] = {}
     chosen: Sets = {"legacy": LEGACY, "paper": PAPER, "latent": LATENT, PIXELS: (PIXELS,)}
     for kind in kinds:
-        ranker = bench.ranker(kind, RANK_SEED, bench.sizes.pictures)
+        ranker = bench.ranker(kind, RANK_SEED, bench.sizes.images)
         rankings[kind] = ranker.rank(
             bench.names,
             on_score=lambda done, total, name, kind=kind: tell(f"{kind}: {done} of {total}, {name}"),
@@ -70,9 +69,9 @@ def run_study(bench: Bench, kinds: Sequence[Kind] = KINDS, *, tell: Tell = lambd
     judged = judge(bench, kinds, chosen, tell)
     looks = measure_properties(
         bench.extractor,
-        draw_masks("shape", LOOK_SEED, bench.sizes.looked_at).images,
+        draw_masks("shape", LOOK_SEED, bench.sizes.measured).images,
         bench.names,
-        recipe=Recipe(t=(T,), size=SIDE),
+        ExtractionOptions(timesteps=(TIMESTEP,), size=SIDE),
         on_name=lambda done, total: tell(f"properties: {done} of {total}"),
     )
     tell("stereo pair")
@@ -81,7 +80,7 @@ def run_study(bench: Bench, kinds: Sequence[Kind] = KINDS, *, tell: Tell = lambd
 
 
 def judge(bench: Bench, kinds: Sequence[Kind], sets: Sets, tell: Tell) -> dict[Kind, dict[str, list[float]]]:
-    """Judge sets on pictures that none of them was chosen on."""
+    """Judge sets on images that none of them was chosen on."""
     taken = list(dict.fromkeys(name for names in sets.values() for name in names))
     judged: dict[Kind, dict[str, list[float]]] = {kind: {title: [] for title in sets} for kind in kinds}
     for kind in kinds:
@@ -89,7 +88,7 @@ def judge(bench: Bench, kinds: Sequence[Kind], sets: Sets, tell: Tell) -> dict[K
             ranker = bench.ranker(kind, seed, bench.sizes.fresh, taken)
             for title, names in sets.items():
                 judged[kind][title].append(ranker.evaluate(names).mean)
-            tell(f"{kind}: judged on fresh pictures of seed {seed}")
+            tell(f"{kind}: judged on fresh images of seed {seed}")
     return judged
 
 
@@ -97,8 +96,8 @@ def gain(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     """Mean difference over seeds, and its standard deviation.
 
     Args:
-        ours: Scores of one set, one per seed of pictures.
-        theirs: Of the other, on the same pictures.
+        ours: Scores of one set, one per seed of images.
+        theirs: Of the other, on the same images.
     """
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     spread = stdev(differences) if len(differences) > 1 else 0.0
@@ -109,7 +108,7 @@ def misses(judged: Mapping[Kind, Mapping[str, Sequence[float]]], kinds: Sequence
     """Return a sentence for each kind on which the ranked selection does not beat the legacy one.
 
     Args:
-        judged: Scores on fresh pictures.
+        judged: Scores on fresh images.
         kinds: Of labels.
     """
     failures: list[str] = []
@@ -128,7 +127,7 @@ def to_card(bench: Bench, found: Found) -> dict[str, Any]:
     names = [ActivationName.parse(name) for name in bench.names]
     rankings: dict[str, Ranking] = dict(found.rankings.items())
     return {
-        "t": T,
+        "timestep": TIMESTEP,
         "side": SIDE,
         "sizes": asdict(bench.sizes),
         "num_activations": bench.every,

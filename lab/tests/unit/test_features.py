@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study of diffeat: its pictures, its sets, its figures."""
+"""The study of diffeat: its images, its sets, its figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffeat import ActivationName
 from diffeat.presets import asymmetric_noise
 from diffeat.ranking import KeypointLabels, MaskLabels, Properties, Ranking
 from diffeat.ranking.report import Ranked
-from diffeat.shipped import shipped_models
+from diffeat.shipped import SHIPPED
 from PIL import Image
 from recipes.features import commands, stereo
 from recipes.features.bench import Bench, Sizes
@@ -56,7 +56,7 @@ def ranking_of(scores: Sequence[float], channels: Sequence[int] | None = None) -
     return Ranking(tuple(sorted(rows, key=lambda row: -row.mean)), "mIoU", {})
 
 
-def test_masks_are_those_of_the_pictures() -> None:
+def test_masks_are_those_of_the_images() -> None:
     labels = draw_masks("colour", 0, 4)
     assert isinstance(labels, MaskLabels)
     assert labels.classes[0] == "ground"
@@ -92,7 +92,7 @@ def test_points_agree_with_the_dense_correspondence() -> None:
             )
 
 
-def test_pictures_of_the_steps_have_nothing_in_common() -> None:
+def test_images_of_the_steps_have_nothing_in_common() -> None:
     assert len({RANK_SEED, LOOK_SEED, *range(FRESH_SEED, FRESH_SEED + 50)}) == 52
 
 
@@ -218,9 +218,9 @@ def test_the_study_writes_card_figure_and_tables(
 
     monkeypatch.setattr(Bench, "__init__", small)
     card, figure = tmp_path / "card.json", tmp_path / "deep" / "ranking.png"
-    args = ["study", "--model", tiny, "--pictures", 4, "--pixels", 8, "--fresh", 4, "--seeds", 2]
+    args = ["study", "--model", tiny, "--images", 4, "--pixels", 8, "--fresh", 4, "--seeds", 2]
     args += ["--candidates", 2, "--json", card, "--figure", figure, "--results", tmp_path / "runs"]
-    monkeypatch.setattr(commands, "Sizes", lambda **given: Sizes(**{**given, "looked_at": 2, "folds": 2}))
+    monkeypatch.setattr(commands, "Sizes", lambda **given: Sizes(**{**given, "measured": 2, "folds": 2}))
     result = CliRunner().invoke(commands.app, list(map(str, args)), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     found = json.loads(card.read_text())
@@ -240,7 +240,7 @@ def test_the_study_writes_card_figure_and_tables(
 
 
 def test_the_shipped_card_passes_its_gate_or_says_so() -> None:
-    if not commands.CARD.is_file() or "tiny-sdxl" not in shipped_models():
+    if not commands.CARD.is_file() or "tiny-sdxl" not in SHIPPED.names():
         pytest.skip("the study has not been run on a shipped model")
     card = json.loads(commands.CARD.read_text("utf-8"))
     assert card["weights_sha256"] == commands.weights_hash(commands.MODEL)

@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from common_kernels.bench import describe_machine
 from common_kernels.testing import peak_bytes
-from diffeat import FeatureExtractor, MapOptions, capture, list_activations
-from diffeat.store import FeatureStore, Recipe
+from diffeat import ExtractionOptions, FeatureExtractor, MapOptions, capture, list_activations
+from diffeat.store import FeatureStore
 from diffusers import UNet2DConditionModel
 
 MIB = 2**20
@@ -284,7 +284,7 @@ def measure_store(small: bool) -> Row:
     images = [rng.integers(0, 256, (256, 256, 3), dtype=np.uint8) for _ in range(count)]
     names = ["up-level1-*-out", "up-level0-repeat?-vit-out"]
     with tempfile.TemporaryDirectory() as folder:
-        report = FeatureStore(folder).add(extractor, images, names, recipe=Recipe(size=128), batch_size=8)
+        report = FeatureStore(folder).add(extractor, images, names, ExtractionOptions(size=128), batch_size=8)
         written = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
     return {
         "images": report.computed,

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common_kernels.runtime.cli import OnProgress
+from common_kernels.runtime.files import make_folder, write_text
+from common_kernels.runtime.pictures import Panel, add_title, comparison, enlarge_or_reduce, stack
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,23 +22,14 @@ from diffeat.extractor import FeatureExtractor
 from diffeat.features import Features
 from diffeat.html import similarity_page
 from diffeat.images import load_images
-from diffeat.match import hits, nearest, pixel_patches, similarity_map
-from diffeat.pictures import (
-    draw_matches,
-    heat_picture,
-    marked,
-    overlay,
-    pca_pictures,
-    side_by_side,
-    stacked,
-    titled,
-)
-from diffeat.ranking import KeypointLabels, MaskLabels, Ranked, Ranker, Ranking, Setup
+from diffeat.match import find_points, pixel_patches, similarity_map
+from diffeat.options import ExtractionOptions, RankingOptions
+from diffeat.pictures import draw_components, draw_heat, draw_matches, mark_point, overlay
+from diffeat.ranking import KeypointLabels, MaskLabels, Ranked, Ranker, Ranking
 from diffeat.shipped import ASSETS
 
 SCENES = ASSETS / "scenes"
 SIZE = 128  # pixels; the latent's grid has 32 cells a side
-T = 50
 THRESHOLD = 0.05  # in sides: six pixels, where things measure thirty to fifty
 # one of each family along the model, and what earlier work takes
 LEGACY = ("up-level0-upsampler-out", "up-level1-upsampler-out", "up-level2-repeat1-res-out")
@@ -56,19 +50,18 @@ CANDIDATES = (
 _PIXELS = "pixels"
 _SIDE = 32  # cells that features are brought to for points
 
-Progress = Callable[[int, int], None]
 Points = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class DemoScenes:
-    """The pictures inside this package: pairs of views of drawn scenes.
+    """The images inside this package: pairs of views of drawn scenes.
 
     Attributes:
         images: RGB, the two views of each pair behind each other.
-        points: Points that both views of a pair show, ``(x, y)`` in pixels, for each picture.
+        points: Points that both views of a pair show, ``(x, y)`` in pixels, for each image.
         masks: Class of every pixel of the first views, ``(H, W)``.
-        classes: Names of the classes, the ground first.
+        classes: Class names, the ground first.
     """
 
     images: tuple[Image.Image, ...]
@@ -78,7 +71,7 @@ class DemoScenes:
 
     @classmethod
     def load(cls, folder: Path = SCENES) -> DemoScenes:
-        """Read the pictures, their points and label maps."""
+        """Read the images, their points and label maps."""
         facts = json.loads((folder / "scenes.json").read_text("utf-8"))
         images: list[Image.Image] = []
         masks: list[NDArray[np.uint8]] = []
@@ -137,9 +130,9 @@ class DemoFigures:
 
 
 def run_demo(
-    extractor: FeatureExtractor, out: Path, *, name: str, progress: Progress = lambda done, total: None
+    extractor: FeatureExtractor, out: Path, *, name: str, progress: OnProgress = lambda done, total: None
 ) -> tuple[DemoFigures, Ranking]:
-    """Extract, rank, match, and write the pictures.
+    """Extract, rank, match, and draw.
 
     Args:
         extractor: The model; a U-Net of three levels.
@@ -157,13 +150,15 @@ def run_demo(
     listed = extractor.list_activations(size=SIZE)
     features = _features(extractor, scenes)
     progress(1, total)
-    judges = Ranker(_part(features, slice(0, None, 2)), _masks(scenes), setup=Setup(folds=4, pixels=200))
+    judges = Ranker(
+        _part(features, slice(0, None, 2)), _masks(scenes), ranking=RankingOptions(folds=4, pixels=200)
+    )
     ranking = judges.rank(CANDIDATES, on_score=lambda done, _all, _name: progress(1 + done, total))
     legacy = judges.evaluate(LEGACY)
     chosen = _choose(features, scenes)
     scores = _judge(features, scenes, {"chosen": chosen.names, "legacy": LEGACY, "pixels": (_PIXELS,)})
     progress(total - 1, total)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     ranking.to_json(out / "ranking.json")
     _draw(features, scenes, chosen.names, out)
     progress(total, total)
@@ -187,8 +182,8 @@ def run_demo(
 
 
 def _features(extractor: FeatureExtractor, scenes: DemoScenes) -> Features:
-    found = extractor(scenes.images, {*CANDIDATES, *LEGACY}, t=T, size=SIZE, batch_size=4)
-    patches = pixel_patches(load_images(scenes.images))
+    found = extractor(scenes.images, {*CANDIDATES, *LEGACY}, ExtractionOptions(size=SIZE), batch_size=4)
+    patches = pixel_patches(list(load_images(scenes.images)))
     tensors = {name: value.float().cpu() for name, value in found.items()}
     return Features({**tensors, _PIXELS: patches}, found.meta)
 
@@ -203,7 +198,9 @@ def _masks(scenes: DemoScenes) -> MaskLabels:
 
 def _points_ranker(features: Features, scenes: DemoScenes, rows: slice) -> Ranker:
     labels = KeypointLabels(scenes.images[rows], scenes.points[rows])
-    return Ranker(_part(features, rows), labels, setup=Setup(folds=2, side=_SIDE, threshold=THRESHOLD))
+    return Ranker(
+        _part(features, rows), labels, ranking=RankingOptions(folds=2, side=_SIDE, threshold=THRESHOLD)
+    )
 
 
 def _choose(features: Features, scenes: DemoScenes) -> Ranked:
@@ -224,26 +221,30 @@ def _draw(features: Features, scenes: DemoScenes, chosen: Sequence[str], out: Pa
     fine = list(features.concat(chosen, side=_SIDE))  # as the figures are worked out
     early = list(features.concat(LEGACY))
     shown = [4 * i for i in range(len(scenes.images) // 4)]  # first views of every other pair
-    both = [pca_pictures([each[i] for i in shown]) for each in (early, values)]
-    captions = ("picture", "outputs of the levels", "what is chosen here")
+    both = [draw_components([each[i] for i in shown]) for each in (early, values)]
+    captions = ("image", "outputs of the levels", "what is chosen here")
     rows = [
-        side_by_side(
-            [scenes.images[i], *(_large(each[place]) for each in both)],
-            height=256,
-            captions=() if place else captions,
+        comparison(
+            [
+                Panel("" if place else caption, "", each)
+                for caption, each in zip(
+                    captions, (scenes.images[i], *(drawn[place] for drawn in both)), strict=True
+                )
+            ],
+            height=2 * SIZE,
         )
         for place, i in enumerate(shown)
     ]
-    stacked(rows, title="The three strongest principal components of features, as colours").save(
+    stack(rows, title="The three strongest principal components of features, as colours").save(
         out / "pca.png"
     )
     last = len(scenes.images) - 2
     pairs = range(len(scenes.images) // 2, len(scenes.images), 2)  # those that judge
-    stacked(
+    stack(
         [_similarity(scenes, values, i) for i in pairs],
-        title="How similar every place of two views is to a point of the first: dark least, yellow most",
+        title="Cosine of every cell of two views to a point of the first: dark least, yellow most",
     ).save(out / "similarity.png")
-    stacked(
+    stack(
         [_matches(scenes, fine, i) for i in pairs],
         title="Points of one view, found in the other: green is right",
     ).save(out / "matches.png")
@@ -253,11 +254,7 @@ def _draw(features: Features, scenes: DemoScenes, chosen: Sequence[str], out: Pa
         title=f"{' + '.join(chosen)}: two views of a scene",
         captions=("first view", "second view"),
     )
-    (out / "page.html").write_text(page, "utf-8")
-
-
-def _large(picture: Image.Image) -> Image.Image:
-    return picture.resize((SIZE, SIZE), Image.Resampling.NEAREST)
+    write_text(out / "page.html", page)
 
 
 def _shares(scenes: DemoScenes, index: int) -> torch.Tensor:
@@ -266,30 +263,27 @@ def _shares(scenes: DemoScenes, index: int) -> torch.Tensor:
 
 
 def _similarity(scenes: DemoScenes, values: Sequence[torch.Tensor], index: int) -> Image.Image:
-    """How similar every place of both views is to the first point of the first view."""
-    places = [tuple(_shares(scenes, i)[0].tolist()) for i in (index, index + 1)]
-    maps = [similarity_map(values[index], each, places[0]) for each in values[index : index + 2]]
+    """How similar every cell of both views is to the first point of the first view."""
+    points = [tuple(_shares(scenes, i)[0].tolist()) for i in (index, index + 1)]
+    maps = [similarity_map(values[index], each, points[0]) for each in values[index : index + 2]]
     low, high = min(float(each.min()) for each in maps), max(float(each.max()) for each in maps)
-    views = [
-        scenes.images[i].resize((2 * SIZE, 2 * SIZE), Image.Resampling.NEAREST) for i in (index, index + 1)
-    ]
+    views = [enlarge_or_reduce(scenes.images[i], (2 * SIZE, 2 * SIZE)) for i in (index, index + 1)]
     heat = [
-        overlay(view, heat_picture(each, low=low, high=high), opacity=0.75)
+        overlay(view, draw_heat(each, low=low, high=high), opacity=0.75)
         for view, each in zip(views, maps, strict=True)
     ]
-    dots = [marked(view, place) for view, place in zip(views, places, strict=True)]
-    captions = (
-        "first view, the point",
-        "second view, where it truly is",
-        *2 * (f"cosine {low:.2f} to {high:.2f}",),
-    )
-    return side_by_side([*dots, *heat], height=2 * SIZE, captions=captions)
+    marked = [mark_point(view, point) for view, point in zip(views, points, strict=True)]
+    titles = ("first view", "second view", "first view", "second view")
+    subtitles = ("the point", "where it truly is", *2 * (f"cosine {low:.2f} to {high:.2f}",))
+    panels = [Panel(*each) for each in zip(titles, subtitles, [*marked, *heat], strict=True)]
+    return comparison(panels, height=2 * SIZE)
 
 
 def _matches(scenes: DemoScenes, values: Sequence[torch.Tensor], index: int) -> Image.Image:
-    start, wanted = _shares(scenes, index), _shares(scenes, index + 1)
-    found, _ = nearest(values[index], values[index + 1], start)
-    size = torch.tensor(scenes.images[index + 1].size)
-    right = hits(found * size, wanted * size, THRESHOLD * float(size.max()))
-    drawing = draw_matches(scenes.images[index], scenes.images[index + 1], start, found, is_right=right)
-    return titled(drawing, f"{int(right.sum())} of {len(right)} points found", indent=12)
+    one, other = scenes.images[index], scenes.images[index + 1]
+    start, truth = _shares(scenes, index), _shares(scenes, index + 1)
+    found = find_points(values[index], values[index + 1], start)
+    found = found.judged(truth, other.size, THRESHOLD)
+    drawing = draw_matches(one, other, found.source, found.target, is_right=found.is_right)
+    right = f"{round(found.pck * len(start))} of {len(start)} points found"
+    return add_title(drawing, right, indent=12)

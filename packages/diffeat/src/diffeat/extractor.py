@@ -1,34 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of images: encode, add noise, one pass of the denoiser that stops when it has what was asked."""
+"""Features of images: encode, add noise, one pass of the denoiser that stops when it has what was asked.
+
+An extraction in the order in which it runs: names become taps (``names.request``), images become tensors
+(``images``) and latents (``encode``), a timestep becomes factors of signal and noise (``schedule``), prompts
+become conditions (``denoisers``), and the denoiser runs under hooks (``hooks.recorder``) that hand its
+activations to a collector (``hooks.collector``). This file calls them one after the other.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
+from common_kernels.runtime.hub import DType, resolve_device, resolve_dtype
 from torch import Tensor, nn
 
-from diffeat.capture.collect import Collector, Storage
-from diffeat.capture.guards import may_stop, original, refuse_caches, uncompiled
-from diffeat.capture.hooks import EnoughError, Recorder
-from diffeat.capture.maps import MapOptions
-from diffeat.capture.select import Names, Request, resolve
 from diffeat.denoisers import adapter_for
-from diffeat.encode import Posterior, draw_noise, encode_images
-from diffeat.features import Features, FeaturesMeta, Noising
-from diffeat.images import ImageLike, fit, image_hash, load_images
-from diffeat.names.grammar import ActivationName
+from diffeat.encode import draw_noise, encode_images
+from diffeat.features import Features, FeaturesMeta
+from diffeat.hooks.collector import Collector, Storage
+from diffeat.hooks.guards import refuse_caches, uncompiled
+from diffeat.hooks.recorder import Recorder, StopForward
+from diffeat.images import ImageLike, count_images, fit, image_hash, load_images
+from diffeat.names.grammar import ActivationName, Names
 from diffeat.names.listing import Activation, list_activations
+from diffeat.names.request import Request, resolve
 from diffeat.names.sources import denoiser_of, vae_factor
-from diffeat.schedule import noising
-from diffeat.shipped import located
-
-Dtype = torch.dtype | str
+from diffeat.options import ExtractionOptions
+from diffeat.schedule import NoiseLevel, noise_level
+from diffeat.shipped import find_pipeline
 
 
 class FeatureExtractor:
@@ -36,19 +42,19 @@ class FeatureExtractor:
 
     Args:
         pipeline: A diffusers pipeline; it is used as it is and left as it was.
-        name: Where it came from, noted in the features.
+        name: Name it was loaded by, noted in the features.
         revision: Revision it was loaded at, likewise.
 
     Examples:
         >>> extractor = FeatureExtractor.from_pretrained("path/to/pipeline")  # doctest: +SKIP
-        >>> features = extractor("cat.jpg", "Ours-XL", t=50)  # doctest: +SKIP
+        >>> features = extractor("cat.jpg", "Ours-XL", ExtractionOptions(timesteps=(50,)))  # doctest: +SKIP
 
     Source: arXiv 2410.03558, App. B (protocol); authors' code.
     """
 
     def __init__(self, pipeline: object, *, name: str | None = None, revision: str | None = None) -> None:
         self.pipeline: Any = pipeline
-        self.model: nn.Module = original(denoiser_of(pipeline))
+        self.model: nn.Module = denoiser_of(pipeline)
         self.name = name or type(self.model).__name__
         self.revision = revision
         self.adapter = adapter_for(self.model)
@@ -60,48 +66,59 @@ class FeatureExtractor:
         source: str | Path | object,
         *,
         device: str | torch.device = "auto",
-        dtype: Dtype = "auto",
+        dtype: DType | torch.dtype = "auto",
         revision: str | None = None,
     ) -> Self:
         """Load a pipeline.
 
         Args:
-            source: Folder or hub name of a diffusers pipeline, ``"tiny-sdxl"`` for the one inside this
+            source: Folder or hub id of a diffusers pipeline, ``"tiny-sdxl"`` for the one inside this
                 package, or a pipeline.
-            device: ``"auto"`` takes the first accelerator, and leaves a pipeline where it is.
-            dtype: ``"auto"`` takes fp32 on the CPU, else fp16 for U-Nets and bf16 for transformers, and
-                leaves a pipeline as it is.
-            revision: Of the hub.
+            device: Device to run on; ``"auto"`` is CUDA if there is one, else the CPU, and leaves a pipeline
+                where it is.
+            dtype: Compute dtype; ``"auto"`` is float32 on the CPU, else float16 for U-Nets and bfloat16 for
+                transformers, and leaves a pipeline as it is.
+            revision: Branch, tag or commit on the hub.
 
         Raises:
-            FileNotFoundError: If the model inside this package is missing.
+            ModelNotFoundError: If there is no such pipeline.
             NotImplementedError: If the pipeline's denoiser cannot be called from here.
+            ValueError: If the device is not present or the dtype unknown.
         """
         if not isinstance(source, str | Path):
-            moves = {"device": device, "dtype": dtype}
-            chosen = {key: value for key, value in moves.items() if value != "auto"}
+            chosen: dict[str, Any] = {}
+            if device != "auto":
+                chosen["device"] = resolve_device(device)
+            if dtype != "auto":
+                chosen["dtype"] = resolve_dtype(dtype)
             if chosen:
-                cast("Any", source).to(**_resolved(chosen))
+                cast("Any", source).to(**chosen)
             return cls(source)
+        target = resolve_device(device)
+        place = find_pipeline(source, revision=revision)
         import diffusers
 
-        place = _auto_device() if device == "auto" else torch.device(device)
         loader = cast("Any", diffusers).DiffusionPipeline
-        place_of_files = located(source)
-        index = loader.load_config(place_of_files, revision=revision)
-        kind = _auto_dtype(place, index) if dtype == "auto" else _dtype(dtype)
+        index = loader.load_config(place, revision=revision)
+        default: DType = "bfloat16" if "transformer" in index else "float16"
         extra = {"safety_checker": None} if "safety_checker" in index else {}
         with warnings.catch_warnings():
             # the name that every version below 1.0 knows
             warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+            # users cannot change how diffusers calls the hub
+            warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
             pipeline = loader.from_pretrained(
-                place_of_files, revision=revision, torch_dtype=kind, use_safetensors=True, **extra
+                place,
+                revision=revision,
+                torch_dtype=resolve_dtype(dtype, target, cuda_default=default),
+                use_safetensors=True,
+                **extra,
             )
-        return cls(pipeline.to(place), name=str(source), revision=revision)
+        return cls(pipeline.to(target), name=str(source), revision=revision)
 
     @property
     def device(self) -> torch.device:
-        """Where the denoiser computes."""
+        """Device of the denoiser."""
         return torch.device(getattr(self.pipeline, "_execution_device", None) or self._weight.device)
 
     @property
@@ -123,81 +140,6 @@ class FeatureExtractor:
         sides = tuple(sample) if isinstance(sample, list | tuple) else (sample, sample)
         return int(sides[0]) * self.factor, int(sides[1]) * self.factor
 
-    def __call__(
-        self,
-        images: ImageLike | Sequence[ImageLike],
-        names: Names,
-        *,
-        t: int | Sequence[int] = 50,
-        prompt: str | Sequence[str] = "",
-        seed: int = 0,
-        num_noises: int = 1,
-        size: int | tuple[int, int] | None = None,
-        posterior: Posterior = "mode",
-        batch_size: int = 8,
-        maps: MapOptions | None = None,
-        storage: Storage | None = None,
-    ) -> Features:
-        """Extract features.
-
-        Args:
-            images: Paths, Pillow images, arrays or tensors in [0, 1].
-            names: Names, globs, presets, means of maps or module paths; features come in execution order.
-            t: Timestep of the schedule's training steps, or several.
-            prompt: For all images, or one per image; may be longer than the text encoder's window.
-            seed: Of noise and posterior samples. They depend on the image and not on its place in a batch.
-            num_noises: Noises over which features are averaged.
-            size: Pixels, a side or ``(height, width)``; ``None`` is the square the model was made for. Images
-                are resized to it whatever their aspect ratio.
-            posterior: Of the autoencoder: ``"mode"``, or a ``"sample"``, as in the authors' code.
-            batch_size: Images per pass.
-            maps: Reduction of attention maps.
-            storage: Dtype and device of the features; by default they stay as computed.
-
-        Raises:
-            LookupError: If a name is unknown.
-            RuntimeError: If the model skips blocks by a cache.
-            ValueError: If an image, size, timestep or number does not fit.
-        """
-        request = resolve(self.model, names)
-        refuse_caches(self.model)
-        loaded = load_images(images)
-        prompts = _per_image(prompt, len(loaded))
-        pixels = self.size_for(size)
-        steps = (t,) if isinstance(t, int) else tuple(t)
-        _check_counts(num_noises=num_noises, batch_size=batch_size, timesteps=len(steps))
-        if posterior not in {"mode", "sample"}:
-            raise ValueError(f"posterior must be 'mode' or 'sample', got {posterior!r}")
-        fitted = [fit(image, pixels) for image in loaded]
-        hashes = [image_hash(image) for image in fitted]
-        times = [
-            noising(self.pipeline.scheduler, step, num_tokens=prod(pixels) // (2 * self.factor) ** 2)
-            for step in steps
-        ]
-        batches: list[dict[str, Tensor]] = []
-        run = _Run(self, request, maps or MapOptions(), storage or Storage(), num_noises, seed)
-        with run.recording():
-            for start in range(0, len(fitted), batch_size):
-                part = slice(start, start + batch_size)
-                latents = encode_images(
-                    self.pipeline, torch.stack(fitted[part]), hashes[part], posterior=posterior, seed=seed
-                )
-                batches.append(run.batch(latents, hashes[part], prompts[part], pixels, times))
-        tensors = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-        meta = FeaturesMeta(
-            noising=tuple(each for each, _ in times),
-            prompts=tuple(prompts),
-            image_hashes=tuple(hashes),
-            seed=seed,
-            num_noises=num_noises,
-            posterior=posterior,
-            size=pixels,
-            model=self.name,
-            revision=self.revision,
-            dtype=str(self.dtype).removeprefix("torch."),
-        )
-        return Features(tensors, meta)
-
     def size_for(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
         """Height and width in pixels that images are resized to.
 
@@ -217,138 +159,149 @@ class FeatureExtractor:
             )
         return height, width
 
+    def noise_levels(self, options: ExtractionOptions) -> tuple[NoiseLevel, ...]:
+        """Noise of the denoiser's input at each timestep of the options.
 
-class _Run:
-    """One extraction: the recorder and what all its batches share."""
+        Raises:
+            ValueError: If the model cannot take the size or a timestep.
+        """
+        num_tokens = prod(self.size_for(options.size)) // (2 * self.factor) ** 2
+        scheduler = self.pipeline.scheduler
+        return tuple(noise_level(scheduler, each, num_tokens=num_tokens) for each in options.timesteps)
+
+    def __call__(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        names: Names,
+        options: ExtractionOptions | None = None,
+        *,
+        batch_size: int = 8,
+        storage: Storage | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> Features:
+        """Extract features.
+
+        Args:
+            images: Paths, Pillow images, arrays or tensors in [0, 1].
+            names: Names, globs, presets, means of maps or module paths; features come in execution order.
+            options: Timesteps, prompt, size and so on; the defaults if ``None``.
+            batch_size: Images per pass of the denoiser.
+            storage: Dtype and device of the features; by default they stay as computed.
+            on_batch: Called after each pass with images done and all images.
+
+        Raises:
+            LookupError: If a name is unknown.
+            RuntimeError: If the model skips blocks by a cache.
+            ValueError: If an image, size, timestep or number does not fit.
+        """
+        options, storage = options or ExtractionOptions(), storage or Storage()
+        request = resolve(self.model, names)
+        refuse_caches(self.model)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        size, prompts = self.size_for(options.size), options.prompts(count_images(images))
+        options = replace(options, size=size, prompt=prompts)
+        levels = self.noise_levels(options)
+        fitted = [fit(image, size) for image in load_images(images)]
+        hashes = [image_hash(image) for image in fitted]
+        batches: list[dict[str, Tensor]] = []
+        with _HookedDenoiser(self, request, options, with_grad=storage.with_grad).recording() as denoiser:
+            for start in range(0, len(fitted), batch_size):
+                part = slice(start, start + batch_size)
+                batch = _Batch(torch.stack(fitted[part]), hashes[part], prompts[part])
+                found = self._extract(denoiser, batch, options, levels)
+                batches.append({name: storage.store(value) for name, value in found.items()})
+                if on_batch is not None:
+                    on_batch(min(part.stop, len(fitted)), len(fitted))
+        tensors = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+        meta = FeaturesMeta(
+            options=options,
+            noise_levels=levels,
+            image_hashes=tuple(hashes),
+            model=self.name,
+            revision=self.revision,
+            dtype=str(self.dtype).removeprefix("torch."),
+        )
+        return Features(tensors, meta)
+
+    def _extract(
+        self,
+        denoiser: _HookedDenoiser,
+        batch: _Batch,
+        options: ExtractionOptions,
+        levels: Sequence[NoiseLevel],
+    ) -> dict[str, Tensor]:
+        """Features of one batch at all timesteps, averaged over the noises."""
+        seed, size = options.seed, (batch.images.shape[2], batch.images.shape[3])
+        latents = encode_images(
+            self.pipeline, batch.images, batch.hashes, posterior=options.posterior, seed=seed
+        )
+        conditions = self.adapter.conditions(self.pipeline, batch.prompts, size, self.device, self.dtype)
+        found: dict[str, Tensor] = {}
+        for level in levels:
+            sums: dict[ActivationName, Tensor] = {}
+            for draw in range(options.num_noises):
+                noise = draw_noise(latents.shape[1:], batch.hashes, seed=seed, draw=draw).to(latents.device)
+                noisy = level.signal * latents + level.noise * noise
+                for name, value in denoiser(noisy, latents, conditions, level).items():
+                    sums[name] = value if draw == 0 else sums[name] + value
+            end = f"@{level.timestep}" if len(levels) > 1 else ""
+            for name, value in sums.items():
+                found[f"{name}{end}"] = value / options.num_noises if options.num_noises > 1 else value
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Images of one pass, ``(B, 3, H, W)``, with their hashes and prompts."""
+
+    images: Tensor
+    hashes: Sequence[str]
+    prompts: Sequence[str]
+
+
+class _HookedDenoiser:
+    """The denoiser of an extractor under hooks, for all passes of one extraction."""
 
     def __init__(
-        self,
-        extractor: FeatureExtractor,
-        request: Request,
-        maps: MapOptions,
-        storage: Storage,
-        num_noises: int,
-        seed: int,
+        self, extractor: FeatureExtractor, request: Request, options: ExtractionOptions, *, with_grad: bool
     ) -> None:
-        self.extractor = extractor
-        self.num_noises = num_noises
-        self.seed = seed
-        self.storage = storage
-        # averages are taken in the dtype of the computation, casting comes last
-        self.collector = Collector(
-            request, keep="last", storage=Storage(with_grad=storage.with_grad), maps=maps
+        self._extractor = extractor
+        self._with_grad = with_grad
+        # averages are taken in the compute dtype, casting comes last
+        self._collector = Collector(
+            request, keep="last", storage=Storage(with_grad=with_grad), maps=options.maps
         )
-        self.recorder = Recorder(
-            extractor.model,
-            request.taps,
-            self.collector.take,
-            maps=self.collector.options,
-            stop_after=lambda call: True,
-            can_leave=may_stop(extractor.model),
-            gate=self.collector.gate,
-            on_start=self.collector.start,
-            on_finish=self.collector.finish,
-        )
+        self._recorder = Recorder(extractor.model, request.taps, self._collector, stop_after="each")
 
     @contextmanager
-    def recording(self) -> Generator[None]:
+    def recording(self) -> Generator[Self]:
         """Hooks on, evaluation mode on, gradients as asked; everything as before afterwards."""
-        training = [module for module in self.extractor.model.modules() if module.training]
+        model = self._extractor.model
+        training = [module for module in model.modules() if module.training]
         try:
-            self.extractor.model.eval()
-            with uncompiled(), self.recorder, torch.set_grad_enabled(self.storage.with_grad):
-                yield
+            model.eval()
+            with uncompiled(), self._recorder, torch.set_grad_enabled(self._with_grad):
+                yield self
         finally:
             for module in training:
                 module.training = True
 
-    def batch(
-        self,
-        latents: Tensor,
-        hashes: Sequence[str],
-        prompts: Sequence[str],
-        size: tuple[int, int],
-        times: Sequence[tuple[Noising, Tensor]],
-    ) -> dict[str, Tensor]:
-        """Features of one batch at all timesteps."""
-        extractor = self.extractor
-        device, dtype = extractor.device, extractor.dtype
-        conditions = extractor.adapter.conditions(extractor.pipeline, prompts, size, device, dtype)
-        found: dict[str, Tensor] = {}
-        for level, timestep in times:
-            end = f"@{level.requested}" if len(times) > 1 else ""
-            for name, value in self._ensemble(latents, hashes, conditions, level, timestep).items():
-                found[f"{name}{end}"] = self.storage.store(value)
-        return found
-
-    def _ensemble(
-        self,
-        latents: Tensor,
-        hashes: Sequence[str],
-        conditions: dict[str, Any],
-        level: Noising,
-        timestep: Tensor,
+    def __call__(
+        self, noisy: Tensor, clean: Tensor, conditions: dict[str, Any], level: NoiseLevel
     ) -> dict[ActivationName, Tensor]:
-        """Mean over the noises."""
-        sums: dict[ActivationName, Tensor] = {}
-        for draw in range(self.num_noises):
-            noise = draw_noise(latents.shape[1:], hashes, seed=self.seed, draw=draw).to(latents.device)
-            noisy = level.signal * latents + level.noise * noise
-            for name, value in self._one_pass(noisy, latents, conditions, timestep).items():
-                sums[name] = value if draw == 0 else sums[name] + value
-        return (
-            {name: value / self.num_noises for name, value in sums.items()} if self.num_noises > 1 else sums
-        )
-
-    def _one_pass(
-        self, noisy: Tensor, clean: Tensor, conditions: dict[str, Any], timestep: Tensor
-    ) -> dict[ActivationName, Tensor]:
-        extractor = self.extractor
-        adapter, device, dtype = extractor.adapter, extractor.device, extractor.dtype
+        """Activations of one pass over noisy latents."""
+        extractor, recorder = self._extractor, self._recorder
+        adapter, device = extractor.adapter, extractor.device
         stream = noisy if adapter.pack is None else adapter.pack(extractor.model, noisy, clean)
-        step = (timestep * adapter.time_scale).to(device)
-        inputs = {adapter.stream: stream.to(device, dtype), "timestep": step.expand(len(stream))}
+        step = (torch.tensor(level.effective) * adapter.time_scale).to(device)
+        inputs = {adapter.stream: stream.to(device, extractor.dtype), "timestep": step.expand(len(stream))}
         try:
             extractor.model(**inputs, **conditions)
-        except EnoughError as enough:
-            if enough.args != (self.recorder,):
+        except StopForward as stop:
+            if stop.args != (recorder,):
                 raise
-        if self.recorder.missing:
-            missing = ", ".join(map(str, self.recorder.missing))
+        if recorder.missing:
+            missing = ", ".join(map(str, recorder.missing))
             raise RuntimeError(f"{type(extractor.model).__name__} never computed {missing} in this call")
-        return self.collector.calls[self.recorder.call]
-
-
-def _per_image(prompt: str | Sequence[str], count: int) -> list[str]:
-    prompts = [prompt] * count if isinstance(prompt, str) else list(prompt)
-    if len(prompts) != count:
-        raise ValueError(f"prompt must be one text or one per image, got {len(prompts)} for {count} images")
-    return prompts
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
-
-
-def _auto_device() -> torch.device:
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
-
-
-def _auto_dtype(device: torch.device, index: dict[str, Any]) -> torch.dtype:
-    if device.type == "cpu":
-        return torch.float32
-    return torch.bfloat16 if "transformer" in index else torch.float16
-
-
-def _dtype(dtype: Dtype) -> torch.dtype:
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"dtype must be a floating torch dtype such as 'float16', got {dtype!r}")
-    return found
-
-
-def _resolved(moves: dict[str, Any]) -> dict[str, Any]:
-    return {key: _dtype(value) if key == "dtype" else torch.device(value) for key, value in moves.items()}
+        return self._collector.calls[recorder.call]

@@ -11,23 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffeat.names.grammar import ActivationName
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noising:
-    """How noisy the input of the denoiser was.
-
-    Attributes:
-        requested: The timestep asked for.
-        effective: The timestep that the schedule has there, in its own units.
-        signal: Factor of the clean latent in the denoiser's input.
-        noise: Factor of the noise.
-    """
-
-    requested: int
-    effective: float
-    signal: float
-    noise: float
+from diffeat.options import ExtractionOptions
+from diffeat.schedule import NoiseLevel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,25 +20,17 @@ class FeaturesMeta:
     """How features came about.
 
     Attributes:
-        noising: One entry per timestep.
-        prompts: Of each image.
+        options: Options of the extraction, with the size in pixels and one prompt per image.
+        noise_levels: Noise of the denoiser's input, one entry per timestep.
         image_hashes: SHA-256 of each image as the model saw it.
-        seed: Of noise and posterior samples.
-        num_noises: Noises averaged.
-        posterior: ``"mode"`` or ``"sample"``.
-        size: Height and width in pixels as the model saw them.
-        model: Class of the denoiser and, if known, where it came from.
+        model: Class of the denoiser or, if known, the name it was loaded by.
         revision: Revision asked for, or ``None``.
-        dtype: Of the computation.
+        dtype: Compute dtype.
     """
 
-    noising: tuple[Noising, ...]
-    prompts: tuple[str, ...]
+    options: ExtractionOptions
+    noise_levels: tuple[NoiseLevel, ...]
     image_hashes: tuple[str, ...]
-    seed: int
-    num_noises: int
-    posterior: str
-    size: tuple[int, int]
     model: str
     revision: str | None = None
     dtype: str = "float32"
@@ -84,24 +61,35 @@ class Features(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.tensors)
 
-    def at(self, t: int) -> Features:
+    def at(self, timestep: int) -> Features:
         """Features of one timestep, under plain names.
 
         Raises:
             LookupError: If the timestep was not asked for.
         """
-        kept = tuple(noising for noising in self.meta.noising if noising.requested == t)
+        meta = self.meta
+        kept = tuple(level for level in meta.noise_levels if level.timestep == timestep)
         if not kept:
-            raise LookupError(f"t must be one of {[n.requested for n in self.meta.noising]}, got {t}")
-        if len(self.meta.noising) == 1:
+            raise LookupError(f"timestep must be one of {list(meta.options.timesteps)}, got {timestep}")
+        if len(meta.noise_levels) == 1:
             return self
-        end = f"@{t}"
+        end = f"@{timestep}"
         found = {name.removesuffix(end): value for name, value in self.items() if name.endswith(end)}
-        return Features(found, replace(self.meta, noising=kept))
+        options = replace(meta.options, timesteps=(timestep,))
+        return Features(found, replace(meta, options=options, noise_levels=kept))
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Features:
         """Move and cast all activations."""
         return Features({n: v.to(device=device, dtype=dtype) for n, v in self.items()}, self.meta)
+
+    def check_spatial(self) -> None:
+        """Refuse activations without channels on the image.
+
+        Raises:
+            ValueError: If an activation is not ``(B, C, h, w)``.
+        """
+        for name, value in self.items():
+            _check_spatial(name, value)
 
     def resize(self, side: int | tuple[int, int], *, mode: str = "bilinear") -> Features:
         """Bring all spatial activations to one size.
@@ -135,8 +123,7 @@ class Features(Mapping[str, Tensor]):
         Source: authors' scripts, which enlarge and concatenate without normalisation.
         """
         chosen = {str(name): self[name] for name in (self if names is None else names)}
-        for name, value in chosen.items():
-            _check_spatial(name, value)
+        Features(chosen, self.meta).check_spatial()
         if not chosen:
             raise ValueError("concat needs at least one activation, got none")
         largest = max((tuple(v.shape[2:]) for v in chosen.values()), key=lambda s: s[0] * s[1])
@@ -149,7 +136,10 @@ class Features(Mapping[str, Tensor]):
 
 def _check_spatial(name: str, value: Tensor) -> None:
     if value.ndim != 4:
-        raise ValueError(f"{name} must be (batch, channels, height, width) here, got {tuple(value.shape)}")
+        raise ValueError(
+            f"{name} must be (batch, channels, height, width) here, got {tuple(value.shape)}: maps and text "
+            "tokens have no channels on the image"
+        )
 
 
 def _resized(name: str, value: Tensor, size: tuple[int, int], mode: str) -> Tensor:

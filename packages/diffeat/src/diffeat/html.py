@@ -9,20 +9,18 @@ them.
 from __future__ import annotations
 
 import base64
-import html
-import io
-import json
 from collections.abc import Sequence
 from importlib import resources
 
 import numpy as np
 import torch
+from common_kernels.runtime.pictures import data_uri, escape, fill_template, json_for_script
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffeat.pictures import pca_pictures
+from diffeat.pictures import draw_components
 
 _LONGEST = 900  # long side of the shown images, in pixels
 _MOST_NUMBERS = 64
@@ -51,11 +49,11 @@ def similarity_page(
         raise ValueError(f"each image must have features, got {len(features)} for {len(images)} images")
     small = [_limited(value) for value in features]
     vectors, kept = compress(small)
-    components = pca_pictures(small)
+    components = draw_components(small)
     views = [
         {
-            "photo": _data_uri(_shown(image), "jpeg"),
-            "pca": _data_uri(component, "png"),
+            "image": data_uri(_shown(image), "image/jpeg"),
+            "pca": data_uri(component),
             "size": [value.shape[2], value.shape[1]],
             "vectors": base64.b64encode(part.tobytes()).decode("ascii"),
             "caption": captions[number] if number < len(captions) else "",
@@ -66,11 +64,7 @@ def similarity_page(
     ]
     data = {"views": views, "numbers": vectors[0].shape[-1], "kept": round(kept, 4)}
     template = resources.files("diffeat").joinpath("page.html").read_text("utf-8")
-    # "<" would end the script element, whatever stands in a caption
-    script = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    filled = {"TITLE": html.escape(title), "DATA": script}
-    parts = template.split("@@")  # names of what comes in at the odd places
-    return "".join(filled[part] if place % 2 else part for place, part in enumerate(parts))
+    return fill_template(template, {"TITLE": escape(title), "DATA": json_for_script(data)})
 
 
 def compress(features: Sequence[Tensor]) -> tuple[list[NDArray[np.int8]], float]:
@@ -106,9 +100,3 @@ def _shown(image: Image.Image) -> Image.Image:
     return (
         image.convert("RGB") if factor == 1 else image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     )
-
-
-def _data_uri(image: Image.Image, kind: str) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind.upper(), **({"quality": 88} if kind == "jpeg" else {"optimize": True}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -4,35 +4,35 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from common_kernels.runtime.images import as_rgb
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor
-# checked before decoding: about four times a large camera's picture
-MAX_PIXELS = 200_000_000
 
 
-def load_images(images: ImageLike | Sequence[ImageLike]) -> list[Tensor]:
-    """Read images of any form.
+def load_images(images: ImageLike | Sequence[ImageLike]) -> Iterator[Tensor]:
+    """Read images of any form, one at a time.
 
     Args:
-        images: One or several of: a path; a Pillow image; an array ``(H, W, 3)``, uint8 or floating in [0,
-            1]; a tensor ``(3, H, W)`` in [0, 1]. A tensor ``(B, 3, H, W)`` counts as several.
+        images: One or several of: a path; a Pillow image of any mode; an array ``(H, W)`` or ``(H, W, C)``; a
+            tensor ``(H, W)`` or ``(C, H, W)``, see :func:`common_kernels.runtime.images.as_rgb`. Files are
+            read upright, in sRGB, transparency over white. Floating colours are kept as they are, everything
+            else is brought to 8 bits. A tensor ``(B, C, H, W)`` counts as several.
 
-    Returns:
+    Yields:
         RGB tensors ``(3, H, W)``, fp32 in [0, 1].
 
     Raises:
         TypeError: If something is no image.
-        ValueError: If an image has a wrong shape or range, too many pixels, or none.
+        ValueError: If an image has a wrong shape or range, too many pixels, or none, or cannot be read.
     """
     several: Sequence[ImageLike]
     if isinstance(images, Tensor) and images.ndim == 4:
@@ -41,71 +41,44 @@ def load_images(images: ImageLike | Sequence[ImageLike]) -> list[Tensor]:
         several = [images]
     else:
         several = images
-    found = [_load(image, index) for index, image in enumerate(several)]
-    if not found:
+    if not len(several):
         raise ValueError("images must hold at least one image, got none")
-    return found
+    for index, image in enumerate(several):
+        yield _load(image, f"image {index}")
 
 
-def _load(image: ImageLike, index: int) -> Tensor:
-    if isinstance(image, str | Path):
-        return _from_file(Path(image))
-    if isinstance(image, Image.Image):
-        return _from_pillow(image, f"image {index}")
-    if isinstance(image, np.ndarray):
+def count_images(images: ImageLike | Sequence[ImageLike]) -> int:
+    """Return how many images :func:`load_images` gives."""
+    if isinstance(images, Tensor):
+        return len(images) if images.ndim == 4 else 1
+    return 1 if isinstance(images, str | Path | Image.Image | np.ndarray) else len(images)
+
+
+def _load(image: ImageLike, name: str) -> Tensor:
+    if isinstance(image, Tensor) and image.is_floating_point():
+        floats = image.detach().cpu().float()
+    elif isinstance(image, np.ndarray) and image.dtype.kind == "f" and image.ndim == 3:
         array = cast("np.ndarray[Any, Any]", image)
-        if array.ndim != 3:
-            raise ValueError(f"image {index} must be (height, width, 3), got {array.shape}")
-        whole = np.ascontiguousarray(array)
-        # torch does not take memory that must not be written to
-        tensor = torch.from_numpy(whole if whole.flags.writeable else whole.copy()).movedim(-1, 0)
-    elif isinstance(image, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not checked
-        tensor = image
+        floats = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32).copy()).movedim(-1, 0)
     else:
-        raise TypeError(
-            f"image {index} must be a path, Pillow image, array or tensor, got {type(image).__name__}"
-        )
-    if tensor.ndim != 3 or tensor.shape[0] != 3:
-        raise ValueError(f"image {index} must have 3 colours and 2 sides, got {tuple(tensor.shape)}")
-    if tensor.dtype == torch.uint8:
-        return tensor.cpu().float() / 255
-    tensor = tensor.detach().cpu().float()
-    low, high = (float(value) for value in tensor.aminmax())
+        return to_tensor(as_rgb(image, name=name))
+    if floats.ndim != 3 or floats.shape[0] != 3:
+        return to_tensor(as_rgb(image, name=name))
+    low, high = (float(value) for value in floats.aminmax())
     if not (low >= 0 and high <= 1):
-        raise ValueError(f"image {index} must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
-    return tensor
+        raise ValueError(f"{name} must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
+    return floats
 
 
-def _from_file(path: Path) -> Tensor:
-    try:
-        with warnings.catch_warnings():
-            # the number of pixels is checked here, before decoding
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                return _from_pillow(opened, f"{path}")
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(f"{path} is not an image that can be read") from error
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ValueError(f"{path} is damaged or cut short") from error
+def to_tensor(image: Image.Image) -> Tensor:
+    """Turn an RGB image into ``(3, H, W)``, fp32 in [0, 1]."""
+    return torch.from_numpy(np.array(image)).movedim(-1, 0).float() / 255
 
 
-def _from_pillow(image: Image.Image, what: str) -> Tensor:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"{what} has {width}x{height} pixels, more than the {MAX_PIXELS} allowed; shrink it first"
-        )
-    if image.mode in {"F", "I"}:
-        raise ValueError(
-            f"{what} holds pixels of mode {image.mode}, which have no range; save it with 8 bits"
-        )
-    if image.mode.startswith("I;16"):
-        grey = torch.from_numpy(np.array(image).astype(np.float32) / 65535)
-        return grey.expand(3, -1, -1).contiguous()
-    array = np.array(image.convert("RGB"))
-    return torch.from_numpy(array).movedim(-1, 0).float() / 255  # (3, H, W)
+def to_pillow(image: Tensor) -> Image.Image:
+    """Turn ``(3, H, W)`` in [0, 1] into an RGB image."""
+    pixels = (image.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().numpy()
+    return Image.fromarray(pixels)
 
 
 def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -131,7 +104,7 @@ def generator_for(seed: int, image: str, purpose: str, draw: int = 0) -> torch.G
     """A generator that depends on the image and not on its place in a batch.
 
     Args:
-        seed: The user's seed.
+        seed: Random seed.
         image: Hash of the image.
         purpose: What the numbers are for.
         draw: Number of the draw.

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which place of one image belongs to which place of another."""
+"""Points of one image found in another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,95 @@ from torch.nn import functional as F
 
 # similarities that exist at a time: 64 MiB in fp32
 _CHUNK_ELEMENTS = 1 << 24
+# there and back again, a match of a grid may miss its start by so much of a side, or by a cell
+_ROUND_TRIP = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matches:
+    """Points of one image found in another.
+
+    Attributes:
+        source: Points looked for, ``(N, 2)``, ``(x, y)`` in shares of width and height.
+        target: Points found, likewise.
+        similarities: Cosines, ``(N,)``.
+        is_right: Whether each was found, ``(N,)``; ``None`` while the truth is not known.
+    """
+
+    source: Tensor
+    target: Tensor
+    similarities: Tensor
+    is_right: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def pck(self) -> float:
+        """Share of points found.
+
+        Raises:
+            ValueError: If the truth is not known.
+        """
+        if self.is_right is None:
+            raise ValueError("matches must be judged before they have a PCK")
+        return float(self.is_right.double().mean())
+
+    def judged(self, truth: Tensor, size: tuple[int, int], threshold: float) -> Matches:
+        """Say which points are found.
+
+        Args:
+            truth: True places, ``(N, 2)`` in shares.
+            size: Width and height of the target in pixels.
+            threshold: Largest distance of a hit, in larger sides of the target.
+        """
+        sides = torch.tensor(size)
+        return replace(
+            self, is_right=hits(self.target * sides, truth * sides, threshold * float(sides.max()))
+        )
+
+    def to_list(self, source_size: tuple[int, int], target_size: tuple[int, int]) -> list[dict[str, Any]]:
+        """Plain values of each match, points in pixels.
+
+        Args:
+            source_size: Width and height of the source in pixels.
+            target_size: Width and height of the target in pixels.
+        """
+        starts = (self.source * torch.tensor(source_size)).tolist()
+        ends = (self.target * torch.tensor(target_size)).tolist()
+        right = [None] * len(self) if self.is_right is None else self.is_right.tolist()
+        return [
+            {
+                "source": [round(value, 2) for value in start],
+                "target": [round(value, 2) for value in end],
+                "similarity": round(similarity, 4),
+                **({} if is_right is None else {"right": is_right}),
+            }
+            for start, end, similarity, is_right in zip(
+                starts, ends, self.similarities.tolist(), right, strict=True
+            )
+        ]
+
+
+def find_points(source: Tensor, target: Tensor, points: Tensor) -> Matches:
+    """Find points of one image in another by :func:`nearest`, whose arguments it takes."""
+    return Matches(points, *nearest(source, target, points))
+
+
+def find_mutual(source: Tensor, target: Tensor, grid: int = 10) -> Matches:
+    """Match a grid of points, and keep those that come back to where they started.
+
+    Args:
+        source: Features ``(C, h, w)`` of the one image.
+        target: Features ``(C, h', w')`` of the other.
+        grid: Rows and columns of the grid.
+    """
+    steps = (torch.arange(grid) + 0.5) / grid
+    points = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).flatten(0, 1)
+    found, similarities = nearest(source, target, points)
+    back, _ = nearest(target, source, found)
+    keep = (back - points).norm(dim=1) <= max(_ROUND_TRIP, 1 / min(source.shape[1:]))
+    return Matches(points[keep], found[keep], similarities[keep])
 
 
 def sample(values: Tensor, points: Tensor) -> Tensor:

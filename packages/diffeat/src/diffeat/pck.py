@@ -5,17 +5,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from PIL import Image
+from common_kernels.runtime.images import read_size
 from torch import Tensor
 from torch.nn import functional as F
 
 from diffeat.match import hits, nearest
+from diffeat.names.grammar import Names
+from diffeat.options import ExtractionOptions
+
+if TYPE_CHECKING:
+    from diffeat.extractor import FeatureExtractor
 
 Split = Literal["trn", "val", "test"]
 Against = Literal["image", "box"]
@@ -107,8 +113,7 @@ def read_pair_list(file: str | Path, images: str | Path) -> list[Pair]:
         images: Folder that its paths start from.
 
     Raises:
-        FileNotFoundError: If an image is missing.
-        ValueError: If the file is something else.
+        ValueError: If the file is something else, or an image is missing.
 
     Source: authors' code. It takes the corner of the best cell for its place, this package the centre: at 512
     cells a difference of half a cell, a thousandth of the side.
@@ -130,8 +135,8 @@ def _listed_pair(number: int, content: dict[str, Any], images: Path) -> Pair:
         target=images / content["target_path"],
         source_points=_points(content["source_points"]),
         target_points=_points(content["target_points"]),
-        source_size=_size_of(images / content["source_path"]),
-        target_size=_size_of(images / content["target_path"]),
+        source_size=_size(read_size(images / content["source_path"])[::-1]),
+        target_size=_size(read_size(images / content["target_path"])[::-1]),
         target_box=_box(content["target_bounding_box"]),
     )
 
@@ -141,11 +146,6 @@ def _points(values: Any) -> Tensor:
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"points must be (N, 2), got {tuple(points.shape)}")
     return points
-
-
-def _size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path) as image:
-        return image.size
 
 
 def _size(values: Sequence[Any]) -> tuple[int, int]:
@@ -239,7 +239,7 @@ def predict_points(
         source: Features ``(C, h, w)`` of the whole source image, resized to a square or not.
         target: Features ``(C, h, w)`` of the target image.
         side: Cells that both are brought to, as in the authors' evaluation; ``None`` leaves them.
-        head: Applied to ``(1, C, h, w)`` before, such as a trained :class:`~diffeat.heads.AggregationHead`.
+        head: Applied to ``(1, C, h, w)`` before, such as a trained projection.
 
     Returns:
         ``(N, 2)`` in pixels of the target.
@@ -254,6 +254,30 @@ def predict_points(
     start = pair.source_points / torch.tensor(pair.source_size)
     places, _ = nearest(maps[0][0], maps[1][0], start)
     return places.cpu() * torch.tensor(pair.target_size)
+
+
+def pair_features(
+    extractor: FeatureExtractor, names: Names, options: ExtractionOptions, *, keep: int = 64
+) -> Callable[[Path, str], Tensor]:
+    """Features of the images of pairs, the last ones kept.
+
+    Args:
+        extractor: The model.
+        names: Names, globs or presets.
+        options: Options of the extraction; ``{category}`` in the prompt stands for what an image shows.
+        keep: Number of images whose features are held.
+
+    Returns:
+        Gives concatenated features ``(C, h, w)`` for the path of an image and its category.
+    """
+
+    @lru_cache(keep)
+    def features(path: Path, category: str) -> Tensor:
+        (prompt,) = options.prompts(1)
+        own = replace(options, prompt=prompt.replace("{category}", category))
+        return extractor([path], names, own).concat()[0]
+
+    return features
 
 
 def evaluate_pairs(
@@ -271,7 +295,7 @@ def evaluate_pairs(
         pairs: The pairs.
         features: Gives ``(C, h, w)`` for the path of an image and its category.
         side: Cells that features are brought to.
-        head: Applied before.
+        head: Applied to features ``(1, C, h, w)`` before.
         thresholds: Largest distances of a hit.
         on_pair: Called with pairs done and all of them.
 
@@ -297,6 +321,7 @@ __all__ = [
     "SPAIR_PAIRS",
     "Pair",
     "evaluate_pairs",
+    "pair_features",
     "pck",
     "predict_points",
     "read_pair_list",

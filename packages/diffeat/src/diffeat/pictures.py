@@ -1,45 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features as pictures: principal components, clusters, similarities, matches."""
+"""Features drawn: principal components, clusters, similarities, label maps, matches."""
 
 from __future__ import annotations
 
 import colorsys
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from common_kernels.runtime.pictures import (
+    BACKGROUND,
+    LegendEntry,
+    Panel,
+    add_legend,
+    comparison,
+    distinct_colours,
+    enlarge_or_reduce,
+    stack,
+)
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 _GAP = 12
-_NARROWEST = 240  # width of what has a legend
-_BACKGROUND = (18, 18, 20)
-_INK = (235, 235, 235)
+_UNLABELLED = 128  # grey of pixels without a class
 _RIGHT, _WRONG, _MARK = (70, 200, 110), (230, 70, 70), (255, 60, 200)
 
 
-def to_picture(image: Tensor) -> Image.Image:
-    """An RGB tensor ``(3, H, W)`` in [0, 1] as a picture."""
-    pixels = (image.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().numpy()
-    return Image.fromarray(pixels)
-
-
-def pca_pictures(features: Sequence[Tensor], *, skip: int = 0, seed: int = 0) -> list[Image.Image]:
-    """Show the three strongest principal components as red, green and blue.
+def draw_components(features: Sequence[Tensor], *, skip: int = 0, seed: int = 0) -> list[Image.Image]:
+    """Draw the three strongest principal components as red, green and blue.
 
     The components are those of all images together, so that the same colour means the same feature.
 
     Args:
         features: ``(C, h, w)`` of each image; sides may differ.
-        skip: Components left out at the start; the first often tells object from ground.
-        seed: Of the solver.
+        skip: Number of components left out at the start; the first often tells object from ground.
+        seed: Random seed of the solver.
 
     Returns:
-        A picture of ``w`` times ``h`` pixels for each image.
+        An image of ``w`` times ``h`` pixels for each image.
 
     Raises:
         ValueError: If channels differ.
@@ -62,8 +62,8 @@ def cluster_maps(features: Sequence[Tensor], count: int, *, seed: int = 0) -> li
 
     Args:
         features: ``(C, h, w)`` of each image.
-        count: Clusters.
-        seed: Of the start.
+        count: Number of clusters.
+        seed: Random seed of the start.
 
     Returns:
         ``(h, w)`` cluster numbers of each image, by falling size of the clusters.
@@ -83,14 +83,14 @@ def cluster_maps(features: Sequence[Tensor], count: int, *, seed: int = 0) -> li
     return _split(ranks[labels], features)
 
 
-def cluster_pictures(features: Sequence[Tensor], count: int, *, seed: int = 0) -> list[Image.Image]:
-    """Colour the groups of :func:`cluster_maps`."""
-    palette = _palette(count)
-    return [Image.fromarray(palette[labels]) for labels in cluster_maps(features, count, seed=seed)]
+def draw_clusters(features: Sequence[Tensor], count: int, *, seed: int = 0) -> list[Image.Image]:
+    """Draw the groups of :func:`cluster_maps`, a colour for each."""
+    colours = distinct_colours(count)
+    return [Image.fromarray(colours[labels]) for labels in cluster_maps(features, count, seed=seed)]
 
 
-def heat_picture(values: Tensor, *, low: float | None = None, high: float | None = None) -> Image.Image:
-    """Show a map from dark blue over green to yellow.
+def draw_heat(values: Tensor, *, low: float | None = None, high: float | None = None) -> Image.Image:
+    """Draw a map from dark blue over green to yellow.
 
     Args:
         values: ``(h, w)``.
@@ -106,164 +106,75 @@ def heat_picture(values: Tensor, *, low: float | None = None, high: float | None
     return Image.fromarray((255 * pixels).round().astype(np.uint8))
 
 
-def overlay(image: Image.Image, picture: Image.Image, *, opacity: float = 0.6) -> Image.Image:
-    """Lay a small picture over an image.
+def label_image(labels: Tensor, num_classes: int) -> Image.Image:
+    """Class numbers ``(h, w)`` as an image with a palette; pixels are the numbers, 255 is grey."""
+    image = Image.fromarray(labels.to(torch.uint8).cpu().numpy(), mode="P")
+    table = np.full((256, 3), _UNLABELLED, np.uint8)
+    table[:num_classes] = distinct_colours(num_classes)
+    image.putpalette(table.tobytes())
+    return image
+
+
+def add_class_legend(image: Image.Image, labels: Tensor, classes: Sequence[str]) -> Image.Image:
+    """Name the classes of :func:`label_image` below an image; those that do not occur are left out."""
+    colours = [(red, green, blue) for red, green, blue in distinct_colours(len(classes)).tolist()]
+    present = [number for number in map(int, labels.unique()) if number < len(classes)]
+    return add_legend(image, [LegendEntry(classes[number], colours[number]) for number in present])
+
+
+def overlay(image: Image.Image, drawing: Image.Image, *, opacity: float = 0.6) -> Image.Image:
+    """Lay a small drawing over an image.
 
     Args:
         image: The image.
-        picture: Enlarged to its size without interpolation.
-        opacity: Of the picture, in [0, 1].
+        drawing: Drawing, enlarged to the image without interpolation.
+        opacity: Opacity of the drawing, in [0, 1].
     """
-    large = picture.resize(image.size, Image.Resampling.NEAREST).convert("RGB")
+    large = drawing.convert("RGB").resize(image.size, Image.Resampling.NEAREST)
     return Image.blend(image.convert("RGB"), large, opacity)
 
 
-def titled(picture: Image.Image, text: str, *, indent: int = 0, size: int = 14) -> Image.Image:
-    """Put a line of text above a picture.
+def draw_overlays(
+    images: Sequence[Image.Image],
+    drawings: Sequence[Image.Image],
+    names: Sequence[str],
+    *,
+    caption: str,
+    title: str,
+) -> Image.Image:
+    """Draw each image beside its drawing and the drawing over the image, a row per image.
 
     Args:
-        picture: The picture.
-        text: What does not fit is cut.
-        indent: Pixels left of the text.
-        size: Of the letters, in pixels.
+        images: At least one.
+        drawings: A small drawing of each.
+        names: Text above each image.
+        caption: Text above each drawing.
+        title: Text above all.
     """
-    band = size + 8
-    sheet = Image.new("RGB", (picture.width, picture.height + band), _BACKGROUND)
-    sheet.paste(picture, (0, band))
-    font = ImageFont.load_default(size)
-    shown = _fitting(text, font, picture.width - indent)
-    ImageDraw.Draw(sheet).text((indent, 2), shown, fill=_INK, font=font)
-    return sheet
+    rows: list[Image.Image] = []
+    for image, drawing, name in zip(images, drawings, names, strict=True):
+        panels = [
+            Panel(name, "", image),
+            Panel(caption, "", overlay(image, drawing, opacity=1.0)),
+            Panel("overlay", "", overlay(image, drawing)),
+        ]
+        rows.append(comparison(panels, height=320))
+    return stack(rows, title=title)
 
 
-def with_legend(picture: Image.Image, labels: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Name the classes of :func:`label_picture` below a picture.
+def mark_point(image: Image.Image, point: tuple[float, float]) -> Image.Image:
+    """Mark a point.
 
     Args:
-        picture: The picture; a narrow one gets paper beside it.
-        labels: Class numbers ``(h, w)``; classes that do not occur are left out.
-        classes: Names of all classes; what does not fit is cut.
+        image: The image.
+        point: ``(x, y)`` in shares of width and height.
     """
-    size = max(14, max(picture.size) // 40)  # of the letters
-    font, palette = ImageFont.load_default(size), _palette(len(classes))
-    width = max(picture.width, _NARROWEST)
-    places: list[tuple[int, int, int, str]] = []  # left and top of a line, its class and name
-    left, top = _GAP, picture.height + _GAP
-    for number in map(int, labels.unique()):
-        if number >= len(classes):
-            continue  # pixels of no class
-        name = _fitting(classes[number], font, width - 2 * _GAP - 2 * size)
-        needed = 2 * size + math.ceil(font.getlength(name))
-        if left > _GAP and left + needed + _GAP > width:
-            left, top = _GAP, top + size + size // 2
-        places.append((left, top, number, name))
-        left += needed + _GAP
-    sheet = Image.new("RGB", (width, top + size + _GAP), _BACKGROUND)
-    sheet.paste(picture, (0, 0))
-    draw = ImageDraw.Draw(sheet)
-    for left, top, number, name in places:
-        red, green, blue = palette[number].tolist()
-        draw.rectangle((left, top, left + size, top + size), fill=(red, green, blue))
-        draw.text((left + 2 * size, top + size / 2), name, fill=_INK, font=font, anchor="lm")
-    return sheet
-
-
-def _fitting(text: str, font: Any, width: float) -> str:
-    """The text, cut to a width in pixels."""
-    while len(text) > 3 and font.getlength(text) > width:
-        text = text.removesuffix("...")[:-1] + "..."
-    return text
-
-
-def marked(picture: Image.Image, place: tuple[float, float]) -> Image.Image:
-    """Mark a place.
-
-    Args:
-        picture: The picture.
-        place: ``(x, y)`` in shares of width and height.
-    """
-    shown = picture.convert("RGB")
-    x, y = place[0] * shown.width, place[1] * shown.height
+    shown = image.convert("RGB")
+    x, y = point[0] * shown.width, point[1] * shown.height
     radius = max(2.0, min(shown.size) / 50)
     box = (x - radius, y - radius, x + radius, y + radius)
     ImageDraw.Draw(shown).ellipse(box, fill=_MARK, outline=(0, 0, 0), width=max(1, round(radius / 4)))
     return shown
-
-
-def side_by_side(
-    pictures: Sequence[Image.Image], *, height: int = 320, captions: Sequence[str] = ()
-) -> Image.Image:
-    """Lay pictures in a row, brought to one height without interpolation.
-
-    Args:
-        pictures: At least one.
-        height: Of each, in pixels.
-        captions: Above each; none if empty.
-    """
-    shown = [
-        each.convert("RGB").resize(
-            (max(1, round(each.width * height / each.height)), height),
-            Image.Resampling.NEAREST if each.height < height else Image.Resampling.LANCZOS,
-        )
-        for each in pictures
-    ]
-    if captions:
-        shown = [titled(each, text) for each, text in zip(shown, captions, strict=True)]
-        height = shown[0].height
-    width = sum(each.width for each in shown) + _GAP * (len(shown) + 1)
-    sheet = Image.new("RGB", (width, height + 2 * _GAP), _BACKGROUND)
-    left = _GAP
-    for each in shown:
-        sheet.paste(each, (left, _GAP))
-        left += each.width + _GAP
-    return sheet
-
-
-def stacked(pictures: Sequence[Image.Image], *, title: str = "") -> Image.Image:
-    """Lay pictures below each other.
-
-    Args:
-        pictures: At least one.
-        title: Above all of them; none if empty.
-    """
-    width = max(each.width for each in pictures)
-    sheet = Image.new("RGB", (width, sum(each.height for each in pictures)), _BACKGROUND)
-    top = 0
-    for each in pictures:
-        sheet.paste(each, (0, top))
-        top += each.height
-    return titled(sheet, title, indent=_GAP, size=17) if title else sheet
-
-
-def label_picture(labels: Tensor, count: int) -> Image.Image:
-    """Colour class numbers ``(h, w)``, of ``count`` classes; 255 stays grey."""
-    return palette_picture(labels, count).convert("RGB")
-
-
-def palette_picture(labels: Tensor, count: int) -> Image.Image:
-    """Class numbers ``(h, w)`` as a picture whose pixels are these numbers and which has colours for them."""
-    picture = Image.fromarray(labels.to(torch.uint8).cpu().numpy(), mode="P")
-    colours = _palette(count)
-    table = np.full((256, 3), 128, np.uint8)
-    table[: len(colours)] = colours
-    picture.putpalette(table.tobytes())
-    return picture
-
-
-def _palette(count: int) -> NDArray[np.uint8]:
-    return np.array(
-        [[round(255 * c) for c in colorsys.hsv_to_rgb(i / count, 0.65, 0.95)] for i in range(count)], np.uint8
-    )
-
-
-def name_files(paths: Sequence[Path]) -> list[str]:
-    """A file name without ending for each path, told apart by a number where names repeat."""
-    seen: dict[str, int] = {}
-    found: list[str] = []
-    for path in paths:
-        number = seen[path.stem] = seen.get(path.stem, 0) + 1
-        found.append(path.stem if number == 1 else f"{path.stem}-{number}")
-    return found
 
 
 def draw_matches(
@@ -283,7 +194,7 @@ def draw_matches(
         source_points: ``(N, 2)``, ``(x, y)`` in shares of width and height.
         target_points: ``(N, 2)``, likewise.
         is_right: ``(N,)``; lines are green where it holds and red elsewhere. A colour for each if ``None``.
-        height: Of the images in the drawing, in pixels.
+        height: Height of the images in the drawing, in pixels.
 
     Raises:
         ValueError: If numbers of points differ.
@@ -292,10 +203,12 @@ def draw_matches(
         raise ValueError(
             f"there must be as many points on both sides, got {len(source_points)} and {len(target_points)}"
         )
-    sheet = side_by_side([source, target], height=height)
-    draw = ImageDraw.Draw(sheet)
     widths = [max(1, round(each.width * height / each.height)) for each in (source, target)]
     lefts = [_GAP, 2 * _GAP + widths[0]]
+    sheet = Image.new("RGB", (sum(widths) + 3 * _GAP, height + 2 * _GAP), BACKGROUND)
+    for image, left, width in zip((source, target), lefts, widths, strict=True):
+        sheet.paste(enlarge_or_reduce(image, (width, height)), (left, _GAP))
+    draw = ImageDraw.Draw(sheet)
     ends = [
         [(left + float(x) * width, _GAP + float(y) * height) for x, y in points]
         for left, width, points in zip(lefts, widths, (source_points, target_points), strict=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from diffeat.names.grammar import ActivationName
+from diffeat.names.grammar import ActivationName, Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +222,25 @@ def preset(name: str) -> Preset:
         if known.lower() == name.lower():
             return found
     raise LookupError(f"presets are {', '.join(PRESETS)}, got {name!r}")
+
+
+def expand_presets(names: Names) -> list[str]:
+    """Write out the presets among names and globs.
+
+    Raises:
+        ValueError: If a preset spans several models.
+
+    Examples:
+        >>> expand_presets(["unet-in", "DIFT"])
+        ['unet-in', 'up-level1-upsampler-out']
+    """
+    several = [names] if isinstance(names, str | ActivationName) else names
+    known = {name.lower() for name in PRESETS}
+    return [
+        text
+        for name in map(str, several)
+        for text in (preset(name).names if name.lower() in known else (name,))
+    ]
 
 
 def asymmetric_noise(names: Iterable[ActivationName], *, clean: float = 0.5) -> list[ActivationName]:

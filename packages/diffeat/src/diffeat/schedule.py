@@ -4,55 +4,70 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from diffeat.features import Noising
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseLevel:
+    """How noisy the input of the denoiser is.
+
+    Attributes:
+        timestep: Timestep asked for.
+        effective: Timestep that the schedule has there, in its own units.
+        signal: Factor of the clean latent in the denoiser's input.
+        noise: Factor of the noise.
+    """
+
+    timestep: int
+    effective: float
+    signal: float
+    noise: float
 
 
-def noising(scheduler: object, t: int, *, num_tokens: int | None = None) -> tuple[Noising, Tensor]:
+def noise_level(scheduler: object, timestep: int, *, num_tokens: int | None = None) -> NoiseLevel:
     """Find the entry of a schedule that belongs to a timestep.
 
     The schedule is run with as many inference steps as it was trained with, and entered at index ``steps -
-    t``. What it does to a latent there is linear, ``signal * latent + noise * noise``; both factors are read
-    off by showing it a one and a zero, so that every scheduler is honoured, input scaling included.
+    timestep``. What it does to a latent there is linear, ``signal * latent + noise * noise``; both factors
+    are read off by showing it a one and a zero, so that every scheduler is honoured, input scaling included.
 
     Args:
         scheduler: A diffusers scheduler; a copy is used, its state does not change.
-        t: Timestep, from 1 to the number of training steps, or 0 for a latent without noise at the first
-            step.
+        timestep: From 1 to the number of training steps, or 0 for a latent without noise at the first step.
         num_tokens: Image tokens, for schedules that shift with them.
 
-    Returns:
-        The factors, and the timestep for the denoiser as a tensor without axes.
-
     Raises:
-        ValueError: If ``t`` lies outside the schedule.
+        ValueError: If ``timestep`` lies outside the schedule.
 
-    Source: authors' code; for t = 50 it enters at 51 (PNDM), 50 or 49, as the scheduler spaces its steps.
+    Source: authors' code; timestep 50 enters at 51 (PNDM), 50 or 49, as the scheduler spaces its steps.
     """
     config = cast("Any", scheduler).config
     steps = int(config.num_train_timesteps)
-    if not 0 <= t <= steps:
-        raise ValueError(f"t must lie between 0 and the {steps} training steps of the scheduler, got {t}")
+    if not 0 <= timestep <= steps:
+        raise ValueError(
+            f"timestep must lie between 0 and the {steps} training steps of the scheduler, got {timestep}"
+        )
     copy = type(scheduler).from_config(config)  # type: ignore[attr-defined]  # every scheduler has it
     own: Any = copy
+    first = max(timestep, 1)
     try:
         with warnings.catch_warnings():
             # schedulers of diffusers take arrays of tensors in a way that numpy 2 wants changed
             warnings.simplefilter("ignore", DeprecationWarning)
             own.set_timesteps(steps, **_shift(config, num_tokens))
-        index = min(max(len(own.timesteps) - max(t, 1), 0), steps - max(t, 1))
+        index = min(max(len(own.timesteps) - first, 0), steps - first)
         at = own.timesteps[index : index + 1]
     except ValueError:
         # distilled schedulers refuse full schedules; their training steps are the plain ones
-        at = torch.tensor([max(t, 1) - 1])
+        at = torch.tensor([first - 1])
     signal, noise = _factors(own, at)
-    if t == 0:
+    if timestep == 0:
         signal, noise = signal / (signal + noise if hasattr(own, "scale_noise") else signal), 0.0
-    return Noising(requested=t, effective=float(at[0]), signal=signal, noise=noise), at[0]
+    return NoiseLevel(timestep=timestep, effective=float(at[0]), signal=signal, noise=noise)
 
 
 def _factors(scheduler: Any, at: Tensor) -> tuple[float, float]:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-Absent = Literal["skip", "zero"]
+from diffeat.options import Absent
 
 
 def mean_iou(

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffeat.options import Absent, SegmentationOptions
 from diffeat.ranking.labels import IGNORED, MaskLabels
-from diffeat.ranking.probes import MLPEnsemble, ProbeName, make_probe
-from diffeat.scores import Absent, mean_iou
+from diffeat.ranking.probes import MLPEnsemble, make_probe
+from diffeat.scores import mean_iou
 
 # classes with fewer pixels in an image are ignored there
 _LEAST_PIXELS = 20
@@ -26,29 +27,26 @@ class PixelSegmenter:
     """Classifies every pixel by its features alone.
 
     Args:
-        num_classes: Classes.
-        probe: ``"logistic"`` regression (a linear probe) or the ``"mlp"`` ensemble.
-        side: Pixels of the square that features and masks are brought to for learning.
-        pixels: Pixels drawn from each image for learning; all if ``None``.
-        seed: Of pixels and weights.
-        device: Where ``"mlp"`` learns.
+        num_classes: Number of classes.
+        options: Probe, size and pixels of learning.
+        seed: Random seed of pixels and weights.
+        device: Device on which MLPs learn.
     """
 
     def __init__(
         self,
         num_classes: int,
+        options: SegmentationOptions | None = None,
         *,
-        probe: ProbeName = "logistic",
-        side: int = 256,
-        pixels: int | None = 1000,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
+        options = options or SegmentationOptions()
         self.num_classes = num_classes
-        self.side = side
-        self.pixels = pixels
+        self.side = options.side
+        self.pixels = options.pixels
         self.seed = seed
-        self.probe = make_probe(probe, num_classes, seed=seed, device=device)
+        self.probe = make_probe(options.probe, num_classes, seed=seed, device=device)
 
     def fit(self, features: Sequence[Tensor], masks: Sequence[NDArray[np.uint8]]) -> Self:
         """Learn from labelled images.
@@ -69,7 +67,7 @@ class PixelSegmenter:
         for index, (value, mask) in enumerate(zip(features, masks, strict=True)):
             wanted = resize_mask(mask, self.side)
             places = (wanted.flatten() != IGNORED).nonzero().flatten().numpy()
-            if self.pixels is not None and len(places) > self.pixels:
+            if 0 < self.pixels < len(places):
                 places = np.random.default_rng([self.seed, index]).choice(places, self.pixels, replace=False)
             chosen = torch.from_numpy(np.sort(places))
             vectors.append(_pixels(value, (self.side, self.side))[chosen])
@@ -124,7 +122,7 @@ class ScarceScore:
     Attributes:
         mean: Mean mIoU over the runs.
         deviation: Standard deviation over the runs.
-        scores: Of each run.
+        scores: mIoU of each run.
     """
 
     mean: float
@@ -138,9 +136,7 @@ def label_scarce(
     *,
     num_train: int,
     runs: int = 5,
-    probe: ProbeName = "mlp",
-    side: int = 256,
-    pixels: int | None = None,
+    options: SegmentationOptions | None = None,
     absent: Absent = "zero",
     device: torch.device | str = "cpu",
 ) -> ScarceScore:
@@ -152,15 +148,13 @@ def label_scarce(
     Args:
         features: ``(C, h, w)`` of each image.
         labels: Their masks.
-        num_train: Images learned from; 30 of 60 in the paper.
-        runs: Shuffles.
-        probe: ``"mlp"`` for the paper's ten networks.
-        side: Pixels of the square.
-        pixels: Pixels drawn from each training image; all if ``None``, which needs ``num_train * side ** 2 *
-            C * 4`` bytes.
+        num_train: Number of images learned from; 30 of 60 in the paper.
+        runs: Number of shuffles.
+        options: Probe, size and pixels of learning; the paper's ten MLPs on all pixels if ``None``, which
+            needs ``num_train * side ** 2 * C * 4`` bytes.
         absent: What a class gives that no test image holds and none is predicted as; ``"zero"`` as in the
             authors' code.
-        device: Where networks learn.
+        device: Device on which MLPs learn.
 
     Raises:
         ValueError: If numbers do not fit.
@@ -173,14 +167,15 @@ def label_scarce(
             f"num_train must leave images of {count} to judge and each must have features, got {num_train} "
             f"and {len(features)} features"
         )
-    masks = [_without_specks(resize_mask(mask, side)).numpy().astype(np.uint8) for mask in labels.masks]
+    options = options or SegmentationOptions(probe="mlp", pixels=0)
+    masks = [
+        _without_specks(resize_mask(mask, options.side)).numpy().astype(np.uint8) for mask in labels.masks
+    ]
     scores: list[float] = []
     for run in range(runs):
         order = np.random.default_rng(run).permutation(count).tolist()
         learn, judge = order[:num_train], order[num_train:]
-        segmenter = PixelSegmenter(
-            len(labels.classes), probe=probe, side=side, pixels=pixels, seed=run, device=device
-        )
+        segmenter = PixelSegmenter(len(labels.classes), options, seed=run, device=device)
         segmenter.fit([features[i] for i in learn], [masks[i] for i in learn])
         predicted = torch.stack([segmenter.predict(features[i]) for i in judge])
         wanted = torch.stack([torch.from_numpy(masks[i]) for i in judge]).long()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of similarities as somebody uses it: a click, another picture, components."""
+"""The page of similarities as somebody uses it: a click, another image, components."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 WIDTH, HEIGHT = 8, 6
-# the colour of a cell of a picture, by its number, column and row
+# the colour of a cell of an image, by its number, column and row
 PIXEL = """([number, x, y]) => {
   const canvas = document.querySelectorAll(".stage canvas")[number];
   return Array.from(canvas.getContext("2d").getImageData(x, y, 1, 1).data);
@@ -48,9 +48,9 @@ def click(page, number, x, y):
     )
 
 
-def test_a_click_shows_cosines_in_all_pictures(page, features):
+def test_a_click_shows_cosines_in_all_images(page, features):
     click(page, 0, 2, 1)
-    assert page.inner_text("#reading") == "cell 2, 1; best in picture 2: 1.000"
+    assert page.inner_text("#reading") == "cell 2, 1; best in image 2: 1.000"
     assert page.evaluate(PIXEL, [0, 2, 1]) == page.evaluate(PIXEL, [1, WIDTH - 3, 1]) == [252, 232, 51, 255]
     wanted = similarity_map(features, features, (2.5 / WIDTH, 1.5 / HEIGHT))
     least = divmod(int(wanted.argmin()), WIDTH)
@@ -62,7 +62,7 @@ def test_a_click_shows_cosines_in_all_pictures(page, features):
 
 def test_dragging_goes_on_and_bars_change_what_is_seen(page):
     click(page, 1, 0, 0)
-    assert page.inner_text("#reading").startswith("cell 0, 0; best in picture 1: ")
+    assert page.inner_text("#reading").startswith("cell 0, 0; best in image 1: ")
     page.mouse.down()
     box = page.locator(".stage").nth(1).bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.99, box["y"] + box["height"] * 0.99)

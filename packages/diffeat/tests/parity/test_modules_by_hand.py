@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffeat import FeatureExtractor
+from diffeat import ExtractionOptions, FeatureExtractor
 from diffeat.names.listing import taps_of
 
 
@@ -51,7 +51,7 @@ def runs(pipelines, images):
             extractor = FeatureExtractor(pipelines(family))
             names = [tap.name for tap in taps_of(extractor.model)]
             with spied(extractor.model) as calls:
-                features = extractor(images, names, prompt="a cat", size=64)
+                features = extractor(images, names, ExtractionOptions(prompt="a cat", size=64))
             found[family] = SimpleNamespace(model=extractor.model, features=features, calls=calls)
         return found[family]
 

@@ -3,8 +3,8 @@
 
 import torch
 from diffeat import MapOptions
-from diffeat.capture.geometry import Geometry
-from diffeat.capture.maps import Scores, attention_map
+from diffeat.hooks.geometry import Geometry
+from diffeat.hooks.maps import Scores, attention_map
 from hypothesis import given
 from hypothesis import strategies as st
 

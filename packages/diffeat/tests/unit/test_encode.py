@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffeat import FeatureExtractor
-from diffeat.encode import draw_noise, encode_clip, encode_images, num_chunks
+from diffeat import ExtractionOptions, FeatureExtractor
+from diffeat.denoisers.clip import encode_clip, num_chunks
+from diffeat.encode import draw_noise, encode_images
 
 # every letter is a token of the tiny tokenizers, and 14 of them fit between start and end
 SHORT, EXACT, LONG = "a cat", "abcdefghijklmn", "abcdefghijklmn opqrstuvw"
@@ -66,8 +67,8 @@ def test_how_many_pieces(pipelines):
 def test_features_of_a_long_prompt(pipelines, images):
     extractor = FeatureExtractor(pipelines("SDXL"))
     name = "up-level1-repeat0-vit-block0-cross-map"
-    assert extractor(images, name, prompt=LONG)[name].shape[-1] == 32
-    assert extractor(images, name, prompt=SHORT)[name].shape[-1] == 16
+    assert extractor(images, name, ExtractionOptions(prompt=LONG))[name].shape[-1] == 32
+    assert extractor(images, name, ExtractionOptions(prompt=SHORT))[name].shape[-1] == 16
 
 
 @torch.no_grad()

@@ -7,12 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from diffeat import ActivationName, FeatureExtractor, Features, MapOptions, Storage, list_activations
-from diffeat.capture.hooks import Recorder
+from diffeat import (
+    ActivationName,
+    ExtractionOptions,
+    FeatureExtractor,
+    Features,
+    MapOptions,
+    Storage,
+    list_activations,
+)
+from diffeat.hooks.recorder import Recorder, Sink
 from diffeat.names.listing import taps_of
 from diffeat.names.probe import dry_inputs
 from diffeat.names.taps import Tap
-from diffeat.schedule import noising
+from diffeat.schedule import noise_level
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
@@ -41,7 +49,7 @@ def test_the_listing_is_what_a_run_gives(pipelines, images, family):
     """Names, order, shapes and bytes of the plan on the meta device against a real run."""
     extractor = FeatureExtractor(pipelines(family))
     listed = list_activations(extractor.pipeline, size=64, bytes_per_value=4)
-    features = extractor(images[:1], [a.name for a in listed], size=64)
+    features = extractor(images[:1], [a.name for a in listed], ExtractionOptions(size=64))
     assert list(features) == [str(a.name) for a in listed]
     for activation in listed:
         tensor = features[activation.name]
@@ -69,10 +77,11 @@ def test_the_plan_counts_the_work_of_a_real_run(pipelines, family):
     done: dict[ActivationName, int] = {}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
 
-        def note(tap: Tap, tensor: torch.Tensor, call: int) -> None:
-            done[tap.name] = counter.get_total_flops()
+        class Done(Sink):
+            def take(self, tap: Tap, tensor: torch.Tensor, call: int) -> None:
+                done[tap.name] = counter.get_total_flops()
 
-        with Recorder(model, taps, note, geometry=geometry):
+        with Recorder(model, taps, Done(), geometry=geometry):
             model(**real)
         total = counter.get_total_flops()
     assert {name: work / total for name, work in done.items()} == {tap.name: shares[tap.name] for tap in taps}
@@ -82,10 +91,12 @@ def test_the_plan_counts_the_work_of_a_real_run(pipelines, family):
 def test_batches_and_orders_do_not_matter(pipelines, images, family):
     extractor = FeatureExtractor(pipelines(family))
     names = [a.name for a in extractor.list_activations(size=None)][::-3]
-    together = extractor(images, names, size=64, prompt=["a cat", "a long walk"])
-    forwards = extractor(images, names[::-1], size=64, prompt=["a cat", "a long walk"], batch_size=1)
+    together = extractor(images, names, ExtractionOptions(size=64, prompt=("a cat", "a long walk")))
+    forwards = extractor(
+        images, names[::-1], ExtractionOptions(size=64, prompt=("a cat", "a long walk")), batch_size=1
+    )
     assert close(together, forwards)
-    alone = extractor(images[1], names, size=64, prompt="a long walk")
+    alone = extractor(images[1], names, ExtractionOptions(size=64, prompt="a long walk"))
     for name in together:
         torch.testing.assert_close(alone[name], together[name][1:], rtol=1e-5, atol=1e-5)
     every = [str(a.name) for a in extractor.list_activations(size=None)]
@@ -93,44 +104,47 @@ def test_batches_and_orders_do_not_matter(pipelines, images, family):
 
 
 def test_seeds(sd15, images):
-    first = sd15(images, FEW, seed=3)
-    assert equal(first, sd15(images, FEW, seed=3))
-    assert not close(first, sd15(images, FEW, seed=4))
+    first = sd15(images, FEW, ExtractionOptions(seed=3))
+    assert equal(first, sd15(images, FEW, ExtractionOptions(seed=3)))
+    assert not close(first, sd15(images, FEW, ExtractionOptions(seed=4)))
     # the random state of the user is not touched
     state = torch.get_rng_state()
-    sd15(images, NAME, posterior="sample")
+    sd15(images, NAME, ExtractionOptions(posterior="sample"))
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_noises_are_averaged(sd15, images):
-    mean = sd15(images, FEW, num_noises=3)
-    assert equal(mean, sd15(images, FEW, num_noises=3))
+    mean = sd15(images, FEW, ExtractionOptions(num_noises=3))
+    assert equal(mean, sd15(images, FEW, ExtractionOptions(num_noises=3)))
     assert not close(mean, sd15(images, FEW))
-    drifts = [sd15(images, NAME, num_noises=n)[NAME] for n in (1, 6, 12)]
+    drifts = [sd15(images, NAME, ExtractionOptions(num_noises=n))[NAME] for n in (1, 6, 12)]
     assert (drifts[2] - drifts[1]).norm() < (drifts[2] - drifts[0]).norm()
-    assert mean.meta.num_noises == 3
+    assert mean.meta.options.num_noises == 3
 
 
 def test_posterior(sd15, images):
     mode = sd15(images, NAME)
-    sample = sd15(images, NAME, posterior="sample", seed=1)
-    assert equal(sample, sd15(images, NAME, posterior="sample", seed=1))
+    sample = sd15(images, NAME, ExtractionOptions(posterior="sample", seed=1))
+    assert equal(sample, sd15(images, NAME, ExtractionOptions(posterior="sample", seed=1)))
     assert not close(mode, sample)
-    assert sample.meta.posterior == "sample"
+    assert sample.meta.options.posterior == "sample"
 
 
 def test_several_timesteps(sd15, images):
-    both = sd15(images, FEW, t=[50, 261])
+    both = sd15(images, FEW, ExtractionOptions(timesteps=(50, 261)))
     assert list(both) == [f"{name}@{t}" for t in (50, 261) for name in FEW]
     for t in (50, 261):
-        assert equal(both.at(t), sd15(images, FEW, t=t))
-    assert [noising.requested for noising in both.meta.noising] == [50, 261]
-    with pytest.raises(LookupError, match=r"t must be one of \[50, 261\], got 7"):
+        assert equal(both.at(t), sd15(images, FEW, ExtractionOptions(timesteps=(t,))))
+    assert [level.timestep for level in both.meta.noise_levels] == [50, 261]
+    with pytest.raises(LookupError, match=r"timestep must be one of \[50, 261\], got 7"):
         both.at(7)
 
 
 def test_without_noise_seeds_do_not_matter(sd15, images):
-    assert equal(sd15(images, FEW, t=0, seed=0), sd15(images, FEW, t=0, seed=9))
+    assert equal(
+        sd15(images, FEW, ExtractionOptions(timesteps=(0,), seed=0)),
+        sd15(images, FEW, ExtractionOptions(timesteps=(0,), seed=9)),
+    )
 
 
 @pytest.mark.parametrize("family", ["SD1.5", "SDXL", "PixArt", "Hunyuan", "SD3", "Flux"])
@@ -138,12 +152,12 @@ def test_sizes_that_are_not_square(pipelines, images, family):
     extractor = FeatureExtractor(pipelines(family))
     size = (48, 80) if extractor.factor == 4 else (96, 160)
     names = [a.name for a in extractor.list_activations(size=None)]
-    found = extractor(images[:1], names, size=size)
+    found = extractor(images[:1], names, ExtractionOptions(size=size))
     cells = 1 if family.startswith("SD1") or family == "SDXL" else 2
     grid = size[0] // extractor.factor // cells, size[1] // extractor.factor // cells
     widest = max((tuple(tensor.shape[2:4]) for tensor in found.values()), key=max)
     assert widest == grid
-    assert found.meta.size == size
+    assert found.meta.options.size == size
     if cells == 2:
         assert {tuple(tensor.shape[2:4]) for tensor in found.values()} == {grid}
 
@@ -152,8 +166,10 @@ def test_sizes_that_are_not_square(pipelines, images, family):
 @pytest.mark.parametrize("family", ["SD1.5", "SD3"])
 def test_half_precision_stays_close(pipelines, fresh, images, family, dtype):
     names = [a.name for a in list_activations(pipelines(family), size=None)]
-    exact = FeatureExtractor(pipelines(family))(images, names, size=64)
-    half = FeatureExtractor.from_pretrained(fresh(family), dtype=dtype)(images, names, size=64)
+    exact = FeatureExtractor(pipelines(family))(images, names, ExtractionOptions(size=64))
+    half = FeatureExtractor.from_pretrained(fresh(family), dtype=dtype)(
+        images, names, ExtractionOptions(size=64)
+    )
     assert half.meta.dtype == str(dtype).removeprefix("torch.")
     for name in exact:
         cosine = F.cosine_similarity(half[name].float().flatten(), exact[name].flatten(), dim=0)
@@ -210,8 +226,8 @@ def test_the_pass_stops_after_the_last_wanted_one(sd15, images):
 
 def test_mean_maps_are_those_of_the_authors(sd15, images):
     """Heads, then layers of one side between 1/4 and 1/2 of the latent, sides side by side as channels."""
-    mean = sd15(images, "up-cross-attn", size=128)["up-cross-attn"]
-    maps = sd15(images, "up-*-cross-map", size=128)
+    mean = sd15(images, "up-cross-attn", ExtractionOptions(size=128))["up-cross-attn"]
+    maps = sd15(images, "up-*-cross-map", ExtractionOptions(size=128))
     sides: dict[int, list[torch.Tensor]] = {}
     for name, value in maps.items():
         if 32 / 4 <= value.shape[2] <= 32 / 2:
@@ -227,9 +243,9 @@ def test_mean_maps_are_those_of_the_authors(sd15, images):
 
 
 def test_tokens_and_heads_reach_mean_maps(sd15, images):
-    whole = sd15(images, "up-cross-attn", size=128)["up-cross-attn"]
+    whole = sd15(images, "up-cross-attn", ExtractionOptions(size=128))["up-cross-attn"]
     options = MapOptions(tokens=(1, 2))
-    both = sd15(images, ["up-cross-attn", "up-*-cross-map"], size=128, maps=options)
+    both = sd15(images, ["up-cross-attn", "up-*-cross-map"], ExtractionOptions(size=128, maps=options))
     length = whole.shape[1] // 2
     kept = [1, 2, length + 1, length + 2]
     torch.testing.assert_close(both["up-cross-attn"], whole[:, kept], rtol=1e-6, atol=1e-7)
@@ -237,7 +253,7 @@ def test_tokens_and_heads_reach_mean_maps(sd15, images):
 
 def test_loading_from_a_folder(sdxl_folder, images):
     extractor = FeatureExtractor.from_pretrained(sdxl_folder, device="cpu", dtype="float32")
-    found = extractor(images, "Ours-XL", prompt="a photo of a horse")
+    found = extractor(images, "Ours-XL", ExtractionOptions(prompt="a photo of a horse"))
     assert list(found) == [
         "up-level0-repeat0-vit-block5-out",
         "up-level0-repeat0-vit-block7-out",
@@ -245,26 +261,34 @@ def test_loading_from_a_folder(sdxl_folder, images):
         "up-level1-repeat0-vit-block0-out",
     ]
     assert found.meta.model == str(sdxl_folder)
-    assert found.meta.prompts == ("a photo of a horse",) * 2
+    assert found.meta.options.prompt == ("a photo of a horse",) * 2
     assert found.concat().shape == (2, 64, 8, 8)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"t": 1001}, "t must lie between 0 and the 1000 training steps of the scheduler, got 1001"),
-        ({"t": []}, "timesteps must be at least 1, got 0"),
+        (
+            {"timesteps": (1001,)},
+            "timestep must lie between 0 and the 1000 training steps of the scheduler, got 1001",
+        ),
+        ({"timesteps": ()}, "timesteps must be a tuple of at least one timestep"),
+        ({"timesteps": 50}, r"such as \(50,\), got 50"),
         ({"num_noises": 0}, "num_noises must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"posterior": "mean"}, "posterior must be 'mode' or 'sample', got 'mean'"),
         ({"size": 63}, "size must be a positive multiple of 4 pixels both ways, got 63x63"),
         ({"size": (64, 0)}, "multiple of 4 pixels both ways, got 64x0"),
-        ({"prompt": ["a", "b", "c"]}, "prompt must be one text or one per image, got 3 for 2 images"),
+        ({"prompt": ("a", "b", "c")}, "prompt must be one text or one per image, got 3 for 2 images"),
     ],
 )
 def test_bad_values(sd15, images, options, message):
     with pytest.raises(ValueError, match=message):
-        sd15(images, NAME, **options)
+        sd15(images, NAME, ExtractionOptions(**options))
+
+
+def test_a_batch_holds_at_least_one_image(sd15, images):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        sd15(images, NAME, batch_size=0)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +317,7 @@ def test_bad_sources(sd15, tmp_path):
         FeatureExtractor(torch.nn.Linear(2, 2))
     with pytest.raises(TypeError, match="a unet or a transformer is needed, got int"):
         FeatureExtractor(3)
-    with pytest.raises(ValueError, match="floating torch dtype such as 'float16', got 'int8'"):
+    with pytest.raises(ValueError, match="dtype must be one of auto, float32, bfloat16, float16, got 'int8'"):
         FeatureExtractor.from_pretrained(sd15.pipeline, dtype="int8")
 
 
@@ -316,7 +340,9 @@ class _Takes:
 )
 def test_prompts_that_transformers_cannot_take(pipelines, images, family, tokens):
     with pytest.raises(ValueError, match=f"prompt must have at most {tokens} tokens for this model, got"):
-        FeatureExtractor(pipelines(family))(images, "vit-block0-out", size=64, prompt="cat " * 200)
+        FeatureExtractor(pipelines(family))(
+            images, "vit-block0-out", ExtractionOptions(size=64, prompt="cat " * 200)
+        )
 
 
 def test_effective_timesteps(pipelines):
@@ -328,11 +354,11 @@ def test_effective_timesteps(pipelines):
         49: (EulerDiscreteScheduler(**betas, timestep_spacing="linspace"), 0.976025, 0.217657),
     }
     for effective, (scheduler, signal, noise) in schedulers.items():
-        level, timestep = noising(scheduler, 50)
-        assert level.effective == float(timestep) == effective
+        level = noise_level(scheduler, 50)
+        assert level.effective == effective
         assert level.signal == pytest.approx(signal, abs=1e-6)
         assert level.noise == pytest.approx(noise, abs=1e-6)
     for scheduler in (EulerDiscreteScheduler, DDIMScheduler):
-        assert noising(scheduler(**betas, timestep_spacing="trailing"), 50)[0].effective == 49
+        assert noise_level(scheduler(**betas, timestep_spacing="trailing"), 50).effective == 49
     leading = EulerDiscreteScheduler(**betas, steps_offset=1, timestep_spacing="leading")
-    assert noising(leading, 50)[0].effective == 50
+    assert noise_level(leading, 50).effective == 50

@@ -3,19 +3,16 @@
 
 import pytest
 import torch
-from diffeat import ActivationName, Features
-from diffeat.features import FeaturesMeta, Noising
+from diffeat import ActivationName, ExtractionOptions, Features
+from diffeat.features import FeaturesMeta
+from diffeat.schedule import NoiseLevel
 
 
 def features(**tensors):
     meta = FeaturesMeta(
-        noising=(Noising(requested=50, effective=51.0, signal=0.9, noise=0.2),),
-        prompts=("",),
+        options=ExtractionOptions(size=(64, 64)),
+        noise_levels=(NoiseLevel(timestep=50, effective=51.0, signal=0.9, noise=0.2),),
         image_hashes=("",),
-        seed=0,
-        num_noises=1,
-        posterior="mode",
-        size=(64, 64),
         model="tiny",
     )
     return Features({name.replace("_", "-"): tensor for name, tensor in tensors.items()}, meta)

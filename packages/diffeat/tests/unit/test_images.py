@@ -4,9 +4,12 @@
 import numpy as np
 import pytest
 import torch
-from diffeat import images as module
-from diffeat.images import fit, image_hash, load_images
+from diffeat.images import count_images, fit, image_hash, load_images, to_pillow
 from PIL import Image
+
+
+def load(images):
+    return list(load_images(images))
 
 
 def test_every_form_of_one_image(tmp_path):
@@ -25,10 +28,18 @@ def test_every_form_of_one_image(tmp_path):
     ]
     forms[3].flags.writeable = False
     for form in forms:
-        (found,) = load_images(form)
+        (found,) = load(form)
         torch.testing.assert_close(found, tensor.float() / 255)
-    assert len(load_images(forms[:3])) == 3
-    assert len({image_hash(found) for found in load_images(forms[:4])}) == 1
+        assert count_images(form) == 1
+    assert len(load(forms[:3])) == count_images(forms[:3]) == 3
+    assert len({image_hash(found) for found in load(forms[:4])}) == 1
+    assert np.array_equal(np.asarray(to_pillow(found)), pixels)
+
+
+def test_floats_keep_their_precision():
+    exact = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(load(exact)[0], exact)
+    assert torch.equal(load(exact.permute(1, 2, 0).numpy())[0], exact)
 
 
 def test_hashes_tell_size_and_values():
@@ -47,47 +58,35 @@ def test_fitting_ignores_the_aspect_ratio():
     ("image", "error", "message"),
     [
         ([], ValueError, "at least one image, got none"),
-        (torch.rand(1, 5, 5), ValueError, r"image 0 must have 3 colours and 2 sides, got \(1, 5, 5\)"),
+        (torch.rand(5, 5, 5), ValueError, r"image 0 as a tensor must be .* got \(5, 5, 5\)"),
         (torch.rand(3, 5, 5) + 1, ValueError, r"image 0 must lie in \[0, 1\], got values from 1"),
         (torch.full((3, 5, 5), float("nan")), ValueError, "image 0 must lie in"),
-        (np.zeros((5, 5)), ValueError, r"image 0 must be \(height, width, 3\), got \(5, 5\)"),
-        ([3], TypeError, "image 0 must be a path, Pillow image, array or tensor, got int"),
-        ("nothing.png", OSError, r"nothing\.png"),
+        ([3], TypeError, "image 0 must be a path, .* got int"),
+        ("nothing.png", ValueError, r"nothing\.png does not exist"),
     ],
 )
 def test_bad_images(image, error, message):
     with pytest.raises(error, match=message):
-        load_images(image)
+        load(image)
 
 
-def test_too_many_pixels(monkeypatch):
-    monkeypatch.setattr(module, "MAX_PIXELS", 10)
-    with pytest.raises(ValueError, match="has 4x3 pixels, more than the 10 allowed; shrink it first"):
-        load_images(Image.new("RGB", (4, 3)))
+def test_files_are_upright_and_transparency_is_white(tmp_path):
+    red = Image.new("RGB", (4, 2), (255, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    red.save(tmp_path / "turned.png", exif=exif)
+    assert load(tmp_path / "turned.png")[0].shape == (3, 4, 2)
+    Image.new("RGBA", (4, 2), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert torch.equal(load(tmp_path / "clear.png")[0], torch.ones(3, 2, 4))
 
 
-def test_too_many_pixels_of_a_file_are_refused_before_decoding(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
-    Image.new("RGB", (4, 3)).save(tmp_path / "bomb.png")
-    with pytest.raises(ValueError, match=r"bomb\.png is not an image that can be read"):
-        load_images(tmp_path / "bomb.png")
+def test_a_large_file_is_no_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # Pillow refuses twice as many
+    Image.new("RGB", (4, 3)).save(tmp_path / "large.png")
+    assert load(tmp_path / "large.png")[0].shape == (3, 3, 4)
 
 
-def test_sixteen_bits_keep_their_range_and_floats_are_refused(tmp_path):
+def test_sixteen_bits_span_the_whole_range(tmp_path):
     Image.fromarray(np.array([[0, 32768, 65535]], np.uint16)).save(tmp_path / "deep.png")
-    (found,) = load_images(tmp_path / "deep.png")
-    torch.testing.assert_close(found[:, 0], torch.tensor([[0, 32768 / 65535, 1]]).expand(3, -1))
-    Image.new("F", (4, 3)).save(tmp_path / "floats.tiff")
-    with pytest.raises(ValueError, match=r"floats\.tiff holds pixels of mode F"):
-        load_images(tmp_path / "floats.tiff")
-
-
-def test_damaged_files_are_named(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "cut.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:800])
-    with pytest.raises(ValueError, match=r"cut\.png is damaged or cut short"):
-        load_images(tmp_path / "cut.png")
-    (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(ValueError, match=r"text\.jpg is not an image that can be read"):
-        load_images(tmp_path / "text.jpg")
+    (found,) = load(tmp_path / "deep.png")
+    torch.testing.assert_close(found[:, 0], torch.tensor([[0, 128 / 255, 1]]).expand(3, -1))

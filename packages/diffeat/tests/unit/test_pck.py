@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffeat.heads import AggregationHead
 from diffeat.pck import evaluate_pairs, pck, predict_points, read_pair_list, read_spair
 from PIL import Image
 
@@ -134,10 +133,10 @@ def test_shifted_features_without_noise_find_everything(moved):
 
 def test_a_head_is_applied_to_both(moved):
     pair, features = moved
-    head = AggregationHead(8, 4)
+    head = torch.nn.Conv2d(8, 4, 3, padding=1, bias=False)
     with torch.no_grad():
-        head.conv.weight.zero_()
-        head.conv.weight[:, :, 1, 1] = torch.eye(8)[:4]
+        head.weight.zero_()
+        head.weight[:, :, 1, 1] = torch.eye(8)[:4]
         by_head = predict_points(
             pair, features(pair.source, ""), features(pair.target, ""), side=None, head=head
         )

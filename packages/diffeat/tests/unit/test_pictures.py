@@ -9,19 +9,16 @@ import pytest
 import torch
 from diffeat.html import compress, similarity_page
 from diffeat.pictures import (
+    add_class_legend,
     cluster_maps,
-    cluster_pictures,
+    draw_clusters,
+    draw_components,
+    draw_heat,
     draw_matches,
-    heat_picture,
-    label_picture,
-    marked,
+    draw_overlays,
+    label_image,
+    mark_point,
     overlay,
-    pca_pictures,
-    side_by_side,
-    stacked,
-    titled,
-    to_picture,
-    with_legend,
 )
 from PIL import Image
 
@@ -35,60 +32,59 @@ def features():
 
 
 def test_components_show_what_differs_most(features):
-    picture = np.asarray(pca_pictures([features])[0]).astype(int)
-    assert picture.shape == (6, 8, 3)
-    assert abs(picture[:, :3, 0].mean() - picture[:, 3:, 0].mean()) > 150
+    drawn = np.asarray(draw_components([features])[0]).astype(int)
+    assert drawn.shape == (6, 8, 3)
+    assert abs(drawn[:, :3, 0].mean() - drawn[:, 3:, 0].mean()) > 150
 
 
-def test_one_colour_means_one_feature_in_all_pictures(features):
-    one, other = pca_pictures([features, features.flip(2)])
+def test_one_colour_means_one_feature_in_all_images(features):
+    one, other = draw_components([features, features.flip(2)])
     assert np.array_equal(np.asarray(one), np.asarray(other)[:, ::-1])
 
 
 def test_few_channels_leave_colours_out(features):
-    assert np.asarray(pca_pictures([features[:1]])[0])[..., 1:].max() == 0
+    assert np.asarray(draw_components([features[:1]])[0])[..., 1:].max() == 0
     with pytest.raises(ValueError, match="the same channels"):
-        pca_pictures([features, features[:2]])
+        draw_components([features, features[:2]])
 
 
 def test_clusters_are_numbered_by_size(features):
     (labels,) = cluster_maps([features], 2)
     assert (labels[:, 3:] == 0).all()
     assert (labels[:, :3] == 1).all()
-    assert len(cluster_pictures([features], 2)[0].getcolors()) == 2
+    assert len(draw_clusters([features], 2)[0].getcolors()) == 2
     with pytest.raises(ValueError, match="between 1 and the 48 cells, got 49"):
         cluster_maps([features], 49)
 
 
 def test_heat_runs_from_dark_to_bright():
-    picture = np.asarray(heat_picture(torch.tensor([[0.0, 0.5, 1.0]]))).astype(int).sum(-1)
-    assert (np.diff(picture[0]) > 0).all()
-    fixed = np.asarray(heat_picture(torch.tensor([[0.5, 0.5]]), low=0, high=1))
-    assert np.array_equal(fixed[0, 0], np.asarray(heat_picture(torch.tensor([[0.0, 0.5, 1.0]])))[0, 1])
+    drawn = np.asarray(draw_heat(torch.tensor([[0.0, 0.5, 1.0]]))).astype(int).sum(-1)
+    assert (np.diff(drawn[0]) > 0).all()
+    fixed = np.asarray(draw_heat(torch.tensor([[0.5, 0.5]]), low=0, high=1))
+    assert np.array_equal(fixed[0, 0], np.asarray(draw_heat(torch.tensor([[0.0, 0.5, 1.0]])))[0, 1])
 
 
-def test_overlays_and_rows_have_the_sizes_of_images():
+def test_overlays_have_the_sizes_of_images():
     image = Image.new("RGB", (40, 20), "white")
     small = Image.new("RGB", (4, 2), "black")
     assert overlay(image, small, opacity=0.5).getpixel((5, 5)) == (127, 127, 127)
-    assert side_by_side([image, small], height=20).size == (40 + 40 + 36, 20 + 24)
-    assert to_picture(torch.ones(3, 2, 4)).size == (4, 2)
+    one = draw_overlays([image], [small], ["a.png"], caption="components", title="mid-vit-out")
+    both = draw_overlays([image] * 2, [small] * 2, ["a.png", "b.png"], caption="c", title="mid-vit-out")
+    assert one.width == both.width
+    assert one.height < both.height < 2 * one.height
 
 
 def test_a_legend_shows_the_classes_that_occur_in_their_colours():
     labels = torch.tensor([[0, 0, 2, 255]])
-    picture = label_picture(labels, 3).resize((300, 75), Image.Resampling.NEAREST)
-    sheet = with_legend(picture, labels, ["ground", "horse", "rider"])
-    assert sheet.crop((0, 0, 300, 75)).tobytes() == picture.tobytes()
-    below = {colour for _, colour in sheet.crop((0, 75, 300, sheet.height)).getcolors(10_000)}
-    colours = [picture.getpixel((x, 0)) for x in (0, 200, 299)]
+    drawn = label_image(labels, 3).resize((400, 100), Image.Resampling.NEAREST)
+    assert np.array_equal(np.unique(np.asarray(drawn)), [0, 2, 255])
+    sheet = add_class_legend(drawn, labels, ["ground", "horse", "rider"])
+    rgb = drawn.convert("RGB")
+    assert sheet.crop((0, 0, 400, 100)).tobytes() == rgb.tobytes()
+    below = {colour for _, colour in sheet.crop((0, 100, 400, sheet.height)).getcolors(10_000)}
+    colours = [rgb.getpixel((x, 0)) for x in (0, 250, 399)]
     assert [colour in below for colour in colours] == [True, True, False]
-    assert label_picture(torch.tensor([[1]]), 3).getpixel((0, 0)) not in below
-    # another name gives other letters, of many names each gets its place
-    assert with_legend(picture, labels, ["sky", "horse", "rider"]).tobytes() != sheet.tobytes()
-    many = with_legend(picture, torch.arange(9)[None], [f"a long name {i}" for i in range(9)])
-    assert many.height > sheet.height + 3 * 14
-    assert with_legend(picture.resize((20, 5)), labels, ["ground", "horse", "rider"]).width == 240
+    assert label_image(torch.tensor([[1]]), 3).convert("RGB").getpixel((0, 0)) not in below
 
 
 def test_matches_are_drawn_where_they_are():
@@ -142,36 +138,12 @@ def test_large_maps_are_shrunk():
     assert len(text) < 200_000
 
 
-def test_words_stand_above_and_move_nothing():
-    picture = Image.new("RGB", (60, 20), "red")
-    plain = side_by_side([picture, picture], height=20)
-    worded = side_by_side([picture, picture], height=20, captions=("one", "two"))
-    band = worded.height - plain.height
-    assert worded.width == plain.width
-    assert np.array_equal(np.asarray(worded)[12 + band :], np.asarray(plain)[12:])
-    assert np.asarray(worded)[12 : 12 + band].max() > 200  # letters
-    assert np.array_equal(
-        np.asarray(stacked([picture, picture], title="both"))[-40:], np.asarray(picture)[[0] * 40]
-    )
-    with pytest.raises(ValueError, match="shorter"):
-        side_by_side([picture, picture], captions=("one",))
-
-
-def test_long_titles_are_cut_at_the_edge():
-    picture = Image.new("RGB", (80, 4))
-    long, longer = (np.asarray(titled(picture, "up-level1-repeat0" * many)) for many in (5, 50))
-    assert long.shape == (26, 80, 3)
-    assert np.array_equal(long, longer)
-    assert long[:, -3:].max() < 60  # no letter is cut in half
-    assert titled(Image.new("RGB", (1, 1)), "word").size == (1, 23)
-
-
 def test_a_mark_lies_on_its_place():
-    picture = Image.new("L", (100, 50))
-    shown = np.asarray(marked(picture, (0.75, 0.5)))
+    image = Image.new("L", (100, 50))
+    shown = np.asarray(mark_point(image, (0.75, 0.5)))
     rows, columns = np.nonzero(shown.max(axis=-1))
     assert (columns.mean(), rows.mean()) == pytest.approx((75, 25), abs=0.6)
-    assert picture.getextrema() == (0, 0)
+    assert image.getextrema() == (0, 0)
 
 
 def test_matches_next_to_each_other_have_colours_far_apart():

@@ -1,6 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``diffeat``."""
 
-from diffeat.cli.app import app
+from common_kernels.runtime.cli import create_app, run_app
 
-__all__ = ["app"]
+__all__ = ["app", "main"]
+
+app = create_app(
+    "diffeat",
+    """Features of images from inside a diffusion model.
+
+Every activation has a name. List them, take them, rank them by your labels.
+
+**Examples**
+
+    diffeat demo
+    diffeat names "up-*-cross-q" --model path/to/pipeline
+    diffeat extract photos/ --model path/to/pipeline -p Ours-XL -o features/
+    diffeat rank images/ masks/ --model path/to/pipeline --budget 3840
+    diffeat properties photos/ --model path/to/pipeline -n "up-*"
+    diffeat view cat.jpg dog.jpg --model path/to/pipeline -p Ours-XL --together --kind page
+    diffeat match cat.jpg dog.jpg --model path/to/pipeline -p Ours-XL
+    diffeat segment photos/ --labelled few/ --masks few-masks/ --model path/to/pipeline -p Ours-XL
+    diffeat pck SPair-71k --model path/to/pipeline -p Ours-XL
+    diffeat presets
+""",
+)
+for name in (
+    "demo",
+    "names",
+    "extract",
+    "rank",
+    "properties",
+    "view",
+    "match",
+    "segment",
+    "pck",
+    "presets",
+):
+    app.command(f"diffeat.cli.{name}:{name}", name=name)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    raise SystemExit(run_app(app))

@@ -3,211 +3,199 @@
 
 from __future__ import annotations
 
-import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from common_kernels.runtime.cli import OnProgress, Report, emit, explain, progress, warn
+from cyclopts import Group, Parameter
 
-from diffeat.cli.options import (
-    BatchSize,
-    Debug,
-    Device,
-    DtypeOption,
-    Images,
-    Json,
-    Model,
-    Names,
-    NumNoises,
-    Posterior,
-    PresetOption,
-    Prompt,
-    Recursive,
-    Seed,
-    Size,
-    Timesteps,
-    chosen_names,
-    find_images,
-    load_extractor,
-    parse_size,
-)
-from diffeat.cli.output import count, one_line, progress, report_broken, say, user_errors
+from diffeat.cli.frame import Extraction, Machine, Selection, find_images, load_extractor, note, plural
 
 if TYPE_CHECKING:
+    from common_kernels.runtime.processes import Processes
+    from torch import Tensor
+
     from diffeat.extractor import FeatureExtractor
-    from diffeat.store import Recipe
+    from diffeat.options import ExtractionOptions
+    from diffeat.store.filling import ItemResult
 
 _FILE = ".safetensors"
 
 
-def extract(
-    model: Model,
-    images: Images,
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out",
-            "-o",
-            help=f"Folder of a store (or an address such as s3://...), or a {_FILE} file for a small run.",
-            show_default=False,
-        ),
-    ],
-    names: Names = None,
-    preset: PresetOption = None,
-    t: Timesteps = None,
-    prompt: Prompt = "",
-    size: Size = None,
-    seed: Seed = 0,
-    num_noises: NumNoises = 1,
-    posterior: Posterior = "mode",
-    heads: Annotated[
-        str, typer.Option(help="Heads of attention maps: all, mean, or numbers between commas.")
-    ] = "all",
-    tokens: Annotated[
-        str | None,
-        typer.Option(help="Keys of attention maps to keep, numbers between commas; all if left out."),
-    ] = None,
-    store_dtype: Annotated[
-        Literal["float16", "float32"], typer.Option(help="In which features are stored.")
-    ] = "float16",
-    recursive: Recursive = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help=f"Replace a {_FILE} file.")] = False,
-    batch_size: BatchSize = 8,
-    device: Device = "auto",
-    dtype: DtypeOption = "auto",
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    r"""Take activations of a diffusion model as features of images.
+@Parameter(name="*", group=Group("Output", sort_key=9))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreOutput(Report):
+    """Where features are written.
 
-    Images are encoded, noised to timestep T and passed through the denoiser
-    once, which stops after the last activation you asked for. Ask by --names
-    (names, globs), by --preset, or both.
-
-    A store holds one zarr array per activation. What is in it already is not
-    computed again, and a run that was killed goes on where it was; under
-    [bold]accelerate launch[/bold] the images are shared out among the processes.
-
-    [bold]Examples[/bold]
-
-      diffeat extract path/to/sdxl photos/ --preset Ours-XL -o features/
-
-      diffeat extract path/to/sd15 photos/ -r -n "up-level1-*-cross-q" \
-        -t 50 -t 261 --prompt "a photo of a horse" -o features/
-
-      diffeat extract path/to/sd15 cat.jpg -n up-cross-attn --heads mean \
-        --tokens 1,2 -o cat.safetensors
-
-    Exit code: 0 all done, 1 some images could not be read (each is named), 2
-    nothing could be done.
+    Attributes:
+        output: Folder of a store (or an address such as s3://...), or a .safetensors file for a small run.
+        store_dtype: Dtype in which features are stored.
+        overwrite: Discard earlier features of the same settings.
     """
-    with user_errors(debug):
-        from diffeat.capture.maps import MapOptions
-        from diffeat.capture.select import resolve
-        from diffeat.store import Recipe
 
-        wanted = chosen_names(names, preset)
-        recipe = Recipe(
-            t=tuple(t or (50,)),
-            seed=seed,
-            num_noises=num_noises,
-            size=parse_size(size),
-            posterior=posterior,
-            maps=MapOptions(heads=_heads(heads), tokens=_numbers("--tokens", tokens)),
-            dtype=store_dtype,
-        )
-        found = find_images(images, recursive=recursive)
-        _prepare_file(out, overwrite)
-        extractor = load_extractor(model, device=device, dtype=dtype)
-        resolve(extractor.model, wanted)  # a wrong name is told before anything is written
-        run = _to_file if out.endswith(_FILE) else _to_store
-        report, failures = run(extractor, found, wanted, out, prompt, recipe, batch_size)
-    if json_output:
-        typer.echo(json.dumps(report))
-    report_broken(failures)
+    output: Annotated[str, Parameter(alias="-o")]
+    store_dtype: Literal["float16", "float32"] = "float16"
+    overwrite: Annotated[bool, Parameter(negative="")] = False
+
+    @property
+    def is_file(self) -> bool:
+        """Whether features go to one file."""
+        return self.output.endswith(_FILE)
 
 
-def _to_store(
-    extractor: FeatureExtractor,
-    images: list[Path],
-    names: list[str],
-    out: str,
-    prompt: str,
-    recipe: Recipe,
-    batch_size: int,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    from diffeat.store import FeatureStore
+def extract(
+    inputs: list[str],
+    /,
+    *,
+    output: StoreOutput,
+    selection: Selection = Selection(),
+    options: Extraction = Extraction(),
+    machine: Machine = Machine(),
+    model: str = "tiny-sdxl",
+    recursive: Annotated[bool, Parameter(alias="-r", negative="")] = False,
+) -> int:
+    """Take activations of a diffusion model as features of images.
 
-    store = FeatureStore(out)
-    failures: dict[str, str] = {}
-    with progress("batches") as on_batch:
-        report = store.add(
-            extractor,
-            images,
-            names,
-            prompt=prompt,
-            recipe=recipe,
-            batch_size=batch_size,
-            on_batch=on_batch,
-            on_broken=lambda item, error: failures.update({item.source: one_line(error)}),
-        )
-    shares = ", ".join(f"{stage} {share:.0%}" for stage, share in report.shares.items())
-    say(
-        f"{count(report.computed, 'image')} computed, {report.cached} there before, "
-        f"in {report.seconds:.1f} s ({shares} of the time); {count(len(store.names), 'activation')} in {out}"
+    Images are encoded, noised to a timestep and passed through the denoiser once, which stops after the last
+    activation you asked for. Ask by --names (names, globs), by --preset, or both.
+
+    A store holds one zarr array per activation. What is in it already is not computed again, and a run that
+    was killed resumes; under accelerate launch the images are shared out among the processes. Features of
+    other settings go to a store of their own inside the folder.
+
+    **Examples**
+
+        diffeat extract photos/ --model path/to/sdxl --preset Ours-XL -o features/
+        diffeat extract photos/ -r --model path/to/sd15 -n "up-level1-*-cross-q" -t 50 -t 261 -o features/
+        diffeat extract cat.jpg -n up-cross-attn --heads mean --tokens 1 -o cat.safetensors
+
+    Args:
+        inputs: Files, folders, or quoted globs.
+        model: Shipped name, folder or hub id of a pipeline.
+        recursive: Also the folders below a folder.
+    """
+    names = selection.chosen()
+    from common_kernels.runtime.hub import resolve_device
+    from common_kernels.runtime.processes import join_processes
+
+    resolve_device(machine.device)
+    images = find_images(inputs, recursive=recursive)
+    processes = join_processes(machine.device)
+    extractor = load_extractor(model, machine, device=processes.device(machine.device))
+    from diffeat.names.request import resolve
+
+    resolve(extractor.model, names)  # a wrong name is told before anything is written
+    reporter = _Reporter(output)
+    run = _fill_file if output.is_file else _fill_store
+    with progress("batches") as bar:
+        run(_Task(extractor, images, names, options.plain(), machine.batch_size, processes, bar), reporter)
+    return int(any(processes.gather(reporter.failed)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What is extracted."""
+
+    extractor: FeatureExtractor
+    images: Sequence[Path]
+    names: Sequence[str]
+    options: ExtractionOptions
+    batch_size: int
+    processes: Processes
+    on_batch: OnProgress
+
+
+class _Reporter:
+    """Names failed images on stderr, and prints a JSON object for each image if asked."""
+
+    def __init__(self, output: StoreOutput) -> None:
+        self.output = output
+        self.place = output.output
+        self.failed = 0
+
+    def __call__(self, result: ItemResult) -> None:
+        error = None if result.error is None else explain(result.error)
+        if result.error is not None and self.output.debug:
+            raise result.error
+        if error is not None:
+            self.failed += 1
+            warn(error if str(result.image) in error else f"{result.image}: {error}")
+        if self.output.json:
+            entry = {
+                "input": str(result.image),
+                "output": self.place,
+                "status": result.status,
+                "seconds": round(result.seconds, 3),
+            }
+            emit(entry if error is None else {**entry, "error": error})
+
+
+def _fill_store(task: _Task, reporter: _Reporter) -> None:
+    from diffeat.store.store import FeatureStore
+
+    output = reporter.output
+    store = FeatureStore.at(output.output, task.extractor, task.options, dtype=output.store_dtype)
+    reporter.place = store.url
+    report = store.add(
+        task.extractor,
+        task.images,
+        task.names,
+        task.options,
+        dtype=output.store_dtype,
+        batch_size=task.batch_size,
+        overwrite=output.overwrite,
+        on_batch=task.on_batch,
+        on_item=reporter,
+        processes=task.processes,
     )
-    summary = {
-        "store": out,
-        "names": list(store.names),
-        "images": report.images,
-        "computed": report.computed,
-        "cached": report.cached,
-        "seconds": round(report.seconds, 3),
-        "shares": {stage: round(share, 4) for stage, share in report.shares.items()},
-        "failed": failures,
-    }
-    return summary, failures
+    shares = ", ".join(f"{stage} {share:.0%}" for stage, share in report.shares.items())
+    held = f"{plural(len(store.names), 'activation')} in {store.url}"
+    note(
+        f"{plural(report.computed, 'image')} computed, {report.cached} there before, in "
+        f"{report.seconds:.1f} s ({shares} of the time); {held}"
+    )
 
 
-def _to_file(
-    extractor: FeatureExtractor,
-    images: list[Path],
-    names: list[str],
-    out: str,
-    prompt: str,
-    recipe: Recipe,
-    batch_size: int,
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _fill_file(task: _Task, reporter: _Reporter) -> None:
+    """Extract all images that can be read at once, unless the file holds just that."""
     import torch
+    from common_kernels.runtime.fingerprint import digest_settings
 
-    from diffeat.store import save_features
+    from diffeat.hooks.collector import Storage
+    from diffeat.images import fit, image_hash, load_images
+    from diffeat.store.files import read_digest, save_features
+    from diffeat.store.filling import ItemResult
+    from diffeat.store.settings import Settings
 
-    features = extractor(images, names, prompt=prompt, batch_size=batch_size, **recipe.arguments())
-    save_features(features.to(dtype=getattr(torch, recipe.dtype)), out)
-    say(f"{count(len(images), 'image')}, {count(len(features), 'activation')} in {out}")
-    shapes = {name: list(value.shape) for name, value in features.items()}
-    return {"file": out, "names": list(features), "images": len(images), "shapes": shapes}, {}
-
-
-def _prepare_file(out: str, overwrite: bool) -> None:
-    """Refuse to replace a file, and make the folder that it goes to, before anything is computed."""
-    if not out.endswith(_FILE) or "://" in out:
-        return
-    if Path(out).exists() and not overwrite:
-        raise ValueError(f"{out} exists: give another name, or --overwrite")
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-
-
-def _heads(text: str) -> Literal["all", "mean"] | tuple[int, ...]:
-    if text == "all" or text == "mean":
-        return text
-    return _numbers("--heads", text) or ()
-
-
-def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.lstrip("-").isdecimal() for part in parts):
-        raise ValueError(f"{option} takes numbers between commas, got {text!r}")
-    return tuple(int(part) for part in parts)
+    output = reporter.output
+    if task.processes.world_size > 1:
+        raise ValueError(f"{output.output} is one file: give the folder of a store to several processes")
+    began = time.perf_counter()
+    settings = Settings.of(task.extractor, task.options, output.store_dtype)
+    found: dict[Path, Tensor] = {}
+    for path in task.images:
+        try:
+            (image,) = load_images(path)
+            found[path] = fit(image, settings.size)
+        except ValueError as error:
+            reporter(ItemResult(image=path, status="failed", error=error))
+    hashes = [image_hash(image) for image in found.values()]
+    digest = digest_settings([settings.digest, list(task.names), task.options.prompt, hashes])
+    is_there = not output.overwrite and read_digest(output.output) == digest
+    if found and not is_there:
+        features = task.extractor(
+            list(found.values()),
+            task.names,
+            task.options,
+            batch_size=task.batch_size,
+            storage=Storage(device="cpu", dtype=getattr(torch, output.store_dtype)),
+            on_batch=task.on_batch,
+        )
+        save_features(features, output.output, digest=digest)
+        note(f"{plural(len(found), 'image')}, {plural(len(features), 'activation')} in {output.output}")
+    seconds = (time.perf_counter() - began) / max(1, len(found))
+    for path in found:
+        reporter(ItemResult(image=path, status="skipped" if is_there else "done", seconds=seconds))

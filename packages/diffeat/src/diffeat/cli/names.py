@@ -1,90 +1,94 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``diffeat names``: what a model computes, and what it costs to take it."""
+"""``diffeat names``: the activations of a model, and what each costs."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.table import Table
+from common_kernels.runtime.cli import Report, emit, show
+from cyclopts import Group, Parameter
 
-from diffeat.cli.options import Debug, Json, Size, parse_size
-from diffeat.cli.output import show, user_errors
-from diffeat.presets import PRESETS, preset
+from diffeat.cli.frame import ImageSize
+from diffeat.presets import expand_presets
 
 if TYPE_CHECKING:
-    from diffeat.names import Activation
+    from rich.table import Table
+
+    from diffeat.names.listing import Activation
 
 _MIB = 2**20
 
 
-def names(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Folder or hub name of a pipeline or model, or a config.json. No weights are read.",
-            metavar="MODEL",
-            show_default=False,
-        ),
-    ],
-    globs: Annotated[
-        list[str] | None,
-        typer.Argument(help="Names, quoted globs or presets; all if left out.", metavar="GLOB"),
-    ] = None,
-    size: Size = None,
-    text: Annotated[bool, typer.Option("--text", help="Also keys and values of the text.")] = False,
-    cost: Annotated[
-        bool, typer.Option("--cost/--no-cost", help="Work out shapes, memory and FLOP shares.")
-    ] = True,
-    bytes_per_value: Annotated[int, typer.Option(min=1, help="Of the dtype to store in; fp16 has 2.")] = 2,
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    r"""List the activations of a model in the order in which it computes them.
+@Parameter(name="*", group=Group("Listing", sort_key=1))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What is listed.
 
-    A name says where: [bold]up-level1-repeat0-vit-block0-cross-q[/bold] are the queries to
-    the text in the first block of the first attention module at the second
-    resolution of the up stage. Level 0 of the up stage is the lowest resolution.
-
-    FLOP is the share of a whole pass that is done when the activation is there:
-    an extraction that asks for nothing later stops then.
-
-    Flags: noisy (down and middle stage), local (looks like the pixel grid),
-    high-frequency, map, text, ours (the authors' code does not have it).
-
-    [bold]Examples[/bold]
-
-      diffeat names path/to/pipeline
-
-      diffeat names path/to/pipeline "up-level1-*-cross-{q,map}" --size 768
-
-      diffeat names path/to/unet/config.json Ours-v1.5 --json
-
-      diffeat names some/transformer "vit-block1?-out" --no-cost
+    Attributes:
+        size: Image size in pixels; by default that of the model.
+        text: Also the keys and values of the text.
+        cost: Shapes, memory and FLOP shares.
+        bytes_per_value: Bytes per value of the dtype to store in; float16 has 2.
     """
-    with user_errors(debug):
-        from diffeat.names import list_activations
 
-        wanted = list(_expanded(globs or ["*"]))
-        pixels = (parse_size(size) or "native") if cost else None
-        found = list_activations(
-            model, size=pixels, glob=wanted, bytes_per_value=bytes_per_value, with_text=text
-        )
-        if json_output:
-            typer.echo(json.dumps([activation.to_dict() for activation in found], indent=1))
-            return
+    size: ImageSize = None
+    text: Annotated[bool, Parameter(negative="")] = False
+    cost: bool = True
+    bytes_per_value: int = 2
+
+
+def names(
+    globs: list[str] | None = None,
+    /,
+    *,
+    model: str = "tiny-sdxl",
+    listing: Listing = Listing(),
+    report: Report = Report(),
+) -> None:
+    """List the activations of a model in the order in which it computes them.
+
+    The name up-level1-repeat0-vit-block0-cross-q means: the queries to the text in the first block of the
+    first attention module at the second resolution of the up stage. Level 0 of the up stage is the lowest
+    resolution.
+
+    FLOP is the share of a whole pass that is done when the activation is there: an extraction that asks for
+    nothing later stops then.
+
+    Flags: noisy (down and middle stage), local (looks like the pixel grid), high-frequency, map, text, ours
+    (the authors' code does not have it).
+
+    **Examples**
+
+        diffeat names
+        diffeat names "up-level1-*-cross-{q,map}" --model path/to/pipeline --size 768
+        diffeat names Ours-v1.5 --model path/to/unet/config.json --json
+        diffeat names "vit-block1?-out" --model some/transformer --no-cost
+
+    Args:
+        globs: Names, quoted globs or presets; all by default.
+        model: Shipped name, folder or hub id of a pipeline or model, or a config.json; no weights are read.
+    """
+    from diffeat.names.listing import list_activations
+
+    size = (listing.size or "native") if listing.cost else None
+    found = list_activations(
+        model,
+        size=size,
+        glob=expand_presets(globs or ["*"]),
+        bytes_per_value=listing.bytes_per_value,
+        with_text=listing.text,
+    )
+    if not report.json:
         show(_table(found))
-
-
-def _expanded(globs: Iterable[str]) -> Iterable[str]:
-    known = {name.lower() for name in PRESETS}
-    for text in globs:
-        yield from preset(text).names if text.lower() in known else [text]
+        return
+    for activation in found:
+        emit(activation.to_dict())
 
 
 def _table(found: list[Activation]) -> Table:
+    from rich.table import Table
+
     total = sum(activation.bytes or 0 for activation in found)
     table = Table(show_footer=True)
     table.add_column("name", f"{len(found)} activations", no_wrap=True)

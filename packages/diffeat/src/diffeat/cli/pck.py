@@ -3,152 +3,126 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import typer
-from rich.table import Table
+from common_kernels.runtime.cli import Device, Report, emit, progress, show
+from cyclopts import Group, Parameter
 
-from diffeat.cli.options import (
-    Debug,
-    Device,
-    DtypeOption,
-    Json,
-    Model,
-    Names,
-    NumNoises,
-    PresetOption,
-    Seed,
-    Size,
-    Timestep,
-    chosen_names,
-    load_extractor,
-    make_inputs,
-)
-from diffeat.cli.output import count, progress, say, show, user_errors
+from diffeat.cli.frame import Extraction, Selection, load_extractor, note, plural
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffeat.extractor import FeatureExtractor
     from diffeat.pck import Pair
 
 
-def pck(
-    model: Model,
-    root: Annotated[
-        Path,
-        typer.Argument(
-            metavar="ROOT",
-            help="Folder of SPair-71k (PairAnnotation, JPEGImages); with --list, of its pictures.",
-            show_default=False,
-        ),
-    ],
-    names: Names = None,
-    preset: PresetOption = None,
-    split: Annotated[
-        Literal["trn", "val", "test"], typer.Option(help="Published figures are on test.")
-    ] = "test",
-    pair_list: Annotated[
-        Path | None,
-        typer.Option("--list", help="JSON list of the authors' 360 pairs, instead of a split."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many pairs, evenly spread; not comparable any more.")
-    ] = None,
-    prompt: Annotated[
-        str, typer.Option(help="For each image; {category} stands for what it shows.")
-    ] = "a photo of a {category}",
-    side: Annotated[int, typer.Option(min=1, help="Cells that features are brought to.")] = 512,
-    threshold: Annotated[
-        list[float] | None, typer.Option(help="Largest distance of a hit; may be repeated. [0.1]")
-    ] = None,
-    keep: Annotated[int, typer.Option(min=2, help="Images whose features are held at a time.")] = 64,
-    t: Timestep = 50,
-    size: Size = None,
-    seed: Seed = 0,
-    num_noises: NumNoises = 1,
-    device: Device = "auto",
-    dtype: DtypeOption = "auto",
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    r"""Measure PCK by nearest neighbours, without any training.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairExtraction(Extraction):
+    """The options of an extraction for images of known categories.
 
-    The full test split has 12,234 pairs; published figures are on it unless they
-    say otherwise. The paper's script takes a list of 360 pairs: the two do not
-    compare, so they have different names here.
-
-    [bold]Examples[/bold]
-
-      diffeat pck path/to/sd21 SPair-71k -n up-level1-upsampler-out -t 261 \
-        --num-noises 8 --size 768
-
-      diffeat pck path/to/sdxl SPair-71k/JPEGImages --list pairs.json -p Ours-XL
-
-    Exit code: 0 done, 2 nothing could be done.
+    Attributes:
+        prompt: Prompt of each image; {category} stands for what it shows.
     """
-    with user_errors(debug):
-        from diffeat.pck import SPAIR_PAIRS, evaluate_pairs, read_pair_list, read_spair
 
-        wanted = chosen_names(names, preset)
-        pairs = read_spair(root, split) if pair_list is None else read_pair_list(pair_list, root)
-        protocol = f"list of {len(pairs)} pairs"
-        if pair_list is None:
-            protocol = f"SPair-71k {split}, {len(pairs)} pairs"
-            if len(pairs) != SPAIR_PAIRS[split]:
-                protocol += f" of its {SPAIR_PAIRS[split]:,}: not comparable"
-        if limit is not None and limit < len(pairs):
-            pairs = _spread(pairs, limit)
-            protocol += f", {limit} of them"
-        inputs = make_inputs(t=t, prompt="", size=size, seed=seed, num_noises=num_noises, batch_size=1)
-        extractor = load_extractor(model, device=device, dtype=dtype)
-        arguments = inputs.recipe.arguments()
-        features = _features(extractor, wanted, prompt, arguments, keep)
-        # pairs of one category share images
-        pairs = sorted(pairs, key=lambda pair: pair.category)
-        with progress("pairs") as bar:
-            found = evaluate_pairs(pairs, features, side=side, thresholds=threshold or (0.1,), on_pair=bar)
+    prompt: str = "a photo of a {category}"
+
+
+@Parameter(name="*", group=Group("Pairs", sort_key=3))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Which pairs are judged, and how.
+
+    Attributes:
+        split: Split of SPair-71k; published figures are on test.
+        list: JSON list of the authors' 360 pairs, instead of a split.
+        limit: Number of pairs, evenly spread over all; not comparable any more.
+        side: Cells per side that features are brought to.
+        threshold: Largest distance of a hit, in larger sides; may be repeated.
+        keep: Number of images whose features are held at a time.
+    """
+
+    split: Literal["trn", "val", "test"] = "test"
+    list: Path | None = None
+    limit: int | None = None
+    side: int = 512
+    threshold: tuple[float, ...] = (0.1,)
+    keep: int = 64
+
+    def __post_init__(self) -> None:
+        for name, least in (("limit", 1), ("side", 1), ("keep", 2)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name} must be at least {least}, got {value}")
+
+
+def pck(
+    root: Path,
+    /,
+    *,
+    selection: Selection = Selection(),
+    pairs: Pairs = Pairs(),
+    options: PairExtraction = PairExtraction(),
+    machine: Device = Device(),
+    model: str = "tiny-sdxl",
+    report: Report = Report(),
+) -> None:
+    """Measure PCK by nearest neighbours, without any training.
+
+    The full test split has 12,234 pairs; published figures are on it unless they say otherwise. The paper's
+    script takes a list of 360 pairs: the two do not compare, so they have different names here.
+
+    **Examples**
+
+        diffeat pck SPair-71k --model path/to/sd21 -n up-level1-upsampler-out -t 261 --num-noises 8 --size 768
+        diffeat pck SPair-71k/JPEGImages --list pairs.json --model path/to/sdxl -p Ours-XL
+
+    Args:
+        root: Folder of SPair-71k (PairAnnotation, JPEGImages); with --list, of its images.
+        model: Shipped name, folder or hub id of a pipeline.
+    """
+    names = selection.chosen()
+    from diffeat.pck import evaluate_pairs, pair_features
+
+    chosen, protocol = _read_pairs(root, pairs)
+    extractor = load_extractor(model, machine)
+    features = pair_features(extractor, names, options.plain(), keep=pairs.keep)
+    with progress("pairs") as bar:
+        found = evaluate_pairs(chosen, features, side=pairs.side, thresholds=pairs.threshold, on_pair=bar)
+    if report.json:
         rows = [
             {
-                "threshold": key[0],
-                "against": key[1],
+                "threshold": threshold,
+                "against": against,
                 "per_point": score.per_point,
                 "per_image": score.per_image,
                 "by_category": score.by_category,
             }
-            for key, score in found.items()
+            for (threshold, against), score in found.items()
         ]
-    if json_output:
-        typer.echo(json.dumps({"protocol": protocol, "pairs": len(pairs), "pck": rows}))
+        emit({"protocol": protocol, "pairs": len(chosen), "pck": rows})
         return
+    from rich.table import Table
+
     table = Table("PCK", "against", "per point", "per image", title=protocol)
-    for row in rows:
-        table.add_row(
-            f"@{row['threshold']:g}",
-            str(row["against"]),
-            f"{row['per_point']:.4f}",
-            f"{row['per_image']:.4f}",
-        )
+    for (threshold, against), score in found.items():
+        table.add_row(f"@{threshold:g}", against, f"{score.per_point:.4f}", f"{score.per_image:.4f}")
     show(table)
-    say(f"{count(len(pairs), 'pair')} judged")
+    note(f"{plural(len(chosen), 'pair')} judged")
 
 
-def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
-    return [pairs[i * len(pairs) // count] for i in range(count)]
+def _read_pairs(root: Path, options: Pairs) -> tuple[list[Pair], str]:
+    """The pairs, those of one category together because they share images, and what they are called."""
+    from diffeat.pck import SPAIR_PAIRS, read_pair_list, read_spair
 
-
-def _features(
-    extractor: FeatureExtractor, names: list[str], prompt: str, arguments: dict[str, Any], keep: int
-) -> Callable[[Path, str], Tensor]:
-    """Concatenated features of an image, the last ones kept."""
-
-    @lru_cache(keep)
-    def features(path: Path, category: str) -> Tensor:
-        text = prompt.replace("{category}", category)
-        return extractor([path], names, prompt=text, **arguments).concat()[0]
-
-    return features
+    if options.list is not None:
+        pairs = read_pair_list(options.list, root)
+        protocol = f"list of {len(pairs)} pairs"
+    else:
+        pairs = read_spair(root, options.split)
+        protocol = f"SPair-71k {options.split}, {len(pairs)} pairs"
+        if len(pairs) != SPAIR_PAIRS[options.split]:
+            protocol += f" of its {SPAIR_PAIRS[options.split]:,}: not comparable"
+    if options.limit is not None and options.limit < len(pairs):
+        pairs = [pairs[i * len(pairs) // options.limit] for i in range(options.limit)]
+        protocol += f", {options.limit} of them"
+    return sorted(pairs, key=lambda pair: pair.category), protocol

@@ -3,37 +3,31 @@
 
 from __future__ import annotations
 
-import json
+from common_kernels.runtime.cli import Report, emit, show
 
-import typer
-from rich.table import Table
-
-from diffeat.cli.options import Json
-from diffeat.cli.output import show
 from diffeat.presets import PRESETS
 
 
-def presets(json_output: Json = False) -> None:
+def presets(*, report: Report = Report()) -> None:
     """List the selections of the paper and of its authors' configurations.
 
     A preset that spans several models is taken part by part, by its names.
 
-    [bold]Examples[/bold]
+    **Examples**
 
-      diffeat presets
-
-      diffeat presets --json
+        diffeat presets
+        diffeat presets --json
     """
-    if json_output:
-        found = {
-            name: [
+    if report.json:
+        for name, preset in PRESETS.items():
+            parts = [
                 {"model": part.model, "names": list(part.names), "channels": part.channels}
                 for part in preset.parts
             ]
-            for name, preset in PRESETS.items()
-        }
-        typer.echo(json.dumps(found, indent=1))
+            emit({"preset": name, "parts": parts, "source": preset.source})
         return
+    from rich.table import Table
+
     table = Table("preset", "model", "channels", "names", "source", show_lines=True)
     for name, preset in PRESETS.items():
         for part in preset.parts:

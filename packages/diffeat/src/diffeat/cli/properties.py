@@ -1,94 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``diffeat properties``: what activations look like, measured without labels."""
+"""``diffeat properties``: activations measured without labels."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.table import Table
+from common_kernels.runtime.cli import Output, emit, progress, show, warn
+from cyclopts import Parameter
 
-from diffeat.cli.options import (
-    Debug,
-    Device,
-    DtypeOption,
-    Images,
-    Json,
-    Model,
-    Names,
-    Prompt,
-    Recursive,
-    Seed,
-    Size,
-    Timestep,
+from diffeat.cli.frame import (
+    Extraction,
+    Machine,
+    Selection,
+    check_absent,
     find_images,
     load_extractor,
-    make_inputs,
+    note,
+    plural,
 )
-from diffeat.cli.output import count, progress, say, show, user_errors, warn
 
 _FIGURES = ("noise_sensitivity", "high_frequency", "locality", "granularity")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PropertiesOutput(Output):
+    """Where the figures are written.
+
+    Attributes:
+        output: JSON file of the figures; a chart is drawn next to it.
+        overwrite: Replace earlier files.
+    """
+
+    output: Annotated[Path, Parameter(alias="-o")] = Path("properties.json")
+
+    def __post_init__(self) -> None:
+        if self.output.suffix != ".json":
+            raise ValueError(
+                f"--output names the file of the figures, such as {self.output.with_suffix('.json')}, got "
+                f"{self.output}"
+            )
+
+
 def properties(
-    model: Model,
-    images: Images,
-    names: Names = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="File for the figures; a chart is drawn next to it.")
-    ] = Path("properties.json"),
-    t: Timestep = 50,
-    prompt: Prompt = "",
-    size: Size = None,
-    seed: Seed = 0,
-    recursive: Recursive = False,
-    device: Device = "auto",
-    dtype: DtypeOption = "auto",
-    json_output: Json = False,
-    debug: Debug = False,
+    inputs: list[str],
+    /,
+    *,
+    output: PropertiesOutput = PropertiesOutput(),
+    selection: Selection = Selection(),
+    options: Extraction = Extraction(),
+    machine: Machine = Machine(),
+    model: str = "tiny-sdxl",
+    recursive: Annotated[bool, Parameter(alias="-r", negative="")] = False,
 ) -> None:
     """Measure what the paper judges by eye, on a few unlabelled images.
 
-    Noise sensitivity (0 does not change with the noise, 1 shows nothing else),
-    high-frequency share, locality (1 shows the pixel grid) and granularity (size of
-    what is shown, in shares of the side), drawn over the depth of the model.
+    Noise sensitivity (0 does not change with the noise, 1 shows nothing else), high-frequency share, locality
+    (1 shows the pixel grid) and granularity (size of what is shown, in shares of the side), drawn over the
+    depth of the model.
 
-    [bold]Examples[/bold]
+    **Examples**
 
-      diffeat properties path/to/sdxl photos/ -n "up-*" -o up.json
+        diffeat properties photos/ --model path/to/sdxl -n "up-*" -o up.json
 
-    Exit code: 0 done, 2 nothing could be done.
+    Args:
+        inputs: Files, folders, or quoted globs.
+        model: Shipped name, folder or hub id of a pipeline.
+        recursive: Also the folders below a folder.
     """
-    with user_errors(debug):
-        from diffeat.ranking import measure_properties
+    chart = output.output.with_suffix(".png")
+    check_absent(output.output, chart, overwrite=output.overwrite)
+    from common_kernels.runtime.files import make_folder
 
-        drawn = out.with_suffix(".png")
-        if drawn == out:
-            raise ValueError(
-                f"--out names the file of the figures, such as {out.with_suffix('.json')}, got {out}"
-            )
-        out.parent.mkdir(parents=True, exist_ok=True)  # not after all has been measured
-        found = find_images(images, recursive=recursive)
-        inputs = make_inputs(t=t, prompt=prompt, size=size, seed=seed, num_noises=1, batch_size=1)
-        extractor = load_extractor(model, device=device, dtype=dtype)
-        with progress("activations") as bar:
-            report = measure_properties(
-                extractor, found, names or "*", recipe=inputs.recipe, prompt=prompt, on_name=bar
-            )
-        report.to_json(out)
-        try:
-            report.chart(drawn)
-        except ImportError as error:
-            warn(str(error))
-    if json_output:
-        typer.echo(json.dumps([asdict(row) for row in report.rows]))
+    from diffeat.ranking.properties import measure_properties
+
+    names = selection.chosen(default=["*"])
+    images = find_images(inputs, recursive=recursive)
+    extractor = load_extractor(model, machine)
+    with progress("activations") as bar:
+        report = measure_properties(
+            extractor, images, names, options.plain(), batch_size=machine.batch_size, on_name=bar
+        )
+    make_folder(output.output.parent)
+    report.to_json(output.output)
+    try:
+        report.chart(chart)
+    except ImportError as error:
+        warn(str(error))
+    if output.json:
+        for row in report.rows:
+            emit(asdict(row))
         return
+    from rich.table import Table
+
     table = Table("activation", *(figure.replace("_", " ") for figure in _FIGURES))
     for row in report.rows:
         values = [getattr(row, figure) for figure in _FIGURES]
         table.add_row(row.name, *("" if value is None else f"{value:.3f}" for value in values))
     show(table)
-    say(f"{count(len(report.rows), 'activation')} measured on {count(len(found), 'image')}; look at {out}")
+    note(
+        f"{plural(len(report.rows), 'activation')} measured on {plural(len(images), 'image')}; look at "
+        f"{output.output}"
+    )

@@ -1,226 +1,202 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``diffeat rank``: which activations are worth taking for labels of your own."""
+"""``diffeat rank``: activations judged by labels of your own."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from common_kernels.runtime.cli import Output, emit, progress, show, warn
+from cyclopts import Group, Parameter
 
-from diffeat.cli.options import (
-    BatchSize,
-    Debug,
-    Device,
-    DtypeOption,
-    Json,
-    Names,
-    NumNoises,
-    PresetOption,
-    Prompt,
-    Seed,
-    Size,
-    Timestep,
-    chosen_names,
-    load_extractor,
-    make_inputs,
-)
-from diffeat.cli.output import count, progress, say, show, user_errors, warn
+from diffeat.cli.frame import Extraction, Machine, Selection, load_extractor, note, plural
+from diffeat.options import RankingOptions
 
 if TYPE_CHECKING:
     from diffeat.extractor import FeatureExtractor
-    from diffeat.ranking import KeypointLabels, MaskLabels, Ranked, Ranker, Ranking
-    from diffeat.store import FeatureStore
+    from diffeat.ranking.labels import KeypointLabels, MaskLabels
+    from diffeat.ranking.ranker import Ranker
+    from diffeat.ranking.report import Ranked, Ranking
+    from diffeat.store.store import FeatureStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wish:
-    """What is to be found out: single activations, sets to compare, a selection."""
+class RankOutput(Output):
+    """Where scores are written.
 
-    names: Sequence[str]
-    compare: Sequence[str]
-    budget: int | None
-    candidates: int
+    Attributes:
+        output: Folder of scores, ranking.json and ranking.png.
+        overwrite: Discard earlier scores.
+    """
+
+    output: Annotated[Path, Parameter(alias="-o")] = Path("diffeat-ranking")
+
+
+@Parameter(name="*", group=Group("Sets", sort_key=4))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sets:
+    """What is judged besides single activations.
+
+    Attributes:
+        classes: Class name, in the order of the numbers in the masks; may be repeated.
+        budget: Most channels of a set that is chosen, too.
+        candidates: Number of best activations that a set is chosen from.
+        compare: Preset or quoted glob judged as a set; may be repeated.
+        top: Number of rows shown.
+    """
+
+    classes: list[str] = field(default_factory=list[str])
+    budget: int | None = None
+    candidates: int = 20
+    compare: Annotated[list[str], Parameter(alias="-c")] = field(default_factory=list[str])
+    top: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "top"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
 
 
 def rank(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Folder or hub name of a pipeline, tiny-sdxl, or a store made by 'diffeat extract'.",
-            metavar="MODEL",
-            show_default=False,
-        ),
-    ],
-    images: Annotated[
-        Path, typer.Argument(metavar="PICTURES", help="Folder of labelled pictures.", show_default=False)
-    ],
-    labels: Annotated[
-        Path,
-        typer.Argument(
-            metavar="LABELS",
-            help="Folder of masks with the pictures' names, a class number per pixel (255 is ignored); or a "
-            'JSON file {"picture": {"point": \\[x, y]}}.',
-            show_default=False,
-        ),
-    ],
-    names: Names = None,
-    preset: PresetOption = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of scores, ranking.json and ranking.png.")
-    ] = Path("diffeat-ranking"),
-    classes: Annotated[str | None, typer.Option(help="Names of the classes, between commas.")] = None,
-    probe: Annotated[
-        Literal["logistic", "mlp"],
-        typer.Option(help="On masks: logistic regression, or the paper's ten MLPs (slow)."),
-    ] = "logistic",
-    folds: Annotated[int, typer.Option(help="Parts of the images; each judges once.")] = 5,
-    pixels: Annotated[int, typer.Option(help="On masks: pixels drawn from each image.")] = 256,
-    side: Annotated[int, typer.Option(help="On points: cells that features are brought to.")] = 64,
-    threshold: Annotated[float, typer.Option(help="On points: largest distance of a hit, in sides.")] = 0.1,
-    budget: Annotated[
-        int | None, typer.Option(metavar="CHANNELS", help="Also choose a set of at most so many channels.")
-    ] = None,
-    candidates: Annotated[int, typer.Option(min=1, help="Best activations that a set is chosen from.")] = 20,
-    compare: Annotated[
-        list[str] | None,
-        typer.Option("--compare", "-c", help="A preset or quoted glob judged as a set; may be repeated."),
-    ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Rows shown.")] = 20,
-    t: Timestep = 50,
-    prompt: Prompt = "",
-    size: Size = None,
-    seed: Seed = 0,
-    num_noises: NumNoises = 1,
-    batch_size: BatchSize = 8,
-    device: Device = "auto",
-    dtype: DtypeOption = "auto",
-    json_output: Json = False,
-    debug: Debug = False,
+    images: Path,
+    labels: Path,
+    /,
+    *,
+    output: RankOutput = RankOutput(),
+    selection: Selection = Selection(),
+    ranking: Annotated[RankingOptions, Parameter(name="*", group=Group("Ranking", sort_key=3))] = (
+        RankingOptions()
+    ),
+    sets: Sets = Sets(),
+    options: Extraction = Extraction(),
+    machine: Machine = Machine(),
+    model: str = "tiny-sdxl",
 ) -> None:
-    r"""Judge every activation by labels of your own, best first.
+    """Judge every activation by labels of your own, best first.
 
-    With masks an activation's figure is the mIoU of a small classifier of single
-    pixels; with points it is the share found by nearest neighbours. Images that
-    judge are never learned from. A run that was stopped goes on where it was.
+    With masks an activation's figure is the mIoU of a small classifier of single pixels; with points it is
+    the share found by nearest neighbours. Images that judge are never learned from. A run that was stopped
+    resumes.
 
-    [bold]Examples[/bold]
+    **Examples**
 
-      diffeat rank path/to/sdxl pictures/ masks/ -n "up-*" --classes "sky,tree"
+        diffeat rank images/ masks/ --model path/to/sdxl -n "up-*" --classes sky --classes tree
+        diffeat rank images/ masks/ --model path/to/sd15 --budget 3520 -c Legacy-v1.5 -c Ours-v1.5
+        diffeat rank images/ points.json --model features/ --threshold 0.05
 
-      diffeat rank path/to/sd15 pictures/ masks/ --budget 3520 -c Legacy-v1.5 \
-        -c Ours-v1.5
-
-      diffeat rank features/ pictures/ points.json --threshold 0.05
-
-    Exit code: 0 done, 2 nothing could be done.
+    Args:
+        images: Folder of labelled images.
+        labels: Folder of masks with the names of the images, a class number per pixel (255 is ignored), or a
+            JSON file {"image": {"point": [x, y]}}.
+        model: Shipped name, folder or hub id of a pipeline, or a store made by diffeat extract.
     """
-    with user_errors(debug):
-        from diffeat.ranking import Ranker, Setup
+    names = selection.chosen(default=["*"])
+    from diffeat.ranking.ranker import Ranker
 
-        wanted = chosen_names(names, preset) if names or preset else ["*"]
-        setup = Setup(
-            probe=probe, folds=folds, pixels=pixels, side=side, threshold=threshold, seed=seed, device="cpu"
-        )
-        inputs = make_inputs(
-            t=t, prompt=prompt, size=size, seed=seed, num_noises=num_noises, batch_size=batch_size
-        )
-        known = _read_labels(images, labels, classes)
-        ranker = Ranker(
-            _source(model, device, dtype),
-            known,
-            setup=setup,
-            recipe=inputs.recipe,
-            prompt=prompt,
-            folder=out,
-            batch_size=batch_size,
-        )
-        wish = _Wish(names=wanted, compare=compare or (), budget=budget, candidates=candidates)
-        report = _run(ranker, wish, out, None if json_output else top)
-    if json_output:
-        typer.echo(json.dumps(report))
+    known = _read_labels(images, labels, sets.classes)
+    ranker = Ranker(
+        _source(model, machine),
+        known,
+        ranking=ranking,
+        extraction=options.plain(),
+        folder=output.output,
+        batch_size=machine.batch_size,
+        overwrite=output.overwrite,
+    )
+    if sets.budget is not None:
+        ranker.check_budget(names, sets.budget)  # not after hours of ranking
+    report = _Report(output.output, None if output.json else sets.top)
+    report.judge_single(ranker, names)
+    report.compare(ranker, sets.compare)
+    if sets.budget is not None:
+        report.select(ranker, names, sets.budget, sets.candidates)
+    if output.json:
+        emit({**report.content, "files": list(map(str, report.files))})
+    note(f"{plural(len(report.content['ranking']), 'activation')} judged; look in {output.output}")
 
 
-def _read_labels(images: Path, labels: Path, classes: str | None) -> MaskLabels | KeypointLabels:
-    from diffeat.ranking import KeypointLabels, MaskLabels
+def _read_labels(images: Path, labels: Path, classes: list[str]) -> MaskLabels | KeypointLabels:
+    from diffeat.ranking.labels import KeypointLabels, MaskLabels
 
     if labels.suffix.lower() == ".json":
-        if classes is not None:
+        if classes:
             raise ValueError("--classes belongs to masks, but the labels are points")
         return KeypointLabels.read(images, labels)
-    names = [part.strip() for part in (classes or "").split(",") if part.strip()]
-    return MaskLabels.read(images, labels, classes=names)
+    return MaskLabels.read(images, labels, classes=classes)
 
 
-def _source(model: str, device: str, dtype: str) -> FeatureExtractor | FeatureStore:
-    from diffeat.store import FeatureStore
+def _source(model: str, machine: Machine) -> FeatureExtractor | FeatureStore:
+    from diffeat.store.store import FeatureStore
 
-    return (
-        FeatureStore(model)
-        if FeatureStore.is_at(model)
-        else load_extractor(model, device=device, dtype=dtype)
-    )
+    return FeatureStore(model) if FeatureStore.is_at(model) else load_extractor(model, machine)
 
 
-def _run(ranker: Ranker, wish: _Wish, out: Path, top: int | None) -> dict[str, Any]:
-    if wish.budget is not None:
-        ranker.check_budget(wish.names, wish.budget)  # not after hours of ranking
-    with progress("activations") as bar:
-        ranking = ranker.rank(wish.names, on_score=lambda done, total, name: bar(done, total))
-    ranking.to_json(out / "ranking.json")
-    files = [out / "ranking.json", *_chart(ranking, out / "ranking.png")]
-    report: dict[str, Any] = {"metric": ranking.metric, "images": ranker.task.num_images}
-    report["ranking"] = [_plain(row) for row in ranking.rows]
-    if top is not None:
-        show(ranking.table(top, title=f"each of {len(ranking.rows)} activations alone"))
-    compared = {each: ranker.evaluate(each) for each in wish.compare}
-    if compared:
-        report["compared"] = {each: _plain(row) for each, row in compared.items()}
-        if top is not None:
-            show(_as_ranking(ranking, compared.values()).table(title="sets to compare"))
-    if wish.budget is not None:
+class _Report:
+    """What was found out: tables on stdout, or plain values for JSON; files in any case.
+
+    Args:
+        folder: Folder of the files.
+        top: Rows of a table; no tables if ``None``.
+    """
+
+    def __init__(self, folder: Path, top: int | None) -> None:
+        self.folder = folder
+        self.top = top
+        self.content: dict[str, Any] = {}
+        self.files: list[Path] = []
+
+    def judge_single(self, ranker: Ranker, names: list[str]) -> None:
+        """Rank all activations alone."""
+        with progress("activations") as bar:
+            ranking = ranker.rank(names, on_score=lambda done, total, name: bar(done, total))
+        self._write(ranking, "ranking.json")
+        try:
+            ranking.chart(self.folder / "ranking.png")
+            self.files.append(self.folder / "ranking.png")
+        except ImportError as error:
+            warn(str(error))
+        self.content |= {"metric": ranking.metric, "images": ranker.task.num_images}
+        self.content["ranking"] = _plain(ranking.rows)
+        self._show(ranking, f"each of {len(ranking.rows)} activations alone", self.top)
+
+    def compare(self, ranker: Ranker, patterns: list[str]) -> None:
+        """Judge sets beside each other."""
+        from diffeat.ranking.report import Ranking
+
+        if not patterns:
+            return
+        rows = [ranker.evaluate(each) for each in patterns]
+        self.content["compared"] = dict(zip(patterns, _plain(rows), strict=True))
+        self._show(Ranking(tuple(rows), ranker.task.metric, {}), "sets to compare")
+
+    def select(self, ranker: Ranker, names: list[str], budget: int, candidates: int) -> None:
+        """Choose a set under a budget."""
         with progress("sets") as bar:
             selection = ranker.select(
-                wish.names,
-                channels=wish.budget,
-                candidates=wish.candidates,
+                names,
+                channels=budget,
+                candidates=candidates,
                 on_score=lambda done, total, name: bar(done, total),
             )
-        selection.to_json(out / "selection.json")
-        files.append(out / "selection.json")
-        report["selection"] = [_plain(row) for row in selection.rows]
-        if top is not None:
-            show(selection.table(title=f"set of at most {wish.budget} channels, step by step"))
-    report["files"] = [str(file) for file in files]
-    say(f"{count(len(ranking.rows), 'activation')} judged; look at {', '.join(report['files'])}")
-    return report
+        self._write(selection, "selection.json")
+        self.content["selection"] = _plain(selection.rows)
+        self._show(selection, f"set of at most {budget} channels, step by step")
+
+    def _write(self, ranking: Ranking, name: str) -> None:
+        ranking.to_json(self.folder / name)
+        self.files.append(self.folder / name)
+
+    def _show(self, ranking: Ranking, title: str, top: int | None = None) -> None:
+        if self.top is not None:
+            show(ranking.table(top, title=title))
 
 
-def _as_ranking(like: Ranking, rows: Any) -> Ranking:
-    from diffeat.ranking import Ranking
-
-    return Ranking(tuple(rows), like.metric, like.settings)
-
-
-def _chart(ranking: Ranking, path: Path) -> list[Path]:
-    try:
-        ranking.chart(path)
-    except ImportError as error:
-        warn(str(error))
-        return []
-    return [path]
-
-
-def _plain(row: Ranked) -> dict[str, Any]:
-    return {
-        "names": list(row.names),
-        "mean": round(row.mean, 5),
-        "deviation": round(row.deviation, 5),
-        "channels": row.channels,
-        "bytes": row.bytes,
-        "flop_share": row.flop_share,
-        "family": row.family,
-    }
+def _plain(rows: Iterable[Ranked]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        values = asdict(row)
+        del values["scores"]
+        found.append({**values, "mean": round(row.mean, 5), "deviation": round(row.deviation, 5)})
+    return found

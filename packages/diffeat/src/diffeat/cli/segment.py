@@ -3,230 +3,208 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from common_kernels.runtime.cli import OnProgress, Output, emit
+from cyclopts import Group, Parameter
 
-from diffeat.cli.options import (
-    BatchSize,
-    Debug,
-    Device,
-    DtypeOption,
-    Inputs,
-    Json,
-    Model,
-    Names,
-    NumNoises,
-    PresetOption,
-    Prompt,
-    Recursive,
-    Seed,
-    Size,
-    Timestep,
-    chosen_names,
-    find_images,
-    load_extractor,
-    make_inputs,
-    read_features,
-    spatial,
-)
-from diffeat.cli.output import count, one_line, progress, report_broken, say, user_errors
+from diffeat.cli.frame import Extraction, Machine, Selection, extract_spatial, load_extractor, note
+from diffeat.options import ExtractionOptions, SegmentationOptions
 
 if TYPE_CHECKING:
+    from common_kernels.runtime.batch import Job
     from torch import Tensor
 
     from diffeat.extractor import FeatureExtractor
-    from diffeat.ranking import MaskLabels
+    from diffeat.ranking.labels import MaskLabels
     from diffeat.segment import PixelSegmenter
 
 # longest side on which classes are worked out; a label map is enlarged to its image from there
 _LONGEST = 512
+_LEARNING = Group("Learning", sort_key=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Task:
-    """What is done with an image."""
+class SegmentOutput(Output):
+    """Where label maps are written.
 
-    names: Sequence[str]
-    inputs: Inputs
-    classes: Sequence[str]
-    out: Path
-    overwrite: bool
+    Attributes:
+        output: Folder of label maps and overlays.
+    """
+
+    output: Annotated[Path, Parameter(alias="-o")] = Path("diffeat-segments")
+
+
+@Parameter(name="*", group=_LEARNING)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """What classes are learned from.
+
+    Attributes:
+        labelled: Folder of labelled images.
+        masks: Folder of their masks, a class number per pixel; 255 is ignored.
+        classes: Class name, in the order of the numbers in the masks; may be repeated.
+        num_train: Number of images learned from where the labelled images judge each other; half by default.
+        runs: Number of shuffles where the labelled images judge each other.
+    """
+
+    labelled: Path
+    masks: Path
+    classes: list[str] = field(default_factory=list[str])
+    num_train: int | None = None
+    runs: int = 5
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise ValueError(f"--runs must be at least 1, got {self.runs}")
 
 
 def segment(
-    model: Model,
-    images: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Files and folders to segment; if left out, the labelled images judge each other.",
-            metavar="IMAGES",
-        ),
-    ] = None,
-    learn: Annotated[
-        Path | None, typer.Option("--images", help="Folder of labelled pictures.", show_default=False)
-    ] = None,
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            "--masks",
-            help="Folder of their masks, a class number per pixel; 255 is ignored.",
-            show_default=False,
-        ),
-    ] = None,
-    names: Names = None,
-    preset: PresetOption = None,
-    classes: Annotated[str | None, typer.Option(help="Names of the classes, between commas.")] = None,
-    probe: Annotated[
-        Literal["logistic", "mlp"], typer.Option(help="A linear probe, or the paper's ten MLPs (slow).")
-    ] = "logistic",
-    side: Annotated[int, typer.Option(min=2, help="Pixels of the square that is learned on.")] = 256,
-    pixels: Annotated[int, typer.Option(min=2, help="Pixels drawn from each image to learn from.")] = 1000,
-    train: Annotated[
-        int | None, typer.Option(min=1, help="Without IMAGES: images learned from; half if left out.")
-    ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Without IMAGES: shuffles.")] = 5,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for label maps and overlays.")] = Path(
-        "diffeat-segments"
-    ),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite/--skip-existing", help="What to do with label maps that exist.")
-    ] = False,
-    t: Timestep = 50,
-    prompt: Prompt = "",
-    size: Size = None,
-    seed: Seed = 0,
-    num_noises: NumNoises = 1,
-    recursive: Recursive = False,
-    batch_size: BatchSize = 8,
-    device: Device = "auto",
-    dtype: DtypeOption = "auto",
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    r"""Segment images by classes learned from a few masks.
+    inputs: list[str] | None = None,
+    /,
+    *,
+    labelled: Labelled,
+    output: SegmentOutput = SegmentOutput(),
+    selection: Selection = Selection(),
+    learning: Annotated[SegmentationOptions, Parameter(name="*", group=_LEARNING)] = SegmentationOptions(),
+    options: Extraction = Extraction(),
+    machine: Machine = Machine(),
+    model: str = "tiny-sdxl",
+    recursive: Annotated[bool, Parameter(alias="-r", negative="")] = False,
+) -> int:
+    """Segment images by classes learned from a few masks.
 
-    A classifier of single pixels learns from --images and --masks. For each image
-    it writes NAME-labels.png, class numbers with a palette, and NAME-overlay.png,
-    the classes over the image and their names below it.
-    Without images it reports the mIoU of the label-scarce protocol: shuffle, learn
-    from --train, judge the others, and again.
+    A classifier of single pixels learns from --labelled and --masks. For each image it writes
+    NAME-labels.png, class numbers with a palette, and NAME-overlay.png, the classes over the image and their
+    names below it.
 
-    [bold]Examples[/bold]
+    Without images it reports the mIoU of the label-scarce protocol: shuffle, learn from --num-train images,
+    judge the others, and again.
 
-      diffeat segment path/to/sdxl photos/ --images few/ --masks few-masks/ \
-        -p Ours-XL --classes "ground,horse"
+    **Examples**
 
-      diffeat segment path/to/sd15 --images horses/ --masks horse-masks/ \
-        -p Ours-v1.5 --probe mlp --train 30 --json
+        diffeat segment photos/ --labelled few/ --masks few-masks/ --model path/to/sdxl -p Ours-XL
+        diffeat segment --labelled horses/ --masks horse-masks/ --model path/to/sd15 -p Ours-v1.5 --probe mlp
 
-    Exit code: 0 all done, 1 some images could not be read, 2 nothing could be done.
+    Args:
+        inputs: Files, folders, or quoted globs; if left out, the labelled images judge each other.
+        model: Shipped name, folder or hub id of a pipeline.
+        recursive: Also the folders below a folder.
     """
-    failures: dict[str, str] = {}
-    with user_errors(debug):
-        if learn is None or masks is None:
-            raise ValueError("--images and --masks must name folders of labelled pictures and of their masks")
-        from diffeat.ranking import MaskLabels
+    names = selection.chosen()
+    from common_kernels.runtime.batch import plan_jobs, run_jobs
+    from common_kernels.runtime.fingerprint import digest_file, digest_model
+
+    from diffeat.ranking.labels import MaskLabels
+    from diffeat.shipped import find_pipeline
+
+    jobs = (
+        plan_jobs(
+            inputs,
+            output.output,
+            in_folder=lambda path: {
+                "labels": path.with_name(f"{path.stem}-labels.png"),
+                "overlay": path.with_name(f"{path.stem}-overlay.png"),
+            },
+            as_file=lambda path: {"labels": path},
+            file_suffixes=(),
+            recursive=recursive,
+        )
+        if inputs
+        else []
+    )
+    known = MaskLabels.read(labelled.labelled, labelled.masks, classes=labelled.classes)
+    task = _Task(model, names, options.plain(), learning, known, machine)
+    if not jobs:
+        _judge(task, labelled, json=output.json)
+        return 0
+    settings = {
+        "model": digest_model(find_pipeline(model)),
+        "dtype": machine.dtype,
+        "names": names,
+        "options": task.options,
+        "learning": learning,
+        "labels": [known.digest(), *(digest_file(str(path)) for path in known.images)],
+    }
+    report = run_jobs(
+        jobs,
+        task.start,
+        settings=settings,
+        device=machine.device,
+        overwrite=output.overwrite,
+        json=output.json,
+        debug=output.debug,
+    )
+    return report.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What is learned, and with which model."""
+
+    model: str
+    names: Sequence[str]
+    options: ExtractionOptions
+    learning: SegmentationOptions
+    known: MaskLabels
+    machine: Machine
+
+    def start(self, device: str) -> Callable[[Job, OnProgress], Mapping[str, object]]:
+        """Load the model, learn, and return the function that segments a file."""
         from diffeat.segment import PixelSegmenter
 
-        wanted = chosen_names(names, preset)
-        known = MaskLabels.read(learn, masks, classes=[each for each in (classes or "").split(",") if each])
-        found = find_images(images, recursive=recursive) if images else []
-        inputs = make_inputs(
-            t=t, prompt=prompt, size=size, seed=seed, num_noises=num_noises, batch_size=batch_size
-        )
-        extractor = load_extractor(model, device=device, dtype=dtype)
-        features = _features(extractor, [Path(str(each)) for each in known.images], wanted, inputs)
-        if found:
-            segmenter = PixelSegmenter(len(known.classes), probe=probe, side=side, pixels=pixels, seed=seed)
-            segmenter.fit(features, known.masks)
-            task = _Task(names=wanted, inputs=inputs, classes=known.classes, out=out, overwrite=overwrite)
-            report, failures = _segment(extractor, segmenter, found, task)
-        else:
-            report = _judge(features, known, train or len(features) // 2, runs, probe, side, pixels)
-    if json_output:
-        typer.echo(json.dumps(report))
-    report_broken(failures)
+        extractor = load_extractor(self.model, self.machine, device=device)
+        segmenter = PixelSegmenter(len(self.known.classes), self.learning, seed=self.options.seed)
+        segmenter.fit(self.features(extractor), self.known.masks)
+        return lambda job, on_progress: self.segment(extractor, segmenter, job)
+
+    def features(self, extractor: FeatureExtractor) -> Sequence[Tensor]:
+        """Concatenated features ``(C, h, w)`` of the labelled images."""
+        images = [Path(str(each)) for each in self.known.images]
+        return list(extract_spatial(extractor, images, self.names, self.options, self.machine).concat())
+
+    def segment(
+        self, extractor: FeatureExtractor, segmenter: PixelSegmenter, job: Job
+    ) -> Mapping[str, object]:
+        """Write the label map and the overlay of one image."""
+        from common_kernels.runtime.files import atomic_path
+        from common_kernels.runtime.images import read_rgb
+
+        from diffeat.pictures import add_class_legend, label_image, overlay
+
+        image, classes = read_rgb(job.source), self.known.classes
+        features = extractor([image], self.names, self.options).concat()[0]
+        factor = min(1.0, _LONGEST / max(image.size))
+        size = max(1, round(image.height * factor)), max(1, round(image.width * factor))
+        labels = segmenter.predict(features, size)
+        label_map = label_image(labels, len(classes)).resize(image.size, 0)
+        drawn = add_class_legend(overlay(image, label_map, opacity=0.55), labels, classes)
+        for kind, each in (("labels", label_map), ("overlay", drawn)):
+            with atomic_path(job.outputs[kind]) as file:
+                each.save(file)
+        counts = labels.flatten().bincount(minlength=len(classes)).double() / labels.numel()
+        return {"shares": {name: round(float(share), 4) for name, share in zip(classes, counts, strict=True)}}
 
 
-def _features(
-    extractor: FeatureExtractor, images: list[Path], names: Sequence[str], inputs: Inputs
-) -> list[Tensor]:
-    features = read_features(extractor, images, names, inputs)
-    spatial(features)
-    return list(features.concat())
-
-
-def _judge(
-    features: list[Tensor],
-    known: MaskLabels,
-    train: int,
-    runs: int,
-    probe: Literal["logistic", "mlp"],
-    side: int,
-    pixels: int,
-) -> dict[str, Any]:
+def _judge(task: _Task, labelled: Labelled, *, json: bool) -> None:
     from diffeat.segment import label_scarce
 
-    score = label_scarce(features, known, num_train=train, runs=runs, probe=probe, side=side, pixels=pixels)
-    say(
-        f"mIoU {score.mean:.4f} ± {score.deviation:.4f} over {runs} shuffles, learning from {train} of "
-        f"{len(features)} images; classes absent from the judging images count 0"
+    features = task.features(load_extractor(task.model, task.machine))
+    num_train = labelled.num_train or len(features) // 2
+    score = label_scarce(features, task.known, num_train=num_train, runs=labelled.runs, options=task.learning)
+    note(
+        f"mIoU {score.mean:.4f} ± {score.deviation:.4f} over {labelled.runs} shuffles, learning from "
+        f"{num_train} of {len(features)} images; classes absent from the judging images count 0"
     )
-    return {"miou": score.mean, "deviation": score.deviation, "scores": list(score.scores), "train": train}
-
-
-def _segment(
-    extractor: FeatureExtractor, segmenter: PixelSegmenter, images: list[Path], task: _Task
-) -> tuple[dict[str, Any], dict[str, str]]:
-    from diffeat.pictures import name_files
-
-    task.out.mkdir(parents=True, exist_ok=True)
-    written: list[dict[str, Any]] = []
-    failures: dict[str, str] = {}
-    skipped = 0
-    with progress("images") as bar:
-        for done, (path, stem) in enumerate(zip(images, name_files(images), strict=True), 1):
-            if not task.overwrite and (task.out / f"{stem}-labels.png").exists():
-                skipped += 1
-            else:
-                try:
-                    written.append(_one(extractor, segmenter, path, stem, task))
-                except (ValueError, OSError) as error:
-                    failures[path.name] = one_line(error)
-            bar(done, len(images))
-    say(
-        f"{count(len(written), 'image')} segmented, {skipped} there before, {len(failures)} failed; "
-        f"look in {task.out}"
-    )
-    return {"images": written, "skipped": skipped, "failed": failures}, failures
-
-
-def _one(
-    extractor: FeatureExtractor, segmenter: PixelSegmenter, path: Path, stem: str, task: _Task
-) -> dict[str, Any]:
-    from diffeat.images import load_images
-    from diffeat.pictures import label_picture, overlay, palette_picture, to_picture, with_legend
-
-    image = load_images(path)[0]
-    inputs = task.inputs
-    features = extractor([image], task.names, prompt=inputs.prompt, **inputs.recipe.arguments())
-    height, width = image.shape[1:]
-    factor = min(1.0, _LONGEST / max(height, width))
-    labels = segmenter.predict(
-        features.concat()[0], (max(1, round(height * factor)), max(1, round(width * factor)))
-    )
-    shown = to_picture(image)
-    label_map = palette_picture(labels, len(task.classes)).resize(shown.size, 0)
-    drawn = overlay(shown, label_picture(labels, len(task.classes)), opacity=0.55)
-    with_legend(drawn, labels, task.classes).save(task.out / f"{stem}-overlay.png")
-    part = task.out / f"{stem}-labels.part"
-    label_map.save(part, format="PNG")
-    part.replace(task.out / f"{stem}-labels.png")  # a label map that is there is whole
-    counts = labels.flatten().bincount(minlength=len(task.classes)).double() / labels.numel()
-    shares = {name: round(float(share), 4) for name, share in zip(task.classes, counts, strict=True)}
-    return {"image": str(path), "labels": str(task.out / f"{stem}-labels.png"), "shares": shares}
+    if json:
+        emit(
+            {
+                "miou": score.mean,
+                "deviation": score.deviation,
+                "scores": list(score.scores),
+                "num_train": num_train,
+            }
+        )

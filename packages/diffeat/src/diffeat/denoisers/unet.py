@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffeat.denoisers.adapter import Adapter
-from diffeat.encode import encode_clip, num_chunks
+from diffeat.denoisers.clip import encode_clip, num_chunks
 
 
 def _common(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import total_ordering
 from typing import Literal, cast, get_args
@@ -169,6 +170,9 @@ class ActivationName:
         block: float = inf if self.block is None else self.block
         kinds = BLOCK_KINDS if self.part == "vit" else _RES_KINDS
         return (stage, self.level or 0, repeat, part, block, kinds.index(self.kind), "")
+
+
+Names = str | ActivationName | Iterable[str | ActivationName]
 
 
 def _vit_family(kind: str, *, is_block: bool) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffeat.capture.hooks import Recorder
-from diffeat.capture.maps import MapOptions, Scores
+from diffeat.hooks.maps import Scores
+from diffeat.hooks.recorder import Recorder, Sink
 from diffeat.names.dit import is_transformer, transformer_taps
 from diffeat.names.generic import module_taps
+from diffeat.names.globs import matching
 from diffeat.names.grammar import ActivationName
-from diffeat.names.matching import matching
 from diffeat.names.probe import dry_inputs
 from diffeat.names.properties import Flag, flags_of
 from diffeat.names.sources import Blueprint, blueprint
@@ -85,7 +85,7 @@ def list_activations(
             model or pipeline. Weights are neither read nor loaded.
         size: Image size in pixels, a side or ``(height, width)``; ``"native"`` is the size that the model was
             made for; ``None`` lists names without shapes and costs.
-        glob: Keep names matching this pattern or one of these, see :func:`diffeat.names.matching.matching`.
+        glob: Keep names matching this pattern or one of these, see :func:`diffeat.names.matching`.
         bytes_per_value: Of the stored dtype; 2 for fp16.
         with_text: Also list what lies on text tokens.
 
@@ -141,13 +141,9 @@ def measured(
 
     height, width = latent_size(plan, size)
     inputs, geometry = dry_inputs(plan.model, height, width, text_length=plan.text_length)
-    found: dict[ActivationName, tuple[tuple[int, ...], int]] = {}
     with FlopCounterMode(display=False) as counter:
-
-        def note(tap: Tap, tensor: Tensor, call: int) -> None:
-            found[tap.name] = (tuple(tensor.shape[1:]), counter.get_total_flops())
-
-        recorder = Recorder(plan.model, taps, note, geometry=geometry, map_function=_shape_of_map)
+        costs = _Costs(counter.get_total_flops)
+        recorder = Recorder(plan.model, taps, costs, geometry=geometry)
         with torch.no_grad(), recorder:
             plan.model(**inputs)
         total = counter.get_total_flops()
@@ -155,7 +151,7 @@ def measured(
         raise ValueError(
             f"{type(plan.model).__name__} never computes {', '.join(map(str, recorder.missing))}"
         )
-    return found, total
+    return costs.found, total
 
 
 def latent_size(plan: Blueprint, size: int | tuple[int, int] | str) -> tuple[int, int]:
@@ -175,11 +171,21 @@ def latent_size(plan: Blueprint, size: int | tuple[int, int] | str) -> tuple[int
     return height // plan.factor, width // plan.factor
 
 
-def _shape_of_map(scores: Scores, rows: slice, columns: slice, options: MapOptions, batch: int) -> Tensor:
-    queries, keys = scores.size
-    heads = scores.q.shape[1] if scores.q is not None else scores.probs[0].shape[0] // batch
-    kept = len(range(queries)[rows]), len(range(keys)[columns])
-    return torch.empty(batch, heads, *kept, device="meta")
+class _Costs(Sink):
+    """Shapes of activations, and the FLOP done when each is there."""
+
+    def __init__(self, flops: Callable[[], int]) -> None:
+        self.found: dict[ActivationName, tuple[tuple[int, ...], int]] = {}
+        self._flops = flops
+
+    def take(self, tap: Tap, tensor: Tensor, call: int) -> None:
+        self.found[tap.name] = (tuple(tensor.shape[1:]), self._flops())
+
+    def compute_map(self, tap: Tap, scores: Scores, rows: slice, columns: slice, batch: int) -> Tensor:
+        queries, keys = scores.size
+        heads = scores.q.shape[1] if scores.q is not None else scores.probs[0].shape[0] // batch
+        kept = len(range(queries)[rows]), len(range(keys)[columns])
+        return torch.empty(batch, heads, *kept, device="meta")
 
 
 __all__ = ["Activation", "list_activations", "measured", "taps_of"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffeat.capture.geometry import Geometry
+from diffeat.hooks.geometry import Geometry
 
 # text tokens that each family's pipeline passes by default
 TEXT_LENGTHS = {

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from diffeat.shipped import located
+from diffeat.shipped import SHIPPED
 
 DENOISERS = ("unet", "transformer")
 _LONGEST_TEXT = 1024
@@ -35,17 +35,16 @@ class Blueprint:
 
 
 def denoiser_of(pipeline: object) -> nn.Module:
-    """The denoiser of a pipeline, or the model itself.
+    """The denoiser of a pipeline, or the model itself; of a compiled one, the module inside.
 
     Raises:
         TypeError: If there is none.
     """
-    if isinstance(pipeline, nn.Module):
-        return pipeline
-    for name in DENOISERS:
-        found = getattr(pipeline, name, None)
+    candidates = [pipeline] if isinstance(pipeline, nn.Module) else []
+    candidates += [getattr(pipeline, name, None) for name in DENOISERS]
+    for found in candidates:
         if isinstance(found, nn.Module):
-            return found
+            return getattr(found, "_orig_mod", found)
     raise TypeError(
         f"a model or a pipeline with a unet or a transformer is needed, got {type(pipeline).__name__}"
     )
@@ -67,7 +66,6 @@ def blueprint(source: object) -> Blueprint:
     if isinstance(source, str | Path):
         return _from_folder(source)
     model = denoiser_of(source)
-    model = getattr(model, "_orig_mod", model)  # a compiled model keeps the original inside
     config = getattr(model, "config", None)
     if config is None:
         raise TypeError(f"a diffusers model with a config is needed, got {type(model).__name__}")
@@ -107,7 +105,7 @@ def _build(model_class: type[nn.Module], config: dict[str, Any]) -> nn.Module:
 
 
 def _from_folder(source: str | Path) -> Blueprint:
-    folder = Path(located(source))
+    folder = SHIPPED.folder(str(source)) if str(source) in SHIPPED.names() else Path(source)
     if not folder.is_dir():
         if folder.suffix == ".json" and folder.is_file():
             return Blueprint(_from_config(_read(folder)), 8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user knows about some images: a class for every pixel, or points that are the same on all."""
+"""Labels of images: a class for every pixel, or points that are the same on all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from common_kernels.runtime.images import READABLE, read_size
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -18,7 +19,6 @@ from torch import Tensor
 from diffeat.images import ImageLike
 
 IGNORED = 255
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 class LabelError(ValueError):
@@ -32,7 +32,7 @@ class MaskLabels:
     Attributes:
         images: Paths, Pillow images, arrays or tensors.
         masks: Class numbers ``(H, W)`` of each, as large as its image; 255 is ignored.
-        classes: Names of the classes; numbers as names if empty.
+        classes: Class names; numbers as names if empty.
         sources: File names, or empty.
 
     Raises:
@@ -75,17 +75,17 @@ class MaskLabels:
         """Read two folders with files of the same names up to the ending.
 
         Args:
-            images: Folder of pictures.
-            masks: Folder of pictures with one channel (or a palette) of class numbers.
-            classes: Names of the classes.
+            images: Folder of images.
+            masks: Folder of masks: images with one channel (or a palette) of class numbers.
+            classes: Class names.
 
         Raises:
-            LabelError: If a picture has no mask, or a mask is no picture of class numbers.
+            LabelError: If an image has no mask, or a mask holds no class numbers.
         """
-        pictures, found = _pictures(images), {path.stem: path for path in _pictures(masks)}
-        _check_all([path.stem for path in pictures], found, f"masks in {masks}")
-        read = [_read_mask(found[path.stem]) for path in pictures]
-        return cls(pictures, read, tuple(classes), tuple(path.name for path in pictures))
+        paths, found = _image_files(images), {path.stem: path for path in _image_files(masks)}
+        _check_all([path.stem for path in paths], found, f"masks in {masks}")
+        read = [_read_mask(found[path.stem]) for path in paths]
+        return cls(paths, read, tuple(classes), tuple(path.name for path in paths))
 
     def digest(self) -> str:
         """SHA-256 of the masks and class names."""
@@ -132,33 +132,33 @@ class KeypointLabels:
 
     @classmethod
     def read(cls, images: str | Path, points: str | Path) -> KeypointLabels:
-        """Read a folder of pictures and a JSON file with ``{"picture": {"point": [x, y]}}``.
+        """Read a folder of images and a JSON file with ``{"image": {"point": [x, y]}}``.
 
         Args:
-            images: Folder of pictures.
-            points: The file; pictures are named with or without their ending.
+            images: Folder of images.
+            points: The file; images are named with or without their suffix.
 
         Raises:
-            LabelError: If the file is something else, or a picture is not in it.
+            LabelError: If the file is something else, or an image is not in it.
         """
-        return cls.of(_pictures(images), points)
+        return cls.of(_image_files(images), points)
 
     @classmethod
-    def of(cls, pictures: Sequence[Path], points: str | Path) -> KeypointLabels:
-        """Read the points of some pictures from such a file.
+    def of(cls, images: Sequence[Path], points: str | Path) -> KeypointLabels:
+        """Read the points of some images from such a file.
 
         Args:
-            pictures: Paths.
+            images: Image files.
             points: The file.
 
         Raises:
-            LabelError: If the file is something else, or a picture is not in it.
+            LabelError: If the file is something else, or an image is not in it.
         """
         content = _read_points(Path(points))
         by_stem = {Path(name).stem: value for name, value in content.items()}
-        _check_all([path.stem for path in pictures], by_stem, f"points in {points}")
-        found = [by_stem[path.stem] for path in pictures]
-        return cls(pictures, found, tuple(path.name for path in pictures))
+        _check_all([path.stem for path in images], by_stem, f"points in {points}")
+        found = [by_stem[path.stem] for path in images]
+        return cls(images, found, tuple(path.name for path in images))
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of an image in pixels."""
@@ -171,23 +171,22 @@ class KeypointLabels:
 
 
 def _size(image: ImageLike) -> tuple[int, int]:
-    """Height and width in pixels; of files, only the head is read."""
+    """Height and width in pixels, upright; of files, only the head is read."""
     if isinstance(image, str | Path):
-        with Image.open(image) as opened:
-            return opened.height, opened.width
+        return read_size(image)
     if isinstance(image, Image.Image):
         return image.height, image.width
     shape = tuple(image.shape)
     return (shape[-2], shape[-1]) if isinstance(image, Tensor) else (shape[0], shape[1])
 
 
-def _pictures(folder: str | Path) -> list[Path]:
+def _image_files(folder: str | Path) -> list[Path]:
     place = Path(folder)
     if not place.is_dir():
-        raise LabelError(f"{folder} is no folder of pictures")
-    found = sorted(path for path in place.iterdir() if path.suffix.lower() in _PICTURES)
+        raise LabelError(f"{folder} is not a folder of images")
+    found = sorted(path for path in place.iterdir() if path.suffix.lower() in READABLE)
     if not found:
-        raise LabelError(f"{folder} holds no pictures")
+        raise LabelError(f"{folder} holds no images")
     return found
 
 
@@ -196,10 +195,11 @@ def _check_all(wanted: Iterable[str], have: Mapping[str, Any], what: str) -> Non
     missing = [name for name in names if name not in have]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise LabelError(f"{what} must have one for each picture, got none for {len(missing)} ({shown})")
+        raise LabelError(f"{what} must have one for each image, got none for {len(missing)} ({shown})")
 
 
 def _read_mask(path: Path) -> NDArray[np.uint8]:
+    read_size(path)  # which refuses what is too large, damaged or no image
     with Image.open(path) as opened:
         if opened.mode not in {"L", "P", "1"}:
             raise LabelError(
@@ -210,7 +210,7 @@ def _read_mask(path: Path) -> NDArray[np.uint8]:
 
 
 def _read_points(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
-    rule = f'{path.name} must read like {{"picture": {{"point": [x, y]}}}}'
+    rule = f'{path.name} must read like {{"image": {{"point": [x, y]}}}}'
     try:
         content = json.loads(path.read_text("utf-8"))
     except (ValueError, UnicodeDecodeError) as error:

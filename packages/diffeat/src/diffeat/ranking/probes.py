@@ -6,7 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ProbeName = Literal["logistic", "mlp"]
+from diffeat.options import ProbeName
+
 _BATCH = 64
 _MAX_EPOCHS = 100
 # an epoch index from which a member may stop, and batches without a new best loss that stop it

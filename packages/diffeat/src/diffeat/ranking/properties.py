@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 from diffeat.charts import colour_of, figure, legend, save
-from diffeat.names.grammar import ActivationName
+from diffeat.names.grammar import ActivationName, Names
+from diffeat.options import ExtractionOptions
 from diffeat.ranking.sources import ModelSource
-from diffeat.store.settings import Recipe
 
 if TYPE_CHECKING:
-    from diffeat.capture.select import Names
     from diffeat.extractor import FeatureExtractor
     from diffeat.images import ImageLike
 
@@ -225,9 +224,9 @@ def measure_properties(
     extractor: FeatureExtractor,
     images: Sequence[ImageLike],
     names: Names = "*",
+    options: ExtractionOptions | None = None,
     *,
-    recipe: Recipe | None = None,
-    prompt: str = "",
+    batch_size: int = 8,
     names_per_pass: int = 64,
     on_name: Callable[[int, int], None] | None = None,
 ) -> PropertyReport:
@@ -237,18 +236,18 @@ def measure_properties(
         extractor: The model.
         images: A few are enough; figures are means over them.
         names: Names, globs or presets; maps and text tokens are left out.
-        recipe: Timestep, seed and size; the second noise has the next seed.
-        prompt: For all images.
+        options: Options of the extraction, with a single timestep; the second noise has the next seed.
+        batch_size: Images per pass.
         names_per_pass: Activations held at a time.
         on_name: Called with activations done and all of them.
 
     Raises:
         LookupError: If a pattern matches nothing.
     """
-    first = recipe or Recipe()
+    first = options or ExtractionOptions()
     second = replace(first, seed=first.seed + 1)
     sources = [
-        ModelSource(extractor, images, recipe=each, prompt=prompt, batch_size=1) for each in (first, second)
+        ModelSource(extractor, images, options=each, batch_size=batch_size) for each in (first, second)
     ]
     candidates = sources[0].candidates(names)
     families = {each.name: each.family for each in candidates}
@@ -260,13 +259,7 @@ def measure_properties(
         rows.extend(Properties(name=name, family=families[name], **found[name]) for name in part)
         if on_name is not None:
             on_name(len(rows), len(ordered))
-    settings = {
-        "model": extractor.name,
-        "t": first.t[0],
-        "seed": first.seed,
-        "prompt": prompt,
-        "images": len(images),
-    }
+    settings = {"model": extractor.name, **first.to_dict(), "images": len(images)}
     return PropertyReport(tuple(rows), settings)
 
 
@@ -277,16 +270,16 @@ def _measured(
     found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in _FIGURES} for name in names}
     for one, other in zip(ones, others, strict=True):
         for name in names:
-            value = one[name].float()
-            figures = (
-                noise_sensitivity(value, other[name].float()),
-                high_frequency_share(value),
-                locality(value),
-                granularity(value),
-            )
-            for key, each in zip(_FIGURES, figures, strict=True):
-                if each is not None and math.isfinite(each):
-                    found[name][key].append(each)
+            for value, again in zip(one[name].float().split(1), other[name].float().split(1), strict=True):
+                figures = (
+                    noise_sensitivity(value, again),
+                    high_frequency_share(value),
+                    locality(value),
+                    granularity(value),
+                )
+                for key, each in zip(_FIGURES, figures, strict=True):
+                    if each is not None and math.isfinite(each):
+                        found[name][key].append(each)
     return {
         name: {key: fmean(values) if values else None for key, values in each.items()}
         for name, each in found.items()

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from diffeat.features import Features
+from diffeat.names.grammar import Names
+from diffeat.options import ExtractionOptions, RankingOptions
 from diffeat.ranking.labels import KeypointLabels, MaskLabels
 from diffeat.ranking.report import Ranked, Ranking
 from diffeat.ranking.scores import ScoreBook
 from diffeat.ranking.sources import Candidate, MemorySource, ModelSource, Source, StoreSource
-from diffeat.ranking.tasks import KeypointTask, MaskTask, Setup, Task
-from diffeat.store.settings import Recipe
+from diffeat.ranking.tasks import KeypointTask, MaskTask, Task
 from diffeat.store.store import FeatureStore
 
 if TYPE_CHECKING:
-    from diffeat.capture.select import Names
     from diffeat.extractor import FeatureExtractor
 
 OnScore = Callable[[int, int, str], None]
@@ -36,12 +36,14 @@ class Ranker:
     Args:
         source: A model, a store that holds the images, or features of them.
         labels: Masks or keypoints.
-        setup: Probe, folds, pixels, seed.
-        recipe: With a model: timestep, seed, size.
-        prompt: With a model or a store: the prompt, for all images.
-        folder: Where scores are kept.
+        ranking: How activations are judged.
+        extraction: Options of the extraction by a model. A store is searched for its prompt; its seed is also
+            that of folds, pixels and weights.
+        folder: Folder in which scores are kept.
         memory: Bytes of features that may be held at a time; a model runs once for each such part.
         batch_size: Images per pass.
+        device: Device on which MLPs learn.
+        overwrite: Whether to discard scores that an earlier run left in the folder.
 
     Raises:
         StoreError: If the folder holds scores of something else.
@@ -61,24 +63,25 @@ class Ranker:
         source: FeatureExtractor | FeatureStore | Features | Source,
         labels: MaskLabels | KeypointLabels,
         *,
-        setup: Setup | None = None,
-        recipe: Recipe | None = None,
-        prompt: str = "",
+        ranking: RankingOptions | None = None,
+        extraction: ExtractionOptions | None = None,
         folder: str | Path | None = None,
         memory: int = 1 << 30,
         batch_size: int = 8,
+        device: torch.device | str = "cpu",
+        overwrite: bool = False,
     ) -> None:
-        self.setup = setup or Setup()
+        self.options, extraction = ranking or RankingOptions(), extraction or ExtractionOptions()
         self.task: Task
         if isinstance(labels, MaskLabels):
-            self.task = MaskTask(labels, self.setup)
+            self.task = MaskTask(labels, self.options, seed=extraction.seed, device=device)
         else:
-            self.task = KeypointTask(labels, self.setup)
-        self.source = _source(source, labels, recipe, prompt, batch_size)
+            self.task = KeypointTask(labels, self.options, seed=extraction.seed)
+        self.source = _source(source, labels, extraction, batch_size)
         self.memory = memory
         self.folder = folder
         self._key = {"features": self.source.digest, **self.task.key}
-        self._book = ScoreBook(folder, self._key)
+        self._book = ScoreBook(folder, self._key, overwrite=overwrite)
 
     def rank(self, names: Names = "*", *, on_score: OnScore | None = None) -> Ranking:
         """Judge each activation alone.
@@ -175,7 +178,7 @@ class Ranker:
 
     def _row(self, group: Sequence[Candidate]) -> Ranked:
         names = [each.name for each in group]
-        scores = [self._book.get(names, fold) for fold in range(self.setup.folds)]
+        scores = [self._book.get(names, fold) for fold in range(self.options.folds)]
         known = [score for score in scores if score is not None]
         shares = [each.flop_share for each in group if each.flop_share is not None]
         return Ranked(
@@ -192,7 +195,7 @@ class Ranker:
 
     def _judge(self, groups: Sequence[tuple[Candidate, ...]], on_score: OnScore | None) -> None:
         """Fill in missing scores."""
-        folds = range(self.setup.folds)
+        folds = range(self.options.folds)
         missing = [
             group
             for group in groups
@@ -250,14 +253,13 @@ def _halved(values: Tensor) -> Tensor:
 def _source(
     source: FeatureExtractor | FeatureStore | Features | Source,
     labels: MaskLabels | KeypointLabels,
-    recipe: Recipe | None,
-    prompt: str,
+    extraction: ExtractionOptions,
     batch_size: int,
 ) -> Source:
     from diffeat.extractor import FeatureExtractor
 
     if isinstance(source, FeatureExtractor):
-        return ModelSource(source, labels.images, recipe=recipe, prompt=prompt, batch_size=batch_size)
+        return ModelSource(source, labels.images, options=extraction, batch_size=batch_size)
     if isinstance(source, FeatureStore):
-        return StoreSource(source, labels.images, prompt=prompt, batch_size=batch_size)
+        return StoreSource(source, labels.images, prompt=extraction.prompt, batch_size=batch_size)
     return MemorySource(source) if isinstance(source, Features) else source

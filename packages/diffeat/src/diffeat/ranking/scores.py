@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores on disk, a line each, so that a ranking that was stopped goes on where it was."""
+"""Scores on disk, a line each, so that a ranking that was stopped resumes."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffeat.store.errors import StoreError, room_for
+from common_kernels.runtime.files import write_text
+
+from diffeat.store.errors import StoreError, disk_errors
 
 
 class ScoreBook:
     """Scores by activations and fold.
 
     Args:
-        folder: Where they are kept; nowhere if ``None``.
+        folder: Folder in which they are kept; none if ``None``.
         key: What they depend on, as JSON values.
+        overwrite: Whether to discard scores of an earlier run.
 
     Raises:
         StoreError: If the folder holds scores of other labels, features or settings.
     """
 
-    def __init__(self, folder: str | Path | None, key: dict[str, Any]) -> None:
+    def __init__(self, folder: str | Path | None, key: dict[str, Any], *, overwrite: bool = False) -> None:
         self._scores: dict[tuple[str, int], float] = {}
         self._file = None if folder is None else Path(folder) / "scores.jsonl"
         if self._file is None:
             return
         head = json.dumps(key, sort_keys=True)
-        if self._file.exists():
+        if self._file.exists() and not overwrite:
             self._read(head)
             return
-        with room_for(str(folder)):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            part = self._file.with_suffix(".part")
-            part.write_text(f"{head}\n", "utf-8")
-            part.replace(self._file)
+        with disk_errors(str(folder)):
+            write_text(self._file, f"{head}\n")
 
     def _read(self, head: str) -> None:
         assert self._file is not None
         lines = self._file.read_text("utf-8").splitlines()
         if not lines or lines[0] != head:
             raise StoreError(
-                f"{self._file.parent} holds scores of {_difference(lines, head)}; take another folder"
+                f"{self._file.parent} holds scores of {_difference(lines, head)}; take another folder, or "
+                "overwrite them"
             )
         for line in lines[1:]:
             try:
@@ -64,7 +65,7 @@ class ScoreBook:
         self._scores[_joined(names), fold] = score
         if self._file is not None:
             line = json.dumps({"names": _joined(names), "fold": fold, "score": score})
-            with room_for(str(self._file.parent)), self._file.open("ab") as file:
+            with disk_errors(str(self._file.parent)), self._file.open("ab") as file:
                 # what a killed process left half becomes a line of its own
                 broken = file.tell() > 0 and not _ends_a_line(self._file)
                 file.write(("\n" if broken else "").encode() + f"{line}\n".encode())

@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a ranking takes its features from: a model, a store, or features in memory."""
+"""Features of labelled images: from a model, a store, or memory."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor
 
 from diffeat.features import Features
+from diffeat.hooks.collector import Storage
 from diffeat.images import ImageLike, image_hash, load_images
-from diffeat.names.matching import matching
-from diffeat.store.settings import Recipe, Settings
-from diffeat.store.store import FeatureStore, expand
+from diffeat.names.globs import matching
+from diffeat.names.grammar import ActivationName, Names
+from diffeat.options import ExtractionOptions
+from diffeat.presets import expand_presets
+from diffeat.store.settings import Settings
+from diffeat.store.store import FeatureStore
 
 if TYPE_CHECKING:
-    from diffeat.capture.select import Names
     from diffeat.extractor import FeatureExtractor
 
 
@@ -26,10 +29,10 @@ class Candidate:
     """An activation and what it costs.
 
     Attributes:
-        name: Its name.
-        channels: Channels.
-        bytes: Of one image in half precision.
-        flop_share: Part of the denoiser's work done when it is there; ``None`` if unknown.
+        name: Name of the activation.
+        channels: Number of channels.
+        bytes: Size of one image's activation in half precision.
+        flop_share: Share of the denoiser's FLOP done when it is there; ``None`` if unknown.
         family: Family in the paper's taxonomy.
     """
 
@@ -63,12 +66,11 @@ class ModelSource:
     Args:
         extractor: The model.
         images: The labelled images.
-        recipe: Timestep, seed and size; one timestep.
-        prompt: For all images.
+        options: Options of the extraction, with a single timestep.
         batch_size: Images per pass.
 
     Raises:
-        ValueError: If the recipe has several timesteps.
+        ValueError: If there are several timesteps.
     """
 
     def __init__(
@@ -76,23 +78,21 @@ class ModelSource:
         extractor: FeatureExtractor,
         images: Sequence[ImageLike],
         *,
-        recipe: Recipe | None = None,
-        prompt: str = "",
+        options: ExtractionOptions | None = None,
         batch_size: int = 8,
     ) -> None:
         self.extractor = extractor
         self.images = images
-        self.recipe = recipe or Recipe()
-        self.prompt = prompt
+        self.options = options or ExtractionOptions()
         self.batch_size = batch_size
-        if len(self.recipe.t) != 1:
-            raise ValueError(f"a ranking takes one timestep, got t={self.recipe.t}")
+        if len(self.options.timesteps) != 1:
+            raise ValueError(f"timesteps must be a single one here, got {self.options.timesteps}")
 
     @property
     def digest(self) -> str:
         """What the features depend on, in short."""
-        settings = Settings.of(self.extractor, self.recipe)
-        return f"{settings.digest}:{_images_digest(self.images)}:{self.prompt}"
+        settings = Settings.of(self.extractor, self.options, "float16")
+        return f"{settings.digest}:{_images_digest(self.images)}:{self.options.prompt}"
 
     def candidates(self, names: Names) -> list[Candidate]:
         """The spatial activations that match, in execution order.
@@ -100,10 +100,10 @@ class ModelSource:
         Raises:
             LookupError: If a pattern matches nothing.
         """
-        settings = Settings.of(self.extractor, self.recipe)
-        listed = self.extractor.list_activations(size=settings.size, with_text=False)
+        size = self.extractor.size_for(self.options.size)
+        listed = self.extractor.list_activations(size=size, with_text=False)
         kept = [each for each in listed if each.shape is not None and len(each.shape) == 3]
-        wanted = set(map(str, matching([each.name for each in kept], expand(names))))
+        wanted = set(map(str, matching([each.name for each in kept], expand_presets(names))))
         return [
             Candidate(
                 name=str(each.name),
@@ -118,11 +118,13 @@ class ModelSource:
 
     def batches(self, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
         """Activations ``(B, C, h, w)`` of all images in order, in batches."""
-        arguments: dict[str, Any] = {**self.recipe.arguments(), "t": self.recipe.t[0]}
+        prompts = self.options.prompts(len(self.images))
         for start in range(0, len(self.images), self.batch_size):
-            part = list(self.images[start : start + self.batch_size])
+            part = slice(start, start + self.batch_size)
+            options = replace(self.options, prompt=prompts[part])
+            images = list(self.images[part])
             features = self.extractor(
-                part, list(names), prompt=self.prompt, batch_size=len(part), **arguments
+                images, list(names), options, batch_size=len(images), storage=Storage(device="cpu")
             )
             yield dict(features.tensors)
 
@@ -133,8 +135,9 @@ class StoreSource:
     Args:
         store: The store; it must hold all images.
         images: The labelled images.
-        prompt: For all images.
+        prompt: Prompt of all images, or one per image.
         costs: FLOP share by name, if known.
+        batch_size: Images read at a time.
 
     Raises:
         LookupError: If an image is not in the store.
@@ -145,7 +148,7 @@ class StoreSource:
         store: FeatureStore,
         images: Sequence[ImageLike],
         *,
-        prompt: str = "",
+        prompt: str | Sequence[str] = "",
         costs: dict[str, float] | None = None,
         batch_size: int = 8,
     ) -> None:
@@ -185,7 +188,7 @@ class MemorySource:
     """Features that are there already.
 
     Args:
-        features: Of the labelled images, in their order.
+        features: Features of the labelled images, in their order.
     """
 
     def __init__(self, features: Features) -> None:
@@ -206,7 +209,7 @@ class MemorySource:
         Raises:
             LookupError: If a pattern matches nothing.
         """
-        wanted = map(str, matching(cast("Any", list(self.features)), expand(names)))
+        wanted = map(str, matching(cast("Any", list(self.features)), expand_presets(names)))
         shapes = {name: tuple(self.features[name].shape[1:]) for name in wanted}
         return [_candidate(name, shape, None) for name, shape in shapes.items() if len(shape) == 3]
 
@@ -216,15 +219,13 @@ class MemorySource:
 
 
 def _candidate(name: str, shape: tuple[int, ...], share: float | None) -> Candidate:
-    from diffeat.names.grammar import ActivationName
-
     family = ActivationName.parse(name.partition("@")[0]).family
     size = 2 * shape[0] * shape[1] * shape[2]
     return Candidate(name=name, channels=shape[0], bytes=size, flop_share=share, family=family)
 
 
 def _images_digest(images: Sequence[ImageLike]) -> str:
-    return hash_text(" ".join(image_hash(load_images(image)[0]) for image in images))
+    return hash_text(" ".join(map(image_hash, load_images(images))))
 
 
 def hash_text(text: str) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,46 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffeat.match import hits, nearest, sample
+from diffeat.options import RankingOptions
 from diffeat.ranking.labels import IGNORED, KeypointLabels, MaskLabels
-from diffeat.ranking.probes import ProbeName, make_probe
-from diffeat.scores import Absent, mean_iou
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """How activations are judged.
-
-    Attributes:
-        probe: On masks: ``"logistic"`` regression, or the paper's ``"mlp"`` ensemble.
-        folds: Parts into which the images are split; each is held out once.
-        pixels: Pixels drawn from each image, for learning and for judging.
-        side: On keypoints: cells of the grid that features are brought to.
-        threshold: On keypoints: largest distance of a hit, in larger sides of the image.
-        absent: On masks: what a class gives that a fold neither holds nor predicts, see
-            :func:`diffeat.scores.mean_iou`.
-        seed: Of folds, pixels and weights.
-        device: Where ``"mlp"`` learns.
-    """
-
-    probe: ProbeName = "logistic"
-    folds: int = 5
-    pixels: int = 256
-    side: int = 64
-    threshold: float = 0.1
-    absent: Absent = "skip"
-    seed: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        make_probe(self.probe, 2, seed=0)  # says if there is none of this name
-        for name in ("folds", "pixels", "side"):
-            least = 2 if name == "folds" else 1
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-
-    def key(self) -> dict[str, Any]:
-        """What scores depend on, as JSON values."""
-        return {name: value for name, value in asdict(self).items() if name != "device"}
+from diffeat.ranking.probes import make_probe
+from diffeat.scores import mean_iou
 
 
 class Task(Protocol):
@@ -83,16 +47,25 @@ class Task(Protocol):
         ...
 
 
-def folds_of(num_images: int, setup: Setup) -> list[list[int]]:
+def split_folds(num_images: int, folds: int, seed: int) -> list[list[int]]:
     """Images of each fold, drawn without looking at labels.
 
     Raises:
         ValueError: If there are more folds than images.
     """
-    if setup.folds > num_images:
-        raise ValueError(f"folds must not exceed the images, got {setup.folds} for {num_images}")
-    order = np.random.default_rng(setup.seed).permutation(num_images)
-    return [sorted(part.tolist()) for part in np.array_split(order, setup.folds)]
+    if folds > num_images:
+        raise ValueError(f"folds must not exceed the images, got {folds} for {num_images}")
+    order = np.random.default_rng(seed).permutation(num_images)
+    return [sorted(part.tolist()) for part in np.array_split(order, folds)]
+
+
+def _key(task: MaskTask | KeypointTask) -> dict[str, Any]:
+    return {
+        "labels": task.labels.digest(),
+        "metric": task.metric,
+        "seed": task.seed,
+        **asdict(task.options),
+    }
 
 
 class MaskTask:
@@ -100,7 +73,9 @@ class MaskTask:
 
     Args:
         labels: Images and masks.
-        setup: How it is judged.
+        options: How activations are judged.
+        seed: Random seed of folds, pixels and weights.
+        device: Device on which MLPs learn.
 
     Pixels are drawn evenly over each image at the masks' own resolution, and features are read there
     bilinearly, which equals enlarging them to that resolution first.
@@ -108,10 +83,19 @@ class MaskTask:
 
     metric = "mIoU"
 
-    def __init__(self, labels: MaskLabels, setup: Setup) -> None:
+    def __init__(
+        self,
+        labels: MaskLabels,
+        options: RankingOptions,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.labels = labels
-        self.setup = setup
-        self.folds = folds_of(len(labels.images), setup)
+        self.options = options
+        self.seed = seed
+        self.device = device
+        self.folds = split_folds(len(labels.images), options.folds, seed)
         places = [self._draw(index) for index in range(len(labels.images))]
         self._points = torch.stack([points for points, _ in places])  # (images, P, 2)
         self._classes = torch.stack([classes for _, classes in places])  # (images, P)
@@ -119,10 +103,10 @@ class MaskTask:
     def _draw(self, index: int) -> tuple[Tensor, Tensor]:
         mask = np.asarray(self.labels.masks[index])
         rows, columns = np.nonzero(mask != IGNORED)
-        count = self.setup.pixels
+        count = self.options.pixels
         if not len(rows):
             return torch.full((count, 2), 0.5), torch.full((count,), IGNORED)
-        rng = np.random.default_rng([self.setup.seed, index])
+        rng = np.random.default_rng([self.seed, index])
         chosen = rng.choice(len(rows), size=count, replace=len(rows) < count)
         y, x = rows[chosen], columns[chosen]
         points = np.stack([(x + 0.5) / mask.shape[1], (y + 0.5) / mask.shape[0]], axis=-1)
@@ -136,12 +120,12 @@ class MaskTask:
     @property
     def cells(self) -> int:
         """Vectors kept of an image."""
-        return self.setup.pixels
+        return self.options.pixels
 
     @property
     def key(self) -> dict[str, Any]:
         """What scores depend on, as JSON values."""
-        return {"labels": self.labels.digest(), "metric": self.metric, **self.setup.key()}
+        return _key(self)
 
     def reduce(self, values: Tensor, first: int) -> Tensor:
         """Read ``(B, C, h, w)`` at the drawn pixels: ``(B, C, P)``."""
@@ -154,10 +138,10 @@ class MaskTask:
         vectors, classes = features[rest].transpose(1, 2).flatten(0, 1), self._classes[rest].flatten()
         known = classes != IGNORED
         number = len(self.labels.classes)
-        probe = make_probe(self.setup.probe, number, seed=self.setup.seed, device=self.setup.device)
+        probe = make_probe(self.options.probe, number, seed=self.seed, device=self.device)
         probe.fit(vectors[known], classes[known])
         predicted = probe.predict(features[held].transpose(1, 2).flatten(0, 1))
-        return mean_iou(predicted, self._classes[held].flatten(), number, absent=self.setup.absent)
+        return mean_iou(predicted, self._classes[held].flatten(), number, absent=self.options.absent)
 
 
 class KeypointTask:
@@ -167,15 +151,17 @@ class KeypointTask:
 
     Args:
         labels: Images and points.
-        setup: How it is judged.
+        options: How activations are judged.
+        seed: Random seed of the folds.
     """
 
     metric = "PCK"
 
-    def __init__(self, labels: KeypointLabels, setup: Setup) -> None:
+    def __init__(self, labels: KeypointLabels, options: RankingOptions, *, seed: int = 0) -> None:
         self.labels = labels
-        self.setup = setup
-        self.folds = folds_of(len(labels.images), setup)
+        self.options = options
+        self.seed = seed
+        self.folds = split_folds(len(labels.images), options.folds, seed)
         self._sizes = [labels.size(index) for index in range(len(labels.images))]
 
     @property
@@ -186,16 +172,16 @@ class KeypointTask:
     @property
     def cells(self) -> int:
         """Vectors kept of an image."""
-        return self.setup.side**2
+        return self.options.side**2
 
     @property
     def key(self) -> dict[str, Any]:
         """What scores depend on, as JSON values."""
-        return {"labels": self.labels.digest(), "metric": self.metric, **self.setup.key()}
+        return _key(self)
 
     def reduce(self, values: Tensor, first: int) -> Tensor:
         """Bring ``(B, C, h, w)`` to one grid, ``(B, C, side, side)``."""
-        side = (self.setup.side, self.setup.side)
+        side = (self.options.side, self.options.side)
         return F.interpolate(values.float(), side, mode="bilinear", align_corners=False).to(values.dtype)
 
     def score(self, features: Tensor, fold: int) -> float:
@@ -212,6 +198,6 @@ class KeypointTask:
                 start = torch.tensor([points[name] for name in shared]) / torch.tensor([size[1], size[0]])
                 wanted = torch.tensor([self.labels.points[target][name] for name in shared])
                 predicted, _ = nearest(features[source].float(), features[target].float(), start)
-                right = hits(predicted * scale, wanted, self.setup.threshold * max(height, width))
+                right = hits(predicted * scale, wanted, self.options.threshold * max(height, width))
                 found, total = found + int(right.sum()), total + len(shared)
         return found / total if total else 0.0

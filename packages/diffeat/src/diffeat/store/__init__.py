@@ -1,22 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features on disk: computed once, read often."""
 
-from diffeat.store.dataset import FeatureDataset
-from diffeat.store.errors import StoreError, StoreFullError
-from diffeat.store.files import load_features, save_features
-from diffeat.store.filling import FillReport
-from diffeat.store.ledger import Item
-from diffeat.store.settings import Recipe
-from diffeat.store.store import FeatureStore
+import lazy_loader as lazy
 
-__all__ = [
-    "FeatureDataset",
-    "FeatureStore",
-    "FillReport",
-    "Item",
-    "Recipe",
-    "StoreError",
-    "StoreFullError",
-    "load_features",
-    "save_features",
-]
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

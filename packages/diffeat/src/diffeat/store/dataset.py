@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from diffeat.names.grammar import Names
 from diffeat.store.store import FeatureStore
-
-if TYPE_CHECKING:
-    from diffeat.capture.select import Names
 
 
 class FeatureDataset(Dataset[Any]):

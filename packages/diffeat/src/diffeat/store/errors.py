@@ -19,11 +19,11 @@ class StoreFullError(StoreError, OSError):
 
 
 @contextmanager
-def room_for(url: str) -> Generator[None]:
+def disk_errors(url: str) -> Generator[None]:
     """Say in one sentence that a disk is full.
 
     Args:
-        url: Of the store.
+        url: Address of the store.
 
     Raises:
         StoreFullError: Instead of the system's error.

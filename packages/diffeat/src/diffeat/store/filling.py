@@ -3,32 +3,33 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Literal
 
-import torch
+from common_kernels.runtime.processes import Processes
 from torch import Tensor
 
-from diffeat.capture.select import resolve
+from diffeat.hooks.collector import Storage
 from diffeat.images import ImageLike, fit, load_images
-from diffeat.store.errors import room_for
-from diffeat.store.ledger import Batch, Item, content_key
-from diffeat.store.settings import Recipe, Settings
+from diffeat.names.grammar import Names
+from diffeat.names.request import resolve
+from diffeat.options import ExtractionOptions
+from diffeat.store.arrays import FeatureArrays
+from diffeat.store.errors import disk_errors
+from diffeat.store.ledger import Batch, Item, Ledger, content_key
+from diffeat.store.settings import Settings, StoredDtype
 
 if TYPE_CHECKING:
-    from diffeat.capture.select import Names
     from diffeat.extractor import FeatureExtractor
-    from diffeat.store.store import FeatureStore
 
 _AHEAD = 2  # batches that are read, and that may wait to be written
-OnBroken = Callable[[Item, Exception], None]
+OnBatch = Callable[[int, int], None]
+OnItem = Callable[["ItemResult"], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,52 +39,41 @@ class Job:
     Attributes:
         images: Paths, Pillow images, arrays or tensors.
         names: Names, globs, presets, means of maps or module paths.
-        prompt: For all images, or one per image.
-        recipe: How features are made.
+        options: Options of the extraction.
+        dtype: Dtype on disk.
         batch_size: Images per pass. Rows that are planned already keep their batches.
+        overwrite: Whether to discard all that the store holds.
     """
 
     images: Sequence[ImageLike]
     names: Names
-    prompt: str | Sequence[str] = ""
-    recipe: Recipe = field(default_factory=Recipe)
-    batch_size: int = 8
+    options: ExtractionOptions
+    dtype: StoredDtype
+    batch_size: int
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not len(self.images):
+            raise ValueError("images must hold at least one image, got none")
 
 
-class Processes(Protocol):
-    """Which of how many processes this is; accelerate's ``PartialState`` is one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemResult:
+    """What became of one image.
 
-    @property
-    def process_index(self) -> int:
-        """From 0."""
-        ...
+    Attributes:
+        image: The image as it was given.
+        status: Whether its features were written now, were there before, or could not be computed.
+        seconds: Seconds of its batch, divided by the images of the batch.
+        error: Why the image failed.
+    """
 
-    @property
-    def num_processes(self) -> int:
-        """In all."""
-        ...
-
-    def wait_for_everyone(self) -> None:
-        """Return when all processes have come here."""
-        ...
-
-
-class _Alone:
-    process_index = 0
-    num_processes = 1
-
-    def wait_for_everyone(self) -> None:
-        """There is nobody to wait for."""
-
-
-def joined_processes() -> Processes:
-    """The processes that ``accelerate launch`` or ``torchrun`` started; one if there are none."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return _Alone()
-    from accelerate import PartialState
-
-    # the last one may wait long for one with larger batches
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+    image: ImageLike
+    status: Literal["done", "skipped", "failed"]
+    seconds: float = 0.0
+    error: Exception | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,18 +81,18 @@ class FillReport:
     """What one process did.
 
     Attributes:
-        images: Different images with prompts that were asked for, in all processes.
-        computed: Images that this process computed.
-        cached: Images that were complete before.
-        broken: Images of this process that could not be read.
-        seconds: From start to end.
+        images: Number of different images with prompts that were asked for, in all processes.
+        computed: Number of images that this process computed.
+        cached: Number of images that were complete before.
+        failed: Number of images of this process that could not be read.
+        seconds: Seconds from start to end.
         busy: Seconds in which this process read, computed and wrote; they run side by side.
     """
 
     images: int = 0
     computed: int = 0
     cached: int = 0
-    broken: int = 0
+    failed: int = 0
     seconds: float = 0.0
     busy: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "compute": 0.0, "write": 0.0})
 
@@ -121,147 +111,138 @@ class FillReport:
             self.busy[stage] += perf_counter() - start
 
 
-def fill(
-    store: FeatureStore,
-    extractor: FeatureExtractor,
-    job: Job,
-    *,
-    on_batch: Callable[[int, int], None] | None = None,
-    on_broken: OnBroken | None = None,
-    processes: Processes | None = None,
-) -> FillReport:
-    """Compute and write what is missing of a job; every process calls it with the same arguments.
+class Filling:
+    """Computes and writes what is missing of a job; every process runs it with the same arguments.
 
     Args:
-        store: Where to.
+        arrays: Values of the store.
+        ledger: Plans and marks of the store.
         extractor: The model.
-        job: What.
-        on_batch: Called after each computed batch with batches done and batches of this process.
-        on_broken: Told of each image that cannot be read, which is then passed over; if ``None`` the first
-            such image ends the work.
-        processes: Who shares the work; those of the launcher if ``None``.
+        job: What is to be in the store.
+        on_item: Called with each image that was done, skipped or failed; if ``None`` the first image that
+            cannot be read ends the work.
 
     Raises:
         LookupError: If a name is unknown.
-        StoreError: If the store is of another model or recipe.
-        StoreFullError: If there is no room; nothing that was finished is lost.
-        ValueError: If an image or the number of prompts does not fit.
-    """
-    begun = perf_counter()
-    if job.batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {job.batch_size}")
-    state = processes or joined_processes()
-    names = _names(extractor, job)
-    keyed = _keyed(job)
-    images = {(key, prompt): image for image, (key, prompt, _) in zip(job.images, keyed, strict=True)}
-    with room_for(store.url):
-        if state.process_index == 0:
-            store.prepare(Settings.of(extractor, job.recipe))
-            store.ledger.plan(keyed, job.batch_size)
-        state.wait_for_everyone()
-        store.prepare(Settings.of(extractor, job.recipe))
-        store.ledger.refresh()
-        report, left = _left(store, names, images)
-        # nobody writes before all have read what is left
-        state.wait_for_everyone()
-        pipeline = _Pipeline(store, extractor, job.recipe, images, report, on_broken)
-        pipeline.run(left[state.process_index :: state.num_processes], on_batch)
-        state.wait_for_everyone()
-        store.ledger.refresh()
-    report.seconds = perf_counter() - begun
-    return report
-
-
-def _key(item: Item) -> tuple[str, str]:
-    return item.key, item.prompt
-
-
-def _left(
-    store: FeatureStore, names: list[str], images: dict[tuple[str, str], ImageLike]
-) -> tuple[FillReport, list[tuple[Batch, list[str]]]]:
-    """Batches of the job that miss something, with the names that they miss."""
-    ledger = store.ledger
-    left: list[tuple[Batch, list[str]]] = []
-    cached = 0
-    for batch in ledger.batches.values():
-        mine = tuple(item for item in batch.items if _key(item) in images)
-        part, missing = ledger.left(Batch(batch.name, mine), names)
-        cached += len(mine) - len(part.items)
-        if part.items:
-            left.append((part, missing))
-    return FillReport(images=len(images), cached=cached), left
-
-
-def _names(extractor: FeatureExtractor, job: Job) -> list[str]:
-    names = [str(name) for name in resolve(extractor.model, job.names).names]
-    if len(job.recipe.t) == 1:
-        return names
-    return [f"{name}@{t}" for t in job.recipe.t for name in names]
-
-
-def _keyed(job: Job) -> list[tuple[str, str, str]]:
-    """Key, prompt and source of every image of a job."""
-    prompts = [job.prompt] * len(job.images) if isinstance(job.prompt, str) else list(job.prompt)
-    if len(prompts) != len(job.images):
-        raise ValueError(
-            f"prompt must be one text or one per image, got {len(prompts)} for {len(job.images)} images"
-        )
-    if not prompts:
-        raise ValueError("images must hold at least one image, got none")
-    found: list[tuple[str, str, str]] = []
-    for image, prompt in zip(job.images, prompts, strict=True):
-        key, source = content_key(image)
-        found.append((key, prompt, source))
-    return found
-
-
-class _Pipeline:
-    """Reads ahead, computes, and writes behind.
-
-    Args:
-        store: Where to.
-        extractor: The model.
-        recipe: How.
-        images: The images by key and prompt.
-        report: Where times go.
-        on_broken: Told of images that cannot be read.
+        OSError: If an image cannot be read.
+        ValueError: If the number of prompts does not fit.
     """
 
     def __init__(
         self,
-        store: FeatureStore,
+        arrays: FeatureArrays,
+        ledger: Ledger,
         extractor: FeatureExtractor,
-        recipe: Recipe,
-        images: dict[tuple[str, str], ImageLike],
-        report: FillReport,
-        on_broken: OnBroken | None = None,
+        job: Job,
+        on_item: OnItem | None = None,
     ) -> None:
-        self.store = store
-        self.extractor = extractor
-        self.recipe = recipe
-        self.images = images
-        self.report = report
-        self.on_broken = on_broken
+        self._arrays = arrays
+        self._ledger = ledger
+        self._extractor = extractor
+        self._job = job
+        self._on_item = on_item
+        names = [str(name) for name in resolve(extractor.model, job.names).names]
+        steps = job.options.timesteps
+        self._names = names if len(steps) == 1 else [f"{name}@{step}" for step in steps for name in names]
+        self._images: dict[tuple[str, str], list[ImageLike]] = {}  # doubles count once
+        self._planned: list[tuple[str, str, str]] = []  # key, prompt and source of every image
+        self._unreadable: list[tuple[ImageLike, Exception]] = []
+        for image, prompt in zip(job.images, job.options.prompts(len(job.images)), strict=True):
+            try:
+                key, source = content_key(image)
+            except OSError as error:
+                if on_item is None:
+                    raise
+                self._unreadable.append((image, error))
+                continue
+            self._images.setdefault((key, prompt), []).append(image)
+            self._planned.append((key, prompt, source))
+        self._report = FillReport(images=len(self._images))
 
-    def run(
-        self, batches: Sequence[tuple[Batch, list[str]]], on_batch: Callable[[int, int], None] | None
+    def run(self, processes: Processes, on_batch: OnBatch | None = None) -> FillReport:
+        """Do this process's share.
+
+        Args:
+            processes: The processes that share the work.
+            on_batch: Called after each computed batch with batches done and batches of this process.
+
+        Raises:
+            StoreError: If the store is of another model or of other options.
+            StoreFullError: If there is no room; nothing that was finished is lost.
+        """
+        begun = perf_counter()
+        settings = Settings.of(self._extractor, self._job.options, self._job.dtype)
+        with disk_errors(self._arrays.url):
+            if processes.is_main:
+                # a first run that went wrong leaves settings and nothing else
+                is_stale = not self._ledger.names and self._arrays.settings not in (None, settings)
+                if self._job.overwrite or is_stale:
+                    self._ledger.clear()
+                    self._arrays.clear()
+                self._arrays.prepare(settings)
+                share = -(-len(self._planned) // processes.world_size)  # so that no process is idle
+                self._ledger.plan(self._planned, max(1, min(self._job.batch_size, share)))
+            processes.wait()
+            self._ledger.refresh()
+            self._arrays.refresh()
+            missing, complete = self._missing()
+            if processes.is_main:  # the others have nothing to say of these
+                for image, error in self._unreadable:
+                    self._tell([image], "failed", error=error)
+                for item in complete:
+                    self._tell(self._images[item.key_and_prompt], "skipped")
+            # nobody writes before all have read what is missing
+            processes.wait()
+            self._work(processes.shard(missing), on_batch)
+            processes.wait()
+            self._ledger.refresh()
+        self._report.seconds = perf_counter() - begun
+        return self._report
+
+    def _missing(self) -> tuple[list[tuple[Batch, list[str]]], list[Item]]:
+        """Batches of the job that miss something, with the names that they miss; and complete images."""
+        missing: list[tuple[Batch, list[str]]] = []
+        complete: list[Item] = []
+        for batch in self._ledger.batches.values():
+            wanted = tuple(item for item in batch.items if item.key_and_prompt in self._images)
+            part, names = self._ledger.left(Batch(batch.name, wanted), self._names)
+            complete += [item for item in wanted if item not in part.items]
+            if part.items:
+                missing.append((part, names))
+        self._report.cached = len(complete)
+        return missing, complete
+
+    def _tell(
+        self,
+        images: Sequence[ImageLike],
+        status: Literal["done", "skipped", "failed"],
+        *,
+        seconds: float = 0.0,
+        error: Exception | None = None,
     ) -> None:
-        """Work through batches."""
+        self._report.failed += status == "failed"
+        if self._on_item is not None:
+            for image in images:
+                self._on_item(ItemResult(image=image, status=status, seconds=seconds, error=error))
+
+    def _work(self, batches: Sequence[tuple[Batch, list[str]]], on_batch: OnBatch | None) -> None:
+        """Read ahead, compute, and write behind."""
         reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
         writing: deque[Future[None]] = deque()
         try:
             reading = deque(reader.submit(self._read, batch) for batch, _ in batches[:_AHEAD])
             for done, (planned, names) in enumerate(batches, 1):
+                began = perf_counter()
                 batch, images = reading.popleft().result()
                 ahead = batches[done - 1 + _AHEAD : done + _AHEAD]
                 reading.extend(reader.submit(self._read, later) for later, _ in ahead)
-                self.report.broken += len(planned.items) - len(batch.items)
                 if batch.items:
                     values = self._compute(images, batch, names)
                     if len(writing) >= _AHEAD:
                         writing.popleft().result()
-                    writing.append(writer.submit(self._write, batch, names, values))
-                self.report.computed += len(batch.items)
+                    seconds = (perf_counter() - began) / len(planned.items)
+                    writing.append(writer.submit(self._write, batch, names, values, seconds))
+                self._report.computed += len(batch.items)
                 if on_batch is not None:
                     on_batch(done, len(batches))
             while writing:
@@ -272,30 +253,33 @@ class _Pipeline:
 
     def _read(self, batch: Batch) -> tuple[Batch, list[Tensor]]:
         """The images of a batch, and the batch without those that cannot be read."""
-        assert self.store.settings is not None
+        assert self._arrays.settings is not None
         found: dict[Item, Tensor] = {}
-        with self.report.measured("read"):
+        with self._report.measured("read"):
             for item in batch.items:
                 try:
-                    found[item] = fit(load_images(self.images[_key(item)])[0], self.store.settings.size)
-                except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all of them
-                    if self.on_broken is None:
+                    (image,) = load_images(self._images[item.key_and_prompt][:1])
+                    found[item] = fit(image, self._arrays.settings.size)
+                except ValueError as error:
+                    if self._on_item is None:
                         raise
-                    self.on_broken(item, error)
+                    self._tell(self._images[item.key_and_prompt], "failed", error=error)
         return Batch(batch.name, tuple(found)), list(found.values())
 
     def _compute(self, images: list[Tensor], batch: Batch, names: list[str]) -> dict[str, Tensor]:
-        with self.report.measured("compute"):
+        with self._report.measured("compute"):
             plain = list(dict.fromkeys(name.partition("@")[0] for name in names))
-            arguments: dict[str, Any] = self.recipe.arguments()
-            prompts = [item.prompt for item in batch.items]
-            features = self.extractor(images, plain, prompt=prompts, batch_size=len(images), **arguments)
-            if len(self.recipe.t) == 1:
-                return dict(features.tensors)
-            return {name: value for name, value in features.items() if name in set(names)}
+            options = replace(self._job.options, prompt=tuple(item.prompt for item in batch.items))
+            # values are not cast here: what does not fit the dtype on disk is an error of the store
+            features = self._extractor(
+                images, plain, options, batch_size=len(images), storage=Storage(device="cpu")
+            )
+            return dict(features.tensors)
 
-    def _write(self, batch: Batch, names: list[str], values: dict[str, Tensor]) -> None:
-        with self.report.measured("write"):
+    def _write(self, batch: Batch, names: list[str], values: dict[str, Tensor], seconds: float) -> None:
+        with self._report.measured("write"):
             for name in names:
-                self.store.write(name, batch.items, values[name])
-            self.store.ledger.mark(batch, names)
+                self._arrays.write(name, batch.items, values[name], self._ledger.num_rows)
+            self._ledger.mark(batch, names)
+        for item in batch.items:
+            self._tell(self._images[item.key_and_prompt], "done", seconds=seconds)

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import fsspec
 import numpy as np
+from common_kernels.runtime.files import write_bytes
 from PIL import Image
 from torch import Tensor
 
@@ -32,9 +33,9 @@ class Item:
     """One image with its prompt.
 
     Attributes:
-        row: Where its features lie.
+        row: Row of its features.
         key: SHA-256 of the image's content: of a file as it is, else of the pixels.
-        prompt: The prompt.
+        prompt: Prompt of the image.
         source: File name, or ``""``.
     """
 
@@ -43,14 +44,19 @@ class Item:
     prompt: str
     source: str
 
+    @property
+    def key_and_prompt(self) -> tuple[str, str]:
+        """What tells this image from others."""
+        return self.key, self.prompt
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Rows that are computed together.
 
     Attributes:
-        name: Of the batch inside its store.
-        items: Its images.
+        name: Name of the batch inside its store.
+        items: Images of the batch.
     """
 
     name: str
@@ -61,8 +67,8 @@ class Ledger:
     """Plans and marks of a store.
 
     Args:
-        url: Of the store; anything that fsspec opens.
-        options: Of the file system.
+        url: Address of the store; anything that fsspec opens.
+        options: Options of the file system.
     """
 
     def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
@@ -94,6 +100,12 @@ class Ledger:
             if name.startswith("done-"):
                 self._note(mark["rows"], mark["names"])
 
+    def clear(self) -> None:
+        """Discard all plans and marks."""
+        if self._files.exists(self._root):
+            self._files.rm(self._root, recursive=True)
+        self.refresh()
+
     def _read(self) -> dict[str, Any]:
         self._files.invalidate_cache()
         if not self._files.exists(self._root):
@@ -116,7 +128,7 @@ class Ledger:
         for start in range(0, len(items), size):
             name = f"{plan}.{start // size:06d}"
             self.batches[name] = Batch(name, tuple(items[start : start + size]))
-        self.rows.update({(item.key, item.prompt): item for item in items})
+        self.rows.update({item.key_and_prompt: item for item in items})
 
     def plan(self, images: Iterable[tuple[str, str, str]], batch_size: int) -> None:
         """Give rows to the images that have none.
@@ -174,9 +186,7 @@ class Ledger:
         if "file" not in ((protocols,) if isinstance(protocols, str) else protocols):
             self._files.pipe_file(path, text)  # object stores never show half a file
             return
-        part = Path(f"{path}.part")
-        part.write_bytes(text)
-        part.replace(path)
+        write_bytes(path, text, sync=False)
 
 
 def content_key(image: ImageLike) -> tuple[str, str]:

@@ -3,35 +3,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
-import zarr
-from numpy.typing import NDArray
+from common_kernels.runtime.processes import Processes, join_processes
 from torch import Tensor
-from zarr.errors import ContainsArrayError, ContainsGroupError
-from zarr.storage import FsspecStore, LocalStore
 
 from diffeat.features import Features, FeaturesMeta
 from diffeat.images import ImageLike
-from diffeat.names.matching import matching
-from diffeat.presets import PRESETS, preset
-from diffeat.store.errors import StoreError, room_for
+from diffeat.names.globs import matching
+from diffeat.names.grammar import ActivationName, Names
+from diffeat.options import ExtractionOptions
+from diffeat.presets import expand_presets
+from diffeat.store.arrays import FOLDER, FeatureArrays
+from diffeat.store.errors import StoreError
+from diffeat.store.filling import Filling, FillReport, Job, OnBatch, OnItem
 from diffeat.store.ledger import Item, Ledger, content_key
-from diffeat.store.settings import Recipe, Settings
+from diffeat.store.settings import Settings, StoredDtype
 
 if TYPE_CHECKING:
-    from diffeat.capture.select import Names
     from diffeat.extractor import FeatureExtractor
-    from diffeat.names.grammar import ActivationName
-    from diffeat.store.filling import FillReport, OnBroken, Processes
-
-_MARK = "diffeat"
-_ARRAYS = "features.zarr"
 
 
 class FeatureStore:
@@ -40,11 +35,11 @@ class FeatureStore:
     ``features.zarr`` is a zarr group of format 3 with an array ``(images, C, h, w)`` per activation, a chunk
     per image, at the activation's own size. Next to it lies the ledger: image and prompt of every row, and
     which batches are finished. Whoever adds the same images again only computes what is missing; a run
-    that was killed goes on and ends with the same content, value for value.
+    that was killed resumes and ends with the same content, value for value.
 
     Args:
         url: Folder, or address such as ``"s3://bucket/features"``.
-        options: Of the file system, as fsspec takes them.
+        options: Options of the file system, as fsspec takes them.
 
     Raises:
         StoreError: If something else lies there, or a store of another version.
@@ -58,35 +53,60 @@ class FeatureStore:
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
         self.url = str(url)
         self._options = dict(options or {})
-        self.settings: Settings | None = None
         self.ledger = Ledger(self.url, self._options)
-        self._group: Any = None
-        self._open()
+        self.arrays = FeatureArrays(self.url, self._options)
 
     @classmethod
     def cached(
         cls,
         root: str,
         extractor: FeatureExtractor,
-        recipe: Recipe | None = None,
+        extraction: ExtractionOptions | None = None,
         *,
+        dtype: StoredDtype = "float16",
         options: Mapping[str, Any] | None = None,
     ) -> Self:
-        """The store below ``root`` that belongs to a model and a recipe.
+        """The store below ``root`` that belongs to a model and the options of an extraction.
 
         Args:
             root: Folder of many stores, or address.
             extractor: The model.
-            recipe: How features are made.
-            options: Of the file system.
+            extraction: Options of the extraction; its prompt makes no difference.
+            dtype: Dtype on disk.
+            options: Options of the file system.
         """
-        settings = Settings.of(extractor, recipe or Recipe())
+        settings = Settings.of(extractor, extraction or ExtractionOptions(), dtype)
         return cls(f"{str(root).rstrip('/')}/{settings.digest}", options=options)
+
+    @classmethod
+    def at(
+        cls,
+        url: str,
+        extractor: FeatureExtractor,
+        extraction: ExtractionOptions | None = None,
+        *,
+        dtype: StoredDtype = "float16",
+        options: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """The store at ``url``, or one inside it if features of other settings are there.
+
+        Args:
+            url: Folder, or address.
+            extractor: The model.
+            extraction: Options of the extraction; its prompt makes no difference.
+            dtype: Dtype on disk.
+            options: Options of the file system.
+        """
+        store = cls(url, options=options)
+        settings = Settings.of(extractor, extraction or ExtractionOptions(), dtype)
+        if not store.ledger.names or store.settings == settings:
+            return store
+        return cls(f"{store.url.rstrip('/')}/{settings.digest}", options=options)
 
     @staticmethod
     def is_at(url: str | Path) -> bool:
         """Whether a local folder holds a store."""
-        return (Path(url) / _ARRAYS).is_dir()
+        return (Path(url) / FOLDER).is_dir()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "options": self._options}
@@ -94,42 +114,56 @@ class FeatureStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         type(self).__init__(self, state["url"], options=state["options"])
 
-    def _zarr(self) -> Any:
-        url = f"{self.url.rstrip('/')}/{_ARRAYS}"
-        if "://" not in url or url.startswith("file://"):
-            return LocalStore(url.removeprefix("file://"))
-        return FsspecStore.from_url(url, storage_options=self._options)
+    def add(
+        self,
+        extractor: FeatureExtractor,
+        images: Sequence[ImageLike],
+        names: Names,
+        options: ExtractionOptions | None = None,
+        *,
+        dtype: StoredDtype = "float16",
+        batch_size: int = 8,
+        overwrite: bool = False,
+        on_batch: OnBatch | None = None,
+        on_item: OnItem | None = None,
+        processes: Processes | None = None,
+    ) -> FillReport:
+        """Compute and write what is missing; every process calls it with the same arguments.
 
-    def _open(self) -> None:
-        try:
-            self._group = cast("Any", zarr).open_group(self._zarr(), mode="r+", zarr_format=3)
-        except FileNotFoundError:
-            return
-        head = self._group.attrs.asdict().get(_MARK)
-        if head is None:
-            raise StoreError(
-                f"{self.url} holds a zarr group that is no store of features; take another folder"
-            )
-        self.settings = Settings.from_dict(cast("dict[str, Any]", head), self.url)
-
-    def prepare(self, settings: Settings) -> None:
-        """Make the store, or refuse one of other settings.
+        Args:
+            extractor: The model.
+            images: Paths, Pillow images, arrays or tensors.
+            names: Names, globs, presets, means of maps or module paths.
+            options: Options of the extraction.
+            dtype: Dtype on disk.
+            batch_size: Images per pass. Rows that are planned already keep their batches.
+            overwrite: Whether to discard all that the store holds.
+            on_batch: Called after each computed batch with batches done and batches of this process.
+            on_item: Called with each image that was done, skipped or failed; if ``None`` the first image that
+                cannot be read ends the work.
+            processes: The processes that share the work; those of the launcher if ``None``.
 
         Raises:
-            StoreError: If features of these settings do not belong here.
-            StoreFullError: If there is no room.
+            LookupError: If a name is unknown.
+            StoreError: If the store is of another model or of other options.
+            StoreFullError: If there is no room; nothing that was finished is lost.
+            ValueError: If an image or the number of prompts does not fit.
         """
-        if self.settings is None:
-            # another process may be faster
-            with room_for(self.url), suppress(ContainsGroupError):
-                self._group = cast("Any", zarr).create_group(
-                    self._zarr(), zarr_format=3, attributes={_MARK: settings.to_dict()}
-                )
-            self._open()
-        if self.settings is not None:
-            self.settings.check(settings, self.url, is_empty=not self.ledger.names)
+        job = Job(
+            images=images,
+            names=names,
+            options=options or ExtractionOptions(),
+            dtype=dtype,
+            batch_size=batch_size,
+            overwrite=overwrite,
+        )
+        filling = Filling(self.arrays, self.ledger, extractor, job, on_item)
+        return filling.run(processes or join_processes(extractor.device.type), on_batch)
 
-    # reading
+    @property
+    def settings(self) -> Settings | None:
+        """What the features depend on; ``None`` while there is no store."""
+        return self.arrays.settings
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -140,7 +174,7 @@ class FeatureStore:
         """Images that have all of these activations, by row.
 
         Args:
-            names: All of the store's if ``None``.
+            names: Names of activations; all of the store's if ``None``.
         """
         wanted = self.names if names is None else list(map(str, names))
         return self.ledger.complete(wanted) if wanted else []
@@ -153,7 +187,7 @@ class FeatureStore:
 
         Args:
             images: As they were added.
-            prompt: For all, or one per image.
+            prompt: Prompt of all images, or one per image.
 
         Raises:
             LookupError: If an image was never added with this prompt.
@@ -177,7 +211,7 @@ class FeatureStore:
         """
         if names is None:
             return list(self.names)
-        return [str(name) for name in matching(cast("Any", self.names), expand(names))]
+        return [str(name) for name in matching(cast("Any", self.names), expand_presets(names))]
 
     def shape(self, name: str | ActivationName) -> tuple[int, ...]:
         """Shape of one image's activation.
@@ -225,22 +259,21 @@ class FeatureStore:
         Args:
             rows: Which images; all that have the activations if ``None``.
             names: Names or globs; all if ``None``.
+
+        Raises:
+            StoreError: If there is no store, or values are lost.
         """
-        if self.settings is None:
+        settings = self.settings
+        if settings is None:
             raise StoreError(f"there is no store at {self.url}")
         chosen = self.match(names)
         items = {item.row: item for item in self.items(chosen)}
         wanted = list(items) if rows is None else list(rows)
         tensors = {name: self.read(name, wanted) for name in chosen}
-        settings = self.settings
         meta = FeaturesMeta(
-            noising=settings.noising,
-            prompts=tuple(items[row].prompt for row in wanted),
+            options=replace(settings.options, prompt=tuple(items[row].prompt for row in wanted)),
+            noise_levels=settings.noise_levels,
             image_hashes=tuple(items[row].key for row in wanted),
-            seed=settings.seed,
-            num_noises=settings.num_noises,
-            posterior=settings.posterior,
-            size=settings.size,
             model=settings.model,
             revision=settings.revision,
             dtype=settings.compute_dtype,
@@ -250,97 +283,10 @@ class FeatureStore:
     def _array(self, name: str) -> Any:
         if name not in self.names:
             self.match([name])  # raises with the nearest names
-        return self._group[name]
-
-    # writing
-
-    def add(
-        self,
-        extractor: FeatureExtractor,
-        images: Sequence[ImageLike],
-        names: Names,
-        *,
-        prompt: str | Sequence[str] = "",
-        recipe: Recipe | None = None,
-        batch_size: int = 8,
-        on_batch: Callable[[int, int], None] | None = None,
-        on_broken: OnBroken | None = None,
-        processes: Processes | None = None,
-    ) -> FillReport:
-        """Compute and write what is missing; see :func:`diffeat.store.filling.fill`."""
-        from diffeat.store.filling import Job, fill
-
-        job = Job(images=images, names=names, prompt=prompt, recipe=recipe or Recipe(), batch_size=batch_size)
-        return fill(self, extractor, job, on_batch=on_batch, on_broken=on_broken, processes=processes)
-
-    def write(self, name: str, items: Sequence[Item], values: Tensor) -> None:
-        """Write one activation of a batch.
-
-        Args:
-            name: Of the activation.
-            items: Whose it is.
-            values: ``(B, ...)``, floating.
-
-        Raises:
-            StoreError: If its shape is not that of the rows before, or a value exceeds the dtype on disk.
-        """
-        assert self.settings is not None  # prepared before
-        kind = getattr(torch, self.settings.dtype)
-        cast_down = values.to(kind)
-        if bool((cast_down.isinf() & ~values.isinf()).any()):
-            peak = float(values.abs().max())
-            raise StoreError(
-                f"{name} reaches {peak:.3g}, which {self.settings.dtype} cannot hold; store float32 instead"
-            )
-        array = self._grown(name, tuple(values.shape[1:]))
-        if tuple(array.shape[1:]) != tuple(values.shape[1:]):
-            raise StoreError(
-                f"{name} is {tuple(values.shape[1:])} here and {tuple(array.shape[1:])} in the store at "
-                f"{self.url}; prompts of another length change maps"
-            )
-        data: NDArray[Any] = cast_down.numpy()
-        rows = [item.row for item in items]
-        if rows == list(range(rows[0], rows[0] + len(rows))):
-            array[rows[0] : rows[0] + len(rows)] = data  # all chunks at once
-            return
-        for row, value in zip(rows, data, strict=True):
-            array[row] = value
-
-    def _grown(self, name: str, shape: tuple[int, ...]) -> Any:
-        """The array of an activation, with room for every planned row."""
-        rows = self.ledger.num_rows
-        assert self.settings is not None
-        if name not in self._group:
-            # another process may be faster; it writes the same
-            with suppress(ContainsArrayError):
-                self._group.create_array(
-                    name,
-                    shape=(rows, *shape),
-                    chunks=(1, *shape),
-                    dtype=self.settings.dtype,
-                    compressors=None,  # noise-like values hardly compress
-                    fill_value=float("nan"),
-                )
-        array = self._group[name]
-        if array.shape[0] < rows:
-            array.resize((rows, *array.shape[1:]))
-        return array
+        return self.arrays[name]
 
 
-def expand(names: Names) -> list[str]:
-    """Write out presets among names and globs."""
-    several = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
-    known = {each.lower() for each in PRESETS}
-    return [
-        text
-        for name in map(str, several)
-        for text in (preset(name).names if name.lower() in known else (name,))
-    ]
-
-
-def _order(text: str) -> tuple[int, Any, str]:
+def _order(text: str) -> tuple[int, ActivationName, str]:
     """Execution order of names, timesteps together."""
-    from diffeat.names.grammar import ActivationName
-
-    plain, _, t = text.partition("@")
-    return (int(t) if t else 0, ActivationName.parse(plain), text)
+    plain, _, timestep = text.partition("@")
+    return (int(timestep) if timestep else 0, ActivationName.parse(plain), text)

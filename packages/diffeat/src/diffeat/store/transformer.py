@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -17,11 +17,10 @@ from torch.nn import functional as F
 
 from diffeat.extractor import FeatureExtractor
 from diffeat.images import ImageLike
-from diffeat.store.settings import Recipe
+from diffeat.names.grammar import Names
+from diffeat.options import ExtractionOptions
+from diffeat.store.settings import StoredDtype
 from diffeat.store.store import FeatureStore
-
-if TYPE_CHECKING:
-    from diffeat.capture.select import Names
 
 Pooling = Literal["mean", "max", "cells"]
 
@@ -33,15 +32,15 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
     config. Copies by ``sklearn.base.clone`` share a model that was passed as an object.
 
     Args:
-        model: A :class:`~diffeat.FeatureExtractor`, or the folder or hub name of a pipeline.
+        model: A :class:`~diffeat.FeatureExtractor`, or the folder or hub id of a pipeline.
         names: Names, globs or presets.
         pooling: ``"mean"`` or ``"max"`` over the image gives a column per channel; ``"cells"`` averages each
             cell of a grid and gives a column per cell and channel.
-        grid: Side of the grid of ``"cells"``.
-        prompt: For all images.
-        recipe: Timestep, seed, size; the default recipe if ``None``.
+        grid: Cells per side of the grid of ``"cells"``.
+        options: Options of the extraction, with one prompt for all images; the defaults if ``None``.
         batch_size: Images per pass.
         cache: Folder or address under which features are kept and looked up; none if ``None``.
+        cache_dtype: Dtype of the features under ``cache``.
 
     Attributes:
         extractor_: The model.
@@ -61,19 +60,19 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
         *,
         pooling: Pooling = "mean",
         grid: int = 4,
-        prompt: str = "",
-        recipe: Recipe | None = None,
+        options: ExtractionOptions | None = None,
         batch_size: int = 8,
         cache: str | None = None,
+        cache_dtype: StoredDtype = "float16",
     ) -> None:
         self.model = model
         self.names = names
         self.pooling: Pooling = pooling
         self.grid = grid
-        self.prompt = prompt
-        self.recipe = recipe
+        self.options = options
         self.batch_size = batch_size
         self.cache = cache
+        self.cache_dtype: StoredDtype = cache_dtype
 
     def __sklearn_clone__(self) -> Self:
         # a deep copy of the parameters, which is the default, would copy the model's weights
@@ -152,23 +151,15 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
         )
 
     def _extract(self, images: list[ImageLike]) -> dict[str, Tensor]:
-        recipe = self.recipe or Recipe()
+        options = self.options or ExtractionOptions()
         if self.cache is None:
-            arguments = recipe.arguments()
-            features = self.extractor_(
-                images, self.names, prompt=self.prompt, batch_size=self.batch_size, **arguments
-            )
-            return {name: value.float() for name, value in features.items()}
-        store = FeatureStore.cached(self.cache, self.extractor_, recipe)
+            features = self.extractor_(images, self.names, options, batch_size=self.batch_size)
+            return {name: value.float().cpu() for name, value in features.items()}
+        store = FeatureStore.cached(self.cache, self.extractor_, options, dtype=self.cache_dtype)
         store.add(
-            self.extractor_,
-            images,
-            self.names,
-            prompt=self.prompt,
-            recipe=recipe,
-            batch_size=self.batch_size,
+            self.extractor_, images, self.names, options, dtype=self.cache_dtype, batch_size=self.batch_size
         )
-        rows = store.find(images, self.prompt)
+        rows = store.find(images, options.prompts(len(images)))
         wanted = self.names if not hasattr(self, "names_") else self.names_
         return {name: value.float() for name, value in store.features(rows, wanted).items()}
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from diffeat.cli.app import app
+from common_kernels.runtime.cli import run_app
+from diffeat.cli import app
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
-from typer.testing import CliRunner
 
 
 @pytest.fixture
@@ -24,15 +25,25 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run():
+def run(capsys):
     """Drive the command as a user does."""
 
     def drive(*args, code=0):
-        result = CliRunner().invoke(app, [str(arg) for arg in args])
-        assert result.exit_code == code, result.output
-        assert "Traceback" not in result.output
-        assert result.exception is None or isinstance(result.exception, SystemExit)
-        return result
+        capsys.readouterr()
+        found = run_app(app, [str(arg) for arg in args])
+        shown = capsys.readouterr()
+        assert found == code, shown
+        return SimpleNamespace(stdout=shown.out, stderr=shown.err)
+
+    return drive
+
+
+@pytest.fixture
+def rows(run):
+    """Drive the command with ``--json``: the objects on stdout."""
+
+    def drive(*args, code=0):
+        return [json.loads(line) for line in run(*args, "--json", code=code).stdout.splitlines()]
 
     return drive
 

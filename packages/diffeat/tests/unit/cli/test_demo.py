@@ -3,10 +3,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from diffeat.demo import CANDIDATES, LEGACY, SCENES, DemoScenes
-from diffeat.shipped import ASSETS, SHIPPED, located, shipped_models
+from diffeat.shipped import SHIPPED
 from PIL import Image
 
 FILES = ["matches.png", "page.html", "pca.png", "ranking.json", "similarity.png"]
@@ -55,26 +54,15 @@ def test_baselines_are_not_among_what_is_chosen_from():
     assert not set(LEGACY) & set(CANDIDATES)
 
 
-def test_a_missing_model_is_one_sentence(here, complain, monkeypatch, tmp_path):
-    monkeypatch.setattr("diffeat.shipped.ASSETS", tmp_path / "nowhere")
-    message = "tiny-sdxl is missing from this installation of diffeat; reinstall it"
-    assert message in complain("demo")
-    assert message in complain("names", "tiny-sdxl")
-    assert message in complain("view", "tiny-sdxl", "photos", "-n", "unet-in")
-    assert shipped_models() == ()
-    assert located("some/folder") == "some/folder"
-
-
-@pytest.mark.skipif("tiny-sdxl" not in shipped_models(), reason="tiny-sdxl is not inside this package")
 class TestShippedModel:
-    def test_it_has_a_name(self, run):
-        found = json.loads(run("names", "tiny-sdxl", "--json", "--size", 128).stdout)
+    def test_it_is_the_default(self, rows):
+        found = rows("names", "--size", 128)
         assert len(found) == 116
         maps = {each["name"]: each["shape"] for each in found}
         assert maps["mid-vit-block0-cross-map"] == [6, 8, 8, 24]
 
     def test_it_is_small_and_holds_no_pickle(self):
-        files = [file for file in (ASSETS / SHIPPED[0]).rglob("*") if file.is_file()]
+        files = [file for file in SHIPPED.folder("tiny-sdxl").rglob("*") if file.is_file()]
         assert sum(file.stat().st_size for file in files) < 8_000_000
         assert {file.suffix for file in files} <= {".json", ".txt", ".safetensors"}
 

@@ -38,7 +38,7 @@ def test_palettes_give_their_indices(folders):
 
 def test_a_missing_mask_is_named(folders):
     (folders / "masks" / "p1.png").unlink()
-    with pytest.raises(LabelError, match=r"masks must have one for each picture, got none for 1 \(p1\)"):
+    with pytest.raises(LabelError, match=r"masks must have one for each image, got none for 1 \(p1\)"):
         read(folders)
 
 
@@ -71,11 +71,11 @@ def test_counts_must_fit():
         KeypointLabels([np.zeros((4, 4, 3), np.uint8)], [])
 
 
-def test_folders_must_hold_pictures(tmp_path):
-    with pytest.raises(LabelError, match="is no folder"):
+def test_folders_must_hold_images(tmp_path):
+    with pytest.raises(LabelError, match="is not a folder of images"):
         read(tmp_path)
     (tmp_path / "images").mkdir()
-    with pytest.raises(LabelError, match="holds no pictures"):
+    with pytest.raises(LabelError, match="holds no images"):
         read(tmp_path)
 
 

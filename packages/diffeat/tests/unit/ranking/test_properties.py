@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffeat import FeatureExtractor
+from diffeat.options import ExtractionOptions
 from diffeat.ranking.properties import (
     granularity,
     high_frequency_share,
@@ -13,7 +14,6 @@ from diffeat.ranking.properties import (
     measure_properties,
     noise_sensitivity,
 )
-from diffeat.store import Recipe
 from diffusers import StableDiffusionPipeline
 from torch.nn import functional as F
 
@@ -84,7 +84,7 @@ def test_a_model_is_measured_and_drawn(sd15_folder, tmp_path):
         extractor,
         images,
         "up-level{1,3}-*",
-        recipe=Recipe(size=64),
+        ExtractionOptions(size=64),
         names_per_pass=30,
         on_name=lambda *counts: done.append(counts),
     )

@@ -7,22 +7,16 @@ import pytest
 import torch
 from diffeat import FeatureExtractor, Features
 from diffeat.features import FeaturesMeta
-from diffeat.ranking import KeypointLabels, MaskLabels, Ranker, Ranking, Setup
+from diffeat.options import ExtractionOptions, RankingOptions
+from diffeat.ranking import KeypointLabels, MaskLabels, Ranker, Ranking
 from diffeat.ranking.tasks import KeypointTask, MaskTask
-from diffeat.store import FeatureStore, Recipe, StoreError
+from diffeat.store import FeatureStore, StoreError
 from diffusers import StableDiffusionPipeline
 from torch.nn import functional as F
 
 IMAGES, SIDE = 6, 16
 META = FeaturesMeta(
-    noising=(),
-    prompts=(),
-    image_hashes=(),
-    seed=0,
-    num_noises=1,
-    posterior="mode",
-    size=(SIDE, SIDE),
-    model="toy",
+    options=ExtractionOptions(size=(SIDE, SIDE)), noise_levels=(), image_hashes=(), model="toy"
 )
 PLANTED, HALF, OTHER_HALF = (
     "up-level1-repeat0-res-out",
@@ -53,20 +47,19 @@ def toy():
 
 @pytest.mark.parametrize(("probe", "seed"), [("logistic", 0), ("logistic", 1), ("logistic", 2), ("mlp", 0)])
 def test_a_planted_activation_comes_first(toy, seed, probe):
-    setup = Setup(
+    options = RankingOptions(
         probe=probe,
         folds=3 if probe == "logistic" else 2,
         pixels=64 if probe == "logistic" else 32,
-        seed=seed,
     )
-    ranking = Ranker(*toy, setup=setup).rank()
+    ranking = Ranker(*toy, ranking=options, extraction=ExtractionOptions(seed=seed)).rank()
     assert ranking.rows[0].names == (PLANTED,)
     assert {row.names[0] for row in ranking.rows[3:]} == set(NOISE)
     assert ranking.rows[0].mean - ranking.rows[3].mean > 3 * max(row.deviation for row in ranking.rows)
 
 
 def test_selection_adds_what_helps_and_keeps_the_budget(toy):
-    ranker = Ranker(*toy, setup=Setup(folds=3, pixels=64))
+    ranker = Ranker(*toy, ranking=RankingOptions(folds=3, pixels=64))
     within = [name for name in toy[0] if name != PLANTED]
     steps = ranker.select(within, channels=6)
     assert [set(row.names) for row in steps.rows][-1] == {HALF, OTHER_HALF}
@@ -79,7 +72,7 @@ def test_selection_adds_what_helps_and_keeps_the_budget(toy):
 
 
 def test_sets_are_judged_together(toy):
-    row = Ranker(*toy, setup=Setup(folds=3, pixels=64)).evaluate([HALF, OTHER_HALF])
+    row = Ranker(*toy, ranking=RankingOptions(folds=3, pixels=64)).evaluate([HALF, OTHER_HALF])
     assert (row.channels, row.family) == (6, "set")
     assert row.mean > 0.7
 
@@ -92,14 +85,14 @@ def test_no_image_judges_itself(toy):
     constant[0][:], constant[1][:] = 0, 1
     own = torch.eye(IMAGES)[:, :, None, None].expand(-1, -1, 4, 4)
     ranking = Ranker(
-        Features({PLANTED: own}, META), MaskLabels(labels.images, constant), setup=Setup(folds=6)
+        Features({PLANTED: own}, META), MaskLabels(labels.images, constant), ranking=RankingOptions(folds=6)
     ).rank()
     assert ranking.rows[0].mean < 0.9
 
 
 def test_a_stopped_ranking_goes_on(toy, tmp_path, monkeypatch):
-    setup = Setup(folds=3, pixels=64)
-    whole = Ranker(*toy, setup=setup).rank()
+    options = RankingOptions(folds=3, pixels=64)
+    whole = Ranker(*toy, ranking=options).rank()
     calls = []
 
     def stop(done, total, name):
@@ -108,7 +101,7 @@ def test_a_stopped_ranking_goes_on(toy, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Ranker(*toy, setup=setup, folder=tmp_path).rank(on_score=stop)
+        Ranker(*toy, ranking=options, folder=tmp_path).rank(on_score=stop)
     file = tmp_path / "scores.jsonl"
     file.write_bytes(file.read_bytes()[:-9])  # the last line was cut off
     scored = []
@@ -119,31 +112,31 @@ def test_a_stopped_ranking_goes_on(toy, tmp_path, monkeypatch):
         return original(self, features, fold)
 
     monkeypatch.setattr(MaskTask, "score", count)
-    again = Ranker(*toy, setup=setup, folder=tmp_path).rank()
+    again = Ranker(*toy, ranking=options, folder=tmp_path).rank()
     assert again.rows == whole.rows
     assert len(scored) == 3 * 3 + 1
-    assert Ranker(*toy, setup=setup, folder=tmp_path).rank().rows == whole.rows
+    assert Ranker(*toy, ranking=options, folder=tmp_path).rank().rows == whole.rows
     assert len(scored) == 3 * 3 + 1
 
 
 def test_scores_of_something_else_are_refused(toy, tmp_path):
     features, labels = toy
-    Ranker(features, labels, setup=Setup(folds=3), folder=tmp_path)
+    Ranker(features, labels, ranking=RankingOptions(folds=3), folder=tmp_path)
     with pytest.raises(StoreError, match="holds scores of another folds; take another folder"):
-        Ranker(features, labels, setup=Setup(folds=2), folder=tmp_path)
+        Ranker(features, labels, ranking=RankingOptions(folds=2), folder=tmp_path)
     other = replace(labels, masks=[np.roll(mask, 1) for mask in labels.masks])
     with pytest.raises(StoreError, match="another labels"):
-        Ranker(features, other, setup=Setup(folds=3), folder=tmp_path)
+        Ranker(features, other, ranking=RankingOptions(folds=3), folder=tmp_path)
 
 
 def test_little_memory_changes_nothing(toy):
-    setup = Setup(folds=3, pixels=64)
-    assert Ranker(*toy, setup=setup, memory=1).rank().rows == Ranker(*toy, setup=setup).rank().rows
+    options = RankingOptions(folds=3, pixels=64)
+    assert Ranker(*toy, ranking=options, memory=1).rank().rows == Ranker(*toy, ranking=options).rank().rows
 
 
 def test_drawn_pixels_are_those_of_the_enlarged_features(toy):
     features, labels = toy
-    task = MaskTask(labels, Setup(folds=2, pixels=SIDE * SIDE))
+    task = MaskTask(labels, RankingOptions(folds=2, pixels=SIDE * SIDE))
     value = features[NOISE[0]]
     enlarged = F.interpolate(value, SIDE, mode="bilinear").flatten(2)
     drawn = task.reduce(value[2:], 2)
@@ -152,7 +145,7 @@ def test_drawn_pixels_are_those_of_the_enlarged_features(toy):
 
 
 def test_results_as_table_json_and_chart(toy, tmp_path):
-    ranking = Ranker(*toy, setup=Setup(folds=3, pixels=32)).rank()
+    ranking = Ranker(*toy, ranking=RankingOptions(folds=3, pixels=32)).rank()
     table = ranking.table(2)
     # features in memory have no cost in FLOP, and so no column for it
     assert (table.row_count, len(table.columns)) == (2, 5)
@@ -180,8 +173,8 @@ def test_keypoints_are_found_by_their_features():
     ]
     labels = KeypointLabels([np.zeros((16, 16, 3), np.uint8)] * 4, points)
     noise = torch.randn(4, 8, 16, 16, generator=generator)
-    setup = Setup(folds=2, side=16, threshold=0.01)
-    ranking = Ranker(Features({NOISE[0]: noise, PLANTED: shifted}, META), labels, setup=setup).rank()
+    options = RankingOptions(folds=2, side=16, threshold=0.01)
+    ranking = Ranker(Features({NOISE[0]: noise, PLANTED: shifted}, META), labels, ranking=options).rank()
     assert ranking.metric == "PCK"
     assert ranking.rows[0].names == (PLANTED,)
     assert ranking.rows[0].mean == 1
@@ -192,7 +185,7 @@ def test_points_nobody_shares_count_as_nothing():
     labels = KeypointLabels(
         [np.zeros((8, 8, 3), np.uint8)] * 3, [{"a": (1, 1)}, {"a": (1, 1)}, {"b": (1, 1)}]
     )
-    task = KeypointTask(labels, Setup(folds=3, side=4))
+    task = KeypointTask(labels, RankingOptions(folds=3, side=4))
     alone = next(fold for fold, held in enumerate(task.folds) if held == [2])
     assert task.score(torch.randn(3, 2, 4, 4), alone) == 0
 
@@ -202,31 +195,31 @@ def test_models_and_stores_rank_alike(sd15_folder, tmp_path):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(4)]
     labels = MaskLabels(images, [rng.integers(0, 2, (32, 32), dtype=np.uint8) for _ in images])
-    recipe, setup = Recipe(size=32), Setup(folds=2, pixels=32)
-    direct = Ranker(extractor, labels, setup=setup, recipe=recipe, batch_size=4).rank("mid-*")
+    extraction, options = ExtractionOptions(size=32), RankingOptions(folds=2, pixels=32)
+    direct = Ranker(extractor, labels, ranking=options, extraction=extraction, batch_size=4).rank("mid-*")
     names = [row.names[0] for row in direct.rows]
     assert "mid-vit-block0-self-q" in names
     assert not any(name.endswith("map") for name in names)
     store = FeatureStore(str(tmp_path))
-    store.add(extractor, images, names, recipe=recipe, batch_size=4)
-    stored = Ranker(store, labels, setup=setup).rank()
+    store.add(extractor, images, names, extraction, batch_size=4)
+    stored = Ranker(store, labels, ranking=options).rank()
     assert {row.names: row.mean for row in stored.rows} == pytest.approx(
         {row.names: row.mean for row in direct.rows}, abs=0.02
     )
     costs = {row.names[0]: row.flop_share for row in direct.rows}
     assert 0 < costs["mid-repeat0-res-out"] < costs["mid-repeat1-res-out"] < 0.7
-    with pytest.raises(ValueError, match="a ranking takes one timestep"):
-        Ranker(extractor, labels, setup=setup, recipe=Recipe(size=32, t=(1, 2)))
+    with pytest.raises(ValueError, match="timesteps must be a single one here"):
+        Ranker(extractor, labels, ranking=options, extraction=ExtractionOptions(size=32, timesteps=(1, 2)))
 
 
 def test_mistakes(toy):
     with pytest.raises(ValueError, match="folds must be at least 2, got 1"):
-        Setup(folds=1)
+        RankingOptions(folds=1)
     with pytest.raises(ValueError, match="must not exceed the images, got 9 for 6"):
-        Ranker(*toy, setup=Setup(folds=9))
+        Ranker(*toy, ranking=RankingOptions(folds=9))
     with pytest.raises(LookupError, match="matches none"):
-        Ranker(*toy, setup=Setup(folds=2)).rank("vae-*")
+        Ranker(*toy, ranking=RankingOptions(folds=2)).rank("vae-*")
     features, labels = toy
     few = Features({name: value[:2] for name, value in features.items()}, META)
     with pytest.raises(ValueError, match="must be of the 6 labelled images, got 2"):
-        Ranker(few, labels, setup=Setup(folds=2)).rank()
+        Ranker(few, labels, ranking=RankingOptions(folds=2)).rank()

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import zarr
+from common_kernels.runtime.processes import Processes
 from diffeat import FeatureExtractor
-from diffeat.capture.maps import MapOptions
+from diffeat.options import ExtractionOptions, MapOptions
 from diffeat.store import (
     FeatureDataset,
     FeatureStore,
-    Recipe,
     StoreError,
     StoreFullError,
     load_features,
@@ -40,7 +41,7 @@ def images():
     return [rng.integers(0, 256, (40, 30 + i, 3), dtype=np.uint8) for i in range(5)]
 
 
-RECIPE = Recipe(size=SIZE, dtype="float32")
+OPTIONS = ExtractionOptions(size=SIZE)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -50,12 +51,12 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def filled(tmp_path, extractor, images):
     store = FeatureStore(str(tmp_path / "whole"))
-    store.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2)
+    store.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2)
     return store
 
 
 def test_what_is_read_is_what_was_extracted(filled, extractor, images):
-    direct = extractor(images, NAMES, size=SIZE, batch_size=2)
+    direct = extractor(images, NAMES, OPTIONS, batch_size=2)
     assert filled.names == tuple(direct)
     for name in NAMES:
         assert torch.equal(filled.read(name), direct[name])
@@ -65,29 +66,28 @@ def test_what_is_read_is_what_was_extracted(filled, extractor, images):
 
 def test_features_come_with_how_they_came_about(filled):
     meta = filled.features([1, 4]).meta
-    assert (meta.seed, meta.size, meta.dtype, len(meta.image_hashes)) == (0, (SIZE, SIZE), "float32", 2)
-    assert meta.noising[0].requested == 50
-    assert meta.noising[0].effective == 51
+    assert meta.options == ExtractionOptions(size=(SIZE, SIZE), prompt=("", ""))
+    assert (meta.dtype, len(meta.image_hashes)) == ("float32", 2)
+    assert meta.noise_levels[0].timestep == 50
+    assert meta.noise_levels[0].effective == 51
 
 
 def test_half_precision_is_rounded_once(tmp_path, extractor, images):
     store = FeatureStore(str(tmp_path / "half"))
-    store.add(extractor, images, NAMES, recipe=Recipe(size=SIZE), batch_size=5)
-    direct = extractor(images, NAMES, size=SIZE, batch_size=5)
+    store.add(extractor, images, NAMES, OPTIONS, batch_size=5)
+    direct = extractor(images, NAMES, OPTIONS, batch_size=5)
     assert all(torch.equal(store.read(name), direct[name].half()) for name in NAMES)
 
 
 def test_values_beyond_half_precision_are_refused(filled, tmp_path):
     store = FeatureStore(str(tmp_path / "half"))
     settings = filled.settings
-    store.prepare(type(settings)(**{**_fields(settings), "dtype": "float16"}))
+    store.arrays.prepare(replace(settings, dtype="float16"))
     store.ledger.plan([("key", "", "")], 1)
     with pytest.raises(StoreError, match=r"reaches 1e\+05, which float16 cannot hold; store float32"):
-        store.write("mid-repeat0-res-out", [*store.ledger.rows.values()], torch.full((1, 2, 2, 2), 1e5))
-
-
-def _fields(settings):
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+        store.arrays.write(
+            "mid-repeat0-res-out", [*store.ledger.rows.values()], torch.full((1, 2, 2, 2), 1e5), 1
+        )
 
 
 class BoomError(Exception):
@@ -107,38 +107,40 @@ def test_a_killed_run_resumes_to_identical_content(filled, tmp_path, extractor, 
 
     writes = []
 
-    def write(name, items, values):
+    write_whole = broken.arrays.write
+
+    def write(name, *args):
         writes.append(name)
         if len(writes) == 4:
             raise BoomError
-        FeatureStore.write(broken, name, items, values)
+        write_whole(name, *args)
 
     if moment == "before the mark":
         monkeypatch.setattr(broken.ledger, "mark", no_mark)
     if moment == "in an activation":
-        monkeypatch.setattr(broken, "write", write)
+        monkeypatch.setattr(broken.arrays, "write", write)
     callback = after_first if moment == "between batches" else None
     with pytest.raises(BoomError):
-        broken.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2, on_batch=callback)
+        broken.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2, on_batch=callback)
     again = FeatureStore(str(tmp_path / "broken"))
     assert len(again) < 5
-    report = again.add(extractor, images, NAMES, recipe=RECIPE, batch_size=4)
+    report = again.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=4)
     assert report.computed + report.cached == 5
     assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
 
 
 def test_nothing_is_computed_twice(filled, extractor, images, monkeypatch):
-    report = filled.add(extractor, images[::-1], NAMES, recipe=RECIPE)
+    report = filled.add(extractor, images[::-1], NAMES, OPTIONS, dtype="float32")
     assert (report.images, report.computed, report.cached) == (5, 0, 5)
     asked = []
     original = FeatureExtractor.__call__
 
-    def spy(self, images, names, **options):
+    def spy(self, images, names, options, **more):
         asked.append((len(images), list(names)))
-        return original(self, images, names, **options)
+        return original(self, images, names, options, **more)
 
     monkeypatch.setattr(FeatureExtractor, "__call__", spy)
-    filled.add(extractor, images[:2], ["mid-repeat1-res-out", *NAMES], recipe=RECIPE)
+    filled.add(extractor, images[:2], ["mid-repeat1-res-out", *NAMES], OPTIONS, dtype="float32")
     assert asked == [(2, ["mid-repeat1-res-out"])]
     assert [item.row for item in filled.items()] == [0, 1]
     assert [item.row for item in filled.items(NAMES)] == [0, 1, 2, 3, 4]
@@ -146,9 +148,10 @@ def test_nothing_is_computed_twice(filled, extractor, images, monkeypatch):
 
 def test_doubles_count_once_and_prompts_count(tmp_path, extractor, images):
     store = FeatureStore(str(tmp_path / "s"))
-    report = store.add(
-        extractor, [images[0], images[0], images[0]], NAMES[0], prompt=["a", "a", "b"], recipe=RECIPE
-    )
+    results = []
+    options = replace(OPTIONS, prompt=("a", "a", "b"))
+    report = store.add(extractor, [images[0]] * 3, NAMES[0], options, on_item=results.append)
+    assert [result.status for result in results] == ["done"] * 3
     assert (report.images, len(store)) == (2, 2)
     assert store.find([images[0]], "b") == [1]
     with pytest.raises(LookupError, match="with prompt 'c'"):
@@ -157,46 +160,41 @@ def test_doubles_count_once_and_prompts_count(tmp_path, extractor, images):
 
 def test_several_timesteps_and_maps(tmp_path, extractor, images):
     store = FeatureStore(str(tmp_path / "s"))
-    recipe = Recipe(size=SIZE, t=(50, 100), maps=MapOptions(heads="mean", tokens=(0, 1)), dtype="float32")
+    maps = MapOptions(heads="mean", tokens=(0, 1))
+    options = ExtractionOptions(size=SIZE, timesteps=(50, 100), maps=maps)
     names = ["mid-vit-block0-cross-map", "mid-vit-out"]
-    store.add(extractor, images[:2], names, recipe=recipe)
-    direct = extractor(images[:2], names, size=SIZE, t=(50, 100), maps=recipe.maps)
+    store.add(extractor, images[:2], names, options, dtype="float32")
+    direct = extractor(images[:2], names, options)
     assert set(store.names) == set(direct)
     assert all(torch.equal(store.read(name), direct[name]) for name in direct)
     assert torch.equal(store.features().at(100)["mid-vit-out"], direct.at(100)["mid-vit-out"])
 
 
 def test_processes_share_the_work(filled, tmp_path, extractor, images):
-    class Fake:
-        num_processes = 2
-
-        def __init__(self, index):
-            self.process_index = index
-
-        def wait_for_everyone(self):
-            pass
+    def process(rank):
+        return Processes(rank=rank, world_size=2, connected=False)
 
     FeatureStore(str(tmp_path / "shared")).add(
-        extractor, images, NAMES, recipe=RECIPE, batch_size=2, processes=Fake(0)
+        extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2, processes=process(0)
     )
     store = FeatureStore(str(tmp_path / "shared"))
     # the second process starts from what the first had left, so it would share that anew
     left = [item.row for item in store.items()]
     assert left == [0, 1, 4]
     for index in (0, 1):
-        store.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2, processes=Fake(index))
+        store.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2, processes=process(index))
     assert files_of(tmp_path / "shared") == files_of(tmp_path / "whole")
 
 
 def test_busy_shares_are_of_the_whole_time(filled, tmp_path, extractor, images):
-    report = FeatureStore(str(tmp_path / "s")).add(extractor, images, NAMES, recipe=RECIPE)
+    report = FeatureStore(str(tmp_path / "s")).add(extractor, images, NAMES, OPTIONS, dtype="float32")
     assert set(report.shares) == {"read", "compute", "write"}
     assert all(0 < share <= 1 for share in report.shares.values())
 
 
 def test_a_store_of_another_setting_is_refused(filled, extractor, images):
     with pytest.raises(StoreError, match="holds features of seed 0, got 1; take another folder"):
-        filled.add(extractor, images, NAMES, recipe=Recipe(size=SIZE, seed=1, dtype="float32"))
+        filled.add(extractor, images, NAMES, ExtractionOptions(size=SIZE, seed=1), dtype="float32")
 
 
 def test_a_store_of_another_model_is_refused(filled, sd15_folder, images):
@@ -204,7 +202,7 @@ def test_a_store_of_another_model_is_refused(filled, sd15_folder, images):
     with torch.no_grad():
         next(other.model.parameters()).mul_(1.5)
     with pytest.raises(StoreError, match="holds features of fingerprint"):
-        filled.add(other, images, NAMES, recipe=RECIPE)
+        filled.add(other, images, NAMES, OPTIONS, dtype="float32")
 
 
 def test_a_store_of_another_version_is_refused(filled):
@@ -247,10 +245,10 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(filled, tmp_path, extract
 
     monkeypatch.setattr(store.ledger, "mark", full)
     with pytest.raises(StoreFullError, match=r"no space is left at .* every finished batch is kept"):
-        store.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2)
+        store.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2)
     again = FeatureStore(str(tmp_path / "small"))
     assert [item.row for item in again.items()] == [0, 1]
-    again.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2)
+    again.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2)
     assert files_of(tmp_path / "small") == files_of(tmp_path / "whole")
 
 
@@ -265,15 +263,15 @@ def test_unknown_names_of_a_store(filled):
 
 def test_a_store_lives_on_any_file_system(filled, extractor, images):
     store = FeatureStore("memory://features/run")
-    store.add(extractor, images, NAMES, recipe=RECIPE, batch_size=2)
+    store.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2)
     again = FeatureStore("memory://features/run")
     assert all(torch.equal(again.read(name), filled.read(name)) for name in NAMES)
 
 
 def test_cached_stores_lie_apart(tmp_path, extractor):
-    one = FeatureStore.cached(str(tmp_path), extractor, RECIPE)
-    same = FeatureStore.cached(str(tmp_path), extractor, RECIPE)
-    other = FeatureStore.cached(str(tmp_path), extractor, Recipe(size=SIZE, seed=1))
+    one = FeatureStore.cached(str(tmp_path), extractor, OPTIONS)
+    same = FeatureStore.cached(str(tmp_path), extractor, OPTIONS)
+    other = FeatureStore.cached(str(tmp_path), extractor, ExtractionOptions(size=SIZE, seed=1))
     assert one.url == same.url != other.url
 
 
@@ -282,13 +280,11 @@ def test_wrong_arguments(tmp_path, extractor, images):
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         store.add(extractor, images, NAMES, batch_size=0)
     with pytest.raises(ValueError, match="got 2 for 5 images"):
-        store.add(extractor, images, NAMES, prompt=["a", "b"])
+        store.add(extractor, images, NAMES, ExtractionOptions(prompt=("a", "b")))
     with pytest.raises(ValueError, match="at least one image"):
         store.add(extractor, [], NAMES)
     with pytest.raises(ValueError, match="'float16' or 'float32'"):
-        Recipe(dtype="int8")
-    with pytest.raises(ValueError, match="at least one timestep"):
-        Recipe(t=())
+        store.add(extractor, images, NAMES, dtype="int8")
     with pytest.raises(FileNotFoundError):
         store.add(extractor, [tmp_path / "none.png"], NAMES)
     with pytest.raises(StoreError, match="there is no store"):
@@ -314,7 +310,11 @@ def test_dataset_transform_rows_and_mistakes(filled):
 
 
 def test_single_file_round_trip(tmp_path, extractor, images):
-    features = extractor(images[:1], [*NAMES, "mid-vit-block0-self-map"], size=SIZE, t=(50, 100))
+    features = extractor(
+        images[:1],
+        [*NAMES, "mid-vit-block0-self-map"],
+        ExtractionOptions(size=SIZE, timesteps=(50, 100), prompt=("a",)),
+    )
     path = str(tmp_path / "features.safetensors")
     save_features(features, path)
     loaded = load_features(path)
@@ -328,3 +328,29 @@ def test_other_files_are_refused(tmp_path):
     file.write_bytes(b"not a file of tensors")
     with pytest.raises(StoreError, match=r"other\.safetensors is no file of features"):
         load_features(str(file))
+
+
+def test_bad_images_are_left_out_and_told(tmp_path, extractor, images):
+    Path(tmp_path / "text.png").write_text("no image")
+    mixed = [images[0], tmp_path / "text.png", tmp_path / "none.png", images[1]]
+    store, results = FeatureStore(str(tmp_path / "s")), []
+    report = store.add(extractor, mixed, NAMES, OPTIONS, on_item=results.append)
+    assert (report.computed, report.failed, len(store)) == (2, 2, 2)
+    found = {str(result.image): result for result in results if result.status == "failed"}
+    assert {Path(path).name for path in found} == {"text.png", "none.png"}
+    again = []
+    store.add(extractor, mixed, NAMES, OPTIONS, on_item=again.append)
+    assert sorted(result.status for result in again) == ["failed", "failed", "skipped", "skipped"]
+
+
+def test_a_store_is_discarded_on_request(filled, tmp_path, extractor, images):
+    other = ExtractionOptions(size=SIZE, seed=1)
+    report = filled.add(extractor, images[:2], NAMES[:1], other, overwrite=True)
+    assert (report.computed, report.cached) == (2, 0)
+    assert (len(filled), filled.names) == (2, NAMES[:1])
+    assert filled.settings.options.seed == 1
+    direct = extractor(images[:2], NAMES[:1], other)
+    assert torch.equal(FeatureStore(filled.url).read(NAMES[0]), direct[NAMES[0]].half())
+    filled.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2, overwrite=True)
+    FeatureStore(str(tmp_path / "new")).add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2)
+    assert files_of(tmp_path / "whole") == files_of(tmp_path / "new")

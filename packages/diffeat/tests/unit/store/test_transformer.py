@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 from diffeat import FeatureExtractor
-from diffeat.store import Recipe
+from diffeat.options import ExtractionOptions
 from diffeat.store.transformer import FeatureTransformer
 from diffusers import StableDiffusionPipeline
 from sklearn.base import clone
@@ -13,7 +13,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
 NAMES = ["mid-repeat0-res-out", "up-level1-repeat0-vit-block0-cross-q"]
-RECIPE = Recipe(size=32, dtype="float32")
+OPTIONS = ExtractionOptions(size=32)
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,9 @@ def images():
 
 
 def test_columns_are_channels(extractor, images):
-    transformer = FeatureTransformer(extractor, NAMES, recipe=RECIPE).fit(images)
+    transformer = FeatureTransformer(extractor, NAMES, options=OPTIONS).fit(images)
     rows = transformer.transform(images)
-    direct = extractor(images, NAMES, size=32)
+    direct = extractor(images, NAMES, OPTIONS)
     expected = torch.cat([direct[name].mean((2, 3)) for name in NAMES], dim=1)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, expected.numpy(), atol=1e-5)
@@ -40,19 +40,19 @@ def test_columns_are_channels(extractor, images):
 
 
 def test_cells_and_maxima(extractor, images):
-    cells = FeatureTransformer(extractor, NAMES[1], pooling="cells", grid=2, recipe=RECIPE)
+    cells = FeatureTransformer(extractor, NAMES[1], pooling="cells", grid=2, options=OPTIONS)
     rows = cells.fit_transform(images)
-    value = extractor(images, NAMES[1], size=32)[NAMES[1]]
+    value = extractor(images, NAMES[1], OPTIONS)[NAMES[1]]
     names = list(cells.get_feature_names_out())
     assert rows.shape == (4, 4 * value.shape[1]) == (4, len(names))
     column = names.index(f"{NAMES[1]}_3_y1x0")
     np.testing.assert_allclose(rows[:, column], value[:, 3, 1, 0].numpy(), atol=1e-5)
-    largest = FeatureTransformer(extractor, NAMES[1], pooling="max", recipe=RECIPE).fit_transform(images)
+    largest = FeatureTransformer(extractor, NAMES[1], pooling="max", options=OPTIONS).fit_transform(images)
     np.testing.assert_allclose(largest, value.amax((2, 3)).numpy(), atol=1e-5)
 
 
 def test_clones_share_the_model_and_only_that(extractor, images):
-    fitted = FeatureTransformer(extractor, NAMES, recipe=RECIPE, grid=3).fit(images)
+    fitted = FeatureTransformer(extractor, NAMES, options=OPTIONS, grid=3).fit(images)
     copy = clone(fitted)
     assert copy.get_params() == fitted.get_params()
     assert copy.model is extractor
@@ -61,17 +61,17 @@ def test_clones_share_the_model_and_only_that(extractor, images):
 
 
 def test_it_is_a_step_of_pipelines(extractor, images):
-    steps = make_pipeline(FeatureTransformer(extractor, NAMES[0], recipe=RECIPE), LogisticRegression())
+    steps = make_pipeline(FeatureTransformer(extractor, NAMES[0], options=OPTIONS), LogisticRegression())
     scores = cross_val_score(steps, images * 2, [0, 1, 0, 1] * 2, cv=2)
     assert scores.shape == (2,)
     assert not np.isnan(scores).any()
 
 
 def test_a_cache_is_filled_and_read(extractor, images, tmp_path, monkeypatch):
-    plain = FeatureTransformer(extractor, NAMES, recipe=RECIPE, batch_size=2).fit_transform(images)
-    cached = FeatureTransformer(extractor, NAMES, recipe=RECIPE, batch_size=2, cache=str(tmp_path)).fit(
-        images
-    )
+    plain = FeatureTransformer(extractor, NAMES, options=OPTIONS, batch_size=2).fit_transform(images)
+    cached = FeatureTransformer(
+        extractor, NAMES, options=OPTIONS, batch_size=2, cache=str(tmp_path), cache_dtype="float32"
+    ).fit(images)
     np.testing.assert_allclose(cached.transform(images), plain, atol=1e-5)
 
     def never(*args, **options):
@@ -87,6 +87,6 @@ def test_mistakes(extractor, images):
     with pytest.raises(ValueError, match="grid must be at least 1"):
         FeatureTransformer(extractor, NAMES, grid=0).fit(images)
     with pytest.raises(ValueError, match="at least one image"):
-        FeatureTransformer(extractor, NAMES, recipe=RECIPE).fit([])
+        FeatureTransformer(extractor, NAMES, options=OPTIONS).fit([])
     with pytest.raises(ValueError, match="self-map must be"):
-        FeatureTransformer(extractor, "mid-vit-block0-self-map", recipe=RECIPE).fit(images)
+        FeatureTransformer(extractor, "mid-vit-block0-self-map", options=OPTIONS).fit(images)

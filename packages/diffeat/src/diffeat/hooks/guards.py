@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What else hangs on a model: caches, offloading, compilation."""
+"""Caches, offloading and compilation of a denoiser that hooks have to cope with."""
 
 from __future__ import annotations
 
@@ -56,9 +56,3 @@ def uncompiled() -> Generator[None]:
     """Run compiled models eagerly: compiled graphs do not see hooks that come after them."""
     with torch.compiler.set_stance("force_eager"):
         yield
-
-
-def original(model: nn.Module) -> nn.Module:
-    """The module inside a compiled one."""
-    inner = getattr(model, "_orig_mod", None)
-    return inner if isinstance(inner, nn.Module) else model

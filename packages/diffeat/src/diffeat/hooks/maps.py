@@ -3,40 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from diffeat.options import MapOptions
+
 # elements of the score matrix that exist at a time: 16 MiB in fp32
 _CHUNK_ELEMENTS = 1 << 22
 _SOFTMAXES = frozenset({torch.softmax, torch.Tensor.softmax, F.softmax})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapOptions:
-    """What is kept of an attention map.
-
-    Attributes:
-        heads: ``"all"``, their ``"mean"``, or the indices of some.
-        tokens: Indices of the keys kept, such as those of one word of the prompt; ``None`` keeps all. Rows
-            are normalised over all keys first, so kept columns are shares of the whole attention.
-        chunk: Queries per step; ``None`` chooses about 16 MiB of scores.
-    """
-
-    heads: Literal["all", "mean"] | tuple[int, ...] = "all"
-    tokens: tuple[int, ...] | None = None
-    chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.heads, str) and self.heads not in {"all", "mean"}:
-            raise ValueError(f"heads must be 'all', 'mean' or a tuple of indices, got {self.heads!r}")
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"chunk must be at least 1 query, got {self.chunk}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +45,6 @@ class Scores:
         if self.q is None or self.k is None:
             return self.probs[0].shape[1], self.probs[0].shape[2]
         return self.q.shape[2], self.k.shape[2]
-
-
-MapFunction = Callable[[Scores, slice, slice, MapOptions, int], Tensor]
 
 
 class AttentionWatch(TorchFunctionMode):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from diffeat import ActivationName, Storage, capture
-from diffeat.capture.geometry import Geometry
-from diffeat.capture.hooks import EnoughError, Recorder
+from diffeat.hooks.geometry import Geometry
+from diffeat.hooks.recorder import Recorder, Sink, StopForward
 from diffeat.names.listing import taps_of
 from diffeat.names.taps import Source, Tap
 from diffusers.models.attention import BasicTransformerBlock
@@ -86,15 +86,16 @@ def test_no_trace_after_an_error(pipelines, where):
     }
     taps = [tap for tap in taps_of(unet) if tap.name.stage != "mid"]
 
-    def sink(tap: Any, tensor: torch.Tensor, index: int) -> None:
-        if where == "sink" and tap.name.kind == "self-map":
-            raise OSError("no space left")
+    class Full(Sink):
+        def take(self, tap: Tap, tensor: torch.Tensor, call: int) -> None:
+            if where == "sink" and tap.name.kind == "self-map":
+                raise OSError("no space left")
 
     def fail(*_: Any) -> None:
         raise OSError("no space left")
 
     handle = broken[where].register_forward_hook(fail) if where in broken else None
-    with pytest.raises(OSError, match="no space left"), Recorder(unet, taps, sink):
+    with pytest.raises(OSError, match="no space left"), Recorder(unet, taps, Full()):
         unet(**inputs)
     if handle is not None:
         handle.remove()
@@ -125,7 +126,7 @@ def test_a_handler_of_the_model_does_not_swallow_the_exit(pipelines):
         except Exception as error:
             swallowed.append(error)
     assert swallowed == []
-    assert not issubclass(EnoughError, Exception)
+    assert not issubclass(StopForward, Exception)
 
 
 @torch.no_grad()
@@ -183,10 +184,11 @@ def test_what_the_model_overwrites_later_is_kept_as_it_was(layout):
     ]
     found: dict[str, torch.Tensor] = {}
 
-    def sink(tap: Tap, tensor: torch.Tensor, index: int) -> None:
-        found[tap.name.kind] = tensor
+    class Found(Sink):
+        def take(self, tap: Tap, tensor: torch.Tensor, call: int) -> None:
+            found[tap.name.kind] = tensor
 
-    with Recorder(model, taps, sink, geometry=Geometry.of(2, 3)):
+    with Recorder(model, taps, Found(), geometry=Geometry.of(2, 3)):
         model(inputs)
     inner = model.inner(inputs + 1)
     wanted = {"self-q": inputs + 1, "self-k": inner, "self-v": model.fused(inner + 5)[..., 4:]}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the calls of a denoiser leave behind."""
+"""Activations kept call by call, and means of attention maps."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffeat.capture.geometry import Geometry
-from diffeat.capture.maps import MapOptions
-from diffeat.capture.select import Request
+from diffeat.hooks.geometry import Geometry
+from diffeat.hooks.maps import Scores, attention_map
+from diffeat.hooks.recorder import Sink
 from diffeat.names.grammar import ActivationName
+from diffeat.names.request import Request
 from diffeat.names.taps import Tap
+from diffeat.options import MapOptions
 
 Keep = Literal["last", "first", "all"] | Collection[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """Where activations go.
+    """Dtype and device in which activations are kept.
 
     Attributes:
-        dtype: Floating dtype to store in; ``None`` keeps the dtype of the computation.
-        device: Device to store on; ``None`` keeps the device of the computation.
+        dtype: Floating dtype of the features; by default the compute dtype.
+        device: Device of the features; by default that of the denoiser.
         with_grad: Whether activations stay part of the autograd graph.
     """
 
@@ -41,14 +43,14 @@ class Storage:
         return tensor.to(device=self.device, dtype=dtype)
 
 
-class Collector:
+class Collector(Sink):
     """Keeps activations call by call.
 
     Args:
-        request: What is wanted.
+        request: The activations to keep.
         keep: Calls to keep: the ``"last"``, the ``"first"``, ``"all"`` or those of the given indices.
-        storage: Where they go.
-        maps: Reduction of maps that are wanted themselves.
+        storage: Dtype and device of what is kept.
+        maps: Reduction of attention maps.
     """
 
     def __init__(self, request: Request, *, keep: Keep, storage: Storage, maps: MapOptions) -> None:
@@ -69,16 +71,17 @@ class Collector:
         self._sums: dict[tuple[ActivationName, tuple[int, ...]], tuple[Tensor, int]] = {}
         self._latent: Geometry | None = None
 
-    def options(self, tap: Tap) -> MapOptions:
-        """How a map is reduced: one that is wanted only for a mean loses its heads at once.
+    def compute_map(self, tap: Tap, scores: Scores, rows: slice, columns: slice, batch: int) -> Tensor:
+        """Reduce a map as asked; one that is wanted only for a mean loses its heads at once.
 
         Chosen heads and tokens are those of means as well.
         """
-        if tap.name in self._names or isinstance(self._maps.heads, tuple):
-            return self._maps
-        return replace(self._maps, heads="mean")
+        options = self._maps
+        if tap.name not in self._names and not isinstance(options.heads, tuple):
+            options = replace(options, heads="mean")
+        return attention_map(scores, rows, columns, options, batch)
 
-    def gate(self, tap: Tap, geometry: Geometry, latent: Geometry | None) -> bool:
+    def wants_map(self, tap: Tap, geometry: Geometry, latent: Geometry | None) -> bool:
         """Whether a map is needed: means take maps of middle sides only.
 
         Source: the authors' aggregation, which takes sides from 1/32 to 1/16 of the image (to 1/8 in

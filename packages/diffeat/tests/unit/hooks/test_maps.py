@@ -5,7 +5,7 @@ import pytest
 import torch
 from common_kernels.testing import peak_bytes
 from diffeat import MapOptions
-from diffeat.capture.maps import AttentionWatch, Scores, attention_map
+from diffeat.hooks.maps import AttentionWatch, Scores, attention_map
 from torch.nn import functional as F
 
 
@@ -130,7 +130,7 @@ def test_the_watch_sees_a_softmax_where_there_is_no_fused_kernel():
     ("options", "message"),
     [
         ({"heads": "max"}, "heads must be 'all', 'mean' or a tuple of indices, got 'max'"),
-        ({"chunk": 0}, "chunk must be at least 1 query, got 0"),
+        ({"chunk": 0}, "chunk must be at least 1, got 0"),
     ],
 )
 def test_bad_options(options, message):

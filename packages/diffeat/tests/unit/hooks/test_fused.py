@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from diffeat import FeatureExtractor
+from diffeat import ExtractionOptions, FeatureExtractor
 from diffeat.names.listing import taps_of
 
 PROJECTIONS = ["*-{q,k,v}", "*-{self,cross}-map"]
@@ -18,14 +18,14 @@ def test_fused_and_separate_projections_agree(fresh, images, family):
     extractor = FeatureExtractor(pipeline)
     text = [tap.name for tap in taps_of(extractor.model) if tap.name.is_text]
     names = [*PROJECTIONS, *text]
-    separate = extractor(images[:1], names, size=64)
+    separate = extractor(images[:1], names, ExtractionOptions(size=64))
     extractor.model.fuse_qkv_projections()
-    fused = extractor(images[:1], names, size=64)
+    fused = extractor(images[:1], names, ExtractionOptions(size=64))
     assert list(fused) == list(separate)
     for name, value in separate.items():
         torch.testing.assert_close(fused[name], value, rtol=1e-5, atol=1e-5)
     extractor.model.unfuse_qkv_projections()
-    again = extractor(images[:1], names, size=64)
+    again = extractor(images[:1], names, ExtractionOptions(size=64))
     assert all(torch.equal(again[name], value) for name, value in separate.items())
 
 
@@ -33,7 +33,7 @@ def test_queries_are_the_first_third(fresh, images):
     extractor = FeatureExtractor(fresh("SD1.5"))
     extractor.model.fuse_qkv_projections()
     block = "mid_block.attentions.0.transformer_blocks.0.attn1.to_qkv"
-    found = extractor(images[:1], ["mid-vit-block0-self-{q,k,v}", block], size=64)
+    found = extractor(images[:1], ["mid-vit-block0-self-{q,k,v}", block], ExtractionOptions(size=64))
     whole = found[block]  # (1, N, 3 * C)
     parts = [found[f"mid-vit-block0-self-{letter}"].flatten(2).transpose(1, 2) for letter in "qkv"]
     assert torch.equal(torch.cat(parts, dim=2), whole)

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # with all that needs torch: a command's help does not wait for it
-    from torch import Tensor
+from torch import Tensor
 
-    from diffeat.capture.collect import Collector, Keep, Storage
-    from diffeat.capture.maps import MapOptions
-    from diffeat.capture.select import Names
-    from diffeat.names.grammar import ActivationName
+from diffeat.hooks.collector import Collector, Keep, Storage
+from diffeat.hooks.guards import refuse_caches, uncompiled
+from diffeat.hooks.recorder import Recorder, StopForward
+from diffeat.names.grammar import ActivationName, Names
+from diffeat.names.request import resolve
+from diffeat.names.sources import denoiser_of
+from diffeat.options import MapOptions
 
 
-class Recording(Mapping[str, "Tensor"]):
+class Recording(Mapping[str, Tensor]):
     """Activations of the calls that were kept.
 
     As a mapping it shows the latest call. Batches are as the caller made them: with classifier-free guidance
@@ -80,7 +81,7 @@ def capture(
             in the block runs. ``None`` never leaves it. With offloaded inner modules the call is finished
             first.
         maps: Reduction of attention maps.
-        storage: Dtype and device to store in, and whether to keep gradients.
+        storage: Dtype and device of the activations, and whether to keep gradients.
 
     Yields:
         What has been recorded so far; complete when the block ends.
@@ -89,32 +90,14 @@ def capture(
         LookupError: If a name is unknown.
         RuntimeError: If the model skips blocks by a cache.
     """
-    from diffeat.capture.collect import Collector, Storage
-    from diffeat.capture.guards import may_stop, original, refuse_caches, uncompiled
-    from diffeat.capture.hooks import EnoughError, Recorder
-    from diffeat.capture.maps import MapOptions
-    from diffeat.capture.select import resolve
-    from diffeat.names.sources import denoiser_of
-
-    model = original(denoiser_of(source))
+    model = denoiser_of(source)
     refuse_caches(model)
     request = resolve(model, names)
-    options = maps or MapOptions()
-    collector = Collector(request, keep=calls, storage=storage or Storage(), maps=options)
-    recorder = Recorder(
-        model,
-        request.taps,
-        collector.take,
-        maps=collector.options,
-        stop_after=lambda call: call == stop_after,
-        can_leave=may_stop(model),
-        gate=collector.gate,
-        on_start=collector.start,
-        on_finish=collector.finish,
-    )
+    collector = Collector(request, keep=calls, storage=storage or Storage(), maps=maps or MapOptions())
+    recorder = Recorder(model, request.taps, collector, stop_after=stop_after)
     try:
         with uncompiled(), recorder:
             yield Recording(collector)
-    except EnoughError as enough:
-        if enough.args != (recorder,):
-            raise  # an enclosing block has enough
+    except StopForward as stop:
+        if stop.args != (recorder,):
+            raise  # it ends an enclosing block

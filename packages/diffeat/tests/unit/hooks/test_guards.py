@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload
-from diffeat import FeatureExtractor, capture
-from diffeat.capture.guards import hooks_of, may_stop
+from diffeat import ExtractionOptions, FeatureExtractor, capture
+from diffeat.hooks.guards import hooks_of, may_stop
 from diffusers import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig
 
 NAMES = ["down-level0-repeat0-res-out", "mid-vit-block0-self-map"]
 
 
 def features(pipeline: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    return dict(FeatureExtractor(pipeline)(images, NAMES, size=64))
+    return dict(FeatureExtractor(pipeline)(images, NAMES, ExtractionOptions(size=64)))
 
 
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -40,11 +40,11 @@ def test_caches_that_skip_blocks_are_refused(fresh, images, config):
     with pytest.raises(
         RuntimeError, match=r"every block to run, but FluxTransformer2DModel .* disable_cache"
     ):
-        FeatureExtractor(pipeline)(images, "vit-block1-out", size=64)
+        FeatureExtractor(pipeline)(images, "vit-block1-out", ExtractionOptions(size=64))
     with pytest.raises(RuntimeError, match="disable_cache"), capture(pipeline, "vit-block1-out"):
         pass
     pipeline.transformer.disable_cache()
-    assert len(FeatureExtractor(pipeline)(images, "vit-block1-out", size=64)) == 1
+    assert len(FeatureExtractor(pipeline)(images, "vit-block1-out", ExtractionOptions(size=64))) == 1
 
 
 def test_weights_fetched_module_by_module(fresh, images):

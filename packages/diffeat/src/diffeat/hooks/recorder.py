@@ -5,26 +5,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from diffeat.capture.geometry import Geometry, arguments, geometry_of_call
-from diffeat.capture.maps import AttentionWatch, MapFunction, MapOptions, Scores, attention_map
+from diffeat.hooks.geometry import Geometry, arguments, geometry_of_call
+from diffeat.hooks.guards import may_stop
+from diffeat.hooks.maps import AttentionWatch, Scores, attention_map
 from diffeat.names.grammar import ActivationName
 from diffeat.names.taps import Source, Tap
-
-Sink = Callable[[Tap, Tensor, int], None]
-Gate = Callable[[Tap, Geometry, Geometry | None], bool]
+from diffeat.options import MapOptions
 
 
-class EnoughError(BaseException):
-    """Ends a forward pass whose last wanted activation has been taken.
+class StopForward(BaseException):  # like StopIteration, it is no error
+    """Ends a forward pass whose last wanted activation has been read.
 
     Not an ``Exception``: a model's or pipeline's own handlers must not swallow it.
     """
+
+
+class Sink:
+    """What a recorder hands activations to; subclasses override what they need."""
+
+    def start(self, call: int, arguments: dict[str, Any]) -> bool:
+        """Begin a call of the denoiser with its named arguments; false skips the call."""
+        return True
+
+    def wants_map(self, tap: Tap, geometry: Geometry, latent: Geometry | None) -> bool:
+        """Whether a map over this grid is needed, the whole latent having that of ``latent``."""
+        return True
+
+    def compute_map(self, tap: Tap, scores: Scores, rows: slice, columns: slice, batch: int) -> Tensor:
+        """Compute an attention map, see :func:`diffeat.hooks.maps.attention_map`."""
+        return attention_map(scores, rows, columns, MapOptions(), batch)
+
+    def take(self, tap: Tap, tensor: Tensor, call: int) -> None:
+        """Receive one activation, in execution order; the tensor owns its memory."""
+        raise NotImplementedError
+
+    def finish(self, call: int) -> None:
+        """End a call that ended or was stopped, not one that failed."""
 
 
 class Recorder:
@@ -33,16 +55,11 @@ class Recorder:
     Args:
         model: The denoiser.
         taps: What to read.
-        sink: Receives ``(tap, tensor, call)`` in execution order; the tensor owns its memory.
-        maps: Reduction of attention maps, for all of them or by tap.
-        stop_after: Tells of the index of a call whether to raise :class:`EnoughError` once all its taps have
-            been read; ``None`` never stops.
-        can_leave: Whether that may happen inside the call; otherwise it waits for its end.
+        sink: What receives the activations.
+        stop_after: Index of the call that :class:`StopForward` ends once all its taps have been read, or
+            ``"each"``; ``None`` never stops. A model whose inner modules are offloaded finishes the call
+            first.
         geometry: The token grid, where the call itself does not show it.
-        map_function: What computes a map.
-        gate: Told a map's tap, its grid and the grid of the whole latent; a false answer skips the map.
-        on_start: Told the index and the named arguments of each call; a false answer passes over it.
-        on_finish: Told the index of each call that ended or was stopped, not of one that failed.
 
     Source: the hook points are the public submodules of diffusers models; nothing is replaced.
     """
@@ -53,27 +70,16 @@ class Recorder:
         taps: Iterable[Tap],
         sink: Sink,
         *,
-        maps: MapOptions | Callable[[Tap], MapOptions] | None = None,
-        stop_after: Callable[[int], bool] | None = None,
-        can_leave: bool = True,
+        stop_after: int | Literal["each"] | None = None,
         geometry: Geometry | None = None,
-        map_function: MapFunction = attention_map,
-        gate: Gate | None = None,
-        on_start: Callable[[int, dict[str, Any]], bool] | None = None,
-        on_finish: Callable[[int], None] | None = None,
     ) -> None:
         self.model = model
         self.taps = tuple(taps)
         self.call = -1
         self._sink = sink
-        self._maps = maps
         self._stop_after = stop_after
-        self._can_leave = can_leave
+        self._may_stop = may_stop(model)
         self._geometry = geometry
-        self._map_function = map_function
-        self._gate = gate
-        self._started = on_start
-        self._finished = on_finish
         self._is_running = False
         self._batch = 0
         self._pending: set[ActivationName] = set()
@@ -145,16 +151,15 @@ class Recorder:
         named = arguments(module, args, kwargs)
         stream = named.get("hidden_states", named.get("sample"))
         self._batch = stream.shape[0] if isinstance(stream, Tensor) else 0
-        if self._started is not None:
-            self._is_running = self._started(self.call, named)
+        self._is_running = self._sink.start(self.call, named)
 
     def _on_end(self, module: nn.Module, args: Any, output: Any) -> None:
         was_running, self._is_running = self._is_running, False
         self._close_watches()
         if was_running and output is not None:
-            self._finish()
-            if self._stops() and not self._pending:
-                raise EnoughError(self)
+            self._sink.finish(self.call)
+            if self._stops_here() and not self._pending:
+                raise StopForward(self)
 
     def _frame_hook(self, path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -208,7 +213,7 @@ class Recorder:
         geometry = self._frames.get(tap.frame)
         if geometry is None:
             raise ValueError(f"{tap.name} needs a token grid, which this call does not show")
-        if self._gate is not None and not self._gate(tap, geometry, self._frames.get(None)):
+        if not self._sink.wants_map(tap, geometry, self._frames.get(None)):
             self._done(tap)
             return
         queries, keys = scores.size
@@ -216,8 +221,7 @@ class Recorder:
         if tap.keys != "all":
             rows = geometry.rows(queries, text_first=tap.text_first)
             columns = rows if tap.keys == "image" else geometry.text(keys, text_first=tap.text_first)
-        options = self._maps(tap) if callable(self._maps) else self._maps or MapOptions()
-        value = self._map_function(scores, rows, columns, options, self._batch)
+        value = self._sink.compute_map(tap, scores, rows, columns, self._batch)
         self._deliver(tap, value.unflatten(2, geometry.grid))  # (B, heads, h, w, keys)
 
     def _take(self, tap: Tap, source: Source, tensor: Tensor) -> None:
@@ -254,22 +258,18 @@ class Recorder:
         return tensor if len(pieces) == 1 else torch.cat(pieces, dim=dim)
 
     def _deliver(self, tap: Tap, tensor: Tensor) -> None:
-        self._sink(tap, tensor, self.call)
+        self._sink.take(tap, tensor, self.call)
         self._done(tap)
 
     def _done(self, tap: Tap) -> None:
         self._pending.discard(tap.name)
-        if not self._pending and self._can_leave and self._stops():
+        if not self._pending and self._may_stop and self._stops_here():
             self._is_running = False
-            self._finish()
-            raise EnoughError(self)
+            self._sink.finish(self.call)
+            raise StopForward(self)
 
-    def _stops(self) -> bool:
-        return self._stop_after is not None and self._stop_after(self.call)
-
-    def _finish(self) -> None:
-        if self._finished is not None:
-            self._finished(self.call)
+    def _stops_here(self) -> bool:
+        return self._stop_after in ("each", self.call)
 
 
 def _pick(output: Any, tap: Tap) -> Tensor:

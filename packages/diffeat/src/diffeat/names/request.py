@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from diffeat.names.generic import module_tap
-from diffeat.names.grammar import ActivationName
+from diffeat.names.globs import explain, is_pattern, matching
+from diffeat.names.grammar import ActivationName, Names
 from diffeat.names.listing import taps_of
-from diffeat.names.matching import explain, is_pattern, matching
 from diffeat.names.taps import Tap
-from diffeat.presets import PRESETS, preset
-
-Names = str | ActivationName | Iterable[str | ActivationName]
+from diffeat.presets import expand_presets
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ def resolve(model: nn.Module, names: Names) -> Request:
     wanted: set[ActivationName] = set()
     means: dict[ActivationName, tuple[ActivationName, ...]] = {}
     paths: dict[str, Tap] = {}
-    for text in _texts(names):
+    for text in expand_presets(names):
         if text in exact:
             wanted.add(exact[text].name)
         elif is_pattern(text):
@@ -73,15 +71,6 @@ def resolve(model: nn.Module, names: Names) -> Request:
         *sorted(means),
     )
     return Request(taps, ordered, means)
-
-
-def _texts(names: Names) -> list[str]:
-    several = [names] if isinstance(names, str | ActivationName) else names
-    known = {name.lower() for name in PRESETS}
-    found: list[str] = []
-    for text in map(str, several):
-        found.extend(preset(text).names if text.lower() in known else [text])
-    return found
 
 
 def _mean(text: str) -> ActivationName | None:

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of extraction, ranking and segmentation, checked when they are made; this module loads no torch."""
+
+# no annotations from __future__: cyclopts would look up inherited ones in the module of a subclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self, cast
+
+__all__ = ["ExtractionOptions", "MapOptions", "RankingOptions", "SegmentationOptions"]
+
+ProbeName = Literal["logistic", "mlp"]
+Absent = Literal["skip", "zero"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapOptions:
+    """Reduction of attention maps.
+
+    Attributes:
+        heads: Attention heads kept: all, their mean, or the indices of some.
+        tokens: Indices of the keys kept, such as those of one word of the prompt; all by default. Rows are
+            normalised over all keys first, so kept columns are shares of the whole attention.
+        chunk: Number of queries per step; by default as many as have about 16 MiB of scores.
+    """
+
+    heads: Literal["all", "mean"] | tuple[int, ...] = "all"
+    tokens: tuple[int, ...] | None = None
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.heads, str) and self.heads not in {"all", "mean"}:
+            raise ValueError(f"heads must be 'all', 'mean' or a tuple of indices, got {self.heads!r}")
+        if self.chunk is not None:
+            _check_least(1, chunk=self.chunk)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractionOptions:
+    """What the features of an image depend on, besides model and names.
+
+    Attributes:
+        timesteps: Timesteps of the training schedule.
+        prompt: Prompt of all images, or one per image; it may exceed the window of a CLIP text encoder.
+        size: Image size in pixels before the model, a side or height and width; by default the square that
+            the model was made for. Images are resized to it whatever their aspect ratio.
+        seed: Random seed of noise and posterior samples, which depend on the image and not on its batch.
+        num_noises: Number of noises over which features are averaged.
+        posterior: Latent taken of the autoencoder: the mode of its posterior, or a sample as in the authors'
+            code.
+        maps: Reduction of attention maps.
+    """
+
+    timesteps: tuple[int, ...] = (50,)
+    prompt: str | tuple[str, ...] = ""
+    size: int | tuple[int, int] | None = None
+    seed: int = 0
+    num_noises: int = 1
+    posterior: Literal["mode", "sample"] = "mode"
+    maps: MapOptions = field(default_factory=MapOptions)
+
+    def __post_init__(self) -> None:
+        if not isinstance(cast("object", self.timesteps), tuple) or not self.timesteps:
+            raise ValueError(
+                f"timesteps must be a tuple of at least one timestep, such as (50,), got {self.timesteps!r}"
+            )
+        _check_least(1, num_noises=self.num_noises)
+        if self.posterior not in {"mode", "sample"}:
+            raise ValueError(f"posterior must be 'mode' or 'sample', got {self.posterior!r}")
+
+    def prompts(self, count: int) -> tuple[str, ...]:
+        """Return the prompt of each of ``count`` images.
+
+        Raises:
+            ValueError: If there is neither one for all nor one per image.
+        """
+        if isinstance(self.prompt, str):
+            return (self.prompt,) * count
+        if len(self.prompt) != count:
+            raise ValueError(
+                f"prompt must be one text or one per image, got {len(self.prompt)} for {count} images"
+            )
+        return self.prompt
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON holds."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_dict` gave, lists of JSON included.
+
+        Raises:
+            ValueError: If a key is unknown or a value does not fit.
+        """
+        known = {each.name for each in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"options of an extraction are {', '.join(sorted(known))}, got {unknown[0]!r}")
+        plain = {name: _as_tuple(value) for name, value in values.items()}
+        maps = {name: _as_tuple(value) for name, value in plain.pop("maps", {}).items()}
+        return cls(**plain, maps=MapOptions(**maps))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankingOptions:
+    """How activations are judged by labels.
+
+    Attributes:
+        probe: Classifier of pixels on masks: logistic regression, or the paper's ten MLPs (slow).
+        folds: Number of parts into which the images are split; each is held out once.
+        pixels: Number of pixels drawn from each image on masks, for learning and for judging.
+        side: Cells per side of the grid that features are brought to on keypoints.
+        threshold: Largest distance of a hit on keypoints, in larger sides of the image.
+        absent: Score of a class on masks that a fold neither holds nor predicts: left out of the mean
+            ("skip"), or 0 as in the authors' code ("zero").
+    """
+
+    probe: ProbeName = "logistic"
+    folds: int = 5
+    pixels: int = 256
+    side: int = 64
+    threshold: float = 0.1
+    absent: Absent = "skip"
+
+    def __post_init__(self) -> None:
+        _check_probe(self.probe)
+        _check_least(2, folds=self.folds)
+        _check_least(1, pixels=self.pixels, side=self.side)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationOptions:
+    """How classes of pixels are learned from a few masks.
+
+    Attributes:
+        probe: Classifier of pixels: logistic regression, or the paper's ten MLPs (slow).
+        side: Pixels per side of the square that features and masks are brought to for learning.
+        pixels: Number of pixels drawn from each image for learning; 0 takes all.
+    """
+
+    probe: ProbeName = "logistic"
+    side: int = 256
+    pixels: int = 1000
+
+    def __post_init__(self) -> None:
+        _check_probe(self.probe)
+        _check_least(2, side=self.side)
+        _check_least(0, pixels=self.pixels)
+
+
+def _check_probe(name: str) -> None:
+    if name not in {"logistic", "mlp"}:
+        raise ValueError(f"probe must be 'logistic' or 'mlp', got {name!r}")
+
+
+def _check_least(least: int, **counts: int) -> None:
+    for name, count in counts.items():
+        if count < least:
+            raise ValueError(f"{name} must be at least {least}, got {count}")
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

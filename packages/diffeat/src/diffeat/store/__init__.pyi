@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+from .dataset import FeatureDataset as FeatureDataset
+from .errors import StoreError as StoreError
+from .errors import StoreFullError as StoreFullError
+from .files import load_features as load_features
+from .files import save_features as save_features
+from .filling import FillReport as FillReport
+from .filling import ItemResult as ItemResult
+from .ledger import Item as Item
+from .store import FeatureStore as FeatureStore
+from .transformer import FeatureTransformer as FeatureTransformer
