@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times and weighs the engine against the serial algorithm, with a ViT-B/16 of random weights.
+"""Speed and memory of the engine against the serial algorithm, with a ViT-B/16 of random weights.
 
 ``python bench_predict.py --output results.json`` measures, each part alone with ``--only``:
 
@@ -50,9 +50,9 @@ class Row:
     """One figure.
 
     Attributes:
-        name: What was measured.
+        name: Name of the measurement.
         engine: Seconds or bytes of the engine.
-        serial: Of the serial version.
+        serial: Seconds or bytes of the serial version.
         ratio: ``serial / engine``; the median over rounds, for times.
         error: Largest difference of a probability; ``None`` where the two do not compute the same.
     """
@@ -71,7 +71,7 @@ def build_tower() -> CLIP:
     return CLIP(512, vision, {"width": 64, "heads": 1, "layers": 1}).eval()
 
 
-def photograph(height: int, width: int) -> Tensor:
+def smooth_noise(height: int, width: int) -> Tensor:
     """Return smooth noise in [0, 1], ``(3, height, width)``."""
     coarse = torch.rand(1, 3, height // 16, width // 16, generator=torch.Generator().manual_seed(1))
     return F.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)[0]
@@ -114,7 +114,7 @@ def measure_speed(tower: CLIP, rounds: int, scale: int, clock: Clock) -> list[Ro
     """Time ``voc21`` and ``fast`` and the serial ``voc21`` in turns."""
     classes = ClassList.shipped("voc21")
     height, width = 375 // scale, 500 // scale
-    image = photograph(height, width)
+    image = smooth_noise(height, width)
     config = scaled(ITACLIPConfig.preset("voc21"), scale)
     engines = {
         "voc21": build_engine(tower, config, classes),
@@ -152,7 +152,7 @@ def measure_memory(tower: CLIP, scale: int) -> Row:
     Memory depends neither on the number of windows nor on the steps of refinement, so both have few.
     """
     classes = ClassList.shipped("coco-stuff")
-    image = photograph(480 // scale, 640 // scale)
+    image = smooth_noise(480 // scale, 640 // scale)
     config = replace(scaled(ITACLIPConfig.preset("coco-stuff"), scale), stride=224, pamr_steps=1)
     engine = build_engine(tower, config, classes)
     mine = peak_bytes(lambda: engine.predict(image))
@@ -171,7 +171,7 @@ def measure_text(scale: int) -> Row:
     with tempfile.TemporaryDirectory() as cache:
         cold, _ = timed(lambda: TextEmbedder(model, tokenizer, cache=cache).embed(names))
         warm, _ = timed(lambda: TextEmbedder(model, tokenizer, cache=cache).embed(names))
-    return Row(f"seconds, {len(names)} names from the cache, and anew", warm, cold, cold / warm)
+    return Row(f"seconds, {len(names)} names from the cache, and computed", warm, cold, cold / warm)
 
 
 def main() -> None:

@@ -163,7 +163,8 @@ class ITACLIPConfig:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.crop and self.stride > self.crop:
             raise ValueError(
-                f"stride must be at most crop, or pixels are missed, got {self.stride=}, {self.crop=}"
+                "stride must be at most crop, or pixels are missed, "
+                f"got stride={self.stride}, crop={self.crop}"
             )
         self._check_branches()
         for name in ("lam", "alpha", "prob_threshold", "area_threshold"):
@@ -279,7 +280,7 @@ class VideoOptions:
         if self.every < 1 or (self.max_frames is not None and self.max_frames < 1) or self.max_side < 16:
             raise ValueError(
                 "every and max_frames must be positive and max_side at least 16, "
-                f"got {self.every=}, {self.max_frames=}, {self.max_side=}"
+                f"got every={self.every}, max_frames={self.max_frames}, max_side={self.max_side}"
             )
 
 
@@ -309,8 +310,8 @@ _PRESETS = {
     ),
     "vanilla": _relative(pairs=("qk",), residual=True, ffn=True),
     "fast": replace(_ITACLIP, branches=("identity", "hflip")),
-    # the shipped model has 64 px windows and patches of 8 px; sizes have the paper's proportions, the rest is
-    # what measured best on drawn scenes
+    # the shipped model has windows of 64 px and patches of 8 px; sizes have the paper's proportions, the rest
+    # scored best on drawn scenes
     "tiny-shapes": replace(
         _relative(value_only=True),
         resize_short=96,

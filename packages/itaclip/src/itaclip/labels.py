@@ -16,18 +16,18 @@ from itaclip.results import Segmentation
 from itaclip.text.classes import ClassList
 from itaclip.windows import WindowMerger, resize_rows
 
-# numbers in the maps of names that are refined together, and in those of classes of one band: 64 and 512 MB
+# numbers in the maps of names refined together, and in those of the classes of one band: 64 and 512 MB
 _NAME_NUMBERS = 2**24
 _CLASS_NUMBERS = 2**27
 _FEWEST_ROWS = 64
 
 
 class Decision:
-    """One image on its way from patch scores to labels.
+    """Turns the scores of an image's windows into labels.
 
     Args:
         prepared: The image.
-        windows: Scores of its windows, ``K`` names.
+        windows: Scores of its windows, a map per name.
         config: Refinement and rules.
     """
 
@@ -40,7 +40,7 @@ class Decision:
     def name_scores(self, top: int, bottom: int, chunks: list[tuple[int, int]]) -> Iterator[Tensor]:
         """Yield refined scores of some rows, ``(names of a chunk, bottom - top, W)``.
 
-        What refinement draws in from above and below is computed along and cut off, so bands fit together
+        Rows that refinement reaches above and below are computed too and cut off, so bands fit together
         exactly.
 
         Args:
@@ -75,7 +75,7 @@ class Decision:
         return collected.probabilities()
 
     def bands(self, num_classes: int) -> list[tuple[int, int]]:
-        """Return the runs of rows that are worked on one after the other; one for usual images."""
+        """Return the runs of rows that are processed one after the other; one for usual images."""
         height, width = self.prepared.size
         rows = max(_FEWEST_ROWS, _CLASS_NUMBERS // (num_classes * width))
         return [(top, min(top + rows, height)) for top in range(0, height, rows)]
@@ -117,7 +117,7 @@ class Decision:
     def _dropped(
         self, classes: ClassList, bands: list[tuple[int, int]], whole: Tensor | None
     ) -> Tensor | None:
-        """Return which classes the area rule drops, which takes a first look at every band."""
+        """Return the classes that the area rule drops; needs a first pass over every band."""
         if self.config.area_threshold is None:
             return None
         areas = torch.zeros(len(classes.labels), dtype=torch.int64, device=self.scores.device)
@@ -137,7 +137,7 @@ class ClassScores:
         num_classes: Classes.
         size: Height and width of the maps.
         logit_scale: Factor on the scores before the softmax.
-        device: Where the maps are.
+        device: Device of the maps.
     """
 
     def __init__(
@@ -154,10 +154,10 @@ class ClassScores:
         self._done = 0
 
     def add(self, scores: Tensor, owner: Tensor) -> None:
-        """Take the scores of the next classes.
+        """Add the scores of the next classes.
 
         Args:
-            scores: ``(names, H, W)``, all names of one or more classes that follow those already taken.
+            scores: ``(names, H, W)``, all names of one or more classes that follow those already added.
             owner: ``(names,)``, ascending: the class of each name, counted from 0 in this call.
         """
         count = int(owner[-1]) + 1
@@ -167,12 +167,12 @@ class ClassScores:
         self._done += count
 
     def probabilities(self) -> Tensor:
-        """Return ``(classes, H, W)`` after the last :meth:`add`; the object is used up."""
+        """Return ``(classes, H, W)`` after the last :meth:`add`; the object cannot be used again."""
         return self._best.sub_(self._log_sum).exp_()
 
 
 def merge_names(scores: Tensor, owner: Tensor, num_classes: int) -> Tensor:
-    """Return for every class the best score of its names.
+    """Return the best score of the names of each class.
 
     Args:
         scores: ``(names, ...)``.
@@ -193,7 +193,7 @@ def merge_names(scores: Tensor, owner: Tensor, num_classes: int) -> Tensor:
 
 
 def small_classes(areas: Tensor, threshold: float, *, background: bool) -> Tensor:
-    """Return which foreground classes are best on too few pixels to be kept.
+    """Return the foreground classes that are best on too few pixels to be kept.
 
     Args:
         areas: ``(classes,)``, pixels on which each class is best.
@@ -214,7 +214,7 @@ def small_classes(areas: Tensor, threshold: float, *, background: bool) -> Tenso
 def label_pixels(
     probabilities: Tensor, *, background: bool, prob_threshold: float = 0.0, dropped: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Choose a class for every pixel.
+    """Return the class of every pixel.
 
     Args:
         probabilities: ``(classes, H, W)``.
@@ -237,8 +237,8 @@ def label_pixels(
 def close_labels(labels: Tensor) -> Tensor:
     """Close a label map by a 3x3 square, as if labels were shades of grey.
 
-    Higher labels fill gaps in lower ones, so the result depends on the order of the classes. What lies
-    outside the image has no say.
+    Higher labels fill gaps in lower ones, so the result depends on the order of the classes. Pixels outside
+    the image do not count.
 
     Args:
         labels: ``(H, W)``, integers below 2^24.

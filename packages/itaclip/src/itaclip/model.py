@@ -210,9 +210,9 @@ class ITACLIP:
         """Yield one result per image, in order; memory does not grow with their number.
 
         Args:
-            images: As for :meth:`predict`.
-            return_scores: As there.
-            progress: As there.
+            images: Images, as for :meth:`predict`.
+            return_scores: Whether to keep the probabilities of all classes.
+            progress: Callback, as for :meth:`predict`.
         """
         classes, reduce = self.classes, text_scores(self.text_features)
         for group in self._groups(images):
@@ -230,7 +230,7 @@ class ITACLIP:
             image: One image.
 
         Returns:
-            ``(names, H, W)``, fp32, not yet scaled; all names at once, so large for many.
+            ``(names, H, W)``, fp32, not yet scaled; large, as it holds all names at once.
         """
         text = self.text_features
         prepared = self.windows.prepare(image)
@@ -269,7 +269,7 @@ class ITACLIP:
         return scores
 
     def _groups(self, images: Sequence[ImageLike]) -> Iterator[list[Prepared]]:
-        """Gather images until their windows fill a pass of the tower."""
+        """Group images until their windows fill a pass of the tower."""
         group: list[Prepared] = []
         for image in images:
             group.append(self.windows.prepare(image))

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 # the eight neighbours of a pixel, in raster order
 _AROUND = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
-# what one addition touches on a CPU: output, input and weights of a block then stay in its cache
+# pixels of one addition on a CPU: output, input and weights of a block then stay in its cache
 _CPU_BLOCK = 2**16
 
 
 def affinity(image: Tensor, dilations: Sequence[int] = (8, 16)) -> Tensor:
-    """Return how much each pixel takes from each neighbour.
+    """Return the weights of the neighbours of each pixel.
 
     Args:
         image: ``(C, H, W)``.
@@ -55,9 +55,9 @@ def refine(masks: Tensor, weights: Tensor, *, steps: int, dilations: Sequence[in
 
     Args:
         masks: ``(K, H, W)``, any number of maps; each is refined by itself.
-        weights: From :func:`affinity`, of the same size.
+        weights: Result of :func:`affinity`, of the same size.
         steps: Iterations; 0 returns the masks.
-        dilations: The ones given there.
+        dilations: Distances given to :func:`affinity`.
 
     Returns:
         ``(K, H, W)``, fp32.

@@ -22,7 +22,7 @@ from itaclip.results import Segmentation
 MAX_BYTE_CLASSES = 255  # the last value of a byte stays free for "ignore", as data sets have it
 _SHORTEST, _LONGEST = 480, 2048  # long side of an overlay with a legend
 _QUALITY = 92  # of overlays as JPEG and WebP
-_POLE_SIDE = 160  # maps are reduced to this before places for names are sought
+_POLE_SIDE = 160  # side of the reduced maps in which places for names are searched
 
 
 def palette(num_colours: int, *, first: int = 0) -> NDArray[np.uint8]:

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 
 class Mask(TypedDict):
-    """The pixels of one class.
+    """Mask of one class.
 
     Attributes:
         mask: ``(H, W)``, bool.
-        label: The class's display name.
+        label: Display name of the class.
         score: Mean probability of the class over these pixels, in [0, 1].
     """
 
@@ -28,7 +28,7 @@ class Mask(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmentation:
-    """A class for every pixel of one image.
+    """Segmentation of one image: a class for every pixel.
 
     Attributes:
         labels: ``(H, W)``, int64, on the CPU: positions in ``names``.

@@ -34,11 +34,11 @@ def resized_shape(height: int, width: int, *, short: int, long: int, least: int 
 
 
 def plan_windows(height: int, width: int, *, crop: int, stride: int) -> TilePlan:
-    """Lay square windows over an image, the last of a row ending at its edge.
+    """Plan square windows over an image; the last of a row ends at its edge.
 
     Args:
-        height: Of the resized image, in pixels.
-        width: Of the resized image, in pixels.
+        height: Height of the resized image, in pixels.
+        width: Width of the resized image, in pixels.
         crop: Side of the windows; they shrink to the image where it is smaller. 0 for one window.
         stride: Pixels between neighbours.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people give by mistake: one sentence each, and a batch goes on past what is broken."""
+"""Wrong input: one sentence each, and a batch continues past bad files."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_wrong_names_and_texts(call, args, reason):
     assert not Path("out").exists()
 
 
-def test_a_batch_goes_on_past_broken_images(call):
+def test_a_batch_continues_past_bad_images(call):
     Path("in").mkdir()
     image("in/a.png")
     image("in/b-dot.png", 1, 1)

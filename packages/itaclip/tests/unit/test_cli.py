@@ -103,7 +103,7 @@ def test_json_is_one_object_per_image(run):
     assert "2 done" in result.stderr
 
 
-def test_a_batch_goes_on_past_bad_files(run):
+def test_a_batch_continues_past_bad_files(run):
     save("in/a.png", "in/z.png")
     Path("in/broken.jpg").write_bytes(b"no image")
     Path("in/empty.png").write_bytes(b"")
@@ -253,7 +253,7 @@ def test_log_lines_of_libraries_stay_off_the_screen(run, monkeypatch, tiny_folde
     assert logging.root.manager.disable == before
 
 
-def test_a_single_image_is_told_of(run):
+def test_a_single_image_is_summarised(run):
     save("a.png")
     said = run("segment", "a.png", "-o", "b.png").stdout
     assert said.startswith("b.png: ")

@@ -57,10 +57,10 @@ def test_configurations_differ_in_the_method_only():
 
 def test_figures_are_those_of_the_comparison(quick, tiny_folder, tmp_path):
     segmenter = ITACLIP.from_pretrained(tiny_folder, preset=quick["vanilla"], device="cpu")
-    told = []
-    figures = run_demo(segmenter, tmp_path, name="tiny", progress=lambda *done: told.append(done))
+    calls = []
+    figures = run_demo(segmenter, tmp_path, name="tiny", progress=lambda *done: calls.append(done))
     assert sorted(file.name for file in tmp_path.iterdir()) == FILES
-    assert told[-1] == (18, 18)
+    assert calls[-1] == (18, 18)
     scenes = DemoScenes.load()
     with Image.open(tmp_path / "comparison.png") as image:
         sheet = np.asarray(image)

@@ -112,7 +112,7 @@ def test_legend_names_what_occurs_with_its_share():
 
 @pytest.mark.parametrize("value", [0, 127, 255])
 def test_legend_stands_on_its_own_paper(value):
-    """Whatever the picture shows, the legend's letters contrast with what is behind them."""
+    """Whatever the image shows, the legend's letters contrast with what is behind them."""
     overlay = Overlay(photo(480, 640, value), halves(480, 640))
     sheet = np.asarray(overlay.render_with_legend()).astype(int)
     legend = sheet[480:]
@@ -196,8 +196,8 @@ def test_saving_goes_by_suffix(tmp_path):
     overlay.save(tmp_path / "a.webp")
     overlay.save(tmp_path / "a.html")
     overlay.save_labels(tmp_path / "labels.png")
-    with Image.open(tmp_path / "a.png") as picture, Image.open(tmp_path / "labels.png") as labels:
-        assert picture.width >= 360
+    with Image.open(tmp_path / "a.png") as overlay, Image.open(tmp_path / "labels.png") as labels:
+        assert overlay.width >= 360
         assert labels.size == (60, 40)
     assert (tmp_path / "a.html").read_text("utf-8").startswith("<!doctype html>")
     with pytest.raises(ImageError, match="has no known image suffix"):

@@ -114,8 +114,8 @@ class Encoder:
         """Run the last block and the projection into text space.
 
         Args:
-            last: From :meth:`prepare`.
-            attention: The one given there.
+            last: Result of :meth:`prepare`.
+            attention: Configuration given to :meth:`prepare`.
 
         Returns:
             ``(B, N, D)``, prefix tokens first, not normalised.
@@ -133,8 +133,8 @@ class Encoder:
         """Return the maps that the last block sums, with their weights.
 
         Args:
-            last: From :meth:`prepare`.
-            attention: The one given there.
+            last: Result of :meth:`prepare`.
+            attention: Configuration given to :meth:`prepare`.
 
         Source: arXiv 2411.12044, self-self attention and its combination with middle layers; the published
             code weights both with 0.5.
@@ -178,7 +178,7 @@ def fused_attention(terms: Sequence[Term], v: Tensor) -> Tensor:
     Terms of equal weight, scale and bias are stacked on the batch axis, up to a bound on memory.
 
     Args:
-        terms: At least one.
+        terms: One or more terms.
         v: ``(B, heads, N, head_dim)``.
 
     Returns:

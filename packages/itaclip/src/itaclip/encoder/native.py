@@ -42,7 +42,7 @@ class NativeTower(Tower):
 
     @property
     def patch_conv(self) -> nn.Conv2d:
-        """The convolution that turns patches into tokens."""
+        """Convolution that turns patches into tokens."""
         return self.visual.conv1
 
     @property
@@ -91,6 +91,6 @@ class NativeTower(Tower):
         return layer.ls_2(layer.mlp(layer.ln_2(x)))
 
     def to_text_space(self, x: Tensor) -> Tensor:
-        """Take every token the way the pooled token goes."""
+        """Project every token as the pooled token is projected."""
         y = self.visual.ln_post(x)
         return y if self.visual.proj is None else y @ self.visual.proj

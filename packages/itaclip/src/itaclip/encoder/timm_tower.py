@@ -59,7 +59,7 @@ class TimmTower(Tower):
 
     @property
     def patch_conv(self) -> nn.Conv2d:
-        """The convolution that turns patches into tokens."""
+        """Convolution that turns patches into tokens."""
         return self.trunk.patch_embed.proj
 
     @property
@@ -143,7 +143,7 @@ class TimmTower(Tower):
         return _scaled(layer, "2", layer.mlp(layer.norm2(x)))
 
     def to_text_space(self, x: Tensor) -> Tensor:
-        """Take every token the way the pooled token goes."""
+        """Project every token as the pooled token is projected."""
         trunk = self.trunk
         y = trunk.norm(x)
         if trunk.attn_pool is not None:

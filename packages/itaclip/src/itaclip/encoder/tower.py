@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the driver needs to know of an image tower."""
+"""Image towers, taken apart into the steps that the driver runs."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class Tower(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights of the patch embedding, which images are cast to."""
+        """Dtype of the patch embedding, which images are cast to."""
         return self.patch_conv.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.patch_conv.weight.device
 
     @property
     @abstractmethod
     def patch_conv(self) -> nn.Conv2d:
-        """The convolution that turns patches into tokens."""
+        """Convolution that turns patches into tokens."""
 
     @property
     @abstractmethod
@@ -80,14 +80,14 @@ class Tower(ABC):
 
     @abstractmethod
     def to_text_space(self, x: Tensor) -> Tensor:
-        """Take every token the way the pooled token goes, ``(B, N, C)`` to ``(B, N, D)``."""
+        """Project every token as the pooled token is projected, ``(B, N, C)`` to ``(B, N, D)``."""
 
     def embed(self, images: Tensor, mode: Positions) -> tuple[Tensor, Grid]:
         """Return the first block's input and the grid of patches.
 
         Args:
-            images: ``(B, 3, H, W)``, normalised; pixels beyond whole patches are left out.
-            mode: How positions fit another grid.
+            images: ``(B, 3, H, W)``, normalised; pixels beyond whole patches do not count.
+            mode: Interpolation of position embeddings.
 
         Returns:
             Tokens ``(B, N, C)``, prefix first, and the grid.
@@ -130,7 +130,7 @@ def resize_positions(
     Args:
         table: ``(num_prefix + native height * native width, C)``; the prefix rows stay as they are.
         native: Height and width of the table's grid, in patches.
-        grid: Height and width that are wanted.
+        grid: Height and width of the target grid.
         num_prefix: Rows for class and register tokens.
         mode: ``"legacy"``: bicubic by the factor ``(n + 0.1) / native``, and no change at all whenever the
             number of patches agrees; ``"size"``: bicubic to the size, and no change where the grid agrees.

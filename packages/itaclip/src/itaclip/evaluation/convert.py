@@ -27,9 +27,9 @@ class Conversion:
     """One label map to make.
 
     Attributes:
-        source: Pixel map with the published numbers, or a label map of COCO-Stuff.
+        source: Pixel map with the published numbers, or label map of COCO-Stuff.
         target: Label map to write.
-        table: New number for each of the 256.
+        table: Class id for each of the 256 numbers.
     """
 
     source: Path
@@ -54,7 +54,7 @@ def plan_conversion(
     Args:
         target: ``"coco-stuff"`` makes ``*_labelTrainIds.png``, ``"coco-object"`` ``*_instanceTrainIds.png``.
         root: Folder with ``annotations/<split>/``, in which the pixel maps of COCO-Stuff were unpacked; for
-            COCO-Object the label maps of COCO-Stuff will do instead.
+            COCO-Object, the label maps of COCO-Stuff are also accepted.
         split: ``"val2017"`` or ``"train2017"``.
         out: Another root to write to; the same tree if ``None``.
 

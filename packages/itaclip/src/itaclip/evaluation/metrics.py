@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts of pixels by class and answer, and the scores that benchmarks report."""
+"""Confusion matrices and the scores that benchmarks report."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from itaclip.evaluation.datasets import IGNORE
 
 
 def confusion(labels: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Count the pixels of every true class by the class they were given.
+    """Count the pixels of every true class by predicted class.
 
     Args:
-        labels: Answers, ``(H, W)``, integers in ``[0, num_classes)``.
-        target: Truth, ``(H, W)``, integers in ``[0, num_classes)``, or 255 where nothing is judged.
-        num_classes: Classes ``K``.
+        labels: Predicted classes, ``(H, W)``, integers in ``[0, num_classes)``.
+        target: True classes, ``(H, W)``, integers in ``[0, num_classes)``, or 255 for pixels that do not
+            count.
+        num_classes: Number of classes ``K``.
 
     Returns:
-        ``(K, K)``, int64, on the CPU: row true, column answered.
+        ``(K, K)``, int64, on the CPU: row true, column predicted.
 
     Raises:
         ValueError: If the sizes differ or a number is no class.
@@ -49,10 +50,11 @@ class ClassRow(TypedDict):
     """The scores of one class.
 
     Attributes:
-        label: Its display name.
-        iou: Intersection over union in per cent; ``None`` if nobody drew it and nobody answered it.
+        label: Display name.
+        iou: Intersection over union in per cent; ``None`` if the class is nowhere true or
+            predicted.
         accuracy: Share of its pixels that were found, in per cent; ``None`` if it has none.
-        share: Share of all judged pixels that are of this class, in per cent.
+        share: Share of all counted pixels that are of this class, in per cent.
     """
 
     label: str
@@ -63,14 +65,14 @@ class ClassRow(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What the counts of a whole data set say, in per cent.
+    """Scores of a whole data set, in per cent.
 
-    A class that no label map holds and no answer names has no IoU and stays out of mIoU; one that is only
-    answered, never drawn, counts with an IoU of 0. A class without drawn pixels has no accuracy and stays out
+    A class that is neither true nor predicted anywhere has no IoU and stays out of mIoU; one that is only
+    predicted counts with an IoU of 0. A class without true pixels has no accuracy and stays out
     of mAcc. Classes with pixels always count.
 
     Args:
-        matrix: ``(K, K)`` counts over all images, row true, column answered.
+        matrix: ``(K, K)`` counts over all images, row true, column predicted.
         labels: Display names of the classes.
 
     Source: the convention of the benchmarks: intersections and unions are summed over the whole set before
@@ -93,22 +95,22 @@ class Scores:
 
     @property
     def mean_iou(self) -> float:
-        """MIoU; NaN if nothing was judged."""
+        """MIoU; NaN without counted pixels."""
         return float(self.iou.nanmean())
 
     @property
     def mean_accuracy(self) -> float:
-        """MAcc; NaN if nothing was judged."""
+        """MAcc; NaN without counted pixels."""
         return float(self.accuracy.nanmean())
 
     @property
     def pixel_accuracy(self) -> float:
-        """AAcc, the share of all judged pixels that are right; NaN if nothing was judged."""
+        """AAcc, the share of all counted pixels that are right; NaN without counted pixels."""
         return float(100 * self.matrix.diagonal().sum().double() / self.matrix.sum())
 
     @property
     def num_counted(self) -> int:
-        """Classes that the mIoU is a mean of."""
+        """Number of classes in the mIoU."""
         return int((~self.iou.isnan()).sum())
 
     def rows(self) -> list[ClassRow]:

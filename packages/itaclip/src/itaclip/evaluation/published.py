@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers that others published, to stand beside what was measured here; none of them was measured here."""
+"""Published results of others, for comparison; none of them was measured here."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Published:
     """One published result with the ViT-B/16 of CLIP, unless the setting says otherwise.
 
     Attributes:
-        method: What was run.
-        setting: What sets it apart from the method's main result; empty for that one.
+        method: Name of the method.
+        setting: Difference from the method's main result; empty for that one.
         miou: MIoU in per cent, on the whole validation set.
-        source: Where it was published.
+        source: Publication.
     """
 
     method: str

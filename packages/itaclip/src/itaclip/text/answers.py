@@ -67,7 +67,7 @@ class Task:
 
     def ask_again(self, messages: list[Message], answer: str, fault: str) -> list[Message]:
         """Return the conversation that sends an answer back."""
-        # a greedy model says the same again unless it is told what was wrong
+        # without the reason, a greedy model repeats its answer
         reply = {"role": "user", "content": f"That cannot be used: {fault}. Answer again by the rules."}
         return [*messages, {"role": "assistant", "content": answer}, reply]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The classes to tell apart: each with the names it answers to, the background first."""
+"""Class lists: names of each class, the background first."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CLASSES_FOLDER = DATA / "classes"
 class ClassList:
     """Classes in the order of their ids, each with one or more names.
 
-    Names of one class compete together: its score is the best of its names. With a background, class 0 is
-    what belongs to no other class and its names are things that may stand there.
+    The score of a class is the best of its names. With a background, class 0 holds the pixels of no other
+    class, and its names are things that may be there.
 
     Args:
         classes: Names per class; the first is shown to people.
@@ -67,7 +67,7 @@ class ClassList:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """What to call each class: its first name, or ``background``."""
+        """Display name of each class: its first name, or ``background``."""
         firsts = tuple(names[0] for names in self.classes)
         return (BACKGROUND, *firsts[1:]) if self.background else firsts
 
@@ -87,13 +87,13 @@ class ClassList:
         *,
         background: str | Sequence[str] | None = None,
     ) -> ClassList:
-        """Make a class list from what people write.
+        """Make a class list from names in any form.
 
         Args:
             classes: A sequence of names (or of sequences of names, for classes with several), a mapping from
                 a name to further names of the same class, or a ready list. A first class (in a mapping, any
                 class) called ``background`` is the background.
-            background: Words for the background, put before the classes; none if ``None``.
+            background: Names of the background, put before the classes; none if ``None``.
 
         Raises:
             ValueError: As for :class:`ClassList`; also if a background word names a class too, or a
@@ -130,7 +130,7 @@ class ClassList:
 
     @classmethod
     def from_file(cls, path: str | Path, *, background: bool = False) -> ClassList:
-        """Read a class list: text, YAML or JSON, told by the suffix.
+        """Read a class list from text, YAML or JSON, by the suffix.
 
         Text (any other suffix) has one class in a line, its names between commas, as the files of SCLIP and
         its relatives have; lines that begin with ``#`` and a space are comments. YAML and JSON hold what
@@ -239,5 +239,5 @@ def _refuse_duplicates(names: Iterable[str]) -> None:
 
 
 def _folded(name: str) -> str:
-    # the tokenizers of CLIP put everything in small letters
+    # the tokenizers of CLIP lower all letters
     return name.casefold() if isinstance(name, str) else ""  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text features: prompts through the text tower, averaged, mixed with auxiliary texts, kept on disk."""
+"""Text features: prompts through the text tower, averaged, mixed with auxiliary texts, cached on disk."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _CHUNK = 32
 
 
 class TextEmbedder:
-    """Embeds texts as the average of their prompts, and keeps the result on disk.
+    """Embeds texts as the average of their prompts, and caches the result on disk.
 
     Args:
         clip_model: A model of open_clip; it is left untouched.
         tokenizer: Its tokenizer.
-        templates: As for :func:`itaclip.text.get_templates`.
-        cache: Folder of kept features; ``"auto"`` is :func:`default_cache`, ``None`` keeps nothing.
-        batch_size: Prompts in one pass.
+        templates: Prompt templates, as for :func:`itaclip.text.get_templates`.
+        cache: Folder of cached features; ``"auto"`` is :func:`default_cache`, ``None`` caches nothing.
+        batch_size: Number of prompts in one pass.
 
     Raises:
         ValueError: If the templates cannot be used, or ``batch_size`` is not positive.
@@ -72,7 +72,7 @@ class TextEmbedder:
 
         Args:
             texts: ``n`` texts.
-            progress: Called with the number of texts done and to do.
+            progress: Called with texts done and texts in total.
 
         Returns:
             ``(n, D)`` fp32 on the device of the model.
@@ -130,7 +130,7 @@ class TextEmbedder:
 
 
 def _trimmed_encoder(clip_model: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """Return a text encoder that reads no padding, or ``None`` if the tower is not causal.
+    """Return a text encoder that skips the padding, or ``None`` if the tower is not causal.
 
     Under a causal mask the end token sees nothing behind it, so the columns after the last end token of a
     batch can be left out: prompts are 10 to 20 tokens of 77, which makes this about four times faster.
@@ -175,21 +175,21 @@ def text_features(
     Args:
         clip_model: A model of open_clip.
         tokenizer: Its tokenizer.
-        classes: The classes; words of the background are never mixed.
-        aux: For each class that is not the background one text, or several to be averaged (none: the class
-            is not mixed); ``None`` mixes nothing.
-        alpha: Share of the auxiliary texts in [0, 1]: one number, one per class that is not the background,
+        classes: The classes; names of the background are never mixed.
+        aux: Texts of each class but the background: one, several that are averaged, or none, which leaves
+            the class unmixed; ``None`` mixes nothing.
+        alpha: Weight of the auxiliary texts in [0, 1]: one number, one per class that is not the background,
             or a mapping from the first names of all those.
-        templates: As for :func:`itaclip.text.get_templates`.
-        renormalise: Whether mixed features get unit norm again; the method leaves them shorter.
-        cache: Folder of kept features, ``"auto"`` or ``None``; see :class:`TextEmbedder`.
+        templates: Prompt templates, as for :func:`itaclip.text.get_templates`.
+        renormalise: Whether mixed features are normalised again; the method leaves them shorter.
+        cache: Folder of cached features, ``"auto"`` or ``None``; see :class:`TextEmbedder`.
 
     Returns:
         ``(num_names, D)`` fp32 on the device of the model, in the order of ``classes.names``.
 
     Raises:
         ValueError: If ``aux`` or ``alpha`` has another length than the classes, a text is empty, ``alpha``
-            leaves [0, 1], or the tokenizer cannot tell two classes apart.
+            leaves [0, 1], or two classes have the same tokens.
         TypeError: If a text is no string.
         PromptTooLongError: If a prompt does not fit the context.
 
@@ -223,7 +223,7 @@ def mix_auxiliary(
         classes: The classes; the background stays as it is.
         aux: ``(n, D)`` for each other class, unit norm; several are averaged to one of unit norm. ``None``
             leaves the class as it is.
-        alpha: Share of ``aux`` for each of these classes.
+        alpha: Weight of ``aux`` for each of these classes.
         renormalise: Whether mixed features get unit norm again.
 
     Returns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading and writing small text files: lines, YAML, JSON, with one sentence for what is wrong."""
+"""Small text files: lines, YAML and JSON; errors are one sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from common_kernels.runtime.files import write_text
 
 MAX_BYTES = 16 << 20
-# files with these suffixes hold trees, all others lines
+# suffixes of files that hold trees; all others hold lines
 TREES = (".yaml", ".yml", ".json")
 
 
@@ -21,7 +21,7 @@ class TextFileError(ValueError):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML as JSON has it: keys once only, words such as ``no`` and ``1`` stay words where they are keys."""
+    """YAML with the rules of JSON: unique keys, and keys such as ``no`` and ``1`` stay text."""
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:

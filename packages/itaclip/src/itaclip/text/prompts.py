@@ -18,7 +18,7 @@ _FEW_WORDS = 200  # that fit into a message
 
 
 class PromptTooLongError(ValueError):
-    """A prompt has more tokens than the text tower reads; cut off silently it would mean something else."""
+    """A prompt has more tokens than the text tower reads; truncated, it would mean something else."""
 
 
 @lru_cache(maxsize=1)
@@ -68,7 +68,7 @@ def build_prompts(text: str, templates: Templates = "imagenet") -> list[str]:
 
 
 def context_length(clip_model: Any, tokenizer: Tokenizer) -> int:
-    """Return how many tokens the text tower reads, start and end included."""
+    """Return the number of tokens that the text tower reads, start and end included."""
     for owner in (clip_model, tokenizer):
         length = getattr(owner, "context_length", None)
         if isinstance(length, int):
@@ -77,12 +77,12 @@ def context_length(clip_model: Any, tokenizer: Tokenizer) -> int:
 
 
 def tokenize(tokenizer: Tokenizer, prompts: Sequence[str], context: int) -> Tensor:
-    """Turn prompts into tokens and refuse what would be cut off.
+    """Turn prompts into tokens and refuse those that would be truncated.
 
     Args:
         tokenizer: A tokenizer of open_clip.
         prompts: ``n`` texts.
-        context: Tokens that the model reads.
+        context: Number of tokens that the model reads.
 
     Returns:
         ``(n, context)`` int64, padded at the end.
@@ -92,7 +92,7 @@ def tokenize(tokenizer: Tokenizer, prompts: Sequence[str], context: int) -> Tens
     """
     prompts = list(prompts)
     empty, pad = _empty(tokenizer, context)
-    # the tokenizers cut silently, so they are given room for one token more than the model has
+    # the tokenizers truncate silently, so they get room for one token more than the model has
     wide = tokenizer(prompts, context_length=context + 1)  # (n, context + 1)
     if torch.equal(tokenizer([""], context_length=context + 1)[0, :context], empty):
         tokens = wide[:, :context]
@@ -115,14 +115,14 @@ def tokenize(tokenizer: Tokenizer, prompts: Sequence[str], context: int) -> Tens
 def check_names(
     tokenizer: Tokenizer, names: Sequence[str], owner: Sequence[int], context: int, *, background: bool
 ) -> None:
-    """Refuse names that the tokenizer does not know or cannot tell apart.
+    """Refuse names that the tokenizer does not know, and equal tokens for two classes.
 
     Args:
         tokenizer: A tokenizer of open_clip.
         names: All names.
         owner: Class id of each.
-        context: Tokens that the model reads.
-        background: Whether class 0 is the background, whose words may repeat those of a class.
+        context: Number of tokens that the model reads.
+        background: Whether class 0 is the background, whose names may repeat those of a class.
 
     Raises:
         ValueError: If a name has no word in a closed vocabulary, or two classes have names with equal
@@ -155,7 +155,7 @@ def _empty(tokenizer: Tokenizer, context: int) -> tuple[Tensor, int]:
 
 
 def _words(tokenizer: Tokenizer) -> str:
-    """Return the words of a small vocabulary, to be read in a sentence; nothing of a large one."""
+    """Return the words of a small vocabulary for a sentence; nothing of a large one."""
     read = getattr(getattr(tokenizer, "tokenizer", None), "get_vocab", dict)
     words = sorted(word for word in read() if word.isalpha())
     return f"its words ({', '.join(words)}) or " if 0 < len(words) <= _FEW_WORDS else ""

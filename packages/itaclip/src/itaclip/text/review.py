@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looking over auxiliary texts before they are used."""
+"""Check of auxiliary texts before they are used."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from itaclip.text.prompts import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """What was found.
+    """Result of the check.
 
     Attributes:
-        faults: What makes the texts unusable with this model, a sentence each.
-        remarks: What is allowed but may lower the score.
-        longest: Tokens of the longest prompt that fits.
-        context: Tokens that the model reads.
+        faults: Faults that make the texts unusable with this model, a sentence each.
+        remarks: Remarks on what is allowed but may lower the score.
+        longest: Number of tokens of the longest prompt that fits.
+        context: Number of tokens that the model reads.
     """
 
     faults: tuple[str, ...]
@@ -47,10 +47,10 @@ def review_texts(
 
     Args:
         classes: The classes.
-        texts: Those of each class that is not the background, as :func:`itaclip.text.aux_texts` gives them.
+        texts: Texts of each class but the background, from :func:`itaclip.text.aux_texts`.
         tokenizer: A tokenizer of open_clip.
-        context: Tokens that the model reads; the tokenizer's own number if ``None``.
-        templates: As for :func:`itaclip.text.get_templates`.
+        context: Number of tokens that the model reads; that of the tokenizer if ``None``.
+        templates: Prompt templates, as for :func:`itaclip.text.get_templates`.
     """
     context = context_length(None, tokenizer) if context is None else context
     faults: list[str] = []

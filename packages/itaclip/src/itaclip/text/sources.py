@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where auxiliary texts come from: files, mappings, functions, this package, or nowhere."""
+"""Sources of auxiliary texts: files, mappings, functions, and this package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from itaclip.text.files import TREES, TextFileError, read_lines, read_tree, writ
 
 MARK = ">="
 KINDS = ("definitions", "synonyms")
-# which kind the method uses for which benchmark
+# kind of texts that the method uses for each benchmark
 SHIPPED_KIND = {
     "voc21": "definitions",
     "voc20": "definitions",
@@ -34,7 +34,7 @@ Texts = str | Sequence[str]
 
 @runtime_checkable
 class TextSource(Protocol):
-    """Anything that knows texts for class names."""
+    """Anything that has texts for class names."""
 
     def aux(self, names: Sequence[str]) -> Sequence[Texts]:
         """Return one text, or several (or none), for each name, in the order of the names."""
@@ -45,10 +45,10 @@ AuxTexts = TextSource | Mapping[str, Texts] | Callable[[str], Texts] | str | Pat
 
 
 class CallableSource:
-    """Asks a function for the text of each name.
+    """Texts from a function of the name.
 
     Args:
-        function: Takes a name and returns its text or texts.
+        function: Function that takes a name and returns its text or texts.
 
     Example:
         >>> CallableSource(lambda name: f"a kind of {name}").aux(["cat"])
@@ -59,16 +59,16 @@ class CallableSource:
         self.function = function
 
     def aux(self, names: Sequence[str]) -> list[Texts]:
-        """Return what the function says of each name."""
+        """Return the function's texts of each name."""
         return [self.function(name) for name in names]
 
 
 class MappingSource:
-    """Looks names up; capitals and the number of blanks do not count.
+    """Texts by name; case and the number of blanks do not count.
 
     Args:
-        texts: A text, or several, by name.
-        allow_missing: Whether a name may be without text; its class is then not mixed.
+        texts: One text or several, by name.
+        allow_missing: Whether a name may have no text; its class is then not mixed.
         allow_extra: Whether there may be texts for other names.
 
     Raises:
@@ -85,7 +85,7 @@ class MappingSource:
         self.texts: dict[str, Texts] = {}
         for name, text in texts.items():
             if (key := _key(name)) in self.texts:
-                raise ValueError(f"texts for {name!r} are given twice (capitals and blanks do not count)")
+                raise ValueError(f"texts for {name!r} are given twice (case and blanks do not count)")
             self.texts[key] = text
         self.allow_missing = allow_missing
         self.allow_extra = allow_extra
@@ -107,18 +107,18 @@ class MappingSource:
 
 
 class FileSource:
-    """Reads texts from a file: lines ``name >=text``, or YAML or JSON (by the suffix).
+    """Texts from a file: lines ``name >=text``, or YAML or JSON (by the suffix).
 
     YAML and JSON hold a mapping from names to a text or a list of texts, or a plain list in the order of the
     classes. Rows are matched by name. If some names are not found but there is a row for each class, and no
     row that is found by name stands in another's place, rows are taken in their order, which is how the
-    authors' files are meant.
+    authors' files work.
 
     Args:
         path: The file.
         strict: Whether each class must have its row and each row its class; else rows for other names are
-            passed over and classes without row are not mixed.
-        strip_stop: Whether a full stop at the end of a text is taken off; templates add their own.
+            ignored and classes without row are not mixed.
+        strip_stop: Whether to remove a full stop at the end of a text; templates add their own.
 
     Raises:
         TextFileError: If the file cannot be read or its form is wrong; the message names file and line.
@@ -239,7 +239,7 @@ def aux_texts(aux: AuxTexts, classes: ClassList) -> list[tuple[str, ...]] | None
     """Return the auxiliary texts of each class that is not the background; ``None`` if there are none.
 
     Args:
-        aux: As for :func:`as_source`; ``None`` for none.
+        aux: Texts in any form of :func:`as_source`; ``None`` for none.
         classes: The classes; their first names are looked up.
 
     Raises:
@@ -330,7 +330,7 @@ def _read_rows(path: Path) -> list[tuple[str | None, tuple[str, ...]]]:
             raise TextFileError(
                 f"{path}, line {number}: a row must read 'name {MARK}text', got {line[:60]!r}"
             )
-        # the authors' scripts append, so a second run writes rows again
+        # the authors' scripts append, so a second run repeats rows
         if (name, (text,)) not in rows:
             rows.append((name, (text,)))
     return rows

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 _log = logging.getLogger(__name__)
-# values of a tensor that are hashed one by one; all others enter as a sum
+# values of a tensor that are hashed one by one; the others enter as a sum
 _SAMPLES = 1024
 
 

@@ -35,7 +35,7 @@ FILES["voc20"], FILES["context59"] = FILES["voc21"], FILES["context60"]
 
 @pytest.fixture
 def make_tree():
-    """Write a data set of a few small pictures in its own layout; returns their names and label arrays."""
+    """Write a data set of a few small images in its own layout; returns their names and label arrays."""
 
     def make(name, root, number=3, *, size=(6, 5), seed=0, suffix=None):
         random = np.random.default_rng(seed)
@@ -45,9 +45,9 @@ def make_tree():
         made = {}
         for index in range(number):
             sample = city.format(index)
-            picture = random.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+            photo = random.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
             stored = random.choice(np.array(STORED[name], dtype=np.uint8), (size[1], size[0]))
-            for path, image in ((images, Image.fromarray(picture)), (labels, Image.fromarray(stored))):
+            for path, image in ((images, Image.fromarray(photo)), (labels, Image.fromarray(stored))):
                 place = root / path.format(sample)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 image.save(place)

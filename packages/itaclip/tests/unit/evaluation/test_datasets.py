@@ -33,9 +33,9 @@ def test_reads_every_data_set_in_its_own_tree(name, tmp_path, make_tree):
     dataset = open_dataset(name, tmp_path)
     assert [sample.name for sample in dataset.samples] == list(made)
     for sample, stored in zip(dataset.samples, made.values(), strict=True):
-        picture, labels = sample.read()
-        assert picture.mode == "RGB"
-        assert picture.size == stored.shape[::-1]
+        photo, labels = sample.read()
+        assert photo.mode == "RGB"
+        assert photo.size == stored.shape[::-1]
         np.testing.assert_array_equal(labels, np.vectorize(MEANING[name].get)(stored))
 
 
@@ -134,7 +134,7 @@ def _cut(path):
     [
         (lambda s: s.image.unlink(), "jpg is missing"),
         (lambda s: s.label.unlink(), "png is missing"),
-        (lambda s: s.image.write_text("no picture"), "jpg is not an image"),
+        (lambda s: s.image.write_text("no image"), "jpg is not an image"),
         (lambda s: _cut(s.label), "png is damaged or cut short"),
         (lambda s: Image.new("L", (2, 2)).save(s.label), "2 x 2, its image 6 x 5"),
         (lambda s: Image.new("RGB", (6, 5)).save(s.label), "holds colours"),
@@ -161,8 +161,8 @@ def test_stored_orientation_is_kept(tmp_path, make_tree):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(sample.image).save(sample.image, exif=exif)
-    picture, _ = sample.read()
-    assert picture.size == (6, 5)
+    photo, _ = sample.read()
+    assert photo.size == (6, 5)
 
 
 def test_wrong_use_is_one_sentence(tmp_path, make_tree):
