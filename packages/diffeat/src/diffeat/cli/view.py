@@ -156,5 +156,6 @@ def _draw(
         return draw_clusters(values, drawing.clusters), f"{drawing.clusters} clusters"
     maps = [similarity_map(values[0], value, point) for value in values]
     low, high = min(float(each.min()) for each in maps), max(float(each.max()) for each in maps)
+    # dark blue is the least, yellow the most
     heat = [draw_heat(each, low=low, high=high) for each in maps]
-    return heat, f"cosine to the point: {low:.2f} dark, {high:.2f} yellow"
+    return heat, f"cosine {low:.2f} to {high:.2f}"
