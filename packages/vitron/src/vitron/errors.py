@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong, as types; each message is one sentence for the user."""
+"""Errors of the package; each message is one sentence for the user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 
 
 class RegionError(ValueError):
-    """A region is none, lies outside its picture, or cannot be turned into another kind."""
+    """A region is invalid, lies outside its image, or cannot be converted."""
 
 
 class DataError(ValueError):
@@ -28,38 +28,38 @@ class DataError(ValueError):
 
 
 class MediaError(ValueError):
-    """A picture or a clip cannot be read, is too large, or is of the wrong shape."""
+    """An image or a video cannot be read, is too large, or has the wrong shape."""
 
 
 class PlanError(ValueError):
-    """A call cannot be carried out: its input is missing, or it names what does not exist."""
+    """A call cannot run: its input is missing, or it names something that does not exist."""
 
 
 class SpecialistError(RuntimeError):
-    """A specialist failed, or none can do what was asked."""
+    """A specialist failed, or none can run the call."""
 
 
 class UnsupportedRequestError(SpecialistError):
-    """A specialist does this task, but not as it was asked; the next one may."""
+    """A specialist does this task, but cannot run this request; the next one may."""
 
 
 class NotSetUpError(SpecialistError):
-    """A specialist is known, but its package is not installed or no model was named for it."""
+    """The package of a specialist is not installed, or no model was named for it."""
 
 
 class SpecialistTimeoutError(SpecialistError):
-    """A specialist was given up because it took too long."""
+    """A specialist took too long and was given up."""
 
 
 class MemoryBudgetError(SpecialistError):
-    """A specialist needs more memory than there is, even with all others unloaded."""
+    """A specialist needs more memory than the limit allows, even with all others unloaded."""
 
 
 def explain(error: BaseException) -> str:
-    """Return what an error says on one line, the first problem alone if there are many.
+    """Return the message of an error on one line; the first problem if there are several.
 
     Args:
-        error: Any exception; of a :class:`pydantic.ValidationError` the place and the rule are named.
+        error: Any exception; for a :class:`pydantic.ValidationError` field and rule are named.
     """
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False)[0]

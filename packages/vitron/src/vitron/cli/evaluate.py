@@ -77,6 +77,8 @@ def evaluate(
         replies: Given messages instead of a model: lines {"id": .., "reply": ..}.
         seed: Random seed of the specialists.
     """
+    from common_kernels.runtime.hub import resolve_device
+
     from vitron.evaluation.readers import read_items
     from vitron.evaluation.run import evaluate as run
     from vitron.evaluation.tasks import TASKS
@@ -84,7 +86,8 @@ def evaluate(
     if task not in TASKS:
         raise ValueError(f"the task must be one of {', '.join(TASKS)}, got {task!r}")
     processes = join_processes(machine.device)
-    machine = ModelDevice(device=processes.device(machine.device), dtype=machine.dtype)
+    device = str(resolve_device(processes.device(machine.device)))
+    machine = ModelDevice(device=device, dtype=machine.dtype)
     items = read_items(data, task, layout=options.layout, split=options.split, limit=options.limit)
     source, registry = _source(model, replies, machine, specialists)
     embed = None

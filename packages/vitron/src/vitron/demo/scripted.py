@@ -1,31 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scripted replies over drawn pictures, with scores against what was drawn, and their transcript.
+"""Scripted assistant messages about drawn images: their calls run, and are scored against what was drawn.
 
-The replies are written here; no language model takes part. The scores say whether calls are read, planned
-and carried out, not how well anything understands a picture.
+No language model takes part. The scores say whether calls are parsed, planned and run, not how well anything
+understands an image.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from common_kernels.runtime.files import write_text
+from common_kernels.runtime.pictures import escape
 from numpy.typing import NDArray
 
 from vitron.demo.painters import toy_registry
 from vitron.demo.painters.find import things_in
 from vitron.demo.painters.shapes import blank, shape_mask, stamp
 from vitron.demo.painters.words import COLOURS
+from vitron.demo.transcript import DemoScores, TaskScore, image_tag, shown, transcript_page
 from vitron.protocol import parse
 from vitron.protocol.contract import Turn
-from vitron.protocol.media import Artefact, encode, overlay, write_bytes, write_media
+from vitron.protocol.media import Artefact, write_media
 from vitron.session import CallResult, Conversation
 
-__all__ = ["Figures", "TaskFigures", "run_demo"]
+__all__ = ["run_demo"]
 
 SIZE = 96
 Thing = tuple[str, str, int, int, int]  # shape, colour, row, column, side
@@ -33,44 +34,6 @@ CIRCLE: Thing = ("circle", "red", 10, 10, 30)
 SQUARE: Thing = ("square", "blue", 20, 58, 26)
 STAR: Thing = ("star", "yellow", 56, 34, 34)
 SCENE = (CIRCLE, SQUARE, STAR)
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFigures:
-    """What one task reached.
-
-    Attributes:
-        name: Of the task.
-        score: 0 to 1.
-        measure: What the score is.
-    """
-
-    name: str
-    score: float
-    measure: str
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the demo measured.
-
-    Attributes:
-        tasks: One entry each.
-        parse_rate: Share of replies that were read without an issue.
-        replies: Where they came from.
-    """
-
-    tasks: tuple[TaskFigures, ...]
-    parse_rate: float
-    replies: str = "scripted; no language model took part"
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain values."""
-        return {
-            "tasks": {task.name: round(task.score, 4) for task in self.tasks},
-            "parse_rate": self.parse_rate,
-            "replies": self.replies,
-        }
 
 
 Score = Callable[[Turn, Sequence[CallResult]], float]
@@ -87,7 +50,7 @@ class _Script:
 
 
 def draw(*things: Thing) -> NDArray[np.uint8]:
-    """Return a picture of things, ``(96, 96, 3)``."""
+    """Return an image of things, ``(96, 96, 3)``."""
     canvas = blank(SIZE, SIZE)
     for shape, colour, row, column, side in things:
         stamp(canvas, shape_mask(shape, side, side), row, column, COLOURS[colour])
@@ -95,19 +58,19 @@ def draw(*things: Thing) -> NDArray[np.uint8]:
 
 
 def mask_of(thing: Thing) -> NDArray[np.bool_]:
-    """Return where a thing is, ``(96, 96)``."""
+    """Return the mask of a thing, ``(96, 96)``."""
     return np.asarray((draw(thing) != blank(SIZE, SIZE)).any(axis=-1), dtype=np.bool_)
 
 
-def _call(module: str, *said: str, region: str = "") -> str:
-    blocks = " ".join(f"<instruction>{text}</instruction>" for text in said)
+def _call(module: str, *instructions: str, region: str = "") -> str:
+    blocks = " ".join(f"<instruction>{text}</instruction>" for text in instructions)
     return f"<module>{module}</module> {blocks}" + (f" <region>{region}</region>" if region else "")
 
 
 def _last(results: Sequence[CallResult]) -> Artefact:
     made = results[-1].artefact
     if made is None:
-        raise RuntimeError(f"the demo broke: {results[-1].error}")
+        raise RuntimeError(f"the demo failed: {results[-1].error}")
     return made
 
 
@@ -124,7 +87,7 @@ def _iou(*truth: NDArray[np.bool_]) -> Score:
 
 
 def _equal(*truth: NDArray[np.uint8]) -> Score:
-    """Share of pixels that are as drawn."""
+    """Share of pixels as drawn."""
 
     def score(turn: Turn, results: Sequence[CallResult]) -> float:
         near = np.abs(_last(results).frames.astype(np.int64) - np.stack(truth)).max(axis=-1) <= 2
@@ -134,7 +97,7 @@ def _equal(*truth: NDArray[np.uint8]) -> Score:
 
 
 def _holds(*wanted: tuple[str, str]) -> Score:
-    """Share of frames that hold exactly these things, by colour and shape."""
+    """Share of frames with exactly these things, by colour and shape."""
 
     def score(turn: Turn, results: Sequence[CallResult]) -> float:
         found = [
@@ -147,7 +110,7 @@ def _holds(*wanted: tuple[str, str]) -> Score:
 
 
 def _cleaner(noisy: NDArray[np.uint8], clean: NDArray[np.uint8]) -> Score:
-    """Share of the error that is gone."""
+    """Share of the error that was removed."""
 
     def score(turn: Turn, results: Sequence[CallResult]) -> float:
         before, after = (
@@ -162,17 +125,17 @@ def _silent(turn: Turn, results: Sequence[CallResult]) -> float:
     return float(not turn.invocations and not results)
 
 
-def _clip() -> tuple[list[NDArray[np.uint8]], list[Thing]]:
+def _video() -> tuple[list[NDArray[np.uint8]], list[Thing]]:
     moving = [("circle", "red", 10, 4 + 8 * index, 30) for index in range(6)]
     return [draw(circle, STAR) for circle in moving], moving
 
 
 def _scripts() -> list[_Script]:
-    picture = Artefact("image", draw(*SCENE))
-    return [*_picture_scripts(picture), *_clip_scripts(), *_other_scripts(picture)]
+    image = Artefact("image", draw(*SCENE))
+    return [*_image_scripts(image), *_video_scripts(), *_other_scripts(image)]
 
 
-def _picture_scripts(picture: Artefact) -> list[_Script]:
+def _image_scripts(image: Artefact) -> list[_Script]:
     green = ("circle", "green", *CIRCLE[2:])
     moved = ("square", "blue", 20, 34, 26)
     edits = (
@@ -195,7 +158,7 @@ def _picture_scripts(picture: Artefact) -> list[_Script]:
             "segmentation by words",
             "Where is the leftmost round thing?",
             f"It is here. {_call('B', 'segment: the leftmost circle')}",
-            picture,
+            image,
             _iou(mask_of(CIRCLE)),
             "IoU",
         ),
@@ -203,12 +166,12 @@ def _picture_scripts(picture: Artefact) -> list[_Script]:
             "segmentation by a click",
             "What is at the place I clicked?",
             _call("B", "segment: this", region="points [510, 740]"),
-            picture,
+            image,
             _iou(mask_of(STAR)),
             "IoU",
         ),
         *(
-            _Script(f"editing: {name}", user, f"Done. {reply}", picture, score, "pixels as drawn")
+            _Script(f"editing: {name}", user, f"Done. {reply}", image, score, "pixels as drawn")
             for name, user, reply, score in edits
         ),
         _Script(
@@ -222,14 +185,14 @@ def _picture_scripts(picture: Artefact) -> list[_Script]:
     ]
 
 
-def _clip_scripts() -> list[_Script]:
-    frames, moving = _clip()
-    clip = Artefact("video", np.stack(frames))
+def _video_scripts() -> list[_Script]:
+    frames, moving = _video()
+    video = Artefact("video", np.stack(frames))
     pink = [draw(("circle", "pink", *circle[2:]), STAR) for circle in moving]
     return [
         _Script(
             "text to video",
-            "A clip of a purple triangle that moves to the right.",
+            "A video of a purple triangle that moves to the right.",
             _call("D", "generate: a purple triangle moving right", "size: 96x96", "length: 6"),
             None,
             _holds(("purple", "triangle")),
@@ -247,7 +210,7 @@ def _clip_scripts() -> list[_Script]:
             "tracking",
             "Follow what is in my box.",
             _call("E", "track: the thing in the box", region="[50, 110, 340, 400] @ 0"),
-            clip,
+            video,
             _iou(*(mask_of(circle) for circle in moving)),
             "mean IoU of the frames",
         ),
@@ -255,19 +218,19 @@ def _clip_scripts() -> list[_Script]:
             "video editing",
             "Make the circle pink.",
             _call("F", "recolour: the circle to pink"),
-            clip,
+            video,
             _equal(*pink),
             "pixels as drawn",
         ),
     ]
 
 
-def _other_scripts(picture: Artefact) -> list[_Script]:
-    rng, clean = np.random.default_rng(0), picture.frames[0]
+def _other_scripts(image: Artefact) -> list[_Script]:
+    rng, clean = np.random.default_rng(0), image.frames[0]
     noisy = clean.copy()
     noisy[rng.random((SIZE, SIZE)) < 0.05] = 0
     chain = (
-        f"First the picture. {_call('A', 'draw: a red circle at the left', 'size: 96x96')} "
+        f"First the image. {_call('A', 'draw: a red circle at the left', 'size: 96x96')} "
         f"Then its mask. {_call('B', 'segment: the circle')} "
         f"Now blue. {_call('C', 'recolour: it to blue', region='mask_1')} "
         f"And it moves. {_call('G', 'animate: the circle moves right', 'length: 5')}"
@@ -275,11 +238,11 @@ def _other_scripts(picture: Artefact) -> list[_Script]:
     return [
         _Script(
             "restoration",
-            "There are specks on it.",
-            _call("R", "denoise: the picture"),
+            "Remove the specks.",
+            _call("R", "denoise: the image"),
             Artefact("image", noisy),
             _cleaner(noisy, clean),
-            "share of the error that is gone",
+            "share of the error removed",
         ),
         _Script(
             "chain of four calls",
@@ -293,23 +256,23 @@ def _other_scripts(picture: Artefact) -> list[_Script]:
             "no call",
             "What does <module>B</module> mean?",
             "&lt;module>B&lt;/module> asks for a mask; 3 &lt; 4 and 5 > 4 stay as they are.",
-            picture,
+            image,
             _silent,
-            "nothing is carried out",
+            "no call runs",
         ),
     ]
 
 
-def run_demo(out: Path) -> Figures:
-    """Carry out all scripts; write a picture of each and ``transcript.html``.
+def run_demo(output: Path) -> DemoScores:
+    """Run all scripts; write an image of each and ``transcript.html``.
 
     Args:
-        out: Folder; files of an earlier demo are replaced.
+        output: Folder; files of an earlier demo are replaced.
 
     Raises:
-        MediaError: If the folder cannot be written.
+        OSError: If the folder cannot be written.
     """
-    registry, figures, sections, clean = toy_registry(), list[TaskFigures](), list[str](), 0
+    registry, tasks, sections, clean = toy_registry(), list[TaskScore](), list[str](), 0
     for number, script in enumerate(_scripts(), 1):
         conversation = Conversation(specialists=registry)
         if script.media is not None:
@@ -318,70 +281,37 @@ def run_demo(out: Path) -> Figures:
         clean += not turn.issues
         results = conversation.run_calls(turn)
         score = script.score(turn, results)
-        figures.append(TaskFigures(script.name, score, script.measure))
-        shown = [_shown(conversation, result) for result in results]
-        if shown:
+        tasks.append(TaskScore(script.name, score, script.measure))
+        made = [each for result in results if (each := shown(conversation, result)) is not None]
+        if made:
             name = f"{number:02d}-{script.name.replace(':', '').replace(' ', '-')}"
-            frames = [picture.frames[-1] for picture in ([script.media] if script.media else []) + shown]
-            write_media(Artefact("image", _row(frames)), out, name)
-        sections.append(_section(script, turn, results, shown, score))
-    write_bytes(out / "transcript.html", _page(sections).encode("utf-8"))
-    return Figures(tuple(figures), clean / len(figures))
-
-
-def _shown(conversation: Conversation, result: CallResult) -> Artefact:
-    """Return what a call made as a picture or clip, masks over what they mark."""
-    made = _last([result])
-    if made.kind != "masks" or result.call.input is None:
-        return made
-    return overlay(made, conversation.media[result.call.input])
+            frames = [image.frames[-1] for image in ([script.media] if script.media else []) + made]
+            write_media(Artefact("image", _row(frames)), output, name)
+        captions = [f"{each.call.output}: {each.call.invocation.module}" for each in results]
+        images = "".join(image_tag(*pair) for pair in zip(made, captions, strict=True))
+        sections.append(_section(script, turn, images, score))
+    summary = (
+        "No language model took part: the messages, in grey, are written into the demo. Toy specialists, "
+        "which know drawn shapes only, run their calls; the scores compare with what was drawn."
+    )
+    page = transcript_page("Scripted messages and their calls", summary, sections)
+    write_text(output / "transcript.html", page)
+    return DemoScores(tuple(tasks), clean / len(tasks), "scripted; no language model took part")
 
 
 def _row(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Set pictures side by side, twice as large."""
+    """Set images side by side, twice as large."""
     space = np.full((SIZE, 6, 3), 255, dtype=np.uint8)
     parts = [part for frame in frames for part in (frame, space)][:-1]
     return np.concatenate(parts, axis=1).repeat(2, axis=0).repeat(2, axis=1)
 
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
-section { border-top: 1px solid #8884; padding: .5rem 0 1rem } h2 { font-size: 1rem }
-.user, .reply, .shown { padding: .5rem .8rem; border-radius: .6rem; margin: .4rem 0; white-space: pre-wrap }
-.user { background: #48f2; margin-left: 4rem } .reply { background: #8882; font: 13px/1.4 monospace }
-.shown { background: #8881; margin-right: 4rem } .score { opacity: .7; font-size: .9rem }
-img { image-rendering: pixelated; width: 12rem; margin: .2rem .4rem .2rem 0; border-radius: .3rem }
-"""
-
-
-def _section(
-    script: _Script, turn: Turn, results: Sequence[CallResult], shown: Sequence[Artefact], score: float
-) -> str:
-    given = image_tag(script.media, "what the user brings") if script.media else ""
-    captions = [f"{each.call.output}: {each.call.invocation.module}" for each in results]
-    pictures = "".join(image_tag(*pair) for pair in zip(shown, captions, strict=True))
-    text = f'<div class="shown">{html.escape(turn.text.strip())}</div>' if turn.text.strip() else ""
+def _section(script: _Script, turn: Turn, images: str, score: float) -> str:
+    given = image_tag(script.media, "image of the user") if script.media else ""
+    text = f'<div class="text">{escape(turn.text.strip())}</div>' if turn.text.strip() else ""
     return (
-        f"<section><h2>{html.escape(script.name)}</h2>"
-        f'<div class="user">{html.escape(script.user)}<br>{given}</div>'
-        f'<div class="reply">{html.escape(script.reply)}</div>{text}{pictures}'
-        f'<div class="score">{html.escape(script.measure)}: {score:.2f}</div></section>'
-    )
-
-
-def image_tag(artefact: Artefact, caption: str) -> str:
-    """Return a picture or clip as HTML that holds its own bytes."""
-    content, suffix = encode(artefact)
-    data = base64.b64encode(content).decode("ascii")
-    title = html.escape(caption, quote=True)
-    return f'<img src="data:image/{suffix[1:]};base64,{data}" alt="{title}" title="{title}">'
-
-
-def _page(sections: Sequence[str]) -> str:
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>vitron demo</title>'
-        f"<style>{STYLE}</style></head><body><h1>Scripted replies, carried out</h1>"
-        "<p>No language model took part: the replies, in grey, are written into the demo. Toy specialists, "
-        "which know drawn shapes only, carry out their calls; the scores compare with what was drawn.</p>"
-        f"{''.join(sections)}</body></html>\n"
+        f"<section><h2>{escape(script.name)}</h2>"
+        f'<div class="user">{escape(script.user)}<br>{given}</div>'
+        f'<div class="message">{escape(script.reply)}</div>{text}{images}'
+        f'<div class="score">{escape(script.measure)}: {score:.2f}</div></section>'
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shapes of everything that passes between a model's reply, the specialists and a server.
 
-All models are frozen and refuse unknown fields. Coordinates are fractions of the picture's width and height,
+All models are frozen and refuse unknown fields. Coordinates are fractions of the image's width and height,
 x to the right, y downwards, so that no size travels with a region and none is ever scaled twice.
 """
 
@@ -59,7 +59,7 @@ class _Region(_Model):
     """What all kinds share.
 
     Attributes:
-        frame: Frame of a clip on which the region was drawn, from 0; ``None`` is the first, or the picture.
+        frame: Frame of a video on which the region was drawn, from 0; ``None`` is the first, or the image.
     """
 
     frame: Index | None = None
@@ -100,7 +100,7 @@ class MaskRegion(_Region):
     """A mask as COCO's run lengths.
 
     Attributes:
-        size: Height and width of the mask, which need not be those of the picture.
+        size: Height and width of the mask, which need not be those of the image.
         counts: Run lengths, plain or as COCO's compressed string.
     """
 
@@ -191,7 +191,7 @@ class Invocation(_Model):
         instruction: What to do; video editing takes two.
         args: Further arguments by name, as ``{"input": "img_1", "seed": 3}``.
         region: Where.
-        frames: First and last frame, both included, of the part of a clip that is meant.
+        frames: First and last frame, both included, of the part of a video that is meant.
         source: Where it starts and ends in the reply; ``None`` if it was not written there.
     """
 
@@ -234,7 +234,7 @@ class Issue(_Model):
         code: What kind of thing.
         message: One sentence.
         start: Where the trouble begins in the reply.
-        invocation: Position of the call in the turn that suffers from it; such a call is not carried out.
+        invocation: Position of the call in the turn that suffers from it; such a call is not run.
     """
 
     code: Literal[
@@ -283,7 +283,7 @@ class Turn(_Model):
     issues: tuple[Issue, ...] = ()
 
     def refusal(self, index: int) -> str | None:
-        """Say why a call must not be carried out, or return ``None`` if nothing was wrong with it."""
+        """Say why a call must not be run, or return ``None`` if nothing was wrong with it."""
         return next((issue.message for issue in self.issues if issue.invocation == index), None)
 
 

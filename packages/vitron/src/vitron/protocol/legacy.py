@@ -24,7 +24,7 @@ class LegacyReply:
         module: The first module's letter, as it stands between the tags; ``None`` if there is none.
         instruction: What stands behind the last colon of each instruction, of all calls together.
         region: What stands between the first region tags, which nothing uses.
-        runs: Whether something is carried out: not with an unknown letter, without an instruction, or for
+        runs: Whether something is run: not with an unknown letter, without an instruction, or for
             ``F`` with fewer than two.
     """
 

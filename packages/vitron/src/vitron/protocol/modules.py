@@ -29,7 +29,7 @@ class Argument:
 
     Attributes:
         name: As in ``seed: 3``.
-        kind: ``integer``; ``name`` of a picture, clip or mask of this conversation; ``size`` as ``64x48``;
+        kind: ``integer``; ``name`` of an image, video or mask of this conversation; ``size`` as ``64x48``;
             or any ``text``.
         summary: One line.
     """
@@ -57,7 +57,7 @@ class Argument:
         return {"type": "string", "pattern": f"^{_PATTERNS[self.kind]}$", "description": self.summary}
 
 
-_INPUT = Argument(name="input", kind="name", summary="picture or clip to work on; else the latest")
+_INPUT = Argument(name="input", kind="name", summary="image or video to work on; else the latest")
 _SEED = Argument(name="seed", kind="integer", summary="number that the randomness starts from")
 _SIZE = Argument(name="size", kind="size", summary="width and height in pixels, as 64x48")
 _LENGTH = Argument(name="length", kind="integer", summary="number of frames")
@@ -158,7 +158,7 @@ _TABLE = (
     Module(
         name="text_to_image",
         letter="A",
-        summary="make a picture from words",
+        summary="make an image from words",
         verbs=_verbs(generate="generation, draw, create"),
         inputs=(),
         output="image",
@@ -168,7 +168,7 @@ _TABLE = (
     Module(
         name="image_segmentation",
         letter="B",
-        summary="mark things in a picture",
+        summary="mark things in an image",
         verbs=_verbs(segment="segmentation, mark, find", panoptic=""),
         inputs=("image",),
         output="masks",
@@ -176,7 +176,7 @@ _TABLE = (
     Module(
         name="image_editing",
         letter="C",
-        summary="change a picture",
+        summary="change an image",
         verbs=_verbs(edit="editing", **_EDITS),
         inputs=("image",),
         output="image",
@@ -185,7 +185,7 @@ _TABLE = (
     Module(
         name="text_to_video",
         letter="D",
-        summary="make a clip from words",
+        summary="make a video from words",
         verbs=_verbs(generate="generation, draw, create"),
         inputs=(),
         output="video",
@@ -195,7 +195,7 @@ _TABLE = (
     Module(
         name="video_segmentation",
         letter="E",
-        summary="mark and follow things in a clip",
+        summary="mark and follow things in a video",
         verbs=_verbs(track="tracking, follow", segment="segmentation, mark, find"),
         inputs=("video",),
         output="masks",
@@ -204,7 +204,7 @@ _TABLE = (
     Module(
         name="video_editing",
         letter="F",
-        summary="change a clip",
+        summary="change a video",
         verbs=_verbs(edit="editing", foreground="", background="", **_EDITS),
         inputs=("video",),
         output="video",
@@ -212,7 +212,7 @@ _TABLE = (
     Module(
         name="image_to_video",
         letter="G",
-        summary="let a picture move",
+        summary="let an image move",
         verbs=_verbs(animate="animation, generate, generation"),
         inputs=("image",),
         output="video",
@@ -222,7 +222,7 @@ _TABLE = (
     Module(
         name="restoration",
         letter="R",
-        summary="clean a degraded picture",
+        summary="clean a degraded image",
         verbs=_verbs(restore="restoration", denoise="", deblur="sharpen", upscale="enlarge", dejpeg=""),
         inputs=("image",),
         output="image",

@@ -42,7 +42,7 @@ def invocation_schema(module: Module) -> dict[str, Any]:
                 "items": {"type": "integer", "minimum": 0},
                 "minItems": 2,
                 "maxItems": 2,
-                "description": "first and last frame of the part of a clip that is meant",
+                "description": "first and last frame of the part of a video that is meant",
             },
             **{name: argument.schema for name, argument in module.table.items()},
         },

@@ -33,9 +33,18 @@ class SpecialistOptions:
             raise ValueError(f"memory must be at least 1, got {self.memory}")
 
     def apply(self, registry: SpecialistRegistry) -> SpecialistRegistry:
-        """Set these options in a registry, and return it."""
+        """Set these options in a registry, and return it.
+
+        Raises:
+            ValueError: If a preferred specialist does not exist.
+        """
         registry.timeout = self.timeout or None
         registry.memory_bytes = None if self.memory is None else self.memory * 1_000_000
+        unknown = [name for name in self.prefer if name not in registry.names]
+        if unknown:
+            raise ValueError(
+                f"there is no specialist {unknown[0]!r}: it is one of {', '.join(registry.names)}"
+            )
         if self.prefer:
             registry.prefer = self.prefer
         return registry

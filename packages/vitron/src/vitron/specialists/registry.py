@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds specialists, loads them within a budget of memory, and asks one after the other."""
+"""The registry of specialists: discovery, loading within a memory budget, and fallback."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from vitron.specialists.worker import Worker
 GROUP = "vitron.specialists"
 Factory = Callable[[], Specialist]
 Locate = Callable[[str, Artefact, NDArray[np.float32]], NDArray[np.bool_] | None]
-"""Finds what a call is about: name of the module, picture, signals ``(N, C)``; a mask ``(H, W)``, if any."""
+"""Locates what a call means: from module name, image and signals ``(N, C)`` to a mask ``(H, W)``, if any."""
 
 
 class Outcome(NamedTuple):
-    """What came of asking.
+    """The outcome of a request.
 
     Attributes:
-        result: The answer.
-        specialist: Whose it is.
-        failures: Why others who were asked before could not, one sentence each.
+        result: Result of the specialist that answered.
+        specialist: Name of that specialist.
+        failures: Errors of specialists that were asked before, one sentence each.
     """
 
     result: Result
@@ -59,21 +59,22 @@ class _Entry:
 
 
 class SpecialistRegistry:
-    """The specialists there are.
+    """The specialists of a conversation or a server.
 
-    Nothing of a specialist is imported before it is needed. One that cannot be imported, or does not say what
-    it does, is reported in :attr:`problems` and left out; it never stops the others. Each does one call at a
-    time, different ones may be at work at once.
+    A specialist is imported when it is first needed. One that cannot be imported, or has no valid spec, is
+    reported in :attr:`problems` and skipped; it never stops the others. Each runs one call at a time,
+    different ones may run at the same time.
 
     Args:
-        memory_bytes: What all loaded specialists together may take, by their own estimates; the one that was
-            used longest ago is unloaded first. ``None`` is no limit.
-        timeout: Seconds for one call, loading included; ``None`` waits for ever.
+        memory_bytes: Most bytes of all loaded specialists, by their own estimates; the one used longest ago
+            is unloaded first. ``None`` is no limit.
+        timeout: Seconds for one call, loading included; ``None`` is no limit.
         prefer: Names to ask first, in this order; the others follow by the preference in their specs, and
-            those of equal preference in the order they were registered.
-        device: Where they are loaded.
-        dtype: Arithmetic they are loaded with.
-        locate: Marks what a call's signals mean, for those who need a region where the user gave none.
+            those of equal preference in the order of registration.
+        device: Device of the specialists.
+        dtype: Compute dtype of the specialists.
+        locate: Function that locates what a call's signals mean, for specialists that need a region where the
+            user gave none.
     """
 
     def __init__(
@@ -108,9 +109,9 @@ class SpecialistRegistry:
         """Add a specialist.
 
         Args:
-            name: Its name here.
-            factory: Returns it; called when it is first needed.
-            origin: Where it comes from, for messages.
+            name: Name in this registry.
+            factory: Function that returns it; called when it is first needed.
+            origin: Origin for error messages.
 
         Raises:
             ValueError: If the name is taken.
@@ -122,17 +123,17 @@ class SpecialistRegistry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names, those asked first in front."""
+        """All names, preferred ones first."""
         first = [name for name in self.prefer if name in self._entries]
         return tuple(first + [name for name in self._entries if name not in first])
 
     @property
     def problems(self) -> dict[str, str]:
-        """Why some cannot be used, by name; each is imported to find out."""
+        """Reasons why specialists cannot be used, by name; this imports all of them."""
         entries = {name: self._open(name) for name in self.names}
         problems = {name: entry.problem for name, entry in entries.items() if not entry.is_absent}
         unknown = {
-            name: f"{name} is preferred, but there is none of this name"
+            name: f"{name} is preferred, but there is no specialist of this name"
             for name in self.prefer
             if name not in self._entries
         }
@@ -140,17 +141,17 @@ class SpecialistRegistry:
 
     @property
     def absent(self) -> dict[str, str]:
-        """What those lack that could be set up, by name: a package, or a model that the user must name."""
+        """What specialists lack that can be set up, by name: a package, or a model to be named."""
         entries = {name: self._open(name) for name in self.names}
         return {name: entry.problem or "" for name, entry in entries.items() if entry.is_absent}
 
     @property
     def loaded(self) -> dict[str, int]:
-        """Loaded specialists and their estimates in bytes, the one used longest ago first."""
+        """Loaded specialists and their memory estimates in bytes, the one used longest ago first."""
         return dict(self._loaded)
 
     def spec(self, name: str) -> SpecialistSpec:
-        """Return what a specialist says about itself.
+        """Return the description of a specialist.
 
         Raises:
             KeyError: If there is none of this name.
@@ -162,7 +163,7 @@ class SpecialistRegistry:
         return entry.spec
 
     def create(self, name: str) -> Specialist:
-        """Return a new specialist of a name that this registry knows nothing of.
+        """Return a new instance of a specialist, which this registry does not manage.
 
         Raises:
             KeyError: If there is none of this name.
@@ -172,7 +173,7 @@ class SpecialistRegistry:
         return self._entries[name].factory()
 
     def for_module(self, module: str) -> tuple[str, ...]:
-        """Return who serves a module, in the order they are asked."""
+        """Return the specialists that serve a module, in the order in which they are asked."""
         specs = ((name, self._open(name).spec) for name in self.names)
         serving = {name: spec.preference for name, spec in specs if spec is not None and module in spec.tasks}
         first = [name for name in serving if name in self.prefer]
@@ -180,19 +181,19 @@ class SpecialistRegistry:
         return tuple(first + sorted(others, key=lambda name: -serving[name]))
 
     def missing(self, module: str) -> str:
-        """Return what to tell a user who has no specialist for a module."""
+        """Return a sentence for a user without a specialist for a module."""
         return f"no specialist serves {module}: `vitron specialists` lists those that can be set up"
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Outcome:
-        """Ask those who serve the module, one after the other, until one answers.
+        """Ask the specialists of the module one after the other, until one answers.
 
         Args:
-            request: What is asked.
+            request: The call.
             signal: Signal embeddings, ``(N, C)``.
-            seed: For the randomness.
+            seed: Random seed.
 
         Raises:
-            SpecialistTimeoutError: If the last one who was asked took too long.
+            SpecialistTimeoutError: If the last one that was asked took too long.
             MemoryBudgetError: If the last one does not fit the memory.
             SpecialistError: If none serves the module, or all fail.
         """
@@ -209,14 +210,14 @@ class SpecialistRegistry:
         raise type(last)("; then ".join(failures)) from last
 
     def unload(self, name: str | None = None) -> None:
-        """Unload one specialist, or all that are not at work."""
+        """Unload one specialist, or all that are not running."""
         with self._lock:
             for each in list(self._loaded) if name is None else [name]:
                 if each in self._loaded and not self._entries[each].running:
                     self._evict(each)
 
     def _open(self, name: str) -> _Entry:
-        """Return an entry with its specialist, or with the reason why there is none."""
+        """Return an entry with its specialist, or with the reason why it cannot be used."""
         entry = self._entries[name]
         with self._lock:
             if entry.specialist is None and entry.problem is None:
@@ -229,7 +230,7 @@ class SpecialistRegistry:
                     entry.specialist, entry.spec = specialist, spec
                 except NotSetUpError as error:
                     entry.problem, entry.is_absent = f"{name} is not set up: {explain(error)}", True
-                except (Exception, SystemExit) as error:  # whatever a plug-in does wrong is its own trouble
+                except (Exception, SystemExit) as error:  # a broken plug-in must not stop the others
                     entry.problem = f"{name}{where} cannot be used: {type(error).__name__}: {explain(error)}"
         return entry
 
@@ -258,7 +259,7 @@ class SpecialistRegistry:
             return result
         except SpecialistTimeoutError:
             with self._lock:
-                # the thread may hold it for ever: the next call gets a new one
+                # the thread may hold it for ever: the next call gets a new instance
                 self._loaded.pop(name, None)
                 self._given_up.append((worker, spec.memory_bytes))
                 entry.specialist, entry.is_ready, entry.turn = None, False, threading.Lock()
@@ -274,7 +275,7 @@ class SpecialistRegistry:
                     self._loaded.pop(name, None)  # it could not be loaded
 
     def _located(self, request: Request, signal: NDArray[np.float32] | None) -> Request:
-        """Return the request with the mask that its signals ask for, if it has none and one is found."""
+        """Return the request with the mask that its signals mean, if it has none and one is found."""
         if self.locate is None or signal is None or request.media is None or request.mask is not None:
             return request
         found = self.locate(request.module, request.media, signal)
@@ -293,7 +294,7 @@ class SpecialistRegistry:
             if held + need > self.memory_bytes:
                 raise MemoryBudgetError(
                     f"{name} needs {need} bytes and {max(0, self.memory_bytes - held)} of "
-                    f"{self.memory_bytes} can be had: raise the budget"
+                    f"{self.memory_bytes} are free: raise the memory limit"
                 )
             while held + need + sum(self._loaded[other] for other in idle) > self.memory_bytes:
                 self._evict(idle.pop(0))
@@ -314,4 +315,4 @@ def _check(name: str, spec: SpecialistSpec, result: object) -> None:
     if not isinstance(result, Result):
         raise SpecialistError(f"{name} must return a Result, got {type(result).__name__}")
     if result.artefact.kind not in spec.outputs:
-        raise SpecialistError(f"{name} says it makes {', '.join(spec.outputs)}, got {result.artefact.kind}")
+        raise SpecialistError(f"{name} declares {', '.join(spec.outputs)}, got {result.artefact.kind}")

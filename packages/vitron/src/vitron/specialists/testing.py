@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract of a specialist as a test, for those who write one."""
+"""A test of the contract of specialists, for authors of one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitron.protocol.modules import MODULES, ModuleRegistry
 from vitron.protocol.regions.raster import rasterise
 from vitron.specialists.protocol import Action, Request, Result, Specialist
 
-_WORDS = {
+_INSTRUCTIONS = {
     "text_to_image": ("generate", "a red circle and a blue square"),
     "image_segmentation": ("segment", "the red circle"),
     "image_editing": ("remove", "the red circle"),
@@ -22,21 +22,21 @@ _WORDS = {
     "video_segmentation": ("track", "the red circle"),
     "video_editing": ("recolour", "the red circle to green"),
     "image_to_video": ("animate", "the red circle moves down"),
-    "restoration": ("restore", "the picture"),
+    "restoration": ("restore", "the image"),
 }
 _MARKED = ("image_segmentation", "image_editing", "video_segmentation")
 _DISC = BoxRegion(x0=5 / 64, y0=7 / 48, x1=24 / 64, y1=26 / 48)  # around the disc of the first frame
 
 
 def example_requests(spec: SpecialistSpec, *, modules: ModuleRegistry = MODULES) -> list[Request]:
-    """Return one request for each task of a specialist, on a drawn picture or clip of 48 by 64 pixels.
+    """Return one request for each task of a specialist, on a drawn image or video of 48 by 64 pixels.
 
-    Where a region may help, one comes along: the box around the thing that the words name.
+    Where a region helps, the request has one: the box around the thing that the text names.
     """
     requests = list[Request]()
     for task in spec.tasks:
         inputs = modules[task].inputs if task in modules else spec.inputs
-        action, text = _WORDS.get(task, ("do", "what you do"))
+        action, text = _INSTRUCTIONS.get(task, ("do", "what you do"))
         media = _drawn(inputs[0]) if inputs else None
         marked = task in _MARKED and media is not None
         requests.append(
@@ -52,7 +52,7 @@ def example_requests(spec: SpecialistSpec, *, modules: ModuleRegistry = MODULES)
 
 
 def _drawn(kind: MediaKind) -> Artefact:
-    """A red disc and a blue square on white; in a clip the disc moves."""
+    """Draw a red disc and a blue square on white; in a video the disc moves."""
     rows, columns = np.mgrid[:48, :64]
     frames = np.full((4, 48, 64, 3), 240, dtype=np.uint8)
     for index, frame in enumerate(frames):
@@ -64,14 +64,14 @@ def _drawn(kind: MediaKind) -> Artefact:
 def check_specialist(
     specialist: Specialist, requests: Sequence[Request] | None = None, *, device: str = "cpu"
 ) -> list[str]:
-    """Return what a specialist does against the contract, one sentence each; none if all is well.
+    """Return how a specialist violates the contract, one sentence each; an empty list if it does not.
 
-    It is loaded, asked twice with the same seed, unloaded, and asked again after loading anew.
+    It is loaded, run twice with the same seed, unloaded, and run again after loading again.
 
     Args:
-        specialist: To be checked.
-        requests: What to ask; by default one easy request for each task.
-        device: Where it is loaded.
+        specialist: Specialist to check.
+        requests: Requests to run; by default one easy request for each task.
+        device: Device to load it on.
     """
     spec, faults = specialist.spec, list[str]()
     if spec != specialist.spec:
@@ -104,11 +104,11 @@ def _faults(
         return [f"{task}: run must return a Result, got {type(first).__name__}"]
     kind = first.artefact.kind
     if kind not in spec.outputs:
-        return [f"{task}: it says it makes {', '.join(spec.outputs)}, got {kind}"]
+        return [f"{task}: it declares {', '.join(spec.outputs)}, got {kind}"]
     if wanted.get(task, kind) != kind:
         return [f"{task}: the task makes {wanted[task]}, got {kind}"]
     same = all(
         isinstance(answer, Result) and np.array_equal(answer.artefact.data, first.artefact.data)
         for answer in answers
     )
-    return [] if same or not spec.deterministic else [f"{task}: the same seed gives another answer"]
+    return [] if same or not spec.deterministic else [f"{task}: the same seed gives another result"]

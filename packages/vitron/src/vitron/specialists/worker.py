@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that can be given up."""
+"""Functions that can be given up after a timeout."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ T = TypeVar("T")
 class Worker(Generic[T]):
     """A function in a thread of its own.
 
-    A thread cannot be stopped from outside: one that is given up runs on, and what it returns is dropped. It
-    does not keep the process alive.
+    A thread cannot be stopped from outside: one that is given up runs on, and its result is dropped. It does
+    not keep the process alive.
 
     Args:
-        work: What to do.
-        name: Of the thread, and in the message of the error.
+        work: Function to run.
+        name: Name for the thread and for error messages.
     """
 
     def __init__(self, work: Callable[[], T], name: str) -> None:
@@ -32,20 +32,20 @@ class Worker(Generic[T]):
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is still at work."""
+        """Whether it still runs."""
         return self._thread.is_alive()
 
     def _target(self) -> None:
         try:
             self._result.append(self._work())
-        except BaseException as error:  # whatever ends the thread is raised where it was asked for
+        except BaseException as error:  # raised in the thread that waits
             self._error = error
 
     def run(self, timeout: float | None) -> T:
         """Start, wait, and return the result or raise the error of the function.
 
         Args:
-            timeout: Seconds; ``None`` waits for ever.
+            timeout: Seconds; ``None`` is no limit.
 
         Raises:
             SpecialistTimeoutError: If it takes longer.

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from vitron.errors import explain
 from vitron.protocol.contract import Region
 from vitron.protocol.media import Artefact, overlay
-from vitron.protocol.sampling import SamplingParams
 from vitron.protocol.regions import mask_to_region
+from vitron.protocol.sampling import SamplingParams
 from vitron.session import (
     CallEvent,
     CallResult,

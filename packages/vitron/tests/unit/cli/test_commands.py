@@ -56,7 +56,7 @@ def test_the_demo_runs_everything_and_says_that_it_is_scripted(run, tmp_path):
     # the tags of a user's question are shown, not made into elements
     assert "&lt;module&gt;B&lt;/module&gt; mean?" in page
     assert "<module>" not in page
-    assert "http" not in page
+    assert "https://" not in page
     assert len(list((tmp_path / "vitron-demo").glob("*.png"))) == 12
     assert "segmentation by words" in run("demo", "--scripted", "-o", "again").out
 

@@ -12,7 +12,7 @@ from vitron.specialists import Action, Request
 
 
 def scene(*things, size=(48, 64)):
-    """A picture with things of shape, colour, row, column and side, and the mask of each."""
+    """An image with things of shape, colour, row, column and side, and the mask of each."""
     canvas, masks = blank(*size), []
     for shape, colour, row, column, side in things:
         before = canvas.copy()
@@ -36,8 +36,8 @@ def edit(action, text, **more):
     return ask(ToyPainter(), "image_editing", (action, text), **more).data
 
 
-def same(picture, *things):
-    return np.array_equal(picture, scene(*things)[0])
+def same(image, *things):
+    return np.array_equal(image, scene(*things)[0])
 
 
 def test_words_are_understood():
@@ -146,26 +146,26 @@ def test_styles(style):
 
 
 def test_generating():
-    picture = ask(
+    image = ask(
         ToyPainter(),
         "text_to_image",
         ("generate", "a large red circle at the left and two small blue stars on a green background"),
         image=None,
         args={"size": "96x64"},
     ).data
-    assert picture.shape == (64, 96, 3)
-    assert tuple(picture[0, 0]) == COLOURS["green"]
-    found = sorted((each.colour, each.shape) for each in things_in(picture))
+    assert image.shape == (64, 96, 3)
+    assert tuple(image[0, 0]) == COLOURS["green"]
+    found = sorted((each.colour, each.shape) for each in things_in(image))
     assert found == [("blue", "star"), ("blue", "star"), ("red", "circle")]
 
 
 def test_the_seed_decides_what_the_words_leave_open():
-    pictures = [
+    images = [
         ask(ToyPainter(), "text_to_image", ("generate", "a circle"), image=None, seed=seed).data
         for seed in (1, 1, 2)
     ]
-    assert np.array_equal(pictures[0], pictures[1])
-    assert not np.array_equal(pictures[0], pictures[2])
+    assert np.array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2])
 
 
 def test_restoration():
@@ -179,18 +179,18 @@ def test_restoration():
 
 
 def test_filling_goes_on_from_the_edge():
-    picture = np.tile(np.linspace(0, 200, 20).astype(np.uint8)[:, None, None], (1, 20, 3))
+    image = np.tile(np.linspace(0, 200, 20).astype(np.uint8)[:, None, None], (1, 20, 3))
     hole = np.zeros((20, 20), dtype=bool)
     hole[5:15, 5:15] = True
-    assert np.abs(fill_in(picture, hole).astype(int) - picture).max() < 60
-    assert np.array_equal(fill_in(picture, np.ones((20, 20), dtype=bool)), picture)
+    assert np.abs(fill_in(image, hole).astype(int) - image).max() < 60
+    assert np.array_equal(fill_in(image, np.ones((20, 20), dtype=bool)), image)
 
 
-def clip():
+def video():
     return np.stack([scene(("circle", "red", 4, 4 + 6 * t, 16), BLUE)[0] for t in range(5)])
 
 
-def test_a_picture_moves_and_turns_back_at_the_edge():
+def test_a_image_moves_and_turns_back_at_the_edge():
     moving = ask(
         ToyAnimator(), "image_to_video", ("animate", "the blue square moves right"), args={"length": 6}
     ).data
@@ -202,9 +202,9 @@ def test_a_picture_moves_and_turns_back_at_the_edge():
 
 def test_tracking_finds_the_thing_in_every_frame():
     truth = [scene(("circle", "red", 4, 4 + 6 * t, 16))[1][0] for t in range(5)]
-    masks = ask(ToySegmenter(), "video_segmentation", ("track", "the red circle"), image=clip())
+    masks = ask(ToySegmenter(), "video_segmentation", ("track", "the red circle"), image=video())
     assert np.array_equal(masks.data[0], truth)
-    part = ask(ToySegmenter(), "video_segmentation", ("track", "red"), image=clip(), frames=(1, 2))
+    part = ask(ToySegmenter(), "video_segmentation", ("track", "red"), image=video(), frames=(1, 2))
     assert part.data[0].any(axis=(1, 2)).tolist() == [False, True, True, False, False]
 
 
@@ -214,19 +214,21 @@ def test_tracking_from_a_region_goes_both_ways():
     truth = [scene(("circle", "red", 4, 4 + 6 * t, 16))[1][0] for t in range(5)]
     region = BoxRegion(x0=0.3, y0=0.1, x1=0.4, y1=0.3, frame=2)
     masks = ask(
-        ToySegmenter(), "video_segmentation", ("track", "this"), image=clip(), mask=truth[2], region=region
+        ToySegmenter(), "video_segmentation", ("track", "this"), image=video(), mask=truth[2], region=region
     )
     assert np.array_equal(masks.data[0], truth)
 
 
 def test_clips_are_edited_frame_by_frame():
     said = ("foreground", "a green one"), ("background", "night")
-    both = ask(ToyAnimator(), "video_editing", *said, image=clip())
+    both = ask(ToyAnimator(), "video_editing", *said, image=video())
     circle, square = scene(("circle", "red", 4, 22, 16), BLUE)[1]
     assert (both.data[3][~(circle | square)] == COLOURS["black"]).all()
     assert (both.data[3][circle | square].argmax(axis=-1) == 1).all()
-    gone = ask(ToyAnimator(), "video_editing", ("remove", "the red circle"), image=clip(), frames=(1, 9)).data
-    assert np.array_equal(gone[0], clip()[0])
+    gone = ask(
+        ToyAnimator(), "video_editing", ("remove", "the red circle"), image=video(), frames=(1, 9)
+    ).data
+    assert np.array_equal(gone[0], video()[0])
     assert all(same(frame, BLUE) for frame in gone[1:4])
     drawn = ask(ToyAnimator(), "text_to_video", ("generate", "a red circle moving down"), image=None)
     assert drawn.data.shape == (8, 64, 64, 3)
@@ -241,20 +243,20 @@ def test_clips_are_edited_frame_by_frame():
         (ToyPainter, "image_editing", ("remove", "the dog"), {}, "colours and shapes, not 'the dog'"),
         (ToyPainter, "image_editing", ("remove", "the green star"), {}, "finds nothing like"),
         (ToyPainter, "image_editing", ("recolour", "the circle"), {}, "needs a colour"),
-        (ToyPainter, "image_editing", ("recolour", "red"), {}, "told what to recolour"),
-        (ToyPainter, "image_editing", ("move", "the circle"), {}, "told where to move"),
+        (ToyPainter, "image_editing", ("recolour", "red"), {}, "needs a thing to recolour"),
+        (ToyPainter, "image_editing", ("move", "the circle"), {}, "needs a direction to move"),
         (ToyPainter, "image_editing", ("add", "something"), {}, "adds a shape"),
         (ToyPainter, "image_editing", ("replace", "the circle"), {}, "replaces one thing with a shape"),
         (ToyPainter, "image_editing", ("restyle", "in oil"), {}, "knows the styles"),
-        (ToyPainter, "image_editing", ("remove", "x"), {"image": None}, "needs a picture"),
+        (ToyPainter, "image_editing", ("remove", "x"), {"image": None}, "needs an image"),
         (ToyPainter, "restoration", ("upscale", ""), {"args": {"scale": 99}}, "enlarges by 1 to 8"),
         (ToySegmenter, "image_segmentation", ("segment", "the dog"), {}, "colours and shapes"),
         (ToySegmenter, "image_segmentation", ("segment", "green"), {}, "finds nothing like 'green'"),
-        (ToySegmenter, "video_segmentation", ("track", "red"), {"frames": (9, 9)}, "the clip has 1 frames"),
-        (ToySegmenter, "image_segmentation", ("segment", "red"), {"image": None}, "needs a picture"),
-        (ToyAnimator, "image_to_video", ("animate", "x"), {"image": None}, "needs a picture"),
+        (ToySegmenter, "video_segmentation", ("track", "red"), {"frames": (9, 9)}, "the video has 1 frames"),
+        (ToySegmenter, "image_segmentation", ("segment", "red"), {"image": None}, "needs an image"),
+        (ToyAnimator, "image_to_video", ("animate", "x"), {"image": None}, "needs an image"),
         (ToyAnimator, "image_to_video", ("animate", "red"), {"args": {"length": 0}}, "1 to 512 frames"),
-        (ToyAnimator, "video_editing", ("remove", "red"), {"image": None}, "needs a clip"),
+        (ToyAnimator, "video_editing", ("remove", "red"), {"image": None}, "needs a video"),
         (
             ToyAnimator,
             "text_to_video",
@@ -270,6 +272,6 @@ def test_what_a_toy_cannot_do_it_says(toy, module, said, more, message):
         ask(toy(), module, said, **more)
 
 
-def test_an_empty_picture_holds_nothing():
+def test_an_empty_image_holds_nothing():
     assert things_in(blank(8, 8)) == []
     assert tuple(blank(1, 1)[0, 0]) == BACKGROUND

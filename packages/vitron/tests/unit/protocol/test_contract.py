@@ -68,7 +68,7 @@ def test_a_turn_survives_json():
         ({"kind": "circle"}, "does not match any of the expected tags"),
     ],
 )
-def test_a_box_outside_the_picture_or_reversed_is_refused(change, message):
+def test_a_box_outside_the_image_or_reversed_is_refused(change, message):
     assert TypeAdapter(Region).validate_python(BOX).corners == (0.1, 0.2, 0.5, 0.9)
     with pytest.raises(ValidationError, match=message) as caught:
         TypeAdapter(Region).validate_python(BOX | change)

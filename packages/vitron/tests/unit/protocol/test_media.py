@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import vitron
 from PIL import Image
 from vitron.errors import MediaError
-from vitron.protocol.media import Artefact, overlay, read_media, write_bytes, write_media
+from vitron.protocol.media import Artefact, decode_media, overlay, read_media, write_media
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
 CLIP = np.repeat(np.array([0, 128, 255], dtype=np.uint8), 6 * 8 * 3).reshape(3, 6, 8, 3)
@@ -15,13 +16,13 @@ MASKS = np.zeros((2, 1, 6, 8), dtype=bool)
 MASKS[0, 0, :3], MASKS[1, 0, 3:, :2] = True, True
 
 
-def test_pictures_and_clips_survive_the_disk(tmp_path):
+def test_images_and_clips_survive_the_disk(tmp_path):
     path = write_media(Artefact("image", PICTURE), tmp_path / "new", "img_1")
     assert path.name == "img_1.png"
     assert np.array_equal(read_media(path).data, PICTURE)
-    clip = read_media(write_media(Artefact("video", CLIP), tmp_path, "vid_1"))
-    assert (clip.kind, clip.num_frames, clip.size) == ("video", 3, (6, 8))
-    assert np.abs(clip.data.astype(int) - CLIP).max() <= 2
+    video = read_media(write_media(Artefact("video", CLIP), tmp_path, "vid_1"))
+    assert (video.kind, video.num_frames, video.size) == ("video", 3, (6, 8))
+    assert np.abs(video.data.astype(int) - CLIP).max() <= 2
     masks = read_media(write_media(Artefact("masks", MASKS, ("a", "b")), tmp_path, "mask_1"))
     assert np.array_equal(masks.data[..., 0] == 255, MASKS.any(axis=(0, 1)))
     assert list(tmp_path.rglob("*.part")) == []
@@ -39,12 +40,25 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
     assert read_media(tmp_path / "a.tif").data.shape == (3, 4, 3)
 
 
+def test_floats_in_zero_to_one_keep_their_brightness(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((3, 4, 3), 0.5, dtype=np.float32), photometric="rgb")
+    assert np.abs(read_media(tmp_path / "a.tif").data.astype(int) - 128).max() <= 1
+
+
+def test_a_turned_photograph_is_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PICTURE).save(tmp_path / "a.jpg", exif=exif)
+    assert read_media(tmp_path / "a.jpg").size == (8, 6)
+    assert decode_media((tmp_path / "a.jpg").read_bytes()).size == (8, 6)
+
+
 def test_transparency_lies_on_white(tmp_path):
     Image.new("RGBA", (4, 3), (255, 0, 0, 0)).save(tmp_path / "a.png")
     assert read_media(tmp_path / "a.png").data.min() == 255
 
 
-@pytest.mark.parametrize("name", ["my picture.png", "it's; rm -rf.png", '"quoted" & $(x).png'])
+@pytest.mark.parametrize("name", ["my image.png", "it's; rm -rf.png", '"quoted" & $(x).png'])
 def test_odd_file_names_are_only_names(tmp_path, name):
     Image.fromarray(PICTURE).save(tmp_path / name)
     assert np.array_equal(read_media(tmp_path / name).data, PICTURE)
@@ -54,7 +68,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "text.png").write_text("hello")
     good = write_media(Artefact("image", PICTURE), tmp_path, "good").read_bytes()
     (tmp_path / "short.png").write_bytes(good[: len(good) // 2])
-    write_media(Artefact("video", CLIP), tmp_path, "clip")
+    write_media(Artefact("video", CLIP), tmp_path, "video")
     cases = {
         "none.png": "does not exist",
         ".": "is a folder",
@@ -65,9 +79,9 @@ def test_files_that_cannot_be_read(tmp_path):
         with pytest.raises(MediaError, match=message):
             read_media(tmp_path / name)
     with pytest.raises(MediaError, match="has 3 frames, more than 2"):
-        read_media(tmp_path / "clip.gif", max_frames=2)
+        read_media(tmp_path / "video.gif", max_frames=2)
     with pytest.raises(MediaError, match="3 x 8 x 6 pixels, more than 100"):
-        read_media(tmp_path / "clip.gif", max_pixels=100)
+        read_media(tmp_path / "video.gif", max_pixels=100)
 
 
 @pytest.mark.parametrize("name", ["../a", "a/b", "", "a b", "a.png", "é"])
@@ -78,8 +92,8 @@ def test_names_stay_in_their_folder(tmp_path, name):
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(MediaError, match="cannot be written"):
-        write_bytes(tmp_path / "file" / "a.png", b"")
+    with pytest.raises(OSError, match="file"):
+        write_media(Artefact("image", PICTURE), tmp_path / "file", "img_1")
 
 
 @pytest.mark.parametrize(

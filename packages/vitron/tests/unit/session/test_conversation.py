@@ -144,8 +144,8 @@ def test_a_region_of_the_first_turn_is_the_same_in_the_fifth():
 
 
 def test_media_of_the_user_have_handles(conversation):
-    picture = Artefact("image", np.full((20, 30, 3), 255, dtype=np.uint8))
-    assert [conversation.add_media(picture), conversation.add_media(picture)] == ["img_1", "img_2"]
+    image = Artefact("image", np.full((20, 30, 3), 255, dtype=np.uint8))
+    assert [conversation.add_media(image), conversation.add_media(image)] == ["img_1", "img_2"]
     mask = np.zeros((20, 30), dtype=bool)
     mask[5:9, 5:9] = True
     assert conversation.add_media(Artefact("masks", mask[None, None], ("mine",))) == "mask_1"

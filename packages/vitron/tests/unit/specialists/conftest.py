@@ -12,7 +12,7 @@ from vitron.protocol.media import Artefact
 # pipelines of random weights lie with the tests of pixelsmith
 TINY = Path(__file__).parents[4] / "pixelsmith" / "tests" / "tiny_models.py"
 tiny_pipeline = runpy.run_path(str(TINY))["tiny_pipeline"]
-# what the denoisers of both kinds of clips share
+# what the denoisers of both kinds of videos share
 NET = {"layers_per_block": 1, "sample_size": 16, "out_channels": 4, "cross_attention_dim": 16}
 
 
@@ -27,19 +27,19 @@ def disc_clip():
 
 
 @pytest.fixture(scope="session")
-def clip():
+def video():
     return Artefact("video", disc_clip())
 
 
 @pytest.fixture(scope="session")
-def picture():
+def image():
     return Artefact("image", disc_clip()[0])
 
 
 @pytest.fixture(scope="session")
-def disc(clip):
+def disc(video):
     """Where the disc is, (T, H, W)."""
-    return (clip.data == (214, 40, 40)).all(axis=-1)
+    return (video.data == (214, 40, 40)).all(axis=-1)
 
 
 def saved(pipe, place):

@@ -106,20 +106,20 @@ def test_a_class_is_what_is_left_without_relations(text, expected):
     assert class_name(text) == expected
 
 
-def test_itaclip_marks_what_is_named(picture, disc):
+def test_itaclip_marks_what_is_named(image, disc):
     segmenter = ItaclipSegmenter()
     segmenter.load("cpu", "auto")
-    both = segmenter.run(ask("image_segmentation", "segment", "the red circle and the blue square", picture))
+    both = segmenter.run(ask("image_segmentation", "segment", "the red circle and the blue square", image))
     assert both.artefact.labels == ("red circle", "blue square")
     assert iou(both.artefact.data[0, 0], disc[0]) > 0.9
     away = BoxRegion(x0=0.9, y0=0.0, x1=1.0, y1=0.1)
     with pytest.raises(UnsupportedRequestError, match="finds no red circle"):
-        segmenter.run(ask("image_segmentation", "segment", "the red circle", picture, away))
+        segmenter.run(ask("image_segmentation", "segment", "the red circle", image, away))
     with pytest.raises(UnsupportedRequestError, match="does not know dog"):
-        segmenter.run(ask("image_segmentation", "segment", "the dog", picture))
+        segmenter.run(ask("image_segmentation", "segment", "the dog", image))
     segmenter.unload()
     with pytest.raises(SpecialistError, match="must be loaded"):
-        segmenter.run(ask("image_segmentation", "segment", "the red circle", picture))
+        segmenter.run(ask("image_segmentation", "segment", "the red circle", image))
 
 
 def test_an_order_chooses_among_parts():
@@ -137,17 +137,17 @@ def test_an_order_chooses_among_parts():
     assert not mask[discs[0]].any()
 
 
-def test_semanir_takes_noise_out_and_leaves_the_rest_to_others(picture):
+def test_semanir_takes_noise_out_and_leaves_the_rest_to_others(image):
     restorer = SemanirRestorer()
     restorer.load("cpu", "auto")
-    noise = np.random.default_rng(0).normal(0, 25, picture.data.shape)
-    noisy = Artefact("image", (picture.data + noise).clip(0, 255).astype(np.uint8))
-    clean = restorer.run(ask("restoration", "restore", "the picture", noisy)).artefact.data
-    errors = [np.abs(each.astype(float) - picture.data).mean() for each in (noisy.data, clean)]
+    noise = np.random.default_rng(0).normal(0, 25, image.data.shape)
+    noisy = Artefact("image", (image.data + noise).clip(0, 255).astype(np.uint8))
+    clean = restorer.run(ask("restoration", "restore", "the image", noisy)).artefact.data
+    errors = [np.abs(each.astype(float) - image.data).mean() for each in (noisy.data, clean)]
     assert errors[1] < errors[0] / 2
     for action in ("deblur", "dejpeg", "upscale"):
         with pytest.raises(
-            UnsupportedRequestError, match=f"no model for {action}: name one by VITRON_SEMANIR_"
+            UnsupportedRequestError, match=f"no model for {action}: set VITRON_SEMANIR_"
         ):
             restorer.run(ask("restoration", action, "", noisy))
     own = SemanirRestorer(models={"deblur": "tiny-denoise"})
@@ -166,22 +166,22 @@ def test_pixelsmith_paints_at_the_size_that_is_asked():
         painter.run(ask("text_to_image", "generate", "a red circle", size="90000x90000"))
 
 
-def test_diffeat_follows_a_mask_both_ways(clip, disc):
+def test_diffeat_follows_a_mask_both_ways(video, disc):
     tracker = DiffeatTracker()
     tracker.load("cpu", "auto")
     region = PolygonRegion(points=((0.1, 0.1), (0.1, 0.1), (0.2, 0.2)), frame=1)
     request = Request(
         module="video_segmentation",
         actions=(Action("track", "the disc", "track"),),
-        media=clip,
+        media=video,
         region=region,
         mask=disc[1],
     )
     masks = tracker.run(request).artefact.data[0]
     assert np.array_equal(masks[1], disc[1])
     assert min(iou(found, true) for found, true in zip(masks, disc, strict=True)) > 0.85
-    with pytest.raises(UnsupportedRequestError, match="give a region"):
-        tracker.run(ask("video_segmentation", "track", "the disc", clip))
+    with pytest.raises(UnsupportedRequestError, match="tracks a region of a frame"):
+        tracker.run(ask("video_segmentation", "track", "the disc", video))
 
 
 def test_sizes_and_signals_of_text_to_image(tiny_sd):
@@ -215,78 +215,73 @@ def test_signals_can_stand_behind_the_words(tiny_sd, monkeypatch):
         DiffusersTextToImage("x", signals="add")
 
 
-def test_inpainting_keeps_what_is_not_marked(models, picture):
+def test_inpainting_keeps_what_is_not_marked(models, image):
     painter = DiffusersInpaint(models["stable_diffusion"], steps=2)
     painter.load("cpu", "auto")
-    request = ask("image_editing", "replace", "the circle with a star", picture, BOX)
+    request = ask("image_editing", "replace", "the circle with a star", image, BOX)
     made = painter.run(request, seed=1).artefact.data
-    changed = (made != picture.data).any(axis=-1)
+    changed = (made != image.data).any(axis=-1)
     assert changed[request.mask].mean() > 0.5
     far = rasterise(BoxRegion(x0=0.5, y0=0.6, x1=1, y1=1), 48, 64)
     assert not changed[far].any()
     for wrong, message in (
-        (ask("image_editing", "remove", "it", picture), "give a region"),
-        (ask("image_editing", "move", "it left", picture, BOX), "cannot move: an instruction editor"),
+        (ask("image_editing", "remove", "it", image), "give a region"),
+        (ask("image_editing", "move", "it left", image, BOX), "cannot move: an instruction editor"),
     ):
         with pytest.raises(UnsupportedRequestError, match=message):
             painter.run(wrong)
     assert prompt_of(Action("remove", "the dog")).startswith("empty")
 
 
-def test_an_instruction_editor_changes_pictures_and_the_frames_that_are_meant(models, picture, clip):
+def test_an_instruction_editor_changes_images_and_the_frames_that_are_meant(models, image, video):
     editor = DiffusersInstruct(models["instruct"], steps=1)
     editor.load("cpu", "auto")
-    made = editor.run(ask("image_editing", "edit", "snow", picture, BOX), seed=1).artefact.data
+    made = editor.run(ask("image_editing", "edit", "snow", image, BOX), seed=1).artefact.data
     outside = ~rasterise(BOX, 48, 64)
-    assert np.array_equal(made[outside], picture.data[outside])
-    request = Request(module="video_editing", actions=(Action("edit", "snow"),), media=clip, frames=(1, 2))
+    assert np.array_equal(made[outside], image.data[outside])
+    request = Request(module="video_editing", actions=(Action("edit", "snow"),), media=video, frames=(1, 2))
     frames = editor.run(request).artefact.data
-    assert [bool((frames[at] != clip.data[at]).any()) for at in range(4)] == [False, True, True, False]
+    assert [bool((frames[at] != video.data[at]).any()) for at in range(4)] == [False, True, True, False]
 
 
-def test_regions_become_prompts_of_sam(picture):
+def test_regions_become_prompts_of_sam(image):
     points = PointsRegion(points=((0.25, 0.5), (0.5, 0.5)), positive=(True, False))
-    assert prompts_of(ask("image_segmentation", "segment", "", picture, points), "sam") == {
+    assert prompts_of(ask("image_segmentation", "segment", "", image, points), "sam") == {
         "input_points": [[[[16.0, 24.0], [32.0, 24.0]]]],
         "input_labels": [[[1, 0]]],
     }
-    assert prompts_of(ask("image_segmentation", "segment", "", picture, BOX), "sam")["input_boxes"] == [
+    assert prompts_of(ask("image_segmentation", "segment", "", image, BOX), "sam")["input_boxes"] == [
         [pytest.approx([6.4, 4.8, 25.6, 24.0])]
     ]
     line = PolygonRegion(points=((0.1, 0.1), (0.5, 0.1), (0.5, 0.5)))
-    assert set(prompts_of(ask("image_segmentation", "segment", "", picture, line), "sam")) == {
+    assert set(prompts_of(ask("image_segmentation", "segment", "", image, line), "sam")) == {
         "input_boxes",
         "input_points",
         "input_labels",
     }
     with pytest.raises(UnsupportedRequestError, match="give a box, clicks or a scribble"):
-        prompts_of(ask("image_segmentation", "segment", "the dog", picture), "sam")
+        prompts_of(ask("image_segmentation", "segment", "the dog", image), "sam")
 
 
-def test_sam_2_marks_and_follows(models, picture, clip):
+def test_sam_2_marks_and_follows(models, image, video):
     segmenter = SamSegmenter(models["sam2"])
     segmenter.load("cpu", "auto")
-    assert segmenter.run(ask("image_segmentation", "segment", "it", picture, BOX)).artefact.labels == ("it",)
+    assert segmenter.run(ask("image_segmentation", "segment", "it", image, BOX)).artefact.labels == ("it",)
     tracker = SamVideoTracker(models["sam_video"])
     tracker.load("cpu", "auto")
     for region in (
         PointsRegion(points=((0.2, 0.3),), frame=1),
         PolygonRegion(points=((0.1, 0.1), (0.5, 0.1), (0.5, 0.5)), frame=3),
     ):
-        made = tracker.run(ask("video_segmentation", "track", "it", clip, region)).artefact
+        made = tracker.run(ask("video_segmentation", "track", "it", video, region)).artefact
         assert made.data.shape == (1, 4, 48, 64)
     outside = Request(
         module="video_segmentation",
         actions=(),
-        media=clip,
+        media=video,
         region=PointsRegion(points=((0.2, 0.3),), frame=3),
         mask=rasterise(BOX, 48, 64),
         frames=(0, 1),
     )
     with pytest.raises(UnsupportedRequestError, match="frame 3, outside of 0 to 1"):
         tracker.run(outside)
-
-
-def test_a_dtype_that_is_none_is_refused():
-    with pytest.raises(SpecialistError, match="dtype must be auto"):
-        base.torch_dtype("float3", "cpu")

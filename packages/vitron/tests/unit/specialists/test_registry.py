@@ -153,7 +153,7 @@ def test_the_one_used_longest_ago_is_unloaded():
 def test_more_than_the_budget_is_refused_and_nothing_is_lost():
     made = registry(Fake("a", memory=40), Fake("b", memory=101, tasks=("big",)), memory_bytes=100)
     made.run(REQUEST)
-    with pytest.raises(MemoryBudgetError, match="b needs 101 bytes and 100 of 100 can be had: raise"):
+    with pytest.raises(MemoryBudgetError, match="b needs 101 bytes and 100 of 100 are free: raise"):
         made.run(Request(module="big", actions=()))
     assert made.loaded == {"a": 40}
 
@@ -162,7 +162,7 @@ def test_the_next_one_is_asked_when_one_cannot():
     fakes = [
         Fake("a", fails=UnsupportedRequestError("no dogs")),
         Fake("b", fails=ZeroDivisionError("1/0")),
-        Fake("c", answer="a picture"),
+        Fake("c", answer="an image"),
         Fake("d", answer=Result(Artefact("video", np.zeros((1, 2, 2, 3), dtype=np.uint8)))),
         Fake("e"),
     ]
@@ -172,7 +172,7 @@ def test_the_next_one_is_asked_when_one_cannot():
         "no dogs",
         "b failed: ZeroDivisionError: 1/0",
         "c must return a Result, got str",
-        "d says it makes image, got video",
+        "d declares image, got video",
     )
     with pytest.raises(SpecialistError, match="no dogs; then b failed: ZeroDivisionError: 1/0"):
         registry(*fakes[:2]).run(REQUEST)
@@ -184,7 +184,7 @@ def test_preferred_ones_are_asked_first():
     made = registry(Fake("a"), Fake("b"), prefer=["b", "z"])
     assert made.names == ("b", "a")
     assert made.run(REQUEST).specialist == "b"
-    assert made.problems == {"z": "z is preferred, but there is none of this name"}
+    assert made.problems == {"z": "z is preferred, but there is no specialist of this name"}
 
 
 def test_one_that_takes_too_long_is_given_up_and_made_anew():
@@ -217,7 +217,7 @@ def test_one_that_cannot_be_loaded_takes_no_memory():
 
 
 def test_who_needs_a_region_gets_what_the_signals_mean():
-    picture = Artefact("image", np.zeros((4, 6, 3), dtype=np.uint8))
+    image = Artefact("image", np.zeros((4, 6, 3), dtype=np.uint8))
     signal = np.ones((8, 2), dtype=np.float32)
     found, drawn = np.eye(4, 6, dtype=bool), np.ones((4, 6), dtype=bool)
     asked, seen = [], []
@@ -233,7 +233,7 @@ def test_who_needs_a_region_gets_what_the_signals_mean():
 
     one = Inpainter("one", tasks=("image_editing",))
     made = registry(one, locate=locate)
-    request = Request(module="image_editing", actions=(Action("remove", "the dog"),), media=picture)
+    request = Request(module="image_editing", actions=(Action("remove", "the dog"),), media=image)
     made.run(request, signal=signal)  # says not that it needs one
     assert seen == [None]
     assert not asked
@@ -241,7 +241,7 @@ def test_who_needs_a_region_gets_what_the_signals_mean():
     made = registry(one, locate=locate)
     made.run(request, signal=signal)
     assert seen[-1] is found
-    assert asked == [("image_editing", picture, signal)]
+    assert asked == [("image_editing", image, signal)]
     made.run(replace(request, mask=drawn), signal=signal)  # what the user drew is what counts
     assert seen[-1] is drawn
     assert len(asked) == 1
@@ -279,12 +279,12 @@ class Moody(Fake):
 def test_the_contract_can_be_broken():
     tasks = ("text_to_image", "image_editing", "restoration", "video_editing", "image_to_video")
     assert check_specialist(Moody("moody", tasks=tasks)) == [
-        "text_to_image: the same seed gives another answer",
+        "text_to_image: the same seed gives another result",
         "image_editing: KeyError: 'x'",
         "restoration: the input is changed",
         "restoration: run must return a Result, got int",
         "video_editing: the input is changed",
-        "video_editing: it says it makes image, got video",
+        "video_editing: it declares image, got video",
         "image_to_video: the input is changed",
         "image_to_video: the task makes video, got image",
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Toy specialists that draw with NumPy: deterministic, small, and for drawn pictures only.
+"""Toy specialists that draw with NumPy: deterministic, small, and for drawn images only.
 
 They stand in for large models where a whole chain is to be tried. They know some colours, five shapes, and
 things that are of one colour on a plain background; a photograph is beyond them.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws and changes clips."""
+"""The toy animator."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _WAYS = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1))
 
 
 class ToyAnimator(Toy):
-    """Lets shapes move, and changes clips frame by frame."""
+    """Animates shapes, and edits videos frame by frame."""
 
     @property
     def spec(self) -> SpecialistSpec:
-        """What it says about itself."""
+        """Description of the specialist."""
         return SpecialistSpec(
             name="toy-animator",
-            summary="lets coloured shapes move; edits clips frame by frame",
+            summary="animates coloured shapes; edits videos frame by frame",
             tasks=("text_to_video", "image_to_video", "video_editing"),
             inputs=("image", "video"),
             outputs=("video",),
@@ -39,7 +39,7 @@ class ToyAnimator(Toy):
         )
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Draw or change a clip; see :class:`vitron.specialists.Specialist`."""
+        """Draw or edit a video; see :class:`vitron.specialists.Specialist`."""
         if request.module == "video_editing":
             return Result(Artefact("video", _edit_frames(request, seed)))
         text = " and ".join(action.text for action in request.actions)
@@ -49,7 +49,7 @@ class ToyAnimator(Toy):
         elif request.media is not None:
             image, mask = request.media.frames[0], request.mask
         else:
-            raise UnsupportedRequestError("the toy animator needs a picture to let it move")
+            raise UnsupportedRequestError("the toy animator needs an image to animate")
         length = _length(request, image.shape[0] * image.shape[1])
         if mask is None:
             # where the words name something that is there, that; else the largest thing
@@ -72,14 +72,16 @@ def _length(request: Request, pixels: int) -> int:
 
 def _edit_frames(request: Request, seed: int) -> NDArray[np.uint8]:
     if request.media is None:
-        raise UnsupportedRequestError("the toy animator needs a clip to edit")
+        raise UnsupportedRequestError("the toy animator needs a video to edit")
     frames = request.media.frames
     first, last = request.frames or (0, len(frames) - 1)
     if first >= len(frames):
-        raise UnsupportedRequestError(f"the clip has {len(frames)} frames, and frame {first} is none of them")
+        raise UnsupportedRequestError(
+            f"the video has {len(frames)} frames, and frame {first} is none of them"
+        )
     out = frames.copy()
     for index in range(first, min(last, len(frames) - 1) + 1):
-        # all instructions see the clip as it came: the background is not to be found in a new foreground
+        # all instructions see the video as it came: the background is not to be found in a new foreground
         for action in request.actions:
             changed = edit(frames[index], action, request.mask, seed)
             out[index] = np.where((changed != frames[index]).any(axis=-1)[..., None], changed, out[index])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes to one picture; those of a clip are made frame by frame."""
+"""Edits of one image; a video is edited frame by frame."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ _STYLE_WORDS = {
 
 
 def edit(image: Pixels, action: Action, mask: Mask | None, seed: int) -> Pixels:
-    """Carry out one instruction.
+    """Run one instruction.
 
     Args:
-        image: ``(H, W, 3)``, uint8; stays as it is.
-        action: What to do; ``edit`` guesses from the text.
-        mask: Where, ``(H, W)``; ``None`` finds what the words name.
-        seed: For what the words leave open.
+        image: Image ``(H, W, 3)``, uint8; not changed.
+        action: Action and its text; the action ``edit`` is guessed from the text.
+        mask: Region to edit, ``(H, W)``; ``None`` finds what the text names.
+        seed: Random seed.
 
     Raises:
-        UnsupportedRequestError: If the words name nothing that is there, or nothing that can be done.
+        UnsupportedRequestError: If the text names nothing in the image, or no edit.
     """
     name, text = action.name, action.text
     name = _guess(text) if name == "edit" else name
@@ -109,7 +109,7 @@ def target(image: Pixels, text: str, mask: Mask | None) -> Mask:
         raise UnsupportedRequestError(f"the toy painter knows colours and shapes, not {text[:60]!r}")
     found = choose(things_in(image), phrase)
     if not found:
-        raise UnsupportedRequestError(f"the toy painter finds nothing like {text[:60]!r} in the picture")
+        raise UnsupportedRequestError(f"the toy painter finds nothing like {text[:60]!r} in the image")
     return np.asarray(np.any([thing.mask for thing in found], axis=0), dtype=np.bool_)
 
 
@@ -147,17 +147,17 @@ def _paint(image: Pixels, mask: Mask, colour: str) -> Pixels:
 
 
 def _recolour(image: Pixels, text: str, mask: Mask | None) -> Pixels:
-    """As "the red circle to blue", "the circle blue", or, with a mask, "blue"."""
+    """Edit as in "the red circle to blue", "the circle blue", or, with a mask, "blue"."""
     colour = _last_colour(text)
     before = re.split(r"\b(?:to|into|in|as)\b", text)
     what = before[0] if len(before) > 1 else " ".join(text.split()[:-1])
     if mask is None and not what.strip():
-        raise UnsupportedRequestError(f"the toy painter must be told what to recolour, got {text[:60]!r}")
+        raise UnsupportedRequestError(f"the toy painter needs a thing to recolour, got {text[:60]!r}")
     return _paint(image, target(image, what, mask), colour)
 
 
 def _replace(image: Pixels, text: str, mask: Mask | None, seed: int) -> Pixels:
-    """As "the red circle with a blue star"."""
+    """Edit as in "the red circle with a blue star"."""
     parts = re.split(r"\b(?:with|by)\b", text, maxsplit=1)
     new = read_phrase(parts[-1])
     if len(parts) < 2 or new.shape is None:
@@ -171,10 +171,10 @@ def _replace(image: Pixels, text: str, mask: Mask | None, seed: int) -> Pixels:
 
 
 def _move(image: Pixels, text: str, mask: Mask | None) -> Pixels:
-    """As "the red circle to the left by 12": pixels, else a quarter of the side."""
+    """Edit as in "the red circle to the left by 12": pixels, else a quarter of the side."""
     way = direction_of(re.split(r"\bto\b", text)[-1]) or direction_of(text)
     if way is None:
-        raise UnsupportedRequestError(f"the toy painter must be told where to move it, got {text[:60]!r}")
+        raise UnsupportedRequestError(f"the toy painter needs a direction to move to, got {text[:60]!r}")
     what = target(image, re.split(r"\bto\b", text)[0], mask)
     size = image.shape[:2]
     step = pixels_of(text)
@@ -188,7 +188,7 @@ def _move(image: Pixels, text: str, mask: Mask | None) -> Pixels:
 
 
 def _add(image: Pixels, text: str, mask: Mask | None, seed: int) -> Pixels:
-    """As "a small blue star at the top left"; with a mask, into its box."""
+    """Edit as in "a small blue star at the top left"; with a mask, into its box."""
     phrase = read_phrase(text)
     if phrase.shape is None:
         raise UnsupportedRequestError(f"the toy painter adds a shape, got {text[:60]!r}")
@@ -212,7 +212,7 @@ def _box(mask: Mask) -> tuple[int, int, int, int]:
 
 
 def restyle(image: Pixels, text: str, mask: Mask | None = None) -> Pixels:
-    """Draw a picture, or what lies in a mask, in a style.
+    """Draw an image, or what lies in a mask, in a style.
 
     Raises:
         UnsupportedRequestError: If the words name no style.
@@ -227,22 +227,22 @@ def restyle(image: Pixels, text: str, mask: Mask | None = None) -> Pixels:
     return styled if mask is None else np.where(mask[..., None], styled, image)
 
 
-def _styled(picture: Image.Image, style: str) -> NDArray[np.uint8]:
-    grey = ImageOps.grayscale(picture)
+def _styled(image: Image.Image, style: str) -> NDArray[np.uint8]:
+    grey = ImageOps.grayscale(image)
     match style:
         case "grey":
             out = grey
         case "sepia":
             out = ImageOps.colorize(grey, (40, 24, 8), (255, 240, 200))
         case "negative":
-            out = ImageOps.invert(picture)
+            out = ImageOps.invert(image)
         case "pixels":
-            small = (max(1, picture.width // 8), max(1, picture.height // 8))
-            out = picture.resize(small, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
+            small = (max(1, image.width // 8), max(1, image.height // 8))
+            out = image.resize(small, Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)
         case "blur":
-            out = picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 40))
+            out = image.filter(ImageFilter.GaussianBlur(max(image.size) / 40))
         case "poster":
-            out = ImageOps.posterize(picture, 2)
+            out = ImageOps.posterize(image, 2)
         case "night":
             out = ImageOps.colorize(grey, (0, 0, 16), (110, 120, 170))
         case _:
@@ -260,7 +260,7 @@ def animate(image: Pixels, mask: Mask, way: tuple[int, int], length: int) -> NDA
         length: Frames.
 
     Returns:
-        ``(length, H, W, 3)``; the first is the picture.
+        ``(length, H, W, 3)``; the first is the image.
     """
     height, width = image.shape[:2]
     empty = fill_in(image, mask)

@@ -22,7 +22,7 @@ NEAR = 40  # distance in RGB, of 0..255 each, within which a pixel is background
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thing:
-    """A part of the picture.
+    """A part of the image.
 
     Attributes:
         mask: ``(H, W)``.
@@ -59,7 +59,7 @@ def background_colour(image: Pixels) -> NDArray[np.int64]:
 
 
 def things_in(image: Pixels) -> list[Thing]:
-    """Return the things of a picture, from left to right.
+    """Return the things of an image, from left to right.
 
     Args:
         image: ``(H, W, 3)``, uint8.
@@ -75,7 +75,7 @@ def things_in(image: Pixels) -> list[Thing]:
     pixels = image.astype(np.int64)
     background = background_colour(image)
     away = ((pixels - background) ** 2).sum(axis=-1) > NEAR**2
-    # one colour after the other: all distances at once would take twelve times the picture
+    # one colour after the other: all distances at once would take twelve times the image
     nearest = np.zeros(away.shape, dtype=np.int64)
     least = np.full(away.shape, np.iinfo(np.int64).max)
     for index, colour in enumerate(_PALETTE):
@@ -93,7 +93,7 @@ def things_in(image: Pixels) -> list[Thing]:
                 found.append(Thing(mask, _NAMES[index], best_shape(mask)))
                 if len(found) > MOST:
                     raise UnsupportedRequestError(
-                        f"the toys know drawn pictures, and this one has more than {MOST} parts"
+                        f"the toys know drawn images, and this one has more than {MOST} parts"
                     )
     return sorted(found, key=lambda thing: thing.centre[::-1])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws and changes pictures."""
+"""The toy painter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_SIDE = 4096
 
 
 class Toy:
-    """What the toys share: nothing to load, nothing to free."""
+    """Base of the toys: nothing to load, nothing to free."""
 
     def load(self, device: str, dtype: str) -> None:
         """Do nothing."""
@@ -37,14 +37,14 @@ class Toy:
 
 
 class ToyPainter(Toy):
-    """Draws coloured shapes, changes them, and filters pictures."""
+    """Draws and edits coloured shapes, and filters images."""
 
     @property
     def spec(self) -> SpecialistSpec:
-        """What it says about itself."""
+        """Description of the specialist."""
         return SpecialistSpec(
             name="toy-painter",
-            summary="draws and edits coloured shapes; filters pictures",
+            summary="draws and edits coloured shapes; filters images",
             tasks=("text_to_image", "image_editing", "restoration"),
             inputs=("image",),
             outputs=("image",),
@@ -57,12 +57,12 @@ class ToyPainter(Toy):
         )
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Draw, change or filter; see :class:`vitron.specialists.Specialist`."""
+        """Draw, edit or filter; see :class:`vitron.specialists.Specialist`."""
         if request.module == "text_to_image":
             text = " and ".join(action.text for action in request.actions)
             return Result(Artefact("image", generate(text, size_of(request), seed)))
         if request.media is None:
-            raise UnsupportedRequestError(f"the toy painter needs a picture for {request.module}")
+            raise UnsupportedRequestError(f"the toy painter needs an image for {request.module}")
         image = request.media.frames[0]
         if request.module == "restoration":
             scale = int(request.args.get("scale", 2))
@@ -94,7 +94,7 @@ def generate(text: str, size: tuple[int, int], seed: int) -> Pixels:
     Args:
         text: As "a red circle at the left and two small blue stars on a green background".
         size: Height and width in pixels.
-        seed: For places and colours that the text leaves open.
+        seed: Random seed of places and colours.
 
     Returns:
         ``(*size, 3)``, uint8.
@@ -120,22 +120,22 @@ def generate(text: str, size: tuple[int, int], seed: int) -> Pixels:
 
 
 def restore(image: Pixels, action: str, scale: int) -> Pixels:
-    """Filter a picture: a median against noise and blocks, an unsharp mask, Lanczos for more pixels.
+    """Filter an image: a median against noise and blocks, an unsharp mask, Lanczos for more pixels.
 
     Raises:
         UnsupportedRequestError: If the result would be too large.
     """
-    picture = Image.fromarray(image)
+    pil = Image.fromarray(image)
     match action:
         case "upscale":
-            if not 1 <= scale <= 8 or max(picture.size) * scale > MAX_SIDE:
+            if not 1 <= scale <= 8 or max(pil.size) * scale > MAX_SIDE:
                 raise UnsupportedRequestError(
                     f"the toy painter enlarges by 1 to 8 up to {MAX_SIDE} pixels a side, got {scale} times"
                 )
-            size = (picture.width * scale, picture.height * scale)
-            picture = picture.resize(size, Image.Resampling.LANCZOS)
+            size = (pil.width * scale, pil.height * scale)
+            pil = pil.resize(size, Image.Resampling.LANCZOS)
         case "deblur":
-            picture = picture.filter(ImageFilter.UnsharpMask(radius=2, percent=120, threshold=2))
+            pil = pil.filter(ImageFilter.UnsharpMask(radius=2, percent=120, threshold=2))
         case _:
-            picture = picture.filter(ImageFilter.MedianFilter(3))
-    return np.asarray(picture, dtype=np.uint8)
+            pil = pil.filter(ImageFilter.MedianFilter(3))
+    return np.asarray(pil, dtype=np.uint8)

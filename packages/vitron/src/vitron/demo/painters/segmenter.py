@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Marks things in pictures, and follows them through clips."""
+"""The toy segmenter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ToySegmenter(Toy):
 
     @property
     def spec(self) -> SpecialistSpec:
-        """What it says about itself."""
+        """Description of the specialist."""
         return SpecialistSpec(
             name="toy-segmenter",
             summary="marks and follows things of one colour on a plain background",
@@ -34,15 +34,13 @@ class ToySegmenter(Toy):
         )
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Mark or follow; see :class:`vitron.specialists.Specialist`."""
+        """Segment or track; see :class:`vitron.specialists.Specialist`."""
         if request.media is None:
-            raise UnsupportedRequestError(f"the toy segmenter needs a picture or a clip for {request.module}")
+            raise UnsupportedRequestError(f"the toy segmenter needs an image or a video for {request.module}")
         frames = request.media.frames
         first, last = request.frames or (0, len(frames) - 1)
         if first >= len(frames):
-            raise UnsupportedRequestError(
-                f"the clip has {len(frames)} frames, and frame {first} is none of them"
-            )
+            raise UnsupportedRequestError(f"the video has {len(frames)} frames and no frame {first}")
         found = [things_in(frame) for frame in frames]
         drawn = request.region.frame if request.region is not None else None
         start = min(first if drawn is None else drawn, len(frames) - 1)

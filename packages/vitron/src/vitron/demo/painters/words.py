@@ -73,9 +73,9 @@ class Phrase:
     Attributes:
         colour: A key of :data:`COLOURS`.
         shape: One of :data:`SHAPES`.
-        size: Side as a fraction of the picture's shorter side.
+        size: Side as a fraction of the image's shorter side.
         order: Which of several.
-        places: Where in the picture.
+        places: Where in the image.
         count: How many.
     """
 

@@ -23,16 +23,16 @@ def box_from_pixels(
     """Return the box of pixel edges.
 
     Args:
-        x0: Left edge, in pixels from the left of the picture.
+        x0: Left edge, in pixels from the left of the image.
         y0: Top edge.
         x1: Right edge, at most ``width``.
         y1: Bottom edge, at most ``height``.
-        width: Of the picture, in pixels.
-        height: Of the picture, in pixels.
-        frame: Of a clip.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        frame: Of a video.
 
     Raises:
-        RegionError: If the box leaves the picture or its corners are reversed.
+        RegionError: If the box leaves the image or its corners are reversed.
 
     Example:
         >>> box_from_pixels(16, 0, 48, 32, width=64, height=64).corners
@@ -59,11 +59,11 @@ def points_from_pixels(
 
     Args:
         points: ``(x, y)`` each, in pixels from the upper left corner.
-        width: Of the picture, in pixels.
-        height: Of the picture, in pixels.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
 
     Raises:
-        RegionError: If a point lies outside the picture.
+        RegionError: If a point lies outside the image.
     """
     _check_inside(points, width, height, "point")
     return tuple((x / width, y / height) for x, y in points)
@@ -71,12 +71,10 @@ def points_from_pixels(
 
 def _check_inside(points: Sequence[tuple[float, float]], width: int, height: int, what: str) -> None:
     if width < 1 or height < 1:
-        raise RegionError(f"a region needs a picture with pixels, got {width} x {height}")
+        raise RegionError(f"a region needs an image with pixels, got {width} x {height}")
     for x, y in points:
         if not (0 <= x <= width and 0 <= y <= height):
-            raise RegionError(
-                f"a {what} must lie inside the picture of {width} x {height}, got ({x:g}, {y:g})"
-            )
+            raise RegionError(f"a {what} must lie inside the image of {width} x {height}, got ({x:g}, {y:g})")
 
 
 def mask_to_region(mask: Mask, *, frame: int | None = None) -> MaskRegion:
@@ -124,7 +122,7 @@ def mask_to_point(mask: Mask, *, frame: int | None = None) -> PointsRegion:
 def _pixels(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows, columns = np.nonzero(mask)
     if not rows.size:
-        raise RegionError("an empty mask has no place in the picture")
+        raise RegionError("an empty mask has no place in the image")
     return rows, columns
 
 
@@ -192,8 +190,8 @@ def convert_region(
     Args:
         region: Any region.
         kind: What is wanted.
-        height: Of the picture, in pixels.
-        width: Of the picture, in pixels.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
         masks: As for :func:`rasterise`.
 
     Returns:

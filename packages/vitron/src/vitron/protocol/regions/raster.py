@@ -43,8 +43,8 @@ def rasterise(
 
     Args:
         region: What to draw.
-        height: Rows of the picture.
-        width: Columns of the picture.
+        height: Rows of the image.
+        width: Columns of the image.
         patch: Side of a patch in pixels; by default a 24th of the longer side, at least 1.
         masks: Masks by name, ``(H, W)``, for a reference.
 
@@ -52,10 +52,10 @@ def rasterise(
         ``(height, width)``, boolean.
 
     Raises:
-        RegionError: If the picture has no pixels, or a reference is not among ``masks``.
+        RegionError: If the image has no pixels, or a reference is not among ``masks``.
     """
     if height < 1 or width < 1:
-        raise RegionError(f"a region needs a picture with pixels, got {height} x {width}")
+        raise RegionError(f"a region needs an image with pixels, got {height} x {width}")
     reach = max(1, math.ceil(max(height, width) / PATCHES)) if patch is None else patch
     match region:
         case BoxRegion():

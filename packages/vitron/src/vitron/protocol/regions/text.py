@@ -10,9 +10,9 @@
 ``mask_2``                            a mask of this conversation
 ====================================  =================================================
 
-Behind a region ``@ 3`` names the frame it was drawn on and ``| 3, 7`` the part of the clip that is meant,
-which may also stand alone. Integers from 0 to 999 are steps of 1/999 of the picture's side, numbers with a
-point are fractions, larger integers are pixels, which only a reader who knows the picture's size understands.
+Behind a region ``@ 3`` names the frame it was drawn on and ``| 3, 7`` the part of the video that is meant,
+which may also stand alone. Integers from 0 to 999 are steps of 1/999 of the image's side, numbers with a
+point are fractions, larger integers are pixels, which only a reader who knows the image's size understands.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def format_region(region: Region) -> str:
 
 
 def format_frames(frames: Frames) -> str:
-    """Return the text of a part of a clip, first and last frame included."""
+    """Return the text of a part of a video, first and last frame included."""
     return f"| {frames[0]}, {frames[1]}"
 
 
@@ -105,13 +105,13 @@ def parse_region(text: str, *, size: Size | None = None) -> tuple[Region | None,
 
     Args:
         text: As the table above.
-        size: Width and height of the picture in pixels, if known; then integers above 999 are pixels.
+        size: Width and height of the image in pixels, if known; then integers above 999 are pixels.
 
     Returns:
-        The region, and the part of the clip; one of them may be ``None``.
+        The region, and the part of the video; one of them may be ``None``.
 
     Raises:
-        RegionError: If the text is no region, a corner is reversed, or a place is outside the picture.
+        RegionError: If the text is no region, a corner is reversed, or a place is outside the image.
 
     Example:
         >>> parse_region("[0, 0, 999, 333] | 2, 7")[1]
@@ -184,12 +184,12 @@ def _fractions(numbers: Sequence[str], size: Size | None, whole: str) -> list[fl
     else:
         raise RegionError(
             f"a place is given in steps from 0 to {STEPS} or fractions from 0 to 1 unless the size of the "
-            f"picture is known, got {_short(whole)}"
+            f"image is known, got {_short(whole)}"
         )
     fractions = [value / scale for value, scale in zip(values, scales, strict=True)]
     if min(fractions) < 0 or max(fractions) > 1:
         inside = "" if size is None else f" of {size[0]} x {size[1]}"
-        raise RegionError(f"a region must lie inside the picture{inside}, got {_short(whole)}")
+        raise RegionError(f"a region must lie inside the image{inside}, got {_short(whole)}")
     return fractions
 
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the adapters share: where a model comes from, devices, pictures in and out."""
+"""Base of the adapters: where a model comes from, images in and out."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,13 +23,13 @@ _UNKNOWN_BYTES = 6_000_000_000  # of a model that is not on this disk yet
 
 
 class Adapter:
-    """A specialist behind which another package stands.
+    """A specialist that wraps another package.
 
     Args:
-        model: Name or folder of its model; else the environment says it, else the bundled one is taken.
+        model: Name or folder of its model; by default that of the environment variable, else the bundled one.
 
     Raises:
-        NotSetUpError: If a package is missing, or no model was named and none comes along.
+        NotSetUpError: If a package is missing, or no model was named and none is bundled.
     """
 
     name: ClassVar[str]
@@ -54,13 +53,13 @@ class Adapter:
             )
         named = str(model or "") or os.environ.get(variable(self.name), "").strip()
         if not named and self.bundled is None:
-            raise NotSetUpError(f"name its model by the environment variable {variable(self.name)}")
+            raise NotSetUpError(f"set the environment variable {variable(self.name)} to its model")
         self.is_named = bool(named)
         self.model_name = named or str(self.bundled)
 
     @property
     def spec(self) -> SpecialistSpec:
-        """What it says about itself."""
+        """Description of the specialist."""
         own = self.is_named
         return SpecialistSpec(
             name=self.name,
@@ -91,7 +90,7 @@ def variable(name: str, suffix: str = "MODEL") -> str:
 
 
 def size_of_model(place: str) -> int:
-    """Estimate what a model takes: the weights in its folder, or a guess for one that is not on the disk."""
+    """Estimate the memory of a model: the weights in its folder, or a guess if it is not on this disk."""
     folder = Path(place)
     if not folder.is_dir():
         return _UNKNOWN_BYTES
@@ -105,92 +104,56 @@ def is_loaded(model: object, name: str) -> Any:
         SpecialistError: If there is none.
     """
     if model is None:
-        raise SpecialistError(f"{name} must be loaded before it is run")
+        raise SpecialistError(f"{name} must be loaded before it runs")
     return model
 
 
 def media_of(request: Request, name: str) -> Artefact:
-    """Return the picture or clip of a request.
+    """Return the image or video of a request.
 
     Raises:
         UnsupportedRequestError: If there is none.
     """
     if request.media is None:
-        raise UnsupportedRequestError(f"{name} needs a picture or a clip for {request.module}")
+        raise UnsupportedRequestError(f"{name} needs an image or a video for {request.module}")
     return request.media
 
 
-def words_of(request: Request, *, verbs: bool = False) -> str:
-    """Return all that was said as one sentence; verbs that are no generation may stand in front."""
-    said = (
+def text_of(request: Request, *, verbs: bool = False) -> str:
+    """Return the text of all actions as one sentence, with the verbs in front if asked for."""
+    texts = (
         f"{each.verb} {each.text}" if verbs and each.verb not in ("", "edit") else each.text
         for each in request.actions
     )
-    return ", ".join(" ".join(each.split()) for each in said if each.strip())
+    return ", ".join(" ".join(each.split()) for each in texts if each.strip())
 
 
-def torch_dtype(dtype: str, device: str) -> Any:
-    """Return torch's dtype of a name; ``"auto"`` is float16 on CUDA and float32 elsewhere.
-
-    Raises:
-        SpecialistError: If there is none of this name.
-    """
-    import torch
-
-    if dtype == "auto":
-        return torch.float16 if device.startswith("cuda") else torch.float32
-    found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype):
-        raise SpecialistError(f"dtype must be auto, float32, bfloat16 or float16, got {dtype!r}")
-    return found
-
-
-def to_picture(frame: NDArray[np.uint8], size: tuple[int, int] | None = None) -> Image.Image:
-    """Return ``(H, W, 3)`` as a Pillow picture, resized to height and width if they differ."""
-    picture = Image.fromarray(frame)
+def to_image(frame: NDArray[np.uint8], size: tuple[int, int] | None = None) -> Image.Image:
+    """Return ``(H, W, 3)`` as a Pillow image, resized to height and width if they differ."""
+    image = Image.fromarray(frame)
     if size is None or size == frame.shape[:2]:
-        return picture
-    return picture.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+        return image
+    return image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
 
 
-def to_pixels(picture: Any, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Return a Pillow picture, or an array in [0, 1], as ``(H, W, 3)`` uint8 of a size."""
-    if not isinstance(picture, Image.Image):
-        array = np.nan_to_num(np.asarray(picture, dtype=np.float32))
-        picture = Image.fromarray((array.clip(0, 1) * 255).round().astype(np.uint8))
-    picture = picture.convert("RGB")
-    if size is not None and picture.size != (size[1], size[0]):
-        picture = picture.resize((size[1], size[0]), Image.Resampling.LANCZOS)
-    return np.asarray(picture, dtype=np.uint8)
+def to_pixels(image: Any, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Return a Pillow image, or an array in [0, 1], as ``(H, W, 3)`` uint8 of a size."""
+    if not isinstance(image, Image.Image):
+        array = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        image = Image.fromarray((array.clip(0, 1) * 255).round().astype(np.uint8))
+    image = image.convert("RGB")
+    if size is not None and image.size != (size[1], size[0]):
+        image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    return np.asarray(image, dtype=np.uint8)
 
 
 def as_masks(masks: Sequence[NDArray[np.bool_]], labels: Sequence[str]) -> Artefact:
-    """Return masks ``(H, W)`` of one picture as an artefact."""
+    """Return masks ``(H, W)`` of one image as an artefact."""
     return Artefact("masks", np.stack(masks)[:, None].astype(np.bool_), tuple(labels))
 
 
-@contextmanager
-def quiet() -> Generator[None]:
-    """Keep diffusers and transformers from drawing bars while a model is read."""
-    from transformers.utils import logging as of_transformers
-
-    bars = [of_transformers]
-    if find_spec("diffusers") is not None:
-        from diffusers.utils import logging as of_diffusers
-
-        bars.append(of_diffusers)
-    shown = [each for each in bars if each.is_progress_bar_enabled()]
-    try:
-        for each in shown:
-            each.disable_progress_bar()
-        yield
-    finally:
-        for each in shown:
-            each.enable_progress_bar()
-
-
 def free() -> None:
-    """Give memory of a dropped model back to the device."""
+    """Free the memory of a deleted model on the device."""
     import gc
 
     import torch

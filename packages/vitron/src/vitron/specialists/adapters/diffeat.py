@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Following a marked thing through a clip by features of a diffusion model, with diffeat."""
+"""Tracking by features of a diffusion model, with diffeat."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from common_kernels.runtime.hub import quiet_libraries
 from numpy.typing import NDArray
 
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.media import Artefact
-from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, free, is_loaded, media_of, quiet, variable
+from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, free, is_loaded, media_of, variable
 from vitron.specialists.protocol import Request, Result
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class DiffeatTracker(Adapter):
     """
 
     name = "diffeat"
-    summary = "follows a marked thing by features of a diffusion model"
+    summary = "tracks a region by features of a diffusion model"
     tasks = ("video_segmentation",)
     inputs = ("video",)
     outputs = ("masks",)
@@ -67,10 +68,10 @@ class DiffeatTracker(Adapter):
         self.context, self.top_k, self.radius, self.temperature = context, top_k, radius, temperature
 
     def load(self, device: str, dtype: str) -> None:
-        """Read the pipeline."""
+        """Load the pipeline."""
         from diffeat import FeatureExtractor
 
-        with quiet():
+        with quiet_libraries("diffusers", "transformers"):
             self._extractor = FeatureExtractor.from_pretrained(self.model_name, device=device, dtype=dtype)
 
     def features(self, frames: NDArray[np.uint8]) -> Tensor:
@@ -83,6 +84,7 @@ class DiffeatTracker(Adapter):
             ``(T, C, h, w)`` float32 on the CPU, each cell of unit length.
         """
         import torch
+        from diffeat import ExtractionOptions
         from torch.nn import functional as F
 
         extractor = is_loaded(self._extractor, self.name)
@@ -90,8 +92,7 @@ class DiffeatTracker(Adapter):
         found = extractor(
             [np.ascontiguousarray(frame) for frame in frames],
             self.names,
-            timestep=_TIMESTEP,
-            size=size,
+            ExtractionOptions(timesteps=(_TIMESTEP,), size=size),
             batch_size=_BATCH,
         )
         scaled = {name: F.normalize(value.float().cpu(), dim=1) for name, value in found.items()}
@@ -104,13 +105,13 @@ class DiffeatTracker(Adapter):
         return F.normalize(torch.cat(resized, dim=1), dim=1)
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Follow; see :class:`vitron.specialists.Specialist`."""
+        """Track; see :class:`vitron.specialists.Specialist`."""
         import torch
         from torch.nn import functional as F
 
         frames = media_of(request, self.name).frames
         if request.mask is None or not request.mask.any():
-            raise UnsupportedRequestError("diffeat follows what is marked in a frame: give a region")
+            raise UnsupportedRequestError("diffeat tracks a region of a frame: give one")
         first, last = request.frames or (0, len(frames) - 1)
         start = (request.region.frame or 0) if request.region is not None else first
         last = min(last, len(frames) - 1)
@@ -126,10 +127,10 @@ class DiffeatTracker(Adapter):
         masks[0, first : last + 1] = (large > 0.5).numpy()
         masks[0, start] = request.mask
         label = next((action.text for action in request.actions if action.text), "what was marked")
-        return Result(Artefact("masks", masks, (label,)), note=f"followed from frame {start}")
+        return Result(Artefact("masks", masks, (label,)), note=f"tracked from frame {start}")
 
     def propagate(self, features: Tensor, mark: Tensor, start: int) -> Tensor:
-        """Carry the marks of one frame forwards and backwards.
+        """Propagate the mask of one frame forwards and backwards.
 
         Args:
             features: ``(T, C, h, w)``, each cell of unit length.
@@ -168,7 +169,7 @@ class DiffeatTracker(Adapter):
         return (weights * marks.flatten()[best.indices]).sum(dim=1).view(here.shape[1:])
 
     def unload(self) -> None:
-        """Drop the pipeline."""
+        """Delete the pipeline."""
         self._extractor = None
         free()
 

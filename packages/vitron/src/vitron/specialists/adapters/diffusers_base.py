@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the adapters to pipelines of diffusers share."""
+"""Base of the adapters to pipelines of diffusers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from common_kernels.runtime.hub import quiet_libraries, resolve_dtype
 from numpy.typing import NDArray
 
 from vitron.errors import SpecialistError, UnsupportedRequestError
-from vitron.specialists.adapters.base import Adapter, free, is_loaded, quiet, to_pixels, torch_dtype
+from vitron.specialists.adapters.base import Adapter, free, is_loaded, to_pixels
 from vitron.specialists.adapters.signals import Merge, chosen_merge, prompt_settings
 from vitron.specialists.protocol import Request
 
@@ -48,19 +49,21 @@ class DiffusersAdapter(Adapter):
         offload: bool = False,
     ) -> None:
         super().__init__(model)
-        said = os.environ.get("VITRON_STEPS", "")
-        if steps is None and said and not said.isdecimal():
-            raise SpecialistError(f"VITRON_STEPS must be a whole number, got {said!r}")
-        self.steps = int(said) if steps is None and said else steps
+        given = os.environ.get("VITRON_STEPS", "")
+        if steps is None and given and not given.isdecimal():
+            raise SpecialistError(f"VITRON_STEPS must be a whole number, got {given!r}")
+        self.steps = int(given) if steps is None and given else steps
         self.merge: Merge = chosen_merge(signals)
         self.offload = offload
 
     def load(self, device: str, dtype: str) -> None:
-        """Read the pipeline."""
+        """Load the pipeline."""
         loader = getattr(import_module("diffusers"), self.loader)
-        with quiet():
+        with quiet_libraries("diffusers", "transformers"):
             pipe = loader.from_pretrained(
-                self.model_name, dtype=torch_dtype(dtype, device), use_safetensors=True
+                self.model_name,
+                dtype=resolve_dtype(dtype, device, cuda_default="float16"),
+                use_safetensors=True,
             )
         if self.offload and device.startswith("cuda"):
             pipe.enable_model_cpu_offload(device=device)
@@ -90,25 +93,25 @@ class DiffusersAdapter(Adapter):
     def call(
         self, prompt: str, *, signal: NDArray[np.float32] | None, seed: int, **settings: Any
     ) -> tuple[Any, str]:
-        """Call the pipeline with those of the settings that it knows; return its output and a note."""
+        """Call the pipeline with the settings that it takes; return its output and a note."""
         import torch
 
         pipe = self.pipe
         takes = inspect.signature(type(pipe).__call__).parameters
-        said, note = prompt_settings(pipe, prompt, signal, self.merge)
+        prompts, note = prompt_settings(pipe, prompt, signal, self.merge)
         if self.steps is not None:
             settings["num_inference_steps"] = self.steps
-        # drawn on the CPU: the same noise on every device
+        # sampled on the CPU: the same noise on every device
         settings["generator"] = torch.Generator("cpu").manual_seed(seed % 2**63)
         if "output_type" in takes:
             settings["output_type"] = "np"
         known = {name: value for name, value in settings.items() if name in takes and value is not None}
         with torch.inference_mode():
-            output = pipe(**{name: value for name, value in said.items() if name in takes}, **known)
+            output = pipe(**{name: value for name, value in prompts.items() if name in takes}, **known)
         return output, note
 
     def unload(self) -> None:
-        """Drop the pipeline."""
+        """Delete the pipeline."""
         self._pipe = None
         free()
 
@@ -128,7 +131,7 @@ def asked_size(request: Request, name: str) -> tuple[int, int] | None:
 
 
 def asked_length(request: Request, name: str) -> int | None:
-    """Return how many frames a request asks for, or ``None``.
+    """Return the number of frames that a request asks for, or ``None``.
 
     Raises:
         UnsupportedRequestError: If they are too many.
@@ -149,14 +152,14 @@ def fitting(size: tuple[int, int], longest: int | None = None) -> tuple[int, int
 
 
 def frames_of(output: Any, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    """Return the first clip of a pipeline's output as ``(T, H, W, 3)`` uint8.
+    """Return the first video of a pipeline's output as ``(T, H, W, 3)`` uint8.
 
     Raises:
-        SpecialistError: If the pipeline made no clip.
+        SpecialistError: If the pipeline made no video.
     """
     found = getattr(output, "frames", None)
     if found is None:
         raise SpecialistError(
-            f"{type(output).__name__} of the pipeline holds no frames: name a pipeline for clips"
+            f"{type(output).__name__} of the pipeline holds no frames: name a pipeline for videos"
         )
     return np.stack([to_pixels(frame, size) for frame in found[0]])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips from a picture by any image-to-video pipeline of diffusers."""
+"""Clips from an image by any image-to-video pipeline of diffusers."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitron.protocol.media import Artefact
-from vitron.specialists.adapters.base import media_of, to_picture, words_of
+from vitron.specialists.adapters.base import media_of, text_of, to_image
 from vitron.specialists.adapters.diffusers_base import DiffusersAdapter, asked_length, fitting, frames_of
 from vitron.specialists.protocol import Request, Result
 
 
 class DiffusersImageToVideo(DiffusersAdapter):
-    """Lets a picture move; reads ``VITRON_DIFFUSERS_IMAGE_TO_VIDEO_MODEL``.
+    """Lets an image move; reads ``VITRON_DIFFUSERS_IMAGE_TO_VIDEO_MODEL``.
 
-    Pipelines that take no words, as Stable Video Diffusion, are given the picture alone.
+    Pipelines that take no words, as Stable Video Diffusion, are given the image alone.
     """
 
     name = "diffusers-image-to-video"
-    summary = "lets a picture move"
+    summary = "lets an image move"
     tasks = ("image_to_video",)
     inputs = ("image",)
     outputs = ("video",)
@@ -30,10 +30,10 @@ class DiffusersImageToVideo(DiffusersAdapter):
         media = media_of(request, self.name)
         work = fitting(media.size, self.native)
         output, note = self.call(
-            words_of(request),
+            text_of(request),
             signal=signal,
             seed=seed,
-            image=to_picture(media.frames[0], work),
+            image=to_image(media.frames[0], work),
             height=work[0],
             width=work[1],
             num_frames=asked_length(request, self.name),

@@ -12,7 +12,7 @@ from PIL import Image
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.media import Artefact
 from vitron.protocol.regions.raster import dilate
-from vitron.specialists.adapters.base import media_of, to_picture, to_pixels
+from vitron.specialists.adapters.base import media_of, to_image, to_pixels
 from vitron.specialists.adapters.diffusers_base import DiffusersAdapter, fitting
 from vitron.specialists.protocol import Action, Request, Result
 
@@ -53,7 +53,7 @@ class DiffusersInpaint(DiffusersAdapter):
             prompt,
             signal=signal,
             seed=seed,
-            image=to_picture(image, work),
+            image=to_image(image, work),
             mask_image=hole,
             height=work[0],
             width=work[1],

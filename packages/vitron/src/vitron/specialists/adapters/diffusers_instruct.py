@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes by a sentence with pipelines that take a picture and an instruction, as InstructPix2Pix."""
+"""Changes by a sentence with pipelines that take an image and an instruction, as InstructPix2Pix."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from numpy.typing import NDArray
 
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.media import Artefact
-from vitron.specialists.adapters.base import media_of, to_picture, to_pixels, words_of
+from vitron.specialists.adapters.base import media_of, text_of, to_image, to_pixels
 from vitron.specialists.adapters.diffusers_base import DiffusersAdapter, fitting
 from vitron.specialists.protocol import Request, Result
 
 
 class DiffusersInstruct(DiffusersAdapter):
-    """Changes a picture by a sentence, a clip frame by frame; reads ``VITRON_DIFFUSERS_INSTRUCT_MODEL``.
+    """Changes an image by a sentence, a video frame by frame; reads ``VITRON_DIFFUSERS_INSTRUCT_MODEL``.
 
     With a region, all outside of it stays as it was. Frames get the same noise; nothing else holds them
-    together, so a clip may flicker.
+    together, so a video may flicker.
     """
 
     name = "diffusers-instruct"
-    summary = "changes pictures and clips by a sentence"
+    summary = "changes images and videos by a sentence"
     tasks = ("image_editing", "video_editing")
     inputs = ("image", "video")
     outputs = ("image", "video")
@@ -29,13 +29,13 @@ class DiffusersInstruct(DiffusersAdapter):
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
         """Change; see :class:`vitron.specialists.Specialist`."""
         media = media_of(request, self.name)
-        prompt = words_of(request, verbs=True)
+        prompt = text_of(request, verbs=True)
         if not prompt:
             raise UnsupportedRequestError(f"{self.name} needs a sentence")
         first, last = request.frames or (0, media.num_frames - 1)
         if first >= media.num_frames:
             raise UnsupportedRequestError(
-                f"the clip has {media.num_frames} frames, and {first} is none of them"
+                f"the video has {media.num_frames} frames, and {first} is none of them"
             )
         frames, note = media.frames.copy(), ""
         work = fitting(media.size, self.native)
@@ -44,7 +44,7 @@ class DiffusersInstruct(DiffusersAdapter):
                 prompt,
                 signal=signal,
                 seed=seed,
-                image=to_picture(frames[index], work),
+                image=to_image(frames[index], work),
                 height=work[0],
                 width=work[1],
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures from words by any text-to-image pipeline of diffusers."""
+"""Images from words by any text-to-image pipeline of diffusers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitron.protocol.media import Artefact
-from vitron.specialists.adapters.base import to_pixels, words_of
+from vitron.specialists.adapters.base import text_of, to_pixels
 from vitron.specialists.adapters.diffusers_base import DiffusersAdapter, asked_size, fitting
 from vitron.specialists.protocol import Request, Result
 
@@ -26,5 +26,5 @@ class DiffusersTextToImage(DiffusersAdapter):
         """Paint; see :class:`vitron.specialists.Specialist`."""
         size = asked_size(request, self.name)
         height, width = (None, None) if size is None else fitting(size)
-        output, note = self.call(words_of(request), signal=signal, seed=seed, height=height, width=width)
+        output, note = self.call(text_of(request), signal=signal, seed=seed, height=height, width=width)
         return Result(Artefact("image", to_pixels(output.images[0], size)), note=note)

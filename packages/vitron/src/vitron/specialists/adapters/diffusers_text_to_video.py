@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitron.protocol.media import Artefact
-from vitron.specialists.adapters.base import words_of
+from vitron.specialists.adapters.base import text_of
 from vitron.specialists.adapters.diffusers_base import (
     DiffusersAdapter,
     asked_length,
@@ -32,6 +32,6 @@ class DiffusersTextToVideo(DiffusersAdapter):
         size, length = asked_size(request, self.name), asked_length(request, self.name)
         height, width = (None, None) if size is None else fitting(size)
         output, note = self.call(
-            words_of(request), signal=signal, seed=seed, height=height, width=width, num_frames=length
+            text_of(request), signal=signal, seed=seed, height=height, width=width, num_frames=length
         )
         return Result(Artefact("video", frames_of(output, size)), note=note)

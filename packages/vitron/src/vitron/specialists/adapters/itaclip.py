@@ -13,7 +13,7 @@ from vitron.errors import UnsupportedRequestError
 from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, as_masks, free, is_loaded, media_of
 from vitron.specialists.protocol import Action, Request, Result
 
-# what surrounds things in photographs, and in the drawn pictures of the bundled model
+# what surrounds things in photographs, and in the drawn images of the bundled model
 _GROUND = ("background", "wall", "floor", "sky", "ground", "building", "tree", "grass", "road", "room")
 _DRAWN_GROUND = ("leaves", "gradient", "waves", "clouds", "tiles")
 _DRAWN_COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "white", "black")
@@ -37,11 +37,11 @@ _RELATION = re.compile(
     r"beside|near|between|on|in|at|with|from|over)\b.*"
 )
 _FILLER = re.compile(r"\b(the|a|an|this|these|those|my|its|all|each|every|please|one|object|on|left|right)\b")
-_MOST_PARTS, _SMALLEST = 64, 2000  # parts of one class; share of a picture that a part has at least
+_MOST_PARTS, _SMALLEST = 64, 2000  # parts of one class; share of an image that a part has at least
 
 
 class ItaclipSegmenter(Adapter):
-    """Marks what the words name, anywhere in a picture.
+    """Marks what the words name, anywhere in an image.
 
     A CLIP model knows names and not relations: what stands behind "left of", "on" and the like is left out,
     and words such as "leftmost" choose among the parts that were found. A region chooses those it touches.

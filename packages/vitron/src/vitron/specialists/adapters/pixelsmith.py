@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of any size by pixelsmith."""
+"""Text to image at any size, with pixelsmith."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.contract import MAX_PIXELS
 from vitron.protocol.media import Artefact
-from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, free, is_loaded, to_pixels, words_of
+from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, free, is_loaded, text_of, to_pixels
 from vitron.specialists.protocol import Request, Result
 
-_STEPS = 20  # of the bundled model, whose pictures do not gain from more
+_STEPS = 20  # of the bundled model, whose images do not gain from more
 
 
 class PixelsmithPainter(Adapter):
-    """Paints what the words say, at the model's own size or larger, patch by patch."""
+    """Generates images from text, at the model's own size or larger, patch by patch."""
 
     name = "pixelsmith"
-    summary = "paints pictures of any size"
+    summary = "generates images of any size"
     tasks = ("text_to_image",)
     outputs = ("image",)
     packages = ("pixelsmith", "torch", "diffusers")
@@ -35,12 +35,11 @@ class PixelsmithPainter(Adapter):
     _pipe: Any = None
 
     def load(self, device: str, dtype: str) -> None:
-        """Read the pipeline."""
+        """Load the pipeline."""
+        from common_kernels.runtime.hub import quiet_libraries
         from pixelsmith.adapters import load_pipeline
 
-        from vitron.specialists.adapters.base import quiet
-
-        with quiet():
+        with quiet_libraries("diffusers", "transformers"):
             self._pipe = load_pipeline(self.model_name, device=device, dtype=dtype)  # pyright: ignore[reportArgumentType]  # checked there
         self._pipe.set_progress_bar_config(disable=True)
 
@@ -51,22 +50,22 @@ class PixelsmithPainter(Adapter):
         return {word.removesuffix("</w>") for word in read if word.endswith("</w>") and len(word) > 5}
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Paint; see :class:`vitron.specialists.Specialist`."""
-        pipe, text = is_loaded(self._pipe, self.name), words_of(request)
+        """Generate; see :class:`vitron.specialists.Specialist`."""
+        pipe, text = is_loaded(self._pipe, self.name), text_of(request)
         if not self.is_named:
             strange = sorted(set(re.findall(r"[a-z]{3,}", text.lower())) - self._vocabulary)
             if strange or not text:
                 raise UnsupportedRequestError(
                     f"the small model of pixelsmith knows drawn shapes, not {', '.join(strange) or 'silence'}"
                 )
-        said = request.args.get("size")
+        asked = request.args.get("size")
         size: tuple[int, int] | None = None
         settings: dict[str, Any] = {}
-        if said is not None:
-            width, height = map(int, str(said).split("x"))
+        if asked is not None:
+            width, height = map(int, str(asked).split("x"))
             if width * height > MAX_PIXELS:
                 raise UnsupportedRequestError(
-                    f"pixelsmith paints at most {MAX_PIXELS} pixels here, got {said}"
+                    f"pixelsmith generates at most {MAX_PIXELS} pixels here, got {asked}"
                 )
             size = (height, width)
             settings = {"height": _round(height), "width": _round(width)}
@@ -81,7 +80,7 @@ class PixelsmithPainter(Adapter):
         return Result(Artefact("image", to_pixels(image, size)), note=text)
 
     def unload(self) -> None:
-        """Drop the pipeline."""
+        """Delete the pipeline."""
         self._pipe = None
         self.__dict__.pop("_vocabulary", None)
         free()

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from common_kernels.runtime.hub import quiet_libraries, resolve_dtype
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,8 +19,6 @@ from vitron.specialists.adapters.base import (
     free,
     is_loaded,
     media_of,
-    quiet,
-    torch_dtype,
 )
 from vitron.specialists.protocol import Request, Result
 
@@ -40,8 +39,8 @@ class SamAdapter(Adapter):
         """Read model and processor; weights must be safetensors."""
         import transformers
 
-        kind = torch_dtype(dtype, device)
-        with quiet():
+        kind = resolve_dtype(dtype, device, cuda_default="float16")
+        with quiet_libraries("transformers"):
             self._processor = getattr(transformers, self.processor_class).from_pretrained(self.model_name)
             model = getattr(transformers, self.model_class).from_pretrained(
                 self.model_name, dtype=kind, use_safetensors=True
@@ -89,7 +88,7 @@ class SamSegmenter(SamAdapter):
 
 
 def prompts_of(request: Request, name: str) -> dict[str, Any]:
-    """Return a request's region as boxes, clicks and their labels, of one picture and one thing.
+    """Return a request's region as boxes, clicks and their labels, of one image and one thing.
 
     A box stays a box, clicks stay clicks. Anything else becomes the box around it and, since a scribble or a
     mask lies on the thing itself, some clicks on it.

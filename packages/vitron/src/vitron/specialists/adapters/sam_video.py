@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks through a clip from a region on one frame by SAM 2 and its kind."""
+"""Masks through a video from a region on one frame by SAM 2 and its kind."""
 
 from __future__ import annotations
 

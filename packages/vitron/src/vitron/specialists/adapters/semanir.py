@@ -21,7 +21,7 @@ _ACTIONS = ("denoise", "deblur", "dejpeg", "upscale")
 
 
 class SemanirRestorer(Adapter):
-    """Takes noise out of pictures; deblurs, cleans blocks and enlarges with models that were named for it.
+    """Denoises images; deblurs, removes blocks and upscales with models that were named for it.
 
     Args:
         model: Takes noise out; the bundled ``tiny-denoise`` if it is not named.
@@ -30,7 +30,7 @@ class SemanirRestorer(Adapter):
     """
 
     name = "semanir"
-    summary = "takes noise out of pictures"
+    summary = "denoises images"
     tasks = ("restoration",)
     inputs = ("image",)
     outputs = ("image",)
@@ -44,27 +44,27 @@ class SemanirRestorer(Adapter):
     ) -> None:
         super().__init__(model)
         given = {action: str((models or {}).get(action, "")) for action in _ACTIONS[1:]}
-        said = {action: os.environ.get(variable(f"semanir-{action}"), "").strip() for action in given}
-        further = {action: given[action] or said[action] for action in given}
+        named = {action: os.environ.get(variable(f"semanir-{action}"), "").strip() for action in given}
+        further = {action: given[action] or named[action] for action in given}
         self.models = {"denoise": self.model_name} | {key: name for key, name in further.items() if name}
         self._restorers: dict[str, Any] = {}
         self._place = ("cpu", "auto")
 
     @property
     def spec(self) -> SpecialistSpec:
-        """What it says about itself."""
+        """Description of the specialist."""
         own = super().spec
         return own.model_copy(update={"preference": NAMED if len(self.models) > 1 else own.preference})
 
     def load(self, device: str, dtype: str) -> None:
-        """Read the model against noise; the others are read when they are asked for."""
+        """Load the denoising model; the others are loaded when they are needed."""
         self._place = (device, dtype)
         self._restorer("denoise")
 
     def _restorer(self, action: str) -> Any:
         if action not in self.models:
             raise UnsupportedRequestError(
-                f"semanir has no model for {action}: name one by {variable(f'semanir-{action}')}"
+                f"semanir has no model for {action}: set {variable(f'semanir-{action}')} to one"
             )
         if action not in self._restorers:
             from semanir import Restorer
@@ -93,6 +93,6 @@ class SemanirRestorer(Adapter):
         return Result(Artefact("image", np.asarray(image)), note=", ".join(actions))
 
     def unload(self) -> None:
-        """Drop the models."""
+        """Delete the models."""
         self._restorers.clear()
         free()
