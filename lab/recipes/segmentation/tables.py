@@ -225,7 +225,7 @@ def _size() -> Table:
         "maskclip": preset("maskclip"),
     }
     return Table(
-        title="Short side of the picture, windows of 64 px",
+        title="Short side of the image, windows of 64 px",
         rows={
             f"{name}, {short} px": vary(row, resize_short=short)
             for name, row in methods.items()
@@ -321,7 +321,7 @@ def _prior() -> Table:
             "itaclip, x 1": with_prior(weight=1.0),
             "itaclip, x 4": with_prior(),
             "itaclip, x 4, windows of half a side": with_prior(sides=(0.5,)),
-            "itaclip, x 4, the picture as one window": with_prior(sides=(1.0,)),
+            "itaclip, x 4, the image as one window": with_prior(sides=(1.0,)),
             "vanilla": preset("vanilla"),
             "vanilla, x 4": with_prior(preset("vanilla")),
             "tiny-shapes": chosen(),

@@ -9,4 +9,4 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
 
 __version__ = version("itaclip")
-__all__ = [*__all__, "__version__"]
+__all__ += ["__version__"]

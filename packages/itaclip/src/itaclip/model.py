@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from common_kernels.runtime.hub import DType
 from torch import Tensor, nn
 
 from itaclip.config import ITACLIPConfig
@@ -15,7 +16,7 @@ from itaclip.encoder import build_encoder
 from itaclip.features import Prepared, Progress, WindowEncoder, WindowMaps, text_scores
 from itaclip.inputs import ImageLike, Normalizer, to_list
 from itaclip.labels import Decision
-from itaclip.loading import DType, load_clip
+from itaclip.loading import load_clip
 from itaclip.results import Segmentation
 from itaclip.text.classes import ClassList
 from itaclip.text.sources import AuxTexts, aux_texts

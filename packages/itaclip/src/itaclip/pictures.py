@@ -257,7 +257,7 @@ def write_names(image: Image.Image, segmentation: Segmentation, size: int) -> No
 def thickest_place(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
     """Return row and column of the pixel of a mask that is farthest from its border, and that distance."""
     # beyond the image is outside, too: names keep off its rim
-    distances = distance_transform_cdt(np.pad(mask, 1), "taxicab")[1:-1, 1:-1]
+    distances = np.asarray(distance_transform_cdt(np.pad(mask, 1), "taxicab"))[1:-1, 1:-1]
     radius = int(distances.max())
     rows, columns = np.nonzero(distances == radius)
     middle = len(rows) // 2

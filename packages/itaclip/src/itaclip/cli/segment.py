@@ -76,13 +76,13 @@ class ResultOptions:
     def as_file(self, path: Path) -> dict[str, Path]:
         """Return the kind of one output file."""
         kinds = _KINDS[path.suffix.lower()]
-        wanted = self.write or kinds[:1]
-        if len(wanted) > 1:
-            raise ValueError(f"{path} is one file, but --write names {len(wanted)}: give a folder")
-        if wanted[0] not in kinds:
-            suffix = Path(f"x{_ENDINGS[wanted[0]]}").suffix
-            raise ValueError(f"--write {wanted[0]} is a {suffix} file, got {path.name}")
-        return {wanted[0]: path}
+        if self.write and len(self.write) > 1:
+            raise ValueError(f"{path} is one file, but --write names {len(self.write)}: give a folder")
+        wanted = self.write[0] if self.write else kinds[0]
+        if wanted not in kinds:
+            suffix = Path(f"x{_ENDINGS[wanted]}").suffix
+            raise ValueError(f"--write {wanted} is a {suffix} file, got {path.name}")
+        return {wanted: path}
 
 
 def segment(
