@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What words and what signals are worth to the specialists (paper, figure 4): one reply, three messages.
+"""Ablation of what specialists receive of a call: text, signals, or both (paper, figure 4).
 
 ``text``: specialists get the words of a call. ``signal``: they get its module and its signals; the words are
 withheld. ``hybrid``: both. The mask head reads signals; the toy specialists read words, and take a mask where
@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from vitron.data.example import Example
+from vitron.demo.painters import toy_registry
 from vitron.errors import SpecialistError
 from vitron.protocol import MODULES, parse
 from vitron.protocol.contract import Invocation
@@ -21,8 +22,8 @@ from vitron.protocol.media import Artefact
 from vitron.specialists import SpecialistRegistry
 from vitron.specialists.protocol import Action, Request
 
-from recipes.vitron_tiny.judging import Judged, batches, toys
-from recipes.vitron_tiny.scoring import cumulative_iou, fitted, mean_iou, share
+from recipes.vitron_tiny.evaluation import EvaluatedModel, batches
+from recipes.vitron_tiny.scoring import cumulative_iou, fit_mask, mean_iou, share
 from recipes.vitron_tiny.tasks import draw_example
 
 Bool = NDArray[np.bool_]
@@ -33,7 +34,7 @@ EDITED = ("editing", "video_editing")
 TASKS = (*MASKED, *EDITED)
 
 
-def carry_out(
+def run_calls(
     registry: SpecialistRegistry, message: Message, call: Invocation, medium: Artefact, mask: Bool | None
 ) -> Artefact | None:
     """Carry out one call on what a message passes on of it.
@@ -42,15 +43,15 @@ def carry_out(
         registry: Who reads words.
         message: What is passed on.
         call: As the model wrote it.
-        medium: Picture or clip.
+        medium: Image or video.
         mask: What the mask head makes of the call's signals, ``(T, H, W)``; ``None`` if it lacks some.
 
     Returns:
         What is made, or ``None`` if it cannot be carried out.
     """
-    told = mask if message != "text" else None
-    if told is not None and call.module in ("image_segmentation", "video_segmentation"):
-        return Artefact("masks", told[None], ("region",))
+    logged = mask if message != "text" else None
+    if logged is not None and call.module in ("image_segmentation", "video_segmentation"):
+        return Artefact("masks", logged[None], ("region",))
     module = MODULES[call.module]
     actions = tuple(Action(module.action(each), each.text, each.verb) for each in call.instruction)
     if message == "signal":
@@ -61,7 +62,9 @@ def carry_out(
             module=call.module,
             actions=actions,
             media=medium,
-            mask=told[0] if told is not None and told.any() and call.module == "image_editing" else None,
+            mask=logged[0]
+            if logged is not None and logged.any() and call.module == "image_editing"
+            else None,
             region=None,
             frames=None,
             args={},
@@ -72,29 +75,29 @@ def carry_out(
 
 
 def ablate(
-    model: Judged,
+    model: EvaluatedModel,
     *,
     seed: int,
     count: int,
     batch_size: int = 32,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Measure the three messages on the same replies.
+    """Measure text, signals and both on the same assistant messages.
 
     Args:
         model: What writes them.
         seed: Of the examples, which are of the test split.
         count: Examples of each task.
-        batch_size: Dialogues that are answered at once.
-        tell: Gets a line for each task.
+        batch_size: Conversations that are answered at once.
+        log: Called with a line for each task.
 
     Returns:
         By message, by measure: ``execution_rate`` over all tasks and of each, ``referring_ciou``,
         ``sketch_ciou``, ``tracking_miou`` (what is not made is an empty mask), and ``editing_error`` and
         ``video_editing_error``, the mean absolute difference in 0..1 to what the true call makes of the true
-        mask (what is not made leaves picture or clip as they were).
+        mask (what is not made leaves image or video as they were).
     """
-    registry = toys()
+    registry = toy_registry()
     figures: dict[str, dict[str, float]] = {message: {} for message in MESSAGES}
     carried: dict[str, list[bool]] = {message: [] for message in MESSAGES}
     for task in TASKS:
@@ -111,20 +114,20 @@ def ablate(
             carried[message] += done
             figures[message][f"execution_rate_{task}"] = share(done)
             figures[message] |= _quality(registry, task, examples, made[message])
-        if tell is not None:
+        if log is not None:
             rates = ", ".join(f"{one} {figures[one][f'execution_rate_{task}']:.2f}" for one in MESSAGES)
-            tell(f"{task}: carried out {rates}")
+            log(f"{task}: carried out {rates}")
     return {message: {"execution_rate": share(carried[message])} | figures[message] for message in MESSAGES}
 
 
 def _first(
     registry: SpecialistRegistry, message: Message, example: Example, reply: str, masks: Mapping[int, Bool]
 ) -> Artefact | None:
-    """Carry out the first call of a reply, if it is one of the right module."""
+    """Run the first call of a message, if it names the right module."""
     turn, truth = parse(reply), example.messages[-1].calls[0]
     if not turn.invocations or turn.refusal(0) or turn.invocations[0].module != truth.module:
         return None
-    return carry_out(registry, message, turn.invocations[0], example.media[0], masks.get(0))
+    return run_calls(registry, message, turn.invocations[0], example.media[0], masks.get(0))
 
 
 def _quality(
@@ -134,18 +137,18 @@ def _quality(
         errors: list[float] = []
         for example, artefact in zip(examples, made, strict=True):
             call, before = example.messages[-1].calls[0], example.media[0]
-            truth = carry_out(registry, "hybrid", call, before, example.masks[0]) or before
+            truth = run_calls(registry, "hybrid", call, before, example.masks[0]) or before
             errors.append(difference(artefact or before, truth))
         return {f"{task}_error": sum(errors) / len(errors)}
     pairs: list[tuple[Bool, Bool]] = []
     for example, artefact in zip(examples, made, strict=True):
         found = None if artefact is None else np.asarray(artefact.data.any(axis=0), dtype=np.bool_)
-        pairs.append((fitted(found, example.masks[0]), example.masks[0]))
+        pairs.append((fit_mask(found, example.masks[0]), example.masks[0]))
     if task == "tracking":
         return {"tracking_miou": mean_iou(pairs)}
     return {f"{task.partition('_')[0]}_ciou": cumulative_iou(pairs)}
 
 
 def difference(one: Artefact, other: Artefact) -> float:
-    """Return the mean absolute difference of two pictures or clips of one size, 0 to 1."""
+    """Return the mean absolute difference of two images or videos of one size, 0 to 1."""
     return float(np.abs(one.frames.astype(np.int64) - other.frames).mean() / 255)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small model before training: its words, its sizes, and eyes that the small CLIP has learnt to use."""
+"""The small model before training: tokenizer, sizes, and the vision tower of the small CLIP."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ CONDITIONS = {"text_to_image": {"num_vectors": 24, "width": 128}}
 
 
 def make_tokenizer(texts: Iterable[str], *, size: int = 768) -> PreTrainedTokenizerFast:
-    """Learn a byte-level BPE; digits stand alone, so that numbers are read by place.
+    """Train a byte-level BPE; digits are single tokens.
 
-    The trainer numbers ties as it likes: a tokenizer belongs to one training and is shipped with it.
+    Ties are broken at random: a tokenizer belongs to one training and is shipped with it.
     """
     special = special_tokens(template=TEMPLATE)
     tokenizer: Any = Tokenizer(models.BPE())
@@ -55,7 +55,7 @@ def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
 
 
 def make_config(tokenizer: PreTrainedTokenizerFast, size: Size = "tiny") -> VitronConfig:
-    """Return the sizes of the model; its eyes are those of the small CLIP, one layer short of the last."""
+    """Return the configuration; the vision tower is that of the small CLIP without its last layer."""
     sizes = SIZES[size]
     signals = [_id(tokenizer, token) for token in signal_tokens()]
     end = CHAT_TEMPLATES[TEMPLATE].end_token
@@ -110,7 +110,7 @@ def tiny_processor(tokenizer: PreTrainedTokenizerFast, config: VitronConfig) -> 
 
 
 def make_model(config: VitronConfig, *, seed: int = 0) -> VitronForConditionalGeneration:
-    """Return the model untrained, but for its eyes."""
+    """Return the untrained model with a trained vision tower."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = VitronForConditionalGeneration(config)

@@ -16,11 +16,11 @@ from vitron.model.engine import Vitron
 from recipes.cards import CARDS
 from recipes.vitron_tiny.ablation import ablate as measure_messages
 from recipes.vitron_tiny.building import Size
+from recipes.vitron_tiny.evaluation import SHARES, ShippedModel, evaluate_all, table
 from recipes.vitron_tiny.experiments import Plan, run_pairs, run_seed
-from recipes.vitron_tiny.findings import draw_figure, markdown, matrix, read_results, summarise
-from recipes.vitron_tiny.judging import SHARES, Shipped, judge_all, table
 from recipes.vitron_tiny.pool import make_pool
-from recipes.vitron_tiny.scoring import AT_LEAST, AT_MOST, missed
+from recipes.vitron_tiny.results import draw_figure, markdown, matrix, read_results, summarise
+from recipes.vitron_tiny.scoring import AT_LEAST, AT_MOST, missed_requirements
 from recipes.vitron_tiny.training import prepare, stage_of
 from recipes.vitron_tiny.training import train as train_stage
 
@@ -40,34 +40,34 @@ STATEMENT = (
     "works from end to end; what it understands is no measure of any published model."
 )
 
-Out = Annotated[Path, typer.Option(help="Folder of the run; tokenizer, pool and checkpoints lie in it.")]
-Folder = Annotated[Path, typer.Option(help="The trained model.")]
+Out = Annotated[Path, typer.Option(help="Folder of the run: tokenizer, pool and checkpoints.")]
+Folder = Annotated[Path, typer.Option(help="Folder of the trained model.")]
 Threads = Annotated[int, typer.Option(help="CPU threads.")]
-Device = Annotated[str, typer.Option(help="cpu, or cuda.")]
+Device = Annotated[str, typer.Option(help="Device: cpu or cuda.")]
 # of the study of synergy
 PLAN = Plan()
 Start = Annotated[
-    Path | None, typer.Option(help="Trained model that all start from; by default bases are trained.")
+    Path | None, typer.Option(help="Trained model that all arms start from; by default bases are trained.")
 ]
-BaseSteps = Annotated[int, typer.Option(min=1, help="Of each base.")]
-ArmSteps = Annotated[int, typer.Option(min=1, help="Of each training from a start.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Dialogues of a step.")]
-PoolSize = Annotated[int, typer.Option(min=1, help="Dialogues to learn from.")]
-Tests = Annotated[int, typer.Option(min=1, help="Dialogues of each judged task.")]
-Probe = Annotated[int, typer.Option(min=2, help="Signals of each module for a fresh probe.")]
+BaseSteps = Annotated[int, typer.Option(min=1, help="Steps of each base.")]
+ArmSteps = Annotated[int, typer.Option(min=1, help="Steps of each arm.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Conversations per step.")]
+PoolSize = Annotated[int, typer.Option(min=1, help="Conversations in the pool.")]
+Tests = Annotated[int, typer.Option(min=1, help="Conversations of each evaluated task.")]
+Probe = Annotated[int, typer.Option(min=2, help="Signals per module for a fresh probe.")]
 
 
 @app.command()
 def pool(
     out: Out,
-    count: Annotated[int, typer.Option(help="Examples of all tasks together.")] = 64_000,
-    size: Annotated[Size, typer.Option(help="Of the model.")] = "tiny",
-    seed: Annotated[int, typer.Option(min=1, help="Of the world; 4000 and above are for judging.")] = 1,
-    processes: Annotated[int, typer.Option(help="That draw at once.")] = 2,
+    count: Annotated[int, typer.Option(help="Number of examples of all tasks.")] = 64_000,
+    size: Annotated[Size, typer.Option(help="Size of the model.")] = "tiny",
+    seed: Annotated[int, typer.Option(min=1, help="Random seed; 4000 and above are for evaluation.")] = 1,
+    processes: Annotated[int, typer.Option(help="Number of processes.")] = 2,
 ) -> None:
-    """Learn the words, and draw what is missing of the pool.
+    """Train the tokenizer, and draw what is missing of the pool.
 
-    To go on from a trained model, put its tokenizer and configuration into the folder first.
+    To continue from a trained model, put its processor and configuration into the folder first.
     """
     prepare(out, size=size)
     count = make_pool(out / "pool", count, tokenizer=out, seed=seed, processes=processes)
@@ -77,18 +77,22 @@ def pool(
 @app.command()
 def train(
     out: Out,
-    stage: Annotated[str, typer.Option(help="joint, polish, or synergy.")] = "joint",
-    steps: Annotated[int, typer.Option(help="In all.")] = 6000,
-    batch_size: Annotated[int, typer.Option(help="Dialogues of a step.")] = 64,
-    lr: Annotated[float | None, typer.Option(help="Peak of the rate; by default that of the stage.")] = None,
-    mode: Annotated[str, typer.Option(help="Of the discriminator: off, grl, alternate, confusion.")] = "off",
+    stage: Annotated[str, typer.Option(help="Stage: joint, polish or synergy.")] = "joint",
+    steps: Annotated[int, typer.Option(help="Number of steps.")] = 6000,
+    batch_size: Annotated[int, typer.Option(help="Conversations per step.")] = 64,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate; by default that of the stage.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="Mode of the discriminator: off, grl, alternate, confusion.")
+    ] = "off",
     init: Annotated[Path | None, typer.Option(help="Trained model to start from.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of weights and order.")] = 0,
     threads: Threads = 1,
     device: Device = "cpu",
 ) -> None:
     """Train a stage; run again to resume."""
-    # gradients of what is nearly learnt are denormal, and those take a processor many times as long
+    # gradients near convergence are denormal, which CPUs compute many times slower
     torch.set_flush_denormal(True)
     settings = stage_of(stage, steps, batch_size=batch_size, lr=lr, mode=mode)
     train_stage(out, out / "pool", settings, init=init, seed=seed, threads=threads, device=device)
@@ -98,9 +102,9 @@ def train(
 @app.command()
 def ship(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    folder: Annotated[Path, typer.Option(help="Where it goes.")] = ASSETS,
+    folder: Annotated[Path, typer.Option(help="Folder of the package's asset.")] = ASSETS,
 ) -> None:
-    """Put a trained model, in half precision, where the package looks for it."""
+    """Write a trained model in half precision into the package."""
     vitron = Vitron.from_pretrained(model, device="cpu", dtype="float16")
     if folder.exists():
         shutil.rmtree(folder)
@@ -112,21 +116,21 @@ def ship(
 @app.command()
 def judge(
     folder: Folder = ASSETS,
-    seed: Annotated[int, typer.Option(help="Of the examples.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Random seed of the examples.")] = 4000,
     count: Annotated[int, typer.Option(min=1, help="Examples of most tasks in each part.")] = 200,
-    batch_size: Annotated[int, typer.Option(min=1, help="Dialogues answered at once.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Conversations per batch.")] = 32,
     training: Annotated[Path | None, typer.Option(help="JSON with how it was trained, for the card.")] = None,
     write: Annotated[bool, typer.Option(help="Write the card.")] = False,
     threads: Threads = 1,
     device: Device = "cpu",
 ) -> None:
-    """Measure the shipped model on fresh seeds; exit 1 if it misses a must."""
+    """Evaluate the shipped model on fresh seeds; exit 1 if it misses a requirement."""
     torch.set_num_threads(threads)
     vitron = _load(folder, device)
-    figures = judge_all(Shipped(vitron), seed=seed, count=count, batch_size=batch_size, tell=_aside)
-    misses = missed(figures["test"])
+    figures = evaluate_all(ShippedModel(vitron), seed=seed, count=count, batch_size=batch_size, log=_log)
+    missed = missed_requirements(figures["test"])
     typer.echo(table(figures))
-    for line in misses:
+    for line in missed:
         typer.echo(f"missed: {line}")
     if write:
         card = _card() | _facts(vitron, folder)
@@ -134,19 +138,19 @@ def judge(
             card["training"] = json.loads(training.read_text("utf-8"))
         card |= {
             "statement": STATEMENT,
-            "judged_on": {
+            "evaluated_on": {
                 "seed": seed,
                 "count": count,
                 "shares": dict(SHARES),
                 "decoding": "greedy, without the grammar",
             },
-            "musts": {"at_least": dict(AT_LEAST), "at_most": dict(AT_MOST)},
+            "requirements": {"at_least": dict(AT_LEAST), "at_most": dict(AT_MOST)},
             "figures": figures,
-            "missed": misses,
-            "passed": not misses,
+            "missed": missed,
+            "passed": not missed,
         }
         CARD.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
-    if misses:
+    if missed:
         raise typer.Exit(1)
 
 
@@ -177,28 +181,28 @@ def _facts(vitron: Vitron, folder: Path) -> dict[str, Any]:
 @app.command()
 def ablate(
     folder: Folder = ASSETS,
-    seed: Annotated[int, typer.Option(help="Of the examples.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Random seed of the examples.")] = 5000,
     count: Annotated[int, typer.Option(min=1, help="Examples of each task.")] = 200,
-    batch_size: Annotated[int, typer.Option(min=1, help="Dialogues answered at once.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Conversations per batch.")] = 32,
     write: Annotated[bool, typer.Option(help="Add the figures to the card.")] = False,
     threads: Threads = 1,
     device: Device = "cpu",
 ) -> None:
-    """Measure what words and signals are worth: text, signal, hybrid."""
+    """Ablate what specialists receive: text, signals, or both."""
     torch.set_num_threads(threads)
     figures = measure_messages(
-        Shipped(_load(folder, device)), seed=seed, count=count, batch_size=batch_size, tell=_aside
+        ShippedModel(_load(folder, device)), seed=seed, count=count, batch_size=batch_size, log=_log
     )
     typer.echo(table(figures))
     if write:
         card: dict[str, Any] = (
             json.loads(CARD.read_text("utf-8")) if CARD.exists() else {"name": "vitron-tiny"}
         )
-        card["messages"] = {"judged_on": {"seed": seed, "count": count}, "figures": figures}
+        card["messages"] = {"evaluated_on": {"seed": seed, "count": count}, "figures": figures}
         CARD.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 
 
-def _aside(line: str) -> None:
+def _log(line: str) -> None:
     typer.echo(line, err=True)
 
 
@@ -206,8 +210,8 @@ def _aside(line: str) -> None:
 def synergy(
     out: Out,
     start: Start = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many, from the first on.")] = 5,
-    first_seed: Annotated[int, typer.Option(help="The first.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
+    first_seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     base_steps: BaseSteps = PLAN.base_steps,
     arm_steps: ArmSteps = PLAN.arm_steps,
     batch_size: BatchSize = PLAN.batch_size,
@@ -231,7 +235,7 @@ def synergy(
     )
     for seed in range(first_seed, first_seed + seeds):
         settings = ("full", "low") if low else ("full",)
-        run_seed(out, seed, plan, settings=settings, start=start, threads=threads, device=device, tell=_aside)
+        run_seed(out, seed, plan, settings=settings, start=start, threads=threads, device=device, log=_log)
     report(out, write=write)
 
 
@@ -239,7 +243,7 @@ def synergy(
 def pairs(
     out: Out,
     start: Start = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from 0 on.")] = 5,
     base_steps: BaseSteps = PLAN.base_steps,
     arm_steps: ArmSteps = PLAN.arm_steps,
     pool_size: PoolSize = PLAN.pool,
@@ -249,7 +253,7 @@ def pairs(
     threads: Threads = 1,
     device: Device = "cpu",
 ) -> None:
-    """Train without one task after the other, and say what the others lose; in the folder of synergy."""
+    """Train without each task in turn, and show what the others lose; in the folder of synergy."""
     torch.set_flush_denormal(True)
     plan = Plan(
         base_steps=base_steps,
@@ -260,7 +264,7 @@ def pairs(
         probe=probe,
     )
     for seed in range(seeds):
-        run_pairs(out, seed, plan, start=start, threads=threads, device=device, tell=_aside)
+        run_pairs(out, seed, plan, start=start, threads=threads, device=device, log=_log)
     typer.echo(matrix(read_results(out, "pairs")))
 
 
@@ -269,7 +273,7 @@ def report(
     out: Out,
     write: Annotated[bool, typer.Option(help="Write card, figure and table of the documentation.")] = False,
 ) -> None:
-    """Print what a study of synergy has found so far."""
+    """Print the results of a study of synergy so far."""
     results = read_results(out)
     if not results:
         typer.echo(f"{out} has no results yet: run synergy first", err=True)

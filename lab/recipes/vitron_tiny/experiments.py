@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does a discriminator on the shared signals help (paper, 4.3)? Four arms, several seeds.
 
-For each seed a base of the nano size learns all tasks, or all start from one trained model, as the paper's
-third stage does; seeds then differ in the order of the dialogues and in the discriminator. Every arm goes on
-from it, over the same batches in the same order, at a lower rate: without a discriminator (``off``), with one
-that the model does not feel (``placebo``), with its gradient reversed (``grl``), towards its uniform guess
-(``confusion``). In the ``low`` setting base and arms see a tenth of the dialogues of tracking and editing; a
-trained model has seen them all. Everything that is finished is left on a second call.
+For each seed a base of the nano size is trained on all tasks, or all arms start from one trained model, as
+in the paper's third stage; seeds then differ in the order of the conversations and in the discriminator.
+Every arm continues from the base over the same batches at a lower learning rate: without a discriminator
+(``off``), with one that has no effect on the model (``placebo``), with its gradient reversed (``grl``),
+towards its uniform guess (``confusion``). In the ``low`` setting base and arms see a tenth of the
+conversations of tracking and editing; a trained model has seen them all. A second call skips everything
+that is finished.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from vitron.training import Stage
 from vitron.training.module import MODULE_NAMES
 from vitron.training.stages import Losses
 
-from recipes.vitron_tiny.findings import ARMS, SETTINGS, TASK_MEASURES, Arm, Setting
+from recipes.vitron_tiny.results import ARMS, SETTINGS, TASK_MEASURES, Arm, Setting
 from recipes.vitron_tiny.scoring import cumulative_iou, mean_iou
 from recipes.vitron_tiny.tasks import draw_example
 from recipes.vitron_tiny.training import prepare, stage_of, train
@@ -59,9 +60,9 @@ class Plan:
     Attributes:
         base_steps: Of a base.
         arm_steps: Of an arm.
-        batch_size: Dialogues of a step.
-        pool: Dialogues to learn from.
-        tests: Dialogues of each judged task.
+        batch_size: Conversations of a step.
+        pool: Conversations to learn from.
+        tests: Conversations of each judged task.
         probe: Signals of each module that a fresh probe learns from; half as many judge it.
         weight: Largest weight of what the model feels of its discriminator.
     """
@@ -76,7 +77,7 @@ class Plan:
 
 
 def write_pool(folder: Path, encoder: ConversationEncoder, plan: Plan, setting: Setting) -> None:
-    """Draw the dialogues of a setting; a pool that is there is left."""
+    """Draw the conversations of a setting; a pool that is there is left."""
     path = folder / "00.pkl"
     if path.exists():
         return
@@ -119,23 +120,23 @@ def run_seed(
     start: Path | None = None,
     threads: int = 1,
     device: str = "cpu",
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> None:
     """Train and judge what is missing of one seed; each result is one JSON file below ``results``.
 
     Args:
-        folder: Of the study.
+        folder: Folder of the study.
         seed: Of weights, order and discriminator.
         plan: How long.
         settings: Which.
         arms: Which.
         start: Trained model that all arms start from; by default a base is trained for each setting.
-        threads: Of the processor.
+        threads: Number of CPU threads.
         device: Kind of accelerator.
-        tell: Gets a line for each result.
+        log: Called with a line for each result.
     """
-    encoder = _ready(folder, start)
-    trainee = _Trainee(folder, seed, threads, device)
+    encoder = _prepare_encoder(folder, start)
+    stage_trainer = _StageTrainer(folder, seed, threads, device)
     for setting in settings:
         pool = folder / f"pool-{setting}"
         write_pool(pool, encoder, plan, setting)
@@ -146,14 +147,14 @@ def run_seed(
             if path.exists():
                 continue
             if start is None:
-                trainee.learn(pool, stage_for(base, plan.base_steps, RATE, plan))
+                stage_trainer.learn(pool, stage_for(base, plan.base_steps, RATE, plan))
             stage = stage_for(name, plan.arm_steps, RATE / 3, plan, mode=arm, weight=plan.weight)
-            model = trainee.learn(pool, stage, start or folder / f"stage-{base}" / "model")
+            model = stage_trainer.learn(pool, stage, start or folder / f"stage-{base}" / "model")
             figures = examine(model, encoder, plan)
-            _note(path, {"setting": setting, "arm": arm, "seed": seed, "figures": figures}, tell)
+            _write_result(path, {"setting": setting, "arm": arm, "seed": seed, "figures": figures}, log)
 
 
-def _ready(folder: Path, start: Path | None) -> ConversationEncoder:
+def _prepare_encoder(folder: Path, start: Path | None) -> ConversationEncoder:
     """Return the encoder that a study shares: that of its start, or one for models of the nano size."""
     if start is None:
         prepare(folder, size="nano")
@@ -172,15 +173,15 @@ def run_pairs(
     start: Path | None = None,
     threads: int = 1,
     device: str = "cpu",
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> None:
     """Train a base without each of some tasks, and one without none; each result is a file below ``pairs``.
 
-    What is left out goes to the other tasks, so that all see as many dialogues. With a start, it is as many
-    steps as those of an arm that each task is left out of.
+    The share of the task goes to the others, so that all trainings see as many conversations. With a
+    start, each  training has the steps of an arm.
     """
-    encoder = _ready(folder, start)
-    trainee = _Trainee(folder, seed, threads, device)
+    encoder = _prepare_encoder(folder, start)
+    stage_trainer = _StageTrainer(folder, seed, threads, device)
     pool = folder / "pool-full"
     write_pool(pool, encoder, plan, "full")
     for task in ("", *tasks):
@@ -193,18 +194,18 @@ def run_pairs(
         steps, rate = (plan.base_steps, RATE) if start is None else (plan.arm_steps, RATE / 3)
         stage = stage_for(name, steps, rate, plan)
         kept = {each: share for each, share in SHARES.items() if each != task}
-        model = trainee.learn(pool, stage.model_copy(update={"tasks": kept}), start)
-        _note(path, {"without": task, "seed": seed, "figures": examine(model, encoder, plan)}, tell)
+        model = stage_trainer.learn(pool, stage.model_copy(update={"tasks": kept}), start)
+        _write_result(path, {"without": task, "seed": seed, "figures": examine(model, encoder, plan)}, log)
 
 
 @dataclass(frozen=True, slots=True)
-class _Trainee:
+class _StageTrainer:
     """Trains stages of one seed; what is trained already is read.
 
     Attributes:
-        folder: Of the study.
-        seed: Of weights and order.
-        threads: Of the processor.
+        folder: Folder of the study.
+        seed: Random seed of weights and order.
+        threads: Number of CPU threads.
         device: Where it computes.
     """
 
@@ -233,19 +234,19 @@ class _Trainee:
         return model
 
 
-def _note(path: Path, found: dict[str, Any], tell: Callable[[str], None] | None) -> None:
+def _write_result(path: Path, found: dict[str, Any], log: Callable[[str], None] | None) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    if tell is not None:
-        tell(f"{path.stem}: " + ", ".join(f"{name} {value:.3f}" for name, value in found["figures"].items()))
+    if log is not None:
+        log(f"{path.stem}: " + ", ".join(f"{name} {value:.3f}" for name, value in found["figures"].items()))
 
 
 # -- what an arm has learnt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """A forward pass over a batch whose replies are the true ones.
+class TeacherForced:
+    """A forward pass over a batch whose messages are the true ones.
 
     Attributes:
         batch: What was shown.
@@ -262,15 +263,15 @@ class Seen:
 
 @cache
 def drawn(task: str, seed: int, count: int) -> tuple[Example, ...]:
-    """Return the dialogues that all arms are judged by."""
+    """Return the conversations that all arms are judged by."""
     return tuple(draw_example(task, seed, index, split="test") for index in range(count))
 
 
 @torch.no_grad()
-def look(
+def teacher_force(
     model: VitronForConditionalGeneration, encoder: ConversationEncoder, examples: Sequence[Example]
-) -> Iterator[Seen]:
-    """Show a model dialogues with their true replies, 16 at a time."""
+) -> Iterator[TeacherForced]:
+    """Run a model on conversations with their true messages, 16 at a time."""
     model.eval()
     for start in range(0, len(examples), 16):
         batch = encoder(examples[start : start + 16]).to(model.device)
@@ -290,7 +291,7 @@ def look(
                 )
                 > 0
             )
-        yield Seen(batch, right, masks.cpu(), signals)
+        yield TeacherForced(batch, right, masks.cpu(), signals)
 
 
 def examine(
@@ -298,7 +299,7 @@ def examine(
 ) -> dict[str, float]:
     """Return the measures of a model on scenes it never saw.
 
-    A greedy reply is the true one if and only if every token of the true one is the likeliest after those
+    A greedy message is the true one if and only if every token of the true one is the likeliest after those
     before it, so that exactness needs one forward pass and no generation. Module accuracy asks for the tokens
     of the module's name alone; masks are those of the true calls. Masks are compared at the mask head's size.
     """
@@ -310,7 +311,7 @@ def examine(
         examples = drawn(task, 0, count)
         exact: list[bool] = []
         pairs: list[tuple[np.ndarray, np.ndarray]] = []
-        for seen in look(model, encoder, examples):
+        for seen in teacher_force(model, encoder, examples):
             exact += exact_rows(seen)
             modules += [] if task == "caption" else named_rows(seen, encoder)
             pairs += mask_pairs(seen)
@@ -328,13 +329,13 @@ def examine(
     return figures | probes(model, encoder, plan)
 
 
-def exact_rows(seen: Seen) -> list[bool]:
-    """Whether a greedy reply to each row is the true one to the last token."""
+def exact_rows(seen: TeacherForced) -> list[bool]:
+    """Whether a greedy message to each row is the true one to the last token."""
     learnt = seen.batch.labels >= 0
     return (seen.right | ~learnt).all(1).tolist()
 
 
-def named_rows(seen: Seen, encoder: ConversationEncoder) -> list[bool]:
+def named_rows(seen: TeacherForced, encoder: ConversationEncoder) -> list[bool]:
     """Whether the module of each row is named right, given the words before it."""
     opens, closes = (encoder.token_id(tag) for tag in ("<module>", "</module>"))
     ids, learnt = seen.batch.input_ids, seen.batch.labels >= 0
@@ -345,7 +346,7 @@ def named_rows(seen: Seen, encoder: ConversationEncoder) -> list[bool]:
     return (seen.right | ~inside).all(1).tolist()
 
 
-def mask_pairs(seen: Seen) -> list[tuple[np.ndarray, np.ndarray]]:
+def mask_pairs(seen: TeacherForced) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return found and true masks of each call, ``(T, s, s)``."""
     truth, calls = (seen.batch.mask_targets > 0.5).cpu().numpy(), seen.batch.mask_calls.cpu().numpy()
     found = seen.masks.numpy()
@@ -358,14 +359,14 @@ def probes(
     """Return how well fresh probes tell the module from frozen signals; chance is 1 over their number.
 
     As many signals of each module, so that there is no prior to win by; those that a probe learns from and
-    those that judge it come from dialogues that the model has not seen.
+    those that judge it come from conversations that the model has not seen.
     """
     parts: dict[str, list[Tensor]] = {"train": [], "test": []}
     truth: dict[str, list[int]] = {"train": [], "test": []}
     tasks = [task for task in SHARES if task != "caption"]
     for part, seed, count in (("train", 2, plan.probe), ("test", 3, max(2, plan.probe // 2))):
         for task in tasks:
-            for seen in look(model, encoder, drawn(task, seed, count)):
+            for seen in teacher_force(model, encoder, drawn(task, seed, count)):
                 parts[part].append(seen.signals.cpu())
                 truth[part] += [MODULE_NAMES.index(module) for module in seen.batch.call_modules]
     signals = {part: torch.cat(each).float() for part, each in parts.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples drawn ahead of training, as numbers, in shards of one file each."""
+"""Examples drawn and encoded before training, in shards of one file each."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from vitron.data.example import Example
 from vitron.model.encoding import ConversationEncoder, Encoded
 
-from recipes.vitron_tiny.talks import draw_talk
+from recipes.vitron_tiny.conversations import draw_conversation
 from recipes.vitron_tiny.tasks import WEIGHTS, draw_example
 
-TALK = "talk"
-TALK_SHARE = 0.1  # beside the shares of the tasks
+CONVERSATION = "conversation"
+CONVERSATION_SHARE = 0.1  # beside the shares of the tasks
 
-__all__ = ["Prompts", "make_pool", "read_pool"]
+__all__ = ["PromptEncoder", "make_pool", "read_pool"]
 
 
-class Prompts:
-    """The text encoders of the small diffusion model, to align signals with.
+class PromptEncoder:
+    """Text encoders of the small diffusion model, as targets of the signals.
 
     Args:
         folder: Of a diffusers pipeline of the SDXL kind; by default the one that pixelsmith ships.
@@ -49,8 +49,8 @@ class Prompts:
         return found[0].float().numpy()
 
 
-def with_conditions(example: Example, prompts: Prompts) -> dict[int, NDArray[np.float32]]:
-    """Return the vectors of the calls that make a picture from words."""
+def text_conditions(example: Example, prompts: PromptEncoder) -> dict[int, NDArray[np.float32]]:
+    """Return the vectors of the calls that make an image from words."""
     calls = [call for message in example.messages for call in message.calls]
     return {
         number: prompts(call.instruction[0].text)
@@ -62,13 +62,13 @@ def with_conditions(example: Example, prompts: Prompts) -> dict[int, NDArray[np.
 def _shard(jobs: Sequence[tuple[str, int]], out: Path, *, tokenizer: Path, seed: int) -> int:
     torch.set_num_threads(1)
     encoder = ConversationEncoder.from_pretrained(tokenizer)
-    prompts = Prompts()
+    prompts = PromptEncoder()
     found = list[Encoded]()
     for task, index in jobs:
-        example = draw_talk(seed, index) if task == TALK else draw_example(task, seed, index)
+        example = draw_conversation(seed, index) if task == CONVERSATION else draw_example(task, seed, index)
         encoded = encoder.encode(example)
         encoded.conditions = {
-            call: each.astype(np.float16) for call, each in with_conditions(example, prompts).items()
+            call: each.astype(np.float16) for call, each in text_conditions(example, prompts).items()
         }
         found.append(encoded)
     with out.open("wb") as file:
@@ -83,11 +83,11 @@ def make_pool(folder: Path, count: int, *, tokenizer: Path, seed: int = 1, proce
         folder: Of the shards.
         count: Examples in all.
         tokenizer: Folder with the processor's tokenizer and the model's configuration.
-        seed: Of the world.
+        seed: Random seed of the world.
         processes: That draw at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shares = {**WEIGHTS, TALK: TALK_SHARE}
+    shares = {**WEIGHTS, CONVERSATION: CONVERSATION_SHARE}
     whole = sum(shares.values())
     jobs = [(task, index) for task in shares for index in range(round(count * shares[task] / whole))]
     shards = 16

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replies and masks held against the truth; nothing here knows of a model.
+"""Scores of messages and masks against the truth, independent of a model.
 
 Shares are in [0, 1]. A mask that lacks counts as empty; where prediction and truth are both empty, the
 overlap is whole.
@@ -23,8 +23,8 @@ Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What one reply got right.
+class MessageScore:
+    """Score of one message.
 
     Attributes:
         parsed: It was read without an issue.
@@ -43,12 +43,12 @@ class Verdict:
     box: float | None = None
 
 
-def judge_reply(example: Example, reply: str) -> Verdict:
-    """Hold a reply, tags and all, against the last message of an example."""
+def score_message(example: Example, reply: str) -> MessageScore:
+    """Compare a message, tags included, with the last message of an example."""
     truth, turn = example.messages[-1], parse(reply)
     said = tuple(call.model_copy(update={"source": None}) for call in turn.invocations)
     modules = [call.module for call in said] == [call.module for call in truth.calls]
-    return Verdict(
+    return MessageScore(
         parsed=not turn.issues,
         modules=modules,
         instructions=modules and all(_same(*pair) for pair in zip(said, truth.calls, strict=True)),
@@ -109,20 +109,20 @@ def cumulative_iou(pairs: Iterable[tuple[Bool, Bool]]) -> float:
 
 
 def mean_iou(pairs: Iterable[tuple[Bool, Bool]]) -> float:
-    """Return the mean over clips of the mean over frames.
+    """Return the mean over videos of the mean over frames.
 
     Args:
-        pairs: Found and true masks of each clip, ``(T, H, W)``.
+        pairs: Found and true masks of each video, ``(T, H, W)``.
 
     Raises:
-        ValueError: If there is no clip.
+        ValueError: If there is no video.
     """
     return fmean(
         fmean(cumulative_iou([frame]) for frame in zip(found, truth, strict=True)) for found, truth in pairs
     )
 
 
-def fitted(found: Bool | None, truth: Bool) -> Bool:
+def fit_mask(found: Bool | None, truth: Bool) -> Bool:
     """Return a found mask, or an empty one if there is none or it has another shape."""
     return found if found is not None and found.shape == truth.shape else np.zeros_like(truth)
 
@@ -152,14 +152,14 @@ AT_LEAST: Mapping[str, float] = {
 AT_MOST: Mapping[str, float] = {"spurious_calls": 0.01}
 
 
-def missed(figures: Mapping[str, float]) -> list[str]:
-    """Return what is below its must, or above, or was not measured; each as one line."""
+def missed_requirements(figures: Mapping[str, float]) -> list[str]:
+    """Return which requirements are missed or were not measured, one line each."""
     lines: list[str] = []
-    for name, must in (*AT_LEAST.items(), *AT_MOST.items()):
+    for name, requirement in (*AT_LEAST.items(), *AT_MOST.items()):
         sign = "at least" if name in AT_LEAST else "at most"
         value = figures.get(name)
         if value is None:
-            lines.append(f"{name}: not measured, {sign} {must:g}")
-        elif (value < must) if name in AT_LEAST else (value > must):
-            lines.append(f"{name}: {value:.4f}, {sign} {must:g}")
+            lines.append(f"{name}: not measured, {sign} {requirement:g}")
+        elif (value < requirement) if name in AT_LEAST else (value > requirement):
+            lines.append(f"{name}: {value:.4f}, {sign} {requirement:g}")
     return lines

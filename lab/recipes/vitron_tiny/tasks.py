@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the small model learns: one example of a task from a seed and a number, and all words that occur.
+"""Tasks of the small model: one example of a task from a seed and a number, and the text corpus.
 
 Same arguments, same example. Scenes of ``novel`` hold a pair of colour and shape that ``train`` and ``test``
-never show or name; requests of ``held_out`` are worded as none of ``train``.
+never show or name; user messages of ``held_out`` have other wordings than those of ``train``.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from vitron.data.example import Example
 from vitron.protocol import render
 from vitron.protocol.contract import Turn
 
-from recipes.vitron_tiny import clips, pictures, talk
-from recipes.vitron_tiny.worlds import Draw
+from recipes.vitron_tiny import generation, images, videos
+from recipes.vitron_tiny.scenes import Draw
 
-__all__ = ["TASKS", "WEIGHTS", "Split", "corpus", "draw_example", "reply_of"]
+__all__ = ["TASKS", "WEIGHTS", "Split", "assistant_text", "corpus", "draw_example"]
 
 Split = Literal["train", "test", "novel"]
 SPLITS: tuple[Split, ...] = ("train", "test", "novel")
 
 _MAKERS: Mapping[str, Callable[[Draw], Example | None]] = {
-    "caption": pictures.caption,
-    "grounding": pictures.grounding,
-    "question": pictures.question,
-    "region_caption": pictures.region_caption,
-    "referring_segmentation": pictures.referring_segmentation,
-    "sketch_segmentation": pictures.sketch_segmentation,
-    "editing": pictures.editing,
-    "restoration": pictures.restoration,
-    "text_to_image": talk.text_to_image,
-    "text_to_video": talk.text_to_video,
-    "image_to_video": talk.image_to_video,
-    "video_question": clips.video_question,
-    "span_grounding": clips.span_grounding,
-    "tracking": clips.tracking,
-    "video_editing": clips.video_editing,
-    "chains": talk.chains,
-    "no_call": talk.no_call,
+    "caption": images.caption,
+    "grounding": images.grounding,
+    "question": images.question,
+    "region_caption": images.region_caption,
+    "referring_segmentation": images.referring_segmentation,
+    "sketch_segmentation": images.sketch_segmentation,
+    "editing": images.editing,
+    "restoration": images.restoration,
+    "text_to_image": generation.text_to_image,
+    "text_to_video": generation.text_to_video,
+    "image_to_video": generation.image_to_video,
+    "video_question": videos.video_question,
+    "span_grounding": videos.span_grounding,
+    "tracking": videos.tracking,
+    "video_editing": videos.video_editing,
+    "chains": generation.chains,
+    "no_call": generation.no_call,
 }
 TASKS = tuple(_MAKERS)
 WEIGHTS: Mapping[str, float] = {
@@ -83,14 +83,14 @@ def draw_example(
 
     Args:
         task: One of :data:`TASKS`.
-        seed: Of the world, at least 0.
+        seed: Random seed of the world, at least 0.
         index: Number of the example, at least 0.
-        split: Of the scenes.
-        phrasing: How the user words what is asked for.
-        side: Pixels of pictures and frames.
+        split: Split of the scenes.
+        phrasing: Wording of the user message.
+        side: Side of images and frames in pixels.
 
     Raises:
-        ValueError: If a word is unknown.
+        ValueError: If a name is unknown.
     """
     check_choice("task", task, TASKS)
     check_choice("split", split, SPLITS)
@@ -107,21 +107,21 @@ def draw_example(
     raise RuntimeError(f"no example of {task} in {_ATTEMPTS} attempts")
 
 
-def reply_of(example: Example) -> str:
+def assistant_text(example: Example) -> str:
     """Return the last message as a model should write it, without signals."""
     message = example.messages[-1]
     return render(Turn(text=message.text, invocations=message.calls))
 
 
 def corpus(seed: int, count: int, *, side: int = 32) -> Iterator[str]:
-    """Yield what is said and replied in examples of all tasks in turn, to learn a vocabulary from.
+    """Yield user and assistant texts of examples of all tasks in turn, for a vocabulary.
 
     Args:
-        seed: Of the world.
+        seed: Random seed of the world.
         count: Examples; two texts come from each.
-        side: Of pictures, which are painted in vain.
+        side: Side in pixels of the images, which are not used.
     """
     for index in range(count):
         example = draw_example(TASKS[index % len(TASKS)], seed, index // len(TASKS), side=side)
         yield example.messages[0].text
-        yield reply_of(example)
+        yield assistant_text(example)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the small model: all tasks at once, then the shared signals against a discriminator."""
+"""Training of the small model: all tasks at once, then the shared signals against a discriminator."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ SHARES = {
     "video_editing": 0.01,
     "chains": 0.04,
     "no_call": 0.03,
-    "talk": 0.08,
+    "conversation": 0.08,
 }
 
 
-# phrases of place come later, for until things are told apart they teach nothing; what was slowest to be
+# phrases of place come later, for until objects are told apart they teach nothing; what was slowest to be
 # learnt gets more room at the end
 LATER = {
     HARD: 0.14,
@@ -68,10 +68,10 @@ RATES = {"joint": 1.5e-3, "polish": 1e-3}  # peaks
 _PLACES = re.compile(r"left|right|top|bottom|middle|above|below|highest|lowest")
 
 
-def by_difficulty(pool: list[Encoded], encoder: ConversationEncoder) -> list[Encoded]:
-    """Call phrases of place and relation by a task of their own, which is asked for less often.
+def separate_hard_phrases(pool: list[Encoded], encoder: ConversationEncoder) -> list[Encoded]:
+    """Give phrases of location and relation a task of their own, with a smaller share.
 
-    What words alone tell is learnt first; without it, masks stay at "all things" for very long.
+    Without it, masks cover all objects for very long.
     """
     for each in pool:
         if each.task == "referring_segmentation" and _PLACES.search(encoder.decode(each.ids)):
@@ -80,7 +80,7 @@ def by_difficulty(pool: list[Encoded], encoder: ConversationEncoder) -> list[Enc
 
 
 def prepare(folder: Path, *, size: Size = "tiny", seed: int = 0) -> None:
-    """Write tokenizer and configuration, which pool and training share; what is there is left."""
+    """Write processor and configuration for pool and training, unless they exist."""
     if (folder / "config.json").exists():
         return
     tokenizer = make_tokenizer(corpus(5, 6000))
@@ -98,9 +98,9 @@ def stage_of(
         name: ``joint``: all that there is learns from all tasks, since there is no pretrained language model
             to align with. ``polish``: the same from a model so trained, in the shares of its end throughout.
             ``synergy``: ``joint`` with a discriminator (paper, stage 3), at a lower rate.
-        steps: In all.
-        batch_size: Dialogues of a step.
-        lr: Peak; by default that of the stage.
+        steps: Number of steps.
+        batch_size: Conversations of a step.
+        lr: Peak learning rate; by default that of the stage.
         synergy: Settings of the discriminator.
     """
     rate = lr or RATES.get(name, 3e-4)
@@ -134,16 +134,16 @@ def train(
     device: str = "cpu",
     every: int = 100,
 ) -> VitronForConditionalGeneration:
-    """Run a stage; one that was cut goes on from its last checkpoint.
+    """Train a stage, or resume from its last checkpoint.
 
     Args:
         folder: Where :func:`prepare` wrote; checkpoints and the trained model go below it.
-        pool: Of examples.
-        stage: What learns.
+        pool: Folder of the pool.
+        stage: Stage.
         init: Folder of a trained model to start from.
-        seed: Of weights and order.
-        threads: Of the processor.
-        device: Kind of accelerator, as Lightning names it.
+        seed: Random seed of weights and order.
+        threads: Number of CPU threads.
+        device: Accelerator, as Lightning names it.
         every: Steps between checkpoints.
     """
     torch.set_num_threads(threads)
@@ -158,7 +158,7 @@ def train(
     settings = stage.optimisation
     data = VitronData(
         encoder,
-        by_difficulty(drawn, encoder) if HARD in stage.tasks else drawn,
+        separate_hard_phrases(drawn, encoder) if HARD in stage.tasks else drawn,
         batch_size=settings.batch_size,
         steps=settings.steps,
         shares=stage.tasks,

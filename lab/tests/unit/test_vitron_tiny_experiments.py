@@ -11,13 +11,13 @@ from recipes.vitron_tiny.building import make_config, make_model, make_tokenizer
 from recipes.vitron_tiny.experiments import (
     Plan,
     exact_rows,
-    look,
     mask_pairs,
     named_rows,
     run_pairs,
     run_seed,
+    teacher_force,
 )
-from recipes.vitron_tiny.findings import MEASURES, draw_figure, markdown, matrix, read_results, summarise
+from recipes.vitron_tiny.results import MEASURES, draw_figure, markdown, matrix, read_results, summarise
 from recipes.vitron_tiny.tasks import TASKS, corpus, draw_example
 from skimage.io import imread
 from vitron.model import ConversationEncoder, VitronForConditionalGeneration
@@ -73,10 +73,10 @@ def test_figure_shows_each_setting(tmp_path: Path) -> None:
 def test_exactness_is_that_of_greedy_replies(
     nano: tuple[VitronForConditionalGeneration, ConversationEncoder],
 ) -> None:
-    """Where every true token has the highest score a reply is exact; one slip makes it wrong."""
+    """Where every true token has the highest score a message is exact; one slip makes it wrong."""
     model, encoder = nano
     examples = [draw_example(task, 0, 0) for task in ("tracking", "caption", "chains")]
-    (seen,) = look(model, encoder, examples)
+    (seen,) = teacher_force(model, encoder, examples)
     seen.right[:] = True
     assert exact_rows(seen) == [True, True, True]
     assert named_rows(seen, encoder) == [True, True, True]
@@ -89,7 +89,7 @@ def test_exactness_is_that_of_greedy_replies(
     seen.right[2, int(second)] = False
     assert exact_rows(seen) == [False, True, False]
     assert named_rows(seen, encoder) == [False, True, True]
-    # what the user says is not judged
+    # the user message is not judged
     seen.right[1, 0] = False
     assert exact_rows(seen)[1]
 
@@ -97,7 +97,7 @@ def test_exactness_is_that_of_greedy_replies(
 def test_masks_are_grouped_by_call(nano: tuple[VitronForConditionalGeneration, ConversationEncoder]) -> None:
     model, encoder = nano
     examples = [draw_example(task, 0, 1) for task in ("tracking", "referring_segmentation")]
-    (seen,) = look(model, encoder, examples)
+    (seen,) = teacher_force(model, encoder, examples)
     pairs = mask_pairs(seen)
     assert [truth.shape for _, truth in pairs] == [(4, 32, 32), (1, 32, 32)]
     assert all(found.shape == truth.shape for found, truth in pairs)
@@ -108,24 +108,24 @@ def test_masks_are_grouped_by_call(nano: tuple[VitronForConditionalGeneration, C
 def test_study_runs_and_resumes(
     nano: tuple[VitronForConditionalGeneration, ConversationEncoder], tmp_path: Path
 ) -> None:
-    told: list[str] = []
+    logged: list[str] = []
     _, encoder = nano
     # a folder that is prepared is left as it is
     encoder.config.save_pretrained(tmp_path)
     encoder.processor.save_pretrained(tmp_path)
-    run_seed(tmp_path, 0, SMALLEST, settings=("low",), arms=("off", "grl"), tell=told.append)
-    assert len(told) == 2
+    run_seed(tmp_path, 0, SMALLEST, settings=("low",), arms=("off", "grl"), log=logged.append)
+    assert len(logged) == 2
     results = read_results(tmp_path)
     assert {each["arm"] for each in results} == {"off", "grl"}
     for each in results:
         assert set(MEASURES) <= set(each["figures"])
         assert all(0 <= value <= 1 for value in each["figures"].values())
     before = torch.random.get_rng_state()
-    run_seed(tmp_path, 0, SMALLEST, settings=("low",), arms=("off", "grl"), tell=told.append)
-    assert len(told) == 2
+    run_seed(tmp_path, 0, SMALLEST, settings=("low",), arms=("off", "grl"), log=logged.append)
+    assert len(logged) == 2
     assert torch.equal(before, torch.random.get_rng_state())
     assert markdown(summarise(results)).count("\n") == 3
-    run_pairs(tmp_path, 0, SMALLEST, tasks=("caption",), tell=told.append)
+    run_pairs(tmp_path, 0, SMALLEST, tasks=("caption",), log=logged.append)
     assert [each["without"] for each in read_results(tmp_path, "pairs")] == ["", "caption"]
     assert matrix(read_results(tmp_path, "pairs")).count("\n") == 2
 

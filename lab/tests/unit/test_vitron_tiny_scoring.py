@@ -10,10 +10,10 @@ from recipes.vitron_tiny.scoring import (
     box_in,
     box_iou,
     cumulative_iou,
-    fitted,
-    judge_reply,
+    fit_mask,
     mean_iou,
-    missed,
+    missed_requirements,
+    score_message,
     share,
 )
 from vitron.data.example import Example
@@ -37,10 +37,10 @@ def strip(pixels: int, of: int = 100) -> np.ndarray:
 
 
 def test_right_reply() -> None:
-    verdict = judge_reply(asks("here it is.", CALL), f"{RIGHT}<sig_p0><sig_s0>")
-    assert (verdict.parsed, verdict.modules, verdict.instructions, verdict.text) == (True,) * 4
-    assert not verdict.spurious
-    assert verdict.box is None
+    score = score_message(asks("here it is.", CALL), f"{RIGHT}<sig_p0><sig_s0>")
+    assert (score.parsed, score.modules, score.instructions, score.text) == (True,) * 4
+    assert not score.spurious
+    assert score.box is None
 
 
 @pytest.mark.parametrize(
@@ -55,33 +55,33 @@ def test_right_reply() -> None:
     ],
 )
 def test_wrong_calls(reply: str, modules: bool, instructions: bool) -> None:
-    verdict = judge_reply(asks("here it is.", CALL), reply)
-    assert (verdict.modules, verdict.instructions, verdict.spurious) == (modules, instructions, False)
+    score = score_message(asks("here it is.", CALL), reply)
+    assert (score.modules, score.instructions, score.spurious) == (modules, instructions, False)
 
 
 def test_letters_name_the_same_module() -> None:
-    assert judge_reply(asks("", CALL), RIGHT.replace("image_segmentation", "B")).instructions
+    assert score_message(asks("", CALL), RIGHT.replace("image_segmentation", "B")).instructions
 
 
 def test_order_of_a_chain_counts() -> None:
     other = CALL.model_copy(update={"instruction": (Instruction(verb="segment", text="the cross"),)})
     second = RIGHT.removeprefix("here it is.").replace("red star", "cross")
     truth = asks("here it is.", CALL, other)
-    assert judge_reply(truth, RIGHT + second).instructions
-    assert not judge_reply(truth, "here it is." + second + RIGHT.removeprefix("here it is.")).instructions
+    assert score_message(truth, RIGHT + second).instructions
+    assert not score_message(truth, "here it is." + second + RIGHT.removeprefix("here it is.")).instructions
 
 
 def test_spurious_call_and_broken_reply() -> None:
-    assert judge_reply(asks("two"), RIGHT).spurious
-    assert not judge_reply(asks("two"), "two").spurious
-    broken = judge_reply(asks("here it is.", CALL), "here it is.<module>image_segmentation")
+    assert score_message(asks("two"), RIGHT).spurious
+    assert not score_message(asks("two"), "two").spurious
+    broken = score_message(asks("here it is.", CALL), "here it is.<module>image_segmentation")
     assert not broken.parsed
     assert not broken.modules
 
 
 def test_text_is_exact() -> None:
-    assert judge_reply(asks("a red star."), " a red star.").text
-    assert not judge_reply(asks("a red star."), "a red star").text
+    assert score_message(asks("a red star."), " a red star.").text
+    assert not score_message(asks("a red star."), "a red star").text
 
 
 def test_boxes() -> None:
@@ -92,10 +92,10 @@ def test_boxes() -> None:
     assert box_in("[5, 5]") is None
     assert box_in("] [") is None
     truth = asks("a red star [0, 0, 400, 400]")
-    found = judge_reply(truth, "a red star [0, 0, 400, 200]").box
+    found = score_message(truth, "a red star [0, 0, 400, 200]").box
     assert found == pytest.approx(0.5)
-    assert judge_reply(truth, "a red star [400, 0, 0, 200]").box == 0
-    assert judge_reply(truth, "a red star").box == 0
+    assert score_message(truth, "a red star [400, 0, 0, 200]").box == 0
+    assert score_message(truth, "a red star").box == 0
 
 
 def test_cumulative_is_not_mean() -> None:
@@ -109,16 +109,16 @@ def test_empty_masks() -> None:
     nothing, something = strip(0), strip(10)
     assert cumulative_iou([(nothing, nothing)]) == 1
     assert cumulative_iou([(nothing, something)]) == 0
-    # a clip of two frames, the thing gone in the second: half is right by saying nothing
+    # a video of two frames, the object gone in the second: half is right by saying nothing
     truth = np.stack([something, nothing])
     assert mean_iou([(np.zeros_like(truth), truth)]) == pytest.approx(0.5)
 
 
 def test_fitted_replaces_what_cannot_be_compared() -> None:
     truth = strip(10)
-    assert fitted(truth, truth) is truth
-    assert not fitted(None, truth).any()
-    assert not fitted(truth.T, truth).any()
+    assert fit_mask(truth, truth) is truth
+    assert not fit_mask(None, truth).any()
+    assert not fit_mask(truth.T, truth).any()
 
 
 def test_share_needs_verdicts() -> None:
@@ -129,7 +129,7 @@ def test_share_needs_verdicts() -> None:
 
 def test_missed_names_what_falls_short() -> None:
     good = dict.fromkeys(AT_LEAST, 1.0) | {"spurious_calls": 0.0}
-    assert missed(good) == []
-    assert missed(good | {"module_accuracy": 0.98}) == ["module_accuracy: 0.9800, at least 0.99"]
-    assert missed(good | {"spurious_calls": 0.02}) == ["spurious_calls: 0.0200, at most 0.01"]
-    assert len(missed({})) == len(good)
+    assert missed_requirements(good) == []
+    assert missed_requirements(good | {"module_accuracy": 0.98}) == ["module_accuracy: 0.9800, at least 0.99"]
+    assert missed_requirements(good | {"spurious_calls": 0.02}) == ["spurious_calls: 0.0200, at most 0.01"]
+    assert len(missed_requirements({})) == len(good)

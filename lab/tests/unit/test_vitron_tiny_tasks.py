@@ -7,18 +7,17 @@ import hashlib
 
 import numpy as np
 import pytest
-from recipes.vitron_tiny import phrases, pictures
-from recipes.vitron_tiny.tasks import SPLITS, TASKS, WEIGHTS, corpus, draw_example, reply_of
+from recipes.vitron_tiny import images, prompts
+from recipes.vitron_tiny.tasks import SPLITS, TASKS, WEIGHTS, assistant_text, corpus, draw_example
 from shapeworld import Scene
 from shapeworld.referring import Kind, Reference, refer, resolve
 from shapeworld.vocabulary import HELD_OUT
 from vitron.data.example import Example
-from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
+from vitron.demo.painters import toy_registry
 from vitron.model.hf.configuration import VitronConfig
 from vitron.protocol import parse
 from vitron.protocol.regions.text import parse_region
 from vitron.session import Conversation
-from vitron.specialists import SpecialistRegistry
 
 CALLING = {
     "referring_segmentation": "image_segmentation",
@@ -35,18 +34,11 @@ SILENT = ("caption", "grounding", "question", "region_caption", "video_question"
 
 
 def digest(example: Example) -> str:
-    parts = [example.messages[0].model_dump_json().encode(), reply_of(example).encode()]
+    parts = [example.messages[0].model_dump_json().encode(), assistant_text(example).encode()]
     parts += [each.data.tobytes() for each in example.media]
     parts += [each.mask.tobytes() for each in example.regions]
     parts += [example.masks[number].tobytes() for number in sorted(example.masks)]
     return hashlib.sha256(b"|".join(parts)).hexdigest()
-
-
-def toys() -> SpecialistRegistry:
-    registry = SpecialistRegistry()
-    for toy in (ToyPainter, ToyAnimator, ToySegmenter):
-        registry.register(toy.__name__, toy)
-    return registry
 
 
 def test_tasks_shares() -> None:
@@ -70,7 +62,7 @@ def test_replies_parse_back(task: str, split: str) -> None:
         phrasing = ("train", "held_out")[index % 2]
         example = draw_example(task, 0, index, split=split, phrasing=phrasing)  # type: ignore[arg-type]
         reply = example.messages[-1]
-        turn = parse(reply_of(example))
+        turn = parse(assistant_text(example))
         assert turn.text == reply.text
         assert not turn.issues
         assert tuple(call.model_copy(update={"source": None}) for call in turn.invocations) == reply.calls
@@ -102,7 +94,7 @@ def test_masks_and_regions_fit(task: str, side: int) -> None:
 
 
 def pixels_of(example: Example) -> np.ndarray:
-    """Colours of the picture under the first true mask."""
+    """Colours of the image under the first true mask."""
     return example.media[0].frames[example.masks[0]]
 
 
@@ -113,7 +105,7 @@ def test_referring_phrases_mean_one_thing(monkeypatch: pytest.MonkeyPatch) -> No
         said.append((scene, refer(scene, rng, kind=kind)))
         return said[-1][1]
 
-    monkeypatch.setattr(pictures, "refer", spy)
+    monkeypatch.setattr(images, "refer", spy)
     groups = set[str]()
     for index in range(40):
         example = draw_example("referring_segmentation", 0, index)
@@ -124,7 +116,7 @@ def test_referring_phrases_mean_one_thing(monkeypatch: pytest.MonkeyPatch) -> No
         (instruction,) = example.messages[-1].calls[0].instruction
         assert (instruction.verb, instruction.text) == ("segment", reference.expression.phrase())
         assert instruction.text[1:] in example.messages[0].text
-        # the true mask lies around the thing that is meant
+        # the true mask lies around the object that is meant
         rows, columns = np.nonzero(example.masks[0][0])
         thing, reach = scene.things[reference.target], 1.05 * scene.things[reference.target].radius + 1 / 64
         assert np.abs((columns + 0.5) / 64 - thing.x).max() <= reach
@@ -133,7 +125,7 @@ def test_referring_phrases_mean_one_thing(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_masks_lie_on_the_thing_that_is_named() -> None:
-    """A recoloured red thing is red under its mask."""
+    """A recoloured red object is red under its mask."""
     seen = 0
     for index in range(150):
         example = draw_example("editing", 2, index)
@@ -151,13 +143,13 @@ def test_masks_lie_on_the_thing_that_is_named() -> None:
     "task", ["editing", "image_to_video", "video_editing", "text_to_image", "text_to_video"]
 )
 def test_toys_carry_out_what_is_called_for(task: str) -> None:
-    registry = toys()
+    registry = toy_registry()
     for index in range(36):
         example = draw_example(task, 0, index, split="test")
         conversation = Conversation(specialists=registry)
         for medium in example.media:
             conversation.add_media(medium)
-        (result,) = conversation.run_calls(parse(reply_of(example)))
+        (result,) = conversation.run_calls(parse(assistant_text(example)))
         assert result.error is None, (example.messages[0].text, result.error)
         assert result.artefact is not None
         if example.media and task != "image_to_video":
@@ -171,13 +163,13 @@ def test_toys_carry_out_what_is_called_for(task: str) -> None:
 
 
 def test_toys_carry_out_chains() -> None:
-    registry = toys()
+    registry = toy_registry()
     for index in range(30):
         example = draw_example("chains", 0, index)
         conversation = Conversation(specialists=registry)
         for medium in example.media:
             conversation.add_media(medium)
-        results = conversation.run_calls(parse(reply_of(example)))
+        results = conversation.run_calls(parse(assistant_text(example)))
         assert [result.error for result in results] == [None, None], example.messages[0].text
 
 
@@ -221,9 +213,9 @@ def test_splits_hold_held_out_pairs_apart() -> None:
         for index in range(25):
             for split in ("train", "test"):
                 example = draw_example(task, 0, index, split=split)  # type: ignore[arg-type]
-                text = f"{example.messages[0].text} {reply_of(example)}"
+                text = f"{example.messages[0].text} {assistant_text(example)}"
                 assert not [pair for pair in pairs if pair in text], text
-    novel = [reply_of(draw_example("caption", 0, index, split="novel")) for index in range(10)]
+    novel = [assistant_text(draw_example("caption", 0, index, split="novel")) for index in range(10)]
     assert all(any(pair in reply for pair in pairs) for reply in novel)
 
 
@@ -236,8 +228,8 @@ def test_held_out_requests_are_worded_otherwise() -> None:
 
 
 def test_no_wording_of_a_family_is_on_both_sides() -> None:
-    families = [getattr(phrases, name) for name in phrases.__all__ if name not in ("CHAT", "Family")]
-    families.append({kind: family for kind, (family, _) in phrases.CHAT.items()})
+    families = [getattr(prompts, name) for name in prompts.__all__ if name not in ("CHAT", "Family")]
+    families.append({kind: family for kind, (family, _) in prompts.CHAT.items()})
     pairs = [pair for each in families for pair in (each.values() if isinstance(each, dict) else [each])]
     assert len(pairs) > 40
     assert not [set(train) & set(held_out) for train, held_out in pairs if set(train) & set(held_out)]

@@ -178,42 +178,42 @@ class _Batch:
         batch = self._generator.encoder(examples, left=True).to(self._generator.device)
         cache, mask = DynamicCache(), batch.attention_mask.bool()
         logits = logits_of(self._generator.forward(cache, **batch.inputs()))[:, -1]
-        for place, row in enumerate(rows):
-            row.ahead = row.decoder.sample(logits[place])
+        for index, row in enumerate(rows):
+            row.ahead = row.decoder.sample(logits[index])
             if not row.ahead:
                 row.items.put(None)
-        staying = [place for place, row in enumerate(rows) if row.ahead]
-        parts = [(cache, place, mask[place]) for place in staying]
+        staying = [index for index, row in enumerate(rows) if row.ahead]
+        parts = [(cache, index, mask[index]) for index in staying]
         self._cache, self._mask = _join([*self._parts(range(len(self.rows))), *parts])
-        self.rows += [rows[place] for place in staying]
+        self.rows += [rows[index] for index in staying]
 
     def step(self) -> None:
         """Read what is ahead of every row; rows at their end, and those that nobody reads, leave."""
         width = max(len(row.ahead) for row in self.rows)
         ids = torch.full((len(self.rows), width), self._generator.encoder.pad_id)
         new = torch.zeros(ids.shape, dtype=torch.bool)
-        for place, row in enumerate(self.rows):
-            ids[place, width - len(row.ahead) :] = torch.tensor(row.ahead)
-            new[place, width - len(row.ahead) :] = True
+        for index, row in enumerate(self.rows):
+            ids[index, width - len(row.ahead) :] = torch.tensor(row.ahead)
+            new[index, width - len(row.ahead) :] = True
         self._mask = torch.cat([self._mask, new.to(self._mask.device)], 1)
         output = self._generator.forward(
             self._cache, input_ids=ids.to(self._generator.device), attention_mask=self._mask.long()
         )
         logits, hidden = logits_of(output)[:, -1], hidden_of(output)
         staying = list[int]()
-        for place, row in enumerate(self.rows):
+        for index, row in enumerate(self.rows):
             try:
-                row.advance(logits[place], hidden[place, width - len(row.ahead) :])
+                row.advance(logits[index], hidden[index, width - len(row.ahead) :])
             except Exception as error:  # of this message alone
                 row.items.put(error)
                 continue
             if row.ahead and not row.is_abandoned.is_set():
-                staying.append(place)
+                staying.append(index)
             else:
                 row.items.put(None)
         if len(staying) < len(self.rows):
             self._cache, self._mask = _join(self._parts(staying))
-            self.rows = [self.rows[place] for place in staying]
+            self.rows = [self.rows[index] for index in staying]
 
     def fail(self, error: Exception) -> None:
         """Pass an error to all rows, and start empty."""
@@ -222,8 +222,8 @@ class _Batch:
         self.rows = []
         self._cache, self._mask = _join([])
 
-    def _parts(self, places: Iterable[int]) -> list[tuple[DynamicCache, int, Tensor]]:
-        return [(self._cache, place, self._mask[place]) for place in places]
+    def _parts(self, indices: Iterable[int]) -> list[tuple[DynamicCache, int, Tensor]]:
+        return [(self._cache, index, self._mask[index]) for index in indices]
 
 
 def _join(parts: Sequence[tuple[DynamicCache, int, Tensor]]) -> tuple[DynamicCache, Tensor]:
@@ -241,14 +241,14 @@ def _join(parts: Sequence[tuple[DynamicCache, int, Tensor]]) -> tuple[DynamicCac
         F.pad(mask[mask], (longest - length, 0)) for (*_, mask), length in zip(parts, lengths, strict=True)
     ]
 
-    def row(states: Tensor, place: int, mask: Tensor) -> Tensor:
-        own = states[place, :, mask]
+    def row(states: Tensor, index: int, mask: Tensor) -> Tensor:
+        own = states[index, :, mask]
         return F.pad(own, (0, 0, longest - own.shape[1], 0))
 
     for number in range(len(parts[0][0].layers)):
-        layers = [(_layer(cache, number), place, mask) for cache, place, mask in parts]
-        keys = torch.stack([row(keys, place, mask) for (keys, _), place, mask in layers])
-        values = torch.stack([row(values, place, mask) for (_, values), place, mask in layers])
+        layers = [(_layer(cache, number), index, mask) for cache, index, mask in parts]
+        keys = torch.stack([row(keys, index, mask) for (keys, _), index, mask in layers])
+        values = torch.stack([row(values, index, mask) for (_, values), index, mask in layers])
         joined.update(keys, values, number)
     return joined, torch.stack(masks)
 

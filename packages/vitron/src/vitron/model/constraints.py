@@ -82,7 +82,7 @@ class CallState:
         self.grammar = Grammar(modules)
         self._due = 0  # next signal of a set that has begun; 0 is none
         self._allowed: Tensor | None = None
-        self._is_known = False  # whether that holds for this place
+        self._is_known = False  # whether that holds for this state
 
     def advance(self, token: int) -> None:
         """Advance by a token that was sampled."""
@@ -138,13 +138,13 @@ class CallState:
         if key is None:
             return self._only(self._accepted(grammar.allowed_next().only or frozenset()))
         if key not in vocabulary.masks:
-            vocabulary.masks[key] = self._in_tag_or_words()
+            vocabulary.masks[key] = self._in_tag_or_text()
         return vocabulary.masks[key]
 
-    def _in_tag_or_words(self) -> Tensor:
+    def _in_tag_or_text(self) -> Tensor:
         vocabulary, grammar = self.vocabulary, self.grammar
         rest = grammar.must_follow()
-        if rest is not None:  # no need to look at every token of a large vocabulary
+        if rest is not None:  # spares the check of every token of a large vocabulary
             beyond = (number for text in rest for number in vocabulary.beyond(text))
             found = [number for number in beyond if grammar.accepts(vocabulary.texts[number])]
             return self._only([*found, *(number for text in rest for number in vocabulary.within(text))])

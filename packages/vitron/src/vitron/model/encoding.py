@@ -39,7 +39,7 @@ class Batch:
         region_frames: ``(R,)``.
         call_modules: Module of each complete call, in the order of the batch.
         call_rows: Row of each call.
-        call_words: Instruction tokens of each call.
+        call_tokens: Instruction tokens of each call.
         mask_calls: Call of each target mask, ``(N,)``.
         mask_frames: Row of ``pixel_values`` of each target mask, ``(N,)``.
         mask_targets: ``(N, S / stride, S / stride)``, 0 to 1.
@@ -56,7 +56,7 @@ class Batch:
     region_frames: Tensor | None = None
     call_modules: list[str]
     call_rows: Tensor
-    call_words: list[list[int]]
+    call_tokens: list[list[int]]
     mask_calls: Tensor
     mask_frames: Tensor
     mask_targets: Tensor
@@ -309,7 +309,7 @@ class ConversationEncoder:
             region_frames=torch.tensor(region_frames) if region_frames else None,
             call_modules=[module for each in encoded for module in each.modules],
             call_rows=torch.tensor(rows, dtype=torch.long),
-            call_words=[words for each in encoded for words in self._call_words(each.ids)],
+            call_tokens=[tokens for each in encoded for tokens in self._call_tokens(each.ids)],
             mask_calls=torch.tensor([call for call, _, _ in masks], dtype=torch.long),
             mask_frames=torch.tensor([frame for _, frame, _ in masks], dtype=torch.long),
             mask_targets=torch.from_numpy(np.stack([mask for _, _, mask in masks])).float()
@@ -324,19 +324,19 @@ class ConversationEncoder:
             np.concatenate([each.frames for each in encoded])
         )
 
-    def _call_words(self, ids: Sequence[int]) -> list[list[int]]:
+    def _call_tokens(self, ids: Sequence[int]) -> list[list[int]]:
         """Return the instruction tokens of each call; a call ends with its last signal."""
         opening, closing = self.token_id("<instruction>"), self.token_id("</instruction>")
         last = self.config.signal_token_ids[-1] if self.config.num_signals else None
-        found, words, inside = list[list[int]](), list[int](), False
+        found, tokens, inside = list[list[int]](), list[int](), False
         for token in ids:
             if token == last:
-                found.append(words)
-                words = []
+                found.append(tokens)
+                tokens = []
             elif token in (opening, closing):
                 inside = token == opening
             elif inside:
-                words.append(token)
+                tokens.append(token)
         return found
 
     def __call__(self, examples: Sequence[Example], *, left: bool = False) -> Batch:

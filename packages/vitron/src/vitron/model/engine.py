@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from vitron.errors import UnsupportedRequestError
 from vitron.model.batching import generate_messages
 from vitron.model.encoding import ConversationEncoder
 from vitron.model.generation import ModelGenerator, hidden_of
+from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration, VitronOutput
 from vitron.model.hf.processing import VitronProcessor
 from vitron.model.precision import choose_precision
@@ -56,7 +57,8 @@ class Vitron(ModelGenerator):
         modules: ModuleRegistry = MODULES,
     ) -> None:
         self.processor = processor
-        super().__init__(model, ConversationEncoder(processor, model.config, modules=modules))
+        config = cast("VitronConfig", model.config)
+        super().__init__(model, ConversationEncoder(processor, config, modules=modules))
 
     @classmethod
     def from_pretrained(
@@ -81,15 +83,15 @@ class Vitron(ModelGenerator):
             ModelNotFoundError: If there is no such model.
             ValueError: If there is no such device or dtype.
         """
-        place = resolve_device(device)
-        chosen, quantisation = choose_precision(dtype, place)
+        target = resolve_device(device)
+        chosen, quantisation = choose_precision(dtype, target)
         kwargs = quantisation | kwargs
         folder = find_model(name_or_path, shipped=SHIPPED)
         model: Any = VitronForConditionalGeneration.from_pretrained(
             folder, dtype=chosen, use_safetensors=True, **kwargs
         )
         if "quantization_config" not in kwargs:
-            model.to(place)
+            model.to(target)
         return cls(model, VitronProcessor.from_pretrained(folder))
 
     def save_pretrained(self, folder: Path | str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Norms of a language model in one operation instead of six."""
+"""RMS norms of a language model as one operation instead of six."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import nn
 
 __all__ = ["fuse_norms"]
 
-# of these it is known that they compute weight * x / sqrt(mean(x^2) + eps), as torch does; others, as those
-# of Gemma with 1 + weight, do not
+# these compute weight * x / sqrt(mean(x^2) + eps), as torch does; others do not, such as Gemma's, which
+# multiplies by 1 + weight
 _SAME = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 
 
 def fuse_norms(model: nn.Module) -> int:
-    """Let :class:`torch.nn.RMSNorm` take the place of norms that compute the same, in place.
+    """Replace RMS norms by :class:`torch.nn.RMSNorm`, in place.
 
     Weights keep their names. In half precision the product with the weight is rounded once instead of twice.
 
     Args:
-        model: A language model; norms of families that are not known stay.
+        model: A language model; norms of other families stay.
 
     Returns:
-        How many were replaced.
+        Number of replaced norms.
     """
     found = [
         (parent, name, norm)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regions to tokens: what lies under a mask, and where it is (paper, 3.1)."""
+"""Regions to tokens: features under a mask, and its location (paper, 3.1)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = [
     "PublishedRegionEncoder",
     "RegionEncoder",
     "make_region_encoder",
+    "mask_boxes",
     "mask_weights",
-    "places",
     "pool_masks",
 ]
 
 
 def mask_weights(masks: Tensor, grid: int, mode: Literal["soft", "any", "sampled"] | str = "soft") -> Tensor:
-    """Return how much each patch counts.
+    """Return the weight of each patch.
 
     Args:
-        masks: ``(R, S, S)``, 0 to 1, of the square that the tower sees.
+        masks: ``(R, S, S)``, 0 to 1, in the square of the tower.
         grid: Patches along a side.
-        mode: ``soft``: the share of the patch that is covered. ``any``: 1 for a patch that is touched.
-            ``sampled``, as the published code has it: 1 where bilinear reading at the patch's centre meets
-            any of the mask, so that a mask thinner than a patch may count nowhere.
+        mode: ``soft``: covered share of the patch. ``any``: 1 for a patch that is touched. ``sampled``, as in
+            the published code: 1 where bilinear sampling at the patch's centre meets the mask, so that a mask
+            thinner than a patch may have no patch.
 
     Returns:
         ``(R, grid * grid)``.
@@ -55,7 +55,7 @@ def pool_masks(patches: Tensor, weights: Tensor) -> Tensor:
     return torch.where(total > 0, sums / total.clamp(min=1e-8), torch.zeros_like(sums))
 
 
-def places(masks: Tensor) -> Tensor:
+def mask_boxes(masks: Tensor) -> Tensor:
     """Return left, top, right and bottom of masks as fractions of the square, ``(R, 4)``; zeros if empty.
 
     Args:
@@ -75,13 +75,13 @@ def places(masks: Tensor) -> Tensor:
 
 
 class RegionEncoder(nn.Module):
-    """One token for each region: an MLP of the pooled patch features, plus a code of its place.
+    """One token for each region: an MLP of the pooled patch features, plus a code of its location.
 
     Args:
         width: Channels of a patch.
         out: Channels of the language model.
-        hidden: Channels between.
-        location: Whether to add the code.
+        hidden: Hidden channels.
+        location: Whether to add the code of the location.
         pooling: See :func:`mask_weights`.
     """
 
@@ -102,7 +102,7 @@ class RegionEncoder(nn.Module):
         """Encode regions.
 
         Args:
-            patches: Of the frame that each lies on, ``(R, P, C)``.
+            patches: Patches of the frame of each region, ``(R, P, C)``.
             masks: ``(R, S, S)``.
 
         Returns:
@@ -111,7 +111,7 @@ class RegionEncoder(nn.Module):
         grid = int(patches.shape[1] ** 0.5)
         token = self.features(pool_masks(patches, mask_weights(masks, grid, self.pooling)))
         if self.location is not None:
-            token = token + self.location(places(masks).to(patches.dtype))
+            token = token + self.location(mask_boxes(masks).to(patches.dtype))
         return token
 
 
@@ -119,8 +119,8 @@ class PublishedRegionEncoder(nn.Module):
     """The region encoder of the authors' release, for weights in its form.
 
     It differs from :class:`RegionEncoder` in three ways: masks are read at the centres of patches
-    (``sampled``), places are pixels of the tower's square rather than fractions of it, and their MLP is half
-    as wide. The release also fills its masks with rows and columns exchanged, so that it looks into a box
+    (``sampled``), boxes are in pixels of the tower's square rather than fractions of it, and their MLP is half
+    as wide. The release also fills its masks with rows and columns exchanged, so that it pools a box
     mirrored about the diagonal; weights trained that way want ``mirrored``.
 
     Args:
@@ -142,7 +142,7 @@ class PublishedRegionEncoder(nn.Module):
         grid = int(patches.shape[1] ** 0.5)
         seen = masks.mT if self.mirrored else masks
         token = self.features(pool_masks(patches, mask_weights(seen, grid, "sampled")))
-        box = places(masks) * masks.shape[-1]
+        box = mask_boxes(masks) * masks.shape[-1]
         return token + self.location(box.to(patches.dtype))
 
 
@@ -155,8 +155,8 @@ def make_region_encoder(
         form: ``vitron``, ``published`` or ``published-mirrored``.
         width: Channels of a patch.
         out: Channels of the language model.
-        location: Whether the first form adds the code of a place.
-        pooling: Of the first form; see :func:`mask_weights`.
+        location: Whether the first form adds the code of the location.
+        pooling: Patch weights of the first form; see :func:`mask_weights`.
 
     Raises:
         ValueError: If the form is unknown.

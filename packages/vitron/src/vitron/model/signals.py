@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What modules receive beside text: signal embeddings, and their way to a mask or a prompt (paper, 3.2)."""
+"""Heads that turn signal embeddings into a mask or a prompt embedding, and their losses (paper, 3.2)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ __all__ = [
 
 
 class MaskHead(nn.Module):
-    """Masks without an external model: signals ask, patches and pixels answer.
+    """Masks from signals, patches and pixels, without an external model.
 
     The signals of a call attend to the patches of a frame and become one query; its product with features of
-    every pixel, from patches and from a shallow look at the pixels themselves, is the mask.
+    every pixel, from patches and from a shallow convolution of the pixels, is the mask.
 
     Args:
         signal_width: Channels of a signal embedding.
-        num_signals: Signals of a call.
+        num_signals: Number of signals of a call.
         patch_width: Channels of a patch.
-        patch_size: Pixels along a patch.
-        width: Channels within.
-        stride: Pixels per pixel of the mask.
-        modules: Names of the modules, each with a projection of its own.
+        patch_size: Side of a patch in pixels.
+        grid: Patches along a side.
+        width: Hidden channels.
+        stride: Input pixels per mask pixel.
+        modules: Modules, each with its own projection.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class MaskHead(nn.Module):
         """Return logits of masks.
 
         Args:
-            signals: One set for each frame asked about, ``(N, num_signals, signal_width)``.
-            modules: Name of the module of each set.
+            signals: One set for each frame, ``(N, num_signals, signal_width)``.
+            modules: Module of each set.
             patches: ``(N, P, patch_width)``.
             images: Normalised, ``(N, 3, S, S)``.
 
@@ -91,7 +92,7 @@ class MaskHead(nn.Module):
     def features(
         self, signals: Tensor, modules: list[str], patches: Tensor, images: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return what is looked for and where to look, whose product is the mask; arguments as of the call.
+        """Return queries and pixel features, whose product is the mask; arguments as of :meth:`forward`.
 
         Returns:
             Queries ``(N, width + 1)``, a bias last; pixels ``(N, width, S / stride, S / stride)``.
@@ -117,13 +118,13 @@ def mask_logits(query: Tensor, fine: Tensor) -> Tensor:
 
 
 class ConditionHead(nn.Module):
-    """Signals to the vectors that a generator's text encoder would give; learned queries read them.
+    """Signals to the vectors of a generator's text encoder, by learned queries.
 
     Args:
         signal_width: Channels of a signal embedding.
-        num_vectors: Vectors of the prompt.
+        num_vectors: Number of vectors of the prompt.
         out: Width of the text encoder.
-        width: Channels within.
+        width: Hidden channels.
     """
 
     def __init__(self, signal_width: int, num_vectors: int, out: int, *, width: int = 512) -> None:
@@ -156,7 +157,7 @@ class PublishedConditionHead(nn.Module):
 
     Args:
         signal_width: Channels of a signal embedding.
-        num_vectors: Vectors of the prompt.
+        num_vectors: Number of vectors of the prompt.
         out: Width of the text encoder.
     """
 
@@ -166,7 +167,7 @@ class PublishedConditionHead(nn.Module):
         self.inlet = nn.Linear(signal_width, width)
         self.queries = nn.Parameter(torch.randn(num_vectors, width) * 0.02)
         layer = nn.TransformerEncoderLayer(width, 4, 2048, dropout=0.0, norm_first=True, batch_first=True)
-        # what nn.Transformer would build itself, but for a warning of a fast path that this order lacks
+        # as nn.Transformer builds it, without the warning that pre-norm has no fast path
         encoder = nn.TransformerEncoder(layer, 4, norm=nn.LayerNorm(width), enable_nested_tensor=False)
         self.transformer = nn.Transformer(
             width, 4, num_decoder_layers=4, dim_feedforward=2048, dropout=0.0, custom_encoder=encoder,
@@ -205,7 +206,7 @@ def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
     Args:
         logits: ``(N, h, w)``.
-        truth: ``(N, h, w)``, 0 to 1: the share of each pixel that is covered.
+        truth: Covered share of each pixel, ``(N, h, w)``.
     """
     truth = truth.to(logits.dtype)
     cross = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
@@ -218,24 +219,24 @@ def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
 def match_loss(
     query: Tensor, fine: Tensor, truth: Tensor, calls: Tensor, *, sharpness: float = 10.0
 ) -> Tensor:
-    """Return the cross-entropy of finding each query's own thing among those of other calls (InfoNCE).
+    """Return the cross-entropy of matching each query to its object among those of other calls (InfoNCE).
 
-    Masks alone begin at "all things" and stay there long: which thing is meant enters only by a product,
-    whose gradient is small as long as neither factor tells things apart.
+    With the mask loss alone, masks cover all objects for long: the choice of the object enters by a product,
+    whose gradient is small while neither factor separates objects.
 
     Args:
-        query: ``(N, width + 1)``; the bias has no part.
+        query: ``(N, width + 1)``; the bias is not used.
         fine: ``(N, width, h, w)``.
         truth: ``(N, h, w)``, 0 to 1; frames where it is empty are left out.
-        calls: ``(N,)`` integer: frames of one call are not held against each other.
-        sharpness: Factor on the cosine.
+        calls: Call of each row, ``(N,)``; frames of one call are not negatives of each other.
+        sharpness: Factor of the cosine.
     """
     shown = truth.sum((1, 2)) > 0
     query, fine, truth, calls = query[shown], fine[shown], truth[shown].to(fine.dtype), calls[shown]
     if len(query) == 0:
         return query.sum()
-    things = torch.einsum("nchw,nhw->nc", fine, truth) / truth.sum((1, 2))[:, None]
-    alike = F.normalize(query[:, :-1], dim=-1) @ F.normalize(things, dim=-1).T * sharpness
+    objects = torch.einsum("nchw,nhw->nc", fine, truth) / truth.sum((1, 2))[:, None]
+    alike = F.normalize(query[:, :-1], dim=-1) @ F.normalize(objects, dim=-1).T * sharpness
     same = (calls[:, None] == calls[None]) & ~torch.eye(len(calls), dtype=torch.bool, device=calls.device)
     return F.cross_entropy(alike.masked_fill(same, -torch.inf), torch.arange(len(calls), device=calls.device))
 
@@ -246,7 +247,7 @@ def alignment_loss(found: Tensor, wanted: Tensor, *, eps: float = 1e-12) -> Tens
     Args:
         found: ``(..., C)``.
         wanted: ``(..., C)``.
-        eps: Beneath the root. At equality the loss is exactly zero.
+        eps: Added under the root; at equality the loss is exactly zero.
     """
     squared = (found - wanted).square().sum(-1)
     return ((squared + eps).sqrt() - eps**0.5).mean()

@@ -57,7 +57,7 @@ class Discriminator(nn.Module):
         num_modules: Modules to tell apart.
         width: Channels within; 768 in the paper.
         layers: 4 in the paper.
-        heads: Of attention; the paper names no number.
+        heads: Attention heads; the paper gives no number.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ def fresh_probe(
         train: Shared signals ``(N, num_shared, D)`` and modules ``(N,)`` to learn from.
         test: The same to score on.
         num_modules: Modules there are.
-        steps: Of training, on all at once.
-        seed: Of its weights.
+        steps: Training steps, each on all signals.
+        seed: Random seed of the weights.
 
     Returns:
         Share of modules guessed right, 0 to 1.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patches to tokens: projectors, the joining of patches, and the pooling of frames."""
+"""Patches to tokens: projectors, merging of patches, pooling of frames."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def make_projector(name: str, width: int, out: int) -> nn.Module:
 
     Args:
         name: ``linear``, ``identity``, or ``mlp{n}x_gelu``: ``n`` linear layers with GELU between them.
-        width: Channels that come in.
-        out: Channels that go out.
+        width: Input channels.
+        out: Output channels.
 
     Raises:
         ValueError: If the name is none of these, or ``identity`` would have to change the width.
@@ -38,7 +38,7 @@ def make_projector(name: str, width: int, out: int) -> nn.Module:
 
 
 def merge_patches(patches: Tensor, merge: int) -> Tensor:
-    """Join squares of patches, so that nothing is lost and the language model reads fewer tokens.
+    """Concatenate squares of patches, so that the language model reads fewer tokens.
 
     Args:
         patches: ``(N, G * G, C)``, row by row.
@@ -56,7 +56,7 @@ def merge_patches(patches: Tensor, merge: int) -> Tensor:
 
 
 def pool_frames(patches: Tensor, counts: Tensor, pool: str) -> Tensor:
-    """Take the mean of frames that belong together.
+    """Average the frames of each medium.
 
     Args:
         patches: ``(F, P, C)``, the frames of all media in a row.

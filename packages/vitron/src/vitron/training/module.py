@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vitron.model.encoding import IGNORED, Batch
 from vitron.model.hf.modeling import VitronForConditionalGeneration, VitronOutput
-from vitron.model.regions import places
+from vitron.model.regions import mask_boxes
 from vitron.model.signals import alignment_loss, mask_logits, mask_loss, match_loss
 from vitron.model.synergy import Discriminator, confusion_loss, grl_weight, reverse_gradient
 from vitron.protocol import MODULES
@@ -264,8 +264,8 @@ class SignalReader(nn.Module):
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
-        self.words = nn.Linear(width, vocabulary)
-        self.place = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, 4))
+        self.tokens = nn.Linear(width, vocabulary)
+        self.box = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, 4))
 
     def loss(self, signals: Tensor, batch: Batch) -> Tensor:
         """Return the cross-entropy of instruction tokens plus the distance of mask boxes.
@@ -275,14 +275,14 @@ class SignalReader(nn.Module):
             batch: Batch with the instruction tokens of the calls, and the masks.
         """
         flat = signals.flatten(1)
-        wanted = torch.zeros(len(flat), self.words.out_features, device=flat.device)
-        for row, words in enumerate(batch.call_words):
-            wanted[row, words] = 1
-        loss = F.binary_cross_entropy_with_logits(self.words(flat), wanted, reduction="sum")
+        wanted = torch.zeros(len(flat), self.tokens.out_features, device=flat.device)
+        for row, tokens in enumerate(batch.call_tokens):
+            wanted[row, tokens] = 1
+        loss = F.binary_cross_entropy_with_logits(self.tokens(flat), wanted, reduction="sum")
         loss = loss / wanted.sum().clamp(min=1)
         if len(batch.mask_calls):
-            found = self.place(flat[batch.mask_calls])
-            loss = loss + (found - places(batch.mask_targets > 0.5)).abs().mean()
+            found = self.box(flat[batch.mask_calls])
+            loss = loss + (found - mask_boxes(batch.mask_targets > 0.5)).abs().mean()
         return loss
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import cast, overload
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
@@ -15,6 +15,7 @@ from vitron.data.example import Example
 from vitron.data.files import read_example, read_samples
 from vitron.data.schema import Sample
 from vitron.model.encoding import ConversationEncoder
+from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration
 from vitron.model.hf.processing import VitronProcessor
 from vitron.training.data import VitronData
@@ -89,7 +90,7 @@ def fit_stage(
     options = options or TrainerOptions()
     settings, every = stage.optimisation, options.checkpoint_every
     data_module = VitronData(
-        ConversationEncoder(processor, model.config),
+        ConversationEncoder(processor, cast("VitronConfig", model.config)),
         Examples(data),
         Examples(validation) if validation else (),
         batch_size=settings.batch_size,

@@ -9,7 +9,7 @@ from vitron.model.regions import (
     RegionEncoder,
     make_region_encoder,
     mask_weights,
-    places,
+    mask_boxes,
     pool_masks,
 )
 
@@ -58,7 +58,7 @@ def test_soft_weighs_by_the_covered_share_and_any_counts_whole(patches):
 def test_an_empty_mask_is_zeros(patches):
     empty = torch.zeros(1, 32, 32)
     assert pool_masks(patches, mask_weights(empty, GRID).double()).abs().max() == 0
-    assert places(empty).tolist() == [[0, 0, 0, 0]]
+    assert mask_boxes(empty).tolist() == [[0, 0, 0, 0]]
 
 
 def test_turning_picture_and_box_together_keeps_the_features(patches):
@@ -72,7 +72,7 @@ def test_turning_picture_and_box_together_keeps_the_features(patches):
 def test_places_are_left_top_right_bottom():
     mask = torch.zeros(1, 10, 10)
     mask[0, 2:5, 6:9] = 0.5
-    torch.testing.assert_close(places(mask), torch.tensor([[0.6, 0.2, 0.9, 0.5]]))
+    torch.testing.assert_close(mask_boxes(mask), torch.tensor([[0.6, 0.2, 0.9, 0.5]]))
 
 
 def read_at_centres(mask, grid):

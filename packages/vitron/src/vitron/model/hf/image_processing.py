@@ -76,7 +76,7 @@ class VitronImageProcessor(BaseImageProcessor):
         """Side of the square."""
         return self.size["height"]
 
-    def preprocess(
+    def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]  # fewer arguments are needed
         self, images: Any, *args: Any, return_tensors: str | None = None, **kwargs: Any
     ) -> BatchFeature:
         """Return ``pixel_values``, ``(N, 3, S, S)``, of images.
@@ -87,8 +87,9 @@ class VitronImageProcessor(BaseImageProcessor):
             return_tensors: ``pt``, ``np`` or ``None``.
             **kwargs: Not used.
         """
-        single = isinstance(images, Image.Image) or getattr(images, "ndim", 0) == 3
-        fitted = [self.fit(as_frames(each)) for each in ([images] if single else images)]
+        is_single = isinstance(images, Image.Image) or getattr(images, "ndim", 0) == 3
+        several: Any = [images] if is_single else images
+        fitted = [self.fit(as_frames(each)) for each in several]
         data = {"pixel_values": self.to_pixel_values(np.concatenate(fitted))}
         return BatchFeature(data, tensor_type=return_tensors)
 

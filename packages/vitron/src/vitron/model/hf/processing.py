@@ -65,7 +65,7 @@ class VitronProcessor(ProcessorMixin):
         names = ("pixel_values", "frame_counts", "region_masks", "region_frames")
         return ["input_ids", "attention_mask", *names]
 
-    def __call__(
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  # regions are ours
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,
@@ -103,9 +103,9 @@ class VitronProcessor(ProcessorMixin):
             media.append(as_frames(found))
         if any(next(each, None) is not None for each in waiting.values()):
             raise ValueError("there are more media than placeholders in the text")
-        places = sum(each.count(REGION_TOKEN) for each in texts)
-        if places != len(regions):
-            raise ValueError(f"the text has {places} placeholders of regions, and there are {len(regions)}")
+        count = sum(each.count(REGION_TOKEN) for each in texts)
+        if count != len(regions):
+            raise ValueError(f"the text has {count} placeholders of regions, and there are {len(regions)}")
         shown = [self.sample_frames(len(each)) for each in media]
         data: dict[str, Any] = {}
         if texts:
@@ -192,7 +192,8 @@ class VitronProcessor(ProcessorMixin):
             Text of each segment, and whether the model writes it.
         """
         with _RENDERING:
-            (text,), (spans,) = render_jinja_template(
+            render: Any = render_jinja_template  # whose annotations do not fit what it returns
+            (text,), (spans,) = render(
                 [list(messages)],
                 chat_template=self.chat_template,
                 return_assistant_tokens_mask=True,

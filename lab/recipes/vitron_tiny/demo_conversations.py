@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dialogues that vitron's demo ships: the first ones of a test seed, not chosen by what comes of them."""
+"""Conversations of vitron's demo: the first ones of a test seed, not chosen by their results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitron.data.files import write_samples
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
 from vitron.protocol.regions import mask_to_region
 
-from recipes.vitron_tiny.talks import draw_talk
+from recipes.vitron_tiny.conversations import draw_conversation
 from recipes.vitron_tiny.tasks import draw_example
 
 __all__ = ["to_sample", "write_demo"]
@@ -65,13 +65,13 @@ def to_sample(example: Example, name: str, folder: Path) -> Sample:
     )
 
 
-def write_demo(out: Path, *, count: int = 1, talks: int = 2) -> int:
-    """Write the dialogues of the demo anew.
+def write_demo(out: Path, *, count: int = 1, conversations: int = 2) -> int:
+    """Write the conversations of the demo anew.
 
     Args:
         out: Folder of the package's assets; what is there is replaced.
-        count: Dialogues of each task.
-        talks: Dialogues of several turns.
+        count: Conversations of each task.
+        conversations: Conversations of several turns.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -81,7 +81,8 @@ def write_demo(out: Path, *, count: int = 1, talks: int = 2) -> int:
             for index in range(count)
         ]
         samples += [
-            to_sample(draw_talk(SEED, index, split="test"), f"talk-{index}", folder) for index in range(talks)
+            to_sample(draw_conversation(SEED, index, split="test"), f"conversation-{index}", folder)
+            for index in range(conversations)
         ]
         shutil.rmtree(out, ignore_errors=True)
         return write_samples(samples, out, source=folder)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples about one picture: caption, grounding, question, region, segmentation, editing, restoration."""
+"""Examples about one image: caption, grounding, question, region, segmentation, editing, restoration."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from vitron.protocol.media import Artefact
 from vitron.protocol.regions.raster import rasterise
 from vitron.protocol.regions.text import format_region
 
-from recipes.vitron_tiny.phrases import CAPTION, EDITS, GROUND, GROUND_ORDER, REGION, RESTORE, SEGMENT
-from recipes.vitron_tiny.questions import reworded
-from recipes.vitron_tiny.wording import call, example, listed, punctuated, say
-from recipes.vitron_tiny.worlds import (
+from recipes.vitron_tiny.composing import call, example, listed, punctuated, user_text
+from recipes.vitron_tiny.prompts import CAPTION, EDITS, GROUND, GROUND_ORDER, REGION, RESTORE, SEGMENT
+from recipes.vitron_tiny.question_wordings import rephrased
+from recipes.vitron_tiny.scenes import (
     MATERIALS,
     TINTS,
     Draw,
     View,
-    any_style,
+    draw_style,
     full_noun,
     new_noun,
     noun,
@@ -58,26 +58,26 @@ AXES = {"leftmost": ("x", 1), "rightmost": ("x", -1), "highest": ("y", 1), "lowe
 EDITED = "I changed it."
 
 
-def _seen(draw: Draw, occlusion: float = 0.0) -> View | None:
-    style = any_style(draw)
+def _draw_view(draw: Draw, occlusion: float = 0.0) -> View | None:
+    style = draw_style(draw)
     return view(draw, scene_of(draw, plain=style == "flat", occlusion=occlusion), style)
 
 
 def caption(draw: Draw) -> Example | None:
-    """List the things from left to right."""
-    shown = _seen(draw)
+    """List the objects from left to right."""
+    shown = _draw_view(draw)
     if shown is None:
         return None
     things = sorted(shown.scene.things, key=lambda thing: thing.x)
     if any(after.x - before.x < MARGIN for before, after in pairwise(things)):
         return None
     said = listed([with_article(noun(thing)) for thing in things])
-    return example("caption", say(draw, CAPTION, "?"), f"{said}.", view=shown)
+    return example("caption", user_text(draw, CAPTION, "?"), f"{said}.", view=shown)
 
 
 def grounding(draw: Draw) -> Example | None:
-    """Give the box of one thing, by name or with its name."""
-    shown = _seen(draw)
+    """Give the box of one object, by name or with its name."""
+    shown = _draw_view(draw)
     if shown is None:
         return None
     orders = [
@@ -90,11 +90,11 @@ def grounding(draw: Draw) -> Example | None:
     ]
     if orders and draw.chance(0.3):
         expression, target = draw.pick(*orders)
-        text = say(draw, GROUND_ORDER, "?", order=str(expression.position))
+        text = user_text(draw, GROUND_ORDER, "?", order=str(expression.position))
         reply, group = f"{with_article(noun(shown.scene.things[target]))} {_box(shown, target)}", "caption"
     else:
         target = int(draw.rng.integers(len(shown.scene.things)))
-        text = say(draw, GROUND, "?", thing=f"the {noun(shown.scene.things[target])}")
+        text = user_text(draw, GROUND, "?", thing=f"the {noun(shown.scene.things[target])}")
         reply, group = _box(shown, target), "box"
     return example("grounding", text, reply, view=shown, group=group)
 
@@ -105,7 +105,7 @@ def _box(shown: View, target: int) -> str:
 
 
 def _extreme(scene: Scene, order: str) -> int | None:
-    """Return the thing that leads by a margin, if one does."""
+    """Return the object that leads by a margin, if one does."""
     axis, sign = {"leftmost": ("x", 1), "rightmost": ("x", -1), "highest": ("y", 1), "lowest": ("y", -1)}[
         order
     ]
@@ -116,7 +116,7 @@ def _extreme(scene: Scene, order: str) -> int | None:
 
 def question(draw: Draw) -> Example | None:
     """Ask for one word."""
-    shown = _seen(draw, occlusion=0.3)
+    shown = _draw_view(draw, occlusion=0.3)
     if shown is None:
         return None
     kind = choose(draw.rng, _QUESTIONS)
@@ -124,7 +124,7 @@ def question(draw: Draw) -> Example | None:
     if asked is None or not _known(asked.query):
         return None
     again = draw.phrasing == "train" and draw.chance(0.7)
-    text = reworded(draw, asked.query) if again else asked.text
+    text = rephrased(draw, asked.query) if again else asked.text
     return example("question", punctuated(draw, text, "?"), asked.answer, view=shown, group=asked.kind)
 
 
@@ -157,7 +157,7 @@ def prompt_mask(draw: Draw, mask: Bool) -> tuple[Bool, str]:
 
 def region_caption(draw: Draw) -> Example | None:
     """Name what a region shows."""
-    shown = _seen(draw)
+    shown = _draw_view(draw)
     if shown is None:
         return None
     target = int(draw.rng.integers(len(shown.scene.things)))
@@ -165,7 +165,7 @@ def region_caption(draw: Draw) -> Example | None:
     reply = f"{with_article(full_noun(shown.scene.things[target]))}."
     return example(
         "region_caption",
-        say(draw, REGION, "?"),
+        user_text(draw, REGION, "?"),
         reply,
         view=shown,
         region=region,
@@ -174,9 +174,9 @@ def region_caption(draw: Draw) -> Example | None:
 
 
 def referring_segmentation(draw: Draw) -> Example | None:
-    """Mark the one thing that words mean."""
+    """Mark the one object that words mean."""
     kind = choose(draw.rng, KINDS)
-    style = any_style(draw)
+    style = draw_style(draw)
     scene = scene_of(draw, counts=(0.1, 0.4, 0.8, 1.0), plain=style == "flat", occlusion=0.15)
     reference = refer(scene, draw.rng, kind=kind)
     shown = None if reference is None else view(draw, scene, style)
@@ -185,7 +185,7 @@ def referring_segmentation(draw: Draw) -> Example | None:
     phrase = reference.expression.phrase()
     return example(
         "referring_segmentation",
-        say(draw, SEGMENT, thing=phrase),
+        user_text(draw, SEGMENT, thing=phrase),
         "here it is.",
         call("image_segmentation", ("segment", phrase)),
         view=shown,
@@ -196,7 +196,7 @@ def referring_segmentation(draw: Draw) -> Example | None:
 
 def sketch_segmentation(draw: Draw) -> Example | None:
     """Mark what a region points at."""
-    shown = _seen(draw)
+    shown = _draw_view(draw)
     if shown is None:
         return None
     target = int(draw.rng.integers(len(shown.scene.things)))
@@ -204,7 +204,7 @@ def sketch_segmentation(draw: Draw) -> Example | None:
     region, kind = prompt_mask(draw, mask)
     return example(
         "sketch_segmentation",
-        say(draw, SEGMENT, thing="this"),
+        user_text(draw, SEGMENT, thing="this"),
         "here it is.",
         call("image_segmentation", ("segment", "this")),
         view=shown,
@@ -215,7 +215,7 @@ def sketch_segmentation(draw: Draw) -> Example | None:
 
 
 def editable(draw: Draw) -> tuple[View, int, str] | None:
-    """Return a picture, one of its things, and words by which the toy painter finds it."""
+    """Return an image, one of its objects, and words by which the toy painter finds it."""
     scene = scene_of(draw, plain=True)
     target = int(draw.rng.integers(len(scene.things)))
     options = [f"the {one.noun()}" for one in unique_descriptions(scene, target) if one.material is None]
@@ -254,7 +254,7 @@ def is_found(shown: View, target: int, phrase: str) -> bool:
 
 
 def editing(draw: Draw) -> Example | None:
-    """Change a picture in one of six ways."""
+    """Change an image in one of six ways."""
     found = editable(draw)
     if found is None:
         return None
@@ -265,18 +265,18 @@ def editing(draw: Draw) -> Example | None:
         return _add(draw, shown)
     if kind == "restyle":
         to = draw.pick(*STYLES)
-        text, said, mask = say(draw, EDITS[kind], to=to), f"the picture in {to}", np.ones_like(mask)
+        text, said, mask = user_text(draw, EDITS[kind], to=to), f"the picture in {to}", np.ones_like(mask)
     elif kind == "remove":
-        text, said = say(draw, EDITS[kind], thing=phrase), phrase
+        text, said = user_text(draw, EDITS[kind], thing=phrase), phrase
     else:
         to, said = change(draw, shown.scene, target, phrase, kind)
-        text = say(draw, EDITS[kind], thing=phrase, to=to)
+        text = user_text(draw, EDITS[kind], thing=phrase, to=to)
     edit = call("image_editing", (kind, said))
     return example("editing", text, EDITED, edit, view=shown, masks={0: mask}, group=kind)
 
 
 def change(draw: Draw, scene: Scene, target: int, phrase: str, kind: str) -> tuple[str, str]:
-    """Return what a thing is to become, as a user says it, and the instruction."""
+    """Return what an object is to become, as a user says it, and the instruction."""
     thing = scene.things[target]
     if kind == "recolour":
         taken = {one.colour for one in scene.things}
@@ -305,30 +305,32 @@ def _add(draw: Draw, shown: View) -> Example | None:
     )
     stamp(canvas, shape_mask(str(phrase.shape), side, side), row, column, (1, 1, 1))
     edit = call("image_editing", ("add", f"{thing} {where}"))
-    text = say(draw, EDITS["add"], thing=thing, to=where)
+    text = user_text(draw, EDITS["add"], thing=thing, to=where)
     return example(
         "editing", text, EDITED, edit, view=shown, masks={0: canvas[None, ..., 0] > 0}, group="add"
     )
 
 
 def restoration(draw: Draw) -> Example | None:
-    """Ask for a better picture."""
-    shown = _seen(draw)
+    """Ask for a better image."""
+    shown = _draw_view(draw)
     if shown is None:
         return None
     kind = draw.pick(*RESTORE)
     degraded = replace_image(shown, degrade(shown.media.frames[0], kind, draw.rng))
     clean = call("restoration", (kind, "the picture"))
-    return example("restoration", say(draw, RESTORE[kind]), "I cleaned it.", clean, view=degraded, group=kind)
+    return example(
+        "restoration", user_text(draw, RESTORE[kind]), "I cleaned it.", clean, view=degraded, group=kind
+    )
 
 
 def replace_image(shown: View, image: NDArray[np.uint8]) -> View:
-    """Return a view with another picture."""
+    """Return a view with another image."""
     return View(Artefact("image", image), shown.masks, shown.scene)
 
 
 def degrade(image: NDArray[np.uint8], kind: str, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a noisy or blurred picture; one that is to be enlarged stays as it is."""
+    """Return a noisy or blurred image; one that is to be enlarged stays as it is."""
     if kind == "denoise":
         noise = rng.normal(0, 22, image.shape)
         return (image + noise).round().clip(0, 255).astype(np.uint8)

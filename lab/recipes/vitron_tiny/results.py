@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the study of synergy found: mean and spread over seeds, as a table and a figure."""
+"""Results of the study of synergy: mean and deviation over seeds, as a table and a figure."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ class Row:
 
 
 def read_results(folder: Path, kind: str = "results") -> list[dict[str, Any]]:
-    """Return what a study has found so far, in the order of names.
+    """Return the results of a study so far, in the order of names.
 
     Args:
-        folder: Of the study.
+        folder: Folder of the study.
         kind: ``results`` of the arms, or ``pairs``.
     """
     return [json.loads(path.read_text("utf-8")) for path in sorted((folder / kind).glob("*.json"))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Talks of several turns on one picture, with chat and new pictures between."""
+"""Conversations of several turns on one image, with small talk and new images between."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from shapeworld.words import MARGIN, Phrasing, choose, with_article
 from vitron.data.example import Example
 from vitron.protocol.messages import MediaPart, Message, Part, RegionPart
 
-from recipes.vitron_tiny import phrases, pictures
+from recipes.vitron_tiny import images, prompts
+from recipes.vitron_tiny.composing import call, example, listed, user_text
+from recipes.vitron_tiny.scenes import Draw, View, draw_style, full_noun, noun, scene_of, view
 from recipes.vitron_tiny.tasks import Split, draw_example
-from recipes.vitron_tiny.wording import call, example, listed, say
-from recipes.vitron_tiny.worlds import Draw, View, any_style, full_noun, noun, scene_of, view
 
-__all__ = ["draw_talk", "join"]
+__all__ = ["draw_conversation", "join"]
 
 _PURPOSE = 72  # first number of the random stream
 _ATTEMPTS = 1000
@@ -32,7 +32,7 @@ def _caption(draw: Draw, shown: View) -> Example | None:
     if any(after.x - before.x < MARGIN for before, after in pairwise(things)):
         return None
     said = listed([with_article(noun(thing)) for thing in things])
-    return example("caption", say(draw, phrases.CAPTION, "?"), f"{said}.", view=shown)
+    return example("caption", user_text(draw, prompts.CAPTION, "?"), f"{said}.", view=shown)
 
 
 def _referring(draw: Draw, shown: View) -> Example | None:
@@ -42,7 +42,7 @@ def _referring(draw: Draw, shown: View) -> Example | None:
     phrase = reference.expression.phrase()
     return example(
         "referring_segmentation",
-        say(draw, phrases.SEGMENT, thing=phrase),
+        user_text(draw, prompts.SEGMENT, thing=phrase),
         "here it is.",
         call("image_segmentation", ("segment", phrase)),
         view=shown,
@@ -53,13 +53,15 @@ def _referring(draw: Draw, shown: View) -> Example | None:
 def _region(draw: Draw, shown: View) -> Example | None:
     target = int(draw.rng.integers(len(shown.scene.things)))
     mask = shown.masks[target, 0]
-    region, _ = pictures.prompt_mask(draw, mask)
+    region, _ = images.prompt_mask(draw, mask)
     if draw.chance(0.5):
         said = f"{with_article(full_noun(shown.scene.things[target]))}."
-        return example("region_caption", say(draw, phrases.REGION, "?"), said, view=shown, region=region)
+        return example(
+            "region_caption", user_text(draw, prompts.REGION, "?"), said, view=shown, region=region
+        )
     return example(
         "sketch_segmentation",
-        say(draw, phrases.SEGMENT, thing="this"),
+        user_text(draw, prompts.SEGMENT, thing="this"),
         "here it is.",
         call("image_segmentation", ("segment", "this")),
         view=shown,
@@ -71,23 +73,23 @@ def _region(draw: Draw, shown: View) -> Example | None:
 _TURNS: tuple[Callable[[Draw, View], Example | None], ...] = (_caption, _referring, _referring, _region)
 
 
-def draw_talk(
+def draw_conversation(
     seed: int, index: int, *, split: Split = "train", phrasing: Phrasing = "train", side: int = 64
 ) -> Example:
-    """Draw one talk of two or three turns.
+    """Draw one conversation of two or three turns.
 
     Args:
-        seed: Of the world.
-        index: Number of the talk.
-        split: Of the scenes.
-        phrasing: How the user words what is asked for.
-        side: Pixels of pictures.
+        seed: Random seed of the world.
+        index: Number of the conversation.
+        split: Split of the scenes.
+        phrasing: Wording of the user message.
+        side: Side of images in pixels.
     """
     for attempt in range(_ATTEMPTS):
         rng = scene_rng(seed, index, _PURPOSE, attempt)
         number = (index * _ATTEMPTS + attempt) * 997
         draw = Draw(seed=seed, number=number, rng=rng, split=split, phrasing=phrasing, side=side)
-        style = any_style(draw)
+        style = draw_style(draw)
         shown = view(draw, scene_of(draw, plain=style == "flat"), style)
         if shown is None:
             continue
@@ -99,14 +101,14 @@ def draw_talk(
         if draw.chance(0.4):
             task = choose(rng, _BETWEEN)
             other = draw_example(task, seed, index, split=split, phrasing=phrasing, side=side)
-            # behind a new picture nobody speaks of the old one any more
+            # after a new image, messages refer to the new one only
             parts.insert(len(parts) if other.media else int(rng.integers(1, len(parts) + 1)), other)
         return join(parts)
-    raise RuntimeError(f"no talk in {_ATTEMPTS} attempts")
+    raise RuntimeError(f"no conversation in {_ATTEMPTS} attempts")
 
 
 def join(turns: Sequence[Example]) -> Example:
-    """Make one dialogue of several; a picture that was shown before is not shown again."""
+    """Make one conversation of several; an image that was shown before is not shown again."""
     media, regions, messages = [], [], list[Message]()
     masks, mask_media, calls = {}, {}, 0
     for turn in turns:
@@ -138,7 +140,7 @@ def join(turns: Sequence[Example]) -> Example:
         mask_media |= {calls + number: places[turn.mask_media.get(number, 0)] for number in turn.masks}
         calls += sum(len(message.calls) for message in turn.messages)
     return Example(
-        task="talk",
+        task="conversation",
         messages=tuple(messages),
         media=tuple(media),
         regions=tuple(regions),

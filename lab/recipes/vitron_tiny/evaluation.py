@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures a model on examples it never saw: its calls, answers and masks, and what comes of them."""
+"""Evaluation of a model on fresh examples: its calls, answers, masks and results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shapeworld.words import Phrasing
 from vitron.data.example import Example
-from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
+from vitron.demo.painters import toy_registry
 from vitron.model.engine import Vitron
 from vitron.protocol import parse
 from vitron.protocol.messages import text_message
@@ -19,14 +19,14 @@ from vitron.session import CallResult, Conversation
 from vitron.specialists import SpecialistRegistry
 
 from recipes.vitron_tiny.scoring import (
-    Verdict,
+    MessageScore,
     cumulative_iou,
-    fitted,
-    judge_reply,
+    fit_mask,
     mean_iou,
+    score_message,
     share,
 )
-from recipes.vitron_tiny.tasks import TASKS, Split, draw_example, reply_of
+from recipes.vitron_tiny.tasks import TASKS, Split, assistant_text, draw_example
 
 Bool = NDArray[np.bool_]
 
@@ -61,34 +61,34 @@ SHARES: Mapping[str, float] = dict.fromkeys(TASKS, 1.0) | {
 """Examples of each task for one of most: tasks that matter more, or come in groups, are judged on more."""
 
 
-class Judged(Protocol):
-    """What is judged."""
+class EvaluatedModel(Protocol):
+    """Interface of what is evaluated."""
 
     def generate_batch(self, examples: Sequence[Example], *, constrained: bool = True) -> list[str]:
-        """Write the last reply of each dialogue anew, greedily, tags and signals included."""
+        """Write the last message of each conversation anew, greedily, tags and signals included."""
         ...
 
     def masks(self, examples: Sequence[Example], replies: Sequence[str]) -> list[dict[int, Bool]]:
-        """Return for each reply the masks of those of its calls that the mask head serves, ``(T, H, W)``."""
+        """Return for each message the masks of its calls that the mask head serves, ``(T, H, W)``."""
         ...
 
 
-class Shipped:
-    """A model behind the engine, as it is judged.
+class ShippedModel:
+    """A :class:`vitron.Vitron`, as it is evaluated.
 
     Args:
-        vitron: The model.
+        vitron: Model.
     """
 
     def __init__(self, vitron: Vitron) -> None:
         self.vitron = vitron
 
     def generate_batch(self, examples: Sequence[Example], *, constrained: bool = True) -> list[str]:
-        """Write the last reply of each dialogue anew, greedily."""
+        """Write the last message of each conversation anew, greedily."""
         return self.vitron.generate_batch(examples, constrained=constrained)
 
     def masks(self, examples: Sequence[Example], replies: Sequence[str]) -> list[dict[int, Bool]]:
-        """Read the signals of all replies at once and ask the mask head; a call that lacks some has none."""
+        """Return masks of the mask head from the signals of all messages; an incomplete call has none."""
         found: list[dict[int, Bool]] = [{} for _ in examples]
         said = {place: self._said(*pair) for place, pair in enumerate(zip(examples, replies, strict=True))}
         whole = {place: each for place, each in said.items() if each is not None}
@@ -102,7 +102,7 @@ class Shipped:
         return found
 
     def _said(self, example: Example, reply: str) -> Example | None:
-        """Return the dialogue as it went on, or ``None`` if it calls nothing that can be written."""
+        """Return the conversation with the message, or ``None`` if it has no valid call."""
         turn = parse(reply)
         calls = tuple(call.model_copy(update={"source": None}) for call in turn.invocations)
         if not calls:
@@ -119,27 +119,27 @@ class Shipped:
 
 @dataclass(slots=True)
 class Tally:
-    """Everything that was seen of one task.
+    """Results of one task.
 
     Attributes:
-        examples: In order.
-        replies: One each.
+        examples: Examples in order.
+        messages: One each.
         verdicts: One each.
         masks: Found and true masks ``(T, H, W)`` of each example that has any; those of its first call.
-        executed: Whether all calls of each reply were carried out.
+        executed: Whether all calls of each message were run.
         alike: Whether what they made is what the true calls make.
     """
 
     examples: list[Example] = field(default_factory=list[Example])
     replies: list[str] = field(default_factory=list[str])
-    verdicts: list[Verdict] = field(default_factory=list[Verdict])
+    scores: list[MessageScore] = field(default_factory=list[MessageScore])
     masks: list[tuple[Bool, Bool]] = field(default_factory=list[tuple[Bool, Bool]])
     executed: list[bool] = field(default_factory=list[bool])
     alike: list[bool] = field(default_factory=list[bool])
 
 
 def judge(
-    model: Judged,
+    model: EvaluatedModel,
     part: str,
     *,
     seed: int,
@@ -147,19 +147,19 @@ def judge(
     batch_size: int = 32,
     tasks: Sequence[str] = TASKS,
     constrained: bool = False,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
-    """Measure one part of the judgement.
+    """Evaluate one part.
 
     Args:
-        model: What is judged.
+        model: Model.
         part: One of :data:`PARTS`.
-        seed: Of the examples.
+        seed: Random seed of the examples.
         count: Examples of most tasks; of the others by :data:`SHARES`, at least one.
-        batch_size: Dialogues that are answered at once.
-        tasks: Which tasks.
-        constrained: Whether calls are held to the grammar.
-        tell: Gets a line for each task.
+        batch_size: Conversations that are answered at once.
+        tasks: Tasks.
+        constrained: Whether calls are constrained to the grammar.
+        log: Called with a line for each task.
 
     Returns:
         Shares by name.
@@ -172,10 +172,10 @@ def judge(
         drawn = (draw_example(task, seed, index, split=split, phrasing=phrasing) for index in range(wanted))
         for examples in batches(drawn, batch_size):
             collect(tally, model, examples, constrained=constrained)
-        if tell is not None:
-            right = share([verdict.instructions and verdict.text for verdict in tally.verdicts])
-            tell(f"{part} {task}: {len(tally.replies)} replies, {right:.1%} exact")
-    return figures_of(tallies)
+        if log is not None:
+            right = share([score.instructions and score.text for score in tally.scores])
+            log(f"{part} {task}: {len(tally.replies)} replies, {right:.1%} exact")
+    return summarise_tallies(tallies)
 
 
 def batches(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
@@ -190,39 +190,31 @@ def batches(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
         yield batch
 
 
-def collect(tally: Tally, model: Judged, examples: Sequence[Example], *, constrained: bool) -> None:
-    """Let a model answer examples of one task, and take down what comes."""
+def collect(tally: Tally, model: EvaluatedModel, examples: Sequence[Example], *, constrained: bool) -> None:
+    """Let a model answer examples of one task, and collect the results."""
     replies = model.generate_batch(examples, constrained=constrained)
-    registry = toys()
+    registry = toy_registry()
     marked = any(0 in example.masks for example in examples)
     masks = model.masks(examples, replies) if marked else [{}] * len(examples)
     for example, reply, found in zip(examples, replies, masks, strict=True):
         tally.examples.append(example)
         tally.replies.append(reply)
-        tally.verdicts.append(judge_reply(example, reply))
+        tally.scores.append(score_message(example, reply))
         if 0 in example.masks:
-            tally.masks.append((fitted(found.get(0), example.masks[0]), example.masks[0]))
+            tally.masks.append((fit_mask(found.get(0), example.masks[0]), example.masks[0]))
         if example.task in EXECUTED:
-            executed, alike = carry_out(registry, example, reply)
+            executed, alike = run_calls(registry, example, reply)
             tally.executed.append(executed)
             tally.alike.append(alike)
 
 
-def toys() -> SpecialistRegistry:
-    """Return the toy specialists alone, whatever else is installed."""
-    registry = SpecialistRegistry()
-    for toy in (ToyPainter, ToyAnimator, ToySegmenter):
-        registry.register(toy.__name__, toy)
-    return registry
-
-
-def carry_out(registry: SpecialistRegistry, example: Example, reply: str) -> tuple[bool, bool]:
-    """Carry out a reply and the true one.
+def run_calls(registry: SpecialistRegistry, example: Example, reply: str) -> tuple[bool, bool]:
+    """Run the calls of a message and of the true one.
 
     Returns:
         Whether everything that should be made is made, and whether it is what the true calls make.
     """
-    found, truth = (_results(registry, example, text) for text in (reply, reply_of(example)))
+    found, truth = (_results(registry, example, text) for text in (reply, assistant_text(example)))
     made = len(found) == len(truth) and all(result.artefact is not None for result in found)
     return made, made and all(_alike(*pair) for pair in zip(found, truth, strict=True))
 
@@ -241,28 +233,28 @@ def _alike(found: CallResult, truth: CallResult) -> bool:
     return one.kind == other.kind and np.array_equal(one.data, other.data)
 
 
-def figures_of(tallies: Mapping[str, Tally]) -> dict[str, float]:
+def summarise_tallies(tallies: Mapping[str, Tally]) -> dict[str, float]:
     """Return all figures that the tasks at hand allow."""
     found: dict[str, float] = {}
 
-    def verdicts(*tasks: str) -> list[Verdict]:
-        return [verdict for task in tasks if task in tallies for verdict in tallies[task].verdicts]
+    def scores(*tasks: str) -> list[MessageScore]:
+        return [score for task in tasks if task in tallies for score in tallies[task].scores]
 
     def put(name: str, values: Sequence[bool]) -> None:
         if values:
             found[name] = share(values)
 
-    put("module_accuracy", [each.modules for each in verdicts(*CALLING)])
-    put("instruction_exact", [each.instructions for each in verdicts(*CALLING)])
-    put("chain_exact", [each.instructions for each in verdicts("chains")])
-    put("spurious_calls", [each.spurious for each in verdicts(*SPURIOUS)])
-    put("spurious_calls_all", [each.spurious for each in verdicts(*SILENT)])
-    put("parse_rate", [each.parsed for each in verdicts(*TASKS)])
+    put("module_accuracy", [each.modules for each in scores(*CALLING)])
+    put("instruction_exact", [each.instructions for each in scores(*CALLING)])
+    put("chain_exact", [each.instructions for each in scores("chains")])
+    put("spurious_calls", [each.spurious for each in scores(*SPURIOUS)])
+    put("spurious_calls_all", [each.spurious for each in scores(*SILENT)])
+    put("parse_rate", [each.parsed for each in scores(*TASKS)])
     for task in ("caption", "question", "region_caption", "video_question", "span_grounding", "no_call"):
-        put(task, [each.text and each.modules for each in verdicts(task)])
-    put("grounding_acc50", [each.box is not None and each.box > 0.5 for each in verdicts("grounding")])
+        put(task, [each.text and each.modules for each in scores(task)])
+    put("grounding_acc50", [each.box is not None and each.box > 0.5 for each in scores("grounding")])
     for task in CALLING:
-        put(f"instruction_exact_{task}", [each.instructions for each in verdicts(task)])
+        put(f"instruction_exact_{task}", [each.instructions for each in scores(task)])
     put("execution_rate", [each for tally in tallies.values() for each in tally.executed])
     put("execution_right", [each for tally in tallies.values() for each in tally.alike])
     return found | _mask_figures(tallies)
@@ -289,25 +281,25 @@ def _mask_figures(tallies: Mapping[str, Tally]) -> dict[str, float]:
     return found
 
 
-def judge_all(
-    model: Judged,
+def evaluate_all(
+    model: EvaluatedModel,
     *,
     seed: int,
     count: int,
     batch_size: int = 32,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Measure all parts, and the parse rate under the grammar on calls of the test part.
+    """Evaluate all parts, and the parse rate under the grammar on calls of the test part.
 
     Args:
-        model: What is judged.
-        seed: Of the examples.
+        model: Model.
+        seed: Random seed of the examples.
         count: Examples of most tasks in each part; a quarter of it under the grammar.
-        batch_size: Dialogues that are answered at once.
-        tell: Gets a line for each task.
+        batch_size: Conversations that are answered at once.
+        log: Called with a line for each task.
     """
     figures = {
-        part: judge(model, part, seed=seed, count=count, batch_size=batch_size, tell=tell) for part in PARTS
+        part: judge(model, part, seed=seed, count=count, batch_size=batch_size, log=log) for part in PARTS
     }
     held = judge(
         model,
@@ -317,7 +309,7 @@ def judge_all(
         batch_size=batch_size,
         tasks=CALLING,
         constrained=True,
-        tell=tell,
+        log=log,
     )
     figures["test"]["parse_rate_constrained"] = held["parse_rate"]
     figures["test"]["instruction_exact_constrained"] = held["instruction_exact"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples that begin with words: pictures and clips to be made, chains of calls, and plain chat."""
+"""Examples without a given image: images and videos to generate, chains of calls, small talk."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from vitron.data.example import Example
 from vitron.protocol import MODULES
 from vitron.protocol.contract import Invocation
 
-from recipes.vitron_tiny.phrases import ANIMATE, CHAINS, CHAT, DRAW, FILM, TAGS
-from recipes.vitron_tiny.pictures import EDITED, WAYS, change, editable
-from recipes.vitron_tiny.wording import call, example, listed, punctuated, say
-from recipes.vitron_tiny.worlds import TINTS, Draw, any_style, new_noun, noun, scene_of, view
+from recipes.vitron_tiny.composing import call, example, listed, punctuated, user_text
+from recipes.vitron_tiny.images import EDITED, WAYS, change, editable
+from recipes.vitron_tiny.prompts import ANIMATE, CHAINS, CHAT, DRAW, FILM, TAGS
+from recipes.vitron_tiny.scenes import TINTS, Draw, draw_style, new_noun, noun, scene_of, view
 
 GROUNDS = ("green", "blue", "yellow", "black", "grey", "brown")
 SIDES = ("at the left", "at the right", "at the top", "at the bottom", "in the middle")
@@ -19,7 +19,7 @@ DRAWN, FILMED, MOVED, CHAINED = "here is your picture.", "here is your clip.", "
 
 
 def text_to_image(draw: Draw) -> Example | None:
-    """Ask for a picture."""
+    """Ask for an image."""
     count = draw.pick(1, 1, 2, 2, 3)
     nouns = [new_noun(draw) for _ in range(count)]
     if len(set(nouns)) < count:
@@ -35,30 +35,30 @@ def text_to_image(draw: Draw) -> Example | None:
     if draw.chance(0.3):
         text += f" on a {draw.pick(*(ground for ground in GROUNDS if ground not in named))} background"
     make = call("text_to_image", ("generate", text))
-    return example("text_to_image", say(draw, DRAW, things=text), DRAWN, make)
+    return example("text_to_image", user_text(draw, DRAW, things=text), DRAWN, make)
 
 
 def text_to_video(draw: Draw) -> Example | None:
-    """Ask for a clip."""
+    """Ask for a video."""
     text = f"{with_article(new_noun(draw))} moving {WAYS[draw.pick(*WAYS)]}"
     make = call("text_to_video", ("generate", text))
-    return example("text_to_video", say(draw, FILM, things=text), FILMED, make)
+    return example("text_to_video", user_text(draw, FILM, things=text), FILMED, make)
 
 
 def image_to_video(draw: Draw) -> Example | None:
-    """Ask that a thing of a picture moves."""
+    """Ask that an object of an image moves."""
     found = editable(draw)
     if found is None:
         return None
     shown, _, phrase = found
     way = WAYS[draw.pick(*WAYS)]
     move = call("image_to_video", ("animate", f"{phrase} moves {way}"))
-    text = say(draw, ANIMATE, thing=phrase, way=way)
+    text = user_text(draw, ANIMATE, thing=phrase, way=way)
     return example("image_to_video", text, MOVED, move, view=shown)
 
 
 def chains(draw: Draw) -> Example | None:
-    """Ask for two things at once."""
+    """Ask for two objects at once."""
     kind = draw.pick(*CHAINS)
     return _chain_on_picture(draw, kind) if kind in ("mark_remove", "edit_animate") else _chain(draw, kind)
 
@@ -75,7 +75,7 @@ def _chain(draw: Draw, kind: str) -> Example | None:
     elif kind == "draw_animate":
         to = WAYS[draw.pick(*WAYS)]
         then = call("image_to_video", ("animate", f"{thing} moves {to}"))
-    text = say(draw, CHAINS[kind], new=new, thing=thing, to=to)
+    text = user_text(draw, CHAINS[kind], new=new, thing=thing, to=to)
     return example("chains", text, CHAINED, call("text_to_image", ("generate", new)), then, group=kind)
 
 
@@ -87,13 +87,13 @@ def _chain_on_picture(draw: Draw, kind: str) -> Example | None:
     mask = shown.masks[target]
     calls: tuple[Invocation, Invocation]
     if kind == "mark_remove":
-        text = say(draw, CHAINS[kind], thing=phrase)
+        text = user_text(draw, CHAINS[kind], thing=phrase)
         calls = (call("image_segmentation", ("segment", phrase)), call("image_editing", ("remove", phrase)))
         return example("chains", text, CHAINED, *calls, view=shown, masks={0: mask, 1: mask}, group=kind)
     phrase, way = f"the {noun(shown.scene.things[target])}", WAYS[draw.pick(*WAYS)]
     to, said = change(draw, shown.scene, target, phrase, "recolour")
     after = f"the {to} {shown.scene.things[target].shape}"
-    text = say(draw, CHAINS[kind], thing=phrase, to=to, way=way)
+    text = user_text(draw, CHAINS[kind], thing=phrase, to=to, way=way)
     calls = (
         call("image_editing", ("recolour", said)),
         call("image_to_video", ("animate", f"{after} moves {way}")),
@@ -109,10 +109,10 @@ def no_call(draw: Draw) -> Example | None:
     """Say something that asks for no tool."""
     shown = None
     if draw.chance(0.4):
-        style = any_style(draw)
+        style = draw_style(draw)
         shown = view(draw, scene_of(draw, plain=style == "flat"), style)
     if draw.chance(0.35):
-        text, reply, group = say(draw, TAGS, tag=_tag(draw)), ABOUT_TAGS, "tags"
+        text, reply, group = user_text(draw, TAGS, tag=_tag(draw)), ABOUT_TAGS, "tags"
     else:
         group = draw.pick(*CHAT)
         family, reply = CHAT[group]

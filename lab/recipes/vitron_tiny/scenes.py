@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes and clips of the five shapes that the toy specialists know, painted in either of two ways.
+"""Scenes and videos of the five shapes that the toy specialists know, painted in either of two ways.
 
 ``drawn`` is the painter of shapeworld: soft edges, patterns, calm but uneven ground. ``flat`` is that of the
 toy specialists: one colour on plain ground, no soft edges, so that they find and change what is there.
@@ -27,29 +27,29 @@ Bool = NDArray[np.bool_]
 _T = TypeVar("_T")
 
 FRAMES = 4
-FLAT = 0.5  # share of the pictures that are painted flat
+FLAT = 0.5  # share of the images that are painted flat
 MATERIALS = ("solid", "solid", "striped", "dotted")
-# of things that are made: seen on any ground
+# of objects that are made: seen on any ground
 TINTS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "pink")
 # few scenes of three and four hold no other than the five shapes: they are asked for more often
 COUNTS = (0.25, 0.45, 0.7, 0.8)
-# side of the box, as a share of the diameter of a thing, so that no two boxes of things apart touch
+# side of the box, as a share of the diameter of an object, so that no two boxes of objects apart touch
 _FILL = {"circle": 0.93, "square": 0.72, "triangle": 0.72, "star": 0.85, "cross": 0.9}
 _GROUNDS = ("white", "grey", "black", "brown", "green", "blue", "yellow")
-_SMALLEST = 24  # pixels of a picture of 64 that must be seen of every thing
+_SMALLEST = 24  # pixels of an image of 64 that must be seen of every object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """What one example is drawn from.
+    """Source of one example.
 
     Attributes:
-        seed: Of the world.
-        number: Of the first scene to try.
-        rng: Source of all other choices.
-        split: Of the scenes.
-        phrasing: Of what the user says.
-        side: Pixels of a picture.
+        seed: Random seed of the world.
+        number: Number of the first scene to try.
+        rng: Random generator of all other choices.
+        split: Split of the scenes.
+        phrasing: Wording of the user message.
+        side: Side of images in pixels.
     """
 
     seed: int
@@ -70,12 +70,12 @@ class Draw:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A painted scene, or a clip of it.
+    """A painted scene, or a video of it.
 
     Attributes:
-        media: The picture or clip.
-        masks: ``(N, T, H, W)``, what is seen of each thing.
-        scene: Its things, in the order of the masks; of a clip as they first are.
+        media: The image or video.
+        masks: Visible mask of each object, ``(N, T, H, W)``.
+        scene: Its objects, in the order of the masks; of a video as they first are.
     """
 
     media: Artefact
@@ -83,7 +83,7 @@ class View:
     scene: Scene
 
     def box(self, thing: int, frame: int = 0) -> tuple[float, float, float, float]:
-        """Return left, top, right and bottom of a thing, fractions."""
+        """Return left, top, right and bottom of an object, fractions."""
         mask = self.masks[thing, frame]
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         height, width = mask.shape
@@ -92,7 +92,7 @@ class View:
 
 
 def noun(thing: Thing) -> str:
-    """Return colour and shape, which no other thing of a scene shares."""
+    """Return colour and shape, which no other object of a scene shares."""
     return f"{thing.colour} {thing.shape}"
 
 
@@ -102,7 +102,7 @@ def full_noun(thing: Thing) -> str:
 
 
 def new_noun(draw: Draw, *, without: str = "") -> str:
-    """Return colour and shape of a thing to be made; of the held-out pairs in their split, and only there."""
+    """Return colour and shape of an object to generate; held-out pairs in their split only."""
     held_out = draw.split == "novel"
     pairs = [
         f"{colour} {shape}"
@@ -120,9 +120,9 @@ def scene_of(
 
     Args:
         draw: What to draw from.
-        counts: Weights of 1, 2, ... things before scenes with other shapes are left out.
+        counts: Weights of 1, 2, ... objects before scenes with other shapes are left out.
         plain: Whether nothing has a pattern.
-        occlusion: Share of the scenes in which things may cover each other.
+        occlusion: Share of the scenes in which objects may cover each other.
     """
     config = _config(counts, plain, occlusion)
     number = draw.number
@@ -148,7 +148,7 @@ def _config(counts: tuple[float, ...], plain: bool, occlusion: float) -> SceneCo
 
 
 def view(draw: Draw, scene: Scene, style: Style) -> View | None:
-    """Paint a scene; nothing if a thing is hardly seen."""
+    """Paint a scene; nothing if an object is hardly seen."""
     if style == "flat":
         scene = _flattened(scene)
         frames, masks = _paint_flat(draw, [scene], [tuple(range(len(scene.things)))], len(scene.things))
@@ -161,28 +161,28 @@ def view(draw: Draw, scene: Scene, style: Style) -> View | None:
     return View(Artefact("image", image), masks, scene)
 
 
-def clip_of(draw: Draw, style: Style, *, counts: tuple[float, ...] = COUNTS) -> Video:
-    """Draw a clip of the five shapes, seen by a camera that rests."""
+def video_of(draw: Draw, style: Style, *, counts: tuple[float, ...] = COUNTS) -> Video:
+    """Draw a video of the five shapes, seen by a camera that rests."""
     config, number = _config(counts, style == "flat", 0.0), draw.number
-    # scenes are cheaper than clips, and the clip of a number begins with the scene of that number
+    # scenes are cheaper than videos, and the video of a number begins with the scene of that number
     while not _is_known(draw_scene(draw.seed, number, split=draw.split, config=config)):
         number += 1
-    clip = draw_video(draw.seed, number, frames=FRAMES, split=draw.split, config=config)
-    events = tuple(event for event in clip.events if event.kind != "camera")
-    return replace(clip, windows=(WHOLE,) * FRAMES, events=events)
+    video = draw_video(draw.seed, number, frames=FRAMES, split=draw.split, config=config)
+    events = tuple(event for event in video.events if event.kind != "camera")
+    return replace(video, windows=(WHOLE,) * FRAMES, events=events)
 
 
-def film(draw: Draw, clip: Video, style: Style) -> View | None:
-    """Paint a clip; nothing if a thing that is there is hardly seen."""
-    scene = replace(clip.scenes[0], things=clip.things)
+def render_video(draw: Draw, video: Video, style: Style) -> View | None:
+    """Paint a video; nothing if an object that is there is hardly seen."""
+    scene = replace(video.scenes[0], things=video.things)
     if style == "flat":
-        frames, masks = _paint_flat(draw, list(clip.scenes), list(clip.tracks), len(clip.things))
+        frames, masks = _paint_flat(draw, list(video.scenes), list(video.tracks), len(video.things))
     else:
-        painted = clip.render(draw.side)
+        painted = video.render(draw.side)
         frames = painted.frames
-        masks = np.stack([painted.instances == track + 1 for track in range(len(clip.things))])
+        masks = np.stack([painted.instances == track + 1 for track in range(len(video.things))])
     seen = masks.sum(axis=(2, 3)).T  # (T, N)
-    if (seen[clip.present] < _smallest(draw)).any():
+    if (seen[video.present] < _smallest(draw)).any():
         return None
     return View(Artefact("video", frames), masks, scene)
 
@@ -191,7 +191,7 @@ def _smallest(draw: Draw) -> float:
     return _SMALLEST * (draw.side / 64) ** 2
 
 
-def any_style(draw: Draw) -> Style:
+def draw_style(draw: Draw) -> Style:
     """Return one of the two ways to paint."""
     first, second = get_args(Style)
     return second if draw.chance(FLAT) else first

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""More ways to ask what the world can answer, for training alone; the held-out ones are the world's own."""
+"""Further wordings of questions, for training alone; the held-out ones are shapeworld's own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from shapeworld.questions import Kind, Query, slots
 
-from recipes.vitron_tiny.worlds import Draw
+from recipes.vitron_tiny.scenes import Draw
 
-__all__ = ["WORDINGS", "reworded"]
+__all__ = ["WORDINGS", "rephrased"]
 
 _ATTRIBUTE = (
     *("which {word} has the {subject}", "tell me the {word} of the {subject}", "{word} of the {subject}"),
@@ -49,6 +49,6 @@ WORDINGS: Mapping[Kind, tuple[str, ...]] = {
 """Sentences by what is asked for; slots are those of the world's questions."""
 
 
-def reworded(draw: Draw, query: Query) -> str:
-    """Return a question in words of this module."""
+def rephrased(draw: Draw, query: Query) -> str:
+    """Return a question in a wording of this module."""
     return draw.pick(*WORDINGS[query.kind]).format(**slots(query))

@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 from recipes.vitron_tiny import commands
 from recipes.vitron_tiny.ablation import MESSAGES, ablate, difference
 from recipes.vitron_tiny.building import make_config, make_model, make_tokenizer, tiny_processor
-from recipes.vitron_tiny.judging import (
+from recipes.vitron_tiny.evaluation import (
     CALLING,
     EXECUTED,
     PARTS,
     SILENT,
-    Shipped,
-    carry_out,
+    ShippedModel,
+    evaluate_all,
     judge,
-    judge_all,
+    run_calls,
     table,
-    toys,
 )
-from recipes.vitron_tiny.scoring import missed
-from recipes.vitron_tiny.tasks import TASKS, corpus, draw_example, reply_of
+from recipes.vitron_tiny.scoring import missed_requirements
+from recipes.vitron_tiny.tasks import TASKS, assistant_text, corpus, draw_example
 from typer.testing import CliRunner
 from vitron.data.example import Example
+from vitron.demo.painters import toy_registry
 from vitron.model.engine import Vitron
 from vitron.protocol.media import Artefact
 
@@ -37,7 +37,7 @@ class Oracle:
     """Knows the truth."""
 
     def generate_batch(self, examples: Sequence[Example], *, constrained: bool = True) -> list[str]:
-        return [reply_of(example) for example in examples]
+        return [assistant_text(example) for example in examples]
 
     def masks(
         self, examples: Sequence[Example], replies: Sequence[str]
@@ -77,19 +77,19 @@ def test_tasks_are_silent_or_call() -> None:
 
 
 def test_oracle_reaches_all() -> None:
-    figures = judge_all(Oracle(), seed=0, count=4)
+    figures = evaluate_all(Oracle(), seed=0, count=4)
     assert set(figures) == set(PARTS)
     for part in figures.values():
         assert part["spurious_calls"] == part["spurious_calls_all"] == 0
         others = {name: value for name, value in part.items() if not name.startswith("spurious")}
         assert all(value == pytest.approx(1) for value in others.values()), others
-    assert missed(figures["test"]) == []
+    assert missed_requirements(figures["test"]) == []
     assert table(figures).count("\n") == 1 + len(figures["test"])
 
 
 def test_mute_misses_what_calls() -> None:
     lines: list[str] = []
-    figures = judge(Mute(), "test", seed=0, count=3, tell=lines.append)
+    figures = judge(Mute(), "test", seed=0, count=3, log=lines.append)
     assert len(lines) == len(TASKS)
     assert figures["module_accuracy"] == figures["instruction_exact"] == figures["execution_rate"] == 0
     assert figures["referring_ciou"] == figures["sketch_ciou"] == figures["region_caption"] == 0
@@ -111,14 +111,14 @@ def test_busy_calls_without_need() -> None:
 def test_carry_out_tells_alike_from_done() -> None:
     drawn = (draw_example("editing", 0, index) for index in range(50))
     example = next(each for each in drawn if each.group == "recolour")
-    truth = reply_of(example)
+    truth = assistant_text(example)
     colour = example.messages[-1].calls[0].instruction[0].text.split()[-1]
     other = "red" if colour != "red" else "green"
-    assert carry_out(toys(), example, truth) == (True, True)
-    assert carry_out(toys(), example, truth.replace(f"to {colour}", f"to {other}")) == (True, False)
-    assert carry_out(toys(), example, truth.replace(f"to {colour}", "to music")) != (True, True)
-    assert carry_out(toys(), example, "I changed it.") == (False, False)
-    assert carry_out(toys(), example, truth + truth) == (False, False)
+    assert run_calls(toy_registry(), example, truth) == (True, True)
+    assert run_calls(toy_registry(), example, truth.replace(f"to {colour}", f"to {other}")) == (True, False)
+    assert run_calls(toy_registry(), example, truth.replace(f"to {colour}", "to music")) != (True, True)
+    assert run_calls(toy_registry(), example, "I changed it.") == (False, False)
+    assert run_calls(toy_registry(), example, truth + truth) == (False, False)
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +129,11 @@ def nano() -> Vitron:
 
 
 def test_shipped_masks_need_signals(nano: Vitron) -> None:
-    """A call with all its signals has a mask on the picture; without them there is none."""
-    model = Shipped(nano)
+    """A call with all its signals has a mask on the image; without them there is none."""
+    model = ShippedModel(nano)
     examples = [draw_example(task, 0, 0) for task in ("tracking", "tracking", "caption", "text_to_image")]
     whole = [nano.encoder.assistant_text(example.messages[-1]) for example in examples]
-    replies = [whole[0], reply_of(examples[1]), *whole[2:]]
+    replies = [whole[0], assistant_text(examples[1]), *whole[2:]]
     found = model.masks(examples, replies)
     assert [sorted(each) for each in found] == [[0], [], [], []]
     assert found[0][0].shape == examples[0].masks[0].shape
@@ -142,7 +142,7 @@ def test_shipped_masks_need_signals(nano: Vitron) -> None:
 
 def test_shipped_masks_follow_the_words(nano: Vitron) -> None:
     """Signals are read behind what was said: other words, other signals."""
-    model = Shipped(nano)
+    model = ShippedModel(nano)
     example = draw_example("referring_segmentation", 0, 0)
     reply = nano.encoder.assistant_text(example.messages[-1])
     seen: list[NDArray[np.float32]] = []
@@ -161,16 +161,16 @@ def test_shipped_masks_follow_the_words(nano: Vitron) -> None:
 
 
 def test_untrained_model_is_judged(nano: Vitron) -> None:
-    figures = judge(Shipped(nano), "test", seed=0, count=1, tasks=("question", "tracking"))
+    figures = judge(ShippedModel(nano), "test", seed=0, count=1, tasks=("question", "tracking"))
     assert 0 <= figures["tracking_miou"] <= 1
     assert figures["module_accuracy"] == 0
 
 
 def test_messages_on_a_model_that_knows_all() -> None:
     """Words do what signals cannot name, signals mark what words cannot, and both together do all."""
-    told: list[str] = []
-    figures = ablate(Oracle(), seed=0, count=12, tell=told.append)
-    assert len(told) == 5
+    logged: list[str] = []
+    figures = ablate(Oracle(), seed=0, count=12, log=logged.append)
+    assert len(logged) == 5
     text, signal, hybrid = (figures[message] for message in MESSAGES)
     assert hybrid["execution_rate"] == 1
     assert hybrid["referring_ciou"] == hybrid["sketch_ciou"] == hybrid["tracking_miou"] == 1
@@ -204,7 +204,7 @@ def test_judge_command(
 ) -> None:
     monkeypatch.setattr(commands, "_load", lambda folder, device: None)
     monkeypatch.setattr(commands, "_facts", lambda vitron, folder: {"bytes": 1})
-    monkeypatch.setattr(commands, "Shipped", lambda vitron: model())
+    monkeypatch.setattr(commands, "ShippedModel", lambda vitron: model())
     monkeypatch.setattr(commands, "CARD", tmp_path / "card.json")
     found = CliRunner().invoke(commands.app, ["judge", "--count", "4", "--seed", "0", "--write"])
     assert found.exit_code == code, found.output

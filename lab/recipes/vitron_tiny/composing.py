@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an example is put together: what the user says, what is replied, and what is called for."""
+"""Building blocks of examples: user text, assistant text, calls."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vitron.data.example import Example
 from vitron.protocol.contract import Instruction, Invocation
 from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart, text_message
 
-from recipes.vitron_tiny.phrases import Family
-from recipes.vitron_tiny.worlds import Draw, View
+from recipes.vitron_tiny.prompts import Family
+from recipes.vitron_tiny.scenes import Draw, View
 
 Bool = NDArray[np.bool_]
 
 
-def say(draw: Draw, family: Family, mark: str = ".", **words: str) -> str:
-    """Return a sentence with its slots filled, now and then politer, with a capital letter or a mark."""
+def user_text(draw: Draw, family: Family, mark: str = ".", **words: str) -> str:
+    """Return a user text from a template, sometimes with please, a capital letter or a mark."""
     text = draw.pick(*family[draw.phrasing != "train"]).format(**words)
     luck = draw.rng.random()
     if luck < 0.1:
@@ -53,18 +53,18 @@ def example(
     masks: Mapping[int, Bool] | None = None,
     group: str = "",
 ) -> Example:
-    """Return a dialogue of one request and one reply.
+    """Return a conversation of one user message and one assistant message.
 
     Args:
         task: As :data:`recipes.vitron_tiny.tasks.TASKS` calls it.
-        text: What the user says, behind the medium and the region.
-        reply: Words of the answer.
-        calls: Behind them.
-        view: The medium.
-        region: Of the medium, ``(H, W)``.
-        frame: Of a clip, on which the region lies.
+        text: User text, behind the medium and the region.
+        reply: Assistant text.
+        calls: Calls of the assistant message.
+        view: Medium.
+        region: Mask of the region, ``(H, W)``.
+        frame: Frame of a video, on which the region lies.
         masks: By position of the call, ``(T, H, W)``.
-        group: Part of the task that is scored apart.
+        group: Part of the task that is scored separately.
     """
     parts: list[MediaPart | RegionPart | TextPart] = []
     if view is not None:

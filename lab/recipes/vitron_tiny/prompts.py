@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How users word what they ask for: of each family the sentences of training, and those that are held out.
+"""Prompt templates of user messages: of each family those of training, and those that are held out.
 
-Words may occur in both; no held-out sentence is one of training. Slots stand in braces.
+No held-out template is one of training. Slots stand in braces.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Family = tuple[tuple[str, ...], tuple[str, ...]]
-"""Sentences of training, and those that are held out."""
+"""Templates of training, and those that are held out."""
 
 CAPTION: Family = (
     (
@@ -264,7 +264,7 @@ CHAINS: dict[str, Family] = {
         ("change {thing} to {to}, and after that animate it: it moves {way}",),
     ),
 }
-# the reply stands behind what is said
+# templates, and the assistant text
 CHAT: dict[str, tuple[Family, str]] = {
     "greeting": (
         (
