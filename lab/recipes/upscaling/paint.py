@@ -14,15 +14,14 @@ from diffusers import StableDiffusionXLPipeline
 from numpy.typing import NDArray
 from PIL import Image
 from pixelsmith.adapters import from_pipeline
-from pixelsmith.core.config import JobConfig
-from pixelsmith.core.protocol import Progress
-from pixelsmith.pipelines.enlarge import Hooks, enlarge
-from pixelsmith.pipelines.sizes import plan_stages
+from pixelsmith.config import JobConfig
+from pixelsmith.job import Job, JobSpec, MemoryStore
+from pixelsmith.job.plan import plan_stages
 from shapeworld import render
 
 from recipes.tiny_sdxl.assembly import STEPS, paint_prompts
 from recipes.tiny_sdxl.judging import Order
-from recipes.tiny_sdxl.pictures import SIDE
+from recipes.tiny_sdxl.images import SIDE
 from recipes.upscaling.rows import BAND, Row
 
 Images = NDArray[np.uint8]
@@ -104,15 +103,10 @@ def _enlarged(
     given = {"band": BAND, "batch_size": BATCH, "seed": seed, "patch_multiple": model.patch_multiple}
     config = JobConfig(**{"patch": model.patch, **given, **row.settings})
     side = SIDE * row.scale
-    stages = plan_stages((SIDE, SIDE), (side, side), model.pixels, row.stages)
-    calls = 0
-
-    def count(_: Progress) -> None:
-        nonlocal calls
-        calls += 1
-
-    result = enlarge(model, small, stages, [config] * len(stages), Hooks(on_patch=count))
-    return result.pixels, calls
+    stages = plan_stages((SIDE, SIDE), (side, side), model.vae_scale_factor, row.stages)
+    spec = JobSpec(sizes=tuple(stages), source_size=(SIDE, SIDE), config=config)
+    result = Job(model, spec, MemoryStore(), image=small).run()
+    return result.image.array, result.calls
 
 
 def kept(folder: Path, row: Row, make: Callable[[], Painted]) -> Painted:

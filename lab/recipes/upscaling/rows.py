@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pixelsmith.adapters.conditioning import Policy
+from pixelsmith.config import Conditioning
 
 from recipes.tiny_sdxl.assembly import GUIDANCE
 
@@ -25,7 +25,7 @@ class Row:
         way: ``"lanczos"`` only resizes, ``"direct"`` asks the model for the large size at once, ``"scene"``
             is the drawing that the prompt describes: what a perfect model would give.
         stages: Enlargements on the way.
-        settings: Of :class:`pixelsmith.core.config.JobConfig`, beside the common ones.
+        settings: Of :class:`pixelsmith.config.JobConfig`, beside the common ones.
         conditioning: What a patch is told of its place.
         guidance: Scale of classifier-free guidance; base pictures have always the same.
     """
@@ -35,7 +35,7 @@ class Row:
     way: Way = "pixelsmith"
     stages: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
-    conditioning: Policy = "true"
+    conditioning: Conditioning = "true"
     guidance: float = GUIDANCE
 
     @property

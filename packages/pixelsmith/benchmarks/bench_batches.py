@@ -18,19 +18,16 @@ from pathlib import Path
 import torch
 from common_kernels.bench import describe_machine
 from pixelsmith import JobConfig
-from pixelsmith.adapters import from_pipeline, load_model, shipped_models
+from pixelsmith.adapters import load_model
 from pixelsmith.core.engine import run_stage
 from pixelsmith.core.model import JobModel
-from pixelsmith.testing import tiny_pipeline
 
-SIDE = 64  # cells
+SIDE = 64  # latents
 
 
 def load(steps: int, device: str) -> JobModel:
-    """Return the shipped model, or one of random weights on the CPU."""
-    if "tiny-sdxl" in shipped_models():
-        return load_model("tiny-sdxl", "a red circle", num_inference_steps=steps, device=device)
-    return from_pipeline(tiny_pipeline("sdxl"), "a red circle", num_inference_steps=steps)
+    """Return the shipped model."""
+    return load_model("tiny-sdxl", "a red circle", num_inference_steps=steps, device=device)
 
 
 def time_batches(model: JobModel, sizes: Sequence[int], rounds: int) -> list[dict[str, float | int]]:
@@ -40,7 +37,7 @@ def time_batches(model: JobModel, sizes: Sequence[int], rounds: int) -> list[dic
         Per batch size: median seconds, speed over that of the first size, largest difference of the results.
     """
     config = JobConfig(patch=model.patch, patch_multiple=model.patch_multiple, slider=0.5)
-    pixels = SIDE * model.pixels
+    pixels = SIDE * model.vae_scale_factor
     clean = torch.randn(model.channels, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     denoiser = model.denoiser((pixels, pixels), (model.patch, model.patch))
     seconds: dict[int, list[float]] = {size: [] for size in sizes}

@@ -26,8 +26,8 @@ import torch
 from common_kernels.bench import describe_machine
 from pixelsmith import JobConfig
 from pixelsmith.io.lanczos import Resized
-from pixelsmith.io.rows import ArrayRows
-from pixelsmith.job import Job, JobProgress, JobSpec, estimate
+from pixelsmith.job import FolderStore, Job, JobProgress, JobSpec, estimate
+from pixelsmith.store.rows import ArrayRows
 from torch import Tensor, nn
 
 BASE = 1024
@@ -83,7 +83,7 @@ class Keeping:
 class Nothing:
     """A model of the sizes of SDXL that does nothing."""
 
-    name, channels, pixels, patch, patch_multiple = "nothing", 4, 8, 128, 4
+    name, channels, vae_scale_factor, patch, patch_multiple = "nothing", 4, 8, 128, 4
     device = torch.device("cpu")
 
     def __init__(self, num_steps: int) -> None:
@@ -186,7 +186,7 @@ def main() -> None:
     target = options.folder / "result.tif"
     told = estimate(model, spec, target)
     watch = Watch()
-    result = Job(model, spec, options.folder / "job", on_progress=watch).run(target)
+    result = Job(model, spec, FolderStore(options.folder / "job"), on_progress=watch).run(target)
     watch.end()
     report = {
         "machine": asdict(describe_machine(torch.device("cpu"))),

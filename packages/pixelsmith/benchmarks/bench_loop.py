@@ -27,7 +27,7 @@ from pixelsmith import Canvas, JobConfig
 from pixelsmith.core.engine import run_stage
 from pixelsmith.core.plan import make_plan
 from pixelsmith.core.protocol import Progress
-from pixelsmith.store import FolderStore, JobFolder, MemoryStore
+from pixelsmith.store import FolderStage, MemoryStage
 from torch import Tensor
 
 SDXL = JobConfig(patch=128, slider=0.4)
@@ -138,13 +138,12 @@ def time_loop(store: str, guided: bool, batch_size: int, steps: int, device: str
 
     denoiser = Idle(steps + 2, device)
     with tempfile.TemporaryDirectory() as folder:
-        job = JobFolder(Path(folder)) if store == "folder" else None
+        kept = FolderStage(Path(folder)) if store == "folder" else MemoryStage(device)
         run_stage(
             denoiser,
             clean,
             config,
-            canvas_store=MemoryStore(device) if job is None else job.store(0),
-            journal=None if job is None else job.journal(0),
+            store=kept,
             on_step=on_step,
         )
     # the first step makes the noise, the last guided one has no mask
@@ -170,12 +169,9 @@ def peak_memory(pixels: int, steps: int) -> int:
             peak.append(own_memory())
 
     with tempfile.TemporaryDirectory() as folder:
-        job = JobFolder(Path(folder))
-        (clean,) = FolderStore(Path(folder)).canvases(("clean",), 4, side, side)
-        run_stage(
-            Idle(steps), clean, replace(SDXL, slider=1.0), canvas_store=job.store(0),
-            journal=job.journal(0, durable=False), on_patch=watch,
-        )  # fmt: skip
+        store = FolderStage(Path(folder), durable=False)
+        (clean,) = store.canvases(("clean",), 4, side, side)
+        run_stage(Idle(steps), clean, replace(SDXL, slider=1.0), store=store, on_patch=watch)
     return max(peak)
 
 

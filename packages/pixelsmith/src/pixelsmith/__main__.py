@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m pixelsmith``, which is how ``accelerate launch -m pixelsmith`` starts the command."""
 
-from pixelsmith.cli import app
+from pixelsmith.cli import main
 
-app(prog_name="pixelsmith")
+main()

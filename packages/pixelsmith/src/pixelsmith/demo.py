@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration: small pictures, and the same four times as large by three ways."""
+"""The demonstration: small images, and the same four times as large by three ways."""
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,15 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common_kernels.runtime.files import atomic_path
 from PIL import Image, ImageDraw, ImageFont
 
-from pixelsmith.core.config import JobConfig
+from pixelsmith.config import JobConfig
 from pixelsmith.core.model import JobModel
 from pixelsmith.io.lanczos import Resized
-from pixelsmith.io.rows import ArrayRows, Pixels, RawImage
 from pixelsmith.io.seams import seam_score
 from pixelsmith.io.writers import write_image
 from pixelsmith.job import Job, JobProgress, JobSpec
+from pixelsmith.store.memory import MemoryStore
+from pixelsmith.store.rows import ArrayRows, Pixels
 
 __all__ = ["PROMPTS", "DemoFigures", "run_demo"]
 
@@ -44,14 +45,14 @@ class DemoFigures:
 
     Attributes:
         model: Which.
-        base_size: Side of the small pictures in pixels.
+        base_size: Side of the small images in pixels.
         size: Side of the large ones.
-        denoiser_calls: Patches through the model, all pictures.
-        seconds: For the large pictures of pixelsmith, decoding included.
+        denoiser_calls: Patches through the model, all images.
+        seconds: For the large images of pixelsmith, decoding included.
         seconds_direct: For those sampled at once.
-        seam_score: Of the large pictures where patches of a fixed grid would meet: 1 if nothing shows.
+        seam_score: Of the large images where patches of a fixed grid would meet: 1 if nothing shows.
         seam_score_lanczos: Of the enlarged ones.
-        detail: Mean step between neighbouring pixels, over that of the enlarged pictures.
+        detail: Mean step between neighbouring pixels, over that of the enlarged images.
     """
 
     model: str
@@ -72,10 +73,10 @@ class DemoFigures:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One prompt: pictures by column, and what the last one took."""
+    """One prompt: images by column, and what the last one took."""
 
     prompt: str
-    pictures: tuple[Pixels, ...]
+    images: tuple[Pixels, ...]
     calls: int
     seconds: float
     seconds_direct: float
@@ -91,14 +92,14 @@ def run_demo(
     batch_size: int = 8,
     on_progress: OnDemo | None = None,
 ) -> DemoFigures:
-    """Paint some prompts small, make them four times as large, measure, and write the pictures.
+    """Paint some prompts small, make them four times as large, measure, and write the images.
 
     Args:
         load: Returns the model for a prompt.
-        out: Folder for ``comparison.png``, and for the first large picture as ``picture.png`` and as
-            ``picture.dzi`` with a page that zooms.
+        out: Folder for ``comparison.png``, and for the first large image as ``image.png`` and as
+            ``image.dzi`` with a page that zooms.
         prompts: What is painted.
-        seed: Of all pictures.
+        seed: Of all images.
         slider: Share of the steps that are guided.
         batch_size: Patches in one pass.
         on_progress: Called with the prompt, patches done and patches in all.
@@ -121,9 +122,9 @@ def run_demo(
         rows.append(_paint(model, prompt, config, on_progress))
     if model is None:
         raise ValueError("prompts must not be empty")
-    side = model.patch * model.pixels
+    side = model.patch * model.vae_scale_factor
     _write(rows, out)
-    lanczos, ours = ([ArrayRows(row.pictures[column]) for row in rows] for column in (1, 3))
+    lanczos, ours = ([ArrayRows(row.images[column]) for row in rows] for column in (1, 3))
     return DemoFigures(
         model=model.name,
         base_size=side,
@@ -138,7 +139,7 @@ def run_demo(
 
 
 def _paint(model: JobModel, prompt: str, config: JobConfig, on_progress: OnDemo | None) -> _Row:
-    side = model.patch * model.pixels
+    side = model.patch * model.vae_scale_factor
     size = (side * SCALE, side * SCALE)
     spec = JobSpec(sizes=(size,), source_size=(side, side), config=config)
 
@@ -146,34 +147,40 @@ def _paint(model: JobModel, prompt: str, config: JobConfig, on_progress: OnDemo 
         if on_progress is not None and progress.phase == "denoise":
             on_progress(prompt, progress.done, progress.total)
 
-    with tempfile.TemporaryDirectory(prefix="pixelsmith-demo-") as scratch, torch.no_grad():
-        result = Job(model, spec, Path(scratch) / "job", durable=False, on_progress=tell).run()
-        base = np.load(Path(scratch) / "job" / "source.npy")
-        ours = RawImage(result.image).read(0, size[0]).copy()
+    store = MemoryStore()
+    with torch.no_grad():
+        result = Job(model, spec, store, on_progress=tell).run()
         begin = time.perf_counter()
         direct = np.asarray(model.base_image(size, config.seed))
         seconds_direct = time.perf_counter() - begin
-    lanczos = Resized(ArrayRows(base), size).read(0, size[0])
-    return _Row(prompt, (base, lanczos, direct, ours), result.calls, result.seconds, seconds_direct)
+    base = store.source()
+    assert base is not None
+    lanczos = Resized(base, size).read(0, size[0])
+    return _Row(
+        prompt,
+        (base.array, lanczos, direct, result.image.array),
+        result.calls,
+        result.seconds,
+        seconds_direct,
+    )
 
 
-def _mean_step(pictures: Sequence[ArrayRows]) -> float:
-    """Return the mean absolute difference of neighbours along rows, of all pictures."""
-    return float(np.mean([np.abs(np.diff(each.array.astype(np.int16), axis=1)).mean() for each in pictures]))
+def _mean_step(images: Sequence[ArrayRows]) -> float:
+    """Return the mean absolute difference of neighbours along rows, of all images."""
+    return float(np.mean([np.abs(np.diff(each.array.astype(np.int16), axis=1)).mean() for each in images]))
 
 
 def _write(rows: Sequence[_Row], out: Path) -> None:
-    first = ArrayRows(rows[0].pictures[-1])
-    write_image(out / "picture.png", first)
-    write_image(out / "picture.dzi", first)
-    part = out / "comparison.png.part"
-    _sheet(rows).save(part, format="PNG")
-    part.replace(out / "comparison.png")
+    first = ArrayRows(rows[0].images[-1])
+    write_image(out / "image.png", first)
+    write_image(out / "image.dzi", first)
+    with atomic_path(out / "comparison.png") as temporary:
+        _sheet(rows).save(temporary)
 
 
 def _sheet(rows: Sequence[_Row]) -> Image.Image:
-    """Lay the pictures out, a row per prompt."""
-    base, size = len(rows[0].pictures[0]), len(rows[0].pictures[-1])
+    """Lay the images out, a row per prompt."""
+    base, size = len(rows[0].images[0]), len(rows[0].images[-1])
     tile = max(_TILE, size)
     step = tile + _GAP
     sheet = Image.new("RGB", (len(_COLUMNS) * step + _GAP, len(rows) * (step + _HEAD) + _HEAD), _PAPER)
@@ -183,9 +190,9 @@ def _sheet(rows: Sequence[_Row]) -> Image.Image:
         draw.text((_GAP + place * step, 8), title.format(base=base, size=size), _INK, font)
     for number, row in enumerate(rows):
         top = _HEAD + number * (step + _HEAD)
-        for place, picture in enumerate(row.pictures):
-            # the small picture as it is, its pixels as squares
-            shown = Image.fromarray(picture).resize((tile, tile), Image.Resampling.NEAREST)
+        for place, image in enumerate(row.images):
+            # the small image as it is, its pixels as squares
+            shown = Image.fromarray(image).resize((tile, tile), Image.Resampling.NEAREST)
             sheet.paste(shown, (_GAP + place * step, top))
         draw.text((_GAP, top + tile + 4), row.prompt, _FAINT, small)
     return sheet

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from pixelsmith.core.engine import run_stage
-from pixelsmith.store import JobFolder
+from pixelsmith.store import FolderStore
 
 TRACED = (f"pixelsmith{os.sep}core{os.sep}", f"pixelsmith{os.sep}store{os.sep}")
 
@@ -38,12 +38,10 @@ class Fuse:
 
 def work(toys, folder, model):
     denoiser = toys[model](3)
-    job = JobFolder(folder)
     config = toys["job"](slider=2, mode="official" if model == "Mixing" else "parallel", batch_size=2)
     canvas = run_stage(
-        denoiser, toys["latents"](2, 24, 30), config, canvas_store=job.store(0),
-        journal=job.journal(0, checkpoint_every=4),
-    )  # fmt: skip
+        denoiser, toys["latents"](2, 24, 30), config, store=FolderStore(folder, checkpoint_every=4).stage(0)
+    )
     return hashlib.sha256(canvas.data.numpy().tobytes()).hexdigest(), len(denoiser.batches)
 
 

@@ -15,7 +15,7 @@ from pixelsmith.adapters import Condition, Control, from_pipeline
 from pixelsmith.adapters.flux import pack, unpack
 from pixelsmith.core.engine import run_stage
 from pixelsmith.core.noise import CellNoise
-from pixelsmith.testing import tiny_pipeline
+from tiny_models import tiny_pipeline
 
 SIDE, STEPS, SEED = 16, 4, 5
 PROMPT, NEGATIVE = "a red ball", "blue"
@@ -300,7 +300,7 @@ def test_embeddings_instead_of_text(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_base_pictures_are_those_of_the_host(family):
+def test_base_images_are_those_of_the_host(family):
     pipe = shared(family)
     model = from_pipeline(pipe, PROMPT, num_inference_steps=STEPS, **settings_of(family))
     found = model.base_image((48, 64), 11)

@@ -11,7 +11,7 @@ from pixelsmith.adapters.schedulers import closed_form
 from pixelsmith.core.engine import run_stage
 from pixelsmith.core.noise import CellNoise
 from pixelsmith.core.plan import make_plan
-from pixelsmith.testing import tiny_pipeline
+from tiny_models import tiny_pipeline
 
 CHANNELS, HEIGHT, WIDTH, STEPS = 16, 34, 45, 6
 
@@ -39,7 +39,7 @@ def test_every_cell_is_owned_once(plan, wrap):
 
 @pytest.mark.parametrize("plan", ["cover", "jitter"])
 @pytest.mark.parametrize("slider", [0, 1, 4, STEPS])
-def test_the_true_velocity_leads_to_the_picture(plan, slider):
+def test_the_true_velocity_leads_to_the_image(plan, slider):
     config = job(plan=plan, slider=slider, wrap="horizontal", batch_size=4)
     picture = clean()
     noise = CellNoise(config.seed, CHANNELS, HEIGHT, WIDTH)
@@ -74,7 +74,7 @@ def test_batches_do_not_change_the_result(family):
 @pytest.mark.parametrize("family", ["sdxl", "flux"])
 def test_any_number_of_cells(family, size):
     model = from_pipeline(tiny_pipeline(family), "", num_inference_steps=2, guidance_scale=1.0)
-    pixels = (size[0] * model.pixels, size[1] * model.pixels)
+    pixels = (size[0] * model.vae_scale_factor, size[1] * model.vae_scale_factor)
     patch = tuple(min(16, side // 2 * 2) for side in size)
     picture = torch.zeros(model.channels, *size)
     found = run_stage(model.denoiser(pixels, patch), picture, job(slider=1))

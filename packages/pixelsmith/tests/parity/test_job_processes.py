@@ -33,7 +33,7 @@ def test_jobs_killed_at_random_lines_resume_to_the_same_files(tmp_path):
     assert list(tmp_path.rglob(".*")) == []
 
 
-def test_two_processes_give_the_picture_of_one(tmp_path):
+def test_two_processes_give_the_image_of_one(tmp_path):
     report = run("two_rank_job.py", tmp_path)
     assert report["same"]
     first, second = report["ranks"]

@@ -6,7 +6,7 @@ import torch
 from pixelsmith.core.engine import run_stage
 from pixelsmith.core.noise import CellNoise
 from pixelsmith.core.plan import make_plan
-from pixelsmith.store import MemoryStore
+from pixelsmith.store import MemoryStage
 
 
 def published_fusion(x, guide):
@@ -64,9 +64,9 @@ def test_every_patch_follows_the_published_loop(toys, slider, plan):
 
     canvases = []
 
-    class Store:
+    class Watched(MemoryStage):
         def canvases(self, names, *shape):
-            canvases.extend(MemoryStore().canvases(names, *shape))
+            canvases.extend(super().canvases(names, *shape))
             return canvases
 
     def watch(progress):
@@ -79,7 +79,7 @@ def test_every_patch_follows_the_published_loop(toys, slider, plan):
         old, new = canvases[progress.step % 2].data, canvases[1 - progress.step % 2].data
         found.append(torch.where(reached, new, old))
 
-    run_stage(toys.Mixing(6), clean, config, canvas_store=Store(), on_patch=watch)
+    run_stage(toys.Mixing(6), clean, config, store=Watched(), on_patch=watch)
     assert len(found) == len(expected)
     errors = [(a - b).abs().max().item() for a, b in zip(found, expected, strict=True)]
     assert max(errors) <= 2e-5

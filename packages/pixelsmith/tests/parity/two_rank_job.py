@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from pixelsmith.core.protocol import StageInterrupted
 from pixelsmith.core.ranks import ProcessRanks
-from pixelsmith.job import Job, JobInterrupted, assist
+from pixelsmith.job import FolderStore, Job, JobInterrupted, assist
 from torch import distributed
 
 STOPS = (("encode", 0), ("denoise", 0), ("decode", 0), ("denoise", 1), None)
@@ -37,7 +37,7 @@ def rank_work(dummies, folder, index):
                 assist(model, spec, ranks)
             else:
                 Job(
-                    model, spec, folder / "job", ranks=ranks,
+                    model, spec, FolderStore(folder / "job"), ranks=ranks,
                     on_progress=lambda p, stop=stop: (p.phase, p.stage) == stop and p.done > 2,
                 ).run()  # fmt: skip
             ends.append("end")

@@ -15,7 +15,7 @@ from pathlib import Path
 from pixelsmith.core.engine import run_stage
 from pixelsmith.core.protocol import StageInterrupted
 from pixelsmith.core.ranks import ProcessRanks
-from pixelsmith.store import JobFolder
+from pixelsmith.store import FolderStore
 from torch import distributed
 
 CASES = [("Mixing", "parallel", 2), ("TwoStep", "parallel", 3), ("Mixing", "official", 1)]
@@ -43,15 +43,15 @@ def rank_work(toys, folder, index):
     ranks, report = ProcessRanks(), []
     for number, case in enumerate(CASES):
         found, calls = work(toys, *case, ranks=ranks)
-        job = JobFolder(folder / f"job-{number}-{index}")
-        keep = {"canvas_store": job.store(0), "journal": job.journal(0)} if index == 0 else {}
+        job = FolderStore(folder / f"job-{number}-{index}")
+        keep = {"store": job.stage(0)} if index == 0 else {}
         stopped = False
         try:
             # only process 1 wishes to stop
             work(toys, *case, ranks=ranks, on_patch=lambda p: index == 1 and p.calls == 14, **keep)
         except StageInterrupted:
             stopped = True
-        keep = {"canvas_store": job.store(0), "journal": job.journal(0)} if index == 0 else {}
+        keep = {"store": job.stage(0)} if index == 0 else {}
         resumed, calls_left = work(toys, *case, ranks=ranks, **keep)
         report.append(
             {"found": found, "calls": calls, "stopped": stopped, "resumed": resumed, "left": calls_left}

@@ -68,7 +68,7 @@ def test_patches_of_a_step_may_be_computed_in_any_order(toys, seed, plan, step, 
 
 @given(SEEDS, PLANS, WRAPS, st.integers(0, 6), st.booleans(), st.booleans())
 @settings(max_examples=15, deadline=None)
-def test_an_ideal_denoiser_gives_the_picture_back(toys, seed, plan, wrap, slider, mask, average):
+def test_an_ideal_denoiser_gives_the_image_back(toys, seed, plan, wrap, slider, mask, average):
     clean = toys.latents(2, 23, 36, seed=seed % 1000)
     config = toys.job(
         seed=seed, plan=plan, wrap=wrap, slider=slider, mask=mask, average=average, batch_size=4

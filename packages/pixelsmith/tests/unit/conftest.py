@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from pixelsmith.io.vae import Tiling
-from pixelsmith.job import Job, JobSpec
+from pixelsmith.job import FolderStore, Job, JobSpec
 from torch import nn
 
 
@@ -75,7 +75,7 @@ class Straight:
 class Dummy:
     """A model for jobs that takes no time; counts its calls."""
 
-    channels, pixels, patch, patch_multiple = 3, 2, 16, 2
+    channels, vae_scale_factor, patch, patch_multiple = 3, 2, 16, 2
     device = torch.device("cpu")
 
     def __init__(self, vae=None, num_steps=3, **options):
@@ -122,8 +122,8 @@ def spec(sizes=((48, 56),), source_size=(24, 28), **settings):
 
 def finish(folder, model=None, *, output=None, **settings):
     """Run a job to its end and return the pixels of its picture, and its result."""
-    result = Job(model or Dummy(), spec(**settings), folder, durable=False).run(output)
-    return np.load(result.image), result
+    result = Job(model or Dummy(), spec(**settings), FolderStore(folder, durable=False)).run(output)
+    return result.image.array, result
 
 
 @pytest.fixture(scope="session")

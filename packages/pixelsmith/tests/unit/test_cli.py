@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from common_kernels.runtime.cli import run_app
 from PIL import Image
 from pixelsmith import adapters
-from pixelsmith.cli.app import app
-from pixelsmith.cli.options import file_stem, parse_settings, parse_size, parse_slider
-from pixelsmith.cli.upscale import fitted
-from typer.testing import CliRunner
+from pixelsmith.cli import app
+from pixelsmith.cli.options import file_stem, parse_sliders
+from pixelsmith.config import SamplingConfig
 
 
 @pytest.fixture
@@ -20,11 +25,11 @@ def model(dummies, tmp_path, monkeypatch):
     dummy = dummies.Dummy()
     dummy.asked = []
 
-    def load(name, **options):
-        dummy.asked.append({"name": name, **options})
+    def load(name, prompt, **options):
+        dummy.asked.append({"name": name, "prompt": prompt, **options})
         if name == "nothing":
             raise FileNotFoundError("no model 'nothing': it is neither shipped, nor a folder, nor a hub id")
-        dummy.options = {"prompt": options["prompt"]}
+        dummy.options = {"prompt": prompt}
         return dummy
 
     monkeypatch.setattr(adapters, "load_model", load)
@@ -32,13 +37,13 @@ def model(dummies, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(model):
+def run(model, capsys):
     def call(*args, code=0):
-        result = CliRunner().invoke(app, [*map(str, args)])
-        assert result.exit_code == code, result.output
-        assert "Traceback" not in result.output
-        assert result.exception is None or isinstance(result.exception, SystemExit)
-        return result
+        found = run_app(app, [*map(str, args)])
+        shown = capsys.readouterr()
+        assert found == code, shown
+        assert "Traceback" not in shown.err
+        return SimpleNamespace(stdout=shown.out, stderr=shown.err)
 
     return call
 
@@ -62,28 +67,29 @@ def photo(dummies, tmp_path):
     return Path("photo.png")
 
 
-def test_words_become_a_picture_of_the_size_asked_for(run, model, dummies, tmp_path):
+def test_words_become_an_image_of_the_size_asked_for(run, model, dummies, tmp_path):
     result = run("generate", "A red circle!", "--size", "60x44", "--seed", 3, "--batch-size", 2, "--json")
     said = json.loads(result.stdout)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-red-circle-60x44.png"]
-    assert said["output"] == str(tmp_path / "a-red-circle-60x44.png")
+    assert said["outputs"] == {"image": str(tmp_path / "a-red-circle-60x44.png")}
+    assert (said["input"], said["status"]) == ("A red circle!", "done")
     assert (said["width"], said["height"], said["job"]) == (60, 44, None)
     assert said["denoiser_calls"] == sum(count for _, count in model.calls)
-    assert pixels(said["output"]).shape == (44, 60, 3)
+    assert pixels(said["outputs"]["image"]).shape == (44, 60, 3)
     # the base picture has the aspect of the result and about the area that the model knows
     assert model.bases == [((28, 36), 3)]
     assert model.asked[0] == {
-        "name": "tiny-sdxl", "prompt": "A red circle!", "negative_prompt": None, "num_inference_steps": None,
-        "guidance_scale": None, "conditioning": "true", "device": "auto", "dtype": "auto",
+        "name": "tiny-sdxl", "prompt": "A red circle!", "device": "auto", "dtype": "auto",
+        **asdict(SamplingConfig()),
     }  # fmt: skip
 
 
 def test_options_reach_the_model_and_the_loop(run, model, dummies, tmp_path):
     run(
         "generate", "x", "--size", "64", "--via", "48", "--slider", "2,1", "--plan", "jitter", "--wrap",
-        "both", "--mode", "official", "--conditioning", "base", "--steps", 3, "--guidance", 2.5,
-        "--negative-prompt", "fog", "-m", "some/model", "--set", "band=2", "--set", "start=noise", "--canvas",
-        "float16", "--base", "32x24", "--device", "cpu", "--dtype", "float32", "-o", "a.png",
+        "both", "--mode", "official", "--conditioning", "base", "--num-inference-steps", 3,
+        "--guidance-scale", 2.5, "--negative-prompt", "fog", "--model", "some/model", "--band", 2,
+        "--start", "noise", "--canvas", "float16", "--base", "32x24", "--device", "cpu", "--dtype", "float32", "-o", "a.png",
         "--job", "work", "--keep",
     )  # fmt: skip
     asked = model.asked[0]
@@ -100,20 +106,20 @@ def test_options_reach_the_model_and_the_loop(run, model, dummies, tmp_path):
     }  # fmt: skip
 
 
-def test_a_picture_of_native_size_takes_no_stage(run, model, dummies):
+def test_an_image_of_native_size_takes_no_stage(run, model, dummies):
     result = json.loads(run("generate", "x", "--size", "32", "-o", "a.png", "--json").stdout)
     assert result["denoiser_calls"] == 0
     np.testing.assert_array_equal(pixels("a.png"), dummies.scene((32, 32)))
 
 
 def test_a_photo_is_enlarged(run, model, photo):
-    result = run("upscale", photo, "--scale", 2, "-m", "real", "--prompt", "a boat")
+    result = run("upscale", photo, "--scale", 2, "--model", "real", "--prompt", "a boat")
     assert result.stderr == ""
     assert "photo-56x48.png: 56 x 48" in result.stdout
     assert pixels("photo-56x48.png").shape == (48, 56, 3)
     assert model.asked[0]["prompt"] == "a boat"
     assert model.bases == []
-    run("upscale", photo, "--size", "84", "-o", "b.dzi", "-m", "real")
+    run("upscale", photo, "--size", "84", "-o", "b.dzi", "--model", "real")
     assert sorted(path.name for path in Path().iterdir()) == [
         "b.dzi", "b.html", "b_files", "photo-56x48.png", "photo.png",
     ]  # fmt: skip
@@ -122,11 +128,11 @@ def test_a_photo_is_enlarged(run, model, photo):
 
 
 def test_a_dry_run_tells_what_it_takes(run, model, photo, tmp_path):
-    result = run("upscale", photo, "--scale", 4, "--via", "56x48", "--dry-run", "-m", "real")
+    result = run("upscale", photo, "--scale", 4, "--via", "56x48", "--dry-run", "--model", "real")
     for word in ("112 x 96", "56 x 48", "patches", "disk", "memory", "time", "photo-112x96.png"):
         assert word in result.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png"]
-    told = json.loads(run("upscale", photo, "--scale", 2, "--dry-run", "--json", "-m", "real").stdout)
+    told = json.loads(run("upscale", photo, "--scale", 2, "--dry-run", "--json", "--model", "real").stdout)
     assert told["calls"] == told["stages"][0]["calls"] > 0
     assert told["seconds"] >= 0
     assert told["output"] == str(tmp_path / "photo-56x48.png")
@@ -154,7 +160,7 @@ def test_control_c_leaves_a_job_that_goes_on(run, model, whole, tmp_path, at):
     asked = ("generate", "a boat", "--size", "56x48", "--base", "28x24", "-o", "out.png")
     line = sentence(run(*asked, code=130))
     folder = tmp_path / "out.png.job"
-    assert line == f"pixelsmith: stopped, nothing is lost; go on with: pixelsmith resume {folder}"
+    assert line == f"pixelsmith: interrupted, nothing is lost; resume with: pixelsmith resume {folder}"
     state = json.loads(run("inspect", folder, "--json").stdout)
     assert state["stages"][0]["status"] == "denoising"
     assert not state["is_complete"]
@@ -180,8 +186,8 @@ def test_the_same_command_goes_on_too(run, model, whole):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (MemoryError(), "the memory is full; use a smaller --batch-size"),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "the memory is full"),
+        (MemoryError(), "out of memory: take a smaller batch"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory: take a"),
         (OSError(28, "No space left on device"), "No space left on device"),
     ],
 )
@@ -190,7 +196,7 @@ def test_what_goes_wrong_on_the_way_can_be_resumed(run, model, whole, tmp_path, 
     asked = ("generate", "a boat", "--size", "56x48", "--base", "28x24", "-o", "out.png")
     line = sentence(run(*asked, code=1))
     assert said in line
-    assert line.endswith(f"go on with: pixelsmith resume {tmp_path / 'out.png.job'}")
+    assert line.endswith(f"resume with: pixelsmith resume {tmp_path / 'out.png.job'}")
     run("resume", "out.png.job", "-o", "other.png")
     assert Path("other.png").read_bytes() == whole
     assert not Path("out.png").exists()
@@ -225,21 +231,25 @@ BAD = {
     ),
     "huge": (["--size", "2000000"], "must be at most 1000000 pixels, got height 2000000 and width 2000000"),
     "base": (["--size", "60", "--base", "2000000x2"], "got height 2 and width 2000000"),
-    "slider": (["--size", "60", "--slider", "much"], "--slider takes steps (20), a share (0.4), auto"),
+    "base-size": (["--size", "60", "--base", "small"], "got 'small'"),
+    "slider": (["--size", "60", "--slider", "much"], "--slider takes steps (20), a fraction (0.4), auto"),
     "sliders": (["--size", "60", "--slider", "1,2"], "one for each of 1 stages, got '1,2'"),
     "steps": (["--size", "60", "--slider", "9"], "slider must not exceed the 3 steps, got 9"),
     "share": (["--size", "60", "--slider", "1.5"], "slider must be a fraction in [0, 1]"),
-    "set": (["--size", "60", "--set", "bands=3"], "--set takes KEY=VALUE with KEY of overlap, start"),
-    "kind": (["--size", "60", "--set", "band=wide"], "--set band=wide: a value is of the wrong kind"),
+    "option": (["--size", "60", "--bands", "3"], "Unknown option: --bands"),
+    "band": (["--size", "60", "--band", "-1"], "band must not be negative, got -1"),
+    "kind": (["--size", "60", "--band", "wide"], "Invalid value for --band"),
     "output": (["--size", "60", "-o", "a.bmp"], "the output must end in one of .png"),
     "folder": (["--size", "60", "-o", "no/a.png"], "there is no folder"),
-    "model": (["--size", "60", "-m", "nothing"], "no model 'nothing'"),
-    "map": (["--size", "60", "--slider", "no.json"], "no.json: No such file"),
+    "model": (["--size", "60", "--model", "nothing"], "no model 'nothing'"),
+    "map": (["--size", "60", "--slider", "no.json"], "no.json: no such file"),
 }
+# what only the loaded model can tell
+NEEDS_MODEL = {"odd", "huge", "base", "steps", "model"}
 
 
 @pytest.mark.parametrize("options", BAD.values(), ids=BAD)
-def test_wrong_wishes_get_one_sentence(run, model, tmp_path, options):
+def test_wrong_options_get_one_sentence(run, model, tmp_path, options):
     given, said = options
     assert said in sentence(run("generate", "x", *given, code=2))
     assert model.calls == model.bases == []
@@ -259,20 +269,19 @@ def test_schedulers_and_autoencoders_are_checked_first(run, model):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["photo.png"], "give --scale or --size, one of the two"),
-        (["photo.png", "--scale", "2", "--size", "60"], "give --scale or --size, one of the two"),
+        (["photo.png", "--scale", "2", "--size", "60"], "size and scale cannot both be given; leave one out"),
         (["photo.png", "--scale", "1e9"], "height and width must be at most 1000000 pixels"),
         (["photo.png", "--scale", "-1"], "scale must be above 0, got -1.0"),
-        (["photo.png", "--scale", "2", "--max-pixels", "600"], "has 28 x 24 pixels, more than 600: raise"),
+        (["photo.png", "--scale", "2", "--max-pixels", "600"], "claims 28 x 24 pixels, more than 600: raise"),
         (["no.png", "--scale", "2"], "no.png does not exist"),
         (["cut.png", "--scale", "2"], "cut.png is damaged or cut short"),
-        (["text.png", "--scale", "2"], "text.png is no picture in one of the formats PNG"),
+        (["text.png", "--scale", "2"], "text.png is not an image that can be read"),
     ],
 )
-def test_wrong_pictures_get_one_sentence(run, model, photo, options, said):
+def test_wrong_images_get_one_sentence(run, model, photo, options, said):
     Path("text.png").write_text("no picture")
     Path("cut.png").write_bytes(photo.read_bytes()[:900])
-    assert said in sentence(run("upscale", *options, "-m", "real", code=2))
+    assert said in sentence(run("upscale", *options, "--model", "real", code=2))
     assert sorted(path.name for path in Path().iterdir()) == ["cut.png", "photo.png", "text.png"]
     assert model.asked == [] or "1e9" in options
 
@@ -280,7 +289,7 @@ def test_wrong_pictures_get_one_sentence(run, model, photo, options, said):
 def test_what_is_there_is_not_replaced_unasked(run, model):
     Path("a.png").write_bytes(b"mine")
     said = sentence(run("generate", "x", "--size", "48", "-o", "a.png", code=2))
-    assert "a.png is there already; give --overwrite, or another name with --out" in said
+    assert "a.png exists already; give --overwrite, or another name with --output" in said
     assert Path("a.png").read_bytes() == b"mine"
     run("generate", "x", "--size", "48", "-o", "a.png", "--overwrite")
     assert pixels("a.png").shape == (48, 48, 3)
@@ -309,19 +318,41 @@ def test_folders_that_are_no_jobs_stay_as_they_are(run, model):
 
 def test_a_full_disk_is_told_before_the_first_call(run, model, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("pixelsmith.job.estimates.shutil.disk_usage", lambda path: usage)
-    assert "GB free for the job, has 0.00 GB" in sentence(run("generate", "x", "--size", "48", code=2))
+    monkeypatch.setattr("common_kernels.runtime.files.shutil.disk_usage", lambda path: usage)
+    assert "but only 1.0 kB are free there" in sentence(run("generate", "x", "--size", "48", code=2))
     assert model.bases == []
     assert list(Path().iterdir()) == []
     # a dry run tells what it takes all the same
     result = run("generate", "x", "--size", "48", "--dry-run", code=2)
     assert "calls" in result.stdout
-    assert "GB free for the job, has 0.00 GB" in result.stderr
+    assert "but only 1.0 kB are free there" in result.stderr
 
 
 def test_debug_shows_the_error_itself(model):
-    result = CliRunner().invoke(app, ["generate", "x", "--size", "61x44", "--debug"])
-    assert isinstance(result.exception, ValueError)
+    with pytest.raises(ValueError, match="multiples of 2 pixels"):
+        run_app(app, ["generate", "x", "--size", "61x44", "--debug"])
+
+
+def test_failures_are_reported_as_json_too(run, model, tmp_path):
+    interrupt(model, 4, OSError(28, "No space left on device"))
+    said = json.loads(run("generate", "a boat", "--size", "56x48", "--json", code=1).stdout)
+    assert (said["input"], said["status"]) == ("a boat", "failed")
+    assert "No space left" in said["error"]
+    assert Path(said["job"]).is_dir()
+
+
+def test_tiles_and_viewer_are_named_in_json(run, model):
+    outputs = json.loads(run("generate", "x", "--size", "48", "-o", "a.dzi", "--json").stdout)["outputs"]
+    assert {kind: Path(path).name for kind, path in outputs.items()} == {
+        "image": "a.dzi", "tiles": "a_files", "viewer": "a.html",
+    }  # fmt: skip
+
+
+def test_processes_that_cannot_meet_are_told(run, model, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert "start them with accelerate launch or torchrun" in sentence(run("generate", "x", code=2))
+    assert model.asked == []
 
 
 def test_help_shows_examples(run):
@@ -330,36 +361,35 @@ def test_help_shows_examples(run):
     assert run("--version").stdout.startswith("pixelsmith 0.")
 
 
-def test_help_is_wrapped_to_the_terminal(run):
-    (line,) = [line for line in run("generate", "--help").stdout.splitlines() if "denoised again" in line]
-    assert "patch by patch" in line
+def test_help_imports_no_torch():
+    script = (
+        "import sys; from pixelsmith.cli import app; from common_kernels.runtime.cli import run_app;"
+        "code = run_app(app, ['generate', '--help']);"
+        "sys.exit(code or any(name in sys.modules for name in ('torch', 'diffusers', 'PIL')))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("name", ["size", "nothing", "set", "output", "folder", "picture", "scale"])
-def test_slips_are_told_before_a_model_is_loaded(run, model, name):
+@pytest.mark.parametrize("name", sorted({*BAD, "image", "scale"} - NEEDS_MODEL))
+def test_mistakes_are_told_before_a_model_is_loaded(run, model, photo, name):
     if name in BAD:
         run("generate", "x", *BAD[name][0], code=2)
     else:
-        sentence(run("upscale", "no.png", *{"picture": ["--scale", "2"], "scale": []}[name], code=2))
+        given = {"image": ["no.png", "--scale", "2"], "scale": ["photo.png", "--scale", "0"]}
+        sentence(run("upscale", *given[name], code=2))
     assert model.asked == []
 
 
-def test_sizes_and_sliders_are_read_as_people_write_them(tmp_path):
-    assert parse_size("4096x2048") == (4096, 2048)
-    assert parse_size(" 640X480 ") == (640, 480)
-    assert parse_size("4096") == (4096, None)
-    assert fitted("100", (30, 60), 8) == (48, 100)
-    assert fitted("100", (60, 30), 8) == (100, 48)
-    assert fitted("64x32", (60, 30), 8) == (32, 64)
-    assert parse_slider("auto", 2) == ("auto", "auto")
-    assert parse_slider("20, 0.5", 2) == (20, 0.5)
+def test_sliders_are_read_as_people_write_them(tmp_path):
+    assert parse_sliders("auto") == ["auto"]
+    assert parse_sliders("20, 0.5") == [20, 0.5]
     (tmp_path / "map.json").write_text("[[0.2, 0.6], [0.1, 0.4]]")
-    assert parse_slider(str(tmp_path / "map.json"), 1) == (((0.2, 0.6), (0.1, 0.4)),)
+    assert parse_sliders(str(tmp_path / "map.json")) == [((0.2, 0.6), (0.1, 0.4))]
     (tmp_path / "map.json").write_text("{")
     with pytest.raises(ValueError, match="must hold rows of numbers"):
-        parse_slider(str(tmp_path / "map.json"), 1)
-    assert parse_settings(["band=4", "start=noise", "mask=false"]) == {
-        "band": 4, "start": "noise", "mask": False,
-    }  # fmt: skip
+        parse_sliders(str(tmp_path / "map.json"))
+
+
+def test_files_are_named_after_the_prompt():
     assert file_stem("../../etc/passwd, please") == "etc-passwd-please"
-    assert file_stem("!?") == "picture"
+    assert file_stem("!?") == "image"

@@ -22,7 +22,7 @@ def test_time_ids(policy, ids):
     assert found.dtype == torch.float32
 
 
-def test_large_pictures_keep_their_size():
+def test_large_images_keep_their_size():
     ids = Placement(**{**SIZES, "size": (99_999, 70_001)}).time_ids([(12_345, 6)])
     assert ids.tolist() == [[99_999, 70_001, 98_760, 48, 99_999, 70_001]]
 

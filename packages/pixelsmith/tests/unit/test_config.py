@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from pixelsmith import JobConfig
+from pixelsmith.config import SamplingConfig, SizeConfig
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,35 @@ def test_the_digest_tells_jobs_apart_but_not_batches():
     assert replace(config, batch_size=8).digest() == config.digest()
     assert replace(config, seed=1).digest() != config.digest()
     assert replace(config, slider=1).digest() != replace(config, slider=1.0).digest()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": "wide"}, "a size is WIDTHxHEIGHT or one number of pixels, as 4096x2048, got 'wide'"),
+        ({"via": ("0x40",)}, "got '0x40'"),
+        ({"scale": 2.0, "height": 64}, "scale and height or width cannot both be given"),
+        ({"size": "64", "scale": 2.0}, "size and scale cannot both be given"),
+        ({"stages": 0}, "stages must be at least 1, got 0"),
+        ({"stages": 2, "via": ("64",)}, "via and stages cannot both be given"),
+        *(({"scale": scale}, "scale must be above 0") for scale in (0, -2, float("inf"), float("nan"))),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SizeConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps must be at least 1"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number"),
+        ({"guidance_rescale": 2.0}, "guidance_rescale must lie in"),
+        ({"conditioning": "all"}, "conditioning must be one of true, official, base, none"),
+        ({"patch": 0}, "patch must be at least 1 latent wide"),
+    ],
+)
+def test_sampling_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SamplingConfig(**settings)

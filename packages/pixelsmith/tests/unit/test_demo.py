@@ -3,16 +3,16 @@ import json
 
 import numpy as np
 import pytest
+from common_kernels.runtime.cli import run_app
 from PIL import Image
 from pixelsmith import adapters
 from pixelsmith.adapters import shipped_models
-from pixelsmith.cli.app import app
+from pixelsmith.cli import app
 from pixelsmith.demo import PROMPTS, run_demo
-from pixelsmith.io.rows import ArrayRows
 from pixelsmith.io.seams import seam_score
-from typer.testing import CliRunner
+from pixelsmith.store.rows import ArrayRows
 
-FILES = ["comparison.png", "picture.dzi", "picture.html", "picture.png", "picture_files"]
+FILES = ["comparison.png", "image.dzi", "image.html", "image.png", "image_files"]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_figures_are_those_of_the_pictures(dummies, load, tmp_path):
+def test_figures_are_those_of_the_images(dummies, load, tmp_path):
     told = []
     figures = run_demo(
         load, tmp_path, prompts=("a", "b"), seed=3, on_progress=lambda *progress: told.append(progress)
@@ -43,7 +43,7 @@ def test_figures_are_those_of_the_pictures(dummies, load, tmp_path):
     assert figures.denoiser_calls == sum(n for model in load.models for _, n in model.calls)
     assert (figures.base_size, figures.size) == (32, 128)
     assert {prompt for prompt, _, _ in told} == {"a", "b"}
-    with Image.open(tmp_path / "picture.png") as image:
+    with Image.open(tmp_path / "image.png") as image:
         ours = np.asarray(image)
     with Image.open(tmp_path / "comparison.png") as image:
         sheet = np.asarray(image)
@@ -60,7 +60,7 @@ def test_figures_are_those_of_the_pictures(dummies, load, tmp_path):
         run_demo(load, tmp_path, prompts=())
 
 
-def test_the_command_says_and_writes(load, tmp_path, monkeypatch):
+def test_the_command_reports_and_writes(load, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = []
 
@@ -69,14 +69,14 @@ def test_the_command_says_and_writes(load, tmp_path, monkeypatch):
         return load(prompt)
 
     monkeypatch.setattr(adapters, "load_model", load_model)
-    shown = CliRunner().invoke(app, ["demo"])
-    assert shown.exit_code == 0, shown.output
-    assert "seam score" in shown.stdout
-    assert "comparison.png" in shown.stdout
+    assert run_app(app, ["demo"]) == 0
+    shown = capsys.readouterr().out
+    assert "seam score" in shown
+    assert "comparison.png" in shown
     assert names(tmp_path / "pixelsmith-demo") == FILES
     assert asked == [("tiny-sdxl", 20, 4.0)] * len(PROMPTS)
-    plain = CliRunner().invoke(app, ["demo", "--json", "-o", "x"])
-    figures = json.loads(plain.stdout)
+    assert run_app(app, ["demo", "--json", "-o", "x"]) == 0
+    figures = json.loads(capsys.readouterr().out)
     assert {"size", "denoiser_calls", "seconds", "seam_score", "model"} <= figures.keys()
     assert (figures["size"], figures["model"]) == (128, "dummy")
 

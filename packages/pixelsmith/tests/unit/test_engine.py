@@ -13,7 +13,7 @@ from pixelsmith.core.plan import make_plan
 from pixelsmith.core.protocol import StageInterrupted
 from pixelsmith.core.stage import PatchWork
 from pixelsmith.core.steps import plan_steps
-from pixelsmith.store import FolderStore, MemoryStore
+from pixelsmith.store import FolderStage, MemoryStage
 
 
 def plain_loop(denoiser, x, start=0):
@@ -169,8 +169,8 @@ def test_same_seed_same_bytes_and_no_global_state(toys):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_mapped_files_hold_what_memory_holds(toys, tmp_path, dtype, model):
     clean, config = toys.latents(4, 40, 33), toys.job(wrap="vertical")
-    first = run_stage(getattr(toys, model)(), clean, config, canvas_store=FolderStore(tmp_path, dtype=dtype))
-    second = run_stage(getattr(toys, model)(), clean, config, canvas_store=MemoryStore(dtype=dtype))
+    first = run_stage(getattr(toys, model)(), clean, config, store=FolderStage(tmp_path, dtype=dtype))
+    second = run_stage(getattr(toys, model)(), clean, config, store=MemoryStage(dtype=dtype))
     assert first.dtype == dtype
     assert torch.equal(first.data, second.data)
 

@@ -2,7 +2,7 @@
 import pytest
 import torch
 from pixelsmith.core.engine import run_stage
-from pixelsmith.store import JobFolder, JobFolderError, Journal
+from pixelsmith.store import FolderStage, FolderStore, JobFolderError, Journal
 
 
 class StopError(Exception):
@@ -21,10 +21,9 @@ def start(toys, folder, stop_after, model="Mixing", **settings):
         return predict(x, step, origins)
 
     denoiser.predict = failing
-    job = JobFolder(folder)
     canvas = run_stage(
-        denoiser, toys.latents(4, 28, 36), toys.job(slider=2, **settings), canvas_store=job.store(0),
-        journal=job.journal(0, checkpoint_every=3, durable=False),
+        denoiser, toys.latents(4, 28, 36), toys.job(slider=2, **settings),
+        store=FolderStore(folder, checkpoint_every=3, durable=False).stage(0),
     )  # fmt: skip
     return canvas, len(calls)
 
@@ -99,14 +98,14 @@ def test_a_torn_line_counts_as_not_written(toys, tmp_path, whole):
 
 def test_a_look_changes_nothing(toys, tmp_path):
     """What looks torn may be a line that another process is writing."""
-    job = JobFolder(tmp_path)
-    assert job.journal(0, read_only=True).position is None
+    job = FolderStore(tmp_path)
+    assert job.stage(0, read_only=True).journal.position is None
     assert list(tmp_path.iterdir()) == []
     interrupt(toys, tmp_path, 11)
     lines = tmp_path / "stage-00" / "journal.jsonl"
     lines.write_bytes(lines.read_bytes() + b'1234abcd {"posi')
     content = lines.read_bytes()
-    found = job.journal(0, read_only=True)
+    found = job.stage(0, read_only=True).journal
     assert found.identity["num_steps"] == 3
     assert found.position.calls > 0
     assert lines.read_bytes() == content
@@ -150,20 +149,22 @@ def test_a_shortened_canvas_is_refused(toys, tmp_path):
 
 def test_checkpoints_need_patches(tmp_path):
     with pytest.raises(ValueError, match="checkpoint_every must be at least 1"):
-        JobFolder(tmp_path).journal(0, checkpoint_every=0)
+        _ = FolderStage(tmp_path, checkpoint_every=0).journal
 
 
 def test_a_job_folder_belongs_to_one_job(tmp_path):
-    job = JobFolder(tmp_path / "new" / "job")
+    job = FolderStore(tmp_path / "new" / "job")
     assert job.description is None
-    job.describe({"prompt": "a boat", "sizes": (1, 2)})
-    assert JobFolder(job.path).description == {"prompt": "a boat", "sizes": [1, 2]}
-    job.describe({"prompt": "a boat", "sizes": (1, 2)})
+    with job.open({"prompt": "a boat", "sizes": (1, 2)}):
+        pass
+    assert FolderStore(job.path).description == {"prompt": "a boat", "sizes": [1, 2]}
+    with job.open({"prompt": "a boat", "sizes": (1, 2)}):
+        pass
     with pytest.raises(JobFolderError, match="belongs to another job, which differs in prompt, steps"):
-        job.describe({"prompt": "a ship", "sizes": [1, 2], "steps": 3})
+        job.check({"prompt": "a ship", "sizes": [1, 2], "steps": 3})
     (job.path / "job.json").write_text("{")
     with pytest.raises(JobFolderError, match="is damaged"):
-        job.describe({})
+        job.check({})
     (job.path / "job.json").write_text("[]")
     with pytest.raises(JobFolderError, match="must hold an object, holds list"):
-        job.describe({})
+        job.check({})

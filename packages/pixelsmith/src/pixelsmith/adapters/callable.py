@@ -19,7 +19,7 @@ from pixelsmith.adapters.schedulers import ClosedForm, closed_form
 # patches (B, C, h, w), timestep, origins in cells; returns the output of the network with guidance
 Predict = Callable[[Tensor, Tensor, Sequence[tuple[int, int]]], Tensor]
 # height and width in pixels, seed; returns (H, W, 3) uint8
-Paint = Callable[[tuple[int, int], int], NDArray[np.uint8]]
+Generate = Callable[[tuple[int, int], int], NDArray[np.uint8]]
 
 
 class CallableDenoiser(SolverDenoiser):
@@ -64,13 +64,13 @@ class CallableModel:
         predict: See :class:`CallableDenoiser`.
         vae: ``AutoencoderKL`` or one that is called alike.
         scheduler: One that has a closed form.
-        num_inference_steps: Steps.
-        patch: Cells per side of a patch.
-        patch_multiple: Cells that divide the sides of patches on small canvases.
-        paint: Generates a base picture; ``None`` if the job starts from one.
-        name: What the job folder records.
-        about: What else makes the job this job, as JSON values: prompt, guidance, weights.
-        device: Where patches go.
+        num_inference_steps: Number of inference steps.
+        patch: Side of a patch in latents.
+        patch_multiple: Divisor of the sides of patches on small canvases, in latents.
+        generate: Function of size and seed that generates a base image; ``None`` for jobs that enlarge one.
+        name: Name of the model in the record of a job.
+        about: Everything else that decides the result, as JSON values: prompt, guidance, weights.
+        device: Device of the patches.
 
     Raises:
         ValueError: If a part is missing, a number is out of range, ``about`` is no JSON, or the scheduler has
@@ -83,14 +83,14 @@ class CallableModel:
     num_inference_steps: int
     patch: int
     patch_multiple: int = 1
-    paint: Paint | None = None
+    generate: Generate | None = None
     name: str = "function"
     about: Mapping[str, object] = field(default_factory=dict[str, object])
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
         if self.vae is None:
-            raise ValueError("vae must be an autoencoder, got None; every job reads and writes pictures")
+            raise ValueError("vae must be an autoencoder, got None; every job reads and writes images")
         if self.num_inference_steps < 1 or self.patch < 1:
             raise ValueError(
                 "num_inference_steps and patch must be at least 1, got "
@@ -110,12 +110,12 @@ class CallableModel:
 
     @property
     def channels(self) -> int:
-        """Numbers in a latent cell."""
+        """Channels of the latents."""
         return int(self.vae.config["latent_channels"])
 
     @property
-    def pixels(self) -> int:
-        """Pixels per cell and side."""
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent and side."""
         return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
     def denoiser(self, size: tuple[int, int], patch: tuple[int, int]) -> CallableDenoiser:
@@ -123,21 +123,21 @@ class CallableModel:
         return CallableDenoiser(self.predict, self._solver(), device=self.device)
 
     def base_image(self, size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
-        """Call ``paint``.
+        """Call ``generate``.
 
         Raises:
             NotImplementedError: If there is none.
-            ValueError: If it returns something else than such a picture.
+            ValueError: If it returns something else.
         """
-        if self.paint is None:
-            raise NotImplementedError("this model paints no base picture; give paint=, or enlarge one")
-        found = self.paint(size, seed)
+        if self.generate is None:
+            raise NotImplementedError("this model generates no base image; give generate=, or enlarge one")
+        found = self.generate(size, seed)
         if found.shape != (*size, 3) or found.dtype != np.uint8:
-            raise ValueError(f"paint must return {(*size, 3)} uint8, got {found.shape} {found.dtype}")
+            raise ValueError(f"generate must return {(*size, 3)} uint8, got {found.shape} {found.dtype}")
         return found
 
     def describe(self) -> dict[str, object]:
-        """Return what makes the job this job, as JSON values."""
+        """Return everything that decides the result, as JSON values."""
         return {
             "model": self.name,
             "family": "function",

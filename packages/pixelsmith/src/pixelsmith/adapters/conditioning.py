@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-Policy = Literal["true", "official", "base", "none"]
+from pixelsmith.config import Conditioning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,23 +21,23 @@ class Placement:
         policy: ``"true"`` tells the size of the whole image and the patch's own row and column;
             ``"official"`` repeats the published code, which tells the column twice; ``"base"`` tells the
             native size and the place as if the whole image had been shrunk to it; ``"none"`` tells every
-            patch that it is a whole picture of its own size.
+            patch that it is a whole image of its own size.
         size: Height and width of the whole image.
         base_size: Height and width that the model was trained at.
         patch_size: Height and width of a patch.
-        pixels: Pixels per latent cell and side.
+        vae_scale_factor: Pixels per latent and side.
     """
 
-    policy: Policy = "true"
+    policy: Conditioning = "true"
     size: tuple[int, int]
     base_size: tuple[int, int]
     patch_size: tuple[int, int]
-    pixels: int
+    vae_scale_factor: int
 
     def __post_init__(self) -> None:
-        if self.policy not in get_args(Policy):
+        if self.policy not in get_args(Conditioning):
             raise ValueError(
-                f"conditioning must be one of {', '.join(get_args(Policy))}, got {self.policy!r}"
+                f"conditioning must be one of {', '.join(get_args(Conditioning))}, got {self.policy!r}"
             )
 
     def time_ids(
@@ -55,7 +55,7 @@ class Placement:
         return torch.tensor(rows, dtype=torch.float32, device=device)
 
     def _ids(self, row: int, column: int) -> tuple[float, ...]:
-        top, left = row * self.pixels, column * self.pixels
+        top, left = row * self.vae_scale_factor, column * self.vae_scale_factor
         match self.policy:
             case "true":
                 return (*self.size, top, left, *self.size)

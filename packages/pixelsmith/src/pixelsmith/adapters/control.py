@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures that steer a network by place, of which every patch sees its part."""
+"""Images that steer a network by place, of which every patch sees its part."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pixelsmith.store.regions import pieces
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """A ControlNet and its picture.
+    """A ControlNet and its image.
 
-    The picture is laid over the whole canvas and may be of any size: a patch is shown its part, enlarged by
+    The image is laid over the whole canvas and may be of any size: a patch is shown its part, enlarged by
     Lanczos to its own pixels.
 
     Attributes:
@@ -53,7 +53,11 @@ class Control:
         return self.start <= step / num_steps and (step + 1) / num_steps <= self.end
 
     def crop(
-        self, origins: Sequence[tuple[int, int]], patch: tuple[int, int], size: tuple[int, int], pixels: int
+        self,
+        origins: Sequence[tuple[int, int]],
+        patch: tuple[int, int],
+        size: tuple[int, int],
+        factor: int,
     ) -> Tensor:
         """Return the parts of some patches, ``(B, 3, h, w)`` fp32 in [0, 1].
 
@@ -61,15 +65,15 @@ class Control:
             origins: Row and column of each patch's first latent cell.
             patch: Height and width of a patch in cells.
             size: Height and width of the whole canvas in pixels.
-            pixels: Pixels per cell and side.
+            factor: Pixels per latent and side.
         """
-        height, width = patch[0] * pixels, patch[1] * pixels
-        parts = [self._part(row * pixels, column * pixels, height, width, size) for row, column in origins]
+        height, width = patch[0] * factor, patch[1] * factor
+        parts = [self._part(row * factor, column * factor, height, width, size) for row, column in origins]
         return torch.from_numpy(np.stack(parts)).permute(0, 3, 1, 2).float() / 255
 
     def _part(self, top: int, left: int, height: int, width: int, size: tuple[int, int]) -> np.ndarray:
         out = np.empty((height, width, 3), dtype=np.uint8)
-        # pixels of the picture per pixel of the canvas
+        # pixels of the image per pixel of the canvas
         across, down = self.image.width / size[1], self.image.height / size[0]
         for to_rows, rows in pieces(top, height, size[0]):
             for to_columns, columns in pieces(left, width, size[1]):

@@ -40,7 +40,7 @@ class SDModel(PipelineModel):
 
     @property
     def patch_multiple(self) -> int:
-        """Cells that the U-Net halves without a rest."""
+        """Divisor of the sides of patches: what the U-Net can halve, in latents."""
         return 2 ** (len(self.network.config.block_out_channels) - 1)
 
     def guidance(self) -> Guidance:
@@ -58,7 +58,7 @@ class SDModel(PipelineModel):
         return self.guidance_scale > 1 and self.network.config.time_cond_proj_dim is None
 
     def _controls(self, size: tuple[int, int]) -> Controls:
-        return Controls(each=self.options.controls, size=size, pixels=self.pixels)
+        return Controls(each=self.options.controls, size=size, vae_scale_factor=self.vae_scale_factor)
 
     def _denoiser(
         self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
@@ -97,13 +97,13 @@ class SDXLModel(SDModel):
     def _denoiser(
         self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
     ) -> Denoiser:
-        side = self.trained_side() * self.pixels
+        side = self.trained_side() * self.vae_scale_factor
         placement = Placement(
             policy=self.options.conditioning,
             size=size,
             base_size=(side, side),
-            patch_size=(patch[0] * self.pixels, patch[1] * self.pixels),
-            pixels=self.pixels,
+            patch_size=(patch[0] * self.vae_scale_factor, patch[1] * self.vae_scale_factor),
+            vae_scale_factor=self.vae_scale_factor,
         )
         return SDXLDenoiser(
             self.network,
@@ -132,13 +132,13 @@ class SD3Model(PipelineModel):
 
     @property
     def patch_multiple(self) -> int:
-        """Cells per side of a token."""
+        """Side of a token in latents."""
         return int(self.network.config.patch_size)
 
     @property
     def size_multiple(self) -> int:
-        """Pixels that divide the sides of a base picture."""
-        return self.pixels * self.patch_multiple
+        """Pixels that divide the sides of a base image."""
+        return self.vae_scale_factor * self.patch_multiple
 
     def _encode_by_host(self, given: dict[str, Any]) -> Condition:
         return _encode_pooled(self.pipe, self.guidance_scale > 1, given)
@@ -166,18 +166,18 @@ class FluxModel(PipelineModel):
         return _pipeline_class("FluxPipeline")
 
     def trained_side(self) -> int:
-        """Return cells per side of the pictures that the model was trained on."""
+        """Return the side of the images that the model was trained on, in latents."""
         return int(self.pipe.default_sample_size)
 
     @property
     def patch_multiple(self) -> int:
-        """Cells per side of a token."""
+        """Side of a token in latents."""
         return 2
 
     @property
     def size_multiple(self) -> int:
-        """Pixels that divide the sides of a base picture."""
-        return self.pixels * self.patch_multiple
+        """Pixels that divide the sides of a base image."""
+        return self.vae_scale_factor * self.patch_multiple
 
     def guidance(self) -> Guidance:
         """Return the true guidance; the number that the model is told is another thing."""
@@ -219,7 +219,7 @@ class FluxModel(PipelineModel):
         found: list[Tensor] = self.pipe.prepare_ip_adapter_image_embeds(image, embeds, self.device, 1)
         if self.guidance().scale <= 1:
             return found
-        side = self.trained_side() * self.pixels
+        side = self.trained_side() * self.vae_scale_factor
         black = [np.zeros((side, side, 3), dtype=np.uint8)] * len(found)  # what the host takes for nothing
         nothing: list[Tensor] = self.pipe.prepare_ip_adapter_image_embeds(black, None, self.device, 1)
         return [torch.cat([low, high]) for low, high in zip(nothing, found, strict=True)]
@@ -260,7 +260,7 @@ def from_pipeline(pipe: object, prompt: str | Condition = "", **settings: object
     Args:
         pipe: Stable Diffusion 1, 2, XL or 3, or FLUX.1: a pipeline of diffusers, or a subclass, with whatever
             was loaded into it: LoRAs, IP-Adapters, textual inversions, offloading.
-        prompt: Of the whole picture: text, or embeddings.
+        prompt: Prompt of the whole image: text, or embeddings.
         settings: Fields of :class:`pixelsmith.adapters.options.ModelOptions`.
 
     Raises:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +19,7 @@ from pixelsmith.adapters.base import (
     SolverDenoiser,
 )
 from pixelsmith.adapters.schedulers import ClosedForm
-
-# where the positions of a patch begin: at 0, as the model knows them, or at its place on the canvas
-Positions = Literal["patch", "canvas"]
+from pixelsmith.config import Positions
 
 
 class FluxDenoiser(SolverDenoiser):

@@ -36,8 +36,11 @@ class PipelineModel(ABC):
 
     Args:
         pipe: Pipeline of diffusers with all of its parts.
-        prompt: Of the whole picture: text, or embeddings.
+        prompt: Prompt of the whole image: text, or embeddings.
         options: How the pipeline is used.
+
+    Attributes:
+        base_arguments: Further arguments of the host's call for a base image, such as a callback.
 
     Raises:
         ValueError: If a part is missing, an option means nothing to this pipeline, or the scheduler has no
@@ -54,6 +57,7 @@ class PipelineModel(ABC):
         self.pipe = pipe
         self.prompt = prompt
         self.options = options
+        self.base_arguments: Mapping[str, object] = {}
         self._check()
         self._encode_text: Callable[[str], Condition] = lru_cache(_KEPT_PROMPTS)(self._encode)
         self._condition: Condition | None = None
@@ -85,7 +89,7 @@ class PipelineModel(ABC):
     @property
     @abstractmethod
     def host(self) -> type[Any]:
-        """Pipeline class of diffusers that generates the base picture."""
+        """Pipeline class of diffusers that generates the base image."""
 
     def _host_parameters(self) -> set[str]:
         return set(inspect.signature(self.host.__call__).parameters)
@@ -97,7 +101,7 @@ class PipelineModel(ABC):
 
     @property
     def name(self) -> str:
-        """What the job folder records."""
+        """Name in the record of a job."""
         known = self.options.name or getattr(self.pipe, "name_or_path", None)
         return model_name(known) if known else type(self.pipe).__name__
 
@@ -108,49 +112,49 @@ class PipelineModel(ABC):
 
     @property
     def channels(self) -> int:
-        """Numbers in a latent cell."""
+        """Channels of the latents."""
         return int(self.vae.config.latent_channels)
 
     @property
-    def pixels(self) -> int:
-        """Pixels per cell and side."""
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent and side."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def patch(self) -> int:
-        """Cells per side of a patch, a multiple of ``patch_multiple``."""
+        """Side of a patch in latents, a multiple of ``patch_multiple``."""
         side = self.options.patch or self.trained_side()
         return side - side % self.patch_multiple if side >= self.patch_multiple else self.patch_multiple
 
     def trained_side(self) -> int:
-        """Return cells per side of the pictures that the model was trained on."""
+        """Return the side of the images that the model was trained on, in latents."""
         side: int | list[int] = self.network.config.sample_size
         return side if isinstance(side, int) else min(side)
 
     @property
     @abstractmethod
     def patch_multiple(self) -> int:
-        """Number of cells that divides the sides of patches."""
+        """Divisor of the sides of patches, in latents."""
 
     @property
     def size_multiple(self) -> int:
-        """Pixels that divide the sides of a base picture."""
-        return int(np.lcm(8, self.pixels))
+        """Pixels that divide the sides of a base image."""
+        return int(np.lcm(8, self.vae_scale_factor))
 
     @property
     def device(self) -> torch.device:
-        """Where patches are computed: with offloading, not where the weights lie."""
+        """Device of the patches: with offloading, not that of the weights."""
         return torch.device(self.pipe._execution_device)
 
     @property
     def num_inference_steps(self) -> int:
-        """Steps that were asked for."""
+        """Number of inference steps."""
         own = self.options.timesteps or self.options.sigmas
         return len(own) if own else self.options.num_inference_steps or self.default_steps
 
     @property
     def guidance_scale(self) -> float:
-        """Weight of the prompt."""
+        """Guidance scale."""
         given = self.options.guidance_scale
         return self.default_guidance if given is None else given
 
@@ -162,7 +166,7 @@ class PipelineModel(ABC):
         """Return the closed form of the scheduler.
 
         Args:
-            cells: Of a patch; some flow schedulers depend on it.
+            cells: Latents of a patch, on which some flow schedulers depend.
         """
         own = {name: value for name, value in self.options.changed(SCHEDULE).items() if value is not None}
         return closed_form(self.pipe.scheduler, self.num_inference_steps, mu=self._shift(cells), **own)
@@ -178,17 +182,17 @@ class PipelineModel(ABC):
         return low + (high - low) * (tokens - first) / (last - first)
 
     def condition(self) -> Condition:
-        """Return the encoded prompt of the whole picture."""
+        """Return the encoded prompt of the whole image."""
         if self._condition is None:
             self._condition = self._encode(self.prompt)
         return self._condition
 
     def conditions(self, size: tuple[int, int], patch: tuple[int, int]) -> Condition | PatchCondition:
-        """Return the prompt, or what tells it for each patch.
+        """Return the encoded prompt, or a function that returns that of each patch.
 
         Args:
-            size: Of the canvas, pixels.
-            patch: Of a patch, cells.
+            size: Height and width of the canvas, pixels.
+            patch: Height and width of a patch, latents.
         """
         choose = self.options.patch_prompt
         if choose is None:
@@ -196,10 +200,10 @@ class PipelineModel(ABC):
 
         def of(row: int, column: int) -> Condition:
             place = PatchPlace(
-                top=row * self.pixels,
-                left=column * self.pixels,
-                height=patch[0] * self.pixels,
-                width=patch[1] * self.pixels,
+                top=row * self.vae_scale_factor,
+                left=column * self.vae_scale_factor,
+                height=patch[0] * self.vae_scale_factor,
+                width=patch[1] * self.vae_scale_factor,
                 size=size,
             )
             found = choose(place)
@@ -261,19 +265,20 @@ class PipelineModel(ABC):
         """Return the denoiser of one stage.
 
         Args:
-            size: Height and width of the whole picture of this stage, pixels.
-            patch: Height and width of its patches, cells.
+            size: Height and width of the whole image of this stage, pixels.
+            patch: Height and width of its patches, latents.
 
         Raises:
             ValueError: If a size does not fit.
         """
-        if any(side % self.pixels for side in size):
+        if any(side % self.vae_scale_factor for side in size):
             raise ValueError(
-                f"height and width must be multiples of {self.pixels} pixels, got {size[0]} x {size[1]}"
+                f"height and width must be multiples of {self.vae_scale_factor} pixels, "
+                f"got {size[0]} x {size[1]}"
             )
         if any(side % self.patch_multiple for side in patch):
             raise ValueError(
-                f"patches of {type(self.pipe).__name__} must be multiples of {self.patch_multiple} cells, "
+                f"patches of {type(self.pipe).__name__} must be multiples of {self.patch_multiple} latents, "
                 f"got {patch[0]} x {patch[1]}"
             )
         return self._denoiser(size, patch, self.conditions(size, patch))
@@ -284,26 +289,25 @@ class PipelineModel(ABC):
     ) -> Denoiser:
         """Return the denoiser of the family."""
 
-    def base_image(self, size: tuple[int, int], seed: int, **more: object) -> NDArray[np.uint8]:
-        """Generate a picture by the host pipeline, ``(H, W, 3)`` uint8.
+    def base_image(self, size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
+        """Generate an image by the host pipeline, ``(H, W, 3)`` uint8; ``base_arguments`` go to its call.
 
         Args:
             size: Height and width, pixels.
-            seed: Of the noise.
-            more: Further arguments of the host's call, such as a callback.
+            seed: Random seed.
 
         Raises:
             ValueError: If the size is none that the host can do.
         """
         if any(side % self.size_multiple for side in size) or min(size) < 1:
             raise ValueError(
-                f"height and width of a base picture must be multiples of {self.size_multiple} pixels, "
+                f"height and width of a base image must be multiples of {self.size_multiple} pixels, "
                 f"got {size[0]} x {size[1]}"
             )
         given = self._host_arguments()
         given |= {"height": size[0], "width": size[1], "output_type": "pil", "num_images_per_prompt": 1}
         given |= {"generator": torch.Generator("cpu").manual_seed(seed % 2**63)}
-        found = self._call_host({**given, **more})
+        found = self._call_host({**given, **self.base_arguments})
         return np.asarray(found.images[0].convert("RGB"))
 
     def _call_host(self, given: dict[str, Any]) -> Any:
@@ -320,7 +324,7 @@ class PipelineModel(ABC):
         return given
 
     def describe(self) -> dict[str, object]:
-        """Return what makes the job this job, as JSON values."""
+        """Return everything that decides the result, as JSON values."""
         options = self.options
         text = options.changed((*TEXT, *SCHEDULE, *SAMPLING, "conditioning", "positions", "patch"))
         extra = options.changed(("patch_prompt", *IMAGES, "attention_kwargs"))

@@ -3,31 +3,29 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from pixelsmith.adapters.base import Condition
-from pixelsmith.adapters.conditioning import Policy
 from pixelsmith.adapters.control import Control
-from pixelsmith.adapters.flux import Positions
+from pixelsmith.config import SamplingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchPlace:
-    """Where a patch lies in its picture.
+    """Where a patch lies in its image.
 
     Attributes:
         top: First row, pixels.
         left: First column, pixels.
-        height: Pixels; with a picture that wraps, a patch may run over the border.
+        height: Pixels; with an image that wraps, a patch may run over the border.
         width: Pixels.
-        size: Height and width of the whole picture, pixels.
+        size: Height and width of the whole image, pixels.
     """
 
     top: int
@@ -38,7 +36,7 @@ class PatchPlace:
 
     @property
     def center(self) -> tuple[float, float]:
-        """Row and column of the middle, as shares of the picture in [0, 1)."""
+        """Row and column of the middle, as shares of the image in [0, 1)."""
         row, column = self.top + self.height / 2, self.left + self.width / 2
         return row / self.size[0] % 1, column / self.size[1] % 1
 
@@ -48,75 +46,36 @@ PatchPrompt = Callable[[PatchPlace], str | Condition]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelOptions:
-    """How a pipeline is used. ``None`` stands for the default of the pipeline.
+class ModelOptions(SamplingConfig):
+    """Everything that a pipeline can be given, with all fields of :class:`pixelsmith.SamplingConfig`.
 
     Attributes:
-        negative_prompt: What guidance leads away from.
-        prompt_2: For the second text encoder.
-        prompt_3: For the third.
-        negative_prompt_2: For the second text encoder.
-        negative_prompt_3: For the third.
-        clip_skip: Layers of the text encoder that are left out.
-        max_sequence_length: Tokens of a long prompt.
-        num_inference_steps: Steps.
-        timesteps: One's own, instead of a number of steps.
-        sigmas: Noise levels of one's own, likewise.
-        guidance_scale: Weight of the prompt. FLUX is told it as a number.
-        guidance_rescale: See :class:`pixelsmith.adapters.base.Guidance`.
-        true_cfg_scale: Classifier-free guidance of FLUX, with a negative prompt.
-        conditioning: What SDXL is told about the place of a patch, see
-            :class:`pixelsmith.adapters.conditioning.Placement`; other models are told nothing.
-        positions: Where FLUX counts the positions of a patch from.
-        patch_prompt: The prompt of each patch.
+        timesteps: Custom timesteps, instead of a number of inference steps.
+        sigmas: Custom noise levels, likewise.
+        patch_prompt: Prompt of each patch, as a function of its place.
         controls: ControlNets, for SD and SDXL.
-        ip_adapter_image: Pictures for IP-Adapters that the pipeline has loaded.
+        ip_adapter_image: Images for IP-Adapters that the pipeline has loaded.
         ip_adapter_image_embeds: Their embeddings, in the form in which the pipeline takes them.
-        attention_kwargs: For the attention processors, such as ``{"scale": 0.7}`` for LoRAs.
-        patch: Cells per side of a patch, if not the size that the model was trained at.
-        name: What a job records as the model, if not the name that the pipeline was loaded by.
+        attention_kwargs: Arguments of the attention processors, such as ``{"scale": 0.7}`` for LoRAs.
+        name: Name of the model in the record of a job, if not the name that the pipeline was loaded by.
 
     Raises:
         ValueError: If a value is out of range.
     """
 
-    negative_prompt: str | None = None
-    prompt_2: str | None = None
-    prompt_3: str | None = None
-    negative_prompt_2: str | None = None
-    negative_prompt_3: str | None = None
-    clip_skip: int | None = None
-    max_sequence_length: int | None = None
-    num_inference_steps: int | None = None
     timesteps: Sequence[float] | None = None
     sigmas: Sequence[float] | None = None
-    guidance_scale: float | None = None
-    guidance_rescale: float = 0.0
-    true_cfg_scale: float | None = None
-    conditioning: Policy = "true"
-    positions: Positions = "patch"
     patch_prompt: PatchPrompt | None = None
     controls: Sequence[Control] = ()
     ip_adapter_image: Any = None
     ip_adapter_image_embeds: Any = None
     attention_kwargs: Mapping[str, object] | None = None
-    patch: int | None = None
     name: str | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in (("conditioning", get_args(Policy)), ("positions", get_args(Positions))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        if self.num_inference_steps is not None and self.num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps must be at least 1, got {self.num_inference_steps}")
-        if self.guidance_scale is not None and not math.isfinite(self.guidance_scale):
-            raise ValueError(f"guidance_scale must be a finite number, got {self.guidance_scale}")
-        if not 0 <= self.guidance_rescale <= 1:
-            raise ValueError(f"guidance_rescale must lie in [0, 1], got {self.guidance_rescale}")
+        SamplingConfig.__post_init__(self)
         if self.timesteps is not None and self.sigmas is not None:
             raise ValueError("timesteps and sigmas cannot both be given; leave one out")
-        if self.patch is not None and self.patch < 1:
-            raise ValueError(f"patch must be at least 1 cell, got {self.patch}")
 
     def changed(self, names: Sequence[str]) -> dict[str, Any]:
         """Return those of some settings that are not at their default."""
@@ -146,7 +105,7 @@ SAMPLING = ("guidance_rescale", "true_cfg_scale")
 
 
 def fingerprint(value: object) -> object:
-    """Return JSON values that tell two inputs apart: tensors and pictures by their checksum."""
+    """Return JSON values that tell two inputs apart: tensors and images by their checksum."""
     match value:
         case None | bool() | int() | float() | str():
             return value

@@ -23,7 +23,7 @@ from pixelsmith.adapters.schedulers import ClosedForm
 
 
 class SD3Denoiser(SolverDenoiser):
-    """Stable Diffusion 3; every patch has the positions of a whole picture.
+    """Stable Diffusion 3; every patch has the positions of a whole image.
 
     Args:
         transformer: ``SD3Transformer2DModel``.

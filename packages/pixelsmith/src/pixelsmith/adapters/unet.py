@@ -32,12 +32,12 @@ class Controls:
     Attributes:
         each: The ControlNets; their features are added.
         size: Height and width of the whole canvas in pixels.
-        pixels: Pixels per latent cell and side.
+        vae_scale_factor: Pixels per latent and side.
     """
 
     each: Sequence[Control] = ()
     size: tuple[int, int] = (0, 0)
-    pixels: int = 8
+    vae_scale_factor: int = 8
 
 
 class UNetDenoiser(SolverDenoiser):
@@ -122,7 +122,7 @@ class UNetDenoiser(SolverDenoiser):
         for control in self.controls.each:
             if not control.is_on(step, self.num_steps):
                 continue
-            image = control.crop(origins, patch, self.controls.size, self.controls.pixels)
+            image = control.crop(origins, patch, self.controls.size, self.controls.vae_scale_factor)
             features, deepest = control.model(
                 seen,
                 self.timestep(step),

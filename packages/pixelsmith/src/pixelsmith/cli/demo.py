@@ -1,79 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pixelsmith demo``: what the method does, offline, in a minute."""
+"""``pixelsmith demo``."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from common_kernels.runtime.cli import OutputPath, Report, emit, progress_bars, say, show
 
-from pixelsmith.cli.options import Debug, Device, DTypeOption, Json, Model, Seed
-from pixelsmith.cli.output import say, seconds_in_words, stderr, stdout, user_errors
-from pixelsmith.cli.request import ModelChoice
+from pixelsmith.cli.job import ModelRequest
+from pixelsmith.cli.options import Patches
+from pixelsmith.config import SamplingConfig
 
-_STEPS, _GUIDANCE = 20, 4.0  # what the figures of tiny-sdxl were measured with
+if TYPE_CHECKING:
+    from pixelsmith.core.model import JobModel
+
+# settings under which the figures of tiny-sdxl were measured
+_SAMPLING = SamplingConfig(num_inference_steps=20, guidance_scale=4.0)
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path(
-        "pixelsmith-demo"
-    ),
-    model: Model = "tiny-sdxl",
-    seed: Seed = 0,
-    device: Device = "auto",
-    dtype: DTypeOption = "auto",
-    json_output: Json = False,
-    debug: Debug = False,
+    *,
+    output: OutputPath = Path("pixelsmith-demo"),
+    machine: Patches = Patches(batch_size=8),
+    report: Report = Report(),
+    model: str = "tiny-sdxl",
 ) -> None:
-    """Paint small pictures, and make them four times as large: by Lanczos, at once, and by pixelsmith.
+    """Generate small images, and make them four times as large: by Lanczos, at once, and by pixelsmith.
 
-    Runs offline on the model inside this package. Writes comparison.png, and the first large picture as
-    picture.png and as picture.dzi with a page to zoom in, picture.html. Takes about a minute on two cores.
+    Runs offline on the model inside this package. Writes comparison.png, and the first large image as
+    image.png and as image.dzi with a page that zooms, image.html. Takes about a minute on two cores.
 
-    [bold]Examples[/bold]
+    **Examples**
 
-      pixelsmith demo
+        pixelsmith demo
 
-      pixelsmith demo -o shapes --seed 7 --json
+        pixelsmith demo -o shapes --seed 7 --json
+
+    Args:
+        output: Folder for the images.
+        model: Shipped name, folder in the format of diffusers, or hub id.
     """
-    with user_errors(debug):
-        from pixelsmith.core.model import JobModel
-        from pixelsmith.demo import PROMPTS, run_demo
+    from rich.table import Table
 
-        def load(prompt: str) -> JobModel:
-            return ModelChoice(
-                model=model, prompt=prompt, steps=_STEPS, guidance=_GUIDANCE, device=device, dtype=dtype
-            ).load()
+    from pixelsmith.cli.report import format_seconds
+    from pixelsmith.demo import PROMPTS, run_demo
 
-        with _bars() as bars:
-            task = bars.add_task("loading", total=None)
+    def load(prompt: str) -> JobModel:
+        return ModelRequest.create(model, prompt, _SAMPLING, machine).load()
 
-            def show(prompt: str, done: int, total: int) -> None:
-                number = PROMPTS.index(prompt)
-                every = total * len(PROMPTS)
-                bars.update(task, description=prompt, completed=number * total + done, total=every)
+    with progress_bars() as bars:
+        task = bars.add_task("loading", total=None)
 
-            figures = run_demo(load, out, seed=seed, on_progress=show)
-    if json_output:
-        typer.echo(json.dumps(figures.to_dict()))
+        def on_progress(prompt: str, done: int, total: int) -> None:
+            number, every = PROMPTS.index(prompt), total * len(PROMPTS)
+            bars.update(task, description=prompt, completed=number * total + done, total=every)
+
+        figures = run_demo(
+            load, output, seed=machine.seed, batch_size=machine.batch_size, on_progress=on_progress
+        )
+    if report.json:
+        emit(figures.to_dict())
         return
     table = Table("", f"{figures.size} px")
-    table.title = f"{len(PROMPTS)} pictures, {figures.base_size} px to {figures.size} px, {figures.model}"
+    table.title = f"{len(PROMPTS)} images, {figures.base_size} px to {figures.size} px, {figures.model}"
     table.add_row("patches through the model", f"{figures.denoiser_calls:,}")
-    table.add_row("time", seconds_in_words(figures.seconds))
-    table.add_row("time of sampling at once", seconds_in_words(figures.seconds_direct))
+    table.add_row("time", format_seconds(figures.seconds))
+    table.add_row("time of sampling at once", format_seconds(figures.seconds_direct))
     table.add_row("seam score (1: nothing shows)", f"{figures.seam_score:.2f}")
     table.add_row("detail (1: as Lanczos)", f"{figures.detail:.2f}")
-    stdout.print(table)
-    say(f"Look at {out / 'comparison.png'}, and open {out / 'picture.html'} in a browser")
-
-
-def _bars() -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-        TimeRemainingColumn(), console=stderr, disable=not stderr.is_terminal, transient=True,
-    )  # fmt: skip
+    show(table)
+    say(f"Look at {output / 'comparison.png'}, and open {output / 'image.html'} in a browser")

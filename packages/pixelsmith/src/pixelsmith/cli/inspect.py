@@ -1,55 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pixelsmith inspect``: what a job folder holds."""
+"""``pixelsmith inspect``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-from rich.table import Table
-
-from pixelsmith.cli.options import Debug, Json
-from pixelsmith.cli.output import bytes_in_words, say, stdout, user_errors
+from common_kernels.runtime.cli import Report, emit, say, show
+from common_kernels.runtime.files import format_bytes
 
 if TYPE_CHECKING:
     from pixelsmith.job import StageState
 
 
-def inspect(
-    folder: Annotated[Path, typer.Argument(help="The job folder.", metavar="DIR")],
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Tell what a job folder holds and how far the job is. Changes nothing, even of a job under way.
+def inspect(folder: Path, /, *, report: Report = Report()) -> None:
+    """Show what a job folder holds and how far the job is. Changes nothing, even while the job runs.
 
-    [bold]Examples[/bold]
+    **Examples**
 
-      pixelsmith inspect harbour.tif.job
+        pixelsmith inspect harbour.tif.job
 
-      pixelsmith inspect harbour.tif.job --json
+        pixelsmith inspect harbour.tif.job --json
+
+    Args:
+        folder: Folder of the job.
     """
-    with user_errors(debug):
-        from pixelsmith.job import inspect_job
+    from rich.table import Table
 
-        state = inspect_job(folder)
-    if json_output:
-        typer.echo(json.dumps(state.to_dict()))
+    from pixelsmith.job.inspect import inspect_job
+
+    state = inspect_job(folder)
+    if report.json:
+        emit(state.to_dict())
         return
     table = Table("stage", "size", "state", "encoded", "steps", "patches", "decoded")
     for number, stage in enumerate(state.stages, start=1):
         table.add_row(str(number), *_cells(stage))
-    stdout.print(table)
+    show(table)
     model = state.description.get("model")
     if isinstance(model, Mapping):
         for name in ("model", "prompt", "num_inference_steps", "guidance_scale"):
             if name in model:
                 say(f"{name.replace('_', ' ')}: {model[name]}")
-    say(f"on the disk: {bytes_in_words(state.disk_bytes)}")
+    say(f"disk space: {format_bytes(state.disk_bytes)}")
     if not state.is_complete:
-        say(f"go on with: pixelsmith resume {folder}")
+        say(f"resume with: pixelsmith resume {folder}")
 
 
 def _cells(stage: StageState) -> list[str]:

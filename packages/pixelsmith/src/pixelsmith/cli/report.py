@@ -1,27 +1,115 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress of a job on stderr: bars on a terminal, a line now and then in a log."""
+"""Estimates, progress and results of a job: bars on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from common_kernels.runtime.cli import emit, progress_bars, say, show, stderr
+from common_kernels.runtime.files import format_bytes
 
-from pixelsmith.cli.output import seconds_in_words, stderr
-from pixelsmith.job.progress import JobProgress
+from pixelsmith.io.writers import check_output
+from pixelsmith.job import Estimate, JobProgress, JobResult, JobSpec, estimate
+from pixelsmith.job.estimates import check_disk
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from pixelsmith.cli.options import JobOutput
+    from pixelsmith.core.model import JobModel
 
 _LINE_EVERY = 60.0  # seconds
-_WORDS = {"source": "first picture", "encode": "encode", "denoise": "patches", "decode": "decode"}
+_PHASES = {"source": "first image", "encode": "encode", "denoise": "patches", "decode": "decode"}
+_KINDS = {"_files": "tiles", ".html": "viewer"}
 
 
-class Reporter:
-    """Shows one bar for the patches of all stages, and one for what else is going on.
+def report_estimate(model: JobModel, spec: JobSpec, folder: Path, output: Path, *, json: bool) -> None:
+    """Report what a job takes, then make sure that the disk has room for it."""
+    check_output(output, *spec.size)
+    found = estimate(model, spec, output, measure=True)
+    if json:
+        emit(found.to_dict() | {"output": str(output), "job": str(folder)})
+    else:
+        _show_estimate(found, output)
+    check_disk(found, folder, output)
+
+
+def _show_estimate(found: Estimate, output: Path) -> None:
+    from rich.table import Table
+
+    table = Table("stage", "size", "enlarged", "guided steps", "patches", "tiles")
+    for number, stage in enumerate(found.stages, start=1):
+        table.add_row(
+            str(number),
+            f"{stage.size[1]} x {stage.size[0]}",
+            f"{stage.scale:.2f}",
+            f"{stage.guided_steps} of {stage.num_steps}",
+            f"{stage.calls:,}",
+            f"{stage.tiles:,}",
+        )
+    show(table)
+    seconds = "not measured" if found.seconds is None else f"about {format_seconds(found.seconds)} here"
+    say(f"calls   {found.calls:,} patches, two evaluations each with guidance")
+    say(f"memory  {format_bytes(found.memory_bytes)} beside the model")
+    folder, file = format_bytes(found.folder_bytes), format_bytes(found.output_bytes)
+    say(f"disk    {folder} meanwhile, {file} at most for {output.name}")
+    say(f"time    {seconds}")
+
+
+def report_result(result: JobResult, source: str, options: JobOutput) -> None:
+    """Report a finished job."""
+    height, width = result.size
+    if options.json:
+        kinds = {"image": result.outputs[0]}
+        for path in result.outputs[1:]:
+            kinds[next(kind for end, kind in _KINDS.items() if path.name.endswith(end))] = path
+        emit({
+            "input": source,
+            "outputs": {kind: str(path) for kind, path in kinds.items()},
+            "status": "done",
+            "seconds": round(result.seconds, 2),
+            "width": width,
+            "height": height,
+            "denoiser_calls": result.calls,
+            "job": str(options.job) if options.keep else None,
+        })  # fmt: skip
+        return
+    say(
+        f"{result.outputs[0]}: {width} x {height}, {result.calls:,} patches, {format_seconds(result.seconds)}"
+    )
+    for path in result.outputs[1:]:
+        if path.suffix == ".html":
+            say(f"open {path} in a browser to look around")
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def report_progress(calls: list[int]) -> Generator[ProgressReporter]:
+    """Show the progress of a job while it runs.
+
+    Args:
+        calls: Patches that each stage is expected to take.
+    """
+    with progress_bars() as bars:
+        yield ProgressReporter(bars, calls)
+
+
+class ProgressReporter:
+    """Shows one bar for the patches of all stages, and one for everything else.
 
     Args:
         bars: Where they are drawn.
-        calls: Patches that the stages are expected to take, each.
+        calls: Patches that each stage is expected to take.
     """
 
     def __init__(self, bars: Progress, calls: list[int]) -> None:
@@ -34,7 +122,7 @@ class Reporter:
         self._line = time.monotonic()
 
     def __call__(self, progress: JobProgress) -> None:
-        """Show where the job is."""
+        """Show the position of the job."""
         if progress.phase == "denoise":
             self._show_patches(progress)
         else:
@@ -53,12 +141,12 @@ class Reporter:
         self._first = self._first or (now, done)
         if not stderr.is_terminal and now - self._line > _LINE_EVERY:
             rate = (done - self._first[1]) / max(now - self._first[0], 1e-9)
-            left = f", {seconds_in_words((total - done) / rate)} left" if rate > 0 else ""
+            left = f", {format_seconds((total - done) / rate)} left" if rate > 0 else ""
             stderr.print(f"{name} {done} of {total}{left}", highlight=False, markup=False, soft_wrap=True)
             self._line = now
 
     def _show_other(self, progress: JobProgress) -> None:
-        name = f"{_title(progress)}: {_WORDS[progress.phase]}" if progress.phase != "write" else "write"
+        name = f"{_title(progress)}: {_PHASES[progress.phase]}" if progress.phase != "write" else "write"
         if self._other is None or name != self._other_name:
             self._hide_other()
             self._other, self._other_name = self.bars.add_task(name, total=progress.total), name
@@ -71,19 +159,4 @@ class Reporter:
 
 
 def _title(progress: JobProgress) -> str:
-    return f"stage {progress.stage + 1} of {progress.num_stages}" if progress.num_stages > 1 else "picture"
-
-
-@contextmanager
-def reporting(calls: list[int]) -> Generator[Reporter]:
-    """Show the progress of a job while it runs."""
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=stderr,
-        disable=not stderr.is_terminal,
-        transient=True,
-    ) as bars:
-        yield Reporter(bars, calls)
+    return f"stage {progress.stage + 1} of {progress.num_stages}" if progress.num_stages > 1 else "image"

@@ -1,67 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pixelsmith resume``: go on with a job that was stopped."""
+"""``pixelsmith resume``."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from common_kernels.runtime.cli import Report
+from cyclopts import Group, Parameter
 
-from pixelsmith.cli import options as o
-from pixelsmith.cli.output import user_errors
-from pixelsmith.cli.processes import join_processes
-from pixelsmith.cli.request import COMMAND, ModelChoice, RunChoice, do_job
+from pixelsmith.cli.job import COMMAND, ModelRequest, join, run_in_folder
+from pixelsmith.cli.options import JobOutput
+
+
+@Parameter(name="*", group=Group("Machine", sort_key=8))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeMachine:
+    """Where a resumed job computes; as before where nothing is given.
+
+    Attributes:
+        device: Device from now on: auto, cpu or cuda[:n].
+        batch_size: Patches in one pass from now on.
+    """
+
+    device: str | None = None
+    batch_size: int | None = None
+
+
+@Parameter(name="*", group=Group("Output", sort_key=9))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeOutput(Report):
+    """Where a resumed job writes, and how it reports.
+
+    Attributes:
+        output: File; the one of the first command if not given.
+        keep: Whether the job folder stays when the job is done.
+        preview: Whether preview.png in the job folder is kept up to date.
+    """
+
+    output: Annotated[Path | None, Parameter(alias="-o")] = None
+    keep: Annotated[bool, Parameter(negative="")] = False
+    preview: bool = True
 
 
 def resume(
-    folder: Annotated[Path, typer.Argument(help="The job folder.", metavar="DIR")],
-    out: o.Out = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Patches in one pass from now on.", rich_help_panel="Machine")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda[:n] from now on.", rich_help_panel="Machine")
-    ] = None,
-    keep: o.Keep = False,
-    preview: o.Preview = True,
-    json_output: o.Json = False,
-    debug: o.Debug = False,
-) -> None:
-    """Go on with a job where it was stopped, killed or cut off.
+    folder: Path, /, *, machine: ResumeMachine = ResumeMachine(), output: ResumeOutput = ResumeOutput()
+) -> int:
+    """Resume a job where it was stopped or killed.
 
     What was finished is not computed again, and the result is the same to the byte as that of a run without
-    a stop. Another device may round differently.
+    a stop. Another device may round differently. Exit code: 0 done, 1 begun and not finished, 2 nothing was
+    done, 130 interrupted.
 
-    [bold]Examples[/bold]
+    **Examples**
 
-      pixelsmith resume harbour.tif.job
+        pixelsmith resume harbour.tif.job
 
-      pixelsmith resume city.dzi.job --batch-size 8 --device cuda:1
+        pixelsmith resume city.dzi.job --batch-size 8 --device cuda:1
 
-    Exit code: 0 done, 1 begun and not finished, 2 nothing was done, 130 stopped by Ctrl-C.
+    Args:
+        folder: Folder of the job.
     """
-    with user_errors(debug):
-        from pixelsmith.job import JobSpec
+    notes = read_command(folder)
+    from pixelsmith.job import JobSpec
 
-        notes = read_command(folder)
-        choice = ModelChoice(**notes["model"])
-        choice = choice if device is None else replace(choice, device=device)
-        spec = JobSpec.from_dict(notes["spec"])
-        if batch_size is not None:
-            spec = replace(spec, config=replace(spec.config, batch_size=batch_size))
-        output = Path(notes["output"]) if out is None else out.absolute()
-        ranks, own_device = join_processes(choice.device)
-        model = replace(choice, device=own_device).load()
-    run = RunChoice(keep=keep or notes["keep"], preview=preview, json_output=json_output, debug=debug)
-    notes |= {"output": str(output), "spec": spec.to_dict()}
-    do_job(model, spec, folder.absolute(), output, run, ranks=ranks, notes=notes)
+    chosen = ModelRequest.from_dict(notes["model"])
+    if machine.device is not None:
+        chosen = replace(chosen, device=machine.device)
+    spec = JobSpec.from_dict(notes["spec"])
+    if machine.batch_size is not None:
+        spec = replace(spec, config=replace(spec.config, batch_size=machine.batch_size))
+    target = Path(notes["output"]) if output.output is None else output.output.absolute()
+    ranks, device = join(chosen.device)
+    model = replace(chosen, device=device).load()
+    options = JobOutput(
+        output=target, job=folder.absolute(), keep=output.keep or notes["keep"], preview=output.preview,
+        json=output.json, debug=output.debug,
+    )  # fmt: skip
+    notes |= {"output": str(target), "spec": spec.to_dict()}
+    return run_in_folder(model, spec, options, notes, ranks=ranks)
 
 
 def read_command(folder: Path) -> dict[str, Any]:
-    """Return how a job was asked for.
+    """Return the options with which a command began a job.
 
     Raises:
         ValueError: If the folder is none of a job of a command, or the file is damaged.
@@ -71,7 +94,7 @@ def read_command(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} is no folder of a job that a command began")
     try:
         notes = json.loads(file.read_text("utf-8"))
-        if set(notes) != {"model", "spec", "output", "keep"}:
+        if set(notes) != {"model", "spec", "output", "keep", "input"}:
             raise ValueError("other entries than expected")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error

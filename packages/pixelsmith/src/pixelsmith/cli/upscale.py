@@ -1,25 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pixelsmith upscale``: a picture in, a larger one with new detail out."""
+"""``pixelsmith upscale``."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from common_kernels.runtime.cli import warn
 
-from pixelsmith.cli import options as o
-from pixelsmith.cli.output import warn
-from pixelsmith.cli.request import (
-    LoopChoice,
-    ModelChoice,
-    RunChoice,
-    carry_out,
-    check_wishes,
-    default_output,
-    pick,
-    via_sizes,
-)
+from pixelsmith.cli.job import JobRequest, ModelRequest, run_job, validate_options
+from pixelsmith.cli.options import Denoising, JobOutput, Patches, Sampling, Size, SliderText
+from pixelsmith.config import DenoisingConfig, SamplingConfig, SizeConfig
 
 if TYPE_CHECKING:
     from pixelsmith.core.model import JobModel
@@ -27,102 +19,63 @@ if TYPE_CHECKING:
 
 
 def upscale(
-    image: Annotated[Path, typer.Argument(help="The picture: PNG, JPEG, WebP, TIFF, BMP, GIF, PPM or AVIF.")],
-    scale: Annotated[
-        float | None,
-        typer.Option("--scale", "-x", help="Of the sides; the result is rounded to whole latent cells."),
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option("--size", "-s", help="WIDTHxHEIGHT, or one number for the longer side.")
-    ] = None,
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the picture shows.")] = "",
-    via: o.Via = None,
-    model: o.Model = "tiny-sdxl",
-    negative_prompt: o.Negative = None,
-    steps: o.Steps = None,
-    guidance: o.Guidance = None,
-    seed: o.Seed = 0,
-    out: o.Out = None,
-    slider: o.SliderOption = "auto",
-    plan: o.Plan = "cover",
-    mode: o.Mode = "parallel",
-    wrap: o.Wrap = "none",
-    conditioning: o.Conditioning = "true",
-    settings: o.Settings = None,
-    batch_size: o.BatchSize = 1,
-    device: o.Device = "auto",
-    dtype: o.DTypeOption = "auto",
-    canvas: o.CanvasOption = "float32",
-    max_pixels: o.MaxPixels = 100_000_000,
-    job: o.JobDir = None,
-    keep: o.Keep = False,
-    overwrite: o.Overwrite = False,
-    preview: o.Preview = True,
-    dry_run: o.DryRun = False,
-    json_output: o.Json = False,
-    debug: o.Debug = False,
-) -> None:
-    """Enlarge a picture, adding the detail that the model sees in it.
+    image: Path,
+    /,
+    *,
+    prompt: str = "",
+    sizes: Size = SizeConfig(),
+    slider: SliderText = "auto",
+    denoising: Denoising = DenoisingConfig(),
+    sampling: Sampling = SamplingConfig(),
+    machine: Patches = Patches(),
+    output: JobOutput = JobOutput(),
+    model: str = "tiny-sdxl",
+    max_pixels: int = 100_000_000,
+) -> int:
+    """Enlarge an image, adding the detail that the model sees in it.
 
-    A prompt that says what is shown helps. A higher slider keeps more of the picture, a lower one invents
-    more. A run that was stopped goes on with the same command, or with [bold]pixelsmith resume[/bold].
+    A prompt that describes the image helps. A higher slider keeps more of the image, a lower one invents
+    more. A run that was stopped or killed is resumed by the same command, or by `pixelsmith resume`.
+    Exit code: 0 done, 1 begun and not finished, 2 nothing was done, 130 interrupted.
 
-    [bold]Examples[/bold]
+    **Examples**
 
-      pixelsmith upscale photo.jpg --scale 4 -p "a cat on a wall" -m ./sdxl
+        pixelsmith upscale photo.jpg --scale 4 --prompt "a cat on a wall" --model ./sdxl
 
-      pixelsmith upscale photo.jpg --size 8192 --via 4096 --slider 0.4,0.6 -m ./sdxl -o photo.dzi
+        pixelsmith upscale photo.jpg --size 8192 --via 4096 --slider 0.4,0.6 --model ./sdxl -o photo.dzi
 
-      pixelsmith upscale tile.png --scale 2 --wrap both -m ./sdxl
+        pixelsmith upscale tile.png --scale 2 --wrap both --model ./sdxl
 
-      pixelsmith upscale photo.jpg --scale 8 -m ./sdxl --dry-run
-
-    Exit code: 0 done, 1 begun and not finished, 2 nothing was done, 130 stopped by Ctrl-C.
-    """
-    given = dict(locals())
-    choice, loop, run = pick(ModelChoice, given), pick(LoopChoice, given), pick(RunChoice, given)
-
-    def check() -> None:
-        from pixelsmith.job import source as files
-        from pixelsmith.job.spec import scaled_size
-
-        if (scale is None) == (size is None):
-            raise ValueError("give --scale or --size, one of the two")
-        check_wishes([size, *(via or ())], loop, run)
-        # all of it: damage in the middle of a file does not show in its header
-        scaled_size(files.read_source(image, max_pixels).shape[:2], 1 if scale is None else scale, 1)
-
-    def make_spec(loaded: JobModel) -> JobSpec:
-        from pixelsmith.job import source as files
-        from pixelsmith.job.spec import scaled_size
-
-        held = files.read_size(image, max_pixels)
-
-        def fit(text: str) -> tuple[int, int]:
-            return fitted(text, held, loaded.pixels)
-
-        target = fit(size) if size is not None else scaled_size(held, scale or 0, loaded.pixels)
-        if model == "tiny-sdxl":
-            warn("tiny-sdxl knows drawn shapes only; name a model for photographs with --model")
-        return loop.spec(
-            loaded, [*via_sizes(via, fit), target], source_size=held, source=image.absolute(),
-            source_digest=files.digest(image), max_pixels=max_pixels,
-        )  # fmt: skip
-
-    carry_out(choice, check, make_spec, lambda spec: default_output(image.parent, image.stem, spec.size), run)
-
-
-def fitted(text: str, held: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Return height and width of a size; of one number, which is the longer side, the other follows.
+        pixelsmith upscale photo.jpg --scale 8 --model ./sdxl --dry-run
 
     Args:
-        text: What ``--size`` says.
-        held: Height and width of the picture.
-        multiple: Pixels per latent cell, to which the other side is rounded.
+        image: Image file.
+        prompt: Prompt that describes the image.
+        slider: Guided steps: a number (20), a fraction (0.4), auto, one per stage (20,30), or a .json file
+            with rows of fractions, stretched over the image; more keeps more of the image.
+        model: Shipped name, folder in the format of diffusers, or hub id.
+        max_pixels: Limit of the pixels of the image, checked before it is decoded.
     """
-    width, height = o.parse_size(text)
-    if height is not None:
-        return height, width
-    longer, scale = width, width / max(held)
-    shorter = max(multiple, round(min(held) * scale / multiple) * multiple)
-    return (longer, shorter) if held[0] >= held[1] else (shorter, longer)
+    from common_kernels.runtime.images import read_image
+
+    from pixelsmith.job.source import digest_image
+
+    sliders = validate_options(slider, sizes, output)
+    # all of it, since damage in the middle of a file does not show in its header
+    found = read_image(image, max_pixels=max_pixels)
+    size, digest = (found.height, found.width), digest_image(image)
+    if found.note:
+        warn(f"{image}: {found.note}")
+    del found
+
+    def plan(loaded: JobModel) -> JobSpec:
+        from pixelsmith.job.plan import plan_job
+
+        spec = plan_job(loaded, request.config(loaded), sizes, image_size=size, sliders=sliders)
+        if model == "tiny-sdxl":
+            warn("tiny-sdxl knows drawn shapes only; name a model for photographs with --model")
+        return replace(spec, source=image.absolute(), source_digest=digest, max_pixels=max_pixels)
+
+    chosen = ModelRequest.create(model, prompt, sampling, machine)
+    request = JobRequest(chosen, denoising, machine, output, str(image), image.with_suffix("").absolute())
+    return run_job(request, plan)

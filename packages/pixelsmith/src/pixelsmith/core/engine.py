@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pixelsmith.core.config import JobConfig
+from pixelsmith.config import JobConfig
 from pixelsmith.core.noise import CellNoise
 from pixelsmith.core.plan import PatchPlan, make_plan
 from pixelsmith.core.protocol import Denoiser, OnPatch, OnStep, Progress, StageInterrupted
@@ -17,8 +17,9 @@ from pixelsmith.core.ranks import Ranks
 from pixelsmith.core.stage import PatchWork
 from pixelsmith.core.steps import plan_steps
 from pixelsmith.store.canvas import Canvas
-from pixelsmith.store.journal import Journal, Position
-from pixelsmith.store.stores import CanvasStore, MemoryStore
+from pixelsmith.store.journal import Position
+from pixelsmith.store.memory import MemoryStage
+from pixelsmith.store.protocol import StageStore
 
 __all__ = ["run_stage"]
 
@@ -28,27 +29,25 @@ def run_stage(
     clean: Tensor | Canvas,
     config: JobConfig,
     *,
-    canvas_store: CanvasStore | None = None,
-    journal: Journal | None = None,
+    store: StageStore | None = None,
     on_patch: OnPatch | None = None,
     on_step: OnStep | None = None,
     ranks: Ranks | None = None,
     scale: float = 2.0,
     stage: int = 0,
 ) -> Canvas:
-    """Noise a picture's latents and denoise them patch by patch, guided by themselves.
+    """Noise the latents of an image and denoise them patch by patch, guided by themselves.
 
     Args:
         denoiser: The model.
-        clean: Latents of the enlarged picture, ``(C, H, W)`` or ``(1, C, H, W)``, or a canvas of them, which
+        clean: Latents of the enlarged image, ``(C, H, W)`` or ``(1, C, H, W)``, or a canvas of them, which
             is only read.
-        config: The job.
-        canvas_store: Where the working canvases live; RAM if ``None``.
-        journal: Makes the stage resumable: a call with the journal and the store of a killed one goes on
-            behind its last patch. Process 0 only.
+        config: Settings of the loop.
+        store: Where the working canvases are kept; memory if ``None``. With a folder, a call after a kill
+            resumes behind the last finished patch. Process 0 only.
         on_patch: Called after every patch; a true value stops the stage.
         on_step: Called after every step with the new state; a true value stops the stage.
-        ranks: Processes that share the patches; every one of them makes this call.
+        ranks: Processes that share the patches; every one of them calls this function.
         scale: Enlargement of the stage, read by ``slider="auto"``.
         stage: Number of the stage; each has noise, patches and coins of its own.
 
@@ -65,16 +64,16 @@ def run_stage(
     """
     if isinstance(clean, Tensor):
         if clean.ndim == 4 and clean.shape[0] != 1:
-            raise ValueError(f"clean must be the latents of one picture, got a batch of {clean.shape[0]}")
+            raise ValueError(f"clean must be the latents of one image, got a batch of {clean.shape[0]}")
         clean = Canvas(clean[0] if clean.ndim == 4 else clean)
-    runner = _Runner(denoiser, clean, config, canvas_store or MemoryStore(), journal, ranks, scale, stage)
+    runner = _Runner(denoiser, clean, config, store or MemoryStage(), ranks, scale, stage)
     with torch.no_grad():
         return runner.run(on_patch, on_step)
 
 
 @dataclass(slots=True)
 class _Count:
-    """Where the runner is, and how many patches it took so far."""
+    """Position of the runner, and the number of patches so far."""
 
     step: int = 0
     done: int = 0
@@ -89,8 +88,7 @@ class _Runner:
         denoiser: Denoiser,
         clean: Canvas,
         config: JobConfig,
-        store: CanvasStore,
-        journal: Journal | None,
+        store: StageStore,
         ranks: Ranks | None,
         scale: float,
         stage: int,
@@ -98,15 +96,15 @@ class _Runner:
         self.denoiser = denoiser
         self.clean = clean
         self.config = config
-        self.journal = journal
+        self.journal = store.journal
         self.ranks = ranks
         self.stage = stage
         self.steps = plan_steps(config, denoiser.num_steps, scale=scale)
         self.noise = CellNoise(config.seed, clean.channels, *clean.size, stage=stage)
         self.count = _Count()
         self._plan(0)  # refuses a canvas that is too small before any file is made
-        if journal is not None:
-            journal.claim(self._identity())
+        if self.journal is not None:
+            self.journal.claim(self._identity())
         names = ("state-a", "state-b") + (("estimate-a", "estimate-b") if denoiser.multistep else ())
         canvases = store.canvases(names, clean.channels, *clean.size)
         # the canvases of even and of odd steps
@@ -143,7 +141,7 @@ class _Runner:
         return self.sides[self.count.step % 2][0]
 
     def _begin(self) -> None:
-        """Take up a stage where its journal ends, or fill the first canvas."""
+        """Resume a stage where its journal ends, or fill the first canvas."""
         position = None if self.journal is None else self.journal.position
         if self.journal is not None and position is not None:
             side = position.step % 2
@@ -239,8 +237,8 @@ class _Runner:
         """Return whether any process wants to stop."""
         if self.ranks is None:
             return stop
-        wishes = self.ranks.gather(torch.tensor([stop], device=self.denoiser.device))
-        return any(bool(wish) for wish in wishes)
+        answers = self.ranks.gather(torch.tensor([stop], device=self.denoiser.device))
+        return any(bool(answer) for answer in answers)
 
     def _progress(self, plan: PatchPlan) -> Progress:
         """Describe the current position; steps to come are taken to be as long as those so far."""

@@ -7,7 +7,7 @@ import torch
 from common_kernels import fuse_phase
 from torch import Tensor
 
-from pixelsmith.core.config import JobConfig
+from pixelsmith.config import JobConfig
 
 __all__ = ["fuse_patches"]
 

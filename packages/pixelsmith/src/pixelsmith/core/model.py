@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a job asks of a model."""
+"""Interface of a model in a job."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ class JobModel(Protocol):
 
     @property
     def name(self) -> str:
-        """What the job folder records: where the model came from."""
+        """Name in the record of a job: where the model came from."""
         ...
 
     @property
     def channels(self) -> int:
-        """Numbers in a latent cell."""
+        """Channels of the latents."""
         ...
 
     @property
-    def pixels(self) -> int:
-        """Pixels per latent cell and side."""
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent and side."""
         ...
 
     @property
     def patch(self) -> int:
-        """Cells per side of a patch: the size that the model was trained at."""
+        """Side of a patch in latents: the size that the model was trained at."""
         ...
 
     @property
     def patch_multiple(self) -> int:
-        """Number of cells that divides the sides of patches on canvases smaller than ``patch``."""
+        """Divisor of the sides of patches on canvases smaller than ``patch``, in latents."""
         ...
 
     @property
@@ -51,15 +51,15 @@ class JobModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where patches are computed."""
+        """Device of the patches."""
         ...
 
     def denoiser(self, size: tuple[int, int], patch: tuple[int, int]) -> Denoiser:
         """Return the denoiser of one stage.
 
         Args:
-            size: Height and width of the whole picture of this stage, pixels.
-            patch: Height and width of its patches, cells.
+            size: Height and width of the whole image of this stage, pixels.
+            patch: Height and width of its patches, latents.
 
         Raises:
             ValueError: If the scheduler or a size does not fit; before anything is computed.
@@ -67,11 +67,11 @@ class JobModel(Protocol):
         ...
 
     def base_image(self, size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
-        """Generate a picture without patches, ``(H, W, 3)`` uint8, with the host's own text-to-image.
+        """Generate an image without patches, ``(H, W, 3)`` uint8, with the host's own text-to-image.
 
         Args:
             size: Height and width, pixels; a size that the model was trained at.
-            seed: Of the noise.
+            seed: Random seed.
 
         Raises:
             NotImplementedError: If the model cannot, as one that was given as a function.
@@ -79,5 +79,5 @@ class JobModel(Protocol):
         ...
 
     def describe(self) -> dict[str, object]:
-        """Return what makes the job this job, as JSON values: model, prompt, steps, guidance, scheduler."""
+        """Return everything that decides the result, as JSON values: model, prompt, steps, scheduler."""
         ...

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelsmith.core.config import JobConfig
+from pixelsmith.config import JobConfig
 from pixelsmith.core.philox import Stream, Use
 from pixelsmith.store.regions import pieces
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the loop asks of a model, and what it tells those who watch it."""
+"""Interface of the denoising loop: the model, progress and callbacks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Denoiser(Protocol):
 
     @property
     def num_steps(self) -> int:
-        """Steps of the schedule."""
+        """Number of inference steps."""
         ...
 
     @property
@@ -36,7 +36,7 @@ class Denoiser(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where patches go and predictions come from."""
+        """Device of patches and predictions."""
         ...
 
     def initial(self, noise: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ class Ranks(Protocol):
 
     @property
     def index(self) -> int:
-        """Number of this process; 0 keeps the journal."""
+        """Rank of this process; rank 0 keeps the journal."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class ProcessRanks:
 
     @property
     def index(self) -> int:
-        """Number of this process."""
+        """Rank of this process."""
         return self._index
 
     @property

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pixelsmith.config import JobConfig
 from pixelsmith.core.band import blend_band
 from pixelsmith.core.chess import chess_masks
-from pixelsmith.core.config import JobConfig
 from pixelsmith.core.fusion import fuse_patches
 from pixelsmith.core.noise import CellNoise
 from pixelsmith.core.plan import PatchPlan
@@ -31,7 +31,7 @@ class PatchWork:
         steps: What happens when.
         step: Current step.
         plan: Patches of the step.
-        clean: Latents of the guiding picture.
+        clean: Latents of the guiding image.
         noise: The noise of the stage.
         reading: State at the beginning of the step, and for multistep solvers the last clean estimate.
         writing: Where the same goes for the next step.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelsmith.core.config import JobConfig, Slider
+from pixelsmith.config import JobConfig, Slider
 
 __all__ = ["StepPlan", "auto_fraction", "plan_steps"]
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of any size: resized, encoded, decoded and written in strips."""
+"""Images of any size: resized, encoded, decoded and written in strips."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deep Zoom pictures: a folder of small tiles at every scale, and the file that describes it."""
+"""Deep Zoom images: a folder of small tiles at every scale, and the file that describes it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 from PIL import Image
 
 from pixelsmith.io.pyramid import build_pyramid
-from pixelsmith.io.rows import Rows
 from pixelsmith.io.scratch import scratch_folder
+from pixelsmith.store.rows import Rows
 
 TILE, OVERLAP = 254, 1
 TileFormat = Literal["jpg", "png"]
@@ -33,11 +33,11 @@ def files_folder(path: Path) -> Path:
 
 
 def write_dzi(path: Path, rows: Rows, *, tile_format: TileFormat = "jpg", quality: int = 92) -> None:
-    """Write a Deep Zoom picture; the ``.dzi`` file comes last, when all tiles are there.
+    """Write a Deep Zoom image; the ``.dzi`` file comes last, when all tiles are there.
 
     Args:
         path: The ``.dzi`` file; a folder ``<name>_files`` beside it gets the tiles. Both are replaced.
-        rows: The picture.
+        rows: The image.
         tile_format: Of the tiles.
         quality: Of JPEG tiles, 1 to 95.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lanczos in strips: what Pillow makes of the whole picture, within 1/255, with a strip in memory."""
+"""Lanczos in strips: what Pillow makes of the whole image, within 1/255, with a strip in memory."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import math
 import numpy as np
 from PIL import Image
 
-from pixelsmith.io.rows import ArrayRows, Pixels, Rows, read_wrapped
+from pixelsmith.store.rows import ArrayRows, Pixels, Rows, read_wrapped
 
-_LOBES = 3  # of the kernel on each side, in pixels of the coarser picture
-_WHOLE = 100_000_000  # pixels up to which a shrunk picture is resized in one piece
+_LOBES = 3  # of the kernel on each side, in pixels of the coarser image
+_WHOLE = 100_000_000  # pixels up to which a shrunk image is resized in one piece
 
 
 class Resized:
-    """A picture at another size, worked out as its rows are read.
+    """An image at another size, worked out as its rows are read.
 
     Pillow rounds to bytes between its two passes and, where a side shrinks, chooses their order by rules of
     its own. So enlarging is done in strips of two explicit passes, and shrinking by Pillow in one piece as
     long as that is cheap; beyond 100 million pixels strips, horizontal first, may differ from it by more.
 
     Args:
-        rows: The picture.
+        rows: The image.
         size: New height and width in pixels; the aspect may change.
-        wrap: Whether the picture goes on from its bottom at its top, and from its right edge at its left.
+        wrap: Whether the image goes on from its bottom at its top, and from its right edge at its left.
 
     Raises:
         ValueError: If a side is below 1.
@@ -56,7 +56,7 @@ class Resized:
             first, last = max(first, 0), min(last, rows.height)
         wide = self._widen(read_wrapped(rows, first, last))
         # Pillow reads beyond the box as far as the strip goes, so the strip's own edges matter only where
-        # they are those of the picture
+        # they are those of the image
         box = (0, top * scale - first, self.width, bottom * scale - first)
         return np.asarray(wide.resize((self.width, bottom - top), Image.Resampling.LANCZOS, box=box))
 

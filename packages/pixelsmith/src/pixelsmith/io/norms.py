@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Group normalisation by the statistics of a whole picture while a network sees tiles of it."""
+"""Group normalisation by the statistics of a whole image while a network sees tiles of it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class GlobalNorms:
 
         The windows pass each layer together and are normalised by what they have in common. Measured one by
         one, each normalised by itself, a layer would not see what the layers before it will give, and the
-        error grows from layer to layer, most of all where a picture is flat.
+        error grows from layer to layer, most of all where an image is flat.
         """
         self._sample = sample
         try:

@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from common_kernels.runtime.files import atomic_write
 from numpy.typing import NDArray
 
-from pixelsmith.io.rows import Pixels, Rows, bands
+from pixelsmith.store.rows import Pixels, Rows, bands
 
 _BAND = 64
 _MOST = 2**31 - 1
 
 
 def write_png(path: Path, rows: Rows, *, level: int = 6) -> None:
-    """Write a picture, 8 bits per channel, RGB.
+    """Write an image, 8 bits per channel, RGB; the name appears when the file is whole.
 
     Args:
-        path: The file, which is written in place: give a temporary name.
-        rows: The picture.
-        level: Of compression, 0 to 9.
+        path: The file.
+        rows: The image.
+        level: Compression level, 0 to 9.
 
     Raises:
         ValueError: If a side is longer than the format allows.
@@ -31,7 +32,7 @@ def write_png(path: Path, rows: Rows, *, level: int = 6) -> None:
     if max(rows.height, rows.width) > _MOST:
         raise ValueError(f"a side of a PNG has at most {_MOST} pixels, got {rows.height} x {rows.width}")
     packer = zlib.compressobj(level)
-    with path.open("wb") as file:
+    with atomic_write(path) as file:
         file.write(b"\x89PNG\r\n\x1a\n")
         _chunk(file, b"IHDR", struct.pack(">IIBBBBB", rows.width, rows.height, 8, 2, 0, 0, 0))
         above = np.zeros((1, rows.width * 3), dtype=np.uint8)

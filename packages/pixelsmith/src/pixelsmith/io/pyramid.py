@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture at half, a quarter, an eighth of its size, made in one pass from the top down."""
+"""An image at half, a quarter, an eighth of its size, made in one pass from the top down."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelsmith.io.rows import ArrayRows, Pixels, RawImage, Rows, bands
+from pixelsmith.store.rows import ArrayRows, Pixels, RawImage, Rows, bands
 
 _BAND = 256
 
@@ -29,12 +29,12 @@ def halved(size: tuple[int, int], smallest: int = 1) -> list[tuple[int, int]]:
 
 
 def build_pyramid(rows: Rows, folder: Path, smallest: int = 1) -> list[Rows]:
-    """Write the smaller levels of a picture as files and return all levels, the picture itself first.
+    """Write the smaller levels of an image as files and return all levels, the image itself first.
 
     Every pixel is the rounded mean of the four it covers; an odd last row or column counts twice.
 
     Args:
-        rows: The picture.
+        rows: The image.
         folder: Gets one raw file per smaller level.
         smallest: See :func:`halved`.
     """
@@ -79,7 +79,7 @@ class _Half:
 
 
 def _feed(halves: Sequence[_Half], band: Pixels | None) -> None:
-    """Pass a band down the levels; ``None`` ends the picture."""
+    """Pass a band down the levels; ``None`` ends the image."""
     ends = band is None
     for half in halves:
         parts: list[Pixels] = []
@@ -101,7 +101,7 @@ def halve(rows: Pixels) -> Pixels:
 
 
 def shrink(rows: Rows, longest: int) -> Pixels:
-    """Return the picture halved until its longer side is at most ``longest``, in memory."""
+    """Return the image halved until its longer side is at most ``longest``, in memory."""
     height, width = rows.height, rows.width
     times = 0
     while max(height, width) > longest:

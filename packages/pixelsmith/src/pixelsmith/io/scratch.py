@@ -14,7 +14,7 @@ def scratch_folder(path: Path) -> Generator[Path]:
     """Make an empty folder beside a file that is being written, and take it away afterwards.
 
     It has a name of its own for every file, so that what a killed run left is found and removed by the next.
-    The dot in front keeps readers from taking it for a picture.
+    The dot in front keeps readers from taking it for an image.
 
     Args:
         path: The file.
@@ -22,7 +22,7 @@ def scratch_folder(path: Path) -> Generator[Path]:
     Yields:
         The folder, on the disk of the file.
     """
-    folder = path.with_name(f".{path.name.removeprefix('.').removesuffix('.part')}.scratch")
+    folder = path.with_name(f".{path.name.removeprefix('.')}.scratch")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:

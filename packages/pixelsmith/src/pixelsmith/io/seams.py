@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the borders of tiles show in a picture?"""
+"""Do the borders of tiles show in an image?"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelsmith.io.rows import Rows, bands
+from pixelsmith.store.rows import Rows, bands
 
 _BAND = 512
 
@@ -18,23 +18,23 @@ def seam_score(rows: Rows, period: int) -> float:
     things count little, and a seam, which is one pixel wide, counts in full.
 
     Args:
-        rows: The picture.
+        rows: The image.
         period: Pixels between the lines, in both directions; at least 4.
 
     Returns:
-        Mean across the lines over mean elsewhere: 1 where nothing shows. 1 for flat pictures, too.
+        Mean across the lines over mean elsewhere: 1 where nothing shows. 1 for flat images, too.
 
     Raises:
-        ValueError: If the picture has no such line, or the period is too short.
+        ValueError: If the image has no such line, or the period is too short.
 
     Example:
-        >>> from pixelsmith.io.rows import ArrayRows
-        >>> picture = np.zeros((8, 16, 3), dtype=np.uint8)
-        >>> seam_score(ArrayRows(picture), 8)
+        >>> from pixelsmith.store.rows import ArrayRows
+        >>> image = np.zeros((8, 16, 3), dtype=np.uint8)
+        >>> seam_score(ArrayRows(image), 8)
         1.0
     """
     if period < 4 or period >= max(rows.height, rows.width) - 1:
-        raise ValueError(f"period must be at least 4 and leave a line in the picture, got {period}")
+        raise ValueError(f"period must be at least 4 and leave a line in the image, got {period}")
     on, off = _Mean(), _Mean()
     for top, band in bands(rows, _BAND):
         grey: NDArray[np.float32] = band.astype(np.float32).mean(axis=2)

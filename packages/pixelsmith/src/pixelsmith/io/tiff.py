@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import tifffile
+from common_kernels.runtime.files import atomic_path
 
 from pixelsmith.io.pyramid import build_pyramid
-from pixelsmith.io.rows import Pixels, Rows
 from pixelsmith.io.scratch import scratch_folder
+from pixelsmith.store.rows import Pixels, Rows
 
 Compression = Literal["zlib", "none"]
 
@@ -24,11 +26,11 @@ def write_tiff(
     compression: Compression = "zlib",
     smallest: int = 256,
 ) -> None:
-    """Write a picture and its pyramid, tile by tile.
+    """Write an image and its pyramid, tile by tile; the name appears when the file is whole.
 
     Args:
-        path: The file, which is written in place: give a temporary name.
-        rows: The picture.
+        path: The file.
+        rows: The image.
         tile: Side of a tile in pixels, a multiple of 16.
         compression: ``"zlib"`` (deflate with prediction, lossless) or ``"none"``.
         smallest: The pyramid ends with the first level whose longer side is at most this.
@@ -36,14 +38,12 @@ def write_tiff(
     Raises:
         ValueError: If ``tile`` is no positive multiple of 16.
     """
-    import tifffile
-
     if tile < 16 or tile % 16:
         raise ValueError(f"tile must be a positive multiple of 16, got {tile}")
     packs = compression == "zlib"
-    with scratch_folder(path) as scratch:
+    with scratch_folder(path) as scratch, atomic_path(path) as temporary:
         levels = build_pyramid(rows, scratch, smallest)
-        with tifffile.TiffWriter(path, bigtiff=True) as file:
+        with tifffile.TiffWriter(temporary, bigtiff=True) as file:
             for number, level in enumerate(levels):
                 file.write(
                     tiles(level, tile),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a picture is cut into tiles, and where samples of it are taken."""
+"""How an image is cut into tiles, and where samples of it are taken."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Statistics = Literal["global", "tile"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiling:
-    """How a picture is cut for the autoencoder.
+    """How an image is cut for the autoencoder.
 
     Attributes:
         tile: Side of what is kept of a tile, in latent cells.
         halo: Cells around it that are processed and thrown away.
-        statistics: ``"global"`` normalises by the whole picture, ``"tile"`` each tile by itself, as happens
+        statistics: ``"global"`` normalises by the whole image, ``"tile"`` each tile by itself, as happens
             with sequential offloading in any case.
-        samples: Windows, spread over the picture, from which the statistics are taken. A window has a quarter
+        samples: Windows, spread over the image, from which the statistics are taken. A window has a quarter
             of the side of a tile with its halo, and all go through the autoencoder at once: 16 need its
-            memory. The statistics are exact for pictures that are no larger than all windows.
+            memory. The statistics are exact for images that are no larger than all windows.
         wrap: Whether rows (top and bottom) and columns (left and right) join.
     """
 
@@ -86,7 +86,7 @@ def sample_windows(size: tuple[int, int], tiling: Tiling) -> list[tuple[Span, Sp
     """Return windows of equal size, rows and columns of each, from which statistics are taken.
 
     They lie on a raster that begins and ends at the borders: what the borders do to a network has to be in
-    the statistics, or it is magnified beyond measure where a picture is flat. A picture that is no larger
+    the statistics, or it is magnified beyond measure where an image is flat. An image that is no larger
     than all windows together is one window.
 
     Args:
@@ -107,7 +107,7 @@ def sample_windows(size: tuple[int, int], tiling: Tiling) -> list[tuple[Span, Sp
 
 
 def _window(number: int, count: int, side: int, length: int, wraps: bool) -> Span:
-    """Return one of ``count`` windows along an axis; inside a picture a quarter at each end is not kept."""
+    """Return one of ``count`` windows along an axis; inside an image a quarter at each end is not kept."""
     halo = length // 4
     if wraps:
         first = number * side // count

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encode and decode pictures of any size, a tile at a time, without the tiles showing.
+"""Encode and decode images of any size, a tile at a time, without the tiles showing.
 
 Two things make tiles show. Their edges lack what lies beyond, so every tile is processed with a halo that is
 thrown away. And group normalisation takes mean and variance over a whole tile, so a flat sky changes its tone
-from tile to tile; here mean and variance come from the whole picture, gathered beforehand.
+from tile to tile; here mean and variance come from the whole image, gathered beforehand.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from pixelsmith.io.norms import GlobalNorms, Sample
-from pixelsmith.io.rows import Pixels, Rows, read_wrapped
 from pixelsmith.io.tiles import Span, Tiling, cut_axis, sample_windows
 from pixelsmith.store.canvas import Canvas
+from pixelsmith.store.rows import Pixels, Rows, read_wrapped
 
 OnTile = Callable[[int, int], object]
 
@@ -30,7 +30,7 @@ class TiledVAE:
 
     Args:
         vae: ``AutoencoderKL`` or one that is called alike.
-        tiling: How pictures are cut; tiles of the size that the autoencoder was trained for if ``None``.
+        tiling: Tiles; tiles of the size that the autoencoder was trained for if ``None``.
 
     Raises:
         TypeError: If there is no autoencoder.
@@ -38,7 +38,7 @@ class TiledVAE:
 
     def __init__(self, vae: Any, tiling: Tiling | None = None) -> None:
         if vae is None:
-            raise TypeError("the pipeline has no vae, which is needed to read and write pictures")
+            raise TypeError("the pipeline has no vae, which is needed to read and write images")
         self.vae = vae
         self.config = vae.config
         self.factor = 2 ** (len(self.config["block_out_channels"]) - 1)
@@ -55,7 +55,7 @@ class TiledVAE:
         return torch.device(found)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the latent size of a picture.
+        """Return the latent size of an image.
 
         Raises:
             ValueError: If a side is no multiple of the factor.
@@ -73,10 +73,10 @@ class TiledVAE:
     def encode(
         self, rows: Rows, on_tile: OnTile | None = None, *, start: int = 0
     ) -> Iterator[tuple[int, Tensor]]:
-        """Encode a picture, by the mean of the posterior.
+        """Encode an image, by the mean of the posterior.
 
         Args:
-            rows: The picture.
+            rows: The image.
             on_tile: Called with tiles done and tiles in all.
             start: Rows of cells at the top that are there already and left out: where a call that was cut
                 short had come to.
@@ -223,7 +223,7 @@ class _Network:
 
 
 def default_tiling(vae: Any, *, wrap: tuple[bool, bool] = (False, False)) -> Tiling:
-    """Return tiles that are, with their halo, as large as the pictures that an autoencoder was trained on.
+    """Return tiles that are, with their halo, as large as the images that an autoencoder was trained on.
 
     Args:
         vae: The autoencoder.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A page that zooms through a Deep Zoom picture, without any library or network."""
+"""A page that zooms through a Deep Zoom image, without any library or network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import re
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
+
+from common_kernels.runtime.files import write_text
 
 from pixelsmith.io.dzi import files_folder
 
@@ -29,13 +31,13 @@ def write_viewer(path: Path, *, title: str | None = None) -> Path:
         title: Of the page; the name of the file if ``None``.
 
     Raises:
-        ValueError: If the file does not describe a Deep Zoom picture.
+        ValueError: If the file does not describe a Deep Zoom image.
     """
     text = path.read_text("utf-8")
     found = {name: re.search(pattern, text) for name, pattern in _FIELDS.items()}
     missing = [name for name, match in found.items() if match is None]
     if missing:
-        raise ValueError(f"{path} describes no Deep Zoom picture: it does not tell {', '.join(missing)}")
+        raise ValueError(f"{path} describes no Deep Zoom image: it lacks {', '.join(missing)}")
     values = {name: match[1] for name, match in found.items() if match is not None}
     data: dict[str, int | str] = {name: int(value) for name, value in values.items() if value.isdigit()}
     data |= {"format": values["format"], "folder": quote(files_folder(path).name)}
@@ -46,7 +48,5 @@ def write_viewer(path: Path, *, title: str | None = None) -> Path:
     parts = template.split("@@")  # names of what comes in at the odd places
     page = "".join(filled[part] if place % 2 else part for place, part in enumerate(parts))
     target = path.with_suffix(".html")
-    part_file = target.with_name(f".{target.name}.part")
-    part_file.write_text(page, "utf-8")
-    part_file.replace(target)
+    write_text(target, page)
     return target

@@ -4,23 +4,23 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
+from common_kernels.runtime.files import atomic_path, check_free_space, remove_temporary_files
 from PIL import Image
 
 from pixelsmith.io.dzi import write_dzi
 from pixelsmith.io.png import write_png
-from pixelsmith.io.rows import Rows
 from pixelsmith.io.tiff import write_tiff
 from pixelsmith.io.viewer import write_viewer
+from pixelsmith.store.rows import Rows
 
 SUFFIXES = (".png", ".tif", ".tiff", ".dzi", ".jpg", ".jpeg", ".webp")
 _WHOLE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # longest side; these are not written in strips
 
 
 def check_output(path: str | os.PathLike[str], height: int, width: int) -> Path:
-    """Return the path of an output if a file of this kind can hold the picture.
+    """Return the path of an output if a file of this kind can hold the image.
 
     Args:
         path: The file to be.
@@ -28,7 +28,7 @@ def check_output(path: str | os.PathLike[str], height: int, width: int) -> Path:
         width: Pixels.
 
     Raises:
-        ValueError: If the suffix is unknown or the kind too small for the picture.
+        ValueError: If the suffix is unknown or the kind too small for the image.
         FileNotFoundError: If there is no such folder.
     """
     path = Path(path)
@@ -53,39 +53,35 @@ def disk_needed(path: Path, height: int, width: int) -> int:
 
 
 def write_image(path: str | os.PathLike[str], rows: Rows, *, quality: int = 92) -> list[Path]:
-    """Write a picture in the format that its name says.
+    """Write an image in the format of its suffix.
 
     Args:
         path: Ends in .png, .tif (tiled BigTIFF with pyramid), .dzi (Deep Zoom, with an HTML viewer beside
             it), .jpg or .webp.
-        rows: The picture.
-        quality: Of formats that lose something, 1 to 95.
+        rows: The image.
+        quality: Quality of JPEG and WebP, 1 to 95.
 
     Returns:
         What was written: the file, and for .dzi the folder of tiles and the viewer.
 
     Raises:
         ValueError: As :func:`check_output`.
-        OSError: If the disk has too little room, or the file cannot be written.
+        FreeSpaceError: If the disk has too little room.
+        OSError: If the file cannot be written.
     """
     path = check_output(path, rows.height, rows.width)
-    needed, free = disk_needed(path, rows.height, rows.width), shutil.disk_usage(path.absolute().parent).free
-    if needed > free:
-        raise OSError(f"{path.name} may need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
-    suffix = path.suffix.lower()
-    if suffix == ".dzi":
-        write_dzi(path, rows, quality=quality)
-        return [path, path.with_name(f"{path.stem}_files"), write_viewer(path)]
-    part = path.with_name(f".{path.name}.part")
-    try:
-        if suffix == ".png":
-            write_png(part, rows)
-        elif suffix in (".tif", ".tiff"):
-            write_tiff(part, rows)
-        else:
+    check_free_space(path, disk_needed(path, rows.height, rows.width))
+    remove_temporary_files(path.parent)  # of a run that was killed
+    match path.suffix.lower():
+        case ".dzi":
+            write_dzi(path, rows, quality=quality)
+            return [path, path.with_name(f"{path.stem}_files"), write_viewer(path)]
+        case ".png":
+            write_png(path, rows)
+        case ".tif" | ".tiff":
+            write_tiff(path, rows)
+        case suffix:
             kind = "WEBP" if suffix == ".webp" else "JPEG"
-            Image.fromarray(rows.read(0, rows.height)).save(part, format=kind, quality=quality)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+            with atomic_path(path) as temporary:
+                Image.fromarray(rows.read(0, rows.height)).save(temporary, format=kind, quality=quality)
     return [path]

@@ -1,27 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs: a picture of any size, made in a folder, resumable after a kill at any moment."""
+"""Jobs: an image of any size, made in memory or in a folder, where it survives a kill at any moment."""
 
 from pixelsmith.job.estimates import Estimate, StageEstimate, estimate
 from pixelsmith.job.inspect import JobState, StageState, inspect_job
+from pixelsmith.job.plan import plan_job
 from pixelsmith.job.processes import assist
-from pixelsmith.job.progress import JobInterrupted, JobProgress
-from pixelsmith.job.run import Job, JobResult, remove_job
-from pixelsmith.job.source import SourceError
+from pixelsmith.job.progress import Hooks, JobInterrupted, JobProgress
+from pixelsmith.job.run import Job, JobResult
 from pixelsmith.job.spec import JobSpec
+from pixelsmith.store.folder import FolderStore, remove_job
+from pixelsmith.store.memory import MemoryStore
 
 __all__ = [
     "Estimate",
+    "FolderStore",
+    "Hooks",
     "Job",
     "JobInterrupted",
     "JobProgress",
     "JobResult",
     "JobSpec",
     "JobState",
-    "SourceError",
+    "MemoryStore",
     "StageEstimate",
     "StageState",
     "assist",
     "estimate",
     "inspect_job",
+    "plan_job",
     "remove_job",
 ]

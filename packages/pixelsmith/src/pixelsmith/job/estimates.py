@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a job will take: calls of the model, memory, disk, and time."""
+"""What a job takes: calls of the model, memory, disk and time."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common_kernels.runtime.files import check_free_space
 
 from pixelsmith.core.model import JobModel
 from pixelsmith.core.plan import estimate_calls
-from pixelsmith.io.rows import ArrayRows
 from pixelsmith.io.tiles import sample_windows
 from pixelsmith.io.vae import TiledVAE
 from pixelsmith.io.writers import disk_needed
 from pixelsmith.job.spec import JobSpec, check_spec, sized
 from pixelsmith.store.canvas import Canvas
-from pixelsmith.store.errors import JobFolderError
+from pixelsmith.store.rows import ArrayRows
 
 __all__ = ["Estimate", "StageEstimate", "check_disk", "estimate", "measure_seconds"]
 
@@ -34,13 +33,13 @@ class StageEstimate:
 
     Attributes:
         size: Height and width in pixels.
-        scale: How much larger than the source, by the side.
-        guided_steps: Of ``num_steps``.
-        num_steps: Of the model.
+        scale: Enlargement of the sides of the first image.
+        guided_steps: Number of guided steps, of ``num_steps``.
+        num_steps: Number of inference steps.
         calls: Patches through the model; a mean for random covers.
-        tiles: For encoding, and again for decoding.
-        canvas_bytes: On the disk, until the stage is complete.
-        image_bytes: On the disk, until the job is complete.
+        tiles: Tiles of the autoencoder for encoding, and again for decoding.
+        canvas_bytes: Disk space of the canvases, until the stage is complete.
+        image_bytes: Disk space of the image, until the job is complete.
     """
 
     size: tuple[int, int]
@@ -60,10 +59,10 @@ class Estimate:
     Attributes:
         stages: In order.
         calls: Patches through the model in all stages; each is evaluated twice with classifier-free guidance.
-        memory_bytes: In RAM beside the model and what it takes for a batch of patches or a tile.
-        folder_bytes: Most that the job folder takes.
-        output_bytes: Most that the output takes, scratch files included; 0 without an output.
-        seconds: ``None`` if nothing was measured.
+        memory_bytes: Memory beside the model and what it takes for a batch of patches or a tile.
+        folder_bytes: Largest size of the job folder.
+        output_bytes: Largest size of the output, temporary files included; 0 without an output.
+        seconds: Duration; ``None`` if nothing was measured.
     """
 
     stages: tuple[StageEstimate, ...]
@@ -81,7 +80,7 @@ class Estimate:
 def estimate(
     model: JobModel, spec: JobSpec, output: Path | None = None, *, measure: bool = False
 ) -> Estimate:
-    """Work out what a job takes, after checking that it can be done.
+    """Estimate what a job takes, after checking that it can be done.
 
     Args:
         model: The model.
@@ -117,7 +116,7 @@ def estimate(
             )
         )
         # the enlarged rows of a row of tiles twice as bytes, or its decoded pixels twice in float32
-        highest = max((row.stop - row.start) * model.pixels for row in rows)
+        highest = max((row.stop - row.start) * model.vae_scale_factor for row in rows)
         memory = max(memory, highest * size[1] * 3 * 8 + cells[0] * cells[1])
     source = 3 * spec.source_size[0] * spec.source_size[1]
     canvas_bytes = max((stage.canvas_bytes for stage in stages), default=0)
@@ -134,7 +133,7 @@ def estimate(
 def measure_seconds(model: JobModel, spec: JobSpec, stages: list[StageEstimate]) -> float:
     """Time one call and one tile, and return what all of a job would take at that rate.
 
-    Making a base picture and writing the output are left out.
+    Generating a base image and writing the output are left out.
     """
     total = 0.0
     tiling = spec.tiling_of(model)
@@ -150,7 +149,9 @@ def measure_seconds(model: JobModel, spec: JobSpec, stages: list[StageEstimate])
         side = tiling.tile + 2 * tiling.halo
         height, width = min(side, cells[0]), min(side, cells[1])
         canvas = Canvas.zeros(model.channels, height, width)
-        grey = ArrayRows(np.full((height * model.pixels, width * model.pixels, 3), 127, dtype=np.uint8))
+        grey = ArrayRows(
+            np.full((height * model.vae_scale_factor, width * model.vae_scale_factor, 3), 127, dtype=np.uint8)
+        )
         encode = _timed(lambda v=vae, p=grey: list(v.encode(p)), model.device)
         decode = _timed(lambda v=vae, c=canvas: list(v.decode(c)), model.device)
         total += stage.calls / config.batch_size * call
@@ -171,35 +172,32 @@ def _timed(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def check_disk(found: Estimate, folder: Path, output: Path | None = None) -> None:
-    """Make sure that a job will not run out of space.
+def check_disk(found: Estimate, folder: Path | None, output: Path | None = None) -> None:
+    """Make sure that a job will not run out of disk space.
 
     Args:
         found: What it takes.
-        folder: Of the job; what it holds already counts as taken.
+        folder: Folder of the job, what it holds counts as taken; ``None`` in memory.
         output: The file to be.
 
     Raises:
-        JobFolderError: If a disk has too little room.
+        FreeSpaceError: If a disk has too little room.
     """
-    held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.exists() else 0
-    places = {_existing(folder): max(0, found.folder_bytes - held)}
+    places: dict[Path, int] = {}
+    if folder is not None:
+        held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        places[folder] = max(0, found.folder_bytes - held)
     if output is not None:
-        place = _existing(output.absolute().parent)
-        same = next((other for other in places if other.stat().st_dev == place.stat().st_dev), place)
-        places[same] = places.get(same, 0) + found.output_bytes
+        same = folder is not None and _device(folder) == _device(output)
+        place = folder if folder is not None and same else output
+        places[place] = places.get(place, 0) + found.output_bytes
     for place, need in places.items():
-        free = shutil.disk_usage(place).free
-        if need > free:
-            raise JobFolderError(
-                f"the disk of {place} must have {need / 1e9:.2f} GB free for the job, has "
-                f"{free / 1e9:.2f} GB; put the job folder or the output on another disk"
-            )
+        check_free_space(place, need)
 
 
-def _existing(path: Path) -> Path:
-    """Return the nearest folder that is there."""
+def _device(path: Path) -> int:
+    """Return the number of the file system on which a path lies or will lie."""
     path = path.absolute()
     while not path.exists():
         path = path.parent
-    return path
+    return path.stat().st_dev

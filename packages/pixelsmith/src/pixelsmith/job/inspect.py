@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a job folder holds, without changing it: the job may be under way."""
+"""Content of a job folder, read without changing it: the job may be under way."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pixelsmith.job.record import StageRecord
 from pixelsmith.store.errors import JobFolderError
-from pixelsmith.store.folder import JobFolder
+from pixelsmith.store.folder import FolderStore
 
 __all__ = ["JobState", "StageState", "inspect_job"]
 
@@ -23,10 +22,10 @@ class StageState:
 
     Attributes:
         size: Height and width in pixels.
-        status: What it does, or did when it was stopped.
+        status: Current phase, or the one in which it was stopped.
         encoded: Share of the rows that are encoded.
-        step: Steps that are finished.
-        num_steps: Steps of the model; 0 until the loop has begun.
+        step: Number of finished steps.
+        num_steps: Number of inference steps; 0 until the loop has begun.
         calls: Patches through the model up to the last checkpoint.
         decoded: Share of the rows that are decoded.
     """
@@ -46,9 +45,9 @@ class JobState:
 
     Attributes:
         stages: In order.
-        is_complete: Whether the last picture is whole.
-        disk_bytes: Of all files in the folder.
-        description: What ``job.json`` holds: model, sizes and settings.
+        is_complete: Whether the last image is whole.
+        disk_bytes: Size of all files in the folder.
+        description: Content of ``job.json``: model, sizes and settings.
     """
 
     stages: tuple[StageState, ...]
@@ -67,16 +66,16 @@ def inspect_job(folder: Path) -> JobState:
     Raises:
         JobFolderError: If it is none, or a file in it is damaged.
     """
-    found = JobFolder(folder).description if (folder / "job.json").is_file() else None
+    found = FolderStore(folder).description if (folder / "job.json").is_file() else None
     if found is None:
         raise JobFolderError(f"{folder} is no job folder")
     description: Mapping[str, Any] = {**found}
     try:
-        pixels = int(description["pixels"])
+        factor = int(description["vae_scale_factor"])
         sizes = [(int(height), int(width)) for height, width in description["sizes"]]
     except (KeyError, TypeError, ValueError) as error:
         raise JobFolderError(f"{folder / 'job.json'} does not describe a job: {error!r}") from error
-    stages = [_look(JobFolder(folder), number, size, pixels) for number, size in enumerate(sizes)]
+    stages = [_look(FolderStore(folder), number, size, factor) for number, size in enumerate(sizes)]
     done = [stage.status == "complete" for stage in stages]
     return JobState(
         stages=tuple(stages),
@@ -86,10 +85,9 @@ def inspect_job(folder: Path) -> JobState:
     )
 
 
-def _look(folder: JobFolder, number: int, size: tuple[int, int], pixels: int) -> StageState:
-    path = folder.path / f"stage-{number:02d}"
-    record = StageRecord.read(path)
-    journal = folder.journal(number, read_only=True)
+def _look(store: FolderStore, number: int, size: tuple[int, int], factor: int) -> StageState:
+    stage = store.stage(number, read_only=True)
+    record, journal = stage.record, stage.journal
     identity: Mapping[str, Any] = journal.identity or {}
     num_steps: int = identity.get("num_steps", 0)
     position = journal.position
@@ -99,12 +97,12 @@ def _look(folder: JobFolder, number: int, size: tuple[int, int], pixels: int) ->
         status = "complete"
     elif num_steps:
         status = "decoding" if step == num_steps else "denoising"
-    elif path.exists():
+    elif stage.path.exists():
         status = "encoding"
     return StageState(
         size=size,
         status=status,
-        encoded=record.encoded * pixels / size[0],
+        encoded=record.encoded * factor / size[0],
         step=step,
         num_steps=num_steps,
         calls=calls,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small pictures of a canvas under way: shrunk latents, turned to colours by a linear map.
+"""Previews of a canvas under way: shrunk latents, turned to colours by a linear map.
 
-The map is fitted to each job, from the encoded picture and its own latents, so it suits any autoencoder. What
+The map is fitted to each job, from the encoded image and its latents, so it suits any autoencoder. What
 lies between a cell and its pixels is lost; a preview has a pixel per cell at the most.
 """
 
@@ -12,15 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common_kernels.runtime.files import atomic_path
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from pixelsmith.io.pyramid import shrink
-from pixelsmith.io.rows import Pixels, Rows
 from pixelsmith.store.canvas import Canvas
+from pixelsmith.store.rows import Pixels, Rows
 
-__all__ = ["PreviewWriter", "fit_colours", "paint_canvas", "shrink_canvas"]
+__all__ = ["PreviewWriter", "fit_colours", "render_canvas", "shrink_canvas"]
 
 _FITTED = 96  # cells on the longer side from which a map is fitted
 _LONGEST = 768
@@ -47,11 +48,11 @@ def shrink_canvas(canvas: Canvas, longest: int) -> Tensor:
 
 
 def fit_colours(canvas: Canvas, rows: Rows) -> Colours:
-    """Find the linear map from latents to colours that fits a picture best.
+    """Fit a linear map from latents to colours by least squares.
 
     Args:
-        canvas: Latents of the picture.
-        rows: The picture, of any size.
+        canvas: Latents of the image.
+        rows: The image, of any size.
 
     Returns:
         ``(C + 1, 3)``, for colours in [0, 255]; the last row is added to all.
@@ -60,13 +61,13 @@ def fit_colours(canvas: Canvas, rows: Rows) -> Colours:
     height, width = cells.shape[1:]
     small = Image.fromarray(np.ascontiguousarray(shrink(rows, 4 * _FITTED)))
     colours = np.asarray(small.resize((width, height), Image.Resampling.BOX), dtype=np.float64)
-    # a little damping: flat pictures leave most of the map open
+    # a little damping: flat images leave most of the map open
     features = _features(cells)
     normal = features.T @ features + 1e-3 * len(features) * np.diag([1.0] * len(cells) + [0.0])
     return np.linalg.solve(normal, features.T @ colours.reshape(-1, 3)).astype(np.float64)
 
 
-def paint_canvas(canvas: Canvas, colours: Colours, longest: int = _LONGEST) -> Pixels:
+def render_canvas(canvas: Canvas, colours: Colours, longest: int = _LONGEST) -> Pixels:
     """Return a preview, ``(h, w, 3)`` uint8."""
     cells = shrink_canvas(canvas, longest)
     painted = (_features(cells) @ colours).reshape(*cells.shape[1:], 3)
@@ -79,7 +80,7 @@ def _features(cells: Tensor) -> Colours:
 
 
 class PreviewWriter:
-    """Keeps a small picture of the latest state in a file.
+    """Keeps a preview of the latest state in a file.
 
     Args:
         path: The file, replaced in one piece.
@@ -98,7 +99,6 @@ class PreviewWriter:
         now = time.monotonic()
         if now - self._last < self.every:
             return
-        part = self.path.with_name(self.path.name + ".part")
-        Image.fromarray(paint_canvas(canvas, self.colours)).save(part, format="PNG")
-        part.replace(self.path)
+        with atomic_path(self.path, sync=False) as temporary:
+            Image.fromarray(render_canvas(canvas, self.colours)).save(temporary)
         self._last = now

@@ -1,35 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole job in a folder, from the first picture to the file, resumable after a kill at any moment."""
+"""A whole job, from the first image to the file."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from common_kernels.runtime.images import ImageError, read_rgb
 
 from pixelsmith.core.model import JobModel
+from pixelsmith.core.protocol import Progress
 from pixelsmith.core.ranks import Ranks
-from pixelsmith.io.rows import ArrayRows, Pixels, RawImage, bands
 from pixelsmith.io.writers import check_output, write_image
-from pixelsmith.job import lock
+from pixelsmith.job.base import generate_seamless
 from pixelsmith.job.estimates import Estimate, check_disk, estimate
 from pixelsmith.job.processes import announce, share_canvas
-from pixelsmith.job.progress import JobInterrupted, JobProgress, OnProgress, Phase
-from pixelsmith.job.source import SourceError, digest, read_source
-from pixelsmith.job.spec import JobSpec
-from pixelsmith.job.stage import StageRun, crc_of
-from pixelsmith.store.errors import JobFolderError
-from pixelsmith.store.folder import JobFolder, write_atomically
+from pixelsmith.job.progress import Hooks, JobInterrupted, JobProgress, OnProgress, Phase
+from pixelsmith.job.source import digest_image, digest_pixels
+from pixelsmith.job.spec import JobSpec, check_spec
+from pixelsmith.job.stage import StageRun
+from pixelsmith.store.canvas import Canvas
+from pixelsmith.store.protocol import JobStore
+from pixelsmith.store.rows import ArrayRows, Pixels
 
-__all__ = ["Job", "JobResult", "remove_job"]
-
-_SOURCE, _RESULT, _NEXT = "source.npy", "result.json", "source.json"
+__all__ = ["Job", "JobResult"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,34 +37,41 @@ class JobResult:
     Attributes:
         size: Height and width in pixels.
         calls: Patches through the model, those before a resume included.
-        seconds: Of this run.
-        outputs: Files written, the picture first.
-        image: The raw picture in the job folder.
+        seconds: Duration of this run.
+        outputs: Files written, the image first.
+        image: The image; its ``array`` is ``(H, W, 3)`` uint8, mapped from the job folder if there is one.
+        latents: Latents of the last stage; ``None`` in a folder, which deletes them, and without a stage.
     """
 
     size: tuple[int, int]
     calls: int
     seconds: float
     outputs: tuple[Path, ...]
-    image: Path
+    image: ArrayRows
+    latents: Canvas | None
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values, fit for JSON."""
-        plain: dict[str, object] = asdict(self)
-        return plain | {"outputs": [str(path) for path in self.outputs], "image": str(self.image)}
+        """Return plain values, fit for JSON, without the image."""
+        return {
+            "size": list(self.size),
+            "calls": self.calls,
+            "seconds": self.seconds,
+            "outputs": [str(path) for path in self.outputs],
+        }
 
 
 class Job:
-    """Makes one large picture.
+    """Makes one large image.
 
     Args:
         model: The model with its prompt.
         spec: What to compute.
-        folder: Keeps everything that is under way; made if it does not exist.
-        on_progress: Told about every tile and patch; a true value stops the job.
+        store: Where everything under way is kept: a :class:`pixelsmith.store.FolderStore` is resumable, a
+            :class:`pixelsmith.store.MemoryStore` is gone with the process.
+        image: Image to enlarge, ``(H, W, 3)`` uint8, instead of a file that the spec names.
+        on_progress: Called after every tile and patch; a true value stops the job.
+        hooks: Callbacks inside the denoising loop.
         preview_every: Seconds between previews, ``preview.png`` in the folder; ``None`` for none.
-        durable: Whether each patch is forced to the disk, which a power cut calls for; a killed process alone
-            loses nothing either way.
         ranks: Processes that share the patches; this one is number 0, the others call ``assist``.
 
     Example:
@@ -79,20 +84,26 @@ class Job:
         self,
         model: JobModel,
         spec: JobSpec,
-        folder: Path,
+        store: JobStore,
         *,
+        image: Pixels | None = None,
         on_progress: OnProgress | None = None,
+        hooks: Hooks | None = None,
         preview_every: float | None = None,
-        durable: bool = True,
         ranks: Ranks | None = None,
     ) -> None:
+        if image is not None and spec.source is not None:
+            raise ValueError(f"image and spec.source={spec.source} cannot both be given; leave one out")
         self.model = model
-        self.spec = spec
-        self.path = folder
+        self.spec = spec if image is None else replace(spec, source_digest=digest_pixels(image))
+        self.store = store
+        self.image = image
         self.on_progress = on_progress
+        self.hooks = hooks or Hooks()
         self.preview_every = preview_every
-        self.durable = durable
         self.ranks = ranks
+        self._last: ArrayRows | None = None
+        self._latents: Canvas | None = None
 
     def check(self, output: Path | None = None) -> Estimate:
         """Find out everything that could go wrong before the first call of the model.
@@ -109,44 +120,34 @@ class Job:
         if output is not None:
             check_output(output, *self.spec.size)
         found = estimate(self.model, self.spec, output)
-        if self.path.exists() and not self.path.is_dir():
-            raise JobFolderError(f"{self.path} is a file; name another folder for the job")
-        if self.path.is_dir():
-            names = {path.name for path in self.path.iterdir()}
-            if names - {lock.NAME, "job.json.part"} and "job.json" not in names:
-                raise JobFolderError(f"{self.path} is not empty and no job folder; name another one")
-            if JobFolder(self.path).description is not None:
-                JobFolder(self.path).describe(self.spec.identity(self.model))
-        check_disk(found, self.path, output)
+        if self.store.path is not None:
+            self.store.check(self.spec.identity(self.model))
+        check_disk(found, self.store.path, output)
         return found
 
     def run(self, output: Path | None = None, *, notes: Mapping[str, object] | None = None) -> JobResult:
         """Do all that is left, and write the file.
 
         Args:
-            output: The file; its suffix says of which kind. Replaced if it is there.
-            notes: Kept as ``command.json``: how the job was asked for.
+            output: The file, whose suffix decides the format; replaced if it exists.
+            notes: Options of the user, kept as ``command.json``.
 
         Raises:
-            JobInterrupted: If the hook asked for it; another call goes on.
+            JobInterrupted: If a hook asked for it; another call resumes a job in a folder.
             JobFolderError: As :meth:`check`, or if a file of the folder is damaged or in use.
             ValueError: As :meth:`check`, or if the source is damaged.
             OSError: If the output cannot be written.
         """
         begin = time.monotonic()
-        self.check(output)
-        folder = JobFolder(self.path)
-        with lock.hold(self.path):
-            folder.describe(self.spec.identity(self.model))
+        if self.store.path is None and output is None:
+            check_spec(self.model, self.spec)
+        else:
+            self.check(output)
+        # describing the model has a cost, and a job in memory cannot be taken for another
+        with self.store.open({} if self.store.path is None else self.spec.identity(self.model)):
             if notes is not None:
-                write_atomically(self.path / "command.json", json.dumps(notes, indent=2).encode())
-            try:
-                image, calls = self._run_stages(folder)
-            except JobInterrupted as stopped:
-                if stopped.progress.phase != "denoise":  # from there the others are called back, too
-                    self._dismiss()
-                raise
-            self._dismiss()
+                self.store.save("command.json", notes)
+            image, calls = self._run_stages()
             outputs: tuple[Path, ...] = ()
             if output is not None:
                 self._tell("write", 0, 1)
@@ -154,71 +155,90 @@ class Job:
                 self._tell("write", 1, 1)
             result = JobResult(
                 size=self.spec.size, calls=calls, seconds=time.monotonic() - begin, outputs=outputs,
-                image=image.path,
+                image=image, latents=self._latents if self.store.path is None else None,
             )  # fmt: skip
-            write_atomically(self.path / _RESULT, json.dumps(result.to_dict()).encode())
+            self.store.save("result.json", result.to_dict())
         return result
 
-    def _run_stages(self, folder: JobFolder) -> tuple[RawImage, int]:
-        """Return the picture of the last stage, and the patches that all stages took."""
-        image, calls = self._source(), 0
-        for number in range(len(self.spec.sizes)):
-            stage = StageRun(
-                self.model, self.spec, folder, number,
-                on_progress=self.on_progress, preview_every=self.preview_every, durable=self.durable,
-            )  # fmt: skip
-            image = self._run_stage(stage, image)
-            calls += stage.record.calls
-        return image, calls
+    def _run_stages(self) -> tuple[ArrayRows, int]:
+        """Return the image of the last stage, and the patches that all stages took."""
+        calls = 0
+        try:
+            self._last = self._source()
+            for number in range(len(self.spec.sizes)):
+                stage = StageRun(
+                    self.model, self.spec, self.store.stage(number, self.spec.dtype), number,
+                    on_progress=self.on_progress, hooks=self.hooks, preview_every=self.preview_every,
+                )  # fmt: skip
+                self._last = self._run_stage(stage, self._last)
+                calls += stage.store.record.calls
+        except JobInterrupted as stopped:
+            stopped.image = self._last
+            if stopped.progress.phase != "denoise":  # from there the others are called back, too
+                self._dismiss()
+            raise
+        self._dismiss()
+        return self._last, calls
 
     def _dismiss(self) -> None:
         if self.ranks is not None:
             announce(self.ranks, self.model, -1)
 
-    def _run_stage(self, stage: StageRun, previous: RawImage) -> RawImage:
-        stage.prepare()
-        if not stage.record.is_complete:
+    def _run_stage(self, stage: StageRun, previous: ArrayRows) -> ArrayRows:
+        image = stage.prepare()
+        if not stage.store.record.is_complete:
             clean = stage.encode(previous)
             if self.ranks is not None:
                 announce(self.ranks, self.model, stage.number)
                 share_canvas(self.ranks, self.model, clean)
-            stage.decode(stage.denoise(clean, self.ranks))
-            stage.finish()
-        return RawImage(stage.image_path)
+            self._latents = stage.denoise(clean, self.ranks)
+            stage.decode(self._latents, image)
+            stage.store.finish()
+        return image
 
-    def _source(self) -> RawImage:
-        """Return the first picture, read or made once and kept raw."""
-        path, record = self.path / _SOURCE, self.path / _NEXT
-        if record.exists():
-            try:
-                image = RawImage(path)
-            except (ValueError, FileNotFoundError) as error:
-                raise JobFolderError(f"{error}; delete {record.name} beside it to make it again") from error
-            if crc_of(image, image.height) != json.loads(record.read_text("utf-8"))["checksum"]:
-                raise JobFolderError(f"{path} is damaged; delete {record.name} beside it to make it again")
-            return image
+    def _source(self) -> ArrayRows:
+        """Return the first image, read or generated once and kept."""
+        found = self.store.source()
+        if found is not None:
+            return found
         self._tell("source", 0, 1)
         pixels = self._make_source()
         if pixels.shape[:2] != self.spec.source_size:
             raise ValueError(
-                f"the first picture must be {self.spec.source_size[0]} x {self.spec.source_size[1]} pixels, "
+                f"the first image must be {self.spec.source_size[0]} x {self.spec.source_size[1]} pixels, "
                 f"is {pixels.shape[0]} x {pixels.shape[1]}"
             )
-        image = RawImage.create(path, *self.spec.source_size)
-        for top, band in bands(ArrayRows(pixels), 1024):
-            image.write(top, band)
-        image.flush()
-        write_atomically(record, json.dumps({"checksum": crc_of(image, image.height)}).encode())
+        image = self.store.save_source(pixels)
         self._tell("source", 1, 1)
-        return RawImage(path)
+        return image
 
     def _make_source(self) -> Pixels:
-        if self.spec.source is None:
-            with torch.no_grad():
-                return np.asarray(self.model.base_image(self.spec.source_size, self.spec.config.seed))
-        if digest(self.spec.source) != self.spec.source_digest:
-            raise SourceError(f"{self.spec.source} has changed since the job began; start another job")
-        return read_source(self.spec.source, self.spec.max_pixels)
+        spec = self.spec
+        if self.image is not None:
+            return self.image
+        if spec.source is not None:
+            return _read(spec.source, spec)
+        if spec.is_given:
+            raise ValueError("the job begins with an image in memory; give image= again")
+        if any(spec.config.wraps):
+            pixels, self._latents = generate_seamless(self.model, spec, self._base_hooks())
+            return pixels
+        with torch.no_grad():
+            return np.asarray(self.model.base_image(spec.source_size, spec.config.seed))
+
+    def _base_hooks(self) -> Hooks:
+        """Return the hooks of a base image that is denoised in patches."""
+        own = self.hooks
+
+        def on_patch(progress: Progress) -> bool:
+            told = JobProgress(
+                "source", 0, len(self.spec.sizes), progress.calls, progress.calls_total, progress.step,
+                progress.num_steps,
+            )  # fmt: skip
+            stops = own.on_patch is not None and bool(own.on_patch(progress))
+            return stops or (self.on_progress is not None and bool(self.on_progress(told)))
+
+        return replace(own, on_patch=on_patch)
 
     def _tell(self, phase: Phase, done: int, total: int) -> None:
         stage = len(self.spec.sizes) if phase == "write" else 0
@@ -227,21 +247,10 @@ class Job:
             raise JobInterrupted(progress)
 
 
-def remove_job(folder: Path) -> None:
-    """Delete a job folder: the files of a job, and the folder if nothing else is in it.
-
-    Raises:
-        JobFolderError: If it is no job folder, or in use.
-    """
-    if not (folder / "job.json").exists():
-        raise JobFolderError(f"{folder} is no job folder")
-    with lock.hold(folder):
-        for stage in folder.glob("stage-[0-9][0-9]"):
-            shutil.rmtree(stage)
-        for name in (_SOURCE, _NEXT, "preview.png", "preview.png.part", "command.json"):
-            (folder / name).unlink(missing_ok=True)
-    # last, so that a kill leaves what is recognised as a job
-    for name in (lock.NAME, _RESULT, "job.json"):
-        (folder / name).unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+def _read(path: Path, spec: JobSpec) -> Pixels:
+    """Read the image to enlarge, unless it is another one by now."""
+    if not path.is_file():
+        raise ImageError(f"{path} does not exist")
+    if digest_image(path) != spec.source_digest:
+        raise ImageError(f"{path} has changed since the job began; start another job")
+    return np.asarray(read_rgb(path, max_pixels=spec.max_pixels))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a job computes, and the sizes of its pictures."""
+"""What a job computes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from pixelsmith.core.config import JobConfig, Slider
+from pixelsmith.config import JobConfig, Slider
 from pixelsmith.core.model import JobModel
 from pixelsmith.core.plan import patch_side
 from pixelsmith.core.steps import StepPlan, plan_steps
 from pixelsmith.io.tiles import Tiling
 from pixelsmith.io.vae import TiledVAE, default_tiling
 
-__all__ = ["JobSpec", "base_size", "check_spec", "nearest_size", "scaled_size", "sized"]
+__all__ = ["JobSpec", "Size", "check_spec", "sized"]
 
 _LONGEST = 1_000_000  # pixels; beyond, a size is a slip, and even to plan it takes hours
 CanvasType = Literal["float32", "float16"]
@@ -30,16 +30,17 @@ class JobSpec:
     """Everything that decides the result of a job, besides the model with its prompt.
 
     Attributes:
-        sizes: Height and width of the picture after each stage, in pixels; the last is the result. Without
-            any, the result is the base picture.
-        config: Settings of the loop.
-        sliders: One per stage, instead of the configuration's.
-        source: The picture to enlarge; ``None`` lets the model make one.
-        source_size: Height and width of the source, or of the base picture that the model is to make.
-        source_digest: SHA-256 of the file, hexadecimal, by which a changed one is found out.
-        tiling: How pictures are cut for the autoencoder; by its configuration if ``None``.
-        canvas: How latents are kept between steps.
-        max_pixels: Limit for the source; the header is checked before anything is decoded.
+        sizes: Height and width of the image after each stage, in pixels; the last is the result. Without any,
+            the result is the first image.
+        config: Settings of the denoising loop.
+        source_size: Height and width of the first image: the given one, or the base image that the model
+            generates.
+        source: File of the image to enlarge; ``None`` for an image in memory or a base image.
+        source_digest: SHA-256 of that file, or of the pixels in memory; ``None`` for a base image.
+        sliders: Slider of each stage, instead of that of the configuration.
+        tiling: Tiles of the autoencoder; by its configuration if ``None``.
+        canvas: Dtype of the latents between steps, "float32" or "float16".
+        max_pixels: Limit of the pixels of the source; checked in the header before anything is decoded.
     """
 
     sizes: tuple[Size, ...]
@@ -62,13 +63,18 @@ class JobSpec:
             self.stage_config(number)  # refuses wrong sliders
         if self.canvas not in get_args(CanvasType):
             raise ValueError(f"canvas must be 'float32' or 'float16', got {self.canvas!r}")
-        if (self.source is None) != (self.source_digest is None):
+        if self.source is not None and self.source_digest is None:
             raise ValueError("source and source_digest must be given together")
 
     @property
     def dtype(self) -> torch.dtype:
-        """How latents are kept between steps."""
+        """Dtype of the latents between steps."""
         return torch.float16 if self.canvas == "float16" else torch.float32
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the first image is given, not generated."""
+        return self.source_digest is not None
 
     @property
     def size(self) -> Size:
@@ -80,7 +86,7 @@ class JobSpec:
         return replace(self.config, slider=self.sliders[number]) if self.sliders else self.config
 
     def scale(self, number: int) -> float:
-        """Return how much larger than the source a stage is, by the side; what ``slider="auto"`` reads."""
+        """Return the enlargement of the sides up to a stage, which ``slider="auto"`` reads."""
         height, width = self.sizes[number]
         return math.sqrt(height * width / (self.source_size[0] * self.source_size[1]))
 
@@ -128,16 +134,16 @@ class JobSpec:
             del kept[name]
         kept["config"] = {**self.config.to_dict(), "batch_size": None}  # free to change
         kept["tiling"] = asdict(self.tiling_of(model))
-        return {"format": 1, "model": model.describe(), "pixels": model.pixels, **kept}
+        return {"format": 1, "model": model.describe(), "vae_scale_factor": model.vae_scale_factor, **kept}
 
     def tiling_of(self, model: JobModel) -> Tiling:
-        """Return how pictures are cut for the autoencoder of a model."""
+        """Return the tiles for the autoencoder of a model."""
         return self.tiling or default_tiling(model.vae, wrap=self.config.wraps)
 
 
 def sized(model: JobModel, size: Size, config: JobConfig) -> tuple[Size, Size]:
-    """Return the canvas of a stage and its patches, both in cells."""
-    height, width = size[0] // model.pixels, size[1] // model.pixels
+    """Return the sizes of the canvas of a stage and of its patches, both in latents."""
+    height, width = (side // model.vae_scale_factor for side in size)
     return (height, width), (patch_side(height, config), patch_side(width, config))
 
 
@@ -156,62 +162,27 @@ def check_spec(model: JobModel, spec: JobSpec) -> list[StepPlan]:
         ValueError: If a size, the slider, the scheduler or the autoencoder does not fit.
     """
     vae = TiledVAE(model.vae, spec.tiling_of(model) if model.vae is not None else None)
-    if (vae.latent_channels, vae.factor) != (model.channels, model.pixels):
+    factor = model.vae_scale_factor
+    if (vae.latent_channels, vae.factor) != (model.channels, factor):
         raise ValueError(
-            f"the vae must make {model.channels} channels per {model.pixels} x {model.pixels} pixels as the "
-            f"model has them, makes {vae.latent_channels} per {vae.factor} x {vae.factor}"
+            f"the vae must make {model.channels} channels per {factor} x {factor} pixels as the model has "
+            f"them, makes {vae.latent_channels} per {vae.factor} x {vae.factor}"
         )
-    for size in spec.sizes if spec.source is not None else (spec.source_size, *spec.sizes):
+    for size in spec.sizes if spec.is_given else (spec.source_size, *spec.sizes):
         if max(size) > _LONGEST:
             raise ValueError(
                 f"height and width must be at most {_LONGEST} pixels, got height {size[0]} and width "
                 f"{size[1]}"
             )
         vae.size(*size)
+    if not spec.is_given and any(spec.config.wraps):  # denoised in patches, too
+        sized(model, spec.source_size, spec.config)
     plans: list[StepPlan] = []
     for number, size in enumerate(spec.sizes):
         config = spec.stage_config(number)
         denoiser = model.denoiser(size, sized(model, size, config)[1])
         plans.append(plan_steps(config, denoiser.num_steps, scale=spec.scale(number)))
     return plans
-
-
-def nearest_size(size: tuple[float, float], multiple: int) -> Size:
-    """Return the size whose sides are the nearest positive multiples."""
-    height, width = (max(multiple, math.floor(side / multiple + 0.5) * multiple) for side in size)
-    return height, width
-
-
-def scaled_size(size: Size, scale: float, multiple: int) -> Size:
-    """Return a size enlarged by a factor, to the nearest multiples.
-
-    Args:
-        size: Height and width in pixels.
-        scale: Of the sides.
-        multiple: Pixels per latent cell.
-
-    Raises:
-        ValueError: If the factor is not positive.
-
-    Example:
-        >>> scaled_size((333, 500), 4, 8)
-        (1336, 2000)
-    """
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale must be above 0, got {scale}")
-    return nearest_size((size[0] * scale, size[1] * scale), multiple)
-
-
-def base_size(size: Size, model: JobModel) -> Size:
-    """Return the size of a base picture: the aspect of the result, at most the area of the model's training.
-
-    Args:
-        size: Height and width of the result in pixels.
-        model: Tells native size and multiples.
-    """
-    native = model.patch * model.pixels
-    scale = min(1.0, native / math.sqrt(size[0] * size[1]))
-    return nearest_size((size[0] * scale, size[1] * scale), model.patch_multiple * model.pixels)
 
 
 def _plain(slider: Slider) -> object:

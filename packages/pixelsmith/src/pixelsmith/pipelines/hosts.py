@@ -24,7 +24,7 @@ from PIL import Image
 
 from pixelsmith.pipelines.mixin import PixelsmithMixin
 
-_SCREENED = 512  # pixels of the longer side at which a large picture is shown to the safety checker
+_SCREENED = 512  # pixels of the longer side at which a large image is shown to the safety checker
 
 
 class PixelsmithXLPipeline(PixelsmithMixin, StableDiffusionXLPipeline):
@@ -62,3 +62,26 @@ class PixelsmithFluxPipeline(PixelsmithMixin, FluxPipeline):
     """FLUX.1 at any size."""
 
     output = FluxPipelineOutput
+
+
+_HOSTS: dict[str, type[Any]] = {
+    "FluxPipeline": PixelsmithFluxPipeline,
+    "StableDiffusion3Pipeline": PixelsmithSD3Pipeline,
+    "StableDiffusionPipeline": PixelsmithSDPipeline,
+    "StableDiffusionXLPipeline": PixelsmithXLPipeline,
+}
+
+
+def pipeline_for(name: str) -> type[Any]:
+    """Return our subclass of a pipeline class of diffusers.
+
+    Args:
+        name: Name of the class, as a model's index has it; one of ours stands for itself.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    own = {kind.__name__: kind for kind in _HOSTS.values()} | _HOSTS
+    if name not in own:
+        raise ValueError(f"the model must be for one of {', '.join(_HOSTS)}, is for {name}")
+    return own[name]

@@ -1,36 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The call that all pipelines share."""
+"""The call that all pipelines share: a job in memory."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from common_kernels.runtime.images import ImageSource, as_rgb
 from numpy.typing import NDArray
 
 from pixelsmith.adapters.assets import locate_model
 from pixelsmith.adapters.base import Condition
 from pixelsmith.adapters.families import from_pipeline
 from pixelsmith.adapters.models import PipelineModel
-from pixelsmith.core.config import Slider, Wrap
+from pixelsmith.adapters.options import ModelOptions
+from pixelsmith.config import JobConfig, SizeConfig, Slider, Wrap
 from pixelsmith.core.protocol import OnPatch
 from pixelsmith.io.vae import TiledVAE
-from pixelsmith.pipelines.enlarge import Enlarged, Hooks, encode, enlarge, paint_seamless
-from pixelsmith.pipelines.pictures import Picture, check_output_type, from_pixels, to_pixels
-from pixelsmith.pipelines.request import (
-    Request,
-    Size,
-    StepCallback,
-    Watch,
-    choose_seed,
-    plan_request,
-    split_settings,
-)
+from pixelsmith.job.plan import plan_job
+from pixelsmith.job.progress import JobInterrupted
+from pixelsmith.job.run import Job
+from pixelsmith.pipelines.callbacks import CallbackAdapter, StepCallback
+from pixelsmith.pipelines.images import check_output_type, from_pixels
+from pixelsmith.store.canvas import Canvas
+from pixelsmith.store.memory import MemoryStore
+from pixelsmith.store.rows import ArrayRows
+
+_OPTIONS = {field.name for field in fields(ModelOptions)}
+_LOOP = {field.name for field in fields(JobConfig)} - {"patch", "patch_multiple"}
+_ALIASES = {"cross_attention_kwargs": "attention_kwargs", "joint_attention_kwargs": "attention_kwargs"}
 
 
 class PixelsmithMixin:
-    """Stands before a text-to-image pipeline of diffusers and replaces its call; all else is inherited."""
+    """Replaces the call of a text-to-image pipeline of diffusers; all else is inherited."""
 
     output: ClassVar[type[Any]]
     _interrupt: bool
@@ -50,14 +57,14 @@ class PixelsmithMixin:
 
     @property
     def stage(self) -> int:
-        """Stage under way: 0 for the base picture, from 1 for the enlargements."""
+        """Stage under way: 0 for the base image, from 1 for the enlargements."""
         return self._stage
 
     @torch.no_grad()
     def __call__(
         self,
         prompt: str | Condition = "",
-        image: Picture | None = None,
+        image: ImageSource | None = None,
         *,
         height: int | None = None,
         width: int | None = None,
@@ -74,27 +81,27 @@ class PixelsmithMixin:
         return_dict: bool = True,
         **settings: object,
     ) -> Any:
-        """Generate a large picture, or enlarge one.
+        """Generate a large image, or enlarge one.
 
-        The result has ``height`` and ``width``, or ``scale`` times the sides of ``image``, or of the size
-        that the model was trained at. All of it lies in RAM; for pictures beyond that use the command line
-        or :class:`pixelsmith.job.Job`.
+        This is a :class:`pixelsmith.job.Job` in memory. For images that do not fit, or runs that have to be
+        resumable, use the command line or a job in a folder.
 
         Args:
-            prompt: What the picture shows.
-            image: Picture to enlarge, of any size and aspect: a Pillow image or ``(H, W, 3)`` uint8. Without
-                one, the host pipeline makes a base picture first.
-            height: Of the result, pixels, a multiple of the latent cell (8 pixels). Of height and width, one
-                may be left out.
-            width: Likewise.
-            scale: Of the sides, instead of them; 2 if nothing is given.
-            stages: Over how many enlargements.
+            prompt: Prompt, or its embeddings.
+            image: Image to enlarge, of any size and aspect: a path, a Pillow image of any mode, an array
+                ``(H, W, C)`` or a tensor ``(C, H, W)``. Without one, the host pipeline generates a base image
+                first.
+            height: Height of the result in pixels, a multiple of the VAE scale factor. Of height and width,
+                one may be left out.
+            width: Width of the result, likewise.
+            scale: Enlargement of the sides of ``image``, or of the native size; 2 if nothing is given.
+            stages: Number of stages, all of which enlarge by the same factor.
             slider: Guided steps, see :class:`pixelsmith.JobConfig`; a list has one for each stage.
             wrap: Sides that join their opposite.
-            seed: Of all noise; drawn if neither it nor ``generator`` is given.
-            generator: The seed is drawn from it.
-            callback_on_step_end: Called as by diffusers after every step, of the base picture too; the
-                property ``stage`` says of which. Latents that it returns take the place of the state.
+            seed: Random seed; drawn if neither it nor ``generator`` is given.
+            generator: Generator from which the seed is drawn.
+            callback_on_step_end: Called as by diffusers after every step, of the base image too; the
+                property ``stage`` tells of which stage. Latents that it returns replace the state.
             callback_on_step_end_tensor_inputs: ``("latents",)`` or nothing.
             on_patch: Called after every patch; a true value stops, as does ``pipe._interrupt = True``.
             output_type: ``"pil"``, ``"np"``, ``"pt"``, or ``"latent"``: ``(1, C, h, w)``, not packed.
@@ -104,29 +111,43 @@ class PixelsmithMixin:
                 ``batch_size``.
 
         Returns:
-            The output of the host with one picture. A call that was stopped returns the last picture that
-            was finished, which may be the one that it began with.
+            The output class of the host with one image. A call that was stopped returns the last finished
+            image, which may be the one that it began with.
 
         Raises:
             TypeError: If a setting is unknown, or the image is none.
             ValueError: If a size or setting does not fit, or the scheduler has no closed form.
         """
         check_output_type(output_type)
-        watch = Watch(self, callback_on_step_end, callback_on_step_end_tensor_inputs, on_patch)
-        picture = None if image is None else to_pixels(image)
+        callbacks = CallbackAdapter(self, callback_on_step_end, callback_on_step_end_tensor_inputs, on_patch)
+        pixels = None if image is None else np.asarray(as_rgb(image))
         options, loop = split_settings(settings)
-        loop |= {"wrap": wrap, "seed": choose_seed(seed, generator)}
         model = from_pipeline(self, prompt, **options)
-        size = Size(height=height, width=width, scale=scale, stages=stages)
-        request = plan_request(model, picture, size, slider, loop)
+        loop |= {"wrap": wrap, "seed": choose_seed(seed, generator)}
+        config = JobConfig(patch=model.patch, patch_multiple=model.patch_multiple, **loop)  # pyright: ignore[reportArgumentType]  # checked on construction
+        spec = plan_job(
+            model, config, SizeConfig(height=height, width=width, scale=scale, stages=stages),
+            image_size=None if pixels is None else pixels.shape[:2],
+            sliders=slider if isinstance(slider, list) else [slider],
+        )  # fmt: skip
+        model.base_arguments = callbacks.host_arguments()
+        job = Job(
+            model, spec, MemoryStore(), image=pixels, on_progress=callbacks.on_progress, hooks=callbacks.hooks
+        )
         self._begin(model)
         try:
-            found = self._run(model, picture, request, watch)
+            result = job.run()
+            found, latents = result.image.array, result.latents
+        except JobInterrupted as stopped:
+            found = (
+                np.zeros((*spec.source_size, 3), np.uint8) if stopped.image is None else stopped.image.array
+            )
+            latents = stopped.latents
         finally:
-            watch.close()
+            callbacks.close()
             pipe: Any = self
             pipe.maybe_free_model_hooks()
-        return self._finish(model, found, output_type, return_dict)
+        return self._finish(model, found, latents, output_type, return_dict)
 
     def _begin(self, model: PipelineModel) -> None:
         """Set what the properties of the host read."""
@@ -142,62 +163,69 @@ class PixelsmithMixin:
         for name, value in state.items():
             setattr(self, name, value)
 
-    def _run(
-        self, model: PipelineModel, picture: NDArray[Any] | None, request: Request, watch: Watch
-    ) -> Enlarged:
-        hooks = Hooks(on_stage=watch.on_stage, on_patch=watch.on_patch, on_step=watch.on_step)
-        found = Enlarged(picture, None, True) if picture is not None else None
-        if found is None and any(request.config.wraps):
-            found = paint_seamless(model, request.first, request.config, hooks)
-        elif found is None:
-            found = self._paint(model, request, watch)
-        if not found.is_finished or not request.stages:
-            return found
-
-        def on_stage(denoiser: Any) -> None:
-            self._stage += 1
-            watch.on_stage(denoiser)
-
-        own = Hooks(on_stage=on_stage, on_patch=watch.on_patch, on_step=watch.on_step)
-        return enlarge(model, found.pixels, request.stages, request.configs, own)
-
-    def _paint(self, model: PipelineModel, request: Request, watch: Watch) -> Enlarged:
-        """Let the host make the base picture, with the callback of the user."""
-        more: dict[str, object] = {}
-        if watch.callback is not None:
-            more = {
-                "callback_on_step_end": _relayed(watch.callback, self),
-                "callback_on_step_end_tensor_inputs": watch.names,
-            }
-        pixels = model.base_image(request.first, request.config.seed, **more)
-        return Enlarged(pixels, None, not self._interrupt)
-
-    def _finish(self, model: PipelineModel, found: Enlarged, output_type: str, return_dict: bool) -> Any:
+    def _finish(
+        self,
+        model: PipelineModel,
+        pixels: NDArray[Any],
+        latents: Canvas | None,
+        output_type: str,
+        return_dict: bool,
+    ) -> Any:
         if output_type == "latent":
-            latents = found.latents
-            if latents is None:
-                latents = encode(TiledVAE(model.vae), found.pixels, found.pixels.shape[:2])
-            images: Any = latents.data.unsqueeze(0)
+            images: Any = (encode(model, pixels) if latents is None else latents).data.unsqueeze(0)
             return self.output(**self._fields(images, None)) if return_dict else (images,)
-        pixels, flags = self._screen(found.pixels)
-        images = from_pixels(pixels, output_type)
-        result = self._fields(images, flags)
+        pixels, flags = self._screen(pixels)
+        result = self._fields(from_pixels(pixels, output_type), flags)
         return self.output(**result) if return_dict else tuple(result.values())
 
     def _screen(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], list[bool] | None]:
-        """Return the picture, and what a checker of the host says of it."""
+        """Return the image, and the flags of a safety checker of the host."""
         return pixels, None
 
     def _fields(self, images: Any, flags: list[bool] | None) -> dict[str, Any]:
         return {"images": images}
 
 
-def _relayed(callback: StepCallback, owner: Any) -> StepCallback:
-    """Wrap a callback for a host, which expects a result, and may be another pipeline over the same parts."""
+def split_settings(settings: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Separate settings of the model from those of the loop.
 
-    def call(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        found = dict(callback(owner, step, timestep, tensors) or {})
-        pipe._interrupt = owner._interrupt
-        return found
+    Returns:
+        Fields of :class:`ModelOptions`, and fields of :class:`JobConfig`.
 
-    return call
+    Raises:
+        TypeError: If one is neither.
+    """
+    plain = {_ALIASES.get(name, name): value for name, value in settings.items()}
+    unknown = sorted(set(plain) - _OPTIONS - _LOOP)
+    if unknown:
+        raise TypeError(
+            f"unknown settings: {', '.join(unknown)}; those of ModelOptions and of JobConfig are known"
+        )
+    model = {name: value for name, value in plain.items() if name in _OPTIONS}
+    return model, {name: value for name, value in plain.items() if name in _LOOP}
+
+
+def choose_seed(seed: int | None, generator: torch.Generator | None) -> int:
+    """Return the seed of a job; without a seed one is drawn, without touching the global generators.
+
+    Raises:
+        TypeError: If the generator is a list.
+        ValueError: If both are given.
+    """
+    if generator is None:
+        return secrets.randbelow(2**63) if seed is None else seed
+    if seed is not None:
+        raise ValueError("seed and generator cannot both be given; leave one out")
+    if not isinstance(generator, torch.Generator):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"generator must be one torch.Generator, got {type(generator).__name__}")
+    drawn = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
+    return int(drawn)
+
+
+def encode(model: PipelineModel, pixels: NDArray[Any]) -> Canvas:
+    """Return the latents of an image."""
+    vae = TiledVAE(model.vae)
+    canvas = Canvas.zeros(vae.latent_channels, *vae.size(*pixels.shape[:2]))
+    for top, latents in vae.encode(ArrayRows(pixels)):
+        canvas.write(top, 0, latents)
+    return canvas

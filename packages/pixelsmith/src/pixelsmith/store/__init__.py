@@ -1,9 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where canvases live, and the journal that makes a job resumable."""
+"""Where the canvases, images and progress of a job are kept: in memory, or resumable in a folder."""
 
 from pixelsmith.store.canvas import Canvas
-from pixelsmith.store.folder import JobFolder, JobFolderError
+from pixelsmith.store.errors import JobFolderError
+from pixelsmith.store.folder import FolderStage, FolderStore, remove_job
 from pixelsmith.store.journal import Journal
-from pixelsmith.store.stores import CanvasStore, FolderStore, MemoryStore
+from pixelsmith.store.memory import MemoryStage, MemoryStore
+from pixelsmith.store.protocol import JobStore, StageStore
 
-__all__ = ["Canvas", "CanvasStore", "FolderStore", "JobFolder", "JobFolderError", "Journal", "MemoryStore"]
+__all__ = [
+    "Canvas",
+    "FolderStage",
+    "FolderStore",
+    "JobFolderError",
+    "JobStore",
+    "Journal",
+    "MemoryStage",
+    "MemoryStore",
+    "StageStore",
+    "remove_job",
+]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be wrong with the files of a job."""
+"""Errors of job folders."""
 
 __all__ = ["JobFolderError"]
 
 
-class JobFolderError(RuntimeError):
+class JobFolderError(OSError):
     """A job folder is damaged, belongs to another configuration, or has no room left."""

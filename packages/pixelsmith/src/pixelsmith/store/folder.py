@@ -1,41 +1,155 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a job, with a folder for each of its stages."""
+"""Jobs in a folder, resumable after a kill at any moment."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+import shutil
+import zlib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
+from common_kernels.runtime.files import check_free_space, is_temporary, remove_temporary_files, write_json
 
+from pixelsmith.store import lock
+from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.errors import JobFolderError
 from pixelsmith.store.journal import Journal
-from pixelsmith.store.stores import FolderStore
+from pixelsmith.store.record import NAME as RECORD
+from pixelsmith.store.record import StageRecord
+from pixelsmith.store.rows import ArrayRows, Pixels, RawImage, bands
 
-__all__ = ["JobFolder", "JobFolderError", "write_atomically"]
+__all__ = ["FolderStage", "FolderStore", "checksum_rows", "remove_job"]
+
+_JOB, _SOURCE, _SOURCE_RECORD = "job.json", "source.npy", "source.json"
+_NOTES = ("preview.png", "command.json")
+_CANVASES = ("clean", "state-a", "state-b", "estimate-a", "estimate-b")
+_BAND = 1024
 
 
-class JobFolder:
-    """A job on disk: ``job.json`` says what it is, ``stage-00`` and so on hold canvases and journals.
+class FolderStage:
+    """Canvases, image and progress of one stage in mapped files of a folder.
 
     Args:
-        path: The folder; made if it does not exist.
+        path: Folder of the stage; must exist unless ``read_only``.
+        dtype: Dtype of the canvases, float32 or float16.
+        durable: Whether each patch is forced to the disk, which a power cut calls for; a killed process alone
+            loses nothing either way.
+        checkpoint_every: Patches between checkpoints of the journal.
+        read_only: Whether nothing is written, for a look at a stage that may be under way.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        durable: bool = True,
+        checkpoint_every: int = 64,
+        read_only: bool = False,
+    ) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+        self.dtype = dtype
+        self._journal_settings = {"durable": durable, "checkpoint_every": checkpoint_every}
+        self._read_only = read_only
+        self.record = StageRecord.read(path)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """Journal of the denoising loop."""
+        return Journal(self.path, read_only=self._read_only, **self._journal_settings)
+
+    def save(self, **changes: int) -> None:
+        """Change entries of the record, in memory and in its file."""
+        self.record = replace(self.record, **changes)
+        write_json(self.path / RECORD, asdict(self.record))
+
+    def has_canvas(self, name: str) -> bool:
+        """Return whether a canvas has been made."""
+        return (self.path / f"{name}.npy").exists()
+
+    def canvases(
+        self, names: Sequence[str], channels: int, height: int, width: int, dtype: torch.dtype | None = None
+    ) -> list[Canvas]:
+        """Open the files that exist and lay out the others, all of them before anything is computed.
+
+        Raises:
+            FreeSpaceError: If the disk has no room.
+            JobFolderError: If a file has another shape or dtype.
+        """
+        dtype = dtype or self.dtype
+        paths = [self.path / f"{name}.npy" for name in names]
+        missing = sum(not path.exists() for path in paths)
+        check_free_space(self.path, missing * channels * height * width * torch.finfo(dtype).bits // 8)
+        found: list[Canvas] = []
+        for path in paths:
+            if not path.exists():
+                # under another name first: a file of the right name is always whole
+                draft = path.with_suffix(".part")
+                Canvas.create(draft, channels, height, width, dtype=dtype).flush()
+                draft.replace(path)
+            canvas = Canvas.open(path)
+            if canvas.data.shape != (channels, height, width) or canvas.dtype != dtype:
+                raise JobFolderError(
+                    f"{path.name} must hold {dtype} {(channels, height, width)}, "
+                    f"holds {canvas.dtype} {tuple(canvas.data.shape)}"
+                )
+            found.append(canvas)
+        return found
+
+    def image(self, size: tuple[int, int]) -> ArrayRows:
+        """Open the image of the stage, or lay it out, so that the disk cannot be full when it is computed.
+
+        Raises:
+            JobFolderError: If the disk has no room.
+        """
+        file = self.path / "image.npy"
+        if not file.exists():
+            self.save(decoded=0, checksum=0, is_complete=False)
+            part = file.with_suffix(".part")
+            try:
+                RawImage.create(part, *size)
+            except OSError as error:
+                raise JobFolderError(
+                    f"the disk of {self.path} has no room for {size[0]} x {size[1]} pixels: {error.strerror}"
+                ) from error
+            part.replace(file)
+        return RawImage(file, writable=True)
+
+    def finish(self) -> None:
+        """Mark the stage as complete and delete its canvases."""
+        self.save(is_complete=True)
+        for name in ("redo.bin", *(f"{name}.npy" for name in _CANVASES)):
+            (self.path / name).unlink(missing_ok=True)
+
+
+class FolderStore:
+    """A job in a folder: ``job.json`` says what it is, ``stage-00`` and so on hold its stages.
+
+    Args:
+        path: Folder of the job; made when the job is opened.
+        durable: See :class:`FolderStage`.
+        checkpoint_every: See :class:`FolderStage`.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = True, checkpoint_every: int = 64) -> None:
+        self.path = path
+        self.durable = durable
+        self.checkpoint_every = checkpoint_every
 
     @property
     def description(self) -> dict[str, object] | None:
-        """What ``job.json`` holds, or ``None`` before :meth:`describe`.
+        """Content of ``job.json``, or ``None`` without a job.
 
         Raises:
             JobFolderError: If the file is damaged.
         """
-        file = self.path / "job.json"
+        file = self.path / _JOB
         if not file.exists():
             return None
         try:
@@ -46,19 +160,21 @@ class JobFolder:
             raise JobFolderError(f"{file} must hold an object, holds {type(found).__name__}")
         return found
 
-    def describe(self, description: Mapping[str, object]) -> None:
-        """Write ``job.json``, or check that it says the same.
-
-        Args:
-            description: Plain values: whatever a resume needs, such as configuration, model and prompt.
+    def check(self, identity: Mapping[str, object]) -> None:
+        """Refuse a folder that is not empty and holds no job, or another one.
 
         Raises:
-            JobFolderError: If the folder belongs to another job, with what differs.
+            JobFolderError: With what differs.
         """
-        wanted, held = json.loads(json.dumps(description)), self.description
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise JobFolderError(f"{self.path} is a file; name another folder for the job")
+        names = {path.name for path in self.path.iterdir() if not is_temporary(path)}
+        if names - {lock.NAME} and _JOB not in names:
+            raise JobFolderError(f"{self.path} is not empty and no job folder; name another one")
+        wanted, held = json.loads(json.dumps(identity)), self.description
         if held is None:
-            text = json.dumps(wanted, indent=2, sort_keys=True) + "\n"
-            write_atomically(self.path / "job.json", text.encode())
             return
         differing = [name for name in sorted({*wanted, *held}) if wanted.get(name) != held.get(name)]
         if differing:
@@ -67,29 +183,91 @@ class JobFolder:
                 "use another folder"
             )
 
-    def stage_path(self, number: int) -> Path:
-        """Return the folder of a stage, made if it does not exist."""
+    @contextmanager
+    def open(self, identity: Mapping[str, object]) -> Generator[None]:
+        """Lock the folder, and write ``job.json`` if it is new.
+
+        Raises:
+            JobFolderError: As :meth:`check`, or if another process uses it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with lock.hold(self.path):
+            self.check(identity)
+            for folder in (self.path, *self.path.glob("stage-*")):
+                remove_temporary_files(folder)  # of a run that was killed
+            if self.description is None:
+                write_json(self.path / _JOB, identity)
+            yield
+
+    def source(self) -> ArrayRows | None:
+        """Return the first image if it is there.
+
+        Raises:
+            JobFolderError: If it is damaged.
+        """
+        path, record = self.path / _SOURCE, self.path / _SOURCE_RECORD
+        if not record.exists():
+            return None
+        try:
+            image = RawImage(path)
+        except (ValueError, FileNotFoundError) as error:
+            raise JobFolderError(f"{error}; delete {record.name} beside it to make it again") from error
+        if checksum_rows(image, image.height) != json.loads(record.read_text("utf-8"))["checksum"]:
+            raise JobFolderError(f"{path} is damaged; delete {record.name} beside it to make it again")
+        return image
+
+    def save_source(self, pixels: Pixels) -> ArrayRows:
+        """Write the first image, then its checksum, which says that it is whole."""
+        image = RawImage.create(self.path / _SOURCE, *pixels.shape[:2])
+        for top, band in bands(ArrayRows(pixels), _BAND):
+            image.write(top, band)
+        image.flush()
+        self.save(_SOURCE_RECORD, {"checksum": checksum_rows(image, image.height)})
+        return RawImage(image.path)
+
+    def save(self, name: str, values: Mapping[str, object]) -> None:
+        """Write a JSON file beside the job."""
+        write_json(self.path / name, values)
+
+    def stage(
+        self, number: int, dtype: torch.dtype = torch.float32, *, read_only: bool = False
+    ) -> FolderStage:
+        """Return the store of a stage."""
         path = self.path / f"stage-{number:02d}"
-        path.mkdir(exist_ok=True)
-        return path
-
-    def store(self, number: int, dtype: torch.dtype = torch.float32) -> FolderStore:
-        """Return where the canvases of a stage live."""
-        return FolderStore(self.stage_path(number), dtype)
-
-    def journal(
-        self, number: int, *, checkpoint_every: int = 64, durable: bool = True, read_only: bool = False
-    ) -> Journal:
-        """Return the journal of a stage."""
-        folder = self.path / f"stage-{number:02d}" if read_only else self.stage_path(number)
-        return Journal(folder, checkpoint_every=checkpoint_every, durable=durable, read_only=read_only)
+        if not read_only:
+            path.mkdir(parents=True, exist_ok=True)
+        return FolderStage(
+            path, dtype=dtype, durable=self.durable, checkpoint_every=self.checkpoint_every,
+            read_only=read_only,
+        )  # fmt: skip
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either as before or complete."""
-    draft = path.with_name(path.name + ".part")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+def remove_job(folder: Path) -> None:
+    """Delete a job folder: the files of a job, and the folder if nothing else is in it.
+
+    Raises:
+        JobFolderError: If it is no job folder, or in use.
+    """
+    if not (folder / _JOB).exists():
+        raise JobFolderError(f"{folder} is no job folder")
+    with lock.hold(folder):
+        for stage in folder.glob("stage-[0-9][0-9]"):
+            shutil.rmtree(stage)
+        for name in (_SOURCE, _SOURCE_RECORD, *_NOTES):
+            (folder / name).unlink(missing_ok=True)
+    remove_temporary_files(folder)
+    # last, so that a kill leaves what is recognised as a job
+    for name in (lock.NAME, "result.json", _JOB):
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def checksum_rows(rows: ArrayRows, height: int) -> int:
+    """Return the CRC-32 of the first ``height`` rows of an image."""
+    crc = 0
+    for top, band in bands(rows, _BAND):
+        if top >= height:
+            break
+        crc = zlib.crc32(np.ascontiguousarray(band[: height - top]).data, crc)
+    return crc

@@ -117,7 +117,7 @@ class Journal:
         ]
         if len(differing) == 1 and differing[0].startswith("clean "):
             raise JobFolderError(
-                f"{self._lines.parent} holds another encoded picture than the one that it was begun with, or "
+                f"{self._lines.parent} holds another encoded image than the one that it was begun with, or "
                 "a damaged one; delete the folder of the stage to compute it again"
             )
         if differing:

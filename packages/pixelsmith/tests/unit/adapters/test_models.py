@@ -17,7 +17,7 @@ from pixelsmith.adapters import (
 )
 from pixelsmith.adapters.assets import ASSETS, locate_model, model_name
 from pixelsmith.io.vae import TiledVAE
-from pixelsmith.testing import tiny_pipeline
+from tiny_models import tiny_pipeline
 
 FAMILIES = ("sd", "sdxl", "sd3", "flux")
 
@@ -48,7 +48,7 @@ def recorded(model):
 )
 def test_what_a_job_asks(family, channels, multiple):
     model = from_pipeline(shared(family), "a red ball", name="mine")
-    assert (model.name, model.channels, model.pixels) == ("mine", channels, 4)
+    assert (model.name, model.channels, model.vae_scale_factor) == ("mine", channels, 4)
     assert (model.patch, model.patch_multiple, model.device) == (16, multiple, torch.device("cpu"))
     assert model.vae is shared(family).vae
     about = model.describe()
@@ -261,9 +261,9 @@ def test_wrong_sizes():
     model = from_pipeline(shared("flux"))
     with pytest.raises(ValueError, match="multiples of 4 pixels, got 66 x 64"):
         model.denoiser((66, 64), (16, 16))
-    with pytest.raises(ValueError, match="multiples of 2 cells, got 15 x 16"):
+    with pytest.raises(ValueError, match="multiples of 2 latents, got 15 x 16"):
         model.denoiser((64, 64), (15, 16))
-    with pytest.raises(ValueError, match="base picture must be multiples of 8 pixels, got 60 x 64"):
+    with pytest.raises(ValueError, match="base image must be multiples of 8 pixels, got 60 x 64"):
         model.base_image((60, 64), 0)
 
 
@@ -280,7 +280,7 @@ def test_prompts_without_a_pooled_side():
 def test_the_autoencoder_serves_tiles():
     model = from_pipeline(shared("sd3"))
     vae = TiledVAE(model.vae)
-    assert (vae.factor, vae.latent_channels) == (model.pixels, model.channels)
+    assert (vae.factor, vae.latent_channels) == (model.vae_scale_factor, model.channels)
 
 
 def test_patches_of_another_size():

@@ -12,7 +12,7 @@ from pixelsmith.adapters.callable import CallableDenoiser
 from pixelsmith.adapters.flux import pack, position_ids, unpack
 from pixelsmith.adapters.options import fingerprint
 from pixelsmith.adapters.schedulers import closed_form
-from pixelsmith.testing import tiny_vae
+from tiny_models import tiny_vae
 
 
 def test_guidance_by_hand():
@@ -72,7 +72,7 @@ def noise_picture(height, width):
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def test_a_patch_is_shown_its_part_of_the_picture():
+def test_a_patch_is_shown_its_part_of_the_image():
     image = noise_picture(40, 56)
     parts = Control(model=None, image=image).crop([(1, 2), (6, 11)], (4, 3), (40, 56), 4)
     whole = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
@@ -81,14 +81,14 @@ def test_a_patch_is_shown_its_part_of_the_picture():
     assert torch.equal(parts[1], whole[:, 24:40, 44:56])
 
 
-def test_parts_run_over_the_border_of_a_picture_that_wraps():
+def test_parts_run_over_the_border_of_an_image_that_wraps():
     image = noise_picture(40, 56)
     part = Control(model=None, image=image).crop([(8, 12)], (4, 4), (40, 56), 4)[0]
     whole = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     assert torch.equal(part, whole.roll((-32, -48), dims=(1, 2))[:, :16, :16])
 
 
-def test_small_control_pictures_are_enlarged_part_by_part():
+def test_small_control_images_are_enlarged_part_by_part():
     image = noise_picture(20, 28)
     whole = np.asarray(image.resize((56, 40), Image.Resampling.LANCZOS)).astype(float)
     part = Control(model=None, image=image).crop([(3, 5)], (4, 3), (40, 56), 4)[0]
@@ -103,7 +103,7 @@ def test_controls_have_their_time():
         Control(model=None, image=noise_picture(2, 2), start=0.5, end=0.5)
 
 
-def test_grey_control_pictures_become_rgb():
+def test_grey_control_images_become_rgb():
     grey = noise_picture(4, 4).convert("L")
     assert Control(model=None, image=grey).crop([(0, 0)], (1, 1), (4, 4), 4).shape == (1, 3, 4, 4)
 
@@ -162,8 +162,10 @@ def model(**changes):
 
 
 def test_a_function_as_a_model():
-    made = model(about={"prompt": "sea"}, paint=lambda size, seed: np.full((*size, 3), seed, dtype=np.uint8))
-    assert (made.channels, made.pixels, made.patch, made.patch_multiple) == (4, 4, 16, 1)
+    made = model(
+        about={"prompt": "sea"}, generate=lambda size, seed: np.full((*size, 3), seed, dtype=np.uint8)
+    )
+    assert (made.channels, made.vae_scale_factor, made.patch, made.patch_multiple) == (4, 4, 16, 1)
     denoiser = made.denoiser((64, 64), (16, 16))
     x = torch.randn(2, 4, 16, 16)
     assert torch.equal(denoiser.predict(x, 0, [(0, 0), (4, 4)]), 0.5 * x)
@@ -187,11 +189,11 @@ def test_wrong_functions(changes, message):
         model(**changes)
 
 
-def test_a_function_need_not_paint():
-    with pytest.raises(NotImplementedError, match="paints no base picture"):
+def test_a_function_need_not_generate():
+    with pytest.raises(NotImplementedError, match="generates no base image"):
         model().base_image((8, 8), 0)
-    with pytest.raises(ValueError, match=r"paint must return \(8, 8, 3\) uint8, got \(4, 8, 3\) uint8"):
-        model(paint=lambda size, seed: np.zeros((4, 8, 3), dtype=np.uint8)).base_image((8, 8), 0)
+    with pytest.raises(ValueError, match=r"generate must return \(8, 8, 3\) uint8, got \(4, 8, 3\) uint8"):
+        model(generate=lambda size, seed: np.zeros((4, 8, 3), dtype=np.uint8)).base_image((8, 8), 0)
 
 
 def test_outputs_of_another_shape():

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 from pixelsmith.io import lanczos
 from pixelsmith.io.lanczos import Resized
-from pixelsmith.io.rows import ArrayRows, bands, read_wrapped
+from pixelsmith.store.rows import ArrayRows, bands, read_wrapped
 
 
 def picture(height, width, seed=0):
@@ -56,7 +56,7 @@ def test_only_a_band_of_the_source_is_read():
     assert rows.most <= 64 / 4 + 2 * 4 + 2
 
 
-def test_smooth_pictures_are_shrunk_in_strips_alike(monkeypatch):
+def test_smooth_images_are_shrunk_in_strips_alike(monkeypatch):
     monkeypatch.setattr(lanczos, "_WHOLE", 0)
     image = np.add.outer(np.arange(200), np.arange(120))[..., None].repeat(3, axis=2) // 2
     image = image.astype(np.uint8)
@@ -64,7 +64,7 @@ def test_smooth_pictures_are_shrunk_in_strips_alike(monkeypatch):
     assert np.abs(found - pillow(image, (70, 50))).max() <= 1
 
 
-def test_wrapped_pictures_have_no_edge():
+def test_wrapped_images_have_no_edge():
     image = picture(24, 20)
     whole = pillow(np.tile(image, (3, 3, 1)), (3 * 48, 3 * 50))
     wrapped = Resized(ArrayRows(image), (48, 50), wrap=(True, True))

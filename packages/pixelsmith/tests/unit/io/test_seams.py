@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
-from pixelsmith.io.rows import ArrayRows
 from pixelsmith.io.seams import seam_score
+from pixelsmith.store.rows import ArrayRows
 
 
 def grain(height, width, seed=0):
@@ -41,7 +41,7 @@ def test_bands_agree_with_the_whole(monkeypatch):
         assert seam_score(image, 20) == pytest.approx(whole, rel=1e-9)
 
 
-def test_flat_pictures_and_wrong_periods():
+def test_flat_images_and_wrong_periods():
     flat = np.full((64, 64, 3), 7, dtype=np.uint8)
     assert seam_score(ArrayRows(flat), 16) == 1
     for period in (3, 63):

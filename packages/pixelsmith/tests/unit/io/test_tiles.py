@@ -39,7 +39,7 @@ def test_windows_are_alike_apart_and_reach_the_borders(size, samples, wrap):
                 assert (touched[0], touched[-1]) == (0, size[axis] - 1)
 
 
-def test_small_pictures_are_one_window():
+def test_small_images_are_one_window():
     ((row, column),) = sample_windows((46, 44), Tiling(tile=20, halo=6, samples=32))
     assert (row.start, row.stop, row.inner) == (0, 46, slice(0, 46))
     assert (column.start, column.stop) == (0, 44)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from pixelsmith.io.norms import GlobalNorms
-from pixelsmith.io.rows import ArrayRows
 from pixelsmith.io.vae import TiledVAE, Tiling, default_tiling
 from pixelsmith.store import Canvas
+from pixelsmith.store.rows import ArrayRows
 from torch import nn
 
 
@@ -113,7 +113,7 @@ def test_flat_parts_show_no_tile_borders(samples):
         assert steps("tile") > 2
 
 
-def test_wrapped_pictures_go_on_across_their_edges():
+def test_wrapped_images_go_on_across_their_edges():
     vae = without_norms(make_vae())
     options = {"tile": 6, "halo": 14, "statistics": "tile"}
     z = latents(12, 18)

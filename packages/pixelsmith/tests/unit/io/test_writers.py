@@ -9,10 +9,10 @@ from PIL import Image
 from pixelsmith.io.dzi import OVERLAP, TILE
 from pixelsmith.io.png import write_png
 from pixelsmith.io.pyramid import build_pyramid, halve, halved, shrink
-from pixelsmith.io.rows import ArrayRows, RawImage, bands, read_wrapped
 from pixelsmith.io.tiff import write_tiff
 from pixelsmith.io.viewer import write_viewer
 from pixelsmith.io.writers import check_output, disk_needed, write_image
+from pixelsmith.store.rows import ArrayRows, RawImage, bands, read_wrapped
 
 
 def picture(height, width, seed=0):
@@ -107,7 +107,7 @@ def test_the_viewer_is_one_page_without_network(tmp_path):
     assert "@@" not in page
     assert "http" not in page
     (tmp_path / "c.dzi").write_text("<Image/>")
-    with pytest.raises(ValueError, match="does not tell width, height, tile"):
+    with pytest.raises(ValueError, match="it lacks width, height, tile"):
         write_viewer(tmp_path / "c.dzi")
 
 
@@ -134,14 +134,14 @@ def test_what_a_killed_run_left_is_removed(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_raw_pictures_take_their_space_at_once(tmp_path, monkeypatch):
+def test_raw_images_take_their_space_at_once(tmp_path, monkeypatch):
     RawImage.create(tmp_path / "a.npy", 512, 512)
     assert os.stat(tmp_path / "a.npy").st_blocks * 512 >= 3 * 512 * 512
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pixelsmith.io.rows.os.posix_fallocate", full)
+    monkeypatch.setattr("pixelsmith.store.rows.os.posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
         RawImage.create(tmp_path / "b.npy", 512, 512)
 
@@ -157,13 +157,14 @@ def test_outputs_are_checked_before_any_work(tmp_path):
 
 
 def test_full_disks_are_told_before_writing(tmp_path, monkeypatch):
-    monkeypatch.setattr("pixelsmith.io.writers.shutil.disk_usage", lambda path: type("U", (), {"free": 10}))
-    with pytest.raises(OSError, match=r"may need 0\.0 GB"):
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr("common_kernels.runtime.files.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match=r"a\.png needs 273 bytes, but only 10 bytes are free there"):
         write_image(tmp_path / "a.png", ArrayRows(picture(9, 9)))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_raw_pictures_are_written_in_bands(tmp_path):
+def test_raw_images_are_written_in_bands(tmp_path):
     image = picture(30, 20)
     raw = RawImage.create(tmp_path / "a.npy", 30, 20)
     for top, band in bands(ArrayRows(image), 7):

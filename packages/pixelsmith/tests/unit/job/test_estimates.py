@@ -4,7 +4,6 @@ import json
 import pytest
 from pixelsmith.job import Job, StageEstimate, estimate
 from pixelsmith.job.estimates import check_disk
-from pixelsmith.store import JobFolderError
 
 
 @pytest.mark.parametrize("canvas", ["float32", "float16"])
@@ -59,7 +58,7 @@ def test_time_is_measured_on_demand(dummies):
 def test_the_gigapixel_of_the_paper_fits_as_the_plan_says(dummies):
     """31616 x 31616 pixels with the sizes of SDXL: two canvases, latents, one raw picture."""
     model = dummies.Dummy(num_steps=50)
-    model.channels, model.pixels, model.patch, model.patch_multiple = 4, 8, 128, 4
+    model.channels, model.vae_scale_factor, model.patch, model.patch_multiple = 4, 8, 128, 4
     model.vae.config = {**model.vae.config, "latent_channels": 4, "block_out_channels": (1,) * 4}
     side = 31616
     spec = dummies.spec(
@@ -83,15 +82,15 @@ def test_both_disks_are_looked_at(dummies, tmp_path, monkeypatch):
         places.append(path)
         return type("Usage", (), {"free": found.folder_bytes + found.output_bytes})
 
-    monkeypatch.setattr("pixelsmith.job.estimates.shutil.disk_usage", usage)
+    monkeypatch.setattr("common_kernels.runtime.files.shutil.disk_usage", usage)
     check_disk(found, tmp_path / "not" / "there", tmp_path / "a.png")
     assert places == [tmp_path]  # one disk for both
 
     def short(path):
         return type("Usage", (), {"free": found.folder_bytes + found.output_bytes - 1})
 
-    monkeypatch.setattr("pixelsmith.job.estimates.shutil.disk_usage", short)
-    with pytest.raises(JobFolderError, match="put the job folder or the output on another disk"):
+    monkeypatch.setattr("common_kernels.runtime.files.shutil.disk_usage", short)
+    with pytest.raises(OSError, match=r"job needs .*, but only .* are free there"):
         check_disk(found, tmp_path / "job", tmp_path / "a.png")
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "half.npy").write_bytes(bytes(100))  # what is there is not needed again

@@ -3,9 +3,9 @@ import numpy as np
 import torch
 from PIL import Image
 from pixelsmith import Canvas
-from pixelsmith.io.rows import ArrayRows
 from pixelsmith.io.vae import TiledVAE
-from pixelsmith.job.preview import PreviewWriter, fit_colours, paint_canvas, shrink_canvas
+from pixelsmith.job.preview import PreviewWriter, fit_colours, render_canvas, shrink_canvas
+from pixelsmith.store.rows import ArrayRows
 
 
 def encoded(dummies, image):
@@ -27,13 +27,13 @@ def test_a_linear_autoencoder_is_found_exactly(dummies):
     colours = fit_colours(encoded(dummies, dummies.scene((80, 96))), ArrayRows(dummies.scene((80, 96))))
     image = dummies.scene((60, 44), seed=3)[::-1].copy()
     means = image.astype(float).reshape(30, 2, 22, 2, 3).mean(axis=(1, 3))
-    painted = paint_canvas(encoded(dummies, image), colours).astype(float)
+    painted = render_canvas(encoded(dummies, image), colours).astype(float)
     assert np.abs(painted - means).max() < 4
 
 
-def test_flat_pictures_and_small_sources_can_be_fitted(dummies):
+def test_flat_images_and_small_sources_can_be_fitted(dummies):
     flat = np.full((16, 16, 3), 90, dtype=np.uint8)
-    painted = paint_canvas(encoded(dummies, flat), fit_colours(encoded(dummies, flat), ArrayRows(flat)))
+    painted = render_canvas(encoded(dummies, flat), fit_colours(encoded(dummies, flat), ArrayRows(flat)))
     assert np.abs(painted.astype(int) - 90).max() <= 1
     large = encoded(dummies, dummies.scene((400, 500)))
     small = np.asarray(Image.fromarray(dummies.scene((400, 500))).resize((50, 40)))

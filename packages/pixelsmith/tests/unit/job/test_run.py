@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 from pixelsmith.io.lanczos import Resized
-from pixelsmith.io.rows import ArrayRows
-from pixelsmith.job import Job, JobInterrupted, inspect_job, remove_job
-from pixelsmith.job.lock import hold
-from pixelsmith.job.source import digest
+from pixelsmith.job import FolderStore, Job, JobInterrupted, MemoryStore, inspect_job, remove_job
+from pixelsmith.job.source import digest_image
 from pixelsmith.store import JobFolderError
+from pixelsmith.store.lock import hold
+from pixelsmith.store.rows import ArrayRows
 
 SIZES = ((48, 56), (72, 84))
 
@@ -23,7 +23,7 @@ def run(dummies, folder, model=None, output=None, **settings):
 def stop_at(dummies, folder, phase, stage, done, **settings):
     """Stop a job when it says that it is there."""
     job = Job(
-        dummies.Dummy(), dummies.spec(**{"sizes": SIZES, **settings}), folder, durable=False,
+        dummies.Dummy(), dummies.spec(**{"sizes": SIZES, **settings}), FolderStore(folder, durable=False),
         on_progress=lambda p: (p.phase, p.stage, p.done) == (phase, stage, done),
     )  # fmt: skip
     with pytest.raises(JobInterrupted, match=rf"stopped in stage {stage + 1} of 2: {phase}") as stopped:
@@ -51,7 +51,7 @@ def test_stages_build_on_each_other(dummies, tmp_path, whole):
     assert held["model"] == {"name": "dummy", "num_steps": 3, "prompt": "a boat"}
 
 
-def test_a_model_that_keeps_everything_gives_the_enlarged_picture(dummies, tmp_path):
+def test_a_model_that_keeps_everything_gives_the_enlarged_image(dummies, tmp_path):
     """Encoding, the loop and decoding lose nothing but what a cell cannot hold."""
     model = dummies.Dummy()
     denoiser = model.denoiser(None, None)
@@ -84,7 +84,7 @@ def test_finished_tiles_are_not_computed_again(dummies, tmp_path):
     stop_at(dummies, tmp_path, "decode", 0, 8)
     told = []
     job = Job(
-        dummies.Dummy(), dummies.spec(sizes=SIZES), tmp_path, durable=False,
+        dummies.Dummy(), dummies.spec(sizes=SIZES), FolderStore(tmp_path, durable=False),
         on_progress=lambda p: told.append((p.phase, p.stage, p.done)),
     )  # fmt: skip
     job.run()
@@ -96,7 +96,7 @@ def test_finished_tiles_are_not_computed_again(dummies, tmp_path):
 def test_a_photo_may_go_once_it_is_read(dummies, tmp_path):
     photo = tmp_path / "a.png"
     Image.fromarray(dummies.scene((24, 28))).save(photo)
-    settings = {"source": photo, "source_digest": digest(photo), "sizes": SIZES}
+    settings = {"source": photo, "source_digest": digest_image(photo), "sizes": SIZES}
     expected, _ = run(dummies, tmp_path / "whole", **settings)
     stop_at(dummies, tmp_path / "job", "denoise", 0, 3, **settings)
     photo.unlink()
@@ -107,17 +107,17 @@ def test_a_photo_may_go_once_it_is_read(dummies, tmp_path):
 def test_a_photo_that_changed_is_refused(dummies, tmp_path):
     photo = tmp_path / "a.png"
     Image.fromarray(dummies.scene((24, 28))).save(photo)
-    spec = dummies.spec(source=photo, source_digest=digest(photo))
+    spec = dummies.spec(source=photo, source_digest=digest_image(photo))
     Image.fromarray(dummies.scene((24, 28), seed=1)).save(photo)
     with pytest.raises(ValueError, match="has changed since the job began; start another job"):
-        Job(dummies.Dummy(), spec, tmp_path / "job").run()
+        Job(dummies.Dummy(), spec, FolderStore(tmp_path / "job")).run()
 
 
-def test_a_base_picture_of_another_size_is_refused(dummies, tmp_path):
+def test_a_base_image_of_another_size_is_refused(dummies, tmp_path):
     model = dummies.Dummy()
     model.base_image = lambda size, seed: np.zeros((24, 30, 3), np.uint8)
-    with pytest.raises(ValueError, match="the first picture must be 24 x 28 pixels, is 24 x 30"):
-        Job(model, dummies.spec(), tmp_path).run()
+    with pytest.raises(ValueError, match="the first image must be 24 x 28 pixels, is 24 x 30"):
+        Job(model, dummies.spec(), FolderStore(tmp_path)).run()
 
 
 def test_real_autoencoders_and_both_modes(dummies, tmp_path):
@@ -157,12 +157,12 @@ def test_another_job_is_refused_by_name(dummies, tmp_path):
     stop_at(dummies, tmp_path, "denoise", 0, 3)
     model = dummies.Dummy(prompt="a ship")
     with pytest.raises(JobFolderError, match="which differs in config, model, sizes; use another folder"):
-        Job(model, dummies.spec(seed=4), tmp_path).check()
+        Job(model, dummies.spec(seed=4), FolderStore(tmp_path)).check()
     assert model.calls == []
 
 
 DAMAGE = {
-    "clean.npy": "holds another encoded picture than the one .* delete the folder of the stage",
+    "clean.npy": "holds another encoded image than the one .* delete the folder of the stage",
     "state-a.npy": "a canvas of .* is damaged",
     "image.npy": "image.npy is damaged: it differs from what was decoded; delete the folder of the stage",
     "journal.jsonl": "is damaged in line 1",
@@ -193,20 +193,20 @@ def test_damaged_files_are_found(dummies, tmp_path, whole, name):
         np.testing.assert_array_equal(run(dummies, tmp_path, sizes=SIZES)[0], whole[0])
 
 
-def test_shortened_pictures_are_found(dummies, tmp_path):
+def test_shortened_images_are_found(dummies, tmp_path):
     stop_at(dummies, tmp_path, "decode", 0, 5)
     file = tmp_path / "stage-00" / "image.npy"
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="is not a whole picture"):
+    with pytest.raises(ValueError, match="is not a whole image"):
         run(dummies, tmp_path, sizes=SIZES)
 
 
 def test_disks_are_checked_before_the_first_call(dummies, tmp_path, monkeypatch):
     model = dummies.Dummy()
     usage = type("Usage", (), {"free": 90_000})
-    monkeypatch.setattr("pixelsmith.job.estimates.shutil.disk_usage", lambda path: usage)
-    job = Job(model, dummies.spec(sizes=SIZES), tmp_path / "job")
-    with pytest.raises(JobFolderError, match=r"must have 0\.00 GB free for the job, has 0\.00 GB; put the"):
+    monkeypatch.setattr("common_kernels.runtime.files.shutil.disk_usage", lambda path: usage)
+    job = Job(model, dummies.spec(sizes=SIZES), FolderStore(tmp_path / "job"))
+    with pytest.raises(OSError, match=r"job needs .*, but only 90\.0 kB are free there"):
         job.run(tmp_path / "a.tif")
     assert list(tmp_path.iterdir()) == []
     assert model.bases == model.calls == []
@@ -217,7 +217,7 @@ def test_disks_that_fill_up_lose_nothing(dummies, tmp_path, whole, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patching:
-        patching.setattr("pixelsmith.io.rows.os.posix_fallocate", full)
+        patching.setattr("pixelsmith.store.rows.os.posix_fallocate", full)
         with pytest.raises(OSError, match="No space left"):
             run(dummies, tmp_path, sizes=SIZES)
     np.testing.assert_array_equal(run(dummies, tmp_path, sizes=SIZES)[0], whole[0])
@@ -271,11 +271,45 @@ def test_a_look_tells_how_far_a_job_is(dummies, tmp_path):
         inspect_job(tmp_path)
 
 
-def test_a_first_picture_cut_short_says_what_to_delete(dummies, tmp_path):
+def test_a_first_image_cut_short_says_what_to_delete(dummies, tmp_path):
     stop_at(dummies, tmp_path, "denoise", 0, 3)
     file = tmp_path / "source.npy"
     file.write_bytes(file.read_bytes()[:300])
-    with pytest.raises(JobFolderError, match=r"not a whole picture .* delete source\.json beside it"):
+    with pytest.raises(JobFolderError, match=r"not a whole image .* delete source\.json beside it"):
         run(dummies, tmp_path, sizes=SIZES)
     (tmp_path / "source.json").unlink()
     run(dummies, tmp_path, sizes=SIZES)
+
+
+def test_memory_and_a_folder_hold_the_same_image(dummies, tmp_path, whole):
+    """One engine over two stores."""
+    result = Job(dummies.Dummy(), dummies.spec(sizes=SIZES), MemoryStore()).run(tmp_path / "a.png")
+    np.testing.assert_array_equal(result.image.array, whole[0])
+    assert result.calls == whole[1].calls
+    assert (result.latents.size, whole[1].latents) == ((36, 42), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_an_image_in_memory_is_one_of_its_own_job(dummies, tmp_path):
+    pixels, spec = dummies.scene((24, 28)), dummies.spec()
+    result = Job(dummies.Dummy(), spec, FolderStore(tmp_path / "job"), image=pixels).run()
+    again = Job(dummies.Dummy(), spec, FolderStore(tmp_path / "job"), image=pixels).run()
+    np.testing.assert_array_equal(again.image.array, result.image.array)
+    with pytest.raises(JobFolderError, match="belongs to another job, which differs in source_digest"):
+        Job(dummies.Dummy(), spec, FolderStore(tmp_path / "job"), image=255 - pixels).run()
+    named = dummies.spec(source=tmp_path / "a.png", source_digest="00")
+    with pytest.raises(ValueError, match=r"image and spec\.source=.* cannot both be given"):
+        Job(dummies.Dummy(), named, MemoryStore(), image=pixels)
+    with pytest.raises(ValueError, match="the job begins with an image in memory; give image= again"):
+        Job(dummies.Dummy(), dummies.spec(source_digest="00"), MemoryStore()).run()
+
+
+def test_an_interrupt_in_memory_keeps_what_was_finished(dummies):
+    job = Job(
+        dummies.Dummy(), dummies.spec(sizes=SIZES), MemoryStore(),
+        on_progress=lambda p: (p.phase, p.stage, p.done) == ("denoise", 1, 3),
+    )  # fmt: skip
+    with pytest.raises(JobInterrupted) as stopped:
+        job.run()
+    assert (stopped.value.image.height, stopped.value.image.width) == SIZES[0]
+    assert stopped.value.latents.size == (36, 42)

@@ -3,7 +3,7 @@ import json
 
 import pytest
 from pixelsmith.io.vae import Tiling
-from pixelsmith.job.spec import JobSpec, base_size, check_spec, nearest_size, scaled_size
+from pixelsmith.job.spec import JobSpec, check_spec
 
 
 def test_a_description_comes_back_as_it_was(dummies, tmp_path):
@@ -77,17 +77,3 @@ def test_everything_is_checked_before_the_first_call(dummies):
     with pytest.raises(ValueError, match=r"must make 4 channels per 2 x 2 pixels .*, makes 3 per 2 x 2"):
         check_spec(other, dummies.spec())
     assert model.calls == other.calls == []
-
-
-def test_sizes_follow_wishes_and_cells(dummies):
-    assert scaled_size((333, 501), 4, 8) == (1336, 2008)
-    assert scaled_size((10, 10), 0.1, 8) == (8, 8)
-    assert nearest_size((11.9, 12.1), 8) == (8, 16)
-    for scale in (0, -2, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="scale must be above 0"):
-            scaled_size((8, 8), scale, 8)
-    model = dummies.Dummy()  # 32 pixels native, multiples of 4
-    assert base_size((64, 64), model) == (32, 32)
-    assert base_size((128, 32), model) == (64, 16)
-    assert base_size((32, 28), model) == (32, 28)
-    assert base_size((30, 25), model) == (32, 24)

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from pixelsmith import JobConfig
 from pixelsmith.adapters import CallableModel, from_pipeline
-from pixelsmith.io.rows import RawImage
+from pixelsmith.config import SizeConfig
 from pixelsmith.io.vae import Tiling
-from pixelsmith.job import Job, JobSpec
+from pixelsmith.job import FolderStore, Hooks, Job, JobSpec, MemoryStore, plan_job
+from pixelsmith.job import spec as specs
+from pixelsmith.job.base import generate_seamless
 from pixelsmith.pipelines import (
     PixelsmithFluxPipeline,
     PixelsmithSD3Pipeline,
@@ -19,11 +21,8 @@ from pixelsmith.pipelines import (
     PixelsmithXLPipeline,
     pipeline_for,
 )
-from pixelsmith.pipelines import enlarge as enlarging
-from pixelsmith.pipelines.enlarge import enlarge, paint_seamless
-from pixelsmith.pipelines.request import Size, choose_seed
-from pixelsmith.pipelines.sizes import Stage
-from pixelsmith.testing import tiny_pipeline, tiny_vae
+from pixelsmith.pipelines.mixin import choose_seed
+from tiny_models import tiny_pipeline, tiny_vae
 
 CLASSES = {
     "sd": PixelsmithSDPipeline,
@@ -77,7 +76,7 @@ def test_enlarge_a_photo_of_odd_size(family):
     assert output.images[0].size == (104, 76)  # whole cells of 4 pixels
 
 
-def test_a_small_result_is_the_base_picture():
+def test_a_small_result_is_the_base_image():
     output = shared("sdxl")("a red ball", height=64, width=64, **QUICK)
     host = diffusers.StableDiffusionXLPipeline.__call__(
         shared("sdxl"), "a red ball", height=64, width=64, num_inference_steps=2, guidance_scale=1.0,
@@ -86,24 +85,27 @@ def test_a_small_result_is_the_base_picture():
     assert np.array_equal(pixels_of(output), np.asarray(host))
 
 
-def test_the_pipeline_paints_what_a_job_paints(tmp_path):
-    """The call in RAM and the job in a folder are two ways to the same bytes."""
-    pipe = shared("sdxl")
+@pytest.mark.parametrize(
+    ("image", "sizes", "loop"),
+    [
+        (None, {"height": 96, "width": 136, "stages": 2}, {"slider": [1, 2]}),
+        (None, {"height": 80, "width": 128}, {"wrap": "both"}),
+        (True, {"scale": 2.0}, {"mode": "official", "batch_size": 3}),
+    ],
+    ids=["two-stages", "seamless", "photograph"],
+)
+def test_a_pipeline_and_a_job_in_a_folder_give_the_same_image(tmp_path, image, sizes, loop):
+    pipe, pixels = shared("sdxl"), photo(37, 51) if image else None
     settings = {"num_inference_steps": 2, "guidance_scale": 3.0}
-    output = pipe("a red ball", height=96, width=136, slider=[1, 2], stages=2, seed=4, band=3, **settings)
+    output = pipe("a red ball", pixels, seed=4, band=3, **sizes, **loop, **settings)
     model = from_pipeline(pipe, "a red ball", **settings)
-    config = JobConfig(patch=16, patch_multiple=2, seed=4, band=3)
-    size = Size(height=96, width=136, stages=2)
-    assert size.of(model, None) == (96, 136)
-    spec = JobSpec(sizes=((72, 104), (96, 136)), sliders=(1, 2), config=config, source_size=(56, 76))
-    watched = []
-    pipe("a red ball", height=96, width=136, stages=2, seed=4, num_inference_steps=2, guidance_scale=1.0,
-         callback_on_step_end=lambda p, i, t, k: watched.append(tuple(k["latents"].shape[2:])))  # fmt: skip
-    sizes = [(4 * h, 4 * w) for h, w in dict.fromkeys(watched)]
-    spec = JobSpec(sizes=tuple(sizes[1:]), sliders=(1, 2), config=config, source_size=sizes[0])
-    result = Job(model, spec, tmp_path / "job", durable=False).run()
-    assert spec.size == (96, 136)
-    assert np.array_equal(RawImage(result.image).array, pixels_of(output))
+    sliders = loop.pop("slider", [])
+    config = JobConfig(patch=16, patch_multiple=2, seed=4, band=3, **loop)
+    size = None if pixels is None else (37, 51)
+    spec = plan_job(model, config, SizeConfig(**sizes), image_size=size, sliders=sliders)
+    array = None if pixels is None else np.asarray(pixels)
+    result = Job(model, spec, FolderStore(tmp_path / "job", durable=False), image=array).run()
+    assert np.array_equal(result.image.array, pixels_of(output))
 
 
 def test_callbacks_are_called_once_per_step_of_every_stage():
@@ -171,7 +173,7 @@ def test_an_interrupt_stops_within_one_patch(way):
     assert not pipe.interrupt
 
 
-def test_an_interrupt_in_the_base_picture():
+def test_an_interrupt_in_the_base_image():
     pipe = shared("sdxl")
     seen = []
 
@@ -241,12 +243,13 @@ def test_seamless_textures():
     assert not np.array_equal(pixels_of(output), pixels_of(pipe("a red ball", height=80, width=128, **QUICK)))
 
 
-def test_opposite_sides_of_a_seamless_base_picture_join():
+def test_opposite_sides_of_a_seamless_base_image_join():
     """With a model that smooths within its patch, a border that no patch crosses shows."""
     jumps = {}
     for wrap in ("none", "both"):
         config = JobConfig(patch=8, patch_multiple=1, wrap=wrap, band=0)
-        state = paint_seamless(smoother(), (48, 64), config).latents.data
+        spec = JobSpec(sizes=(), source_size=(48, 64), config=config)
+        state = generate_seamless(smoother(), spec, Hooks())[1].data
         inside = state.diff(dim=1).abs().mean()
         jumps[wrap] = float((state[:, 0] - state[:, -1]).abs().mean() / inside)
     assert jumps["none"] > 3
@@ -271,14 +274,14 @@ def test_offloading(monkeypatch):
     """Weights that are fetched layer by layer, here to the CPU itself, change nothing."""
     pipe = made("sdxl")
     small = pixels_of(pipe("a red ball", photo(32, 32), **QUICK))
-    monkeypatch.setattr(enlarging, "default_tiling", lambda vae, wrap: Tiling(statistics="tile", wrap=wrap))
+    monkeypatch.setattr(specs, "default_tiling", lambda vae, wrap: Tiling(statistics="tile", wrap=wrap))
     large = pixels_of(pipe("a red ball", photo(200, 200), scale=2.0, plan="grid", **QUICK))
     monkeypatch.undo()
     for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
         accelerate.cpu_offload(getattr(pipe, name), execution_device=torch.device("cpu"))
     assert pipe.vae.device.type == "meta"
     assert np.array_equal(pixels_of(pipe("a red ball", photo(32, 32), **QUICK)), small)
-    monkeypatch.setattr(enlarging, "default_tiling", lambda vae, wrap: Tiling(wrap=wrap))
+    monkeypatch.setattr(specs, "default_tiling", lambda vae, wrap: Tiling(wrap=wrap))
     again = pixels_of(pipe("a red ball", photo(200, 200), scale=2.0, plan="grid", **QUICK))
     assert np.array_equal(again, large)
 
@@ -356,8 +359,9 @@ def test_seeds():
     ],
 )
 def test_sizes(size, held, expected):
-    found = Size(**size).of(from_pipeline(shared("sdxl")), held)
-    assert found == expected
+    config = JobConfig(patch=16, patch_multiple=2)
+    found = plan_job(from_pipeline(shared("sdxl")), config, SizeConfig(**size), image_size=held)
+    assert found.size == expected
 
 
 @pytest.mark.parametrize(
@@ -377,7 +381,12 @@ def test_sizes(size, held, expected):
         ({"wrap": "round"}, ValueError, "wrap must be one of"),
         ({"output_type": "jpg"}, ValueError, "output_type must be one of"),
         ({"strength": 0.3}, TypeError, "unknown settings: strength; those of ModelOptions"),
-        ({"image": "cat.png"}, TypeError, "image must be one Pillow image"),
+        ({"image": "cat.png"}, ValueError, "cat.png does not exist"),
+        (
+            {"image": [photo(4, 4)]},
+            TypeError,
+            "must be a path, .* a tensor, got list",
+        ),
         ({"seed": -1}, ValueError, r"seed must lie in \[0, 2\*\*64\), got -1"),
         (
             {"callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]},
@@ -408,9 +417,24 @@ def test_our_class_by_name():
     assert pipeline_for("PixelsmithFluxPipeline") is PixelsmithFluxPipeline
 
 
-def test_a_function_enlarges_in_ram():
-    """The way through RAM needs nothing of diffusers but a scheduler and an autoencoder."""
-    config = JobConfig(patch=8, patch_multiple=1)
-    found = enlarge(smoother(), np.asarray(photo(16, 20)), [Stage((44, 64), 3.0)], [config])
-    assert found.is_finished
-    assert found.pixels.shape == (44, 64, 3)
+def test_a_function_enlarges_in_memory():
+    """A job in memory needs nothing of diffusers but a scheduler and an autoencoder."""
+    spec = JobSpec(sizes=((44, 64),), source_size=(16, 20), config=JobConfig(patch=8, patch_multiple=1))
+    result = Job(smoother(), spec, MemoryStore(), image=np.asarray(photo(16, 20))).run()
+    assert result.image.array.shape == (44, 64, 3)
+    assert result.latents.size == (11, 16)
+
+
+def test_images_of_any_form_are_enlarged(tmp_path):
+    """Upright, in sRGB, transparent parts on white: the same pixels give the same result."""
+    image = photo(40, 32)
+    pixels = np.asarray(image)
+    image.save(tmp_path / "a.png")
+    turned = Image.fromarray(np.rot90(pixels))
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=turned.getexif())
+    forms = [tmp_path / "turned.png", str(tmp_path / "a.png"), image.convert("RGBA"), pixels,
+             torch.from_numpy(pixels.copy()).permute(2, 0, 1), pixels / np.float32(255)]  # fmt: skip
+    expected = pixels_of(shared("sdxl")("x", image, **QUICK))
+    for form in forms:
+        assert np.array_equal(pixels_of(shared("sdxl")("x", form, **QUICK)), expected)

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far one stage of a job is outside the loop: encoded, decoded, complete."""
+"""Progress of one stage of a job outside the denoising loop: encoded, decoded, complete."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pixelsmith.store.errors import JobFolderError
-from pixelsmith.store.folder import write_atomically
 
 __all__ = ["StageRecord"]
 
@@ -20,11 +19,11 @@ class StageRecord:
     """What a stage has finished.
 
     Attributes:
-        encoded: Rows of latent cells that are on the disk.
-        decoded: Rows of pixels that are on the disk.
+        encoded: Rows of latents that are stored.
+        decoded: Rows of pixels that are stored.
         checksum: CRC-32 of these pixels.
-        calls: Patches that the loop took, once it is through.
-        is_complete: Whether the picture of the stage is whole, and the canvases are gone.
+        calls: Patches that the denoising loop took, once it is through.
+        is_complete: Whether the image of the stage is whole and its canvases are no longer needed.
     """
 
     encoded: int = 0
@@ -35,7 +34,7 @@ class StageRecord:
 
     @classmethod
     def read(cls, folder: Path) -> StageRecord:
-        """Return what the folder of a stage says; nothing is finished where it says nothing.
+        """Return the record in the folder of a stage, or an empty one if there is none.
 
         Raises:
             JobFolderError: If the file is damaged.
@@ -52,9 +51,3 @@ class StageRecord:
                 f"{file} is damaged ({error}); delete the folder of the stage to compute it again"
             ) from error
         return cls(**values)
-
-    def write(self, folder: Path, **changes: int) -> StageRecord:
-        """Save a record with changes and return it."""
-        changed = replace(self, **changes)
-        write_atomically(folder / NAME, json.dumps(asdict(changed)).encode())
-        return changed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures that are read in bands of rows, so that none has to fit into memory."""
+"""Images that are read in bands of rows, so that none has to fit into memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Rows(Protocol):
-    """A picture of which any band of rows can be read."""
+    """An image of which any band of rows can be read."""
 
     @property
     def height(self) -> int:
@@ -61,16 +61,30 @@ class ArrayRows:
         """Return a view of rows ``[top, bottom)``."""
         return self.array[top:bottom]
 
+    def write(self, top: int, rows: Pixels) -> None:
+        """Set rows.
+
+        Args:
+            top: Number of the first row.
+            rows: ``(n, width, 3)``.
+        """
+        self.array[top : top + len(rows)] = rows
+
+    def flush(self) -> None:
+        """Return once everything written is on the disk."""
+        if isinstance(self.array, np.memmap):
+            self.array.flush()
+
 
 class RawImage(ArrayRows):
-    """A picture on disk, written and read in bands: a ``.npy`` file, mapped into memory.
+    """An image on disk, written and read in bands: a ``.npy`` file, mapped into memory.
 
     Args:
         path: The file.
         writable: Whether bands may be written.
 
     Raises:
-        ValueError: If the file is no such picture, or cut short.
+        ValueError: If the file is no such image, or cut short.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, writable: bool = False) -> None:
@@ -78,12 +92,12 @@ class RawImage(ArrayRows):
         try:
             array = np.load(self.path, mmap_mode="r+" if writable else "r")
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{self.path} is not a whole picture in .npy format ({error})") from error
+            raise ValueError(f"{self.path} is not a whole image in .npy format ({error})") from error
         super().__init__(array)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], height: int, width: int) -> RawImage:
-        """Make a black picture, with all of its disk space.
+        """Make a black image, with all of its disk space.
 
         Args:
             path: The file; one that is there is replaced.
@@ -99,29 +113,15 @@ class RawImage(ArrayRows):
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         return cls(path, writable=True)
 
-    def write(self, top: int, rows: Pixels) -> None:
-        """Put rows where they belong.
-
-        Args:
-            top: Number of the first.
-            rows: ``(n, width, 3)``.
-        """
-        self.array[top : top + len(rows)] = rows
-
-    def flush(self) -> None:
-        """Return once everything written is on the disk."""
-        if isinstance(self.array, np.memmap):
-            self.array.flush()
-
 
 def bands(rows: Rows, height: int) -> Iterator[tuple[int, Pixels]]:
-    """Yield a picture from the top down, ``height`` rows at a time, each with the number of its first row."""
+    """Yield an image from the top down, ``height`` rows at a time, each with the number of its first row."""
     for top in range(0, rows.height, height):
         yield top, rows.read(top, min(top + height, rows.height))
 
 
 def read_wrapped(rows: Rows, top: int, bottom: int) -> Pixels:
-    """Return rows of a picture that repeats without end, ``(bottom - top, width, 3)``."""
+    """Return rows of an image that repeats without end, ``(bottom - top, width, 3)``."""
     parts: list[Pixels] = []
     while top < bottom:
         first = top % rows.height

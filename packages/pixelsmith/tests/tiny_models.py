@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pipelines of diffusers with small random weights, built in place: for tests and for trying the loop.
+"""Pipelines of diffusers with small random weights, built in place.
 
 They have the classes and the wiring of the real models, and a few thousand weights.
 """
-
-# pyright: reportPrivateImportUsage=false
-# diffusers loads its public names lazily, which pyright takes for private ones
 
 from __future__ import annotations
 
@@ -26,15 +23,11 @@ _LENGTH = 16  # tokens of a prompt
 def tiny_pipeline(family: Family, *, seed: int = 0) -> Any:
     """Return a text-to-image pipeline of random weights on the CPU in float32.
 
-    Pictures are 64 pixels wide: 16 cells of 4 pixels.
+    Images are 64 pixels wide: 16 latents of 4 pixels.
 
     Args:
         family: Which architecture.
         seed: Of the weights; the global generator is left as it was.
-
-    Example:
-        >>> type(tiny_pipeline("sdxl")).__name__
-        'StableDiffusionXLPipeline'
     """
     build = {"sd": _sd, "sdxl": _sdxl, "sd3": _sd3, "flux": _flux}[family]
     with torch.random.fork_rng(devices=[]):
@@ -48,10 +41,10 @@ def tiny_pipeline(family: Family, *, seed: int = 0) -> Any:
 
 
 def tiny_vae(latent_channels: int = 4, **settings: object) -> Any:
-    """Return an autoencoder that shrinks pictures by 4.
+    """Return an autoencoder that shrinks images by 4.
 
     Args:
-        latent_channels: Numbers in a latent cell.
+        latent_channels: Channels of the latents.
         settings: Further settings of ``AutoencoderKL``.
     """
     from diffusers import AutoencoderKL

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``generate``, ``upscale`` and ``resume`` have in common: from the options to the file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common_kernels.runtime.cli import EXIT_FAILED_ITEMS, EXIT_INTERRUPTED, Machine, emit, explain, warn
+from common_kernels.runtime.hub import DType
+from common_kernels.runtime.processes import join_processes
+
+from pixelsmith.cli.options import JobOutput, parse_sliders
+from pixelsmith.config import DenoisingConfig, JobConfig, SamplingConfig, SizeConfig, Slider
+
+if TYPE_CHECKING:
+    from pixelsmith.core.model import JobModel
+    from pixelsmith.core.ranks import ProcessRanks
+    from pixelsmith.job import JobSpec
+
+COMMAND = "command.json"
+_PNG_PIXELS = 100_000_000  # beyond, a tiled file is what viewers can open
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """A model with its prompt, as the options name it.
+
+    Attributes:
+        model: Shipped name, folder or hub id.
+        prompt: Prompt.
+        sampling: Settings of the model.
+        device: Device.
+        dtype: Compute dtype.
+    """
+
+    model: str
+    prompt: str
+    sampling: SamplingConfig
+    device: str
+    dtype: DType
+
+    @classmethod
+    def create(cls, model: str, prompt: str, sampling: SamplingConfig, machine: Machine) -> ModelRequest:
+        """Return the request of a command; a folder by its whole path, for a resume from elsewhere."""
+        place = str(Path(model).absolute()) if Path(model).exists() else model
+        return cls(model=place, prompt=prompt, sampling=sampling, device=machine.device, dtype=machine.dtype)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelRequest:
+        """Return what ``asdict`` made of a request."""
+        return cls(**{**values, "sampling": SamplingConfig(**values["sampling"])})
+
+    def load(self) -> JobModel:
+        """Load the model, without the remarks that libraries make about themselves."""
+        from pixelsmith import adapters  # takes seconds to import, which wrong usage should not wait for
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return adapters.load_model(
+                self.model, self.prompt, device=self.device, dtype=self.dtype, **asdict(self.sampling)
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """A job, as the options describe it.
+
+    Attributes:
+        model: The model.
+        denoising: Settings of the denoising loop.
+        machine: Batch size and random seed.
+        output: Where it is written, and how it is reported.
+        input: Prompt or image file, for the report.
+        stem: Path of the output without size and suffix, if none is given.
+    """
+
+    model: ModelRequest
+    denoising: DenoisingConfig
+    machine: Machine
+    output: JobOutput
+    input: str
+    stem: Path
+
+    def config(self, model: JobModel) -> JobConfig:
+        """Return all settings of the loop for a loaded model."""
+        return JobConfig(
+            patch=model.patch, patch_multiple=model.patch_multiple, seed=self.machine.seed,
+            batch_size=self.machine.batch_size, **asdict(self.denoising),
+        )  # fmt: skip
+
+    def target(self, size: tuple[int, int]) -> Path:
+        """Return the file to write."""
+        if self.output.output is not None:
+            return self.output.output.absolute()
+        suffix = ".png" if size[0] * size[1] <= _PNG_PIXELS else ".tif"
+        return self.stem.with_name(f"{self.stem.name}-{size[1]}x{size[0]}{suffix}")
+
+
+def validate_options(slider: str, sizes: SizeConfig, output: JobOutput) -> list[Slider]:
+    """Find what is wrong without the model, which takes a while to load.
+
+    Returns:
+        The sliders: one for all stages, or one for each.
+
+    Raises:
+        ValueError: If a slider or the output does not fit.
+        FileNotFoundError: If the folder of the output does not exist.
+    """
+    sliders = parse_sliders(slider)
+    stages = len(sizes.via) + 1 if sizes.via else sizes.stages
+    if len(sliders) not in (1, stages):
+        raise ValueError(f"--slider must name one value, or one for each of {stages} stages, got {slider!r}")
+    if output.output is not None:
+        from pixelsmith.io.writers import check_output
+
+        check_output(output.output, 1, 1)
+    return sliders
+
+
+def join(device: str) -> tuple[ProcessRanks | None, str]:
+    """Join the other processes of the run, before a model is loaded.
+
+    Returns:
+        The ranks, ``None`` for a lone process; and the device of this process.
+
+    Raises:
+        ValueError: If there are several processes that cannot exchange values.
+    """
+    processes = join_processes(device)
+    if processes.world_size == 1:
+        return None, processes.device(device)
+    if not processes.connected:
+        raise ValueError(
+            f"WORLD_SIZE is {processes.world_size}, but the processes cannot reach each other: "
+            "start them with accelerate launch or torchrun"
+        )
+    from pixelsmith.core.ranks import ProcessRanks
+
+    return ProcessRanks(), processes.device(device)
+
+
+def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
+    """Run a job from the beginning, or from where its folder ends.
+
+    Args:
+        request: The options.
+        plan: Turns the options into a job, given the model.
+
+    Returns:
+        The exit code.
+    """
+    ranks, device = join(request.model.device)
+    model = replace(request.model, device=device).load()
+    spec = replace(plan(model), canvas=request.output.canvas)
+    target = request.target(spec.size)
+    folder = (request.output.job or target.with_name(f"{target.name}.job")).absolute()
+    options = replace(request.output, output=target, job=folder)
+    if options.dry_run:
+        from pixelsmith.cli.report import report_estimate
+
+        report_estimate(model, spec, folder, target, json=options.json)
+        return 0
+    if ranks is None or ranks.index == 0:
+        prepare_output(folder, target, overwrite=options.overwrite)
+    notes = {
+        "model": asdict(request.model), "spec": spec.to_dict(), "output": str(target), "keep": options.keep,
+        "input": request.input,
+    }  # fmt: skip
+    return run_in_folder(model, spec, options, notes, ranks=ranks)
+
+
+def prepare_output(folder: Path, output: Path, *, overwrite: bool) -> None:
+    """Discard earlier results if that is wanted, or refuse to replace a file.
+
+    Raises:
+        FileExistsError: If the output exists, is not that of this job, and may not be replaced.
+    """
+    from pixelsmith.job import remove_job
+
+    is_job = (folder / "job.json").exists()
+    if overwrite and is_job:
+        remove_job(folder)
+    elif not overwrite and output.exists() and not is_job:
+        raise FileExistsError(f"{output} exists already; give --overwrite, or another name with --output")
+
+
+def run_in_folder(
+    model: JobModel,
+    spec: JobSpec,
+    options: JobOutput,
+    notes: Mapping[str, Any],
+    *,
+    ranks: ProcessRanks | None,
+) -> int:
+    """Run a job to its end and report it; leave it resumable if it is stopped.
+
+    Args:
+        model: The model.
+        spec: The job.
+        options: With output and job folder.
+        notes: What ``resume`` needs.
+        ranks: Processes that share the patches.
+
+    Returns:
+        The exit code.
+    """
+    from pixelsmith.cli.report import report_progress, report_result
+    from pixelsmith.core.protocol import StageInterrupted
+    from pixelsmith.job import FolderStore, Job, assist, remove_job
+
+    assert options.output is not None
+    assert options.job is not None
+    if ranks is not None and ranks.index:
+        try:
+            assist(model, spec, ranks)
+        except StageInterrupted:
+            return EXIT_INTERRUPTED
+        return 0
+    job = Job(
+        model, spec, FolderStore(options.job), preview_every=10.0 if options.preview else None, ranks=ranks
+    )
+    found = job.check(options.output)
+    cure = f"resume with: pixelsmith resume {options.job}"
+    try:
+        with report_progress([stage.calls for stage in found.stages]) as job.on_progress:
+            result = job.run(options.output, notes=notes)
+    except KeyboardInterrupt:
+        warn(f"interrupted, nothing is lost; {cure}")
+        return EXIT_INTERRUPTED
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError) as error:
+        if options.debug:
+            raise
+        if options.json:
+            emit(
+                {
+                    "input": notes["input"],
+                    "status": "failed",
+                    "error": explain(error),
+                    "job": str(options.job),
+                }
+            )
+        warn(f"{explain(error)}; {cure}")
+        return EXIT_FAILED_ITEMS
+    if not options.keep:
+        remove_job(options.job)
+    report_result(result, notes["input"], options)
+    return 0

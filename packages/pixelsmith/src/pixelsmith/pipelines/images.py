@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images as the pipelines take and return them."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+OutputType = Literal["pil", "np", "pt", "latent"]
+
+
+def check_output_type(output_type: str) -> None:
+    """Refuse an unknown output type.
+
+    Raises:
+        ValueError: If it is unknown.
+    """
+    if output_type not in get_args(OutputType):
+        raise ValueError(f"output_type must be one of {', '.join(get_args(OutputType))}, got {output_type!r}")
+
+
+def from_pixels(pixels: NDArray[np.uint8], output_type: str) -> list[Image.Image] | np.ndarray | torch.Tensor:
+    """Return an image in a form of diffusers.
+
+    Args:
+        pixels: ``(H, W, 3)``.
+        output_type: ``"pil"``: a list with one image; ``"np"``: ``(1, H, W, 3)``, ``"pt"``: ``(1, 3, H, W)``,
+            both float32 in [0, 1].
+    """
+    if output_type == "pil":
+        return [Image.fromarray(pixels)]
+    values = pixels[None].astype(np.float32) / 255
+    return values if output_type == "np" else torch.from_numpy(values).permute(0, 3, 1, 2)
