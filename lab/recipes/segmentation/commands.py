@@ -38,9 +38,9 @@ CAVEAT = (
 )
 
 ModelFolder = Annotated[Path, typer.Option("--model", help="Folder of the model, in open_clip's format.")]
-Scenes = Annotated[int, typer.Option(help="For each seed.")]
-Results = Annotated[Path, typer.Option(help="Figures measured so far; a run that was cut goes on from it.")]
-Threads = Annotated[int, typer.Option(help="Of the processor.")]
+Scenes = Annotated[int, typer.Option(help="Number of scenes for each seed.")]
+Results = Annotated[Path, typer.Option(help="Figures measured so far, from which a run resumes.")]
+Threads = Annotated[int, typer.Option(help="Number of CPU threads.")]
 
 
 def _progress() -> Progress:
@@ -57,12 +57,12 @@ def _progress() -> Progress:
 def ablate(
     model: ModelFolder = MODEL,
     scenes: Scenes = 150,
-    seeds: Annotated[int, typer.Option(help="Samples of fresh scenes.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of random seeds, a sample of fresh scenes each.")] = 3,
     json_file: Annotated[Path, typer.Option("--json", help="Card to write.")] = CARDS / "segmentation.json",
     figure: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
     results: Results = RESULTS,
     only: Annotated[
-        list[str] | None, typer.Option(help="Tables; all if none is named. The card keeps its others.")
+        list[str] | None, typer.Option(help="Tables to measure; all if left out. The card keeps its others.")
     ] = None,
     threads: Threads = 1,
 ) -> None:
@@ -112,9 +112,11 @@ def _kept(card: Path, facts: Mapping[str, object]) -> dict[str, Entry]:
 def search(
     model: ModelFolder = MODEL,
     scenes: Scenes = 60,
-    seeds: Annotated[int, typer.Option(help="Samples of fresh scenes, not those of the study.")] = 2,
-    kinds: Annotated[list[str] | None, typer.Option(help="Classes of which the mean counts; all.")] = None,
-    rounds: Annotated[int, typer.Option(help="Through all switches, at most.")] = 2,
+    seeds: Annotated[int, typer.Option(help="Number of random seeds, not those of the study.")] = 2,
+    kinds: Annotated[
+        list[str] | None, typer.Option(help="Kinds of classes in the mean; all if left out.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Upper limit of rounds through all options.")] = 2,
     results: Results = RESULTS,
     threads: Threads = 1,
 ) -> None:
@@ -131,7 +133,7 @@ def search(
             kinds=[kind for kind in CLASSES if kind in (kinds or CLASSES)],
             views=("windows",),
             rounds=rounds,
-            tell=lambda line: progress.console.print(line, highlight=False),
+            report=lambda line: progress.console.print(line, highlight=False),
             progress=progress,
         )
     typer.echo(json.dumps({"miou": round(score, 2), "config": best.config.to_dict()}, indent=1))
@@ -142,13 +144,13 @@ def search(
 def gate(
     model: ModelFolder = MODEL,
     scenes: Scenes = 150,
-    seed: Annotated[int, typer.Option(help="Of the scenes.")] = GATE_SEED,
+    seed: Annotated[int, typer.Option(help="Random seed of the scenes.")] = GATE_SEED,
     threads: Threads = 1,
 ) -> None:
     """Measure vanilla, fast, itaclip, itaclip with the prior and the default; exit 1 if a gain is too small.
 
-    The doubling is wanted of itaclip with the prior of whole windows, which the paper does not have; where
-    the paper's recipe alone falls short of it, the report says so.
+    The requirement of twice vanilla holds for itaclip with the prior of whole windows, which the paper does
+    not have; where the paper's recipe alone misses it, the report says so.
     """
     torch.set_num_threads(threads)
     rows = {
@@ -179,7 +181,7 @@ def misses(miou: Mapping[Kind, Mapping[str, float]]) -> list[str]:
     """Return a sentence for each thing that falls short.
 
     Args:
-        miou: By kind of classes, of the rows of the gate, in per cent.
+        miou: MIoU in per cent of the rows of the gate, by kind of classes.
     """
     failures = weak_gains(miou, WITH_PRIOR)
     best = miou["colour"]["tiny-shapes"]
@@ -192,8 +194,8 @@ def weak_gains(miou: Mapping[Kind, Mapping[str, float]], name: str) -> list[str]
     """Return a sentence for each kind of classes by which a row is not so many times better than vanilla.
 
     Args:
-        miou: As for :func:`misses`.
-        name: Of the row.
+        miou: MIoU, as for :func:`misses`.
+        name: Name of the row.
     """
     return [
         f"{kind}: {name} reaches {values[name]:.1f} mIoU, vanilla {values['vanilla']:.1f}, "

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from recipes.segmentation.report import Cell
 
-# told apart by colour-blind eyes and by form
+# distinct by colour, for colour blindness too, and by form
 MARKS = {
     "colour": ("#0072b2", "o"),
     "colour x material": ("#d55e00", "s"),
@@ -24,7 +24,7 @@ def draw_figure(panels: Mapping[str, Mapping[str, Mapping[str, Cell]]], file: Pa
     """Draw dots with the spread over seeds.
 
     Args:
-        panels: By title, by kind of classes, by row.
+        panels: Cells by title, kind of classes and row.
         file: PNG to write.
     """
     heights = [len(next(iter(columns.values()))) for columns in panels.values()]

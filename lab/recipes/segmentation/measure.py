@@ -54,10 +54,10 @@ class Job:
     """One figure that is wanted.
 
     Attributes:
-        row: How to segment.
+        row: Configuration of the segmentation.
         kind: Which classes.
-        view: Of the scenes.
-        seed: Of the scenes.
+        view: View of the scenes.
+        seed: Random seed of the scenes.
     """
 
     row: Row
@@ -73,7 +73,7 @@ class Bench:
         folder: The model, in open_clip's format.
         scenes: In each sample.
         results: File of one JSON object a line that is read at the start and added to; none if ``None``.
-        split: Of the world.
+        split: Split of the world.
     """
 
     def __init__(self, folder: Path, scenes: int, results: Path | None = None, split: Split = "test") -> None:

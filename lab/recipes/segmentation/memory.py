@@ -28,7 +28,7 @@ class RememberingEncoder(Encoder):
 
     Args:
         tower: The image tower.
-        most: Images that are kept; later ones are encoded anew each time. One of 64 px has 250 kB in a tower
+        most: Images that are kept; later ones are encoded each time. One of 64 px has 250 kB in a tower
             of 6 blocks of 160 channels.
     """
 

@@ -3,7 +3,7 @@
 
 A patch cannot see an outline larger than itself, the pooled embedding of a window can. Windows of several
 sizes go through the untouched tower; at a patch, each counts the more the nearer its centre is. The names of
-the foreground only share out anew the probability that they have together: a window knows what is in it, but
+the foreground only share out the probability that they have together: a window knows what is in it, but
 not where, and otherwise the prior floods the background.
 
 Source: windows of several sizes classified whole are those of CLIP-DIY, arXiv 2309.14289; that they share out
@@ -102,12 +102,12 @@ class PriorITACLIP(ITACLIP):
     """Segments with a prior of whole windows.
 
     Args:
-        model: As for :class:`itaclip.ITACLIP`.
+        model: Model, tokenizer and configuration as for :class:`itaclip.ITACLIP`.
         tokenizer: Likewise.
         config: Likewise.
         prior: Configuration of the prior.
-        windows: What prepares and encodes images; a fresh one if ``None``.
-        pool: Embeds images ``(B, 3, H, W)`` whole, ``(B, D)``; the untouched model if ``None``.
+        windows: Preparation and encoding of images; a new one if ``None``.
+        pool: Embedding of images ``(B, 3, H, W)`` whole, ``(B, D)``; the untouched model if ``None``.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ def pooled(tower: Any, images: Tensor) -> Tensor:
 def share_foreground(
     scores: Tensor, prior: Tensor, foreground: Tensor, *, weight: float, logit_scale: float
 ) -> Tensor:
-    """Add a prior to the scores of foreground names, so that it tells them apart but not from the background.
+    """Add a prior to the scores of foreground names, without a change of the background.
 
     The names of the foreground get ``scores + weight * prior`` less what keeps the sum of their exponentials;
     the background keeps its scores.

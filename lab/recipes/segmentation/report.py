@@ -86,8 +86,8 @@ class Entry(TypedDict):
     """What the card says of a table.
 
     Attributes:
-        title: Of the table.
-        source: Where the numbers from elsewhere are from; empty if there are none.
+        title: Title of the table.
+        source: Source of the numbers from elsewhere; empty if there are none.
         elsewhere: Those numbers, mIoU in per cent, by row.
         cells: What was measured.
     """
@@ -112,8 +112,8 @@ def markdown(entry: Entry, view: str) -> str:
     """Return a table of the documentation.
 
     Args:
-        entry: From the card.
-        view: Of the scenes.
+        entry: Entry of the card.
+        view: View of the scenes.
     """
     columns = entry["cells"][view]
     heads = ["row", *(["elsewhere"] if entry["source"] else [])]

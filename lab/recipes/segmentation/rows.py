@@ -69,5 +69,5 @@ def with_prior(row: Row = BASE, **prior: Any) -> Row:
 
 
 def chosen() -> Row:
-    """Return what itaclip does with the shipped model unless told otherwise."""
+    """Return the default of the shipped model."""
     return Row(config=ITACLIPConfig.preset("tiny-shapes"))

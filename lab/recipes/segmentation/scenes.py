@@ -20,7 +20,7 @@ from recipes.tiny_clip.scenes import SIDE
 Kind = Literal["colour", "colour x material", "shape"]
 View = Literal["windows", "whole"]
 
-# pixels of a side: a picture four times the model's window, or just the window
+# side in pixels: an image of four windows of the model, or of one window
 SIDES: dict[View, int] = {"windows": 2 * SIDE, "whole": SIDE}
 CLASSES: dict[Kind, tuple[str, ...]] = {
     "colour": tuple(f"{colour} thing" for colour in COLOURS),
@@ -48,10 +48,10 @@ def draw(view: View, seed: int, count: int, split: Split = "test") -> Sample:
     """Paint scenes of two to four things on a ground.
 
     Args:
-        view: How large; both views of a seed show the same scenes.
-        seed: Of the scenes.
-        count: Scenes.
-        split: Of the world; none of them was trained on but ``train``.
+        view: Size of the images; both views of a seed show the same scenes.
+        seed: Random seed of the scenes.
+        count: Number of scenes.
+        split: Split of the world; only ``train`` was used in training.
     """
     paintings = [
         render(draw_scene(seed, i, split=split, config=TWO_TO_FOUR), SIDES[view]) for i in range(count)

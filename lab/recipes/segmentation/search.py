@@ -85,7 +85,7 @@ LAST_CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
 # what does nothing where tokens do not attend
 _OF_MAPS = ("middle", "locality")
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 def climb(
@@ -96,19 +96,19 @@ def climb(
     kinds: Sequence[Kind],
     views: Sequence[View],
     rounds: int,
-    tell: Tell = lambda _: None,
+    report: Report = lambda _: None,
     progress: Progress | None = None,
 ) -> tuple[Row, float]:
     """Turn one switch after the other to what measures best, until a round changes nothing; then the last.
 
     Args:
         bench: Scenes and model.
-        start: Where to begin.
-        seeds: Of the scenes.
-        kinds: Of classes, of which the mean counts.
-        views: Of the scenes, likewise.
+        start: Row to start from.
+        seeds: Random seeds of the scenes.
+        kinds: Kinds of classes in the mean.
+        views: Views of the scenes in the mean.
         rounds: Through all switches, at most.
-        tell: Gets a line for every value that was tried.
+        report: Called with a line for every value that was tried.
         progress: Gets the bars.
 
     Returns:
@@ -122,7 +122,7 @@ def climb(
             rows = list(dict.fromkeys([row, *(vary(row, **value) for value in values)]))
             scores = _scores(bench, rows, seeds, kinds, views, progress)
             for each, score in scores.items():
-                tell(f"{name}, {switch}: {score:.2f}  {_difference(row, each)}")
+                report(f"{name}, {switch}: {score:.2f}  {_difference(row, each)}")
             row = max(scores, key=scores.__getitem__)
         return row
 

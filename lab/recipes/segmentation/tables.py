@@ -18,12 +18,12 @@ class Table:
     """Rows that stand together.
 
     Attributes:
-        title: Of the table.
-        rows: By name; the first is what the others are compared with.
-        source: Where the other numbers are from; empty if there are none.
+        title: Title of the table.
+        rows: Rows by name; the others are compared with the first.
+        source: Source of the other numbers; empty if there are none.
         beside: Those numbers, mIoU in per cent, by the name of the row.
-        kinds: Of classes.
-        views: Of the scenes.
+        kinds: Kinds of classes.
+        views: Views of the scenes.
     """
 
     title: str

@@ -327,7 +327,13 @@ class Landscape:
 def test_climbing_ends_on_the_top():
     lines = []
     best, score = climb(
-        Landscape(), UNREFINED, seeds=(1,), kinds=("shape",), views=("windows",), rounds=3, tell=lines.append
+        Landscape(),
+        UNREFINED,
+        seeds=(1,),
+        kinds=("shape",),
+        views=("windows",),
+        rounds=3,
+        report=lines.append,
     )
     assert score == 9
     attention = best.config.attention

@@ -84,7 +84,7 @@ class Decision:
         """Apply the rules and return labels.
 
         Args:
-            classes: ClassList and classes of the scores.
+            classes: Classes of the scores.
             return_scores: Whether to keep the probabilities of all classes.
         """
         config, bands = self.config, self.bands(len(classes.labels))

@@ -49,7 +49,7 @@ def export(
 
         itaclip export -o tiny.onnx
 
-        itaclip export -o clip.onnx -c "cat, dog, sky" --preset fast --model ViT-B-16 --pretrained openai
+        itaclip export -o vit-b-16.onnx -c "cat, dog, sky" --preset fast --model ViT-B-16 --pretrained openai
 
     Exit code: 0 done, 1 the file disagrees with the model, 2 nothing could be done.
 

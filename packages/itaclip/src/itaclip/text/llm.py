@@ -107,14 +107,14 @@ class LLMSource:
 
     def _ask(self, conversations: list[list[Message]], done: int, total: int) -> list[str]:
         """Return the raw answers, from the cache where it has them."""
-        answers: list[str | None] = [self._cached(messages) for messages in conversations]
+        answers: list[str | None] = [self._read_answer(messages) for messages in conversations]
         missing = [index for index, answer in enumerate(answers) if answer is None]
         done += len(conversations) - len(missing)
         for start in range(0, len(missing), self.task.batch_size):
             part = missing[start : start + self.task.batch_size]
             for index, answer in zip(part, self._generate([conversations[i] for i in part]), strict=True):
                 answers[index] = answer
-                self._cache(conversations[index], answer)
+                self._write_answer(conversations[index], answer)
             if self.progress is not None:
                 self.progress(done + start + len(part), total)
         return [answer or "" for answer in answers]
@@ -126,7 +126,7 @@ class LLMSource:
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
         return self.cache / "answers" / f"{key}.json"
 
-    def _cached(self, messages: list[Message]) -> str | None:
+    def _read_answer(self, messages: list[Message]) -> str | None:
         file = self._file(messages)
         try:
             answer = None if file is None else json.loads(file.read_text(encoding="utf-8"))["answer"]
@@ -134,7 +134,7 @@ class LLMSource:
             return None
         return answer if isinstance(answer, str) else None
 
-    def _cache(self, messages: list[Message], answer: str) -> None:
+    def _write_answer(self, messages: list[Message], answer: str) -> None:
         if (file := self._file(messages)) is not None:
             record = {
                 "model": self._model_id,
