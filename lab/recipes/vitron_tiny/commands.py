@@ -33,7 +33,7 @@ SYNERGY_CARD = CARDS / "vitron-synergy.json"
 DOCS = ROOT / "docs" / "vitron"
 SYNERGY_HEAD = (
     "# Synergy: all figures\n\n"
-    "Written by `vitron report --write`; what was done and what it says stands in [results](results.md)."
+    "Written by `vitron report --write`; the study is described in [results](results.md)."
 )
 STATEMENT = (
     "Trained on drawn scenes of five shapes alone, 64 pixels, clips of four frames. It shows that the method "
