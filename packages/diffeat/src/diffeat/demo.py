@@ -94,18 +94,18 @@ class DemoFigures:
 
     Attributes:
         model: Name of the model.
-        num_activations: Activations that the model has.
-        ranked: Activations that were ranked.
+        num_activations: Number of activations that the model has.
+        ranked: Number of activations that were ranked.
         best_for_classes: Best activation for classes of pixels, by mIoU on held-out scenes.
-        miou: Its mIoU.
-        miou_baseline: That of what earlier work takes.
+        miou: mIoU of that activation.
+        miou_baseline: mIoU of what earlier work takes.
         chosen: Activations chosen on the first half of the pairs.
-        pck: Share of points they find in the second half.
-        pck_baseline: That of what earlier work takes.
-        pck_pixels: That of raw pixels.
+        pck: Share of points that they find in the second half.
+        pck_baseline: Share that earlier work's activations find.
+        pck_pixels: Share that raw pixels find.
         threshold: Largest distance of a hit, in sides.
-        points: Points looked for, both ways.
-        seconds: In all.
+        points: Number of points looked for, both ways.
+        seconds: Seconds in all.
     """
 
     model: str
@@ -137,7 +137,7 @@ def run_demo(
     Args:
         extractor: The model; a U-Net of three levels.
         out: Folder for ``pca.png``, ``similarity.png``, ``matches.png``, ``page.html`` and ``ranking.json``.
-        name: What to call the model.
+        name: Name of the model.
         progress: Called with steps done and steps in all.
 
     Returns:

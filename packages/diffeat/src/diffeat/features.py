@@ -45,7 +45,7 @@ class Features(Mapping[str, Tensor]):
     asked for. Token streams lie in memory as the model has them, channels last.
 
     Attributes:
-        tensors: The activations.
+        tensors: Activations by name.
         meta: How they came about.
     """
 
@@ -110,7 +110,7 @@ class Features(Mapping[str, Tensor]):
         """Lay activations behind each other along the channels.
 
         Args:
-            names: Which, in which order; all in execution order if ``None``.
+            names: Names in order; all in execution order if ``None``.
             side: Cells of the shorter side of the result; the largest among the activations if ``None``.
 
         Returns:

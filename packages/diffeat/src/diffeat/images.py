@@ -106,7 +106,7 @@ def generator_for(seed: int, image: str, purpose: str, draw: int = 0) -> torch.G
     Args:
         seed: Random seed.
         image: Hash of the image.
-        purpose: What the numbers are for.
+        purpose: Name of what the numbers are for.
         draw: Number of the draw.
     """
     text = f"{seed}:{image}:{purpose}:{draw}".encode()

@@ -197,7 +197,7 @@ def hits(predicted: Tensor, wanted: Tensor, radius: float | Tensor) -> Tensor:
     Args:
         predicted: ``(N, 2)`` in pixels.
         wanted: ``(N, 2)`` in pixels.
-        radius: In pixels, one or ``(N,)``.
+        radius: Largest distance in pixels, one or ``(N,)``.
 
     Returns:
         ``(N,)``, bool.

@@ -34,7 +34,7 @@ class Pair:
     """Two images of the same kind of thing, with points that correspond.
 
     Attributes:
-        name: Of the pair.
+        name: Name of the pair.
         category: Kind of thing.
         source: Image with known points.
         target: Image in which they are looked for.
@@ -161,13 +161,13 @@ class PCK:
     """Shares of points found.
 
     Attributes:
-        per_point: All points counted alike; the figure of the paper.
+        per_point: Share of all points; the figure of the paper.
         per_image: Mean over pairs of each pair's share.
-        by_category: As ``per_point``, for each category.
-        pairs: Pairs judged.
-        points: Points judged.
+        by_category: Share of points of each category.
+        pairs: Number of pairs judged.
+        points: Number of points judged.
         threshold: Largest distance of a hit, in larger sides.
-        against: Of the ``"image"`` or of the ``"box"``.
+        against: Sides that distances count in, those of the ``"image"`` or of the ``"box"``.
     """
 
     per_point: float

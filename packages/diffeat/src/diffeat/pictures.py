@@ -145,8 +145,8 @@ def draw_overlays(
     """Draw each image beside its drawing and the drawing over the image, a row per image.
 
     Args:
-        images: At least one.
-        drawings: A small drawing of each.
+        images: Images, at least one.
+        drawings: Small drawing of each.
         names: Text above each image.
         caption: Text above each drawing.
         title: Text above all.

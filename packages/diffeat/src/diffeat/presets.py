@@ -30,9 +30,9 @@ class Preset:
     """A named selection, over one model or several.
 
     Attributes:
-        name: Its name in the paper or in the authors' configurations.
-        parts: One selection per model.
-        source: Where it is given.
+        name: Name in the paper or in the authors' configurations.
+        parts: Selection of each model.
+        source: Source of the selection.
     """
 
     name: str

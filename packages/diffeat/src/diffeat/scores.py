@@ -25,7 +25,7 @@ def mean_iou(
         targets: Class numbers of the same shape, or ``ignore_index``.
         num_classes: Classes ``K``.
         ignore_index: Pixels that do not count.
-        absent: What a class gives that is neither predicted nor there: ``"skip"`` leaves it out of the mean;
+        absent: Score of a class that is neither predicted nor there: ``"skip"`` leaves it out of the mean;
             ``"zero"`` counts it as 0, as the authors' code does.
 
     Raises:

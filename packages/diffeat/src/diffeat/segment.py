@@ -147,12 +147,12 @@ def label_scarce(
 
     Args:
         features: ``(C, h, w)`` of each image.
-        labels: Their masks.
+        labels: Masks of the images.
         num_train: Number of images learned from; 30 of 60 in the paper.
         runs: Number of shuffles.
         options: Probe, size and pixels of learning; the paper's ten MLPs on all pixels if ``None``, which
             needs ``num_train * side ** 2 * C * 4`` bytes.
-        absent: What a class gives that no test image holds and none is predicted as; ``"zero"`` as in the
+        absent: Score of a class that no test image holds and none is predicted as; ``"zero"`` as in the
             authors' code.
         device: Device on which MLPs learn.
 

@@ -87,7 +87,7 @@ def extract(
     extractor = load_extractor(model, machine, device=processes.device(machine.device))
     from diffeat.names.request import resolve
 
-    resolve(extractor.model, names)  # a wrong name is told before anything is written
+    resolve(extractor.model, names)  # a wrong name is an error before anything is written
     reporter = _Reporter(output)
     run = _fill_file if output.is_file else _fill_store
     with progress("batches") as bar:

@@ -121,7 +121,7 @@ def load_extractor(model: str, machine: Device, *, device: str | None = None) ->
     """
     from common_kernels.runtime.hub import quiet_libraries, resolve_device
 
-    resolve_device(device or machine.device)  # a missing device is told before anything is loaded
+    resolve_device(device or machine.device)  # a missing device is an error before anything is loaded
 
     from diffeat.extractor import FeatureExtractor
 

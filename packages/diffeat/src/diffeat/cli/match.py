@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from diffeat.match import Matches
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchOutput(Output):
@@ -98,31 +96,25 @@ def match(
     from common_kernels.runtime.images import read_rgb
     from common_kernels.runtime.pictures import add_title
 
+    from diffeat.match import find_mutual, find_points
     from diffeat.pictures import draw_matches
 
     images = [read_rgb(path) for path in (source, target)]
     start, truth = _points(points, [source, target], images)
     extractor = load_extractor(model, machine)
     features = extract_spatial(extractor, [source, target], names, options.plain(), machine)
-    found = _matches(list(features.concat(side=points.side)), points, start)
+    one, other = features.concat(side=points.side)
+    found = find_mutual(one, other, points.grid) if start is None else find_points(one, other, start)
     if truth is not None:
         found = found.judged(truth, images[1].size, points.threshold)
     figure = "" if found.is_right is None else f", {int(found.is_right.sum())} of {len(found)} right"
-    drawing = draw_matches(*images, found.source, found.target, is_right=found.is_right)
+    drawing = draw_matches(images[0], images[1], found.source, found.target, is_right=found.is_right)
     title = f"{source.name} to {target.name}: {plural(len(found), 'match')}{figure}"
     write_drawing(add_title(drawing, title, indent=12), output.output)
     if output.json:
         report = {"matches": found.to_list(images[0].size, images[1].size), "output": str(output.output)}
         emit(report if found.is_right is None else {**report, "pck": round(found.pck, 4)})
     note(f"{plural(len(found), 'match')}{figure}, drawn in {output.output}")
-
-
-def _matches(features: list[Tensor], points: Points, start: Tensor | None) -> Matches:
-    from diffeat.match import find_mutual, find_points
-
-    if start is None:
-        return find_mutual(*features, grid=points.grid)
-    return find_points(*features, start)
 
 
 def _points(

@@ -110,7 +110,7 @@ def view(
     point = _share(drawing.point, images[0])
     features = extract_spatial(extractor, paths, names, options.plain(), machine)
     values = {"together": features.concat()} if drawing.together else dict(features)
-    files = {
+    files: dict[tuple[str, Kind], Path] = {
         (name, kind): output.output / f"{name}-{kind}.{'html' if kind == 'page' else 'png'}"
         for name in values
         for kind in drawing.kind

@@ -18,9 +18,10 @@ class Adapter:
     """One family's conventions.
 
     Attributes:
-        conditions: Makes the conditions from pipeline, prompts, image size in pixels, device and dtype.
+        conditions: Function of pipeline, prompts, image size in pixels, device and dtype that makes the
+            conditions.
         stream: Name of the argument that takes the latent.
-        pack: Lays a noisy latent out as the denoiser takes it; told the denoiser and the clean latent too.
+        pack: Function of denoiser, noisy and clean latent that lays the latent out as the denoiser takes it.
         time_scale: Factor on the schedule's timestep.
         patch: Latent cells per token and side; ``None`` reads it off the denoiser's config.
     """

@@ -36,7 +36,7 @@ def check_length(tokenizer: Any, prompts: Sequence[str], limit: int) -> None:
 
 
 def _limit(pipeline: Any) -> int:
-    """Text tokens that a pipeline takes unless told otherwise."""
+    """Text tokens that a pipeline takes by default."""
     default = inspect.signature(pipeline.encode_prompt).parameters["max_sequence_length"].default
     return int(default)
 

@@ -75,7 +75,7 @@ def capture(
     Args:
         source: A diffusers pipeline or denoiser.
         names: Names, globs, presets, means of maps or module paths.
-        calls: Which calls of the denoiser to keep: the ``"last"``, the ``"first"``, ``"all"`` or given
+        calls: Calls of the denoiser to keep: the ``"last"``, the ``"first"``, ``"all"`` or given
             indices.
         stop_after: Index of a call after whose last wanted activation the block is left; nothing that follows
             in the block runs. ``None`` never leaves it. With offloaded inner modules the call is finished

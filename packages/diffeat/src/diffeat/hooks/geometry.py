@@ -47,7 +47,7 @@ class Geometry:
 
         Args:
             tokens: ``(B, N, C)``; text tokens and reference images are dropped.
-            tap: Where the tokens come from.
+            tap: Tap that gave the tokens.
 
         Returns:
             ``(B, C, *grid)``, its own memory. In it the channels of a cell lie side by side, as in the model:

@@ -29,7 +29,7 @@ class Scores:
         mask: Additive or boolean, broadcastable to ``(B, heads, N, M)``, or ``None``.
         scale: Factor on the scores.
         is_causal: Whether later keys are hidden.
-        probs: The map itself, ``(B * heads, N, M)``, where the model computes it; then nothing else is set.
+        probs: Map itself, ``(B * heads, N, M)``, where the model computes it; then nothing else is set.
     """
 
     q: Tensor | None = None

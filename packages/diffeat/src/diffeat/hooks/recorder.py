@@ -54,8 +54,8 @@ class Recorder:
 
     Args:
         model: The denoiser.
-        taps: What to read.
-        sink: What receives the activations.
+        taps: Activations to read.
+        sink: Receiver of the activations.
         stop_after: Index of the call that :class:`StopForward` ends once all its taps have been read, or
             ``"each"``; ``None`` never stops. A model whose inner modules are offloaded finishes the call
             first.

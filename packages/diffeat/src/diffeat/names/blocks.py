@@ -109,7 +109,7 @@ def basic_block(place: Place, block: nn.Module, *, is_ours: bool = False) -> Ite
     """A block of self-attention, cross-attention and feed-forward, each where present.
 
     Args:
-        place: Where the block sits.
+        place: Place of the block.
         block: The block.
         is_ours: Whether the authors' code has no names for this model at all.
     """
@@ -143,7 +143,7 @@ def joint_block(
     """A block in which image and text tokens attend to each other, with separate weights.
 
     Args:
-        place: Where the block sits.
+        place: Place of the block.
         block: The block.
         item: Position of the image stream in the block's output.
         text_first: Whether the joint sequence starts with text.

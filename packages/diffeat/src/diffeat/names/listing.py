@@ -29,11 +29,11 @@ class Activation:
     """One activation of a model and what it costs.
 
     Attributes:
-        name: Its name.
-        shape: Of one image: ``(C, h, w)``, or ``(heads, h, w, keys)`` for a map; ``None`` if the listing was
-            asked for names only.
-        bytes: Memory of one image.
-        flop_share: Part of the denoiser's work that is done when it is there, in (0, 1]: the price of a pass
+        name: Name of the activation.
+        shape: Shape of one image's activation, ``(C, h, w)``, or ``(heads, h, w, keys)`` for a map; ``None``
+            if only names are listed.
+        bytes: Memory of one image's activation.
+        flop_share: Share of the denoiser's work that is done when it is there, in (0, 1]: the price of a pass
             that stops there.
         family: Family in the paper's taxonomy.
         flags: ``"noisy"``, ``"high-frequency"``, ``"local"`` after the paper's three properties; ``"map"``,
@@ -86,7 +86,7 @@ def list_activations(
         size: Image size in pixels, a side or ``(height, width)``; ``"native"`` is the size that the model was
             made for; ``None`` lists names without shapes and costs.
         glob: Keep names matching this pattern or one of these, see :func:`diffeat.names.matching`.
-        bytes_per_value: Of the stored dtype; 2 for fp16.
+        bytes_per_value: Bytes per value of the stored dtype; 2 for fp16.
         with_text: Also list what lies on text tokens.
 
     Raises:
@@ -131,7 +131,7 @@ def measured(
 
     Args:
         plan: The denoiser on the meta device.
-        taps: What to measure.
+        taps: Activations to measure.
         size: Pixels, a side or ``(height, width)``, or ``"native"``.
 
     Raises:

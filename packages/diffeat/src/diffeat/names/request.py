@@ -21,8 +21,8 @@ class Request:
     """What is to be read off a model.
 
     Attributes:
-        taps: In execution order, those that means of maps need included.
-        names: What the user gets, in execution order.
+        taps: Taps in execution order, those that means of maps need included.
+        names: Names that the user gets, in execution order.
         means: Stage-wise means of maps and the maps they are made of.
     """
 

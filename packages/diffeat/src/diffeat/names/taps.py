@@ -39,9 +39,9 @@ class Tap:
         frame: Dotted path of the module whose input spans the token grid; ``None`` for the model as a whole.
         layout: ``"image"``: already ``(B, C, H, W)``; ``"tokens"``: ``(B, N, C)`` with a grid; ``"text"``:
             tokens without one; ``"free"``: whatever the module returns.
-        keys: For a map, which keys are kept: ``"all"``, ``"image"`` or ``"text"``.
+        keys: Keys of a map that are kept: ``"all"``, ``"image"`` or ``"text"``.
         text_first: Whether text tokens stand in front of image tokens in a joint sequence.
-        call: For a map, which attention inside the module is meant when there are several, counted from 0;
+        call: Number of the attention inside the module that gives a map when there are several, from 0;
             negative counts from the end.
         is_listed: Whether plain listings and globs show it.
         is_ours: Whether the authors' code has no such activation.

@@ -101,7 +101,7 @@ class KeypointLabels:
 
     Attributes:
         images: Paths, Pillow images, arrays or tensors.
-        points: For each image, ``(x, y)`` in pixels by name; a point that is not seen is left out.
+        points: Points ``(x, y)`` in pixels by name, for each image; a point that is not seen is left out.
         sources: File names, or empty.
 
     Raises:

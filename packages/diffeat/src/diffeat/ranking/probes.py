@@ -39,7 +39,7 @@ class LogisticProbe:
 
     Args:
         strength: Inverse of the penalty on squared weights.
-        max_iter: Steps of the solver; it may stop there unconverged.
+        max_iter: Largest number of steps of the solver; it may stop there unconverged.
     """
 
     def __init__(self, *, strength: float = 1.0, max_iter: int = 200) -> None:
@@ -83,11 +83,11 @@ class MLPEnsemble:
     batches in a row brought no new best loss. Ties of the vote go to the lower class number.
 
     Args:
-        num_classes: Classes ``K``.
-        members: Networks.
-        seed: Of weights and batches.
-        max_epochs: At most.
-        device: Where they learn.
+        num_classes: Number of classes ``K``.
+        members: Number of networks.
+        seed: Random seed of weights and batches.
+        max_epochs: Largest number of epochs.
+        device: Device on which they learn.
 
     Source: arXiv 2410.03558, App. B, after DDPM-based segmentation, arXiv 2112.03126, Sec. 4.
     """
@@ -178,9 +178,9 @@ class _Networks(nn.Module):
     """Independent networks of one shape side by side: as many small products in one large one.
 
     Args:
-        channels: Features ``C``.
-        num_classes: Classes ``K``.
-        generators: Of the weights of each network.
+        channels: Number of features ``C``.
+        num_classes: Number of classes ``K``.
+        generators: Generator of the weights of each network.
 
     Shape:
         - x: ``(members, B, C)``
@@ -256,9 +256,9 @@ def make_probe(name: ProbeName, num_classes: int, *, seed: int, device: torch.de
 
     Args:
         name: ``"logistic"`` or ``"mlp"``.
-        num_classes: Classes.
-        seed: Of weights and batches.
-        device: Where an ``"mlp"`` learns.
+        num_classes: Number of classes.
+        seed: Random seed of weights and batches.
+        device: Device on which an ``"mlp"`` learns.
 
     Raises:
         ValueError: If there is no such probe.

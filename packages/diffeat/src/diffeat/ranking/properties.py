@@ -42,7 +42,7 @@ class Properties:
     """What was measured of one activation; ``None`` where it has too few cells.
 
     Attributes:
-        name: Its name.
+        name: Name of the activation.
         family: Family in the paper's taxonomy.
         noise_sensitivity: See :func:`noise_sensitivity`.
         high_frequency: See :func:`high_frequency_share`.
@@ -63,8 +63,8 @@ class PropertyReport:
     """Measurements of a model's activations.
 
     Attributes:
-        rows: In execution order.
-        settings: How they were taken, as JSON values.
+        rows: Measurements in execution order.
+        settings: Options of the measurement, as JSON values.
     """
 
     rows: tuple[Properties, ...]
@@ -161,8 +161,8 @@ def locality(values: Tensor, *, pairs: int = _PAIRS, seed: int = 0) -> float | N
 
     Args:
         values: ``(B, C, h, w)``.
-        pairs: Pairs of cells drawn from each image.
-        seed: Of the drawing.
+        pairs: Number of pairs of cells drawn from each image.
+        seed: Random seed of the pairs.
 
     Returns:
         Spearman's coefficient, mean over images: about 1 for a map of coordinates, 0 for white noise.

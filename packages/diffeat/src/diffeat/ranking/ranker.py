@@ -50,7 +50,7 @@ class Ranker:
         ValueError: If there are more folds than images.
 
     Examples:
-        >>> labels = MaskLabels.read("pictures", "masks")  # doctest: +SKIP
+        >>> labels = MaskLabels.read("images", "masks")  # doctest: +SKIP
         >>> ranking = Ranker(extractor, labels, folder="scores").rank("up-*")  # doctest: +SKIP
         >>> ranking.rows[0].names  # doctest: +SKIP
 
@@ -119,8 +119,8 @@ class Ranker:
 
         Args:
             names: Activations to choose from.
-            channels: Budget: most channels in all.
-            candidates: Only so many of the best single activations are tried.
+            channels: Budget, the largest number of channels in all.
+            candidates: Number of best single activations that are tried.
             min_gain: Least gain in the mean for another activation.
             on_score: Called after each set that was judged.
 

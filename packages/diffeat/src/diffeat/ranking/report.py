@@ -21,13 +21,13 @@ class Ranked:
     """An activation, or several taken together, with score and cost.
 
     Attributes:
-        names: Of the activations.
+        names: Names of the activations.
         mean: Mean score over the folds.
         deviation: Standard deviation over the folds.
-        scores: Of each fold.
-        channels: In all.
-        bytes: Of one image in half precision.
-        flop_share: Part of a pass that it costs; ``None`` if unknown.
+        scores: Score of each fold.
+        channels: Number of channels in all.
+        bytes: Size of one image's activations in half precision.
+        flop_share: Share of a pass that it costs; ``None`` if unknown.
         family: Family in the paper's taxonomy, or ``"set"``.
     """
 
@@ -46,9 +46,9 @@ class Ranking:
     """Activations with their scores.
 
     Attributes:
-        rows: Best first; of a selection: one per step.
-        metric: What a score is, ``"mIoU"`` or ``"PCK"``.
-        settings: What the scores depend on, as JSON values.
+        rows: Activations, best first; of a selection, one row per step.
+        metric: Name of the score, ``"mIoU"`` or ``"PCK"``.
+        settings: Settings that the scores depend on, as JSON values.
     """
 
     rows: tuple[Ranked, ...]
@@ -59,8 +59,8 @@ class Ranking:
         """A table for the terminal.
 
         Args:
-            top: Rows shown; all if ``None``.
-            title: Above the table.
+            top: Number of rows shown; all if ``None``.
+            title: Title above the table.
         """
         from rich.table import Table
 
@@ -128,7 +128,7 @@ class Ranking:
 
         Args:
             path: PNG, PDF or SVG.
-            top: Bars shown.
+            top: Number of bars shown.
 
         Raises:
             ImportError: If matplotlib is missing.

@@ -18,7 +18,7 @@ class ScoreBook:
 
     Args:
         folder: Folder in which they are kept; none if ``None``.
-        key: What they depend on, as JSON values.
+        key: Settings that the scores depend on, as JSON values.
         overwrite: Whether to discard scores of an earlier run.
 
     Raises:
@@ -67,8 +67,8 @@ class ScoreBook:
             line = json.dumps({"names": _joined(names), "fold": fold, "score": score})
             with disk_errors(str(self._file.parent)), self._file.open("ab") as file:
                 # what a killed process left half becomes a line of its own
-                broken = file.tell() > 0 and not _ends_a_line(self._file)
-                file.write(("\n" if broken else "").encode() + f"{line}\n".encode())
+                is_cut = file.tell() > 0 and not _ends_a_line(self._file)
+                file.write(("\n" if is_cut else "").encode() + f"{line}\n".encode())
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -96,7 +96,7 @@ class FeatureArrays:
         """Write one activation of a batch.
 
         Args:
-            name: Its name.
+            name: Name of the activation.
             items: The images of the batch.
             values: ``(B, ...)``, floating.
             num_rows: Rows that are planned in all.

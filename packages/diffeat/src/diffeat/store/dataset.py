@@ -19,9 +19,9 @@ class FeatureDataset(Dataset[Any]):
     Args:
         store: The store, or its address.
         names: Names or globs; all if ``None``.
-        rows: Which images, in which order; all that have the activations if ``None``.
-        targets: One per row, such as a class or a mask; items are pairs then.
-        transform: Applied to the mapping from name to ``(C, h, w)`` of each image.
+        rows: Rows of the images, in order; all that have the activations if ``None``.
+        targets: Target of each row, such as a class or a mask; items are pairs then.
+        transform: Function of the mapping from name to ``(C, h, w)`` of each image.
 
     Raises:
         ValueError: If there are not as many targets as rows.

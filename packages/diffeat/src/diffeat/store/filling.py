@@ -118,7 +118,7 @@ class Filling:
         arrays: Values of the store.
         ledger: Plans and marks of the store.
         extractor: The model.
-        job: What is to be in the store.
+        job: Images and names that the store is to hold.
         on_item: Called with each image that was done, skipped or failed; if ``None`` the first image that
             cannot be read ends the work.
 
@@ -186,7 +186,7 @@ class Filling:
             self._ledger.refresh()
             self._arrays.refresh()
             missing, complete = self._missing()
-            if processes.is_main:  # the others have nothing to say of these
+            if processes.is_main:  # one process is enough for these
                 for image, error in self._unreadable:
                     self._tell([image], "failed", error=error)
                 for item in complete:

@@ -84,7 +84,7 @@ class Settings:
         """Read the head of a store.
 
         Args:
-            head: As :meth:`to_dict` gives it.
+            head: Values that :meth:`to_dict` gave.
             url: Address of the store, for errors.
 
         Raises:

@@ -186,7 +186,7 @@ class FeatureStore:
         """Rows of images.
 
         Args:
-            images: As they were added.
+            images: Images as they were added.
             prompt: Prompt of all images, or one per image.
 
         Raises:
@@ -225,8 +225,8 @@ class FeatureStore:
         """Read one activation.
 
         Args:
-            name: Its name.
-            rows: Which images, one or several; all that have it if ``None``.
+            name: Name of the activation.
+            rows: Rows of the images, one or several; all that have it if ``None``.
 
         Returns:
             ``(B, C, h, w)`` in the dtype on disk; without ``B`` for a single row.
@@ -257,7 +257,7 @@ class FeatureStore:
         """Read several activations of several images.
 
         Args:
-            rows: Which images; all that have the activations if ``None``.
+            rows: Rows of the images; all that have the activations if ``None``.
             names: Names or globs; all if ``None``.
 
         Raises:
