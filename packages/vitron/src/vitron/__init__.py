@@ -11,6 +11,6 @@ from vitron.auto_classes import register_auto_classes
 __getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
 
 __version__ = version("vitron")
-__all__ = [*__all__, "__version__"]
+__all__ += ["__version__"]
 
 register_auto_classes()

@@ -171,14 +171,14 @@ def _report(entries: Sequence[dict[str, Any]], *, json: bool) -> None:
     from vitron.cli.results import report_result
 
     for entry in entries:
+        if entry.get("error"):
+            warn(f"{entry['module']}: {entry['error']}")
         if json:
             emit(entry)
         elif "status" not in entry and not entry["error"]:
             source = f" from {entry['input']}" if entry["input"] else ""
             say(f"{entry['handle']}{source}: {entry['module']} by {', then '.join(entry['specialists'])}")
-        elif entry.get("error"):
-            warn(f"{entry['module']}: {entry['error']}")
-        else:
+        elif not entry.get("error"):
             report_result(entry)
             if entry["status"] == "skipped":
                 warn(f"{entry['handle']}: the result is there, skipped (--overwrite discards it)")

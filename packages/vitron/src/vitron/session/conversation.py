@@ -254,7 +254,7 @@ class Conversation:
             turn: An assistant message with calls. A call with an issue is planned with its problem and does
                 not run.
         """
-        kinds = {handle: each.kind for handle, each in self._media.items()}
+        kinds: dict[str, MediaKind] = {handle: each.kind for handle, each in self._media.items()}
         return plan_calls(turn, kinds, self._counts, self.specialists, self.modules)
 
     def run_calls(

@@ -7,8 +7,8 @@ from vitron.demo.painters.find import things_in
 from vitron.errors import PlanError, SpecialistError
 from vitron.protocol.contract import BoxRegion, Instruction, Invocation
 from vitron.protocol.messages import MessageChunk
-from vitron.protocol.sampling import SamplingParams
 from vitron.protocol.regions import mask_to_region
+from vitron.protocol.sampling import SamplingParams
 from vitron.session import MessageEvent
 
 

@@ -8,8 +8,8 @@ import pytest
 from vitron import Artefact, Conversation, SpecialistRegistry
 from vitron.demo.scripted import CIRCLE, SCENE, draw, mask_of
 from vitron.protocol.media import decode_media
-from vitron.protocol.sampling import SamplingParams
 from vitron.protocol.rle import decode_mask
+from vitron.protocol.sampling import SamplingParams
 from vitron.ui.state import SMALLEST, PageState, enlarge, regions_of, rgb, status_of, thumbnails
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,8 @@ def things_in(image: Pixels) -> list[Thing]:
     smallest = max(4, away.size // 2000)
     found = list[Thing]()
     for index in np.unique(nearest[away]).tolist():
-        parts: NDArray[np.int32] = label(away & (nearest == index))[0]
+        labelled: Any = label(away & (nearest == index))
+        parts: NDArray[np.int32] = labelled[0]
         areas = np.bincount(parts.ravel())
         for part in np.flatnonzero(areas >= smallest).tolist():
             if part:

@@ -72,7 +72,11 @@ class DiffeatTracker(Adapter):
         from diffeat import FeatureExtractor
 
         with quiet_libraries("diffusers", "transformers"):
-            self._extractor = FeatureExtractor.from_pretrained(self.model_name, device=device, dtype=dtype)
+            self._extractor = FeatureExtractor.from_pretrained(
+                self.model_name,
+                device=device,
+                dtype=dtype,  # pyright: ignore[reportArgumentType]  # checked there
+            )
 
     def features(self, frames: NDArray[np.uint8]) -> Tensor:
         """Return features of frames, each activation of unit length, side by side.
