@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 
-def picture(path, size=(20, 10), colour=(200, 30, 30)):
+def write_image(path, size=(20, 10), colour=(200, 30, 30)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
 
@@ -19,7 +19,7 @@ def dump(path, value):
 
 
 def refcoco(root):
-    picture(root / "images" / "COCO_train2014_000000000007.png")
+    write_image(root / "images" / "COCO_train2014_000000000007.png")
     counts = [40, 5, 155]  # COCO's order: columns of ten
     dump(
         root / "instances.json",
@@ -46,7 +46,7 @@ def refcoco(root):
 
 def davis(root):
     for at in range(3):
-        picture(root / "JPEGImages" / "480p" / "ball" / f"{at:05d}.png", (12, 8), (at * 50, 9, 9))
+        write_image(root / "JPEGImages" / "480p" / "ball" / f"{at:05d}.png", (12, 8), (at * 50, 9, 9))
         labels = np.zeros((8, 12), dtype=np.uint8)
         labels[1:4, 1 + at : 4 + at] = 1
         if at:
@@ -60,7 +60,7 @@ def davis(root):
 
 def magicbrush(root):
     for name, colour in (("8-input.png", (9, 9, 9)), ("8-output1.png", (200, 9, 9))):
-        picture(root / "images" / "8" / name, (16, 16), colour)
+        write_image(root / "images" / "8" / name, (16, 16), colour)
     dump(
         root / "edit_turns.json",
         [{"input": "8-input.png", "output": "8-output1.png", "instruction": "make it red"}],
@@ -69,7 +69,7 @@ def magicbrush(root):
 
 
 def vqa(root):
-    picture(root / "images" / "COCO_val2014_000000000009.png")
+    write_image(root / "images" / "COCO_val2014_000000000009.png")
     dump(
         root / "v2_questions.json",
         {"questions": [{"question_id": 1, "image_id": 9, "question": "What colour?"}]},
@@ -79,14 +79,14 @@ def vqa(root):
 
 
 def captions(root):
-    picture(root / "images" / "9.png")
+    write_image(root / "images" / "9.png")
     notes = [{"image_id": 9, "caption": "a red picture"}, {"image_id": 9, "caption": "all red"}]
     dump(root / "captions_val.json", {"images": [{"id": 9}], "annotations": notes})
 
 
 def vidstg(root):
     for at in range(4):
-        picture(root / "clips" / "a" / f"{at}.png", (10, 10))
+        write_image(root / "clips" / "a" / f"{at}.png", (10, 10))
     item = {
         "video": "clips/a",
         "caption": "the ball",
@@ -99,7 +99,7 @@ def vidstg(root):
 
 
 def llava(root):
-    picture(root / "a.png")
+    write_image(root / "a.png")
     turns = [
         {"from": "human", "value": "<image>\nWhat is it?"},
         {"from": "gpt", "value": "Red. A tag: <module>B</module>"},
@@ -110,7 +110,7 @@ def llava(root):
 
 
 def release(root):
-    picture(root / "a.png")
+    write_image(root / "a.png")
     value = "On it. <module>B</module><instruction>segmentation: the ball</instruction>"
     turns = [{"from": "human", "value": "<image>\nMark this."}, {"from": "gpt", "value": value}]
     dump(

@@ -62,7 +62,7 @@ def test_the_release_has_calls_and_a_box(layout):
     assert [part.type for part in sample.messages[0].content] == ["media", "region", "text"]
 
 
-def test_tags_in_plain_dialogues_stay_text(layout):
+def test_tags_in_plain_conversations_stay_text(layout):
     (sample,) = read_layout("llava", layout("llava"))
     assert sample.messages[1].text == "Red. A tag: <module>B</module>"
     assert sample.messages[1].calls == ()
@@ -76,9 +76,9 @@ def test_magicbrush_vqa_and_vidstg_keep_their_truth(layout):
     (question,) = read_layout("vqa", layout("vqa"))
     assert len(question.targets.answers) == 10
     assert question.messages[1].text == "red"
-    (clip,) = read_layout("vidstg", layout("vidstg"))
-    assert clip.targets.span == (1, 2)
-    assert [box.frame for box in clip.targets.boxes] == [1, 2]
+    (video,) = read_layout("vidstg", layout("vidstg"))
+    assert video.targets.span == (1, 2)
+    assert [box.frame for box in video.targets.boxes] == [1, 2]
 
 
 @pytest.mark.parametrize(

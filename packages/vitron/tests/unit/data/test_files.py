@@ -72,9 +72,9 @@ def test_a_wrong_line_is_told_by_its_number(tmp_path, changes, message):
     folder = write(tmp_path, line(id="first"), line(**changes))
     with pytest.raises(DataError, match=message):
         list(read_samples(folder))
-    told = []
-    assert len(list(read_samples(folder, on_error=told.append))) == 1
-    assert len(told) == 1
+    errors = []
+    assert len(list(read_samples(folder, on_error=errors.append))) == 1
+    assert len(errors) == 1
 
 
 def test_broken_lines_and_doubled_ids(tmp_path):
@@ -104,10 +104,12 @@ def test_masks_and_regions_must_fit(tmp_path):
     folder = write(tmp_path, line())
     ((_, sample),) = read_samples(folder)
     call = {"module": "image_segmentation", "instruction": [{"text": "x"}]}
-    said = Sample.model_validate(line(messages=[*line()["messages"], {"role": "assistant", "calls": [call]}]))
+    with_call = Sample.model_validate(
+        line(messages=[*line()["messages"], {"role": "assistant", "calls": [call]}])
+    )
     small = MaskTarget(masks=(mask_to_region(np.ones((2, 2), dtype=bool)),))
     with pytest.raises(DataError, match=r"a mask of \(2, 2\) for frame 0 does not fit \(4, 6\)"):
-        read_example(said.model_copy(update={"targets": Targets(masks=(small,))}), folder)
+        read_example(with_call.model_copy(update={"targets": Targets(masks=(small,))}), folder)
     late = SampleRegion(region=BoxRegion(x0=0, y0=0, x1=1, y1=1, frame=3))
     with pytest.raises(DataError, match="medium 0 has 1 frames, and 3 is none"):
         read_example(sample.model_copy(update={"regions": (late,)}), folder)
@@ -115,7 +117,7 @@ def test_masks_and_regions_must_fit(tmp_path):
         SampleRegion(region=ReferenceRegion(name="mask_1"))
 
 
-def test_frames_of_a_clip(tmp_path):
+def test_frames_of_a_video(tmp_path):
     for at in range(4):
         Image.new("RGB", (6, 4 + (at == 3)), (at, 0, 0)).save(tmp_path / f"{at}.png")
     media = SampleMedia(type="video", path=tuple(f"{at}.png" for at in range(4)), frames=(1, 2))

@@ -86,7 +86,7 @@ def test_tubes():
     assert tube_iou({}, {1: box}) == (0, 0)
 
 
-def test_video_miou_weighs_clips_alike():
+def test_video_miou_weighs_videos_alike():
     assert video_miou([[1.0], [0.0, 0.5]]) == pytest.approx(0.625)
     assert video_miou([[], [0.5]]) == 0.5
     assert video_miou([]) == 0

@@ -29,21 +29,21 @@ def scene(column=14):
 def data(tmp_path_factory):
     """Samples of many tasks on one image and one video."""
     folder = tmp_path_factory.mktemp("data")
-    pictures = [scene(14 + 3 * at) for at in range(3)]
-    for at, (picture, _) in enumerate(pictures):
-        Image.fromarray(picture).save(folder / f"{at}.png")
-    mask = pictures[0][1]
+    images = [scene(14 + 3 * at) for at in range(3)]
+    for at, (frame, _) in enumerate(images):
+        Image.fromarray(frame).save(folder / f"{at}.png")
+    mask = images[0][1]
     box, image = mask_to_box(mask), SampleMedia(path="0.png")
-    clip = SampleMedia(type="video", path=("0.png", "1.png", "2.png"))
-    masks = tuple(mask_to_region(each[1], frame=at) for at, each in enumerate(pictures))
-    tube = tuple(mask_to_box(each[1], frame=at) for at, each in enumerate(pictures))
+    video = SampleMedia(type="video", path=("0.png", "1.png", "2.png"))
+    masks = tuple(mask_to_region(each[1], frame=at) for at, each in enumerate(images))
+    tube = tuple(mask_to_box(each[1], frame=at) for at, each in enumerate(images))
     segment = call("image_segmentation", "segment", "the red circle")
     target = Targets(masks=(MaskTarget(masks=(mask_to_region(mask),)),), boxes=(box,))
     edit = call("image_editing", "edit", "nothing")
 
-    def sample(name, task, said, answer, targets, media=(image,), regions=()):
+    def sample(name, task, question, answer, targets, media=(image,), regions=()):
         return Sample(
-            id=name, task=task, messages=(said, answer), media=media, regions=regions, targets=targets
+            id=name, task=task, messages=(question, answer), media=media, regions=regions, targets=targets
         )
 
     samples = [
@@ -89,7 +89,7 @@ def data(tmp_path_factory):
             user_message("When?"),
             assistant_message("x"),
             Targets(boxes=tube),
-            media=(clip,),
+            media=(video,),
         ),
         Sample(
             id="track",
@@ -98,7 +98,7 @@ def data(tmp_path_factory):
                 user_message("Track this.", regions=1),
                 assistant_message("", call("video_segmentation", "track", "it")),
             ),
-            media=(clip,),
+            media=(video,),
             regions=(SampleRegion(region=masks[0]),),
             targets=Targets(masks=(MaskTarget(masks=masks),)),
         ),

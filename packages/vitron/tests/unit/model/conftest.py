@@ -38,7 +38,7 @@ def make_tokenizer(template="compact"):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=end, eos_token=end)
 
 
-def words_config(vocab_size, width, *, layers, heads, tied=True):
+def language_config(vocab_size, width, *, layers, heads, tied=True):
     return LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=width,
@@ -51,7 +51,7 @@ def words_config(vocab_size, width, *, layers, heads, tied=True):
     )
 
 
-def eyes_config(width):
+def tower_config(width):
     return CLIPVisionConfig(
         hidden_size=width,
         intermediate_size=2 * width,
@@ -64,8 +64,8 @@ def eyes_config(width):
 
 def make_config(tokenizer, **settings):
     ids = tokenizer.convert_tokens_to_ids
-    text = words_config(len(tokenizer), 48, layers=2, heads=4)
-    vision = eyes_config(32)
+    text = language_config(len(tokenizer), 48, layers=2, heads=4)
+    vision = tower_config(32)
     chosen = {
         "text_config": text,
         "vision_config": vision,
@@ -90,12 +90,12 @@ def make_model(config, seed=0):
         return VitronForConditionalGeneration(config).eval()
 
 
-def picture(seed=0, height=32, width=32):
+def make_image(seed=0, height=32, width=32):
     rng = np.random.default_rng(seed)
     return Artefact("image", rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def clip(frames=3, seed=1):
+def make_video(frames=3, seed=1):
     rng = np.random.default_rng(seed)
     return Artefact("video", rng.integers(0, 256, (frames, 32, 32, 3), dtype=np.uint8))
 
@@ -111,7 +111,7 @@ def segment(text="the red circle"):
 
 
 def ask(*media, text="segment the red circle", regions=(), reply=("Here it is.", ()), masks=None, task="a"):
-    """A dialogue of one turn: media, regions, words; a reply and its calls, or none."""
+    """A conversation of one turn: media, regions, words; a message and its calls, or none."""
     content = [MediaPart(media=number) for number in range(len(media))]
     content += [RegionPart(region=number) for number in range(len(regions))]
     messages = [Message(role="user", content=(*content, TextPart(text=text)))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replies of one batch are those written alone, whoever joins, leaves or fails beside them."""
+"""Messages of one batch are those written alone, whoever joins, leaves or fails beside them."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,18 +11,18 @@ from vitron.model.batching import ContinuousBatcher
 from vitron.model.generation import Decoder
 from vitron.protocol.sampling import SamplingParams
 
-from .conftest import ask, clip, picture, segment, square
+from .conftest import ask, make_image, make_video, segment, square
 
 
-def said(replier, example, **settings):
-    pieces = replier.stream(example.messages, example.media, example.regions, SamplingParams(**settings))
+def generate(generator, example, **settings):
+    pieces = generator.stream(example.messages, example.media, example.regions, SamplingParams(**settings))
     return "".join(piece.text for piece in pieces)
 
 
-def together(replier, examples, lengths, **settings):
+def together(generator, examples, lengths, **settings):
     def one(job):
         example, length = job
-        return said(replier, example, max_new_tokens=length, **settings)
+        return generate(generator, example, max_new_tokens=length, **settings)
 
     with ThreadPoolExecutor(len(examples)) as pool:
         return list(pool.map(one, zip(examples, lengths, strict=True)))
@@ -36,20 +36,20 @@ def idle(batcher):
 
 
 EXAMPLES = [
-    ask(picture(0), regions=(square(),), reply=None),
+    ask(make_image(0), regions=(square(),), reply=None),
     ask(text="hello", reply=None),
-    ask(clip(2), reply=None),
+    ask(make_video(2), reply=None),
     ask(text="a blue star, a green ring and the red circle", reply=None),
-    ask(picture(3), reply=None),
+    ask(make_image(3), reply=None),
 ]
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
 @pytest.mark.parametrize("settings", [{}, {"temperature": 2.0, "seed": 3}, {"constrained": False}])
-def test_replies_are_those_written_alone(vitron, rows, settings):
+def test_messages_are_those_written_alone(vitron, rows, settings):
     lengths = [24, 3, 17, 9, 12]
     wanted = [
-        said(vitron, each, max_new_tokens=length, **settings)
+        generate(vitron, each, max_new_tokens=length, **settings)
         for each, length in zip(EXAMPLES, lengths, strict=True)
     ]
     batcher = ContinuousBatcher(vitron, rows=rows)
@@ -58,10 +58,10 @@ def test_replies_are_those_written_alone(vitron, rows, settings):
         assert idle(batcher)
 
 
-def test_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
-    """Three rows are made to say replies with calls, in passes of different numbers of tokens."""
-    said_first = ("ok", "Here it is.", "a")
-    examples = [ask(picture(n), reply=(words, (segment(),))) for n, words in enumerate(said_first)]
+def test_signals_are_those_of_the_whole_conversation(vitron, monkeypatch):
+    """Three rows are made to say messages with calls, in passes of different numbers of tokens."""
+    texts = ("ok", "Here it is.", "a")
+    examples = [ask(make_image(n), reply=(words, (segment(),))) for n, words in enumerate(texts)]
     scripts = []
     for example, widths in zip(examples, ([1, 3, 2], [1], [5, 1, 1, 4]), strict=True):
         text = vitron.encoder.assistant_text(example.messages[1])
@@ -86,14 +86,14 @@ def test_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
         np.testing.assert_allclose(signal, vitron.signals_of([example])[0][0], rtol=1e-4, atol=1e-4)
 
 
-def test_a_talk_that_cannot_be_read_fails_alone(vitron):
+def test_a_conversation_that_cannot_be_read_fails_alone(vitron):
     batcher = ContinuousBatcher(vitron)
-    good, other = EXAMPLES[0], ask(picture(1), reply=None)
+    good, other = EXAMPLES[0], ask(make_image(1), reply=None)
     with ThreadPoolExecutor(2) as pool:
-        reply = pool.submit(said, batcher, good, max_new_tokens=24)
+        reply = pool.submit(generate, batcher, good, max_new_tokens=24)
         bad = pool.submit(lambda: list(batcher.stream(other.messages, (), (), SamplingParams())))
         assert isinstance(bad.exception(), Exception)
-        assert reply.result() == said(vitron, good, max_new_tokens=24)
+        assert reply.result() == generate(vitron, good, max_new_tokens=24)
 
 
 def test_who_leaves_does_not_disturb(vitron):
@@ -101,15 +101,15 @@ def test_who_leaves_does_not_disturb(vitron):
     leaving = batcher.stream(EXAMPLES[1].messages, (), (), SamplingParams(max_new_tokens=500))
     assert next(leaving).text is not None
     with ThreadPoolExecutor(1) as pool:
-        reply = pool.submit(said, batcher, EXAMPLES[4], max_new_tokens=24)
+        reply = pool.submit(generate, batcher, EXAMPLES[4], max_new_tokens=24)
         leaving.close()
-        assert reply.result() == said(vitron, EXAMPLES[4], max_new_tokens=24)
+        assert reply.result() == generate(vitron, EXAMPLES[4], max_new_tokens=24)
     assert idle(batcher)
 
 
-def test_a_pass_that_fails_is_told_to_all_and_the_next_talk_goes_on(vitron, monkeypatch):
+def test_a_pass_that_fails_is_told_to_all_and_the_next_conversation_resumes(vitron, monkeypatch):
     batcher, example = ContinuousBatcher(vitron), EXAMPLES[1]
-    wanted, forward, calls = said(vitron, example, max_new_tokens=8), vitron.model.forward, []
+    wanted, forward, calls = generate(vitron, example, max_new_tokens=8), vitron.model.forward, []
 
     def failing(*args, **kwargs):
         calls.append(1)
@@ -119,8 +119,8 @@ def test_a_pass_that_fails_is_told_to_all_and_the_next_talk_goes_on(vitron, monk
 
     monkeypatch.setattr(vitron.model, "forward", failing)
     with pytest.raises(torch.OutOfMemoryError, match="no memory"):
-        said(batcher, example, max_new_tokens=8)
-    assert said(batcher, example, max_new_tokens=8) == wanted
+        generate(batcher, example, max_new_tokens=8)
+    assert generate(batcher, example, max_new_tokens=8) == wanted
 
 
 def test_a_batch_needs_a_row(vitron):

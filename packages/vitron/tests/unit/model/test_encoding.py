@@ -18,7 +18,7 @@ from vitron.protocol import parse
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart, text_message
 
-from .conftest import ask, clip, make_config, make_encoder, make_tokenizer, picture, segment, square
+from .conftest import ask, make_config, make_encoder, make_image, make_tokenizer, make_video, segment, square
 
 RENDERED = json.loads((Path(__file__).parent / "prompts.json").read_text("utf-8"))
 """Prompts as they were before chat templates became Jinja."""
@@ -95,8 +95,8 @@ def test_assistant_messages_survive_a_round_trip(encoder):
 def test_batches_hold_what_they_say(encoder, model):
     config = model.config
     examples = [
-        ask(picture(0), regions=(square(),), reply=("ok", (segment(),)), masks={0: square()[None]}),
-        ask(clip(3), reply=("ok", (segment(), segment())), masks={1: np.stack([square()] * 3)}),
+        ask(make_image(0), regions=(square(),), reply=("ok", (segment(),)), masks={0: square()[None]}),
+        ask(make_video(3), reply=("ok", (segment(), segment())), masks={1: np.stack([square()] * 3)}),
         ask(text="hello", reply=("hi", ())),
     ]
     batch = encoder(examples)
@@ -108,7 +108,7 @@ def test_batches_hold_what_they_say(encoder, model):
     assert batch.mask_frames.tolist() == [0, 1, 2, 3]
     lengths = batch.attention_mask.sum(1)
     images = (batch.input_ids == config.image_token_id).sum(1)
-    assert images.tolist() == [16, 16, 0]  # the mean of a clip's frames takes as much as a picture
+    assert images.tolist() == [16, 16, 0]  # the mean of a video's frames takes as much as an image
     assert (batch.input_ids == config.region_token_id).sum(1).tolist() == [1, 0, 0]
     without, _ = encoder.tokens([text_message("user", "segment the red circle"), examples[0].messages[1]], [])
     assert lengths[0] == len(without) + 16 + 1
@@ -123,7 +123,7 @@ def test_batches_hold_what_they_say(encoder, model):
 
 
 def test_regions_keep_to_their_media_in_any_order(encoder):
-    media = (picture(0), clip(3))
+    media = (make_image(0), make_video(3))
     regions = (
         PlacedRegion(media=1, mask=square(0, 0, 8), frame=2),
         PlacedRegion(media=0, mask=square(16, 16, 8)),
@@ -148,7 +148,9 @@ def test_regions_keep_to_their_media_in_any_order(encoder):
 def test_what_is_not_there_is_refused(encoder):
     for part, message in ((MediaPart(media=1), "medium 1"), (RegionPart(region=0), "region 0")):
         with pytest.raises(ValueError, match=message):
-            encoder([Example(task="", messages=(Message(role="user", content=(part,)),), media=(picture(),))])
+            encoder(
+                [Example(task="", messages=(Message(role="user", content=(part,)),), media=(make_image(),))]
+            )
     lost = PlacedRegion(media=0, mask=square())
     with pytest.raises(ValueError, match="which no message shows"):
         encoder(
@@ -156,14 +158,14 @@ def test_what_is_not_there_is_refused(encoder):
                 Example(
                     task="",
                     messages=(Message(role="user", content=(RegionPart(region=0),)),),
-                    media=(picture(),),
+                    media=(make_image(),),
                     regions=(lost,),
                 )
             ]
         )
     twice = (MediaPart(media=0), MediaPart(media=0), TextPart(text="x"))
     with pytest.raises(ValueError, match="shown twice"):
-        encoder([Example(task="", messages=(Message(role="user", content=twice),), media=(picture(),))])
+        encoder([Example(task="", messages=(Message(role="user", content=twice),), media=(make_image(),))])
 
 
 def test_frames_are_spread_from_the_first_to_the_last(processor):
@@ -177,7 +179,7 @@ def test_frames_are_spread_from_the_first_to_the_last(processor):
 
 
 def test_images_are_fitted_the_same_way_each_time_and_keep_left_and_right(processor):
-    source = picture(3, 20, 32)
+    source = make_image(3, 20, 32)
     once, again = (processor.image_processor.fit(source.frames) for _ in range(2))
     assert np.array_equal(once, again)
     mirrored = Artefact("image", np.ascontiguousarray(source.data[:, ::-1]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replies by the step and by the batch are the same, and signals reach the mask head."""
+"""Messages by the step and by the batch are the same, and signals reach the mask head."""
 
 import numpy as np
 import pytest
@@ -11,31 +11,31 @@ from vitron.protocol.sampling import SamplingParams
 from vitron.session import DoneEvent, ResultEvent, TextEvent
 from vitron.specialists.protocol import Action, Request
 
-from .conftest import ask, clip, picture, segment, square
+from .conftest import ask, make_image, make_video, segment, square
 
 
-def said(vitron, example, **settings):
+def generate(vitron, example, **settings):
     pieces = vitron.stream(example.messages, example.media, example.regions, SamplingParams(**settings))
     return "".join(piece.text for piece in pieces)
 
 
 @pytest.mark.parametrize("constrained", [False, True])
-def test_a_stream_and_a_batch_say_the_same(vitron, constrained):
+def test_a_stream_and_a_batch_generate_the_same(vitron, constrained):
     examples = [
-        ask(picture(0), regions=(square(),), reply=None),
+        ask(make_image(0), regions=(square(),), reply=None),
         ask(text="hello", reply=None),
-        ask(clip(2), reply=None),
+        ask(make_video(2), reply=None),
     ]
     together = vitron.generate_batch(examples, max_new_tokens=24, constrained=constrained)
-    alone = [said(vitron, each, max_new_tokens=24, constrained=constrained) for each in examples]
+    alone = [generate(vitron, each, max_new_tokens=24, constrained=constrained) for each in examples]
     assert [each.rstrip("\ufffd") for each in together] == [each.rstrip("\ufffd") for each in alone]
 
 
-def test_same_seed_same_reply_and_nobody_else_is_disturbed(vitron):
-    example = ask(picture(0), reply=None)
+def test_same_seed_same_message_and_nobody_else_is_disturbed(vitron):
+    example = ask(make_image(0), reply=None)
     before = torch.get_rng_state()
     first, again, other = (
-        said(vitron, example, temperature=5.0, max_new_tokens=16, seed=s) for s in (1, 1, 2)
+        generate(vitron, example, temperature=5.0, max_new_tokens=16, seed=s) for s in (1, 1, 2)
     )
     assert first == again != other
     assert torch.equal(torch.get_rng_state(), before)
@@ -43,13 +43,13 @@ def test_same_seed_same_reply_and_nobody_else_is_disturbed(vitron):
 
 def test_a_narrow_choice_is_greedy(vitron):
     example = ask(text="hello", reply=None)
-    narrow = said(vitron, example, temperature=1.0, top_p=1e-6, max_new_tokens=12)
-    assert narrow == said(vitron, example, max_new_tokens=12)
+    narrow = generate(vitron, example, temperature=1.0, top_p=1e-6, max_new_tokens=12)
+    assert narrow == generate(vitron, example, max_new_tokens=12)
 
 
-def test_streamed_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
-    """The model is made to say a reply that has signals; what the cache saw is what a full pass sees."""
-    example = ask(picture(0), reply=("ok", (segment(),)))
+def test_streamed_signals_are_those_of_the_whole_conversation(vitron, monkeypatch):
+    """The model is made to say a message that has signals; what the cache saw is what a full pass sees."""
+    example = ask(make_image(0), reply=("ok", (segment(),)))
     wanted = vitron.signals_of([example])[0][0]
     text = vitron.encoder.assistant_text(example.messages[1])
     script = iter([*vitron.encoder.tokenize(text), vitron.encoder.end_id])
@@ -62,16 +62,16 @@ def test_streamed_signals_are_those_of_the_whole_dialogue(vitron, monkeypatch):
 
 
 def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass(vitron, monkeypatch):
-    """The reply, its pieces and its signals are those of a pass for each token."""
-    example = ask(picture(0), reply=("ok", (segment(),)))
+    """The message, its pieces and its signals are those of a pass for each token."""
+    example = ask(make_image(0), reply=("ok", (segment(),)))
     text = vitron.encoder.assistant_text(example.messages[1])
     ids = vitron.encoder.tokenize(text)
     ids.append(vitron.encoder.end_id)
-    told, passes = list[int](), list[int]()
+    logged, passes = list[int](), list[int]()
     advance, step = CallState.advance, vitron.forward
 
     def advance_told(state, token):
-        told.append(token)
+        logged.append(token)
         advance(state, token)
 
     def step_counted(cache, **inputs):
@@ -80,10 +80,10 @@ def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass(vitron, mon
 
     monkeypatch.setattr(CallState, "advance", advance_told)
     monkeypatch.setattr(vitron, "forward", step_counted)
-    monkeypatch.setattr("vitron.model.generation._sample", lambda *_: ids[len(told)])
+    monkeypatch.setattr("vitron.model.generation._sample", lambda *_: ids[len(logged)])
 
     def reply():
-        told.clear()
+        logged.clear()
         passes.clear()
         pieces = list(
             vitron.stream(example.messages[:1], example.media, (), SamplingParams(max_new_tokens=200))
@@ -102,8 +102,8 @@ def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass(vitron, mon
             np.testing.assert_allclose(piece.signal, each.signal, rtol=1e-4, atol=1e-4)
 
 
-def test_a_run_without_choice_ends_where_the_reply_must(vitron):
-    example = ask(picture(0), reply=("ok", (segment(),)))
+def test_a_run_without_choice_ends_where_the_message_must(vitron):
+    example = ask(make_image(0), reply=("ok", (segment(),)))
     text = vitron.encoder.assistant_text(example.messages[1])
     ids = vitron.encoder.tokenize(text)
     first = ids.index(vitron.vocabulary.signals[0])
@@ -115,8 +115,8 @@ def test_a_run_without_choice_ends_where_the_reply_must(vitron):
     assert state.advance_forced(100) == []
 
 
-def test_a_talk_segments_by_its_own_signals(vitron, monkeypatch):
-    example = ask(picture(0, 20, 32), reply=("ok", (segment(),)))
+def test_a_conversation_segments_by_its_own_signals(vitron, monkeypatch):
+    example = ask(make_image(0, 20, 32), reply=("ok", (segment(),)))
     text = vitron.encoder.assistant_text(example.messages[1])
     script = iter([*vitron.encoder.tokenize(text), vitron.encoder.end_id])
     monkeypatch.setattr("vitron.model.generation._sample", lambda *_: next(script))
@@ -134,18 +134,18 @@ def test_a_talk_segments_by_its_own_signals(vitron, monkeypatch):
 
 def test_masks_have_the_size_and_the_frames_of_what_is_asked_about(vitron):
     signal = np.random.default_rng(0).standard_normal((8, 48)).astype(np.float32)
-    assert vitron.mask(signal, "image_segmentation", picture(0, 18, 40)).shape == (1, 18, 40)
-    film = clip(11)
-    masks = vitron.mask(signal, "video_segmentation", film)
+    assert vitron.mask(signal, "image_segmentation", make_image(0, 18, 40)).shape == (1, 18, 40)
+    long_video = make_video(11)
+    masks = vitron.mask(signal, "video_segmentation", long_video)
     assert masks.shape == (11, 32, 32)
     with pytest.raises(UnsupportedRequestError, match="does not serve"):
-        vitron.mask(signal, "restoration", picture())
+        vitron.mask(signal, "restoration", make_image())
 
 
 def test_without_signals_the_mask_head_leaves_the_call_to_others(vitron):
     registry = vitron.specialists()
     request = Request(
-        module="image_segmentation", actions=(Action("segment", "the red circle"),), media=picture(0)
+        module="image_segmentation", actions=(Action("segment", "the red circle"),), media=make_image(0)
     )
     specialist = registry.create("mask-head")
     with pytest.raises(UnsupportedRequestError, match="signals"):
@@ -156,7 +156,7 @@ def test_what_signals_mean_is_marked_for_edits_alone(vitron):
     locate = vitron.specialists().locate
     width = vitron.model.config.text.hidden_size
     signal = np.random.default_rng(0).normal(size=(vitron.model.config.num_signals, width)).astype(np.float32)
-    shown = clip(3)
+    shown = make_video(3)
     whole = vitron.mask(signal, "image_editing", shown)[0]
     with torch.no_grad():
         vitron.model.mask_head.query.bias[-1] += 100  # everything
@@ -174,8 +174,8 @@ def test_what_signals_mean_is_marked_for_edits_alone(vitron):
 def test_models_are_read_from_safetensors_and_unknown_ones_refused(vitron, tmp_path):
     vitron.save_pretrained(tmp_path)
     other = Vitron.from_pretrained(tmp_path, device="cpu")
-    example = ask(picture(0), reply=None)
-    assert said(other, example, max_new_tokens=8) == said(vitron, example, max_new_tokens=8)
+    example = ask(make_image(0), reply=None)
+    assert generate(other, example, max_new_tokens=8) == generate(vitron, example, max_new_tokens=8)
     weights = tmp_path / "model.safetensors"
     torch.save(other.model.state_dict(), tmp_path / "pytorch_model.bin")
     weights.unlink()

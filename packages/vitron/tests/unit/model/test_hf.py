@@ -24,7 +24,7 @@ from vitron.model.engine import Vitron
 from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart, text_message
 from vitron.protocol.sampling import SamplingParams
 
-from .conftest import clip, picture, segment, square
+from .conftest import make_image, make_video, segment, square
 
 SHIPPED = str(resources.files("vitron") / "assets" / "vitron-tiny")
 
@@ -96,7 +96,7 @@ def shipped():
 
 def test_chat_templates_give_the_inputs_of_the_encoder(shipped):
     model, processor = shipped
-    image, video = picture(0, 40, 64), clip(12)
+    image, video = make_image(0, 40, 64), make_video(12)
     example = Example(
         task="",
         messages=(
@@ -157,7 +157,7 @@ def test_the_mask_of_generated_tokens_is_what_is_learnt(shipped):
 
 def test_generate_of_transformers_gives_the_text_of_the_stream(shipped):
     model, processor = shipped
-    image = picture(0, 64, 64)
+    image = make_image(0, 64, 64)
     content = [{"type": "image", "image": image.frames[0]}, {"type": "text", "text": "what do you see?"}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}],

@@ -6,16 +6,16 @@ import torch
 from transformers import DynamicCache
 from vitron.model import VitronForConditionalGeneration
 
-from .conftest import ask, clip, make_config, make_model, picture, segment, square
+from .conftest import ask, make_config, make_image, make_model, make_video, segment, square
 
 
 @pytest.fixture(scope="module")
 def examples():
     return [
-        ask(picture(0), regions=(square(),), reply=("Here it is.", (segment(),))),
-        ask(clip(3), reply=("ok", (segment("a blue star"),))),
+        ask(make_image(0), regions=(square(),), reply=("Here it is.", (segment(),))),
+        ask(make_video(3), reply=("ok", (segment("a blue star"),))),
         ask(text="hello", reply=("hi", ())),
-        ask(picture(2), picture(3), text="a green ring", reply=("ok", ())),
+        ask(make_image(2), make_image(3), text="a green ring", reply=("ok", ())),
     ]
 
 
@@ -83,7 +83,7 @@ def test_signals_are_found_with_their_rows(model, encoder, examples):
 @torch.no_grad()
 def test_masks_depend_on_signals_and_images(model, processor):
     images = processor.image_processor.to_pixel_values(
-        processor.image_processor.fit(picture(0).frames)
+        processor.image_processor.fit(make_image(0).frames)
     ).repeat(2, 1, 1, 1)
     signals = torch.randn(2, 8, 48, generator=torch.Generator().manual_seed(0))
     patches = model.get_image_features(images)
@@ -95,7 +95,7 @@ def test_masks_depend_on_signals_and_images(model, processor):
 
 
 @torch.no_grad()
-def test_written_and_read_it_says_the_same(model, encoder, examples, tmp_path):
+def test_written_and_read_it_generates_the_same(model, encoder, examples, tmp_path):
     model.save_pretrained(tmp_path)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".json", ".safetensors"]
     other = VitronForConditionalGeneration.from_pretrained(tmp_path).eval()

@@ -25,7 +25,7 @@ THINGS = [
 
 @pytest.fixture(scope="module")
 def replies():
-    """Talks of the shipped model, and what it takes for the most likely next token."""
+    """Conversations of the shipped model, and what it takes for the most likely next token."""
     vitron = Vitron.from_pretrained("vitron-tiny", device="cpu")
     found = list[tuple[torch.Tensor, torch.Tensor]]()
     for request in (each.format(thing) for thing in THINGS for each in REQUESTS):
@@ -44,7 +44,7 @@ def replies():
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("8bit", "Linear8bitLt"), ("4bit", "Linear4bit")])
-def test_fewer_bits_mostly_say_the_same(replies, dtype, kind):
+def test_fewer_bits_mostly_generate_the_same(replies, dtype, kind):
     pytest.importorskip("bitsandbytes", reason="fewer bits need bitsandbytes")
     vitron = Vitron.from_pretrained(
         "vitron-tiny", device="cuda" if torch.cuda.is_available() else "cpu", dtype=dtype

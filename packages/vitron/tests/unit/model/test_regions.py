@@ -8,8 +8,8 @@ from vitron.model.regions import (
     PublishedRegionEncoder,
     RegionEncoder,
     make_region_encoder,
-    mask_weights,
     mask_boxes,
+    mask_weights,
     pool_masks,
 )
 
@@ -61,7 +61,7 @@ def test_an_empty_mask_is_zeros(patches):
     assert mask_boxes(empty).tolist() == [[0, 0, 0, 0]]
 
 
-def test_turning_picture_and_box_together_keeps_the_features(patches):
+def test_turning_image_and_box_together_keeps_the_features(patches):
     encoder = RegionEncoder(6, 10, location=False).double()
     mask = torch.zeros(1, 32, 32)
     mask[0, 4:20, 8:30] = 1

@@ -41,7 +41,7 @@ def test_the_demo_generates_with_it(tmp_path, capsys):
     assert sum(called) >= 4
     page = (tmp_path / "transcript.html").read_text("utf-8")
     assert "<module>" not in page
-    assert "http" not in page
+    assert "://" not in page
     assert len(list(tmp_path.glob("*.png"))) >= 4
 
 

@@ -75,12 +75,12 @@ def test_shrinking_signals_does_not_fool(discriminator):
 
 def test_a_probe_finds_what_is_there_and_not_what_is_not():
     labels = torch.arange(240) % 3
-    told = drawn(240, 4, 12) * 0.3
-    told[:, 0, :3] += 3 * F.one_hot(labels, 3)
+    logged = drawn(240, 4, 12) * 0.3
+    logged[:, 0, :3] += 3 * F.one_hot(labels, 3)
     mixed = labels[torch.randperm(240, generator=torch.Generator().manual_seed(3))]
     half = slice(0, 120), slice(120, 240)
     seen, blind = (
-        fresh_probe((told[half[0]], truth[half[0]]), (told[half[1]], truth[half[1]]), 3, steps=60)
+        fresh_probe((logged[half[0]], truth[half[0]]), (logged[half[1]], truth[half[1]]), 3, steps=60)
         for truth in (labels, mixed)
     )
     assert seen > 0.9
@@ -106,7 +106,7 @@ def test_masks_cost_less_the_better_they_are():
 
 
 def test_a_query_is_to_find_its_own_thing_among_others():
-    # two things of two channels; each query points at its own, at the other's, or at both
+    # two objects of two channels; each query points at its own, at the other's, or at both
     fine = torch.zeros(2, 2, 4, 4)
     fine[0, 0], fine[1, 1] = 1.0, 1.0
     truth = torch.zeros(2, 4, 4)
@@ -118,7 +118,7 @@ def test_a_query_is_to_find_its_own_thing_among_others():
     right, none, wrong = (match_loss(query, fine, truth, calls) for query in (own, both, other))
     assert right < 0.01 < none < wrong
     assert none.item() == pytest.approx(log(2))
-    # frames of one call are not held against each other, those without the thing are left out
+    # frames of one call are not held against each other, those without the object are left out
     assert match_loss(other, fine, truth, torch.tensor([3, 3])).item() == pytest.approx(0)
     truth[1] = 0
     assert match_loss(other, fine, truth, calls).item() == pytest.approx(0)

@@ -12,7 +12,7 @@ def frames():
     return torch.randn(6, 16, 3, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_clip_of_one_frame_or_of_equal_frames_is_the_picture(frames):
+def test_a_video_of_one_frame_or_of_equal_frames_is_the_image(frames):
     one = frames[:1]
     torch.testing.assert_close(pool_frames(one, torch.tensor([1]), "mean"), one)
     torch.testing.assert_close(pool_frames(one.expand(4, -1, -1), torch.tensor([4]), "mean"), one)

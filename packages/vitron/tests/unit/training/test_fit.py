@@ -20,7 +20,7 @@ from vitron.model.engine import Vitron
 from vitron.protocol.messages import MediaPart, Message, TextPart, text_message
 from vitron.protocol.regions import mask_to_region
 
-from ..model.conftest import eyes_config, make_tokenizer, picture, segment, square, words_config  # noqa: TID252
+from ..model.conftest import language_config, make_image, make_tokenizer, segment, square, tower_config  # noqa: TID252
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
@@ -33,8 +33,8 @@ def parts(tmp_path_factory):
     """A language model with its tokenizer and a vision tower, in the formats of transformers."""
     folder = tmp_path_factory.mktemp("parts")
     tokenizer = make_tokenizer("chatml")
-    config = words_config(len(tokenizer), 32, layers=1, heads=2, tied=False)
-    vision = eyes_config(16)
+    config = language_config(len(tokenizer), 32, layers=1, heads=2, tied=False)
+    vision = tower_config(16)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(folder / "words")
@@ -56,7 +56,7 @@ def data(tmp_path):
     source.mkdir()
     samples = []
     for number in range(4):
-        Image.fromarray(picture(number).data).save(source / f"{number}.png")
+        Image.fromarray(make_image(number).data).save(source / f"{number}.png")
         words = (MediaPart(media=0), TextPart(text=f"segment the red circle {number}"))
         target = MaskTarget(call=0, media=0, masks=(mask_to_region(square(4 * number)),))
         samples.append(

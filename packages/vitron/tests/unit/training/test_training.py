@@ -23,12 +23,12 @@ from vitron.training.stages import LoraSettings, Losses, Optimisation, Synergy
 
 from ..model.conftest import (  # noqa: TID252  # builders that both folders use
     ask,
-    clip,
     make_config,
     make_encoder,
+    make_image,
     make_model,
     make_tokenizer,
-    picture,
+    make_video,
     segment,
     square,
 )
@@ -41,17 +41,17 @@ pytestmark = [
 WORDS = ("the red circle", "a blue star", "a green ring", "the heart")
 
 
-def dialogues(count=8):
+def conversations(count=8):
     made = []
     for number in range(count):
         mask = square(4 * (number % 4), 3 * (number % 5), 10)
         text = WORDS[number % 4]
         if number % 4 == 3:
-            made.append(ask(picture(number), text=f"what is {number}", reply=(text, ()), task="question"))
+            made.append(ask(make_image(number), text=f"what is {number}", reply=(text, ()), task="question"))
         else:
             made.append(
                 ask(
-                    picture(number),
+                    make_image(number),
                     text=f"segment {text} {number}",
                     regions=(mask,) if number % 2 else (),
                     reply=("Here it is.", (segment(text),)),
@@ -69,7 +69,7 @@ def run(stage, folder, *, examples=None, model=None, callbacks=(), resume=None):
     encoder = make_encoder(tokenizer, config)
     settings = stage.optimisation
     data = VitronData(
-        encoder, examples or dialogues(), batch_size=settings.batch_size, steps=settings.steps, parts=2
+        encoder, examples or conversations(), batch_size=settings.batch_size, steps=settings.steps, parts=2
     )
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -107,7 +107,7 @@ def test_each_stage_teaches_what_it_declares(name, tmp_path):
         tiny["synergy"] = stage.synergy.model_copy(update={"width": 16, "layers": 1, "heads": 2})
     stage = stage.model_copy(update=tiny | {"tasks": {}})
     condition = np.ones((3, 8), np.float32)
-    examples = dialogues()
+    examples = conversations()
     made = ask(text="draw a ring", reply=("ok", ()), task="make")
     call = segment("a ring").model_copy(update={"module": "text_to_image"})
     call = call.model_copy(
@@ -138,7 +138,7 @@ def test_each_stage_teaches_what_it_declares(name, tmp_path):
 
 def test_adapters_begin_by_changing_nothing(tmp_path):
     model = make_model(make_config(make_tokenizer()))
-    batch = make_encoder(make_tokenizer(), model.config)(dialogues())
+    batch = make_encoder(make_tokenizer(), model.config)(conversations())
     with torch.no_grad():
         before = model(**batch.inputs()).logits
         module = VitronModule(model, load_stage("1.2"))
@@ -180,7 +180,7 @@ def test_parts_of_like_length_teach_the_same():
     tokenizer = make_tokenizer()
     model = make_model(make_config(tokenizer))
     encoder = make_encoder(tokenizer, model.config)
-    examples = [*dialogues(6), ask(clip(3), text="a long question about it all", reply=("ok", ()))]
+    examples = [*conversations(6), ask(make_video(3), text="a long question about it all", reply=("ok", ()))]
     found = []
     for parts in (1, 3):
         data = VitronData(encoder, examples, batch_size=7, steps=1, parts=parts)
@@ -191,7 +191,7 @@ def test_parts_of_like_length_teach_the_same():
         torch.testing.assert_close(loss, found[1][0][name], rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path):
+def test_a_run_that_was_cut_resumes_as_if_it_had_not_been(tmp_path):
     stage = small(optimisation=Optimisation(lr=2e-3, steps=6, batch_size=4))
     whole, _ = run(stage, tmp_path)
 
@@ -253,9 +253,9 @@ def test_stages_that_cannot_be_understood_are_refused(text, tmp_path):
         load_stage("no-such-stage")
 
 
-def test_sixteen_dialogues_are_learnt_by_heart(tmp_path):
+def test_sixteen_conversations_are_learnt_by_heart(tmp_path):
     stage = small(optimisation=Optimisation(lr=5e-3, steps=220, batch_size=16, warmup=0.1))
-    examples = dialogues(16)
+    examples = conversations(16)
     module, _ = run(stage, tmp_path, examples=examples)
     tokenizer = make_tokenizer()
     vitron = Vitron(module.model, make_encoder(tokenizer, module.model.config).processor)
@@ -270,7 +270,7 @@ def test_sixteen_dialogues_are_learnt_by_heart(tmp_path):
 def test_merged_adapters_say_what_they_said(tmp_path):
     stage = small(train=("*lora_*",), losses=Losses(text=1), lora=LoraSettings(rank=4, alpha=8, dropout=0.0))
     module, _ = run(stage, tmp_path)
-    batch = make_encoder(make_tokenizer(), module.model.config)(dialogues())
+    batch = make_encoder(make_tokenizer(), module.model.config)(conversations())
     with torch.no_grad():
         before = module.model.eval()(**batch.inputs()).logits
         merge_adapters(module.model)
