@@ -16,7 +16,7 @@ from common_kernels.runtime.images.limits import MAX_PIXELS
 from common_kernels.runtime.processes import join_processes
 from cyclopts import Group, Parameter
 
-from itaclip.cli.options import Changes, ConfigChanges, ModelOptions, Setup, apply_changes, parse_classes
+from itaclip.cli.options import Changes, MethodOptions, ModelOptions, Setup, apply_changes, parse_classes
 from itaclip.config import ITACLIPConfig
 from itaclip.text.sources import SHIPPED_KIND, aux_texts
 
@@ -106,7 +106,7 @@ def evaluate(
     *,
     data: DatasetOptions,
     model: EvaluationModel = EvaluationModel(),
-    method: Changes = ConfigChanges(),
+    method: MethodOptions = None,
     output: EvaluationOutput = EvaluationOutput(),
     device: Device = Device(),
     ablations: bool = False,
@@ -163,7 +163,7 @@ def evaluate(
     return int(bool(found.failures))
 
 
-def choose_config(layout: Layout, model: ModelOptions, changes: ITACLIPConfig) -> ITACLIPConfig:
+def choose_config(layout: Layout, model: ModelOptions, changes: Changes) -> ITACLIPConfig:
     """Return the configuration of the data set, unless a preset is named or the model has its own.
 
     Raises:

@@ -11,7 +11,7 @@ from common_kernels.runtime.cli import Output, emit, explain, progress, say, war
 from common_kernels.runtime.files import atomic_write
 from cyclopts import Parameter
 
-from itaclip.cli.options import Changes, ClassOptions, ConfigChanges, ModelOptions
+from itaclip.cli.options import ClassOptions, MethodOptions, ModelOptions
 
 if TYPE_CHECKING:
     from itaclip.model import ITACLIP
@@ -34,7 +34,7 @@ def export(
     output: Output,
     classes: ExportClasses = ExportClasses(),
     model: ModelOptions = ModelOptions(),
-    method: Changes = ConfigChanges(),
+    method: MethodOptions = None,
     size: int | None = None,
     verify: bool = True,
 ) -> int:

@@ -5,11 +5,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypedDict,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from common_kernels.runtime.cli import warn
 from common_kernels.runtime.fingerprint import digest_model
@@ -26,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CLASS_FILES = (".txt", ".yaml", ".yml", ".json")
-_UNSET: Any = object()
 
 METHOD = Group(
     "Method", sort_key=3, help="Configuration of the method; by default that of the preset. Lists: a,b,c."
@@ -69,54 +78,54 @@ def _convert(kind: Any, text: str) -> object:
     raise ValueError(f"each item must be a number, got {text!r}")
 
 
-def changes_of(config: type[T]) -> type[T]:
-    """Return a dataclass of the fields of a configuration, all of them unset: the options that change it.
+def changes_of(config: type) -> Any:
+    """Return a typed dictionary of the fields of a configuration, none of them required.
+
+    As an option group of cyclopts it becomes a dictionary of the options that were given.
 
     Args:
         config: Dataclass; its "Attributes:" become the help of the options.
     """
-    hints = get_type_hints(config, include_extras=True)
-    columns: list[tuple[str, Any, Any]] = []
-    for each in fields(config):  # pyright: ignore[reportArgumentType] - of dataclasses only
+    hints = get_type_hints(config)
+    kinds: dict[str, Any] = {}
+    for each in fields(config):
         hint = hints[each.name]
-        if is_dataclass(hint):
-            hint = changes_of(hint)  # pyright: ignore[reportArgumentType] - a class
+        if is_dataclass(hint) and isinstance(hint, type):
+            hint = changes_of(hint)
         elif get_origin(hint) is tuple:
             hint = Annotated[hint, Parameter(converter=comma_list)]
         elif any(get_origin(option) is tuple for option in get_args(hint)):
             hint = Annotated[hint, Parameter(converter=_comma_list_or_none)]
-        columns.append((each.name, hint, field(default=_UNSET)))
-    made = make_dataclass(config.__name__, columns, frozen=True, kw_only=True)
+        kinds[each.name] = hint
+    made: Any = TypedDict(config.__name__, kinds, total=False)  # pyright: ignore - fields of a class
     made.__doc__, made.__module__ = config.__doc__, __name__
     return made
 
 
-def apply_changes(config: T, changes: object) -> T:
+def apply_changes(config: T, changes: Mapping[str, Any] | None) -> T:
     """Return a configuration with the fields that were given.
 
     Args:
         config: Configuration to start from.
-        changes: Instance of :func:`changes_of` its class.
+        changes: Values by field, nested as the configuration is; ``None`` for none.
 
     Raises:
         ValueError: If the fields do not fit each other.
     """
-    given: dict[str, Any] = {}
-    for each in fields(changes):  # pyright: ignore[reportArgumentType] - of dataclasses only
-        value = getattr(changes, each.name)
-        if value is not _UNSET:
-            given[each.name] = (
-                apply_changes(getattr(config, each.name), value) if is_dataclass(value) else value
-            )
-    return replace(config, **given)  # pyright: ignore[reportArgumentType] - of dataclasses only
+    given = {
+        name: apply_changes(getattr(config, name), value) if isinstance(value, Mapping) else value
+        for name, value in (changes or {}).items()
+    }
+    return replace(config, **given)  # pyright: ignore[reportArgumentType, reportUnknownVariableType] - dataclasses
 
 
+Changes = Mapping[str, Any] | None
 if TYPE_CHECKING:
-    ConfigChanges = ITACLIPConfig
+    MethodOptions = Changes
 else:
-    ConfigChanges = changes_of(ITACLIPConfig)
-
-Changes = Annotated[ConfigChanges, Parameter(name="*", group=METHOD, show_default=False)]
+    MethodOptions = Annotated[
+        changes_of(ITACLIPConfig), Parameter(name="*", group=METHOD, show_default=False)
+    ]
 
 
 @Parameter(name="*", group=Group("Classes", sort_key=1))
@@ -168,7 +177,7 @@ class ClassOptions(ClassNames):
             words = [word for word in common if word.casefold() not in taken]
         return ClassList.build(found, background=words)
 
-    def setup(self, model: ModelOptions, changes: ITACLIPConfig, dtype: str) -> Setup:
+    def setup(self, model: ModelOptions, changes: Changes, dtype: str) -> Setup:
         """Check classes, texts and configuration together.
 
         Args:
@@ -236,7 +245,7 @@ class ModelOptions:
     preset: str = "auto"
     cache: bool = True
 
-    def config(self, changes: ITACLIPConfig) -> ITACLIPConfig:
+    def config(self, changes: Changes) -> ITACLIPConfig:
         """Return the effective configuration.
 
         Args:

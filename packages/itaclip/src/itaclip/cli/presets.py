@@ -7,13 +7,11 @@ import json
 
 from common_kernels.runtime.cli import Report, emit, say, show
 
-from itaclip.cli.options import Changes, ConfigChanges, apply_changes
+from itaclip.cli.options import MethodOptions, apply_changes
 from itaclip.config import ITACLIPConfig
 
 
-def presets(
-    name: str | None = None, /, *, method: Changes = ConfigChanges(), report: Report = Report()
-) -> None:
+def presets(name: str | None = None, /, *, method: MethodOptions = None, report: Report = Report()) -> None:
     """List the presets, or print the effective configuration of one as JSON.
 
     **Examples**
@@ -34,7 +32,7 @@ def presets(
         else:
             say(json.dumps(values, indent=2))
         return
-    if method != ConfigChanges():
+    if method:
         raise ValueError("the options of the method need the name of a preset")
     configs = {each: ITACLIPConfig.preset(each) for each in ITACLIPConfig.presets()}
     if report.json:

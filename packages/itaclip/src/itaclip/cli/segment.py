@@ -14,7 +14,7 @@ from common_kernels.runtime.files import atomic_write
 from common_kernels.runtime.images.limits import MAX_PIXELS
 from cyclopts import Group, Parameter
 
-from itaclip.cli.options import Changes, ClassOptions, ConfigChanges, ModelOptions, comma_list
+from itaclip.cli.options import ClassOptions, MethodOptions, ModelOptions, comma_list
 
 if TYPE_CHECKING:
     from itaclip.model import ITACLIP
@@ -92,7 +92,7 @@ def segment(
     output: Output,
     classes: ClassOptions,
     model: ModelOptions = ModelOptions(),
-    method: Changes = ConfigChanges(),
+    method: MethodOptions = None,
     results: ResultOptions = ResultOptions(),
     device: Device = Device(),
 ) -> int:

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 from common_kernels.runtime.cli import Device, Output, Report, emit, progress, say, show, warn
 from cyclopts import Group, Parameter
 
-from itaclip.cli.options import ClassNames, apply_changes, changes_of
+from itaclip.cli.options import Changes, ClassNames, apply_changes, changes_of
 from itaclip.text.answers import Task
 from itaclip.text.classes import ClassList, shipped_classes
 from itaclip.text.files import TREES
 from itaclip.text.sources import KINDS, SHIPPED_KIND, aux_texts, shipped_texts, write_texts
 
 if TYPE_CHECKING:
-    TaskChanges = Task
+    TaskOptions = Changes
 else:
-    TaskChanges = changes_of(Task)
+    TaskOptions = Annotated[
+        changes_of(Task), Parameter(name="*", group=Group("Generation", sort_key=4), show_default=False)
+    ]
 
 
 def make(
@@ -27,9 +29,7 @@ def make(
     output: Output,
     classes: ClassNames,
     model: str,
-    task: Annotated[
-        TaskChanges, Parameter(name="*", group=Group("Generation", sort_key=4), show_default=False)
-    ] = TaskChanges(),
+    task: TaskOptions = None,
     device: Device = Device(),
     cache: bool = True,
 ) -> int:

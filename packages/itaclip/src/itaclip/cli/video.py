@@ -11,7 +11,7 @@ from common_kernels.runtime.batch import Job, run_jobs
 from common_kernels.runtime.cli import Device, OnProgress, Output, say
 from cyclopts import Group, Parameter
 
-from itaclip.cli.options import Changes, ClassOptions, ConfigChanges, ModelOptions
+from itaclip.cli.options import ClassOptions, MethodOptions, ModelOptions
 from itaclip.config import VideoOptions
 
 
@@ -22,7 +22,7 @@ def video(
     output: Output,
     classes: ClassOptions,
     model: ModelOptions = ModelOptions(),
-    method: Changes = ConfigChanges(),
+    method: MethodOptions = None,
     options: Annotated[VideoOptions, Parameter(name="*", group=Group("Video", sort_key=4))] = VideoOptions(),
     labels: Annotated[Path | None, Parameter(group=Group("Output", sort_key=9))] = None,
     device: Device = Device(),

@@ -6,7 +6,7 @@ import open_clip
 import pytest
 import torch
 from itaclip.cli.evaluate import DatasetOptions, choose_config
-from itaclip.cli.options import ModelOptions, changes_of
+from itaclip.cli.options import ModelOptions
 from itaclip.config import ITACLIPConfig
 from itaclip.evaluation.datasets import LAYOUTS
 from itaclip.evaluation.metrics import Scores, confusion
@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 
 SMALL = ("--resize-short", 0, "--stride", 16, "--crop", 16, "--pamr-steps", 0, "--branches", "identity")
 SMALL += ("--attention.mid-layers", 0.5)
-CHANGES = changes_of(ITACLIPConfig)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +146,7 @@ def test_every_data_set_has_its_classes_and_configuration(layout, tmp_path):
     own = DatasetOptions(root=tmp_path)
     classes = own.choose_classes(layout)
     assert len(classes) == layout.num_classes
-    config = choose_config(layout, ModelOptions(model="ViT-B-16"), CHANGES(stride=56))
+    config = choose_config(layout, ModelOptions(model="ViT-B-16"), {"stride": 56})
     assert config == ITACLIPConfig.preset(layout.preset, **{**layout.changes, "stride": 56})
     assert (own.choose_texts(layout, classes) is None) == (layout.name == "ade20k")
     assert DatasetOptions(root=tmp_path, texts="none").choose_texts(layout, classes) is None
@@ -155,8 +154,8 @@ def test_every_data_set_has_its_classes_and_configuration(layout, tmp_path):
 
 def test_a_named_preset_is_taken_as_it_is():
     options = ModelOptions(model="ViT-B-16", preset="sclip")
-    assert choose_config(LAYOUTS["voc21"], options, CHANGES()) == ITACLIPConfig.preset("sclip")
-    own = choose_config(LAYOUTS["voc21"], ModelOptions(model="tiny-shapes"), CHANGES())
+    assert choose_config(LAYOUTS["voc21"], options, None) == ITACLIPConfig.preset("sclip")
+    own = choose_config(LAYOUTS["voc21"], ModelOptions(model="tiny-shapes"), None)
     assert own == ITACLIPConfig.preset("tiny-shapes")
 
 
