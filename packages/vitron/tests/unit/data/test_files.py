@@ -87,7 +87,7 @@ def test_broken_lines_and_doubled_ids(tmp_path):
     (tmp_path / "data.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="is not UTF-8 text"):
         list(read_samples(tmp_path))
-    with pytest.raises(DataError, match="lost does not exist: name a folder"):
+    with pytest.raises(DataError, match="lost does not exist: give a folder"):
         list(read_samples(tmp_path / "lost"))
 
 
