@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import takewhile
@@ -48,7 +47,8 @@ OnProgress = Callable[[int, int], None]
 EXIT_DONE, EXIT_FAILED_ITEMS, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 stdout, stderr = Console(), Console(stderr=True)
-_program: ContextVar[str] = ContextVar("program", default="")
+# of the process, not of a context: threads report under it, too
+_program = ""
 # errors whose text alone tells a user what to change; of others the traceback may be wanted
 _TOLD = (ValueError, OSError, ImportError, NotImplementedError, MemoryError)
 _CAUGHT = (*_TOLD, TypeError, LookupError, RuntimeError)
@@ -158,7 +158,8 @@ def run_app(app: App, tokens: Sequence[str] | None = None) -> int:
         Exit code: 0 all done, 1 some items failed, 2 wrong usage or input, 130 interrupted.
     """
     tokens = list(sys.argv[1:] if tokens is None else tokens)
-    _program.set(app.name[0])
+    global _program
+    _program = app.name[0]
     debug = "--debug" in tokens
     try:
         _load_overview(app, tokens)
@@ -201,7 +202,7 @@ def _help_hint(app: App, tokens: Sequence[str]) -> str:
 
 def program_name() -> str:
     """Return the name of the program that :func:`run_app` runs, empty outside."""
-    return _program.get()
+    return _program
 
 
 def explain(error: BaseException) -> str:
@@ -234,7 +235,7 @@ def warn(message: str) -> None:
 
 
 def _line(message: str, *, style: str) -> None:
-    text = f"{_program.get()}: {message}".removeprefix(": ")
+    text = f"{_program}: {message}".removeprefix(": ")
     stderr.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
 
 

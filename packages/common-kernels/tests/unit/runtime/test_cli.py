@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -146,6 +147,19 @@ def test_debug_shows_the_traceback(app):
 def test_an_interrupt_says_how_to_resume(app, capsys):
     assert cli.run_app(app, ["fail", "stop"]) == 130
     assert "run the same command again to resume" in capsys.readouterr().err
+
+
+def test_threads_warn_under_the_name_of_the_program(capsys):
+    app = cli.create_app("common-kernels", "Do it.")
+
+    @app.command
+    def run() -> None:
+        """Warn from a thread."""
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(cli.warn, "a.png was skipped").result()
+
+    cli.run_app(app, ["run"])
+    assert capsys.readouterr().err == "common-kernels: a.png was skipped\n"
 
 
 def test_a_bug_of_ours_is_not_hidden(app):
