@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of checks names tests that exist."""
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+PAGE = TESTS.parents[2] / "docs" / "vitron" / "checks.md"
+
+
+def test_every_check_names_a_test_that_exists():
+    named = re.findall(r"`((?:unit|properties)/[\w/]+\.py)(?:::(\w+))?`", PAGE.read_text("utf-8"))
+    assert len(named) > 30
+    missing = [
+        f"{file}::{test}"
+        for file, test in named
+        if not (TESTS / file).is_file()
+        or (test and f"def {test}(" not in (TESTS / file).read_text("utf-8"))
+    ]
+    assert missing == []
