@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shapes of everything that passes between a model's reply, the specialists and a server.
+"""The models of all that passes between a model, the specialists and a server.
 
 All models are frozen and refuse unknown fields. Coordinates are fractions of the image's width and height,
 x to the right, y downwards, so that no size travels with a region and none is ever scaled twice.
@@ -56,7 +56,7 @@ class _Model(BaseModel):
 
 
 class _Region(_Model):
-    """What all kinds share.
+    """Fields of all kinds.
 
     Attributes:
         frame: Frame of a video on which the region was drawn, from 0; ``None`` is the first, or the image.
@@ -120,7 +120,7 @@ class MaskRegion(_Region):
 
 
 class PointsRegion(_Region):
-    """Clicks: on what is meant, or, where ``positive`` is false, on what is not."""
+    """Clicks on the object, or, where ``positive`` is false, beside it."""
 
     kind: Literal["points"] = "points"
     points: Points
@@ -136,7 +136,7 @@ class PointsRegion(_Region):
             )
         if value and not any(value):
             raise ValueError("at least one point must be positive")
-        # one spelling for one meaning: all positive is written as nothing
+        # one form for one meaning: all positive is an empty tuple
         return () if all(value) else value
 
 
@@ -148,7 +148,7 @@ class ScribbleRegion(_Region):
 
 
 class ReferenceRegion(_Region):
-    """A mask of this conversation, by its name, as ``mask_2``."""
+    """A mask of this conversation, by its handle, as ``mask_2``."""
 
     kind: Literal["ref"] = "ref"
     name: Annotated[str, Field(pattern=r"^mask_[1-9][0-9]{0,5}$")]
@@ -161,11 +161,11 @@ Region = Annotated[
 
 
 class Instruction(_Model):
-    """What to do, as ``verb: text``.
+    """An instruction, as ``verb: text``.
 
     Attributes:
-        verb: One of the module's verbs, in lower case; empty if the sentence names none.
-        text: The object, or the whole sentence; white space around it does not count.
+        verb: One of the module's verbs, in lower case; empty if there is none.
+        text: Object, or whole sentence; white space around it is removed.
     """
 
     verb: Annotated[str, Field(pattern=r"^[a-z0-9 _-]*$", max_length=64)] = ""
@@ -188,11 +188,11 @@ class Invocation(_Model):
 
     Attributes:
         module: Name of the module, as ``image_segmentation``.
-        instruction: What to do; video editing takes two.
+        instruction: Instructions; video editing takes two.
         args: Further arguments by name, as ``{"input": "img_1", "seed": 3}``.
-        region: Where.
-        frames: First and last frame, both included, of the part of a video that is meant.
-        source: Where it starts and ends in the reply; ``None`` if it was not written there.
+        region: Region to work on.
+        frames: First and last frame, both included, of the part of a video to work on.
+        source: Start and end in the message; ``None`` if it comes from elsewhere.
     """
 
     module: Name
@@ -210,7 +210,7 @@ class Invocation(_Model):
 
 
 class Span(_Model):
-    """A piece of the reply; all pieces in a row are the reply.
+    """A piece of the message; all pieces in a row are the message.
 
     Attributes:
         kind: ``text`` is shown to the user, and so is ``stray``, a tag outside any call; ``invocation`` and
@@ -228,13 +228,13 @@ class Span(_Model):
 
 
 class Issue(_Model):
-    """Something in a reply that was not as it should be.
+    """A problem in a message.
 
     Attributes:
-        code: What kind of thing.
+        code: Kind of the problem.
         message: One sentence.
-        start: Where the trouble begins in the reply.
-        invocation: Position of the call in the turn that suffers from it; such a call is not run.
+        start: Position of the problem in the message.
+        invocation: Position of the call in the turn that it affects; such a call does not run.
     """
 
     code: Literal[
@@ -252,11 +252,11 @@ class Issue(_Model):
 
 
 class Signal(_Model):
-    """A signal token that the model wrote behind a call.
+    """A signal token behind a call.
 
     Attributes:
         kind: ``specific`` to the task, or ``shared`` by all tasks.
-        index: Which one, from 0.
+        index: Number of the token, from 0.
         invocation: Position of the call it belongs to; ``None`` ahead of any.
     """
 
@@ -266,14 +266,14 @@ class Signal(_Model):
 
 
 class Turn(_Model):
-    """One reply, understood.
+    """One assistant message, parsed.
 
     Attributes:
-        text: What the user sees.
+        text: Text for the user.
         invocations: Calls, in order.
         signals: Signal tokens, in order.
-        spans: The reply piece by piece.
-        issues: What was wrong.
+        spans: Pieces of the message.
+        issues: Problems.
     """
 
     text: str = ""
@@ -283,26 +283,26 @@ class Turn(_Model):
     issues: tuple[Issue, ...] = ()
 
     def refusal(self, index: int) -> str | None:
-        """Say why a call must not be run, or return ``None`` if nothing was wrong with it."""
+        """Return why a call must not run, or ``None`` if there is no problem with it."""
         return next((issue.message for issue in self.issues if issue.invocation == index), None)
 
 
 class SpecialistSpec(_Model):
-    """What a specialist says about itself.
+    """Description of a specialist.
 
     Attributes:
-        name: Its own name, as ``toy-segmenter``.
+        name: Name, as ``sam-video``.
         summary: One line.
-        tasks: Names of the modules it serves.
-        inputs: Kinds of media it takes.
-        outputs: Kinds of media it makes.
-        args: JSON schema of the arguments it understands.
-        memory_bytes: Estimate of what it holds while loaded.
+        tasks: Names of the modules that it serves.
+        inputs: Kinds of media that it takes.
+        outputs: Kinds of media that it returns.
+        args: JSON schema of its arguments.
+        memory_bytes: Estimate of its memory while loaded.
         licence: SPDX name, or a short sentence, of code and weights.
         deterministic: Whether the same request and seed give the same bytes.
         uses_signals: Whether it reads signal embeddings.
-        needs_region: Whether it works on what is marked; where the user marked nothing, the mask that the
-            signals of the call ask for is taken, if the model has a mask head.
+        needs_region: Whether it needs a region; without one from the user, the mask that the signals of the
+            call mean is used, if the model has a mask head.
         preference: Rank among specialists of one module, the highest is asked first: 30 for a model that the
             user named, 10 for a bundled model for any image, 0 without a claim, -10 for a bundled model for
             drawn images only.

@@ -158,7 +158,7 @@ _TABLE = (
     Module(
         name="text_to_image",
         letter="A",
-        summary="make an image from words",
+        summary="generate an image from text",
         verbs=_verbs(generate="generation, draw, create"),
         inputs=(),
         output="image",
@@ -168,7 +168,7 @@ _TABLE = (
     Module(
         name="image_segmentation",
         letter="B",
-        summary="mark things in an image",
+        summary="segment objects in an image",
         verbs=_verbs(segment="segmentation, mark, find", panoptic=""),
         inputs=("image",),
         output="masks",
@@ -176,7 +176,7 @@ _TABLE = (
     Module(
         name="image_editing",
         letter="C",
-        summary="change an image",
+        summary="edit an image",
         verbs=_verbs(edit="editing", **_EDITS),
         inputs=("image",),
         output="image",
@@ -185,7 +185,7 @@ _TABLE = (
     Module(
         name="text_to_video",
         letter="D",
-        summary="make a video from words",
+        summary="generate a video from text",
         verbs=_verbs(generate="generation, draw, create"),
         inputs=(),
         output="video",
@@ -195,7 +195,7 @@ _TABLE = (
     Module(
         name="video_segmentation",
         letter="E",
-        summary="mark and follow things in a video",
+        summary="segment and track objects in a video",
         verbs=_verbs(track="tracking, follow", segment="segmentation, mark, find"),
         inputs=("video",),
         output="masks",
@@ -204,7 +204,7 @@ _TABLE = (
     Module(
         name="video_editing",
         letter="F",
-        summary="change a video",
+        summary="edit a video",
         verbs=_verbs(edit="editing", foreground="", background="", **_EDITS),
         inputs=("video",),
         output="video",
@@ -212,7 +212,7 @@ _TABLE = (
     Module(
         name="image_to_video",
         letter="G",
-        summary="let an image move",
+        summary="animate an image",
         verbs=_verbs(animate="animation, generate, generation"),
         inputs=("image",),
         output="video",
@@ -222,7 +222,7 @@ _TABLE = (
     Module(
         name="restoration",
         letter="R",
-        summary="clean a degraded image",
+        summary="restore a degraded image",
         verbs=_verbs(restore="restoration", denoise="", deblur="sharpen", upscale="enlarge", dejpeg=""),
         inputs=("image",),
         output="image",

@@ -1,19 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A web page for conversations about images and videos; needs the extra ``vitron[ui]``."""
 
-from __future__ import annotations
+import lazy_loader as lazy
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vitron.ui.page import build_page, launch
-
-__all__ = ["build_page", "launch"]
-
-
-def __getattr__(name: str) -> object:
-    # Gradio takes seconds to import
-    if name in __all__:
-        return getattr(import_module("vitron.ui.page"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -184,10 +184,10 @@ class PageState:
                     yield "text"
                     continue
                 case CallEvent():
-                    said = "; ".join(
+                    actions = "; ".join(
                         f"{each.verb} {each.text}".strip() for each in event.invocation.instruction
                     )
-                    self._show("assistant", said or "...", event.invocation.module)
+                    self._show("assistant", actions or "...", event.invocation.module)
                 case IssueEvent():
                     self._show("assistant", event.issue.message, "not understood")
                 case ResultEvent():

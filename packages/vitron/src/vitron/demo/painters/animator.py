@@ -77,7 +77,7 @@ def _edit_frames(request: Request, seed: int) -> NDArray[np.uint8]:
     first, last = request.frames or (0, len(frames) - 1)
     if first >= len(frames):
         raise UnsupportedRequestError(
-            f"the video has {len(frames)} frames, and frame {first} is none of them"
+            f"the video has {len(frames)} frames and no frame {first}"
         )
     out = frames.copy()
     for index in range(first, min(last, len(frames) - 1) + 1):

@@ -34,9 +34,7 @@ class DiffusersInstruct(DiffusersAdapter):
             raise UnsupportedRequestError(f"{self.name} needs a sentence")
         first, last = request.frames or (0, media.num_frames - 1)
         if first >= media.num_frames:
-            raise UnsupportedRequestError(
-                f"the video has {media.num_frames} frames, and {first} is none of them"
-            )
+            raise UnsupportedRequestError(f"the video has {media.num_frames} frames and no frame {first}")
         frames, note = media.frames.copy(), ""
         work = fitting(media.size, self.native)
         for index in range(first, min(last, media.num_frames - 1) + 1):
