@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times decoding: with a cache against none, held to the grammar against free, and a reply with a call.
+"""Times decoding: with and without a cache, constrained and unconstrained, and a message with a call.
 
 ``python bench_decoding.py [--model vitron-tiny] [--tokens 256] [--rounds 3] [--json]``. Both sides of a ratio
-take turns within one run, on the same prompt; the model is made to write on past the end of its reply, the
-tokens themselves do not matter. The gain of the cache grows with what has been written: it is told of all
-tokens together, and of the last sixteen; by the median over rounds and by the fastest round of both sides,
-for to read a model's weights for one token suffers more from whatever else uses the memory than to compute
-much with them. A reply with a call is streamed as it is, and with a pass for each token that the grammar
-leaves no choice about. The matrix products of a token are timed alone too, in a row and with pauses.
+take turns within one run, on the same prompt; the model generates past the end of its message, as the tokens do
+not matter. The gain of the cache grows with the length: it is reported for all tokens together and for the
+last sixteen, by the median over rounds and by the fastest round of both sides, since one token is limited by
+memory and a whole prompt by computation. A message with a call is streamed as it is, and with one pass for
+each forced token. The matrix products of a token are timed alone too, in a row and with pauses.
 """
 
 from __future__ import annotations
@@ -35,31 +34,31 @@ Run = Callable[[], list[float]]
 
 
 def question() -> Example:
-    """Return a picture and a request."""
-    picture = Artefact("image", np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    """Return an image and a user message."""
+    image = Artefact("image", np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     message = Message(role="user", content=(MediaPart(media=0), TextPart(text="segment the red circle")))
-    return Example(task="", messages=(message,), media=(picture,))
+    return Example(task="", messages=(message,), media=(image,))
 
 
 @torch.inference_mode()
 def cached(
     vitron: Vitron, inputs: dict[str, torch.Tensor], tokens: int, *, state: CallState | None = None
 ) -> list[float]:
-    """Write tokens with a cache, held to the grammar if a state is given; return the seconds of each."""
+    """Generate tokens with a cache, constrained if a state is given; return the seconds of each."""
     times = list[float]()
     start = time.perf_counter()
     cache = DynamicCache()
-    found = vitron._step(cache, **inputs)
+    found = vitron.forward(cache, **inputs)
     for _ in range(tokens):
         logits = found.logits[0, -1]
         if state is not None:
             logits = state.constrain(logits)
-        # past the end: the likeliest token but that
+        # past the end: the likeliest other token
         logits[vitron.encoder.end_id] = float("-inf")
         token = int(logits.argmax())
         if state is not None:
             state.advance(token)
-        found = vitron._step(cache, input_ids=torch.tensor([[token]]))
+        found = vitron.forward(cache, input_ids=torch.tensor([[token]]))
         times.append(time.perf_counter() - start)
         start = time.perf_counter()
     return times
@@ -67,7 +66,7 @@ def cached(
 
 @torch.inference_mode()
 def recomputed(vitron: Vitron, inputs: dict[str, torch.Tensor], tokens: int) -> list[float]:
-    """Write tokens without a cache, reading dialogue and picture anew; return the seconds of each."""
+    """Generate tokens without a cache; return the seconds of each."""
     times = list[float]()
     ids = inputs["input_ids"]
     rest = {name: each for name, each in inputs.items() if name not in ("input_ids", "attention_mask")}
@@ -82,7 +81,7 @@ def recomputed(vitron: Vitron, inputs: dict[str, torch.Tensor], tokens: int) -> 
 
 
 def streamed(vitron: Vitron, example: Example) -> list[float]:
-    """Stream a reply; return the seconds of each token."""
+    """Stream a message; return the seconds of each token."""
     times, start = list[float](), time.perf_counter()
     for _ in vitron.stream(example.messages, example.media, (), SamplingParams()):
         times.append(time.perf_counter() - start)
@@ -91,7 +90,7 @@ def streamed(vitron: Vitron, example: Example) -> list[float]:
 
 
 def streamed_singly(vitron: Vitron, example: Example) -> list[float]:
-    """Stream a reply with a pass for each token."""
+    """Stream a message with a pass for each token."""
     with patch.object(CallState, "advance_forced", lambda *_: []):
         return streamed(vitron, example)
 
@@ -101,9 +100,9 @@ def products(vitron: Vitron, *, pause: float = 0.0, rounds: int = 41) -> float:
     """Return the seconds that the language model's matrix products for one token take together.
 
     Args:
-        vitron: Whose language model.
+        vitron: Model.
         pause: Seconds of waiting before each, in which nothing is computed and no memory used.
-        rounds: Of which the median is taken.
+        rounds: Number of rounds for the median.
     """
     layers = [each for each in vitron.model.language_model.modules() if isinstance(each, torch.nn.Linear)]
     states = {each.in_features: torch.randn(1, 1, each.in_features) for each in layers}

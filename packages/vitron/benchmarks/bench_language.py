@@ -32,7 +32,7 @@ TEXTS = {
     "escapes": "&lt;&amp;",
 }
 SIZES = (8_192, 16_384, 32_768, 65_536)
-PLACES = {
+STATES = {
     "free text": "Sure, here ",
     "module": "<module>",
     "instruction": "<module>B</module><instruction>segment: the ",
@@ -68,15 +68,15 @@ def parser_rows(rounds: int) -> list[dict[str, Any]]:
 
 
 def stream(text: str) -> None:
-    """Read a text as it arrives."""
+    """Parse a text in chunks."""
     parser = StreamParser()
     for start in range(0, len(text), 4):
         list(parser.feed(text[start : start + 4]))
     parser.close()
 
 
-def small_processor(size: int) -> Any:
-    """Return what a vocabulary asks of a processor, with random words, characters and the tags."""
+def small_encoder(size: int) -> Any:
+    """Return what a vocabulary needs of an encoder, with random words, characters and the tags."""
     rng = random.Random(0)
     texts = ["", "", *string.printable, "<module>", "</module>", "<instruction>", "</instruction>"]
     texts += ["<region>", "</region>", *(f"<sig_{kind}{at}>" for kind in "ps" for at in range(4))]
@@ -93,8 +93,8 @@ def small_processor(size: int) -> Any:
     )
 
 
-def constrain_anew(state: Any, logits: Any) -> None:
-    """Apply a mask as at a place that was just reached."""
+def constrain_again(state: Any, logits: Any) -> None:
+    """Apply a mask as in a state that was just reached."""
     state._is_known = False
     state.constrain(logits)
 
@@ -106,13 +106,13 @@ def mask_rows(rounds: int) -> list[dict[str, Any]]:
 
     rows = list[dict[str, Any]]()
     for size in (2_000, 32_000):
-        processor = small_processor(size)
-        vocabulary, logits = Vocabulary(processor, size), torch.zeros(size)
-        for place, text in PLACES.items():
+        encoder = small_encoder(size)
+        vocabulary, logits = Vocabulary(encoder, size), torch.zeros(size)
+        for state_name, text in STATES.items():
             state = CallState(vocabulary)
             state.grammar.advance(text)
-            took = median_ms(lambda state=state, logits=logits: constrain_anew(state, logits), rounds)
-            rows.append({"place": place, "vocabulary": size, "ms": took})
+            took = median_ms(lambda state=state, logits=logits: constrain_again(state, logits), rounds)
+            rows.append({"state": state_name, "vocabulary": size, "ms": took})
     return rows
 
 
@@ -132,9 +132,9 @@ def main() -> None:
     for row in found["parser"]:
         per = 1e6 * row["ms"] / row["characters"]
         print(f"| {row['text']} | {row['characters']} | {row['ms']:.2f} | {per:.0f} |")
-    print("\n| place | vocabulary | ms per token |\n| --- | --- | --- |")
+    print("\n| state | vocabulary | ms per token |\n| --- | --- | --- |")
     for row in found["mask"]:
-        print(f"| {row['place']} | {row['vocabulary']} | {row['ms']:.3f} |")
+        print(f"| {row['state']} | {row['vocabulary']} | {row['ms']:.3f} |")
 
 
 if __name__ == "__main__":
