@@ -19,8 +19,8 @@ from recipes.cards import CARDS
 from recipes.probes.judging import Judge
 from recipes.tiny_sdxl.assembly import paint_prompts
 from recipes.tiny_sdxl.commands import ASSETS
-from recipes.tiny_sdxl.judging import Order, draw_orders
 from recipes.tiny_sdxl.images import SIDE
+from recipes.tiny_sdxl.judging import Order, draw_orders
 from recipes.upscaling.measures import Images, contents, detail, distances, seam_score
 from recipes.upscaling.paint import Painted, kept, paint
 from recipes.upscaling.report import JUDGED, gallery, missed, table

@@ -16,8 +16,8 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from recipes.probes.judging import Judge
 from recipes.probes.network import NAMES, Probe
-from recipes.tiny_sdxl.judging import Order
 from recipes.tiny_sdxl.images import SIDE
+from recipes.tiny_sdxl.judging import Order
 
 Images = NDArray[np.uint8]
 COUNTED_AT = 2 * SIDE  # the probe knows things of the base size and of twice that size

@@ -20,8 +20,8 @@ from pixelsmith.job.plan import plan_stages
 from shapeworld import render
 
 from recipes.tiny_sdxl.assembly import STEPS, paint_prompts
-from recipes.tiny_sdxl.judging import Order
 from recipes.tiny_sdxl.images import SIDE
+from recipes.tiny_sdxl.judging import Order
 from recipes.upscaling.rows import BAND, Row
 
 Images = NDArray[np.uint8]

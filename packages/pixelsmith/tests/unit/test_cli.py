@@ -89,8 +89,8 @@ def test_options_reach_the_model_and_the_loop(run, model, dummies, tmp_path):
         "generate", "x", "--size", "64", "--via", "48", "--slider", "2,1", "--plan", "jitter", "--wrap",
         "both", "--mode", "official", "--conditioning", "base", "--num-inference-steps", 3,
         "--guidance-scale", 2.5, "--negative-prompt", "fog", "--model", "some/model", "--band", 2,
-        "--start", "noise", "--canvas", "float16", "--base", "32x24", "--device", "cpu", "--dtype", "float32", "-o", "a.png",
-        "--job", "work", "--keep",
+        "--start", "noise", "--canvas", "float16", "--base", "32x24", "--device", "cpu",
+        "--dtype", "float32", "-o", "a.png", "--job", "work", "--keep",
     )  # fmt: skip
     asked = model.asked[0]
     assert (asked["name"], asked["negative_prompt"], asked["device"]) == ("some/model", "fog", "cpu")
@@ -291,6 +291,7 @@ def test_what_is_there_is_not_replaced_unasked(run, model):
     said = sentence(run("generate", "x", "--size", "48", "-o", "a.png", code=2))
     assert "a.png exists already; give --overwrite, or another name with --output" in said
     assert Path("a.png").read_bytes() == b"mine"
+    assert model.asked == []
     run("generate", "x", "--size", "48", "-o", "a.png", "--overwrite")
     assert pixels("a.png").shape == (48, 48, 3)
 

@@ -100,6 +100,10 @@ class JobRequest:
         suffix = ".png" if size[0] * size[1] <= _PNG_PIXELS else ".tif"
         return self.stem.with_name(f"{self.stem.name}-{size[1]}x{size[0]}{suffix}")
 
+    def folder(self, target: Path) -> Path:
+        """Return the folder of the job that writes a file."""
+        return (self.output.job or target.with_name(f"{target.name}.job")).absolute()
+
 
 def validate_options(slider: str, sizes: SizeConfig, output: JobOutput) -> list[Slider]:
     """Find what is wrong without the model, which takes a while to load.
@@ -154,11 +158,13 @@ def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
     Returns:
         The exit code.
     """
+    if request.output.output is not None:  # as far as can be told before the model is loaded
+        refuse_existing(request.folder(request.output.output), request.output)
     ranks, device = join(request.model.device)
     model = replace(request.model, device=device).load()
     spec = replace(plan(model), canvas=request.output.canvas)
     target = request.target(spec.size)
-    folder = (request.output.job or target.with_name(f"{target.name}.job")).absolute()
+    folder = request.folder(target)
     options = replace(request.output, output=target, job=folder)
     if options.dry_run:
         from pixelsmith.cli.report import report_estimate
@@ -166,7 +172,7 @@ def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
         report_estimate(model, spec, folder, target, json=options.json)
         return 0
     if ranks is None or ranks.index == 0:
-        prepare_output(folder, target, overwrite=options.overwrite)
+        prepare_output(folder, options)
     notes = {
         "model": asdict(request.model), "spec": spec.to_dict(), "output": str(target), "keep": options.keep,
         "input": request.input,
@@ -174,19 +180,31 @@ def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
     return run_in_folder(model, spec, options, notes, ranks=ranks)
 
 
-def prepare_output(folder: Path, output: Path, *, overwrite: bool) -> None:
-    """Discard earlier results if that is wanted, or refuse to replace a file.
+def refuse_existing(folder: Path, options: JobOutput) -> None:
+    """Refuse to replace a file that is not the output of an unfinished job, unless that is wanted.
 
     Raises:
-        FileExistsError: If the output exists, is not that of this job, and may not be replaced.
+        FileExistsError: If the output exists.
+    """
+    assert options.output is not None
+    if options.output.exists() and not options.overwrite and not (folder / "job.json").exists():
+        raise FileExistsError(
+            f"{options.output} exists already; give --overwrite, or another name with --output"
+        )
+
+
+def prepare_output(folder: Path, options: JobOutput) -> None:
+    """Discard an earlier job if that is wanted, or refuse to replace a file.
+
+    Raises:
+        FileExistsError: As :func:`refuse_existing`.
+        JobFolderError: If the earlier job is in use.
     """
     from pixelsmith.job import remove_job
 
-    is_job = (folder / "job.json").exists()
-    if overwrite and is_job:
+    refuse_existing(folder, options)
+    if options.overwrite and (folder / "job.json").exists():
         remove_job(folder)
-    elif not overwrite and output.exists() and not is_job:
-        raise FileExistsError(f"{output} exists already; give --overwrite, or another name with --output")
 
 
 def run_in_folder(

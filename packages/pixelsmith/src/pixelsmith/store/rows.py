@@ -90,7 +90,9 @@ class RawImage(ArrayRows):
     def __init__(self, path: str | os.PathLike[str], *, writable: bool = False) -> None:
         self.path = Path(path)
         try:
-            array = np.load(self.path, mmap_mode="r+" if writable else "r")
+            array = np.load(self.path, mmap_mode="r")  # refuses a short file, which "r+" would fill up
+            if writable:
+                array = np.load(self.path, mmap_mode="r+")
         except (ValueError, EOFError) as error:
             raise ValueError(f"{self.path} is not a whole image in .npy format ({error})") from error
         super().__init__(array)

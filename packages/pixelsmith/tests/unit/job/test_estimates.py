@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from pixelsmith.job import Job, StageEstimate, estimate
+from pixelsmith.job import FolderStore, Job, StageEstimate, estimate
 from pixelsmith.job.estimates import check_disk
 
 
@@ -20,7 +20,9 @@ def test_what_is_told_is_what_happens(dummies, tmp_path, canvas):
         most = max(most, sum(path.stat().st_size for path in files))
 
     assert model.calls == []
-    result = Job(model, spec, tmp_path / "job", durable=False, on_progress=weigh).run(tmp_path / "a.png")
+    result = Job(model, spec, FolderStore(tmp_path / "job", durable=False), on_progress=weigh).run(
+        tmp_path / "a.png"
+    )
     assert found.calls == result.calls
     assert [stage.size for stage in found.stages] == [(96, 112), (160, 184)]
     redo = 64 * 3 * 16 * 16 * (4 if canvas == "float32" else 2)
@@ -33,7 +35,7 @@ def test_tiles_and_steps_are_those_of_the_run(dummies, tmp_path):
     told = []
     spec = dummies.spec(sizes=((48, 56), (72, 84)), sliders=(2, 0.7))
     found = estimate(dummies.Dummy(), spec)
-    Job(dummies.Dummy(), spec, tmp_path, durable=False, on_progress=told.append).run()
+    Job(dummies.Dummy(), spec, FolderStore(tmp_path, durable=False), on_progress=told.append).run()
     for number, stage in enumerate(found.stages):
         totals = {p.phase: p.total for p in told if p.stage == number}
         assert totals["encode"] == totals["decode"] == stage.tiles
