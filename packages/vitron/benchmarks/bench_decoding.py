@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times decoding: with and without a cache, constrained and unconstrained, and a message with a call.
 
-``python bench_decoding.py [--model vitron-tiny] [--tokens 256] [--rounds 3] [--json]``. Both sides of a ratio
-take turns within one run, on the same prompt; the model generates past the end of its message, as the tokens do
-not matter. The gain of the cache grows with the length: it is reported for all tokens together and for the
-last sixteen, by the median over rounds and by the fastest round of both sides, since one token is limited by
-memory and a whole prompt by computation. A message with a call is streamed as it is, and with one pass for
-each forced token. The matrix products of a token are timed alone too, in a row and with pauses.
+``python bench_decoding.py [--model vitron-tiny] [--tokens 256] [--rounds 3] [--json]``. Both sides of a
+ratio take turns within one run, on the same prompt; the model generates past the end of its message, as the
+tokens do not matter. The gain of the cache grows with the length: it is reported for all tokens together
+and for the last sixteen, by the median over rounds and by the fastest round of both sides, since one token
+is limited by memory and a whole prompt by computation. A message with a call is streamed as it is, and with
+one pass for each forced token. The matrix products of a token are timed alone too, in a row and with
+pauses.
 """
 
 from __future__ import annotations
