@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from common_kernels.runtime.images import as_rgb
+from common_kernels.runtime.images import ImageError, as_rgb, read_image
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+_log = logging.getLogger(__name__)
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 
 
@@ -55,6 +57,14 @@ def count_images(images: ImageLike | Sequence[ImageLike]) -> int:
 
 
 def _load(image: ImageLike, name: str) -> Tensor:
+    if isinstance(image, str | Path):
+        file = read_image(image)
+        if file.note:
+            _log.warning("%s: %s", image, file.note)
+        try:
+            return to_tensor(file.to_rgb())
+        except ImageError as error:
+            raise ImageError(f"{image}: {error}") from error
     if isinstance(image, Tensor) and image.is_floating_point():
         floats = image.detach().cpu().float()
     elif isinstance(image, np.ndarray) and image.dtype.kind == "f" and image.ndim == 3:

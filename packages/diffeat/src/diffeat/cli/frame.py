@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the commands share: option groups, loading, extraction."""
 
-from __future__ import annotations
-
+# no annotations from __future__: cyclopts would look up inherited ones in the module of a subclass
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -111,7 +110,7 @@ class Machine(Device):
             raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
 
 
-def load_extractor(model: str, machine: Device, *, device: str | None = None) -> FeatureExtractor:
+def load_extractor(model: str, machine: Device, *, device: str | None = None) -> "FeatureExtractor":
     """Load the model of a command.
 
     Args:
@@ -130,12 +129,12 @@ def load_extractor(model: str, machine: Device, *, device: str | None = None) ->
 
 
 def extract_spatial(
-    extractor: FeatureExtractor,
+    extractor: "FeatureExtractor",
     images: Sequence[Path],
     names: Sequence[str],
     options: ExtractionOptions,
     machine: Machine,
-) -> Features:
+) -> "Features":
     """Features of a few images in memory, ``(B, C, h, w)`` each, with a progress bar.
 
     Raises:
@@ -165,7 +164,7 @@ def check_absent(*paths: Path, overwrite: bool) -> None:
             raise FileExistsError(f"{path} exists: give another name, or --overwrite")
 
 
-def write_drawing(drawing: Image.Image, path: Path) -> None:
+def write_drawing(drawing: "Image.Image", path: Path) -> None:
     """Write a drawing, whole or not at all.
 
     Raises:

@@ -171,11 +171,12 @@ class _Task:
     ) -> Mapping[str, object]:
         """Write the label map and the overlay of one image."""
         from common_kernels.runtime.files import atomic_path
-        from common_kernels.runtime.images import read_rgb
+        from common_kernels.runtime.images import read_image
 
         from diffeat.pictures import add_class_legend, label_image, overlay
 
-        image, classes = read_rgb(job.source), self.known.classes
+        source, classes = read_image(job.source), self.known.classes
+        image = source.to_rgb()
         features = extractor([image], self.names, self.options).concat()[0]
         factor = min(1.0, _LONGEST / max(image.size))
         size = max(1, round(image.height * factor)), max(1, round(image.width * factor))
@@ -186,7 +187,8 @@ class _Task:
             with atomic_path(job.outputs[kind]) as file:
                 each.save(file)
         counts = labels.flatten().bincount(minlength=len(classes)).double() / labels.numel()
-        return {"shares": {name: round(float(share), 4) for name, share in zip(classes, counts, strict=True)}}
+        shares = {name: round(float(share), 4) for name, share in zip(classes, counts, strict=True)}
+        return {"shares": shares, **({"note": source.note} if source.note else {})}
 
 
 def _judge(task: _Task, labelled: Labelled, *, json: bool) -> None:

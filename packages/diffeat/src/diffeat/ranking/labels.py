@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from common_kernels.runtime.images import READABLE, read_size
+from common_kernels.runtime.images import READABLE, ImageError, read_labels, read_size
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -199,14 +199,13 @@ def _check_all(wanted: Iterable[str], have: Mapping[str, Any], what: str) -> Non
 
 
 def _read_mask(path: Path) -> NDArray[np.uint8]:
-    read_size(path)  # which refuses what is too large, damaged or no image
-    with Image.open(path) as opened:
-        if opened.mode not in {"L", "P", "1"}:
-            raise LabelError(
-                f"{path.name} must have one channel of class numbers or a palette, got {opened.mode} pixels"
-            )
-        # a palette image gives its indices; black and white is class 0 and 1
-        return np.array(opened).astype(np.uint8)
+    try:
+        numbers = read_labels(path)
+    except ImageError as error:
+        raise LabelError(str(error)) from error
+    if numbers.size and numbers.max() > IGNORED:
+        raise LabelError(f"{path} must hold class numbers up to {IGNORED}, got {numbers.max()}")
+    return numbers.astype(np.uint8)
 
 
 def _read_points(path: Path) -> dict[str, dict[str, tuple[float, float]]]:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -226,22 +227,26 @@ class Filling:
                 self._on_item(ItemResult(image=image, status=status, seconds=seconds, error=error))
 
     def _work(self, batches: Sequence[tuple[Batch, list[str]]], on_batch: OnBatch | None) -> None:
-        """Read ahead, compute, and write behind."""
+        """Read ahead, compute, and write behind; callbacks see the context variables of the caller."""
         reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
         writing: deque[Future[None]] = deque()
         try:
-            reading = deque(reader.submit(self._read, batch) for batch, _ in batches[:_AHEAD])
+            reading = deque(
+                reader.submit(copy_context().run, self._read, batch) for batch, _ in batches[:_AHEAD]
+            )
             for done, (planned, names) in enumerate(batches, 1):
                 began = perf_counter()
                 batch, images = reading.popleft().result()
                 ahead = batches[done - 1 + _AHEAD : done + _AHEAD]
-                reading.extend(reader.submit(self._read, later) for later, _ in ahead)
+                reading.extend(reader.submit(copy_context().run, self._read, later) for later, _ in ahead)
                 if batch.items:
                     values = self._compute(images, batch, names)
                     if len(writing) >= _AHEAD:
                         writing.popleft().result()
                     seconds = (perf_counter() - began) / len(planned.items)
-                    writing.append(writer.submit(self._write, batch, names, values, seconds))
+                    writing.append(
+                        writer.submit(copy_context().run, self._write, batch, names, values, seconds)
+                    )
                 self._report.computed += len(batch.items)
                 if on_batch is not None:
                     on_batch(done, len(batches))

@@ -73,7 +73,7 @@ def test_rank_from_a_store_on_points(labelled, run, sd15_folder):
         (["images", "none"], "none is not a folder of images"),
         (["photos", "masks"], "masks in masks must have one for each image, got none for 2 (0, 1)"),
         (["images", "wrong"], "the mask of p0.png must be as large as its image, got 3x3 for 24x32"),
-        (["images", "coloured"], "p0.png must have one channel of class numbers or a palette, got RGB"),
+        (["images", "coloured"], "p0.png holds colours (RGB), but a label map has one number a pixel"),
         (["images", "masks", "--classes", "a"], "masks must hold classes below 1"),
         (["images", "points.json", "--classes", "a"], "--classes belongs to masks"),
         (["images", "text.json"], "text.json must read like"),

@@ -50,7 +50,7 @@ def test_sizes_must_fit(folders):
 
 def test_colours_are_no_classes(folders):
     Image.new("RGB", (8, 6)).save(folders / "masks" / "p1.png")
-    with pytest.raises(LabelError, match="one channel of class numbers or a palette, got RGB"):
+    with pytest.raises(LabelError, match=r"holds colours \(RGB\)"):
         read(folders)
 
 
