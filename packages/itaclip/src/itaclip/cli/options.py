@@ -97,7 +97,7 @@ def changes_of(config: type) -> Any:
         elif any(get_origin(option) is tuple for option in get_args(hint)):
             hint = Annotated[hint, Parameter(converter=_comma_list_or_none)]
         kinds[each.name] = hint
-    made: Any = TypedDict(config.__name__, kinds, total=False)  # pyright: ignore - fields of a class
+    made: Any = TypedDict(config.__name__, kinds, total=False)  # pyright: ignore[reportArgumentType] - fields of a class
     made.__doc__, made.__module__ = config.__doc__, __name__
     return made
 
