@@ -196,8 +196,8 @@ def test_saving_goes_by_suffix(tmp_path):
     overlay.save(tmp_path / "a.webp")
     overlay.save(tmp_path / "a.html")
     overlay.save_labels(tmp_path / "labels.png")
-    with Image.open(tmp_path / "a.png") as overlay, Image.open(tmp_path / "labels.png") as labels:
-        assert overlay.width >= 360
+    with Image.open(tmp_path / "a.png") as saved, Image.open(tmp_path / "labels.png") as labels:
+        assert saved.width >= 360
         assert labels.size == (60, 40)
     assert (tmp_path / "a.html").read_text("utf-8").startswith("<!doctype html>")
     with pytest.raises(ImageError, match="has no known image suffix"):
