@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The public names are a promise: taking one away fails here until ``tests/api_surface.json`` is edited too."""
+"""The public names are a promise: taking one away fails here until the ``api_surface.json`` is edited too."""
 
 import json
 import pkgutil
