@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,7 @@ from vitron.protocol.sampling import SamplingParams
 from vitron.specialists.options import SpecialistOptions
 
 if TYPE_CHECKING:
+    from vitron.evaluation.images import Embed
     from vitron.evaluation.readers import Item
     from vitron.evaluation.run import Evaluation
     from vitron.protocol.messages import MessageGenerator
@@ -90,16 +91,11 @@ def evaluate(
     machine = ModelDevice(device=device, dtype=machine.dtype)
     items = read_items(data, task, layout=options.layout, split=options.split, limit=options.limit)
     source, registry = _source(model, replies, machine, specialists)
-    embed = None
-    if options.clip is not None:
-        from vitron.evaluation.clip import load_embed
-
-        embed = load_embed(options.clip, device=machine.device)
     settings = {
         "task": task,
         "data": str(data.resolve()),
         "model": _model_digest(model) if replies is None else digest_file(replies),
-        "options": {name: getattr(options, name) for name in options.__dataclass_fields__ if name != "limit"},
+        "options": asdict(replace(options, limit=None)),
         "seed": seed,
     }
     sampling = SamplingParams(
@@ -112,7 +108,7 @@ def evaluate(
             source,
             specialists=registry,
             sampling=sampling,
-            embed=embed,
+            embed=_embed(options.clip, machine.device),
             folder=output.output,
             settings=settings,
             overwrite=output.overwrite,
@@ -142,6 +138,14 @@ def _source(
         return ScriptedGenerator([given[item.sample.id]])
 
     return scripted, specialists.apply(SpecialistRegistry(device=machine.device).discover())
+
+
+def _embed(clip: str | None, device: str) -> Embed | None:
+    if clip is None:
+        return None
+    from vitron.evaluation.clip import load_embed
+
+    return load_embed(clip, device=device)
 
 
 def _model_digest(model: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json as jsonlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,8 @@ from vitron.cli.options import OUTPUT, Specialists, read_text
 from vitron.specialists.options import SpecialistOptions
 
 if TYPE_CHECKING:
-    from vitron.session.calls import PlannedCall
+    from vitron.session.calls import CallResult, PlannedCall
+    from vitron.session.conversation import Conversation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,6 @@ def run(
     """
     from common_kernels.runtime.hub import resolve_device
 
-    from vitron.cli.results import write_result
     from vitron.protocol.media import read_media
     from vitron.protocol.parser import parse
     from vitron.session.conversation import Conversation
@@ -89,18 +90,29 @@ def run(
     if record.results:
         _report([entry | {"status": "skipped"} for entry in record.results], json=output.json)
         return 0
-    entries, began = list[dict[str, Any]](), time.perf_counter()
-    for result in conversation.stream_results(turn, seed=seed):
-        entry = write_result(conversation, result, output.output)
-        entry["input"] = names.get(str(entry["input"]))
-        names |= {str(entry["handle"]): next(iter(entry["outputs"].values()), "")}
-        entries.append(entry | {"seconds": round(time.perf_counter() - began, 3)})
-        began = time.perf_counter()
+    record.begin()
+    entries = _write_results(conversation, conversation.stream_results(turn, seed=seed), names, output.output)
     record.complete(entries)
     if turn.text.strip() and not output.json:
         say(turn.text.strip())
     _report(entries, json=output.json)
     return int(any(entry["status"] == "failed" for entry in entries))
+
+
+def _write_results(
+    conversation: Conversation, results: Iterable[CallResult], names: dict[str, str], folder: Path
+) -> list[dict[str, Any]]:
+    """Write each result when it is there; return their entries, which name files instead of handles."""
+    from vitron.cli.results import write_result
+
+    entries, began = list[dict[str, Any]](), time.perf_counter()
+    for result in results:
+        entry = write_result(conversation, result, folder)
+        entry["input"] = names.get(str(entry["input"]))
+        names[str(entry["handle"])] = next(iter(entry["outputs"].values()), "")
+        entries.append(entry | {"seconds": round(time.perf_counter() - began, 3)})
+        began = time.perf_counter()
+    return entries
 
 
 class _Record:
@@ -142,18 +154,23 @@ class _Record:
         except (OSError, ValueError):
             return {}
 
+    def begin(self) -> None:
+        """Write the record before the results: files of a killed run are then known."""
+        self._write([])
+
     def complete(self, entries: Sequence[dict[str, Any]]) -> None:
         """Write the record of a run; failed calls are tried again next time."""
-        failed = any(entry["status"] == "failed" for entry in entries)
         if any(entry["outputs"] for entry in entries):
-            write_json(
-                self.file,
-                {
-                    "digest": self.digest,
-                    "handles": self.handles,
-                    "results": [] if failed else list(entries),
-                },
-            )
+            failed = any(entry["status"] == "failed" for entry in entries)
+            self._write([] if failed else list(entries))
+            return
+        with suppress(OSError):  # no result, no trace
+            self.file.unlink()
+            self.file.parent.rmdir()
+            self.file.parent.parent.rmdir()
+
+    def _write(self, results: list[dict[str, Any]]) -> None:
+        write_json(self.file, {"digest": self.digest, "handles": self.handles, "results": results})
 
 
 def _planned(call: PlannedCall) -> dict[str, Any]:

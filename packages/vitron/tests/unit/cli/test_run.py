@@ -84,6 +84,14 @@ def test_results_are_made_once_for_the_same_settings(run, tmp_path):
     assert "skipped" in run("run", "--reply", DRAW, "--seed", "5").err
 
 
+def test_a_killed_run_is_run_again(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("vitron.cli.run._Record.complete", lambda self, entries: None)
+        run("run", "--reply", DRAW)
+    (result,) = results(run("run", "--reply", DRAW, "--json"))
+    assert result["status"] == "done"
+
+
 def test_files_of_others_are_kept(run, tmp_path, sentence):
     file = tmp_path / "vitron-out" / "img_1.png"
     file.parent.mkdir()
@@ -120,7 +128,8 @@ def test_a_budget_that_is_too_small(run, monkeypatch):
     assert "ToyPainter needs 3000000 bytes" in shown.err
 
 
-def test_a_user_without_a_specialist_is_told(run, monkeypatch):
+def test_a_user_without_a_specialist_is_told(run, monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "entry_points", lambda group: [])
     shown = run("run", "--reply", DRAW, code=1)
     assert "no specialist serves text_to_image: `vitron specialists` lists" in shown.err
+    assert not (tmp_path / "vitron-out").exists()
