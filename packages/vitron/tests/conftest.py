@@ -76,8 +76,8 @@ class ScriptedGenerator:
             box = format_region(mask_to_box(regions[-1].mask))
             return "I change it. " + call("C", f"recolour: {escape(words[4:].strip())}", box)
         if words.startswith("look"):
-            pictures = [each.frames for each in media if each.kind != "masks"]
-            colours = [tuple(int(each) for each in frames[0, 0, 0]) for frames in pictures]
+            images = [each.frames for each in media if each.kind != "masks"]
+            colours = [tuple(int(each) for each in frames[0, 0, 0]) for frames in images]
             boxes = [format_region(mask_to_box(region.mask)) for region in regions]
             return f"I see {len(media)} media {colours} and {len(regions)} regions {boxes}."
         return f"You said {len(messages)}: " + escape(words)
@@ -89,11 +89,11 @@ def as_url(content, mime="image/png"):
 
 def as_file(*frames):
     """A PNG of one frame, a GIF of several."""
-    buffer, pictures = io.BytesIO(), [Image.fromarray(np.asarray(frame, dtype=np.uint8)) for frame in frames]
-    if len(pictures) == 1:
-        pictures[0].save(buffer, format="PNG")
+    buffer, images = io.BytesIO(), [Image.fromarray(np.asarray(frame, dtype=np.uint8)) for frame in frames]
+    if len(images) == 1:
+        images[0].save(buffer, format="PNG")
     else:
-        pictures[0].save(buffer, format="GIF", save_all=True, append_images=pictures[1:], duration=100)
+        images[0].save(buffer, format="GIF", save_all=True, append_images=images[1:], duration=100)
     return buffer.getvalue()
 
 
@@ -119,13 +119,13 @@ def scene():
 
 
 @pytest.fixture(scope="session")
-def clip():
+def video():
     """A red circle that moves to the right, as the bytes of a GIF."""
     return as_file(*(draw(("circle", "red", 10, 4 + 8 * index, 30)) for index in range(4)))
 
 
 @pytest.fixture(scope="session")
-def picture_url():
+def image_url():
     return lambda *frames: as_url(as_file(*frames), "image/png" if len(frames) == 1 else "image/gif")
 
 

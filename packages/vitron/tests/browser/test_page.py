@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page as somebody uses it: a picture, a drawn region, an edit; and a clip, frame by frame.
+"""The page as somebody uses it: an image, a drawn region, an edit; and a video, frame by frame.
 
 Chromium draws without a GPU here, so every step waits for what it leads to and for nothing else.
 """
@@ -44,7 +44,7 @@ def bring(page, scene):
     page.set_input_files(
         "#editor input[type=file]", {"name": "scene.png", "mimeType": "image/png", "buffer": scene}
     )
-    # the page answers with the picture enlarged to 384 pixels, which the editor shows at nearly full size
+    # the page answers with the image enlarged to 384 pixels, which the editor shows at nearly full size
     page.wait_for_function(r"/\b(9\d|10\d)%/.test(document.querySelector('#editor').innerText)")
     painted(page, lambda pixels: (pixels == (214, 40, 40)).all(axis=-1).any())
 
@@ -74,17 +74,17 @@ def stroke(page):
     painted(page, lambda pixels: (np.abs(pixels.astype(int) - brush).max(axis=-1) < 12).sum() > 100)
 
 
-def ask(page, text, pictures):
+def ask(page, text, images):
     page.fill("#message textarea", text)
     page.click("#send")
     page.wait_for_function(
         "wanted => document.querySelectorAll('#results .grid-wrap img').length == wanted",
-        arg=pictures,
+        arg=images,
     )
 
 
 def newest(page):
-    """The newest picture of the gallery, as pixels."""
+    """The newest image of the gallery, as pixels."""
     encoded = page.evaluate(
         """async () => {
             const image = document.querySelector('#results .grid-wrap img');
@@ -103,22 +103,22 @@ def test_a_drawn_region_is_edited(page, scene):
     bring(page, scene)
     stroke(page)
     ask(page, "make the circle green", 1)
-    talk = page.inner_text("#chat")
-    assert "make the circle green [img_1, 1 region]" in talk
-    assert "I change it." in talk
-    assert "image_editing" in talk
-    picture = newest(page)
+    conversation = page.inner_text("#chat")
+    assert "make the circle green [img_1, 1 region]" in conversation
+    assert "I change it." in conversation
+    assert "image_editing" in conversation
+    image = newest(page)
     before = np.repeat(np.repeat(draw(*SCENE), 4, axis=0), 4, axis=1)
-    assert picture.shape == before.shape
-    changed = (np.abs(picture.astype(int) - before) > 64).any(axis=-1)
+    assert image.shape == before.shape
+    changed = (np.abs(image.astype(int) - before) > 64).any(axis=-1)
     rows, columns = np.nonzero(changed)
     # only where the stroke was: within the left upper quarter
     assert changed.any()
     assert rows.max() < 192
     assert columns.max() < 192
-    red, green, blue = picture[changed].astype(int).mean(axis=0)
+    red, green, blue = image[changed].astype(int).mean(axis=0)
     assert green > max(red, blue)
-    # a mask of what is there now, in the same talk
+    # a mask of what is there now, in the same conversation
     ask(page, "mark the yellow star", 2)
     assert "mask_1" in page.inner_text("#results")
     # another visitor sees nothing of it
@@ -128,11 +128,11 @@ def test_a_drawn_region_is_edited(page, scene):
     other.context.close()
 
 
-def test_a_frame_of_a_clip_is_chosen_by_a_click(page, clip):
+def test_a_frame_of_a_video_is_chosen_by_a_click(page, video):
     page.click("#video button")
     page.wait_for_selector("#video-file input[type=file]", state="attached")
     page.set_input_files(
-        "#video-file input[type=file]", {"name": "clip.gif", "mimeType": "image/gif", "buffer": clip}
+        "#video-file input[type=file]", {"name": "video.gif", "mimeType": "image/gif", "buffer": video}
     )
     page.wait_for_selector("#frames img >> nth=3")
     page.locator("#frames img").nth(2).click()

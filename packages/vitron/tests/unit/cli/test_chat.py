@@ -17,9 +17,9 @@ BOX = {"kind": "box", "x0": 0, "y0": 0, "x1": 1, "y1": 0.5, "frame": 2}
 
 
 @pytest.fixture(autouse=True)
-def _files(tmp_path, scene, clip):
+def _files(tmp_path, scene, video):
     (tmp_path / "a; photo's.png").write_bytes(scene)
-    (tmp_path / "video.gif").write_bytes(clip)
+    (tmp_path / "video.gif").write_bytes(video)
 
 
 @pytest.fixture(autouse=True)

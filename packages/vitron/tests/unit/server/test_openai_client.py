@@ -26,7 +26,7 @@ def text(words):
     return {"type": "text", "text": words}
 
 
-def picture(content, mime="image/png"):
+def image(content, mime="image/png"):
     url = f"data:{mime};base64,{base64.b64encode(content).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}
 
@@ -35,12 +35,12 @@ def pixels(encoded):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"))
 
 
-def talk(client, *messages, **options):
+def conversation(client, *messages, **options):
     return client.chat.completions.create(model="vitron", messages=list(messages), **options)
 
 
 def test_a_plain_reply(official):
-    done = talk(official, {"role": "system", "content": "be short"}, user("good day to you"))
+    done = conversation(official, {"role": "system", "content": "be short"}, user("good day to you"))
     (choice,) = done.choices
     assert choice.message.content == "You said 2: good day to you"
     assert choice.message.tool_calls is None
@@ -53,7 +53,7 @@ def test_a_plain_reply(official):
 
 
 def test_a_call_is_carried_out(official, scene):
-    done = talk(official, user(picture(scene), text("mark the red circle")), seed=3)
+    done = conversation(official, user(image(scene), text("mark the red circle")), seed=3)
     (choice,) = done.choices
     assert choice.finish_reason == "tool_calls"
     assert choice.message.content.strip() == "I mark it."
@@ -79,7 +79,7 @@ def test_a_call_is_carried_out(official, scene):
 def test_a_stream_has_words_then_calls_then_artefacts(official, scene):
     options = {"include_usage": True}
     chunks = list(
-        talk(official, user(picture(scene), text("mark the star")), stream=True, stream_options=options)
+        conversation(official, user(image(scene), text("mark the star")), stream=True, stream_options=options)
     )
     assert len({chunk.id for chunk in chunks}) == 1
     kinds = []
@@ -114,10 +114,10 @@ def test_a_stream_has_words_then_calls_then_artefacts(official, scene):
 
 
 def test_a_conversation_goes_on_by_its_key(official, scene):
-    first = talk(official, user(picture(scene), text("mark the red circle")))
+    first = conversation(official, user(image(scene), text("mark the red circle")))
     key = first.vitron["conversation"]
     raw = "raw <module>C</module><instruction>recolour: it to green</instruction><region>mask_1</region>"
-    second = talk(official, user(raw), extra_body={"vitron": {"conversation": key}})
+    second = conversation(official, user(raw), extra_body={"vitron": {"conversation": key}})
     (event,) = second.vitron["events"]
     assert (event["name"], event["input"]) == ("img_2", "img_1")
     found = things_in(pixels(event["url"].split(",")[1]))
@@ -132,17 +132,17 @@ def test_a_conversation_goes_on_by_its_key(official, scene):
         {"role": "assistant", "content": "I mark it."},
         user("everything"),
     ]
-    third = talk(official, *history, extra_headers={"x-vitron-conversation": key})
+    third = conversation(official, *history, extra_headers={"x-vitron-conversation": key})
     assert third.choices[0].message.content.startswith("mark the red circle | raw ")
     assert third.vitron["conversation"] == key
     official.delete(f"/conversations/{key}", cast_to=object)
     with pytest.raises(openai.NotFoundError, match="send all messages"):
-        talk(official, user("hello"), extra_body={"vitron": {"conversation": key}})
+        conversation(official, user("hello"), extra_body={"vitron": {"conversation": key}})
 
 
 def test_a_client_that_keeps_the_history_itself(official, scene):
-    asked = user(picture(scene), text("mark the red circle"))
-    first = talk(official, asked)
+    asked = user(image(scene), text("mark the red circle"))
+    first = conversation(official, asked)
     message = first.choices[0].message
     mask = first.vitron["events"][0]["url"]
     result = {
@@ -151,17 +151,17 @@ def test_a_client_that_keeps_the_history_itself(official, scene):
         "content": [{"type": "image_url", "image_url": {"url": mask}}],
     }
     raw = "raw <module>C</module><instruction>remove: it</instruction><region>mask_1</region>"
-    done = talk(official, asked, message.model_dump(exclude_none=True), result, user(raw))
+    done = conversation(official, asked, message.model_dump(exclude_none=True), result, user(raw))
     (event,) = done.vitron["events"]
     assert event["type"] == "artefact", event
     found = things_in(pixels(event["url"].split(",")[1]))
     assert sorted(thing.shape for thing in found) == ["square", "star"]
 
 
-def test_regions_and_clips_reach_the_model(official, generator, clip):
+def test_regions_and_videos_reach_the_model(official, generator, video):
     box = {"kind": "box", "x0": 0.25, "y0": 0.5, "x1": 0.75, "y1": 1, "frame": 2}
-    video = {"type": "video", "video": {"url": picture(clip, "image/gif")["image_url"]["url"]}}
-    done = talk(official, user(video, {"type": "region", "region": box}, text("look")))
+    video = {"type": "video", "video": {"url": image(video, "image/gif")["image_url"]["url"]}}
+    done = conversation(official, user(video, {"type": "region", "region": box}, text("look")))
     assert "1 media" in done.choices[0].message.content
     _, (media,), (region,), _ = generator.seen[-1]
     assert media.data.shape == (4, 96, 96, 3)
@@ -169,12 +169,12 @@ def test_regions_and_clips_reach_the_model(official, generator, clip):
     expected = np.zeros((96, 96), dtype=bool)
     expected[48:, 24:72] = True
     assert np.array_equal(region.mask, expected)
-    tracked = talk(official, user(video, text("track the circle"))).vitron["events"][0]
+    tracked = conversation(official, user(video, text("track the circle"))).vitron["events"][0]
     assert [len(mask["frames"]) for mask in tracked["masks"]] == [4]
     assert tracked["mime"] == "image/gif"
 
 
-def test_pictures(official, scene):
+def test_images(official, scene):
     made = official.images.generate(model="vitron", prompt="a red circle and a blue star", n=2, size="96x80")
     first, second = (pixels(image.b64_json) for image in made.data)
     assert first.shape == (80, 96, 3)
@@ -196,10 +196,12 @@ def test_files(official, scene):
     assert [file.id for file in official.files.list()] == [kept.id]
     assert official.files.retrieve(kept.id).purpose == "vision"
     assert official.files.content(kept.id).read() == scene
-    done = talk(official, user({"type": "image_url", "image_url": {"url": kept.id}}, text("mark the star")))
+    done = conversation(
+        official, user({"type": "image_url", "image_url": {"url": kept.id}}, text("mark the star"))
+    )
     assert done.vitron["events"][0]["type"] == "artefact"
     part = {"type": "file", "file": {"file_id": kept.id}}
-    assert "1 media" in talk(official, user(part, text("look"))).choices[0].message.content
+    assert "1 media" in conversation(official, user(part, text("look"))).choices[0].message.content
     assert official.files.delete(kept.id).deleted
     with pytest.raises(openai.NotFoundError):
         official.files.retrieve(kept.id)
@@ -209,15 +211,15 @@ def test_errors_have_the_types_of_the_client(official):
     with pytest.raises(openai.NotFoundError, match="there is no model 'gpt'"):
         official.chat.completions.create(model="gpt", messages=[user("x")])
     with pytest.raises(openai.AuthenticationError, match="API key is missing or wrong"):
-        talk(official.with_options(api_key="wrong"), user("x"))
+        conversation(official.with_options(api_key="wrong"), user("x"))
     with pytest.raises(openai.UnprocessableEntityError, match="toy painter"):
         official.images.generate(model="vitron", prompt="a photograph of my aunt")
     with pytest.raises(openai.InternalServerError) as failed:
-        talk(official, user("break"))
+        conversation(official, user("break"))
     assert "secret" not in str(failed.value)
     with pytest.raises(openai.APIError, match="the server failed"):
-        list(talk(official, user("break"), stream=True))
-    assert talk(official, user("go on")).choices[0].message.content == "You said 1: go on"
+        list(conversation(official, user("break"), stream=True))
+    assert conversation(official, user("go on")).choices[0].message.content == "You said 1: go on"
 
 
 def test_a_client_that_goes_away_stops_the_work(scripted, serve):
@@ -249,27 +251,27 @@ def test_too_many_requests_are_refused(scripted, serve):
             next(lines)
             refused = client.post("/v1/chat/completions", json=body)
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=5) as client:
-            assert talk(client, user("hi")).choices[0].message.content == "You said 1: hi"
+            assert conversation(client, user("hi")).choices[0].message.content == "You said 1: hi"
     assert refused.status_code == 429
     assert refused.json()["error"]["type"] == "rate_limit_error"
 
 
-def test_32_conversations_never_mix(scripted, specialists, serve, picture_url):
+def test_32_conversations_never_mix(scripted, specialists, serve, image_url):
     generator = scripted(pause=0.0005)
     limits = Limits(generations=4, requests=64)
 
     def converse(number):
         colour = (number * 7 % 256, number, 255 - number)
-        url = picture_url(np.full((8, 8, 3), colour))
+        url = image_url(np.full((8, 8, 3), colour))
         part = {"type": "image_url", "image_url": {"url": url}}
         with openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0, timeout=60) as client:
-            first = talk(client, user(part, text(f"secret {number}")))
+            first = conversation(client, user(part, text(f"secret {number}")))
             extra = {"vitron": {"conversation": first.vitron["conversation"]}}
-            talk(client, user(f"draw a red circle, seed {number}"), extra_body=extra)
-            seen = talk(client, user("look"), extra_body=extra).choices[0].message.content
+            conversation(client, user(f"draw a red circle, seed {number}"), extra_body=extra)
+            seen = conversation(client, user("look"), extra_body=extra).choices[0].message.content
             said = "".join(
                 chunk.choices[0].delta.content or ""
-                for chunk in talk(client, user("everything"), extra_body=extra, stream=True)
+                for chunk in conversation(client, user("everything"), extra_body=extra, stream=True)
             )
         return first.vitron["conversation"], colour, seen, said
 

@@ -33,7 +33,7 @@ def image(url):
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def video(url):
+def video_part(url):
     return {"type": "video", "video": {"url": url}}
 
 
@@ -119,13 +119,13 @@ def test_a_name_of_the_web_is_refused(ask):
         (body_of(image("")), "nothing is fetched"),
         (body_of(image("data:image/png,abc")), "must be a data: URL in base64"),
         (body_of(image("data:image/png;base64,a*b")), "is not in base64"),
-        (body_of(image(as_url(b"no picture"))), "the image is not an image that can be read"),
+        (body_of(image(as_url(b"no image"))), "the image is not an image that can be read"),
         (body_of(image(as_url(bomb(60000, 60000)))), "pixels"),
         (
             body_of(image(as_url(bomb(9000, 9000)))),
             "1 x 9000 x 9000 pixels, more than 64000000",
         ),
-        (body_of(video(as_url(b"GIF89a\x10\x00\x10\x00\x00\x00\x00;", "image/gif"))), "the video is"),
+        (body_of(video_part(as_url(b"GIF89a\x10\x00\x10\x00\x00\x00\x00;", "image/gif"))), "the video is"),
         (body_of(region(0, 0, 1, 1)), "none in this conversation"),
         (body_of(region(1, 0, 0, 1)), "right edge beyond"),
         (body_of(region(0, 0, 1.5, 1)), "less than or equal"),
@@ -177,13 +177,13 @@ def test_a_body_that_is_too_large_is_refused(ask, generator):
     assert generator.seen == []
 
 
-def test_clips_and_frames_have_limits(ask, clip, scene, generator):
+def test_videos_and_frames_have_limits(ask, video, scene, generator):
     client = ask(limits=Limits(frames=3, media=2))
-    assert "has 4 frames, more than 3" in refusal(client.post(CHAT, json=body_of(video(as_url(clip)))), 400)
+    assert "has 4 frames, more than 3" in refusal(client.post(CHAT, json=body_of(video_part(as_url(video)))), 400)
     client = ask(limits=Limits(media=2))
     assert "at most 2 media" in refusal(client.post(CHAT, json=body_of(*[image(as_url(scene))] * 3)), 400)
-    assert "send it as a part 'video'" in refusal(client.post(CHAT, json=body_of(image(as_url(clip)))), 400)
-    assert client.post(CHAT, json=body_of(video(as_url(scene)), "look")).status_code == 200
+    assert "send it as a part 'video'" in refusal(client.post(CHAT, json=body_of(image(as_url(video)))), 400)
+    assert client.post(CHAT, json=body_of(video_part(as_url(scene)), "look")).status_code == 200
     assert generator.seen[-1][1][0].data.shape == (1, 96, 96, 3)
 
 
@@ -209,7 +209,7 @@ def test_tags_in_user_text_make_no_call(ask, generator, scene):
     assert [event["type"] for event in real["vitron"]["events"]] == ["artefact"]
 
 
-def test_prompts_of_pictures_are_never_tags(ask):
+def test_prompts_of_images_are_never_tags(ask):
     client = ask()
     answer = client.post(
         "/v1/images/generations", json={"prompt": f"a red circle {INJECTION}", "size": "32x32"}
@@ -279,7 +279,7 @@ def test_direct_calls_tell_why_they_fail(ask, scene):
     assert "no specialist serves" in refusal(client.post("/v1/segment", json={"image": as_url(scene)}), 400)
 
 
-def test_segment(ask, scene, clip):
+def test_segment(ask, scene, video):
     client = ask()
     everything = client.post("/v1/segment", json={"image": as_url(scene)}).json()
     assert sorted(mask["label"] for mask in everything["masks"]) == [
@@ -294,7 +294,7 @@ def test_segment(ask, scene, clip):
     assert found["area"] == mask_of(CIRCLE).sum()
     assert found["box"] == pytest.approx([10 / 96, 10 / 96, 40 / 96, 40 / 96])
     moving = client.post(
-        "/v1/segment", json={"video": as_url(clip), "prompt": "the circle", "frames": [1, 2]}
+        "/v1/segment", json={"video": as_url(video), "prompt": "the circle", "frames": [1, 2]}
     )
     (mask,) = moving.json()["masks"]
     assert [frame["area"] > 0 for frame in mask["frames"]] == [False, True, True, False]
@@ -307,7 +307,7 @@ def test_segment(ask, scene, clip):
     )
 
 
-def test_edits_are_asked_for_as_forms(ask, scene, clip):
+def test_edits_are_asked_for_as_forms(ask, scene, video):
     client = ask()
 
     def edit(data=None, **files):
@@ -317,7 +317,7 @@ def test_edits_are_asked_for_as_forms(ask, scene, clip):
     assert edit({"region": box}, image=scene).status_code == 200
     assert "image is missing" in refusal(client.post("/v1/images/edits", data={"prompt": "x"}), 400)
     assert "prompt" in refusal(client.post("/v1/images/edits", files={"image": scene}), 400)
-    assert "not a video" in refusal(edit(image=clip), 400)
+    assert "not a video" in refusal(edit(image=video), 400)
     assert "not an image" in refusal(edit(image=b"nothing at all"), 400)
     assert "marks nothing" in refusal(edit(image=scene, mask=_plain(255)), 400)
     assert "n can be at most 8" in refusal(edit({"n": "9"}, image=scene), 400)
@@ -345,7 +345,7 @@ def _plain(value):
         ({"prompt": "an aunt"}, 422, "toy painter"),
     ],
 )
-def test_bad_requests_for_pictures(ask, body, status, message):
+def test_bad_requests_for_images(ask, body, status, message):
     assert message in refusal(ask().post("/v1/images/generations", json=body), status)
 
 

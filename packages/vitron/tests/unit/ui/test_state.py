@@ -28,11 +28,11 @@ def layer(mask):
     return drawn
 
 
-def test_small_pictures_are_enlarged_by_whole_factors():
-    picture = draw(*SCENE)
-    large = enlarge(picture)
+def test_small_images_are_enlarged_by_whole_factors():
+    image = draw(*SCENE)
+    large = enlarge(image)
     assert large.shape == (SMALLEST, SMALLEST, 3)
-    assert np.array_equal(large[::4, ::4], picture)
+    assert np.array_equal(large[::4, ::4], image)
     assert enlarge(np.zeros((10, 1000, 3), np.uint8)).shape == (10, 1000, 3)
 
 
@@ -46,12 +46,12 @@ def test_each_layer_that_was_drawn_on_is_a_region():
     assert regions_of([empty]) == []
 
 
-def test_pictures_of_an_editor_lie_on_white():
-    picture = np.zeros((2, 2, 4), dtype=np.uint8)
-    picture[0] = (10, 20, 30, 255)
-    assert rgb(picture).tolist() == [[[10, 20, 30]] * 2, [[255, 255, 255]] * 2]
-    assert rgb(picture[..., :3]).shape == (2, 2, 3)
-    assert rgb(picture[..., 0]).shape == (2, 2, 3)
+def test_images_of_an_editor_lie_on_white():
+    image = np.zeros((2, 2, 4), dtype=np.uint8)
+    image[0] = (10, 20, 30, 255)
+    assert rgb(image).tolist() == [[[10, 20, 30]] * 2, [[255, 255, 255]] * 2]
+    assert rgb(image[..., :3]).shape == (2, 2, 3)
+    assert rgb(image[..., 0]).shape == (2, 2, 3)
 
 
 def test_a_drawn_region_is_edited_and_shown(state, generator):
@@ -87,8 +87,8 @@ def test_masks_lie_over_what_they_mark(state):
     assert np.array_equal(changed, mask_of(CIRCLE))
 
 
-def test_a_region_of_a_clip_has_its_frame(state, clip, generator):
-    state.add(decode_media(clip))
+def test_a_region_of_a_video_has_its_frame(state, video, generator):
+    state.add(decode_media(video))
     state.frame = 2
     assert np.array_equal(state.canvas[::4, ::4], state.latest.frames[2])
     assert [caption for _, caption in thumbnails(state.latest)] == ["0", "1", "2", "3"]
@@ -147,20 +147,20 @@ def test_the_status_names_all_and_escapes(specialists):
     assert status_of(SpecialistRegistry()).count("<tr>") == 1
 
 
-def test_a_picture_that_the_editor_gives_back_is_no_new_one(state, clip):
-    picture = Artefact("image", draw(*SCENE))
-    assert not state.has_shown(enlarge(picture.data))
-    state.add(picture)
-    assert not state.has_shown(enlarge(picture.data))
+def test_a_image_that_the_editor_gives_back_is_no_new_one(state, video):
+    image = Artefact("image", draw(*SCENE))
+    assert not state.has_shown(enlarge(image.data))
+    state.add(image)
+    assert not state.has_shown(enlarge(image.data))
     shown = state.show()
     assert state.has_shown(shown)
     assert state.has_shown(shown ^ 1)
     other = shown.copy()
     other[:8, :8] = 0
     assert not state.has_shown(other)
-    assert not state.has_shown(picture.data)
-    # of a clip, whichever frame was shown
-    state.add(decode_media(clip))
+    assert not state.has_shown(image.data)
+    # of a video, whichever frame was shown
+    state.add(decode_media(video))
     first = state.show()
     assert not state.has_shown(shown)
     state.frame = 2
@@ -169,14 +169,14 @@ def test_a_picture_that_the_editor_gives_back_is_no_new_one(state, clip):
     assert state.has_shown(state.show())
 
 
-def test_the_page_keeps_a_video_when_its_editor_reports_an_upload(state, clip, generator, specialists):
+def test_the_page_keeps_a_video_when_its_editor_reports_an_upload(state, video, generator, specialists):
     page = pytest.importorskip("vitron.ui.page", reason="gradio is not installed")
     handlers = page._Handlers(generator, specialists, SamplingParams())
-    state.add(decode_media(clip))
+    state.add(decode_media(video))
     drawing = page._drawing(state)
     handlers.add_image(state, drawing)
     assert state.latest.kind == "video"
-    # frames of a clip that is gone are no error
+    # frames of a video that is gone are no error
     state.add(Artefact("image", draw(*SCENE)))
     handlers.click(state, SimpleNamespace(index=2))
     assert state.frame == 0
