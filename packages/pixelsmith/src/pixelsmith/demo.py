@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration: small images, and the same four times as large by three ways."""
+"""Small images, and the same four times as large by three ways."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["PROMPTS", "DemoFigures", "run_demo"]
 
 PROMPTS = ("a red circle and a blue square", "a yellow star on waves")
 SCALE = 4
-SLIDER = 0.95  # fewer guided steps let a small model paint its thing again in every patch
+SLIDER = 0.95  # fewer guided steps let a small model repeat its shape in every patch
 _COLUMNS = (
     "by the model, {base} px",
     "Lanczos, {size} px",
@@ -44,14 +44,14 @@ class DemoFigures:
     """What the demonstration measured.
 
     Attributes:
-        model: Which.
+        model: Name of the model.
         base_size: Side of the small images in pixels.
-        size: Side of the large ones.
+        size: Side of the large images in pixels.
         denoiser_calls: Patches through the model, all images.
-        seconds: For the large images of pixelsmith, decoding included.
-        seconds_direct: For those sampled at once.
-        seam_score: Of the large images where patches of a fixed grid would meet: 1 if nothing shows.
-        seam_score_lanczos: Of the enlarged ones.
+        seconds: Duration of the large images of pixelsmith, decoding included.
+        seconds_direct: Duration of those sampled at once.
+        seam_score: Seam score of the large images where patches of a fixed grid would meet: 1 if none shows.
+        seam_score_lanczos: Seam score of the images enlarged by Lanczos.
         detail: Mean step between neighbouring pixels, over that of the enlarged images.
     """
 
@@ -92,16 +92,16 @@ def run_demo(
     batch_size: int = 8,
     on_progress: OnDemo | None = None,
 ) -> DemoFigures:
-    """Paint some prompts small, make them four times as large, measure, and write the images.
+    """Generate images of some prompts, make them four times as large, measure, and write them.
 
     Args:
-        load: Returns the model for a prompt.
+        load: Function that returns the model for a prompt.
         out: Folder for ``comparison.png``, and for the first large image as ``image.png`` and as
             ``image.dzi`` with a page that zooms.
-        prompts: What is painted.
-        seed: Of all images.
-        slider: Share of the steps that are guided.
-        batch_size: Patches in one pass.
+        prompts: Prompts.
+        seed: Random seed.
+        slider: Fraction of guided steps.
+        batch_size: Patches in one pass through the model.
         on_progress: Called with the prompt, patches done and patches in all.
 
     Returns:
@@ -119,7 +119,7 @@ def run_demo(
             slider=slider,
             batch_size=batch_size,
         )
-        rows.append(_paint(model, prompt, config, on_progress))
+        rows.append(_generate(model, prompt, config, on_progress))
     if model is None:
         raise ValueError("prompts must not be empty")
     side = model.patch * model.vae_scale_factor
@@ -138,7 +138,7 @@ def run_demo(
     )
 
 
-def _paint(model: JobModel, prompt: str, config: JobConfig, on_progress: OnDemo | None) -> _Row:
+def _generate(model: JobModel, prompt: str, config: JobConfig, on_progress: OnDemo | None) -> _Row:
     side = model.patch * model.vae_scale_factor
     size = (side * SCALE, side * SCALE)
     spec = JobSpec(sizes=(size,), source_size=(side, side), config=config)

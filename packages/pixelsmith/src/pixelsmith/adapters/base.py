@@ -38,8 +38,8 @@ class Guidance:
     """Classifier-free guidance.
 
     Attributes:
-        scale: Weight of the prompt; guidance is on above 1, if the condition has a negative side.
-        rescale: Share to which the deviation of the guided output is set back to that of the prompted one.
+        scale: Guidance scale; guidance is on above 1, if the condition has a negative side.
+        rescale: Guidance rescale factor in [0, 1].
 
     Source: Lin et al., arXiv 2305.08891, Sec. 3.4, for ``rescale``.
     """
@@ -66,7 +66,7 @@ class SolverDenoiser:
 
     Args:
         solver: Closed form of the scheduler.
-        device: Where patches go.
+        device: Device of the patches.
     """
 
     def __init__(self, solver: ClosedForm, device: torch.device | str) -> None:
@@ -103,7 +103,7 @@ class SolverDenoiser:
         return self.solver.advance(x, prediction, step, previous)
 
     def timestep(self, step: int) -> Tensor:
-        """Return what the network is told about a step, a number on the device."""
+        """Return the timestep of a step as the network takes it, a number on the device."""
         return self.solver.timesteps[step].to(self._device)
 
 
@@ -111,9 +111,9 @@ class Prompts:
     """Conditions of a batch of patches.
 
     Args:
-        condition: Of all patches, or a function that tells it for each.
-        device: Where they go.
-        dtype: Of the network.
+        condition: Condition of all patches, or a function that returns that of each.
+        device: Device of the network.
+        dtype: Dtype of the network.
     """
 
     def __init__(

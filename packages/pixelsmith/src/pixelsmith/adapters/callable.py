@@ -29,7 +29,7 @@ class CallableDenoiser(SolverDenoiser):
         predict: Takes patches ``(B, C, h, w)`` fp32 as the network sees them, the timestep, and row and
             column of each patch's first latent cell; returns the output, of the same shape.
         solver: See :func:`pixelsmith.adapters.schedulers.closed_form`.
-        device: Where patches go.
+        device: Device of the patches.
 
     Example:
         >>> from diffusers import DDIMScheduler

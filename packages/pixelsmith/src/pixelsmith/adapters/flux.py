@@ -31,10 +31,10 @@ class FluxDenoiser(SolverDenoiser):
         condition: The prompt, or a function of a patch; with its pooled side. A negative side switches true
             classifier-free guidance on.
         extras: True classifier-free guidance and more.
-        guidance_embed: The number that models distilled from guidance are told; others ignore it.
+        guidance_embed: Guidance scale that models distilled from guidance take; others ignore it.
         positions: ``"patch"`` numbers the tokens of every patch from 0; ``"canvas"`` numbers them by their
             place, far beyond those that the model was trained with.
-        device: Where patches go.
+        device: Device of the patches.
     """
 
     def __init__(

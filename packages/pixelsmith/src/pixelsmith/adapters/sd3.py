@@ -30,7 +30,7 @@ class SD3Denoiser(SolverDenoiser):
         solver: Closed form of the scheduler.
         condition: The prompt, or a function of a patch; with its pooled side.
         extras: Guidance and more.
-        device: Where patches go.
+        device: Device of the patches.
     """
 
     def __init__(

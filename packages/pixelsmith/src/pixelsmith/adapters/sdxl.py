@@ -24,7 +24,7 @@ class SDXLDenoiser(UNetDenoiser):
         extras: Guidance and more.
         controls: ControlNets.
         placement: What patches are told of their place.
-        device: Where patches go.
+        device: Device of the patches.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ class UNetDenoiser(SolverDenoiser):
         condition: The prompt, or a function of a patch.
         extras: Guidance and more.
         controls: ControlNets.
-        device: Where patches go.
+        device: Device of the patches.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class UNetDenoiser(SolverDenoiser):
     def predict(self, x: Tensor, step: int, origins: Sequence[tuple[int, int]]) -> Tensor:
         """Return the guided output of the U-Net, ``(B, C, h, w)`` fp32."""
         condition = self.prompts.of(origins)
-        # a network that was distilled from guidance is told its scale instead
-        is_told = self.unet.config.time_cond_proj_dim is not None
-        guided = self.extras.guidance.is_on(condition) and not is_told
+        # a network that was distilled from guidance takes its scale as an input instead
+        is_distilled = self.unet.config.time_cond_proj_dim is not None
+        guided = self.extras.guidance.is_on(condition) and not is_distilled
         embeds = sided(condition.negative_embeds if guided else None, condition.embeds)
         seen = self.solver.scale_input(x, step).to(self.unet.dtype)
         seen = torch.cat([seen, seen]) if guided else seen
@@ -86,7 +86,7 @@ class UNetDenoiser(SolverDenoiser):
             seen,
             self.timestep(step),
             encoder_hidden_states=embeds,
-            timestep_cond=self._told(len(seen)) if is_told else None,
+            timestep_cond=self._embed_scale(len(seen)) if is_distilled else None,
             cross_attention_kwargs=self.extras.attention_kwargs,
             added_cond_kwargs=added or None,
             return_dict=False,
@@ -98,8 +98,8 @@ class UNetDenoiser(SolverDenoiser):
         """Return further conditions, both sides if guided; none here."""
         return {}
 
-    def _told(self, count: int) -> Tensor:
-        """Return the scale of the guidance as an embedding, ``(count, D)``."""
+    def _embed_scale(self, count: int) -> Tensor:
+        """Return the guidance scale as an embedding, ``(count, D)``."""
         width: int = self.unet.config.time_cond_proj_dim
         half = width // 2
         rates = torch.logspace(0, -4, half, dtype=torch.float64)

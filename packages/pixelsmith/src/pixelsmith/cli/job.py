@@ -52,7 +52,8 @@ class ModelRequest:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelRequest:
         """Return what ``asdict`` made of a request."""
-        return cls(**{**values, "sampling": SamplingConfig(**values["sampling"])})
+        given: dict[str, Any] = {**values, "sampling": SamplingConfig(**values["sampling"])}
+        return cls(**given)
 
     def load(self) -> JobModel:
         """Load the model, without the remarks that libraries make about themselves."""

@@ -18,8 +18,8 @@ def chess_masks(
     """Return the positions that take the guidance, half of them all.
 
     Args:
-        height: Of a patch.
-        width: Of a patch.
+        height: Height of a patch.
+        width: Width of a patch.
         coins: Two coins per patch, a shift to the left and one down; together they cancel.
         device: Where to put the masks.
 

@@ -25,10 +25,10 @@ class CellNoise:
     any order, on any machine, and a larger canvas begins with the noise of a smaller one.
 
     Args:
-        seed: Of the job.
+        seed: Random seed.
         channels: ``C``.
-        height: Of the canvas.
-        width: Of the canvas.
+        height: Height of the canvas.
+        width: Width of the canvas.
         stage: Each stage has a noise of its own.
     """
 

@@ -26,7 +26,7 @@ class Stream:
     """Words of one place.
 
     Args:
-        seed: Of the job, in [0, 2**64).
+        seed: Random seed, in [0, 2**64).
         use: What for.
         stage: Stage of the job.
         place: Two numbers, such as row and column, or step and 0.

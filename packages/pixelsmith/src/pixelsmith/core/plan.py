@@ -99,8 +99,8 @@ def make_plan(config: JobConfig, height: int, width: int, step: int, *, stage: i
 
     Args:
         config: Kind of plan, patch side, wrapping and seed.
-        height: Of the canvas, in latents.
-        width: Of the canvas.
+        height: Height of the canvas in latents.
+        width: Width of the canvas in latents.
         step: Each step has a plan of its own.
         stage: And so has each stage.
 

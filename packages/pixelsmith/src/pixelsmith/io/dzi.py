@@ -38,8 +38,8 @@ def write_dzi(path: Path, rows: Rows, *, tile_format: TileFormat = "jpg", qualit
     Args:
         path: The ``.dzi`` file; a folder ``<name>_files`` beside it gets the tiles. Both are replaced.
         rows: The image.
-        tile_format: Of the tiles.
-        quality: Of JPEG tiles, 1 to 95.
+        tile_format: Format of the tiles.
+        quality: Quality of JPEG tiles, 1 to 95.
     """
     with scratch_folder(path) as scratch:
         levels = build_pyramid(rows, scratch)[::-1]  # level 0 is a single pixel

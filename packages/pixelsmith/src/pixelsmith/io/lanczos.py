@@ -24,7 +24,7 @@ class Resized:
     Args:
         rows: The image.
         size: New height and width in pixels; the aspect may change.
-        wrap: Whether the image goes on from its bottom at its top, and from its right edge at its left.
+        wrap: Whether top and bottom, and left and right, join.
 
     Raises:
         ValueError: If a side is below 1.

@@ -28,7 +28,7 @@ def write_viewer(path: Path, *, title: str | None = None) -> Path:
 
     Args:
         path: The ``.dzi`` file.
-        title: Of the page; the name of the file if ``None``.
+        title: Title of the page; the name of the file if ``None``.
 
     Raises:
         ValueError: If the file does not describe a Deep Zoom image.

@@ -150,9 +150,9 @@ class Job:
             image, calls = self._run_stages()
             outputs: tuple[Path, ...] = ()
             if output is not None:
-                self._tell("write", 0, 1)
+                self._report("write", 0, 1)
                 outputs = tuple(write_image(output, image))
-                self._tell("write", 1, 1)
+                self._report("write", 1, 1)
             result = JobResult(
                 size=self.spec.size, calls=calls, seconds=time.monotonic() - begin, outputs=outputs,
                 image=image, latents=self._latents if self.store.path is None else None,
@@ -201,7 +201,7 @@ class Job:
         found = self.store.source()
         if found is not None:
             return found
-        self._tell("source", 0, 1)
+        self._report("source", 0, 1)
         pixels = self._make_source()
         if pixels.shape[:2] != self.spec.source_size:
             raise ValueError(
@@ -209,7 +209,7 @@ class Job:
                 f"is {pixels.shape[0]} x {pixels.shape[1]}"
             )
         image = self.store.save_source(pixels)
-        self._tell("source", 1, 1)
+        self._report("source", 1, 1)
         return image
 
     def _make_source(self) -> Pixels:
@@ -231,16 +231,16 @@ class Job:
         own = self.hooks
 
         def on_patch(progress: Progress) -> bool:
-            told = JobProgress(
+            own_progress = JobProgress(
                 "source", 0, len(self.spec.sizes), progress.calls, progress.calls_total, progress.step,
                 progress.num_steps,
             )  # fmt: skip
             stops = own.on_patch is not None and bool(own.on_patch(progress))
-            return stops or (self.on_progress is not None and bool(self.on_progress(told)))
+            return stops or (self.on_progress is not None and bool(self.on_progress(own_progress)))
 
         return replace(own, on_patch=on_patch)
 
-    def _tell(self, phase: Phase, done: int, total: int) -> None:
+    def _report(self, phase: Phase, done: int, total: int) -> None:
         stage = len(self.spec.sizes) if phase == "write" else 0
         progress = JobProgress(phase, stage, len(self.spec.sizes), done, total)
         if self.on_progress is not None and self.on_progress(progress) and done < total:

@@ -103,8 +103,8 @@ class StageRun:
         (clean,) = store.canvases(("clean",), self.model.channels, *self.cells, torch.float32)
         if store.record.encoded < clean.height:
             rows = Resized(previous, self.size, wrap=self.config.wraps)
-            tell = self._teller("encode")
-            for top, latents in self.vae.encode(rows, tell, start=store.record.encoded):
+            on_tile = self._on_tile("encode")
+            for top, latents in self.vae.encode(rows, on_tile, start=store.record.encoded):
                 clean.write(top, 0, latents)
                 clean.flush()
                 store.save(encoded=top + latents.shape[1])
@@ -129,8 +129,8 @@ class StageRun:
             nonlocal calls
             calls = progress.calls
             stops = hooks.on_patch is not None and bool(hooks.on_patch(progress))
-            told = self.on_progress is not None and bool(self.on_progress(self._denoising(progress)))
-            return stops or told
+            asked = self.on_progress is not None and bool(self.on_progress(self._denoising(progress)))
+            return stops or asked
 
         try:
             canvas = run_stage(
@@ -159,7 +159,7 @@ class StageRun:
             JobInterrupted: If the hook asked for it.
         """
         store = self.store
-        for top, rows in self.vae.decode(canvas, self._teller("decode"), start=store.record.decoded):
+        for top, rows in self.vae.decode(canvas, self._on_tile("decode"), start=store.record.decoded):
             image.write(top, rows)
             image.flush()
             checksum = zlib.crc32(np.ascontiguousarray(rows).data, store.record.checksum)
@@ -171,15 +171,15 @@ class StageRun:
             progress.step, progress.num_steps,
         )  # fmt: skip
 
-    def _teller(self, phase: Phase) -> Callable[[int, int], None]:
-        """Return what hears about tiles; it stops the job by leaving the generator that calls it."""
+    def _on_tile(self, phase: Phase) -> Callable[[int, int], None]:
+        """Return a callback for tiles; it stops the job by raising through the generator that calls it."""
 
-        def tell(done: int, total: int) -> None:
+        def on_tile(done: int, total: int) -> None:
             progress = JobProgress(phase, self.number, len(self.spec.sizes), done, total)
             if self.on_progress is not None and self.on_progress(progress):
                 raise JobInterrupted(progress)
 
-        return tell
+        return on_tile
 
     def _on_step(self) -> OnStep | None:
         """Return what follows the state: the preview of a folder, and the hook."""

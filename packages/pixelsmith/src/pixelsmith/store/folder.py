@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -55,14 +54,21 @@ class FolderStage:
     ) -> None:
         self.path = path
         self.dtype = dtype
-        self._journal_settings = {"durable": durable, "checkpoint_every": checkpoint_every}
-        self._read_only = read_only
+        self.durable = durable
+        self.checkpoint_every = checkpoint_every
+        self.read_only = read_only
+        self._journal: Journal | None = None
         self.record = StageRecord.read(path)
 
-    @cached_property
+    @property
     def journal(self) -> Journal:
-        """Journal of the denoising loop."""
-        return Journal(self.path, read_only=self._read_only, **self._journal_settings)
+        """Journal of the denoising loop, read when it is first asked for."""
+        if self._journal is None:
+            self._journal = Journal(
+                self.path, checkpoint_every=self.checkpoint_every, durable=self.durable,
+                read_only=self.read_only,
+            )  # fmt: skip
+        return self._journal
 
     def save(self, **changes: int) -> None:
         """Change entries of the record, in memory and in its file."""

@@ -4,7 +4,7 @@
 A step reads one canvas and writes the other, so the first is always intact. The second cannot be: averages
 of overlapping patches read what earlier patches wrote, and applying one twice would be wrong. Therefore the
 *final* values of a region go to a redo file, with a checksum, before they go to the canvas. Writing them
-again changes nothing, so a resume replays the whole redo file over whatever reached the canvas, and goes on
+again changes nothing, so a resume replays the whole redo file over whatever reached the canvas, and continues
 behind the last whole record.
 
 ``journal.jsonl`` holds one line per checkpoint, each with its own checksum; what a kill cut short is cut off.
@@ -45,7 +45,7 @@ class Position:
         step: Step under way; the number of steps once all are done.
         done: Its finished patches.
         calls: Finished patches of all steps.
-        checksums: Of the canvases that the step reads.
+        checksums: Checksums of the canvases that the step reads.
     """
 
     step: int
@@ -58,7 +58,7 @@ class Journal:
     """Checkpoints and redo records of one stage.
 
     Args:
-        folder: Of the stage; must exist.
+        folder: Folder of the stage; must exist.
         checkpoint_every: Patches after which the canvas is flushed and the redo file starts anew.
         durable: Whether records are forced to the disk one by one, which a power cut calls for. A killed
             process alone loses nothing either way.
@@ -164,8 +164,8 @@ class Journal:
         Args:
             step: Current step.
             patch: Number in the plan.
-            row: Of the region.
-            column: Of the region.
+            row: First row of the region.
+            column: First column of the region.
             values: ``(planes, height, width)`` on the CPU, in the dtype of the canvases.
         """
         payload = values.contiguous().numpy().tobytes()

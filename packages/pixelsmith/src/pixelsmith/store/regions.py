@@ -9,7 +9,7 @@ __all__ = ["pieces"]
 
 
 def pieces(start: int, length: int, side: int, cell: int | None = None) -> Iterator[tuple[slice, slice]]:
-    """Cut an interval at the end of its axis, where it goes on at 0, and at the borders of cells.
+    """Cut an interval at the end of its axis, where it continues at 0, and at the borders of cells.
 
     Args:
         start: First position, in [0, side).
