@@ -326,7 +326,7 @@ def test_single_file_round_trip(tmp_path, extractor, images):
 def test_other_files_are_refused(tmp_path):
     file = tmp_path / "other.safetensors"
     file.write_bytes(b"not a file of tensors")
-    with pytest.raises(StoreError, match=r"other\.safetensors is no file of features"):
+    with pytest.raises(StoreError, match=r"other\.safetensors is not a file of features"):
         load_features(str(file))
 
 
