@@ -179,7 +179,8 @@ def test_a_body_that_is_too_large_is_refused(ask, generator):
 
 def test_videos_and_frames_have_limits(ask, video, scene, generator):
     client = ask(limits=Limits(frames=3, media=2))
-    assert "has 4 frames, more than 3" in refusal(client.post(CHAT, json=body_of(video_part(as_url(video)))), 400)
+    four = body_of(video_part(as_url(video)))
+    assert "has 4 frames, more than 3" in refusal(client.post(CHAT, json=four), 400)
     client = ask(limits=Limits(media=2))
     assert "at most 2 media" in refusal(client.post(CHAT, json=body_of(*[image(as_url(scene))] * 3)), 400)
     assert "send it as a part 'video'" in refusal(client.post(CHAT, json=body_of(image(as_url(video)))), 400)
