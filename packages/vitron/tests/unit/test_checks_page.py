@@ -14,7 +14,6 @@ def test_every_check_names_a_test_that_exists():
     missing = [
         f"{file}::{test}"
         for file, test in named
-        if not (TESTS / file).is_file()
-        or (test and f"def {test}(" not in (TESTS / file).read_text("utf-8"))
+        if not (TESTS / file).is_file() or (test and f"def {test}(" not in (TESTS / file).read_text("utf-8"))
     ]
     assert missing == []

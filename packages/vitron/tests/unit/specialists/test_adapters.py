@@ -146,9 +146,7 @@ def test_semanir_takes_noise_out_and_leaves_the_rest_to_others(image):
     errors = [np.abs(each.astype(float) - image.data).mean() for each in (noisy.data, clean)]
     assert errors[1] < errors[0] / 2
     for action in ("deblur", "dejpeg", "upscale"):
-        with pytest.raises(
-            UnsupportedRequestError, match=f"no model for {action}: set VITRON_SEMANIR_"
-        ):
+        with pytest.raises(UnsupportedRequestError, match=f"no model for {action}: set VITRON_SEMANIR_"):
             restorer.run(ask("restoration", action, "", noisy))
     own = SemanirRestorer(models={"deblur": "tiny-denoise"})
     own.load("cpu", "auto")

@@ -76,9 +76,7 @@ def _edit_frames(request: Request, seed: int) -> NDArray[np.uint8]:
     frames = request.media.frames
     first, last = request.frames or (0, len(frames) - 1)
     if first >= len(frames):
-        raise UnsupportedRequestError(
-            f"the video has {len(frames)} frames and no frame {first}"
-        )
+        raise UnsupportedRequestError(f"the video has {len(frames)} frames and no frame {first}")
     out = frames.copy()
     for index in range(first, min(last, len(frames) - 1) + 1):
         # all instructions see the video as it came: the background is not to be found in a new foreground
