@@ -205,7 +205,7 @@ def test_hooks_stop_the_stage(toys):
 
 
 def test_wrong_latents_are_refused(toys):
-    with pytest.raises(ValueError, match="clean must be the latents of one picture, got a batch of 2"):
+    with pytest.raises(ValueError, match="clean must be the latents of one image, got a batch of 2"):
         run_stage(toys.Mixing(), torch.zeros(2, 4, 32, 32), toys.job())
     with pytest.raises(ValueError, match="the canvas must be at least 8"):
         run_stage(toys.Mixing(), torch.zeros(4, 7, 32), toys.job(patch_multiple=8))

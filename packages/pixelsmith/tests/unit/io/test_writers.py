@@ -174,7 +174,7 @@ def test_raw_images_are_written_in_bands(tmp_path):
     np.testing.assert_array_equal(again.read(3, 29), image[3:29])
     np.testing.assert_array_equal(read_wrapped(again, -3, 65), np.tile(image, (4, 1, 1))[27:95])
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-50])
-    with pytest.raises(ValueError, match="not a whole picture"):
+    with pytest.raises(ValueError, match="not a whole image"):
         RawImage(tmp_path / "a.npy")
     with pytest.raises(ValueError, match=r"must be \(H, W, 3\) uint8"):
         ArrayRows(np.zeros((4, 4), dtype=np.uint8))
