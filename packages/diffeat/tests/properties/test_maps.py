@@ -5,12 +5,13 @@ import torch
 from diffeat import MapOptions
 from diffeat.hooks.geometry import Geometry
 from diffeat.hooks.maps import Scores, attention_map
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SIZES = st.integers(1, 17)
 
 
+@settings(deadline=None)  # the first call warms up
 @given(SIZES, SIZES, st.integers(1, 4), SIZES, st.sampled_from(["all", "mean"]), st.booleans())
 def test_the_chunk_does_not_matter_and_rows_sum_to_one(queries, keys, heads, chunk, reduction, is_masked):
     generator = torch.Generator().manual_seed(queries * 100 + keys)
@@ -25,6 +26,7 @@ def test_the_chunk_does_not_matter_and_rows_sum_to_one(queries, keys, heads, chu
     torch.testing.assert_close(parts.sum(3), torch.ones_like(parts[..., 0]))
 
 
+@settings(deadline=None)  # the first call warms up
 @given(SIZES, SIZES, st.integers(0, 9), st.integers(0, 9), st.booleans())
 def test_image_and_text_share_a_joint_sequence(h, w, text, references, text_first):
     grid = Geometry((h, w), h * w + references)
