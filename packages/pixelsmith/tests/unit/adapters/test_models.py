@@ -15,7 +15,7 @@ from pixelsmith.adapters import (
     load_pipeline,
     shipped_models,
 )
-from pixelsmith.adapters.assets import ASSETS, locate_model, model_name
+from pixelsmith.adapters.assets import SHIPPED, locate_model, model_name
 from pixelsmith.io.vae import TiledVAE
 from tiny_models import tiny_pipeline
 
@@ -340,8 +340,8 @@ def test_models_of_other_architectures(tmp_path):
 
 
 def test_names_of_shipped_models(monkeypatch, tmp_path):
-    assert model_name(ASSETS / "some-model") == "some-model"
+    assert model_name(SHIPPED.assets / "some-model") == "some-model"
     assert model_name("hub/some-model") == "hub/some-model"
     assert locate_model("hub/some-model") == "hub/some-model"
     for name in shipped_models():
-        assert locate_model(name) == str(ASSETS / name)
+        assert locate_model(name) == str(SHIPPED.assets / name)

@@ -127,7 +127,7 @@ def test_tokens_of_flux_are_those_of_the_host():
         ({"num_inference_steps": 0}, "num_inference_steps must be at least 1, got 0"),
         ({"guidance_rescale": 1.5}, r"guidance_rescale must lie in \[0, 1\], got 1.5"),
         ({"timesteps": [1], "sigmas": [1.0]}, "cannot both be given"),
-        ({"patch": 0}, "patch must be at least 1 cell, got 0"),
+        ({"patch": 0}, "patch must be at least 1 latent wide, got 0"),
     ],
 )
 def test_wrong_options(settings, message):
