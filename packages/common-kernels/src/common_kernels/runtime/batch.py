@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import glob
-import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +20,12 @@ from common_kernels.runtime.cli import (
     stderr,
     warn,
 )
-from common_kernels.runtime.files import is_temporary, make_folder, write_json
+from common_kernels.runtime.files import is_temporary
 from common_kernels.runtime.fingerprint import digest_file, digest_settings
 from common_kernels.runtime.hub import resolve_device
 from common_kernels.runtime.images.limits import READABLE
 from common_kernels.runtime.processes import join_processes
+from common_kernels.runtime.records import ResultRecord
 
 __all__ = ["BatchReport", "Job", "NameOutputs", "Source", "find_sources", "plan_jobs", "run_jobs"]
 
@@ -36,7 +35,6 @@ NameOutputs = Callable[[Path], Mapping[str, Path]]
 Process = Callable[["Job", OnProgress], Mapping[str, object]]
 """Does one job, writes its outputs and returns what to report; a ``note`` is also shown on stderr."""
 
-_RECORDS = ".results"  # folder of digests, beside the results
 # torch reports out of memory by a RuntimeError
 _ITEM_ERRORS = (ValueError, TypeError, LookupError, OSError, MemoryError, RuntimeError)
 
@@ -65,12 +63,6 @@ class Job:
 
     source: Path
     outputs: Mapping[str, Path]
-
-    @property
-    def record(self) -> Path:
-        """File that holds the digest of what the outputs were made from."""
-        first = next(iter(self.outputs.values()))
-        return first.parent / _RECORDS / f"{first.name}.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,55 +296,44 @@ class _Runner:
             "input": str(job.source),
             "outputs": {kind: str(path) for kind, path in job.outputs.items()},
         }
-        digest = self._prepare(job, entry)
+        record = ResultRecord(job.outputs.values())
+        digest = self._prepare(job, record, entry)
         if digest is not None:
-            process = self._start(job)
+            process = self._start(record)
             try:
                 entry |= process(job, on_progress)
-                write_json(job.record, {"digest": digest, "complete": True})
+                record.complete(digest)
                 entry["status"] = "done"
             except _ITEM_ERRORS as error:
-                self._failed(job, error, entry)
+                self._failed(job, record, error, entry)
         entry["seconds"] = round(time.perf_counter() - began, 3)
         return entry
 
-    def _start(self, job: Job) -> Process:
+    def _start(self, record: ResultRecord) -> Process:
         if self.process is None:
             try:
                 self.process = self.start(self.device)
             except BaseException:  # a model that cannot be loaded fails the run, not an item
-                _remove_record(job)
+                record.discard_if_empty()
                 raise
         return self.process
 
-    def _prepare(self, job: Job, entry: dict[str, object]) -> str | None:
+    def _prepare(self, job: Job, record: ResultRecord, entry: dict[str, object]) -> str | None:
         """Return the digest of a job to do; ``None`` if its entry says that it is skipped or failed."""
         try:
             # a missing file is reported where it is read
             content = digest_file(job.source) if job.source.is_file() else ""
             digest = digest_settings([content, self.digest])
-            if not self.overwrite and self._is_done(job, digest):
+            if not self.overwrite and record.is_done(digest):
                 entry["status"] = "skipped"
                 return None
-            for path in job.outputs.values():
-                make_folder(path.parent)
-            # before the outputs: what a killed run leaves is then known as ours
-            write_json(job.record, {"digest": digest, "complete": False}, sync=False)
+            record.begin(digest)
         except _ITEM_ERRORS as error:
-            self._failed(job, error, entry)
+            self._failed(job, record, error, entry)
             return None
         return digest
 
-    def _is_done(self, job: Job, digest: str) -> bool:
-        record = _read_record(job)
-        there = [path for path in job.outputs.values() if path.exists()]
-        if there and record is None:
-            raise FileExistsError(
-                f"{there[0]} exists and is not a result of an earlier run: --overwrite replaces it"
-            )
-        return len(there) == len(job.outputs) and record == {"digest": digest, "complete": True}
-
-    def _failed(self, job: Job, error: Exception, entry: dict[str, object]) -> None:
+    def _failed(self, job: Job, record: ResultRecord, error: Exception, entry: dict[str, object]) -> None:
         if self.debug:
             raise error
         message = explain(error)
@@ -360,23 +341,7 @@ class _Runner:
             "status": "failed",
             "error": message if str(job.source) in message else f"{job.source}: {message}",
         }
-        _remove_record(job)
-
-
-def _remove_record(job: Job) -> None:
-    """Leave no record, and no empty folder, where there is no result."""
-    if not any(path.exists() for path in job.outputs.values()):
-        with suppress(OSError):
-            job.record.unlink()
-            job.record.parent.rmdir()
-            job.record.parent.parent.rmdir()
-
-
-def _read_record(job: Job) -> object:
-    try:
-        return json.loads(job.record.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
+        record.discard_if_empty()
 
 
 def _tell(job: Job, entry: Mapping[str, object], *, json: bool) -> None:
