@@ -70,7 +70,7 @@ def photo(dummies, tmp_path):
 def test_words_become_an_image_of_the_size_asked_for(run, model, dummies, tmp_path):
     result = run("generate", "A red circle!", "--size", "60x44", "--seed", 3, "--batch-size", 2, "--json")
     said = json.loads(result.stdout)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-red-circle-60x44.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".results", "a-red-circle-60x44.png"]
     assert said["outputs"] == {"image": str(tmp_path / "a-red-circle-60x44.png")}
     assert (said["input"], said["status"]) == ("A red circle!", "done")
     assert (said["width"], said["height"], said["job"]) == (60, 44, None)
@@ -121,7 +121,7 @@ def test_a_photo_is_enlarged(run, model, photo):
     assert model.bases == []
     run("upscale", photo, "--size", "84", "-o", "b.dzi", "--model", "real")
     assert sorted(path.name for path in Path().iterdir()) == [
-        "b.dzi", "b.html", "b_files", "photo-56x48.png", "photo.png",
+        ".results", "b.dzi", "b.html", "b_files", "photo-56x48.png", "photo.png",
     ]  # fmt: skip
     assert 'Height="72" Width="84"' in Path("b.dzi").read_text()
     assert "knows drawn shapes only" in run("upscale", photo, "--scale", 1, "-o", "c.png").stderr
@@ -240,7 +240,6 @@ BAD = {
     "band": (["--size", "60", "--band", "-1"], "band must not be negative, got -1"),
     "kind": (["--size", "60", "--band", "wide"], "Invalid value for --band"),
     "output": (["--size", "60", "-o", "a.bmp"], "the output must end in one of .png"),
-    "folder": (["--size", "60", "-o", "no/a.png"], "there is no folder"),
     "model": (["--size", "60", "--model", "nothing"], "no model 'nothing'"),
     "map": (["--size", "60", "--slider", "no.json"], "no.json: no such file"),
 }
@@ -286,10 +285,24 @@ def test_wrong_images_get_one_sentence(run, model, photo, options, said):
     assert model.asked == [] or "1e9" in options
 
 
+def test_a_result_is_skipped_only_if_it_is_of_the_same_options(run, model, photo):
+    command = ("upscale", photo, "--size", "48x42", "-o", "new/folder/large.png", "--json")
+    assert json.loads(run(*command).stdout)["status"] == "done"
+    before, calls = pixels("new/folder/large.png"), len(model.calls)
+    again = run(*command)
+    assert json.loads(again.stdout)["status"] == "skipped"
+    assert "the result is there, skipped" in again.stderr
+    assert len(model.calls) == calls
+    assert json.loads(run(*command, "--seed", "5").stdout)["status"] == "done"
+    assert not np.array_equal(pixels("new/folder/large.png"), before)
+    assert json.loads(run(*command, "--seed", "5", "--overwrite").stdout)["status"] == "done"
+    assert json.loads(run(*command, "--seed", "5", "--batch-size", "2").stdout)["status"] == "skipped"
+
+
 def test_what_is_there_is_not_replaced_unasked(run, model):
     Path("a.png").write_bytes(b"mine")
     said = sentence(run("generate", "x", "--size", "48", "-o", "a.png", code=2))
-    assert "a.png exists already; give --overwrite, or another name with --output" in said
+    assert "a.png exists and is not a result of an earlier run: --overwrite replaces it" in said
     assert Path("a.png").read_bytes() == b"mine"
     assert model.asked == []
     run("generate", "x", "--size", "48", "-o", "a.png", "--overwrite")
@@ -302,7 +315,7 @@ def test_a_folder_of_another_job_is_refused_until_overwritten(run, model):
     said = sentence(run("generate", "y", "--size", "48", "-o", "a.png", "--seed", "1", code=2))
     assert "belongs to another job, which differs in config, model; use another folder" in said
     run("generate", "y", "--size", "48", "-o", "a.png", "--seed", "1", "--overwrite")
-    assert [path.name for path in Path().iterdir()] == ["a.png"]
+    assert sorted(path.name for path in Path().iterdir()) == [".results", "a.png"]
 
 
 def test_folders_that_are_no_jobs_stay_as_they_are(run, model):

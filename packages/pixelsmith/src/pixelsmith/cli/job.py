@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common_kernels.runtime.cli import EXIT_FAILED_ITEMS, EXIT_INTERRUPTED, Machine, emit, explain, warn
+from common_kernels.runtime.fingerprint import digest_model, digest_settings
 from common_kernels.runtime.hub import DType
 from common_kernels.runtime.processes import join_processes
+from common_kernels.runtime.records import ResultRecord
 
 from pixelsmith.cli.options import JobOutput, parse_sliders
 from pixelsmith.config import DenoisingConfig, JobConfig, SamplingConfig, SizeConfig, Slider
@@ -54,6 +56,17 @@ class ModelRequest:
         """Return what ``asdict`` made of a request."""
         given: dict[str, Any] = {**values, "sampling": SamplingConfig(**values["sampling"])}
         return cls(**given)
+
+    def digest(self, model: JobModel, spec: JobSpec) -> str:
+        """Return a digest of all that decides the bytes of the result.
+
+        Args:
+            model: The loaded model.
+            spec: The job.
+        """
+        from pixelsmith.adapters.assets import locate_model
+
+        return digest_settings([digest_model(locate_model(self.model)), self.dtype, spec.identity(model)])
 
     def load(self) -> JobModel:
         """Load the model, without the remarks that libraries make about themselves."""
@@ -114,7 +127,7 @@ def validate_options(slider: str, sizes: SizeConfig, output: JobOutput) -> list[
 
     Raises:
         ValueError: If a slider or the output does not fit.
-        FileNotFoundError: If the folder of the output does not exist.
+        NotADirectoryError: If the folder of the output is a file.
     """
     sliders = parse_sliders(slider)
     stages = len(sizes.via) + 1 if sizes.via else sizes.stages
@@ -150,7 +163,7 @@ def join(device: str) -> tuple[ProcessRanks | None, str]:
 
 
 def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
-    """Run a job from the beginning, or from where its folder ends.
+    """Run a job from the beginning, or from where its folder ends; skip it if its result is there.
 
     Args:
         request: The options.
@@ -159,6 +172,8 @@ def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
     Returns:
         The exit code.
     """
+    from pixelsmith.cli.report import report_estimate, report_skipped
+
     if request.output.output is not None:  # as far as can be told before the model is loaded
         refuse_existing(request.folder(request.output.output), request.output)
     ranks, device = join(request.model.device)
@@ -167,9 +182,13 @@ def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
     target = request.target(spec.size)
     folder = request.folder(target)
     options = replace(request.output, output=target, job=folder)
+    is_unfinished = (folder / "job.json").exists()
+    if target.exists() and not (is_unfinished or options.overwrite or options.dry_run):
+        record = ResultRecord([target])
+        if record.is_done(request.model.digest(model, spec)):
+            report_skipped(request.input, options)
+            return 0
     if options.dry_run:
-        from pixelsmith.cli.report import report_estimate
-
         report_estimate(model, spec, folder, target, json=options.json)
         return 0
     if ranks is None or ranks.index == 0:
@@ -182,16 +201,14 @@ def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
 
 
 def refuse_existing(folder: Path, options: JobOutput) -> None:
-    """Refuse to replace a file that is not the output of an unfinished job, unless that is wanted.
+    """Refuse to replace a file that no job of ours made, unless that is wanted.
 
     Raises:
-        FileExistsError: If the output exists.
+        FileExistsError: If such an output exists.
     """
     assert options.output is not None
-    if options.output.exists() and not options.overwrite and not (folder / "job.json").exists():
-        raise FileExistsError(
-            f"{options.output} exists already; give --overwrite, or another name with --output"
-        )
+    if not options.overwrite and not (folder / "job.json").exists():
+        ResultRecord([options.output.absolute()]).is_done("")
 
 
 def prepare_output(folder: Path, options: JobOutput) -> None:
@@ -244,10 +261,16 @@ def run_in_folder(
         model, spec, FolderStore(options.job), preview_every=10.0 if options.preview else None, ranks=ranks
     )
     found = job.check(options.output)
+    record, digest = (
+        ResultRecord([options.output]),
+        ModelRequest.from_dict(notes["model"]).digest(model, spec),
+    )
+    record.begin(digest)
     cure = f"resume with: pixelsmith resume {options.job}"
     try:
         with report_progress([stage.calls for stage in found.stages]) as job.on_progress:
             result = job.run(options.output, notes=notes)
+        record.complete(digest)
     except KeyboardInterrupt:
         warn(f"interrupted, nothing is lost; {cure}")
         return EXIT_INTERRUPTED
@@ -265,6 +288,8 @@ def run_in_folder(
             )
         warn(f"{explain(error)}; {cure}")
         return EXIT_FAILED_ITEMS
+    finally:
+        record.discard_if_empty()
     if not options.keep:
         remove_job(options.job)
     report_result(result, notes["input"], options)

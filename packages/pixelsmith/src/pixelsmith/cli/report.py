@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common_kernels.runtime.cli import emit, progress_bars, say, show, stderr
+from common_kernels.runtime.cli import emit, progress_bars, say, show, stderr, warn
 from common_kernels.runtime.files import format_bytes
 
 from pixelsmith.io.writers import check_output
@@ -84,6 +84,15 @@ def report_result(result: JobResult, source: str, options: JobOutput) -> None:
     for path in result.outputs[1:]:
         if path.suffix == ".html":
             say(f"open {path} in a browser to look around")
+
+
+def report_skipped(source: str, options: JobOutput) -> None:
+    """Report a job whose result is there."""
+    warn(f"{options.output}: the result is there, skipped (--overwrite discards it)")
+    if options.json:
+        emit(
+            {"input": source, "outputs": {"image": str(options.output)}, "status": "skipped", "seconds": 0.0}
+        )
 
 
 def format_seconds(seconds: float) -> str:

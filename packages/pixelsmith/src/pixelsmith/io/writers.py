@@ -29,7 +29,7 @@ def check_output(path: str | os.PathLike[str], height: int, width: int) -> Path:
 
     Raises:
         ValueError: If the suffix is unknown or the kind too small for the image.
-        FileNotFoundError: If there is no such folder.
+        NotADirectoryError: If the folder of the file is a file.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -41,8 +41,9 @@ def check_output(path: str | os.PathLike[str], height: int, width: int) -> Path:
             f"a {suffix} file has at most {longest} pixels a side, got height {height} and width {width}; "
             "write .tif or .dzi"
         )
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent}; make it first")
+    folder = path.absolute().parent
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file, but a folder is needed")
     return path
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common_kernels.runtime.files import make_folder
 from common_kernels.runtime.images import ImageError, read_rgb
 
 from pixelsmith.core.model import JobModel
@@ -115,7 +116,7 @@ class Job:
             JobFolderError: If the folder belongs to another job, or a disk has too little room.
             ValueError: If a size, a setting or the output does not fit.
             TypeError: If the model has no autoencoder.
-            FileNotFoundError: If the folder of the output does not exist.
+            NotADirectoryError: If the folder of the output is a file.
         """
         if output is not None:
             check_output(output, *self.spec.size)
@@ -151,6 +152,7 @@ class Job:
             outputs: tuple[Path, ...] = ()
             if output is not None:
                 self._report("write", 0, 1)
+                make_folder(output.parent)
                 outputs = tuple(write_image(output, image))
                 self._report("write", 1, 1)
             result = JobResult(

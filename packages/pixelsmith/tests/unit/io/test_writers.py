@@ -151,8 +151,9 @@ def test_outputs_are_checked_before_any_work(tmp_path):
         check_output(tmp_path / "a.bmp", 9, 9)
     with pytest.raises(ValueError, match=r"at most 65500 pixels a side, got height 70000 and width 9; write"):
         check_output(tmp_path / "a.jpg", 70_000, 9)
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
-        check_output(tmp_path / "b" / "a.png", 9, 9)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file, but a folder is needed"):
+        check_output(tmp_path / "file" / "a.png", 9, 9)
     assert disk_needed(tmp_path / "a.tif", 100, 100) == 60_000
 
 
