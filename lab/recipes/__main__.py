@@ -3,69 +3,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from enum import StrEnum
-from importlib import import_module
-from typing import TYPE_CHECKING, Annotated
+from common_kernels.runtime.cli import create_app, run_app, stderr, warn
 
-import typer
+from recipes.options import Debug
 
-# name: module of the commands, help
+# name: folder, functions of the commands, help
 RECIPES = {
-    "denoise": ("tiny_denoise", "The blind denoiser of semanir, trained on dead leaves."),
-    "clip": ("tiny_clip", "The CLIP model of itaclip, trained on drawn scenes."),
-    "sdxl": ("tiny_sdxl", "The diffusion pipeline of pixelsmith and diffeat, trained on drawn scenes."),
-    "probes": ("probes", "The frozen probe that evaluates generated images."),
-    "segmentation": ("segmentation", "Ablation of itaclip on drawn scenes."),
-    "features": ("features", "Activations of the small diffusion model, ranked for diffeat."),
-    "upscaling": ("upscaling", "Ablation of pixelsmith on drawn scenes."),
+    "denoise": (
+        "tiny_denoise",
+        "dead_leaves:pool training:train training:ship judging:judge",
+        "The blind denoiser of semanir, trained on dead leaves.",
+    ),
+    "clip": (
+        "tiny_clip",
+        "scenes:pool train:train ship:ship judge:judge demo_scenes:demo_scenes",
+        "The CLIP model of itaclip, trained on drawn scenes.",
+    ),
+    "sdxl": (
+        "tiny_sdxl",
+        "commands:pool commands:bound commands:vae commands:latents commands:unet commands:ship "
+        "commands:samples commands:judge",
+        "The diffusion pipeline of pixelsmith and diffeat, trained on drawn scenes.",
+    ),
+    "probes": (
+        "probes",
+        "training:train commands:ship commands:judge",
+        "The frozen probe that evaluates generated images.",
+    ),
+    "segmentation": (
+        "segmentation",
+        "commands:ablate commands:search commands:gate",
+        "Ablation of itaclip on drawn scenes.",
+    ),
+    "features": (
+        "features",
+        "commands:study commands:gate commands:scenes",
+        "Activations of the small diffusion model, ranked for diffeat.",
+    ),
+    "upscaling": ("upscaling", "commands:study commands:gate", "Ablation of pixelsmith on drawn scenes."),
     "vitron": (
         "vitron_tiny",
+        "commands:pool commands:train commands:ship commands:judge commands:ablate commands:synergy "
+        "commands:pairs commands:report",
         "The small model of vitron, trained on drawn scenes, and the paper's ablations.",
     ),
 }
-if TYPE_CHECKING:
-    Recipe = str  # a type checker knows no members that are made at run time
-else:
-    Recipe = StrEnum("Recipe", {name: name for name in RECIPES})
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app = create_app(
+    "recipes",
+    """Train and evaluate the shipped models, one recipe each.
 
+**Examples**
 
-def commands(recipe: str) -> typer.Typer:
-    """Return the commands of a recipe; imported only here, as that takes seconds."""
-    found: typer.Typer = import_module(f"recipes.{RECIPES[recipe][0]}.commands").app
-    return found
+    python -m recipes denoise pool -o runs/leaves.npy
 
-
-def forward(recipe: str) -> Callable[[typer.Context], None]:
-    """Return the command that forwards its arguments to a recipe."""
-
-    def run(ctx: typer.Context) -> None:
-        commands(recipe)(ctx.args, prog_name=f"python -m recipes {recipe}")
-
-    return run
+    python -m recipes judge clip segmentation
+""",
+    distribution="lab",
+)
+for recipe, (folder, functions, text) in RECIPES.items():
+    nested = create_app(recipe, text, distribution="lab")
+    for path in functions.split():
+        name = path.split(":")[1].replace("_", "-")
+        nested.command(f"recipes.{folder}.{path}", name=("gate", "judge") if name == "gate" else name)
+    app.command(nested)
 
 
-for name, (_, text) in RECIPES.items():
-    forwarded = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(name, help=text, context_settings=forwarded, add_help_option=False)(forward(name))
+@app.command
+def judge(*recipes: str, debug: Debug = Debug()) -> int:
+    """Evaluate shipped models on fresh seeds; exit 1 if one misses a requirement.
 
-
-@app.command()
-def judge(
-    recipes: Annotated[list[Recipe] | None, typer.Argument(help="Recipes; all if none is named.")] = None,
-) -> None:
-    """Evaluate shipped models on fresh seeds; exit 1 if one misses a requirement."""
+    Args:
+        recipes: Names of recipes; all if none is named.
+    """
+    if unknown := [recipe for recipe in recipes if recipe not in RECIPES]:
+        raise ValueError(f"recipes are {', '.join(RECIPES)}, got {', '.join(unknown)}")
     missed: list[str] = []
-    for recipe in recipes or list(RECIPES):
-        typer.echo(f"== {recipe}", err=True)
-        if commands(recipe)(["judge"], prog_name=f"python -m recipes {recipe}", standalone_mode=False):
+    for recipe in recipes or RECIPES:
+        stderr.print(f"== {recipe}")
+        if app([recipe, "judge"], exit_on_error=False, print_error=False):
             missed.append(recipe)
     if missed:
-        typer.echo(f"missed: {', '.join(missed)}", err=True)
-        raise typer.Exit(1)
+        warn(f"missed: {', '.join(missed)}")
+    return int(bool(missed))
 
 
 if __name__ == "__main__":
-    app()
+    raise SystemExit(run_app(app))

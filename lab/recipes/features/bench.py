@@ -6,8 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+from cyclopts.validators import Number
 from diffeat import ExtractionOptions, FeatureExtractor, Features, Storage
 from diffeat.images import load_images
 from diffeat.match import pixel_patches
@@ -18,6 +22,7 @@ from recipes.features.scenes import SIDE, Kind, draw
 from recipes.features.sets import PIXELS
 
 TIMESTEP = 50  # of 1000 training steps: the paper's
+AtLeastFour = Annotated[int, Parameter(validator=Number(gte=4))]
 Tell = Callable[[str], None]
 
 
@@ -37,12 +42,12 @@ class Sizes:
         threshold: Largest distance of a hit, in sides.
     """
 
-    images: int = 100
-    fresh: int = 100
-    seeds: int = 5
-    pixels: int = 100
+    images: AtLeastFour = 80
+    fresh: AtLeastFour = 80
+    seeds: PositiveInt = 5
+    pixels: PositiveInt = 80
     folds: int = 4
-    candidates: int = 10
+    candidates: PositiveInt = 8
     measured: int = 16
     side: int = 32
     threshold: float = 0.05

@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import typer
+from common_kernels.runtime.cli import OutputPath, emit, say, warn
+from cyclopts import Group, Parameter
+from cyclopts.types import PositiveInt
+from cyclopts.validators import Number
 from diffeat import FeatureExtractor
 from diffeat.shipped import ASSETS
 
 from recipes.cards import CARDS
-from recipes.features.bench import Bench, Sizes
+from recipes.features.bench import AtLeastFour, Bench, Sizes
 from recipes.features.demo_scenes import DEMO, paint_demo
 from recipes.features.figure import draw_figure
 from recipes.features.report import markdown
 from recipes.features.scenes import KINDS, Kind
 from recipes.features.sets import LEGACY
 from recipes.features.study import judge, misses, run_study, to_card
-
-app = typer.Typer(help=__doc__, no_args_is_help=True)
+from recipes.options import Debug, Processor
 
 MODEL = ASSETS / "tiny-sdxl"
 CARD = CARDS / "features.json"
@@ -34,11 +36,6 @@ CAVEAT = (
     "large models and photographs. The spread is over scenes, not over trainings."
 )
 
-ModelFolder = Annotated[Path, typer.Option("--model", help="Folder of a diffusers pipeline.")]
-Threads = Annotated[int, typer.Option(help="Number of threads.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Number of samples of fresh images that sets are judged on.")]
-Fresh = Annotated[int, typer.Option(min=4, help="Number of images of each such sample.")]
-
 
 def weights_hash(folder: Path) -> str:
     """SHA-256 of all weights in a folder."""
@@ -48,78 +45,81 @@ def weights_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-@app.command()
 def study(
-    model: ModelFolder = MODEL,
-    images: Annotated[
-        int, typer.Option(min=4, help="Number of images that activations are ranked on, per kind.")
-    ] = 80,
-    pixels: Annotated[int, typer.Option(min=1, help="Number of pixels drawn from each image.")] = 80,
-    fresh: Fresh = 80,
-    seeds: Seeds = 5,
-    candidates: Annotated[
-        int, typer.Option(min=1, help="Number of best activations a set is chosen from.")
-    ] = 8,
-    json_file: Annotated[Path, typer.Option("--json", help="Card to write.")] = CARD,
-    figure: Annotated[Path, typer.Option(help="PNG to draw.")] = FIGURE,
-    results: Annotated[
-        Path, typer.Option(help="Scores measured so far; a run that was cut goes on from them.")
-    ] = Path("runs/features"),
-    threads: Threads = 1,
+    *,
+    model: Path = MODEL,
+    sizes: Annotated[Sizes, Parameter(name="*", group=Group("Sizes", sort_key=1))] = Sizes(),
+    card: Path = CARD,
+    figure: Path = FIGURE,
+    results: Path = Path("runs/features"),
+    processor: Processor = Processor(),
 ) -> None:
-    """Rank all activations, choose and judge sets, test the paper's properties; card, figure, Markdown."""
-    torch.set_num_threads(threads)
+    """Rank all activations, choose and judge sets, test the paper's properties; card, figure, Markdown.
+
+    Args:
+        model: Folder of a diffusers pipeline.
+        card: Card to write.
+        figure: PNG to draw.
+        results: Scores measured so far, from which a run resumes.
+    """
+    torch.set_num_threads(processor.threads)
     start = time.perf_counter()
     extractor = FeatureExtractor.from_pretrained(model, device="cpu")
-    sizes = Sizes(images=images, fresh=fresh, seeds=seeds, pixels=pixels, candidates=candidates)
     bench = Bench(extractor, sizes, results)
-    found = run_study(bench, tell=lambda line: typer.echo(line, err=True))
-    card = {
+    found = run_study(bench, tell=warn)
+    report = {
         "name": "features",
         "weights_sha256": weights_hash(model),
         "caveat": CAVEAT,
         **to_card(bench, found),
     }
-    card["failures"] = misses(found.judged, JUDGED)
-    card["minutes"] = round((time.perf_counter() - start) / 60, 1)
-    json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    report["failures"] = misses(found.judged, JUDGED)
+    report["minutes"] = round((time.perf_counter() - start) / 60, 1)
+    card.parent.mkdir(parents=True, exist_ok=True)
+    card.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     own: dict[Kind, tuple[str, ...]] = {kind: found.chosen[f"for {kind}"] for kind in KINDS}
     figure.parent.mkdir(parents=True, exist_ok=True)
     draw_figure(bench.names, found.rankings, {"legacy": dict.fromkeys(KINDS, LEGACY), "chosen": own}, figure)
-    typer.echo(markdown(card))
+    say(markdown(report))
 
 
-@app.command()
-@app.command("judge", hidden=True)
 def gate(
-    model: ModelFolder = MODEL,
-    card: Annotated[Path, typer.Option(help="Card of the study, which chose the sets.")] = CARD,
-    fresh: Fresh = 60,
-    seeds: Seeds = 3,
-    threads: Threads = 1,
-) -> None:
-    """Judge the chosen sets beside the legacy one again; exit 1 if a gain is within its spread."""
-    torch.set_num_threads(threads)
+    *,
+    model: Path = MODEL,
+    card: Path = CARD,
+    fresh: AtLeastFour = 60,
+    seeds: PositiveInt = 3,
+    processor: Processor = Processor(),
+) -> int:
+    """Judge the chosen sets beside the legacy one again; exit 1 if a gain is within its spread.
+
+    Args:
+        model: Folder of a diffusers pipeline.
+        card: Card of the study, which chose the sets.
+        fresh: Number of images that sets are judged on, for each kind and seed.
+        seeds: Number of seeds of fresh images.
+    """
+    torch.set_num_threads(processor.threads)
     chosen = json.loads(card.read_text("utf-8"))["sets"]
     sets = {title: tuple(chosen[title]) for title in ("legacy", *(f"for {kind}" for kind in JUDGED))}
     bench = Bench(FeatureExtractor.from_pretrained(model, device="cpu"), Sizes(fresh=fresh, seeds=seeds))
-    judged = judge(bench, JUDGED, sets, lambda line: typer.echo(line, err=True))
+    judged = judge(bench, JUDGED, sets, warn)
     failures = misses(judged, JUDGED)
-    typer.echo(json.dumps({"judged": judged, "failures": failures}))
-    if failures:
-        raise typer.Exit(1)
+    emit({"judged": judged, "failures": failures})
+    return int(bool(failures))
 
 
-@app.command()
 def scenes(
-    out: Annotated[Path, typer.Option(help="Folder to fill.")] = DEMO,
-    number: Annotated[int, typer.Option(min=2, help="Pairs of views.")] = 8,
+    *,
+    output: OutputPath = DEMO,
+    number: Annotated[int, Parameter(validator=Number(gte=2))] = 8,
+    debug: Debug = Debug(),
 ) -> None:
-    """Paint the images of ``diffeat demo``: pairs of views, label maps, points."""
-    seed = paint_demo(out, number)
-    typer.echo(f"{out}: seed {seed}, {sum(file.stat().st_size for file in out.iterdir())} bytes")
+    """Paint the images of ``diffeat demo``: pairs of views, label maps, points.
 
-
-if __name__ == "__main__":
-    app()
+    Args:
+        output: Folder to fill.
+        number: Number of pairs of views.
+    """
+    seed = paint_demo(output, number)
+    say(f"{output}: seed {seed}, {sum(file.stat().st_size for file in output.iterdir())} bytes")

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import typer
+from common_kernels.runtime.cli import OutputPath
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
@@ -20,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
+from recipes.options import Processor
 from recipes.probes.network import NAMES, Probe
 from recipes.training import Run, fit
 
@@ -117,23 +115,32 @@ class ProbeModule(pl.LightningModule):
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of checkpoints and logs; resumed if it has one.")],
-    max_steps: Annotated[int, typer.Option(help="Optimizer steps in all.")] = 3000,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
-    seed: Annotated[int, typer.Option(help="Random seed of weights and images.")] = 17,
-    workers: Annotated[int, typer.Option(help="Processes that draw; 0 draws in this one.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    *,
+    output: OutputPath,
+    max_steps: int = 3000,
+    batch_size: int = 32,
+    seed: int = 17,
+    workers: int = 0,
+    processor: Processor = Processor(),
 ) -> None:
-    """Train the probe that judges generated images; run again with the same folder to resume."""
-    torch.set_num_threads(threads)
+    """Train the probe that judges generated images; run again with the same folder to resume.
+
+    Args:
+        output: Folder of checkpoints and logs; resumed if it has one.
+        max_steps: Optimizer steps in all.
+        batch_size: Number of images per step.
+        seed: Random seed of weights and images.
+        workers: Number of processes that draw; 0 draws in this one.
+    """
+    torch.set_num_threads(processor.threads)
     pl.seed_everything(seed)
     probe = Probe().to(memory_format=torch.channels_last)
     run = Run(steps=max_steps, workers=workers, clip_norm=None)
     mean = EMAWeightAveraging(decay=0.995, update_starting_at_step=max_steps // 4)
-    fit(ProbeModule(probe, max_steps), ProbeScenes(batch_size, seed), out, run, mean=mean)
+    fit(ProbeModule(probe, max_steps), ProbeScenes(batch_size, seed), output, run, mean=mean)
     weights = {
         name: value.half().contiguous()
         for name, value in probe.state_dict().items()
         if value.is_floating_point()
     }
-    save_file(weights, out / "probe.safetensors")
+    save_file(weights, output / "probe.safetensors")

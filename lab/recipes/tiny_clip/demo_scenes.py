@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import json
 from itertools import count
-from pathlib import Path
-from typing import Annotated
 
-import typer
+from common_kernels.runtime.cli import OutputPath, say
+from cyclopts.types import PositiveInt
 from PIL import Image
 from shapeworld import Scene, SceneConfig, draw_scene, render
 from shapeworld.vocabulary import BACKGROUNDS, COLOURS, PALETTE
 
+from recipes.options import Debug
 from recipes.tiny_clip.ship import ASSETS
 from recipes.tiny_clip.zero_shot import NAMES
 
@@ -36,16 +36,20 @@ def choose_scenes(number: int) -> tuple[int, list[Scene]]:
 
 
 def demo_scenes(
-    out: Annotated[Path, typer.Option(help="Folder to fill.")] = ASSETS / "scenes",
-    number: Annotated[int, typer.Option(min=1, help="Scenes.")] = 6,
+    *, output: OutputPath = ASSETS / "scenes", number: PositiveInt = 6, debug: Debug = Debug()
 ) -> None:
-    """Paint the images of ``itaclip demo``: scene-1.png, scene-1-labels.png, ..., and classes.json."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Paint the images of ``itaclip demo``: scene-1.png, scene-1-labels.png, ..., and classes.json.
+
+    Args:
+        output: Folder to fill.
+        number: Number of scenes.
+    """
+    output.mkdir(parents=True, exist_ok=True)
     seed, scenes = choose_scenes(number)
     for place, scene in enumerate(scenes, start=1):
         painting = render(scene, SIDE)
-        Image.fromarray(painting.image).save(out / f"scene-{place}.png", optimize=True)
-        Image.fromarray(painting.semantic("colour")).save(out / f"scene-{place}-labels.png", optimize=True)
+        Image.fromarray(painting.image).save(output / f"scene-{place}.png", optimize=True)
+        Image.fromarray(painting.semantic("colour")).save(output / f"scene-{place}-labels.png", optimize=True)
     facts = {
         "seed": seed,
         "split": "test",
@@ -53,5 +57,5 @@ def demo_scenes(
         "colours": [[round(255 * value) for value in PALETTE[colour]] for colour in COLOURS],
         "background": list(BACKGROUNDS),
     }
-    (out / "classes.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
-    typer.echo(f"{out}: seed {seed}, {sum(file.stat().st_size for file in out.iterdir())} bytes")
+    (output / "classes.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    say(f"{output}: seed {seed}, {sum(file.stat().st_size for file in output.iterdir())} bytes")

@@ -6,21 +6,21 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
-import typer
+from common_kernels.runtime.cli import say, show
 from open_clip.model import CLIP
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 from shapeworld import SceneConfig, render
 from shapeworld.vocabulary import BACKGROUNDS, Attribute
 from torch import Tensor
 
 from recipes.cards import CARDS
+from recipes.options import Processor
 from recipes.tiny_clip.dense import VARIANTS, dense_embeddings, dense_figures
 from recipes.tiny_clip.scenes import MIXED, SIDE, strict_caption
 from recipes.tiny_clip.ship import ASSETS, WEIGHTS, training_facts
@@ -158,14 +158,27 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def judge(
-    folder: Annotated[Path, typer.Argument(help="Folder of the model.")] = ASSETS / "tiny-shapes",
-    card: Annotated[Path, typer.Option(help="Card to write.")] = CARDS / "tiny-clip.json",
-    seed: Annotated[int, typer.Option(help="Random seed of the scenes.")] = 2024,
-    singles: Annotated[int, typer.Option(help="Scenes of one thing, for each split.")] = 1000,
-    mixed: Annotated[int, typer.Option(help="Scenes for retrieval.")] = 300,
-    segmented: Annotated[int, typer.Option(help="Scenes labelled pixel by pixel.")] = 200,
-) -> None:
-    """Measure the shipped model on fresh scenes and write its card; fails if a must is missed."""
+    folder: Path = ASSETS / "tiny-shapes",
+    /,
+    *,
+    card: Path = CARDS / "tiny-clip.json",
+    seed: int = 2024,
+    singles: int = 1000,
+    mixed: int = 300,
+    segmented: int = 200,
+    processor: Processor = Processor(),
+) -> int:
+    """Measure the shipped model on fresh scenes and write its card; exit 1 if a must is missed.
+
+    Args:
+        folder: Folder of the model.
+        card: Card to write.
+        seed: Random seed of the scenes.
+        singles: Number of scenes of one thing, for each split.
+        mixed: Number of scenes for retrieval.
+        segmented: Number of scenes labelled pixel by pixel.
+    """
+    torch.set_num_threads(processor.threads)
     weights = folder / WEIGHTS
     judged = Judged(folder)
     figures = measure(judged, seed, singles, mixed, segmented)
@@ -189,20 +202,18 @@ def judge(
     (folder / "card.json").write_text(json.dumps(summary(report), indent=2) + "\n")
     _show(figures)
     for sentence in [*says["missed_musts"], *says["missed_aims"]]:
-        typer.echo(f"missed: {sentence}")
-    if says["missed_musts"]:
-        raise typer.Exit(1)
+        say(f"missed: {sentence}")
+    return int(bool(says["missed_musts"]))
 
 
 def _show(figures: dict[str, Any]) -> None:
-    console = Console()
     scores = Table("zero-shot", *NAMES)
     for row in ("zero_shot", "zero_shot_foreign_sentences", "unseen_pairs"):
         scores.add_row(row, *(f"{figures[row][name]:.1%}" for name in NAMES))
-    console.print(scores)
-    console.print("R@1", figures["recall_at_1"])
+    show(scores)
+    say(f"R@1 {figures['recall_at_1']}")
     dense = Table("mIoU / on things, %", *ATTRIBUTES)
     for variant in VARIANTS:
         cells = (figures["dense"][attribute][variant] for attribute in ATTRIBUTES)
         dense.add_row(variant, *(f"{cell['miou']:.1f} / {cell['accuracy_on_things']:.0f}" for cell in cells))
-    console.print(dense)
+    show(dense)

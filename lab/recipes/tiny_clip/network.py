@@ -39,11 +39,11 @@ class Size:
     Attributes:
         embed_dim: Channels of the common space.
         layers: Blocks of the visual tower.
-        width: Its channels.
-        head_width: Channels of one of its attention heads.
+        width: Channels of the visual tower.
+        head_width: Channels of an attention head of the visual tower.
         text_layers: Blocks of the text tower.
-        text_width: Its channels.
-        text_heads: Its attention heads.
+        text_width: Channels of the text tower.
+        text_heads: Attention heads of the text tower.
     """
 
     embed_dim: int = 128

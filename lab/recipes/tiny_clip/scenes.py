@@ -6,17 +6,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import Pool
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
+from common_kernels.runtime.cli import OutputPath, say
 from numpy.typing import NDArray
 from shapeworld import Scene, SceneConfig, Split, draw_scene, render, scene_rng
 from shapeworld.captions import WORDS as CAPTION_WORDS
 from shapeworld.captions import background_phrase, caption
 from shapeworld.vocabulary import BACKGROUNDS, COLOURS, HELD_OUT, MATERIALS, SHAPES, Attribute
 from shapeworld.words import ATTRIBUTES, Phrasing, choose, describe, shuffled, with_article, words_of
+
+from recipes.options import Debug
 
 SIDE = 64  # pixels
 MAX_THINGS = 3
@@ -181,17 +181,21 @@ def _paint(seed: int, index: int) -> NDArray[np.uint8]:
 
 
 def pool(
-    out: Annotated[Path, typer.Argument(help="The file to write, .npy.")],
-    count: Annotated[int, typer.Option(help="Number of scenes.")] = 160_000,
-    seed: Annotated[int, typer.Option(help="Random seed of the scenes.")] = 3,
-    processes: Annotated[int, typer.Option(help="Processes that paint.")] = 2,
+    *, output: OutputPath, count: int = 160_000, seed: int = 3, processes: int = 2, debug: Debug = Debug()
 ) -> None:
-    """Paint the training scenes once, ``(count, 64, 64, 3)`` uint8; training draws the captions."""
-    partial_file = out.with_suffix(".part")
+    """Paint the training scenes once, ``(count, 64, 64, 3)`` uint8; training draws the captions.
+
+    Args:
+        output: File to write, .npy.
+        count: Number of scenes.
+        seed: Random seed of the scenes.
+        processes: Number of processes that paint.
+    """
+    partial_file = output.with_suffix(".part")
     images = np.lib.format.open_memmap(partial_file, mode="w+", dtype=np.uint8, shape=(count, SIDE, SIDE, 3))
     with Pool(processes) as workers:
         for i, image in enumerate(workers.imap(partial(_paint, seed), range(count), chunksize=200)):
             images[i] = image
     images.flush()
-    partial_file.replace(out)
-    typer.echo(f"{out}: {count} scenes of seed {seed}")
+    partial_file.replace(output)
+    say(f"{output}: {count} scenes of seed {seed}")

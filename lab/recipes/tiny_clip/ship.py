@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
+from common_kernels.runtime.cli import OutputPath, say
 from open_clip.model import CLIP
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from recipes.options import Debug
 from recipes.tiny_clip.network import MEAN, STD, Size
 from recipes.tiny_clip.scenes import SIDE
 from recipes.tiny_clip.tokens import save_tokenizer
@@ -50,11 +51,13 @@ def training_facts(folder: Path) -> dict[str, Any]:
         return json.loads(file.metadata()["training"])
 
 
-def ship(
-    run: Annotated[Path, typer.Argument(help="Folder of the training run.")],
-    out: Annotated[Path, typer.Option(help="Folder to fill.")] = ASSETS / "tiny-shapes",
-) -> None:
-    """Write the model of a run's last checkpoint as open_clip's local folder, fp16."""
+def ship(run: Path, /, *, output: OutputPath = ASSETS / "tiny-shapes", debug: Debug = Debug()) -> None:
+    """Write the model of a run's last checkpoint as open_clip's local folder, fp16.
+
+    Args:
+        run: Folder of the training run.
+        output: Folder to fill.
+    """
     state = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
     plan, steps = state["plan"], state["global_step"]
     size = Size(**plan["size"])
@@ -70,5 +73,5 @@ def ship(
         "training_minutes": round(state["callbacks"]["Timer"]["time_elapsed"]["train"] / 60, 1),
         "last_row": state["figures"],
     }
-    save(model, size, out, facts)
-    typer.echo(f"{out}: {sum(file.stat().st_size for file in out.iterdir())} bytes")
+    save(model, size, output, facts)
+    say(f"{output}: {sum(file.stat().st_size for file in output.iterdir())} bytes")

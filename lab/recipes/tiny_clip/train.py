@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-import typer
+from common_kernels.runtime.cli import OutputPath
+from cyclopts import Parameter
 from numpy.typing import NDArray
 from open_clip.model import CLIP
 from shapeworld import Scene, Split
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from recipes.options import Accelerator
 from recipes.tiny_clip.network import (
     Heads,
     Size,
@@ -331,47 +333,37 @@ def recipe_commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-_DEFAULT = Plan()
-
-
 def train(
-    pool: Annotated[Path, typer.Option(help="Painted scenes, from the command 'pool'.")],
-    out: Annotated[Path, typer.Option(help="Folder of checkpoint and logs; resumed if it has one.")],
-    steps: Annotated[int, typer.Option(help="Optimizer steps in all.")] = _DEFAULT.steps,
-    warm_steps: Annotated[
-        int, typer.Option(help="Most steps of classification alone.")
-    ] = _DEFAULT.warm_steps,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = _DEFAULT.batch_size,
-    optimizer: Annotated[str, typer.Option(help="Name known to timm.")] = _DEFAULT.optimizer,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = _DEFAULT.learning_rate,
-    precision: Annotated[str, typer.Option(help="bf16 or fp32.")] = _DEFAULT.precision,
-    stop_at: Annotated[int | None, typer.Option(help="Step to stop at, to resume later.")] = None,
-    pool_seed: Annotated[int, typer.Option(help="Seed the pool was painted with.")] = _DEFAULT.pool_seed,
-    seed: Annotated[int, typer.Option(help="Random seed of weights, batches and captions.")] = _DEFAULT.seed,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    *,
+    pool: Path,
+    output: OutputPath,
+    plan: Annotated[Plan, Parameter(name="*", group="Training")] = Plan(),
+    machine: Accelerator = Accelerator(),
+    stop_at: int | None = None,
 ) -> None:
-    """Train tiny-clip; run again with the same folder and options to resume."""
-    torch.set_num_threads(threads)
-    plan = Plan(
-        pool_seed=pool_seed,
-        seed=seed,
-        steps=steps,
-        warm_steps=warm_steps,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        precision="bf16" if precision == "bf16" else "fp32",
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {"recipe_commits": [], "device": device_name(device), "threads": threads}
-    if (out / CHECKPOINT).exists():
-        facts = json.loads((out / STATE).read_text())
+    """Train tiny-clip; run again with the same folder and options to resume.
+
+    Args:
+        pool: Painted scenes, from the command 'pool'.
+        output: Folder of checkpoint and logs; resumed if it has one.
+        stop_at: Step to stop at, to resume later.
+    """
+    torch.set_num_threads(machine.threads)
+    output.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = {
+        "recipe_commits": [],
+        "device": device_name(machine.device),
+        "threads": machine.threads,
+    }
+    if (output / CHECKPOINT).exists():
+        facts = json.loads((output / STATE).read_text())
     commits = list(
         dict.fromkeys([*facts["recipe_commits"], recipe_commit()])
     )  # a resumed run may have several
-    (out / STATE).write_text(json.dumps(facts | {"recipe_commits": commits, "plan": asdict(plan)}, indent=1))
-    train_clip(plan, np.load(pool, mmap_mode="r"), out, stop_at=stop_at, device=device)
+    (output / STATE).write_text(
+        json.dumps(facts | {"recipe_commits": commits, "plan": asdict(plan)}, indent=1)
+    )
+    train_clip(plan, np.load(pool, mmap_mode="r"), output, stop_at=stop_at, device=machine.device)
 
 
 def device_name(device: str) -> str:

@@ -22,11 +22,15 @@ from typing import Annotated
 
 import cv2
 import numpy as np
-import typer
+from common_kernels.runtime.cli import OutputPath, progress_bars, warn
+from common_kernels.runtime.files import write_text
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+from cyclopts.validators import Number
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from skimage.color import lab2rgb
+
+from recipes.options import Debug
 
 FloatImage = NDArray[np.float32]
 UInt8Image = NDArray[np.uint8]
@@ -232,38 +236,39 @@ def _shape_of(file: Path) -> tuple[int, ...]:
 
 
 def pool(
-    out: Annotated[Path, typer.Option(help="File to write, .npy; a finished one is left alone.")],
-    count: Annotated[int, typer.Option(help="Images.", min=1)] = 2500,
-    size: Annotated[int, typer.Option(help="Side of an image, pixels.", min=SMALLEST)] = 256,
-    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = os.cpu_count() or 1,
+    *,
+    output: OutputPath,
+    count: PositiveInt = 2500,
+    size: Annotated[int, Parameter(validator=Number(gte=SMALLEST))] = 256,
+    workers: PositiveInt = os.cpu_count() or 1,
+    debug: Debug = Debug(),
 ) -> None:
-    """Render a pool of dead-leaves images, ``(count, size, size, 3)`` uint8; image i has seed i."""
+    """Render a pool of dead-leaves images, ``(count, size, size, 3)`` uint8; image i has seed i.
+
+    Args:
+        output: File to write, .npy; a finished one is left alone.
+        count: Number of images.
+        size: Side of an image in pixels.
+        workers: Number of processes.
+    """
     shape = (count, size, size, 3)
-    part, done_file = out.with_suffix(".part.npy"), out.with_suffix(".done")
+    part, done_file = output.with_suffix(".part.npy"), output.with_suffix(".done")
     done = int(done_file.read_text()) if part.exists() and done_file.exists() else 0
-    for file in [out] * out.exists() + [part] * (done > 0):
+    for file in [output] * output.exists() + [part] * (done > 0):
         if _shape_of(file) != shape:
-            raise typer.BadParameter(
-                f"{file} holds {_shape_of(file)}, not {shape}; delete it or name another file"
-            )
-    if out.exists():
-        typer.echo(f"{out} is there already", err=True)
+            raise ValueError(f"{file} holds {_shape_of(file)}, not {shape}; delete it or name another file")
+    if output.exists():
+        warn(f"{output} is there already")
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _note(done_file, done)  # before the file is made anew: an old count must not outlive it
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(done_file, str(done))  # before the file is made anew: an old count must not outlive it
     images = np.lib.format.open_memmap(part, mode="r+" if done else "w+", dtype=np.uint8, shape=shape)
     tasks = [(size, first, min(first + _CHUNK, count)) for first in range(done, count, _CHUNK)]
     chunks = zip(tasks, _rendered(tasks, workers), strict=True)
-    for (_, first, last), chunk in track(chunks, "leaves", total=len(tasks), console=Console(stderr=True)):
-        images[first:last] = chunk
-        images.flush()
-        _note(done_file, last)
-    part.replace(out)
+    with progress_bars() as bars:
+        for (_, first, last), chunk in bars.track(chunks, total=len(tasks), description="leaves"):
+            images[first:last] = chunk
+            images.flush()
+            write_text(done_file, str(last))
+    part.replace(output)
     done_file.unlink()
-
-
-def _note(file: Path, done: int) -> None:
-    """Write how many images are done, whole or not at all."""
-    fresh = file.with_name(f"{file.name}.new")
-    fresh.write_text(str(done))
-    fresh.replace(file)

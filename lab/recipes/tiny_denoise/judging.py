@@ -7,21 +7,20 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
-import typer
-from common_kernels.runtime.hub import CARD_FILE, WEIGHTS_FILE, ModelNotFoundError
+from common_kernels.runtime.cli import emit, progress_bars, stderr
+from common_kernels.runtime.hub import CARD_FILE, WEIGHTS_FILE
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from safetensors.torch import load_file
 from semanir.restorer import Restorer
 from semanir.weights import SHIPPED, find_folder
 
 from recipes.cards import CARDS
+from recipes.options import Flag, Processor
 from recipes.tiny_denoise.baselines import (
     EQUAL_DB,
     Figures,
@@ -62,7 +61,7 @@ class Verdict(TypedDict):
     passed: bool
 
 
-def judge(models: Mapping[str, Model], photos: Photos, baselines: Figures) -> tuple[Figures, Clean]:
+def measure(models: Mapping[str, Model], photos: Photos, baselines: Figures) -> tuple[Figures, Clean]:
     """Measure models on noisy and on clean photographs, noise seed 0, output rounded to 8 bits.
 
     Args:
@@ -80,16 +79,17 @@ def judge(models: Mapping[str, Model], photos: Photos, baselines: Figures) -> tu
     figures: Figures = {}
     clean: Clean = {name: {} for name in photos}
     cases = [(name, sigma) for name in photos for sigma in (0, *SIGMAS)]
-    for name, sigma in track(cases, "photographs", console=Console(stderr=True)):
-        photo = photos[name]()
-        image = noisy(photo, sigma)
-        results = {key: _run(key, model, image) for key, model in models.items()}
-        if sigma == 0:
-            levels = {key: psnr(result, photo) for key, result in results.items()}
-            clean[name] = {key: round(min(level, EQUAL_DB), 3) for key, level in levels.items()}
-        else:
-            row = {key: score(result, photo) for key, result in results.items()}
-            figures.setdefault(name, {})[str(sigma)] = {**baselines[name][str(sigma)], **row}
+    with progress_bars() as bars:
+        for name, sigma in bars.track(cases, description="photographs"):
+            photo = photos[name]()
+            image = noisy(photo, sigma)
+            results = {key: _run(key, model, image) for key, model in models.items()}
+            if sigma == 0:
+                levels = {key: psnr(result, photo) for key, result in results.items()}
+                clean[name] = {key: round(min(level, EQUAL_DB), 3) for key, level in levels.items()}
+            else:
+                row = {key: score(result, photo) for key, result in results.items()}
+                figures.setdefault(name, {})[str(sigma)] = {**baselines[name][str(sigma)], **row}
     return figures, clean
 
 
@@ -239,7 +239,7 @@ def _read_training(file: Path | None, card: Path) -> dict[str, object]:
         return {}
     facts: dict[str, object] = json.loads(source.read_text("utf-8"))
     if file is not None and (unknown := sorted(set(facts) - set(TRAINING))):
-        raise typer.BadParameter(f"{file} may hold {', '.join(TRAINING)}, got {', '.join(unknown)}")
+        raise ValueError(f"{file} may hold {', '.join(TRAINING)}, got {', '.join(unknown)}")
     return {key: facts[key] for key in TRAINING if key in facts}
 
 
@@ -252,44 +252,48 @@ def _table(figures: Figures) -> Table:
     return table
 
 
-def judge_command(
-    model: Annotated[str, typer.Argument(help="Shipped name or folder.")] = "tiny-denoise",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Card to write.")] = None,
-    conv: Annotated[Path | None, typer.Option(help="Weights of the convolutional baseline.")] = None,
-    with_bm3d: Annotated[bool, typer.Option(help="Fill in missing BM3D figures; slow.")] = False,
-    training: Annotated[
-        Path | None, typer.Option(help=f"JSON of how it was made: {', '.join(TRAINING)}.")
-    ] = None,
-) -> None:
-    """Measure a denoiser on eleven photographs; exit 1 if it misses its gate."""
+def judge(
+    model: str = "tiny-denoise",
+    /,
+    *,
+    card: Path | None = None,
+    conv: Path | None = None,
+    with_bm3d: Flag = False,
+    training: Path | None = None,
+    processor: Processor = Processor(),
+) -> int:
+    """Measure a denoiser on eleven photographs; exit 1 if it misses its gate.
+
+    Args:
+        model: Shipped name or folder.
+        card: Card to write.
+        conv: Weights of the convolutional baseline, from the command 'train conv'.
+        with_bm3d: Fill in missing BM3D figures; slow.
+        training: JSON of how it was made: recipe_commit, seed, device, training_minutes, patches_seen.
+    """
+    torch.set_num_threads(processor.threads)
     name = Path(model).name
     facts = _read_training(training, CARDS / f"{name}.json")
-    try:
-        restorer = Restorer.from_pretrained(model, device="cpu", dtype="float32")
-    except ModelNotFoundError as error:
-        raise typer.BadParameter(str(error)) from error
-    if conv is not None and not conv.exists():
-        raise typer.BadParameter(f"no such file: {conv}; it comes from the command 'train conv'")
+    restorer = Restorer.from_pretrained(model, device="cpu", dtype="float32")
     models: dict[str, Model] = {"semanir": restorer.restore}
     if conv is not None:
         models["conv"] = conv_model(conv)
     photos = {**COLOUR, **GREY}
-    figures, clean = judge(models, photos, baseline_figures(photos, SIGMAS, CARDS / "baselines.json"))
+    figures, clean = measure(models, photos, baseline_figures(photos, SIGMAS, CARDS / "baselines.json"))
     known = bm3d_figures() if with_bm3d else _stored_bm3d()
     for photo, rows in known.items():
         for sigma, level in rows.items():
             figures[photo][sigma]["bm3d"] = {"psnr": level}
     parameters = sum(p.numel() for p in restorer.model.parameters())
-    card = make_card(name, find_folder(model) / WEIGHTS_FILE, parameters, figures, clean, facts)
-    Console(stderr=True).print(_table(figures))
+    report = make_card(name, find_folder(model) / WEIGHTS_FILE, parameters, figures, clean, facts)
+    stderr.print(_table(figures))
     result = verdict(figures, clean, "semanir", COLOUR)
-    typer.echo(json.dumps({"model": name, **result}))
-    if json_file is not None:
-        write_json(json_file, card)
+    emit({"model": name, **result})
+    if card is not None:
+        write_json(card, report)
         if name in SHIPPED.names():
-            write_json(SHIPPED.folder(name) / CARD_FILE, summary(card, result))
-    if not result["passed"]:
-        raise typer.Exit(1)
+            write_json(SHIPPED.folder(name) / CARD_FILE, summary(report, result))
+    return int(not result["passed"])
 
 
 def _stored_bm3d() -> dict[str, dict[str, float]]:

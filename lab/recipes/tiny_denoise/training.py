@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import typer
+from common_kernels.runtime.cli import OutputPath, say
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from safetensors.torch import load_file, save_file
 from scipy.ndimage import gaussian_filter
@@ -19,6 +19,7 @@ from semanir.weights import SHIPPED
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
+from recipes.options import Debug, Processor
 from recipes.tiny_denoise.conv_unet import ConvUNet
 from recipes.training import Run, fit
 
@@ -102,23 +103,37 @@ def build(network: Literal["semanir", "conv"]) -> nn.Module:
 
 
 def train(
-    network: Annotated[Literal["semanir", "conv"], typer.Argument(help="Network to train.")],
-    pool: Annotated[Path, typer.Option(help="Pool of dead leaves, from the command 'pool'.")],
-    out: Annotated[Path, typer.Option(help="Folder of checkpoints and logs; resumed if it has one.")],
-    max_steps: Annotated[int, typer.Option(help="Optimizer steps in all; may change on resume.")] = 12000,
-    batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
-    crop: Annotated[int, typer.Option(help="Side of a crop, pixels.")] = 64,
-    learning_rate: Annotated[
-        float, typer.Option(help="Peak learning rate of Muon, and of AdamW on vectors.")
-    ] = 1e-3,
-    init: Annotated[Path | None, typer.Option(help="Weights to start from, instead of random ones.")] = None,
-    ema_decay: Annotated[float, typer.Option(help="Decay of the running mean of the weights.")] = 0.999,
-    decay_fraction: Annotated[float, typer.Option(help="Share of the run with falling learning rate.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="Random seed of weights, crops and noise.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    network: Literal["semanir", "conv"],
+    /,
+    *,
+    pool: Path,
+    output: OutputPath,
+    max_steps: int = 12000,
+    batch_size: int = 4,
+    crop: int = 64,
+    learning_rate: float = 1e-3,
+    init: Path | None = None,
+    ema_decay: float = 0.999,
+    decay_fraction: float = 0.3,
+    seed: int = 0,
+    processor: Processor = Processor(),
 ) -> None:
-    """Train a network on dead leaves; run again with the same folder to resume."""
-    torch.set_num_threads(threads)
+    """Train a network on dead leaves; run again with the same folder to resume.
+
+    Args:
+        network: Network to train.
+        pool: Pool of dead leaves, from the command 'pool'.
+        output: Folder of checkpoints and logs; resumed if it has one.
+        max_steps: Optimizer steps in all; may change on resume.
+        batch_size: Number of crops per step.
+        crop: Side of a crop in pixels.
+        learning_rate: Peak learning rate of Muon, and of AdamW on vectors.
+        init: Weights to start from, instead of random ones.
+        ema_decay: Decay of the running mean of the weights.
+        decay_fraction: Share of the run with falling learning rate.
+        seed: Random seed of weights, crops and noise.
+    """
+    torch.set_num_threads(processor.threads)
     pl.seed_everything(seed)
     model = build(network)
     if init is not None:
@@ -126,19 +141,27 @@ def train(
     optimizer = create_optimizer_v2(model, opt="muon", lr=learning_rate, weight_decay=1e-4)
     module = SemanIRModule(model, optimizer, max_steps=max_steps, decay_fraction=decay_fraction)
     mean = EMAWeightAveraging(decay=ema_decay, update_starting_at_step=min(1000, max_steps // 4))
-    fit(module, NoisyCrops(pool, crop, batch_size, seed), out, Run(steps=max_steps, log_every=100), mean=mean)
+    fit(
+        module,
+        NoisyCrops(pool, crop, batch_size, seed),
+        output,
+        Run(steps=max_steps, log_every=100),
+        mean=mean,
+    )
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, out / "network.safetensors")
+    save_file(weights, output / "network.safetensors")
 
 
-def ship(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished SemanIR run.")],
-    name: Annotated[str, typer.Option(help="Name of the shipped model.")] = "tiny-denoise",
-) -> None:
-    """Put the trained weights into the package, as fp16."""
+def ship(run: Path, /, *, name: str = "tiny-denoise", debug: Debug = Debug()) -> None:
+    """Put the trained weights into the package, as fp16.
+
+    Args:
+        run: Folder of a finished SemanIR run.
+        name: Name of the shipped model.
+    """
     model = SemanIR(SemanIRConfig.preset("tiny"))
     model.load_state_dict(load_file(run / "network.safetensors"))
     folder = SHIPPED.assets / name
     model.half().save_pretrained(folder)
     (folder / "README.md").unlink()  # the hub's template; the card tells more
-    typer.echo(f"{folder}: {(folder / 'model.safetensors').stat().st_size} bytes")
+    say(f"{folder}: {(folder / 'model.safetensors').stat().st_size} bytes")

@@ -65,7 +65,7 @@ class DenoiserOptions:
     widths: tuple[int, ...] = (48, 64, 96)
     depths: tuple[int, ...] = (1, 2, 1)
     batch_size: int = 64
-    window_steps: int = 0
+    window_steps: int = 3_000
     large_every: int = 5
     seed: int = 0
     half: bool = False

@@ -57,6 +57,24 @@ class Plan:
         return Run(steps=self.steps, save_every=self.save_every, log_every=self.log_every, device=self.device)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoencoderPlan(Plan):
+    """The plan of the autoencoder."""
+
+    steps: int = 12_000
+    decay_steps: int = 4_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenoiserPlan(Plan):
+    """The plan of the U-Net."""
+
+    steps: int = 12_000
+    decay_steps: int = 3_000
+    save_every: int = 250
+    log_every: int = 50
+
+
 def numbered_generator(seed: int, number: int) -> torch.Generator:
     """Return the generator of one step or image, so that a resumed run draws what it would have."""
     # the generator of the CPU looks at the lower 32 bits only, so both numbers must be mixed into them

@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import torch
-import typer
+from common_kernels.runtime.cli import emit, progress_bars, say
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from diffusers import StableDiffusionXLPipeline
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recipes.cards import CARDS
+from recipes.options import Processor
 from recipes.probes.judging import Judge
 from recipes.tiny_sdxl.assembly import paint_prompts
 from recipes.tiny_sdxl.commands import ASSETS
@@ -26,8 +27,6 @@ from recipes.upscaling.paint import Painted, kept, paint
 from recipes.upscaling.report import JUDGED, gallery, missed, table
 from recipes.upscaling.rows import ROWS, Row
 
-app = typer.Typer(help=__doc__, no_args_is_help=True)
-
 CARD = CARDS / "upscaling.json"
 RUN = Path("runs/upscaling")
 SHOWN = ("2x Lanczos", "2x direct sampling", "2x pixelsmith", "4x Lanczos", "4x direct sampling", JUDGED)
@@ -37,15 +36,11 @@ CAVEAT = (
     "the parts of the method do; how they rank on photographs is another question."
 )
 
-Model = Annotated[Path, typer.Option("--model", help="Folder of the pipeline.")]
-Count2 = Annotated[int, typer.Option("--count", min=2, help="Pictures of each row at 2x.")]
-Count4 = Annotated[int, typer.Option("--count-4x", min=2, help="Pictures of each row at 4x.")]
-Seed = Annotated[int, typer.Option(help="Of prompts and noise.")]
-Threads = Annotated[int, typer.Option(help="Of the processor.")]
+Count = Annotated[int, Parameter(validator=Number(gte=2))]
 
 
 class _Study:
-    """Orders, base pictures and the progress bar, shared by the rows."""
+    """Orders, base images and the progress bar, shared by the rows."""
 
     def __init__(self, model: Path, counts: dict[int, int], seed: int, folder: Path) -> None:
         self.pipeline = StableDiffusionXLPipeline.from_pretrained(model)
@@ -58,10 +53,9 @@ class _Study:
 
     def run(self, rows: list[Row]) -> dict[str, dict[str, float]]:
         """Paint and measure rows; those of one size must begin with the drawn scenes."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         figures: dict[str, dict[str, float]] = {}
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task("pictures", total=sum(self.counts[row.scale] for row in rows))
+        with progress_bars() as progress:
+            task = progress.add_task("images", total=sum(self.counts[row.scale] for row in rows))
             for row in rows:
                 progress.update(task, description=row.key)
                 before = progress.tasks[task].completed
@@ -89,26 +83,37 @@ class _Study:
         }
 
 
-@app.command()
 def study(
-    model: Model = ASSETS,
-    count: Count2 = 32,
-    count_4x: Count4 = 16,
-    seed: Seed = 6000,
-    folder: Annotated[Path, typer.Option(help="Pictures so far; a study that was cut goes on.")] = RUN,
-    leave_out: Annotated[list[str] | None, typer.Option(help="Rows to do without, as '2x no mask'.")] = None,
-    json_file: Annotated[Path, typer.Option("--json", help="Card to write.")] = CARD,
-    picture: Annotated[Path | None, typer.Option(help="PNG of a gallery.")] = None,
-    threads: Threads = 1,
+    *,
+    model: Path = ASSETS,
+    count: Count = 32,
+    count_4x: Count = 16,
+    seed: int = 6000,
+    folder: Path = RUN,
+    leave_out: tuple[str, ...] = (),
+    card: Path = CARD,
+    figure: Path | None = None,
+    processor: Processor = Processor(),
 ) -> None:
-    """Paint and measure every row; write the card and print the tables."""
-    torch.set_num_threads(threads)
-    if unknown := set(leave_out or ()) - {row.key for row in ROWS}:
-        raise typer.BadParameter(f"--leave-out must name rows, got {', '.join(sorted(unknown))}")
+    """Paint and measure every row; write the card and print the tables.
+
+    Args:
+        model: Folder of the pipeline.
+        count: Number of images of each row at 2x.
+        count_4x: Number of images of each row at 4x.
+        seed: Random seed of prompts and noise.
+        folder: Folder of the images so far, from which a study resumes.
+        leave_out: Rows to leave out, as '2x no mask'.
+        card: Card to write.
+        figure: PNG of a gallery.
+    """
+    torch.set_num_threads(processor.threads)
+    if unknown := set(leave_out) - {row.key for row in ROWS}:
+        raise ValueError(f"--leave-out must name rows, got {', '.join(sorted(unknown))}")
     run = _Study(model, {2: count, 4: count_4x}, seed, folder)
-    figures = run.run([row for row in ROWS if row.key not in (leave_out or ())])
+    figures = run.run([row for row in ROWS if row.key not in leave_out])
     misses = missed(figures)
-    card = {
+    report = {
         "name": "upscaling",
         "model": model.name,
         "judged_on": {"seed": seed, "count_2x": count, "count_4x": count_4x},
@@ -118,30 +123,35 @@ def study(
         "passed": not misses,
         "caveat": CAVEAT,
     }
-    json_file.write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+    card.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     for scale in (2, 4):
-        typer.echo(table(figures, scale) + "\n")
-    if picture is not None:
+        say(table(figures, scale) + "\n")
+    if figure is not None:
         shown = {"base": run.base[:6], **{key: run.painted[key].images[:6] for key in SHOWN}}
-        gallery(shown, [order.prompt for order in run.orders[:6]], picture, 4 * SIDE)
-    typer.echo(json.dumps({"base": card["base"], "missed": misses}))
+        gallery(shown, [order.prompt for order in run.orders[:6]], figure, 4 * SIDE)
+    emit({"base": report["base"], "missed": misses})
 
 
-@app.command()
-@app.command("judge", hidden=True)
 def gate(
-    model: Model = ASSETS,
-    count: Annotated[int, typer.Option(min=2, help="Pictures.")] = 32,
-    seed: Seed = 7000,
-    folder: Annotated[Path | None, typer.Option(help="Keep the pictures here; nowhere else.")] = None,
-    threads: Threads = 1,
-) -> None:
-    """Hold 4x enlargements against Lanczos on fresh prompts; exit 1 if they lose, repeat or blur."""
-    torch.set_num_threads(threads)
+    *,
+    model: Path = ASSETS,
+    count: Count = 32,
+    seed: int = 7000,
+    folder: Path | None = None,
+    processor: Processor = Processor(),
+) -> int:
+    """Compare 4x enlargements with Lanczos on fresh prompts; exit 1 if they lose, repeat or blur.
+
+    Args:
+        model: Folder of the pipeline.
+        count: Number of images.
+        seed: Random seed of prompts and noise.
+        folder: Folder to keep the images in; without it they are discarded.
+    """
+    torch.set_num_threads(processor.threads)
     rows = [row for row in ROWS if row.key in GATE_ROWS]
     with TemporaryDirectory() as own:
         figures = _Study(model, {4: count}, seed, folder or Path(own)).run(rows)
     misses = missed(figures)
-    typer.echo(json.dumps({"figures": figures, "missed": misses}, indent=1))
-    if misses:
-        raise typer.Exit(1)
+    emit({"figures": figures, "missed": misses})
+    return int(bool(misses))

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import typer
+from common_kernels.runtime.cli import OutputPath, say, warn
+from cyclopts import Group, Parameter
+from cyclopts.types import PositiveInt
 from vitron.model.engine import Vitron
 
 from recipes.cards import CARDS
+from recipes.options import Accelerator, Debug, Flag
 from recipes.vitron_tiny.ablation import ablate as measure_messages
 from recipes.vitron_tiny.building import Size
 from recipes.vitron_tiny.evaluation import SHARES, ShippedModel, evaluate_all, table
@@ -24,8 +27,6 @@ from recipes.vitron_tiny.scoring import AT_LEAST, AT_MOST, missed_requirements
 from recipes.vitron_tiny.training import prepare, stage_of
 from recipes.vitron_tiny.training import train as train_stage
 
-app = typer.Typer(help=__doc__, no_args_is_help=True)
-
 ROOT = Path(__file__).parents[3]
 ASSETS = ROOT / "packages" / "vitron" / "src" / "vitron" / "assets" / "vitron-tiny"
 CARD = CARDS / "vitron-tiny.json"
@@ -33,105 +34,122 @@ SYNERGY_CARD = CARDS / "vitron-synergy.json"
 DOCS = ROOT / "docs" / "vitron"
 SYNERGY_HEAD = (
     "# Synergy: all figures\n\n"
-    "Written by `vitron report --write`; the study is described in [results](results.md)."
+    "Written by `vitron report RUN --write`; the study is described in [results](results.md)."
 )
 STATEMENT = (
     "Trained on drawn scenes of five shapes alone, 64 pixels, clips of four frames. It shows that the method "
     "works from end to end; what it understands is no measure of any published model."
 )
 
-Out = Annotated[Path, typer.Option(help="Folder of the run: tokenizer, pool and checkpoints.")]
-Folder = Annotated[Path, typer.Option(help="Folder of the trained model.")]
-Threads = Annotated[int, typer.Option(help="CPU threads.")]
-Device = Annotated[str, typer.Option(help="Device: cpu or cuda.")]
-# of the study of synergy
-PLAN = Plan()
-Start = Annotated[
-    Path | None, typer.Option(help="Trained model that all arms start from; by default bases are trained.")
-]
-BaseSteps = Annotated[int, typer.Option(min=1, help="Steps of each base.")]
-ArmSteps = Annotated[int, typer.Option(min=1, help="Steps of each arm.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Conversations per step.")]
-PoolSize = Annotated[int, typer.Option(min=1, help="Conversations in the pool.")]
-Tests = Annotated[int, typer.Option(min=1, help="Conversations of each evaluated task.")]
-Probe = Annotated[int, typer.Option(min=2, help="Signals per module for a fresh probe.")]
+StudyPlan = Annotated[Plan, Parameter(name="*", group=Group("Study", sort_key=1))]
 
 
-@app.command()
 def pool(
-    out: Out,
-    count: Annotated[int, typer.Option(help="Number of examples of all tasks.")] = 64_000,
-    size: Annotated[Size, typer.Option(help="Size of the model.")] = "tiny",
-    seed: Annotated[int, typer.Option(min=1, help="Random seed; 4000 and above are for evaluation.")] = 1,
-    processes: Annotated[int, typer.Option(help="Number of processes.")] = 2,
+    *,
+    output: OutputPath,
+    count: int = 64_000,
+    size: Size = "tiny",
+    seed: PositiveInt = 1,
+    processes: int = 2,
+    debug: Debug = Debug(),
 ) -> None:
     """Train the tokenizer, and draw what is missing of the pool.
 
     To continue from a trained model, put its processor and configuration into the folder first.
+
+    Args:
+        output: Folder of the run: tokenizer, pool and checkpoints.
+        count: Number of examples of all tasks.
+        size: Size of the model.
+        seed: Random seed; 4000 and above are for evaluation.
+        processes: Number of processes.
     """
-    prepare(out, size=size)
-    count = make_pool(out / "pool", count, tokenizer=out, seed=seed, processes=processes)
-    typer.echo(f"{count} examples drawn")
+    prepare(output, size=size)
+    count = make_pool(output / "pool", count, tokenizer=output, seed=seed, processes=processes)
+    say(f"{count} examples drawn")
 
 
-@app.command()
 def train(
-    out: Out,
-    stage: Annotated[str, typer.Option(help="Stage: joint, polish or synergy.")] = "joint",
-    steps: Annotated[int, typer.Option(help="Number of steps.")] = 6000,
-    batch_size: Annotated[int, typer.Option(help="Conversations per step.")] = 64,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate; by default that of the stage.")
-    ] = None,
-    mode: Annotated[
-        str, typer.Option(help="Mode of the discriminator: off, grl, alternate, confusion.")
-    ] = "off",
-    init: Annotated[Path | None, typer.Option(help="Trained model to start from.")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of weights and order.")] = 0,
-    threads: Threads = 1,
-    device: Device = "cpu",
+    *,
+    output: OutputPath,
+    stage: str = "joint",
+    steps: int = 6000,
+    batch_size: int = 64,
+    lr: float | None = None,
+    mode: str = "off",
+    init: Path | None = None,
+    seed: int = 0,
+    machine: Accelerator = Accelerator(),
 ) -> None:
-    """Train a stage; run again to resume."""
+    """Train a stage; run again to resume.
+
+    Args:
+        output: Folder of the run: tokenizer, pool and checkpoints.
+        stage: Stage: joint, polish or synergy.
+        steps: Number of steps.
+        batch_size: Number of conversations per step.
+        lr: Peak learning rate; by default that of the stage.
+        mode: Mode of the discriminator: off, grl, alternate, confusion.
+        init: Trained model to start from.
+        seed: Random seed of weights and order.
+    """
     # gradients near convergence are denormal, which CPUs compute many times slower
     torch.set_flush_denormal(True)
     settings = stage_of(stage, steps, batch_size=batch_size, lr=lr, mode=mode)
-    train_stage(out, out / "pool", settings, init=init, seed=seed, threads=threads, device=device)
-    typer.echo(f"{out / f'stage-{stage}' / 'model'}")
+    train_stage(
+        output,
+        output / "pool",
+        settings,
+        init=init,
+        seed=seed,
+        threads=machine.threads,
+        device=machine.device,
+    )
+    say(f"{output / f'stage-{stage}' / 'model'}")
 
 
-@app.command()
-def ship(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    folder: Annotated[Path, typer.Option(help="Folder of the package's asset.")] = ASSETS,
-) -> None:
-    """Write a trained model in half precision into the package."""
+def ship(model: Path, /, *, folder: Path = ASSETS, debug: Debug = Debug()) -> None:
+    """Write a trained model in half precision into the package.
+
+    Args:
+        model: Folder of a trained model.
+        folder: Folder of the package's asset.
+    """
     vitron = Vitron.from_pretrained(model, device="cpu", dtype="float16")
     if folder.exists():
         shutil.rmtree(folder)
     vitron.save_pretrained(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    typer.echo(f"{folder}: {size} bytes")
+    say(f"{folder}: {size} bytes")
 
 
-@app.command()
 def judge(
-    folder: Folder = ASSETS,
-    seed: Annotated[int, typer.Option(help="Random seed of the examples.")] = 4000,
-    count: Annotated[int, typer.Option(min=1, help="Examples of most tasks in each part.")] = 200,
-    batch_size: Annotated[int, typer.Option(min=1, help="Conversations per batch.")] = 32,
-    training: Annotated[Path | None, typer.Option(help="JSON with how it was trained, for the card.")] = None,
-    write: Annotated[bool, typer.Option(help="Write the card.")] = False,
-    threads: Threads = 1,
-    device: Device = "cpu",
-) -> None:
-    """Evaluate the shipped model on fresh seeds; exit 1 if it misses a requirement."""
-    torch.set_num_threads(threads)
-    vitron = _load(folder, device)
-    figures = evaluate_all(ShippedModel(vitron), seed=seed, count=count, batch_size=batch_size, log=_log)
+    *,
+    folder: Path = ASSETS,
+    seed: int = 4000,
+    count: PositiveInt = 200,
+    batch_size: PositiveInt = 32,
+    training: Path | None = None,
+    write: Flag = False,
+    machine: Accelerator = Accelerator(),
+) -> int:
+    """Evaluate the shipped model on fresh seeds; exit 1 if it misses a requirement.
+
+    Args:
+        folder: Folder of the trained model.
+        seed: Random seed of the examples.
+        count: Number of examples of most tasks in each part.
+        batch_size: Number of conversations per batch.
+        training: JSON with how it was trained, for the card.
+        write: Write the card.
+    """
+    torch.set_num_threads(machine.threads)
+    vitron = _load(folder, machine.device)
+    figures = evaluate_all(ShippedModel(vitron), seed=seed, count=count, batch_size=batch_size, log=warn)
     missed = missed_requirements(figures["test"])
-    typer.echo(table(figures))
+    say(table(figures))
     for line in missed:
-        typer.echo(f"missed: {line}")
+        say(f"missed: {line}")
     if write:
         card = _card() | _facts(vitron, folder)
         if training is not None:
@@ -150,8 +168,7 @@ def judge(
             "passed": not missed,
         }
         CARD.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
-    if missed:
-        raise typer.Exit(1)
+    return int(bool(missed))
 
 
 def _load(folder: Path, device: str) -> Vitron:
@@ -178,111 +195,108 @@ def _facts(vitron: Vitron, folder: Path) -> dict[str, Any]:
     }
 
 
-@app.command()
 def ablate(
-    folder: Folder = ASSETS,
-    seed: Annotated[int, typer.Option(help="Random seed of the examples.")] = 5000,
-    count: Annotated[int, typer.Option(min=1, help="Examples of each task.")] = 200,
-    batch_size: Annotated[int, typer.Option(min=1, help="Conversations per batch.")] = 32,
-    write: Annotated[bool, typer.Option(help="Add the figures to the card.")] = False,
-    threads: Threads = 1,
-    device: Device = "cpu",
+    *,
+    folder: Path = ASSETS,
+    seed: int = 5000,
+    count: PositiveInt = 200,
+    batch_size: PositiveInt = 32,
+    write: Flag = False,
+    machine: Accelerator = Accelerator(),
 ) -> None:
-    """Ablate what specialists receive: text, signals, or both."""
-    torch.set_num_threads(threads)
+    """Ablate what specialists receive: text, signals, or both.
+
+    Args:
+        folder: Folder of the trained model.
+        seed: Random seed of the examples.
+        count: Number of examples of each task.
+        batch_size: Number of conversations per batch.
+        write: Add the figures to the card.
+    """
+    torch.set_num_threads(machine.threads)
     figures = measure_messages(
-        ShippedModel(_load(folder, device)), seed=seed, count=count, batch_size=batch_size, log=_log
+        ShippedModel(_load(folder, machine.device)), seed=seed, count=count, batch_size=batch_size, log=warn
     )
-    typer.echo(table(figures))
+    say(table(figures))
     if write:
-        card: dict[str, Any] = (
-            json.loads(CARD.read_text("utf-8")) if CARD.exists() else {"name": "vitron-tiny"}
-        )
+        card = _card()
         card["messages"] = {"evaluated_on": {"seed": seed, "count": count}, "figures": figures}
         CARD.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 
 
-def _log(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-@app.command()
 def synergy(
-    out: Out,
-    start: Start = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
-    first_seed: Annotated[int, typer.Option(help="First seed.")] = 0,
-    base_steps: BaseSteps = PLAN.base_steps,
-    arm_steps: ArmSteps = PLAN.arm_steps,
-    batch_size: BatchSize = PLAN.batch_size,
-    pool_size: PoolSize = PLAN.pool,
-    tests: Tests = PLAN.tests,
-    probe: Probe = PLAN.probe,
-    low: Annotated[bool, typer.Option(help="Also with a tenth of tracking and editing.")] = True,
-    write: Annotated[bool, typer.Option(help="Write card, figure and table of the documentation.")] = False,
-    threads: Threads = 1,
-    device: Device = "cpu",
+    *,
+    output: OutputPath,
+    start: Path | None = None,
+    seeds: PositiveInt = 5,
+    first_seed: int = 0,
+    plan: StudyPlan = Plan(),
+    low: bool = True,
+    write: Flag = False,
+    machine: Accelerator = Accelerator(),
 ) -> None:
-    """Train four arms for each seed; run again to resume, or to report what there is."""
+    """Train four arms for each seed; run again to resume, or to report what there is.
+
+    Args:
+        output: Folder of the study.
+        start: Trained model that all arms start from; by default bases are trained.
+        seeds: Number of seeds.
+        first_seed: First seed.
+        low: Also with a tenth of tracking and editing.
+        write: Write card, figure and table of the documentation.
+    """
     torch.set_flush_denormal(True)
-    plan = Plan(
-        base_steps=base_steps,
-        arm_steps=arm_steps,
-        batch_size=batch_size,
-        pool=pool_size,
-        tests=tests,
-        probe=probe,
-    )
+    settings = ("full", "low") if low else ("full",)
     for seed in range(first_seed, first_seed + seeds):
-        settings = ("full", "low") if low else ("full",)
-        run_seed(out, seed, plan, settings=settings, start=start, threads=threads, device=device, log=_log)
-    report(out, write=write)
+        run_seed(
+            output,
+            seed,
+            plan,
+            settings=settings,
+            start=start,
+            threads=machine.threads,
+            device=machine.device,
+            log=warn,
+        )
+    report(output, write=write)
 
 
-@app.command()
 def pairs(
-    out: Out,
-    start: Start = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from 0 on.")] = 5,
-    base_steps: BaseSteps = PLAN.base_steps,
-    arm_steps: ArmSteps = PLAN.arm_steps,
-    pool_size: PoolSize = PLAN.pool,
-    batch_size: BatchSize = PLAN.batch_size,
-    tests: Tests = PLAN.tests,
-    probe: Probe = PLAN.probe,
-    threads: Threads = 1,
-    device: Device = "cpu",
+    *,
+    output: OutputPath,
+    start: Path | None = None,
+    seeds: PositiveInt = 5,
+    plan: StudyPlan = Plan(),
+    machine: Accelerator = Accelerator(),
 ) -> None:
-    """Train without each task in turn, and show what the others lose; in the folder of synergy."""
+    """Train without each task in turn, and show what the others lose; in the folder of synergy.
+
+    Args:
+        output: Folder of the study.
+        start: Trained model that all arms start from; by default bases are trained.
+        seeds: Number of seeds, from 0 on.
+    """
     torch.set_flush_denormal(True)
-    plan = Plan(
-        base_steps=base_steps,
-        arm_steps=arm_steps,
-        batch_size=batch_size,
-        pool=pool_size,
-        tests=tests,
-        probe=probe,
-    )
     for seed in range(seeds):
-        run_pairs(out, seed, plan, start=start, threads=threads, device=device, log=_log)
-    typer.echo(matrix(read_results(out, "pairs")))
+        run_pairs(output, seed, plan, start=start, threads=machine.threads, device=machine.device, log=warn)
+    say(matrix(read_results(output, "pairs")))
 
 
-@app.command()
-def report(
-    out: Out,
-    write: Annotated[bool, typer.Option(help="Write card, figure and table of the documentation.")] = False,
-) -> None:
-    """Print the results of a study of synergy so far."""
-    results = read_results(out)
+def report(run: Path, /, *, write: Flag = False, debug: Debug = Debug()) -> None:
+    """Print the results of a study of synergy so far.
+
+    Args:
+        run: Folder of the study.
+        write: Write card, figure and table of the documentation.
+    """
+    results = read_results(run)
     if not results:
-        typer.echo(f"{out} has no results yet: run synergy first", err=True)
-        raise typer.Exit(2)
+        raise ValueError(f"{run} has no results yet: run synergy first")
     rows = summarise(results)
-    typer.echo(markdown(rows))
+    say(markdown(rows))
     if write:
         DOCS.mkdir(parents=True, exist_ok=True)
-        left_out = read_results(out, "pairs")
+        left_out = read_results(run, "pairs")
         card = {"name": "vitron-synergy", "results": results, "pairs": left_out}
         SYNERGY_CARD.write_text(json.dumps(card, indent=1) + "\n")
         parts = [SYNERGY_HEAD, markdown(rows), *([matrix(left_out)] if left_out else [])]

@@ -19,10 +19,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+from cyclopts.validators import Number
 from torch import Tensor
 from vitron.data.example import Example
 from vitron.model import ConversationEncoder, VitronConfig, VitronForConditionalGeneration
@@ -58,21 +61,21 @@ class Plan:
     """How long the study takes.
 
     Attributes:
-        base_steps: Of a base.
-        arm_steps: Of an arm.
-        batch_size: Conversations of a step.
-        pool: Conversations to learn from.
-        tests: Conversations of each judged task.
-        probe: Signals of each module that a fresh probe learns from; half as many judge it.
-        weight: Largest weight of what the model feels of its discriminator.
+        base_steps: Number of steps of each base.
+        arm_steps: Number of steps of each arm.
+        batch_size: Number of conversations per step.
+        pool_size: Number of conversations in the pool.
+        tests: Number of conversations of each evaluated task.
+        probe: Number of signals of each module that a fresh probe learns from; half as many evaluate it.
+        weight: Largest weight of the discriminator's loss.
     """
 
-    base_steps: int = 1000
-    arm_steps: int = 300
-    batch_size: int = 32
-    pool: int = 12_000
-    tests: int = 200
-    probe: int = 80
+    base_steps: PositiveInt = 1000
+    arm_steps: PositiveInt = 300
+    batch_size: PositiveInt = 32
+    pool_size: PositiveInt = 12_000
+    tests: PositiveInt = 200
+    probe: Annotated[int, Parameter(validator=Number(gte=2))] = 80
     weight: float = 0.1
 
 
@@ -85,7 +88,7 @@ def write_pool(folder: Path, encoder: ConversationEncoder, plan: Plan, setting: 
     found: list[Encoded] = []
     for task, share in SHARES.items():
         scarce = setting == "low" and task in SCARCE
-        count = max(plan.batch_size, round(plan.pool * share * (0.1 if scarce else 1)))
+        count = max(plan.batch_size, round(plan.pool_size * share * (0.1 if scarce else 1)))
         found += [encoder.encode(draw_example(task, 1, index)) for index in range(count)]
     part = path.with_suffix(".part")
     part.write_bytes(pickle.dumps(found, protocol=5))

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
-import typer
 from recipes.tiny_denoise import dead_leaves
 from recipes.tiny_denoise.dead_leaves import pool, render
 
@@ -82,7 +81,7 @@ def test_noise_has_the_spectrum_asked_for():
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_pool_holds_image_i_of_seed_i_whatever_the_workers(tmp_path, workers):
     out = tmp_path / "runs" / "pool.npy"
-    pool(out, count=12, size=24, workers=workers)
+    pool(output=out, count=12, size=24, workers=workers)
     images = np.load(out)
     assert images.shape == (12, 24, 24, 3)
     assert images.dtype == np.uint8
@@ -105,10 +104,10 @@ def test_a_killed_pool_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(dead_leaves, "render", killed_at_15)
     with pytest.raises(KeyboardInterrupt):
-        pool(out, count=25, size=16, workers=1)
+        pool(output=out, count=25, size=16, workers=1)
     assert not out.exists()
     monkeypatch.setattr(dead_leaves, "render", counted)
-    pool(out, count=25, size=16, workers=1)
+    pool(output=out, count=25, size=16, workers=1)
     assert rendered == list(range(10, 25))
     assert all(np.array_equal(image, real(16, seed)) for seed, image in enumerate(np.load(out)))
 
@@ -117,14 +116,14 @@ def test_a_broken_start_is_thrown_away(tmp_path):
     out = tmp_path / "pool.npy"
     (tmp_path / "pool.part.npy").write_bytes(b"killed inside the header")
     (tmp_path / "pool.done").write_text("0")
-    pool(out, count=2, size=16, workers=1)
+    pool(output=out, count=2, size=16, workers=1)
     assert np.array_equal(np.load(out)[1], render(16, 1))
 
 
 def test_a_finished_pool_is_left_alone(tmp_path, capsys):
     out = tmp_path / "pool.npy"
     np.save(out, np.zeros((3, 16, 16, 3), np.uint8))
-    pool(out, count=3, size=16, workers=1)
+    pool(output=out, count=3, size=16, workers=1)
     assert not np.load(out).any()
     assert "is there already" in capsys.readouterr().err
 
@@ -132,13 +131,13 @@ def test_a_finished_pool_is_left_alone(tmp_path, capsys):
 def test_a_pool_of_another_shape_is_neither_kept_nor_replaced(tmp_path):
     out = tmp_path / "pool.npy"
     np.save(out, np.zeros((3, 16, 16, 3), np.uint8))
-    with pytest.raises(typer.BadParameter, match=r"holds \(3, 16, 16, 3\), not \(4, 16, 16, 3\)"):
-        pool(out, count=4, size=16, workers=1)
+    with pytest.raises(ValueError, match=r"holds \(3, 16, 16, 3\), not \(4, 16, 16, 3\)"):
+        pool(output=out, count=4, size=16, workers=1)
     assert np.load(out).shape == (3, 16, 16, 3)
 
 
 def test_a_started_pool_of_another_shape_is_refused(tmp_path):
     np.save(tmp_path / "pool.part.npy", np.zeros((20, 16, 16, 3), np.uint8))
     (tmp_path / "pool.done").write_text("10")
-    with pytest.raises(typer.BadParameter, match=r"part\.npy holds"):
-        pool(tmp_path / "pool.npy", count=30, size=16, workers=1)
+    with pytest.raises(ValueError, match=r"part\.npy holds"):
+        pool(output=tmp_path / "pool.npy", count=30, size=16, workers=1)

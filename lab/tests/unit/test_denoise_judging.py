@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 import hashlib
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-import typer
 from common_kernels.runtime.hub import ModelNotFoundError
 from recipes.tiny_denoise import judging
 from recipes.tiny_denoise.baselines import baseline_figures
 from recipes.tiny_denoise.conv_unet import ConvUNet
 from recipes.tiny_denoise.gate import MEAN_GAIN, SIGMAS
-from recipes.tiny_denoise.judging import conv_model, judge, judge_command, losses, make_card, means, verdict
+from recipes.tiny_denoise.judging import conv_model, losses, make_card, means, measure, verdict
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 COLOUR = frozenset({"cat", "cup"})
 
@@ -135,7 +134,7 @@ def test_models_see_float_pixels_with_a_channel_axis(baselines):
         seen.append((image.shape, image.dtype))
         return image
 
-    figures, clean = judge({"nothing": nothing}, PHOTOS, baselines)
+    figures, clean = measure({"nothing": nothing}, PHOTOS, baselines)
     assert set(seen) == {((24, 30, 3), np.dtype(np.float32)), ((24, 30, 1), np.dtype(np.float32))}
     assert clean == {"cat": {"nothing": 100.0}, "grain": {"nothing": 100.0}}
     for rows in figures.values():
@@ -153,7 +152,7 @@ def test_models_see_float_pixels_with_a_channel_axis(baselines):
 )
 def test_a_broken_model_is_named(model, message, baselines):
     with pytest.raises(ValueError, match=message):
-        judge({"bad": model}, PHOTOS, baselines)
+        measure({"bad": model}, PHOTOS, baselines)
 
 
 def test_the_convolutional_network_takes_colour_and_grey(tmp_path):
@@ -200,10 +199,8 @@ def shipped(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run():
-    app = typer.Typer()
-    app.command()(judge_command)
-    return lambda *args: CliRunner().invoke(app, [str(arg) for arg in args])
+def run(recipes):
+    return partial(recipes, "denoise", "judge")
 
 
 def test_a_good_model_gets_a_card(shipped, run):
@@ -211,8 +208,8 @@ def test_a_good_model_gets_a_card(shipped, run):
     facts.write_text(json.dumps({"seed": 3, "training_minutes": 90.5}))
     (shipped.folder / "cards").mkdir()
     (shipped.folder / "cards" / "bm3d.json").write_text(json.dumps({"cat": {"15": 120.0}}))
-    done = run(shipped.weights.parent, "--json", out, "--training", facts)
-    assert done.exit_code == 0, done.output
+    done = run(shipped.weights.parent, "--card", out, "--training", facts)
+    assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["passed"]
     card = json.loads(out.read_text())
     assert card["name"] == "toy"
@@ -231,7 +228,7 @@ def test_a_good_model_gets_a_card(shipped, run):
 def test_a_bad_model_gets_its_card_and_exit_code_1(shipped, run):
     shipped.error = 0.1
     out = shipped.folder / "out.json"
-    done = run(shipped.weights.parent, "--json", out)
+    done = run(shipped.weights.parent, "--card", out)
     assert done.exit_code == 1
     assert not json.loads(done.stdout)["passed"]
     gate = json.loads(out.read_text())["gate"]
@@ -242,7 +239,7 @@ def test_training_facts_of_the_card_are_kept(shipped, run):
     cards = shipped.folder / "cards"
     cards.mkdir()
     (cards / "toy.json").write_text(json.dumps({"name": "toy", "device": "two cores", "bytes": 1}))
-    assert run(shipped.weights.parent, "--json", cards / "toy.json").exit_code == 0
+    assert run(shipped.weights.parent, "--card", cards / "toy.json").exit_code == 0
     card = json.loads((cards / "toy.json").read_text())
     assert (card["device"], card["bytes"]) == ("two cores", 7)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ from diffeat.ranking.report import Ranked
 from diffeat.shipped import SHIPPED
 from PIL import Image
 from recipes.features import commands, stereo
-from recipes.features.bench import Bench, Sizes
+from recipes.features.bench import Bench
 from recipes.features.claims import by_depth, by_region, correlations, filter_rows, filters
 from recipes.features.demo_scenes import choose_pairs
 from recipes.features.report import markdown
 from recipes.features.scenes import SIDE, Kind, draw_masks, draw_points, view_pairs
 from recipes.features.sets import LEGACY, PAPER, generic
 from recipes.features.study import FRESH_SEED, LOOK_SEED, RANK_SEED, gain, misses
-from typer.testing import CliRunner
 
 NAMES = (
     "down-level0-repeat0-res-out",
@@ -207,7 +206,7 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore")  # of loading, which are not this study's
 def test_the_study_writes_card_figure_and_tables(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipes: Callable[..., Any]
 ) -> None:
     # a few activations are enough to see all parts at work
     whole = Bench.__init__
@@ -219,10 +218,10 @@ def test_the_study_writes_card_figure_and_tables(
     monkeypatch.setattr(Bench, "__init__", small)
     card, figure = tmp_path / "card.json", tmp_path / "deep" / "ranking.png"
     args = ["study", "--model", tiny, "--images", 4, "--pixels", 8, "--fresh", 4, "--seeds", 2]
-    args += ["--candidates", 2, "--json", card, "--figure", figure, "--results", tmp_path / "runs"]
-    monkeypatch.setattr(commands, "Sizes", lambda **given: Sizes(**{**given, "measured": 2, "folds": 2}))
-    result = CliRunner().invoke(commands.app, list(map(str, args)), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    args += ["--candidates", 2, "--measured", 2, "--folds", 2]
+    args += ["--card", card, "--figure", figure, "--results", tmp_path / "runs"]
+    result = recipes("features", *args)
+    assert result.exit_code == 0, result.stderr
     found = json.loads(card.read_text())
     assert found["num_activations"] == 116
     assert set(found["judged"]) == {"shape", "colour", "points", "crowd"}
@@ -232,9 +231,7 @@ def test_the_study_writes_card_figure_and_tables(
         assert image.size[0] > 1000
     assert "### Stereo pair" in result.stdout
     assert markdown(found) in result.stdout
-    gate = CliRunner().invoke(
-        commands.app, ["judge", "--model", str(tiny), "--card", str(card), "--fresh", "4", "--seeds", "2"]
-    )
+    gate = recipes("features", "judge", "--model", tiny, "--card", card, "--fresh", 4, "--seeds", 2)
     assert gate.exit_code in {0, 1}
     assert set(json.loads(gate.stdout)["judged"]) == {"shape", "colour"}
 

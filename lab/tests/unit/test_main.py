@@ -1,37 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-from types import SimpleNamespace
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType, SimpleNamespace
 
 import pytest
-import typer
-from recipes import __main__ as main
-from typer.testing import CliRunner
+from common_kernels.runtime.cli import run_app
+from recipes import __main__ as shared
 
 
 @pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def main() -> ModuleType:
+    """A copy of the module, since an application keeps the commands that it has imported."""
+    spec = spec_from_file_location("main_of_recipes", shared.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def judged(main: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Recipes whose judge leaves its name, and of which ``clip`` misses."""
     names: list[str] = []
 
-    def import_module(module: str) -> SimpleNamespace:
-        recipe = typer.Typer()
+    def fake(folder: str) -> SimpleNamespace:
+        def judge() -> int:
+            names.append(folder)
+            return int("clip" in folder)
 
-        @recipe.command()
-        def judge() -> None:
-            names.append(module.split(".")[1])
-            raise typer.Exit(int("clip" in module))
+        def samples(number: int, /) -> None:
+            names.append(f"{folder}:{number}")
 
-        @recipe.command()
-        def other(number: int) -> None:
-            names.append(f"{module}:{number}")
+        return SimpleNamespace(judge=judge, gate=judge, samples=samples)
 
-        return SimpleNamespace(app=recipe)
-
-    monkeypatch.setattr(main, "import_module", import_module)
+    for folder, functions, _ in main.RECIPES.values():
+        for path in functions.split():
+            monkeypatch.setitem(sys.modules, f"recipes.{folder}.{path.split(':')[0]}", fake(folder))
     return names
 
 
-def test_judge_goes_through_all_recipes_and_names_the_miss(judged: list[str]) -> None:
-    result = CliRunner().invoke(main.app, ["judge"])
+def test_judge_goes_through_all_recipes_and_names_the_miss(
+    main: ModuleType, judged: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(main.app, ["judge"]) == 1
     assert judged == [
         "tiny_denoise",
         "tiny_clip",
@@ -42,20 +54,30 @@ def test_judge_goes_through_all_recipes_and_names_the_miss(judged: list[str]) ->
         "upscaling",
         "vitron_tiny",
     ]
-    assert result.exit_code == 1
-    assert "missed: clip" in result.output
+    assert "missed: clip" in capsys.readouterr().err
 
 
-def test_judge_of_one_recipe(judged: list[str]) -> None:
-    assert CliRunner().invoke(main.app, ["judge", "probes"]).exit_code == 0
+def test_judge_of_one_recipe(main: ModuleType, judged: list[str]) -> None:
+    assert run_app(main.app, ["judge", "probes"]) == 0
     assert judged == ["probes"]
 
 
-def test_a_recipe_gets_its_arguments(judged: list[str]) -> None:
-    assert CliRunner().invoke(main.app, ["sdxl", "other", "3"]).exit_code == 0
-    assert judged == ["recipes.tiny_sdxl.commands:3"]
+def test_a_recipe_gets_its_arguments(main: ModuleType, judged: list[str]) -> None:
+    assert run_app(main.app, ["sdxl", "samples", "3"]) == 0
+    assert judged == ["tiny_sdxl:3"]
 
 
-def test_unknown_recipe_is_refused(judged: list[str]) -> None:
-    assert CliRunner().invoke(main.app, ["judge", "vae"]).exit_code == 2
+def test_unknown_recipe_is_refused(
+    main: ModuleType, judged: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(main.app, ["judge", "vae"]) == 2
+    assert "got vae" in capsys.readouterr().err
     assert judged == []
+
+
+def test_the_overview_imports_no_recipe(main: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    before = set(sys.modules)
+    assert run_app(main.app, ["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("denoise", "vitron", "judge"))
+    assert not [name for name in set(sys.modules) - before if name.startswith("recipes")]

@@ -12,7 +12,6 @@ from recipes.training import Run
 from safetensors.torch import load_file, save_file
 from shapeworld import Background, Scene, Thing, render
 from shapeworld.vocabulary import COLOURS
-from typer.testing import CliRunner
 
 
 def image(*things, side=64):
@@ -151,7 +150,7 @@ def test_foreign_weights_are_refused(tmp_path):
         Judge.load(tmp_path / "other.safetensors")
 
 
-def test_ship_and_judge_write_the_card(untrained, tmp_path, monkeypatch):
+def test_ship_and_judge_write_the_card(untrained, tmp_path, monkeypatch, recipes):
     (tmp_path / "training.json").write_text('{"steps": 1}', "utf-8")
     shipped = tmp_path / "cards" / "probe.safetensors"
     shipped.parent.mkdir()
@@ -160,12 +159,10 @@ def test_ship_and_judge_write_the_card(untrained, tmp_path, monkeypatch):
     monkeypatch.setattr(
         commands.Judge, "load", classmethod(lambda cls: cls(Oracle(image(("red", "star", 0.5)))))
     )
-    run = CliRunner().invoke
-    assert run(commands.app, ["ship", str(tmp_path)]).exit_code == 0
+    assert recipes("probes", "ship", tmp_path).exit_code == 0
     assert shipped.read_bytes() == untrained.read_bytes()
-    args = ["judge", "--count", "4", "--training", str(tmp_path / "training.json"), "--write"]
-    result = run(commands.app, args)
-    assert result.exit_code == 0, result.output
+    result = recipes("probes", "judge", "--count", 4, "--training", tmp_path / "training.json", "--write")
+    assert result.exit_code == 0, result.stderr
     card = json.loads((shipped.parent / "probe.json").read_text("utf-8"))
     assert card["training"] == {"steps": 1}
     assert card["judged_on"] == {"count": 4, "seed": 1000}

@@ -9,7 +9,7 @@ from itaclip import ITACLIP, AttentionConfig
 from itaclip.encoder import build_encoder
 from itaclip.text.prompts import get_templates
 from recipes.segmentation import commands, memory, prior
-from recipes.segmentation.commands import app, misses, weak_gains
+from recipes.segmentation.commands import misses, weak_gains
 from recipes.segmentation.figure import draw_figure
 from recipes.segmentation.measure import Bench, Figures, Job
 from recipes.segmentation.memory import RememberingEncoder
@@ -24,7 +24,6 @@ from recipes.tiny_clip.network import Size
 from recipes.tiny_clip.ship import save
 from recipes.tiny_clip.tokens import VOCABULARY
 from shapeworld import Thing
-from typer.testing import CliRunner
 
 SMALL = Size(embed_dim=16, layers=6, width=16, head_width=8, text_layers=1, text_width=16, text_heads=2)
 
@@ -365,10 +364,10 @@ def test_the_gate_wants_twice_vanilla_and_thirty_on_colours():
     assert low == "colour: tiny-shapes reaches 29.9 mIoU, wanted 30"
 
 
-def test_a_random_model_fails_its_gate(folder, monkeypatch):
+def test_a_random_model_fails_its_gate(folder, monkeypatch, recipes):
     monkeypatch.setattr(commands, "chosen", lambda: preset("maskclip"))
-    # the name that every room's gate has
-    result = CliRunner().invoke(app, ["judge", "--model", str(folder), "--scenes", "1"])
+    # the name that every recipe's gate has
+    result = recipes("segmentation", "judge", "--model", folder, "--scenes", 1)
     assert result.exit_code == 1
     report = json.loads(result.stdout)
     assert set(report["miou"]) == set(CLASSES)
@@ -376,12 +375,12 @@ def test_a_random_model_fails_its_gate(folder, monkeypatch):
     assert all(line.split(": ")[1].startswith("itaclip reaches") for line in report["without_prior"])
 
 
-def test_ablate_writes_card_and_figure_and_measures_once(folder, tmp_path):
+def test_ablate_writes_card_and_figure_and_measures_once(folder, tmp_path, recipes):
     card, figure, results = tmp_path / "card.json", tmp_path / "deep" / "f.png", tmp_path / "r.jsonl"
-    arguments = ["ablate", "--model", str(folder), "--scenes", "1", "--seeds", "2", "--json", str(card)]
-    arguments += ["--results", str(results), "--only", "ffn"]
-    first = CliRunner().invoke(app, [*arguments, "--figure", str(figure)])
-    assert first.exit_code == 0, first.output
+    arguments = ["segmentation", "ablate", "--model", folder, "--scenes", 1, "--seeds", 2, "--card", card]
+    arguments += ["--results", results, "--only", "ffn"]
+    first = recipes(*arguments, "--figure", figure)
+    assert first.exit_code == 0, first.stderr
     lines = results.read_text()
     report = json.loads(card.read_text())
     assert report["seeds"] == [5000, 5001]
@@ -391,38 +390,37 @@ def test_ablate_writes_card_and_figure_and_measures_once(folder, tmp_path):
     assert len(cells["kept"]["seeds"]) == 2
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert "| kept | 66.3 |" in first.stdout
-    again = CliRunner().invoke(app, arguments)
+    again = recipes(*arguments)
     assert again.stdout == first.stdout
     assert results.read_text() == lines
 
 
-def test_measuring_one_table_keeps_the_others_of_its_scenes(folder, tmp_path):
+def test_measuring_one_table_keeps_the_others_of_its_scenes(folder, tmp_path, recipes):
     card = tmp_path / "card.json"
-    arguments = ["ablate", "--model", str(folder), "--seeds", "1", "--json", str(card)]
-    arguments += ["--results", str(tmp_path / "r.jsonl")]
-    assert CliRunner().invoke(app, [*arguments, "--scenes", "1", "--only", "ffn"]).exit_code == 0
+    arguments = ["segmentation", "ablate", "--model", folder, "--seeds", 1, "--card", card]
+    arguments += ["--results", tmp_path / "r.jsonl"]
+    assert recipes(*arguments, "--scenes", 1, "--only", "ffn").exit_code == 0
     stored = json.loads(card.read_text())
     stored["tables"]["background"] = stored["tables"]["ffn"]
     card.write_text(json.dumps(stored))
-    shown = CliRunner().invoke(app, [*arguments, "--scenes", "1", "--only", "ffn"])
+    shown = recipes(*arguments, "--scenes", 1, "--only", "ffn")
     assert json.loads(card.read_text())["tables"] == stored["tables"]
     assert shown.stdout.count("## ") == 1
     # figures of other scenes do not belong beside them
-    assert CliRunner().invoke(app, [*arguments, "--scenes", "2", "--only", "ffn"]).exit_code == 0
+    assert recipes(*arguments, "--scenes", 2, "--only", "ffn").exit_code == 0
     assert list(json.loads(card.read_text())["tables"]) == ["ffn"]
 
 
-def test_unknown_tables_and_kinds_are_refused(folder):
+def test_unknown_tables_and_kinds_are_refused(folder, recipes):
     for arguments in (["ablate", "--only", "fnn"], ["search", "--kinds", "size"]):
-        result = CliRunner().invoke(app, [*arguments, "--model", str(folder)])
+        result = recipes("segmentation", *arguments, "--model", folder)
         assert result.exit_code == 2
 
 
-def test_search_prints_a_configuration(folder, tmp_path, monkeypatch):
+def test_search_prints_a_configuration(folder, tmp_path, monkeypatch, recipes):
     monkeypatch.setattr(commands, "climb", lambda bench, start, **_: (start, 12.345))
-    arguments = ["search", "--model", str(folder), "--results", str(tmp_path / "r.jsonl")]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
+    result = recipes("segmentation", "search", "--model", folder, "--results", tmp_path / "r.jsonl")
+    assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout) == {"miou": 12.35, "config": BARE.config.to_dict()}
 
 

@@ -39,7 +39,6 @@ from recipes.training import CHECKPOINT
 from shapeworld import Background, Scene, Thing
 from shapeworld.vocabulary import COLOURS, SHAPES
 from torch.nn import functional as F
-from typer.testing import CliRunner
 
 lightning = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning")
 SMALL = Size(embed_dim=16, layers=6, width=16, head_width=8, text_layers=1, text_width=16, text_heads=2)
@@ -284,12 +283,10 @@ def test_a_batch_depends_on_its_step_only(plan, pool):
     assert not torch.equal(first.images, Batches(plan, pool)(4).images)
 
 
-def test_a_random_model_judges_at_chance_and_fails_its_gate(folder, tmp_path):
+def test_a_random_model_judges_at_chance_and_fails_its_gate(folder, tmp_path, recipes):
     card = tmp_path / "card.json"
-    arguments = [str(folder), "--card", str(card), "--singles", "96", "--mixed", "24", "--segmented", "6"]
-    from recipes.tiny_clip.commands import app
-
-    result = CliRunner().invoke(app, ["judge", *arguments])
+    sizes = ("--singles", 96, "--mixed", 24, "--segmented", 6)
+    result = recipes("clip", "judge", folder, "--card", card, *sizes)
     assert result.exit_code == 1
     report = json.loads(card.read_text())
     assert report["figures"]["zero_shot"]["shape"] < 0.3
@@ -302,7 +299,7 @@ def test_a_random_model_judges_at_chance_and_fails_its_gate(folder, tmp_path):
 
 
 def test_the_demo_shows_the_scenes_of_the_recipe(tmp_path):
-    demo_scenes(tmp_path, number=6)
+    demo_scenes(output=tmp_path, number=6)
     names = sorted(file.name for file in tmp_path.iterdir())
     assert names == sorted(file.name for file in (ASSETS / "scenes").iterdir())
     assert (tmp_path / "classes.json").read_text() == (ASSETS / "scenes" / "classes.json").read_text()

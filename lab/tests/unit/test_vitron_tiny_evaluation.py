@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,6 @@ from recipes.vitron_tiny.evaluation import (
 )
 from recipes.vitron_tiny.scoring import missed_requirements
 from recipes.vitron_tiny.tasks import TASKS, assistant_text, corpus, draw_example
-from typer.testing import CliRunner
 from vitron.data.example import Example
 from vitron.demo.painters import toy_registry
 from vitron.model.engine import Vitron
@@ -200,21 +200,25 @@ def test_difference_of_pictures() -> None:
 
 @pytest.mark.parametrize(("model", "code"), [(Oracle, 0), (Mute, 1)])
 def test_judge_command(
-    model: type[Oracle], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    model: type[Oracle],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    recipes: Callable[..., Any],
 ) -> None:
     monkeypatch.setattr(commands, "_load", lambda folder, device: None)
     monkeypatch.setattr(commands, "_facts", lambda vitron, folder: {"bytes": 1})
     monkeypatch.setattr(commands, "ShippedModel", lambda vitron: model())
     monkeypatch.setattr(commands, "CARD", tmp_path / "card.json")
-    found = CliRunner().invoke(commands.app, ["judge", "--count", "4", "--seed", "0", "--write"])
-    assert found.exit_code == code, found.output
-    assert ("missed: module_accuracy" in found.output) is bool(code)
+    found = recipes("vitron", "judge", "--count", 4, "--seed", 0, "--write")
+    assert found.exit_code == code, found.stderr
+    assert ("missed: module_accuracy" in found.stdout) is bool(code)
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["passed"] is not bool(code)
     assert set(card["figures"]) == set(PARTS)
 
 
-def test_report_needs_results(tmp_path: Path) -> None:
-    found = CliRunner().invoke(commands.app, ["report", "--out", str(tmp_path)])
+def test_report_needs_results(tmp_path: Path, recipes: Callable[..., Any]) -> None:
+    found = recipes("vitron", "report", tmp_path)
     assert found.exit_code == 2
-    assert "run synergy first" in found.output
+    assert "run synergy first" in found.stderr

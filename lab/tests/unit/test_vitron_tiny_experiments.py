@@ -22,7 +22,7 @@ from recipes.vitron_tiny.tasks import TASKS, corpus, draw_example
 from skimage.io import imread
 from vitron.model import ConversationEncoder, VitronForConditionalGeneration
 
-SMALLEST = Plan(base_steps=2, arm_steps=2, batch_size=8, pool=60, tests=4, probe=2)
+SMALLEST = Plan(base_steps=2, arm_steps=2, batch_size=8, pool_size=60, tests=4, probe=2)
 
 
 @pytest.fixture(scope="module")

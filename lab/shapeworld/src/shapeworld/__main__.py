@@ -9,48 +9,73 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from common_kernels.runtime.cli import OutputPath, Report, create_app, emit, run_app, say
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt, PositiveInt
+from cyclopts.validators import Number
 
 from shapeworld.render import render
 from shapeworld.scene import SceneConfig, Split, draw_scene
 from shapeworld.sheet import STRIPS, sheet
 
-app = typer.Typer(help=__doc__, no_args_is_help=True)
+app = create_app("shapeworld", "Look at the drawn world, and measure how fast it is drawn.")
 
 
-@app.command()
+@app.command
 def show(
-    what: Annotated[
-        Literal["scenes", "edits", "videos", "warps", "prompts"], typer.Argument(help="Kind of samples.")
-    ] = "scenes",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="PNG to write; shapeworld-WHAT.png if not given.")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 24,
-    columns: Annotated[int, typer.Option(min=1, help="Number of columns.")] = 4,
-    side: Annotated[int, typer.Option(min=32, max=512, help="Side of an image in pixels.")] = 128,
-    split: Annotated[Split, typer.Option(help="Split of the world.")] = "train",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the world.")] = 0,
+    kind: Literal["scenes", "edits", "videos", "warps", "prompts"] = "scenes",
+    /,
+    *,
+    output: OutputPath | None = None,
+    count: PositiveInt = 24,
+    columns: PositiveInt = 4,
+    side: Annotated[int, Parameter(validator=Number(gte=32, lte=512))] = 128,
+    split: Split = "train",
+    seed: NonNegativeInt = 0,
+    report: Report = Report(),
 ) -> None:
     """Write a contact sheet to look at: images with their ground truth and sentences.
 
-    Example: python -m shapeworld show edits --count 12 --split test
+    **Examples**
+
+        python -m shapeworld show edits --count 12 --split test
+
+    Args:
+        kind: Kind of samples.
+        output: PNG to write; shapeworld-KIND.png if left out.
+        count: Number of samples.
+        columns: Number of columns.
+        side: Side of an image in pixels.
+        split: Split of the world.
+        seed: Random seed of the world.
     """
-    out = out or Path(f"shapeworld-{what}.png")
-    sheet([STRIPS[what](seed, index, split, side) for index in range(count)], columns).save(out)
-    typer.echo(out)
+    output = output or Path(f"shapeworld-{kind}.png")
+    sheet([STRIPS[kind](seed, index, split, side) for index in range(count)], columns).save(output)
+    emit({"output": str(output)}) if report.json else say(str(output))
 
 
-@app.command()
+@app.command
 def bench(
-    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for which each process draws.")] = 5.0,
-    side: Annotated[int, typer.Option(min=1, help="Side of an image in pixels.")] = 64,
-    processes: Annotated[int, typer.Option(min=1, help="Number of processes.")] = os.cpu_count() or 1,
+    *,
+    seconds: Annotated[float, Parameter(validator=Number(gte=0.1))] = 5.0,
+    side: PositiveInt = 64,
+    processes: PositiveInt = os.cpu_count() or 1,
+    report: Report = Report(),
 ) -> None:
-    """Print how many scenes of the full world are drawn and painted with their masks in a second."""
+    """Print how many scenes of the full world are drawn and painted with their masks in a second.
+
+    Args:
+        seconds: Seconds for which each process draws.
+        side: Side of an image in pixels.
+        processes: Number of processes.
+    """
     with ProcessPoolExecutor(processes) as pool:
         counts = list(pool.map(_draw_for, [(seconds, side, 10**6 * i) for i in range(processes)]))
-    typer.echo(f"{sum(counts) / seconds:.0f} scenes a second at {side} px on {processes} processes")
+    rate = round(sum(counts) / seconds)
+    if report.json:
+        emit({"scenes_per_second": rate, "side": side, "processes": processes})
+    else:
+        say(f"{rate} scenes a second at {side} px on {processes} processes")
 
 
 def _draw_for(task: tuple[float, int, int]) -> int:
@@ -63,4 +88,4 @@ def _draw_for(task: tuple[float, int, int]) -> int:
 
 
 if __name__ == "__main__":
-    app()
+    raise SystemExit(run_app(app))

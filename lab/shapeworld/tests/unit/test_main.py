@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 from pathlib import Path
 
 import pytest
+from common_kernels.runtime.cli import run_app
 from PIL import Image
 from shapeworld.__main__ import app
 from shapeworld.sheet import STRIPS
-from typer.testing import CliRunner
 
 
 @pytest.mark.parametrize("what", STRIPS)
 def test_show_writes_a_sheet(what: str, tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
-    result = CliRunner().invoke(
-        app, ["show", what, "-o", str(out), "--count", "3", "--columns", "2", "--side", "64"]
-    )
-    assert result.exit_code == 0, result.output
+    assert run_app(app, ["show", what, "-o", str(out), "--count=3", "--columns=2", "--side=64"]) == 0
     page = Image.open(out)
     assert page.width >= 2 * 2 * 64
     assert page.height >= 2 * 64
@@ -22,12 +20,12 @@ def test_show_writes_a_sheet(what: str, tmp_path: Path) -> None:
 
 
 def test_show_refuses_a_side_out_of_range(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["show", "-o", str(tmp_path / "x.png"), "--side", "8"])
-    assert result.exit_code == 2
+    assert run_app(app, ["show", "-o", str(tmp_path / "x.png"), "--side", "8"]) == 2
     assert not any(tmp_path.iterdir())
 
 
-def test_bench_prints_a_rate() -> None:
-    result = CliRunner().invoke(app, ["bench", "--seconds", "0.2", "--processes", "1"])
-    assert result.exit_code == 0
-    assert int(result.output.split()[0]) > 0
+def test_bench_prints_a_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(app, ["bench", "--seconds", "0.2", "--processes", "1"]) == 0
+    assert int(capsys.readouterr().out.split()[0]) > 0
+    assert run_app(app, ["bench", "--seconds", "0.2", "--processes", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scenes_per_second"] > 0

@@ -124,22 +124,23 @@ class Output(Report):
     overwrite: Annotated[bool, Parameter(negative="")] = False
 
 
-def create_app(name: str, help: str) -> App:
+def create_app(name: str, help: str, *, distribution: str | None = None) -> App:
     """Create the application object of a package.
 
     Commands are registered by the path of their function, so that only the one that runs is imported:
     ``app.command("pkg.cli.restore:restore", name="restore")``.
 
     Args:
-        name: Name of the program and of its distribution.
+        name: Name of the program.
         help: Markdown: what the program does, and examples in an indented block.
+        distribution: Name of the distribution whose version is shown, if it is not that of the program.
     """
     return App(
         name=name,
         help=help,
         help_format="markdown",
         help_flags=("--help", "-h"),
-        version=lambda: f"{name} {version(name)}",
+        version=lambda: f"{name} {version(distribution or name)}",
         version_flags=("--version",),
         default_parameter=Parameter(negative_iterable=()),
         result_action="return_value",

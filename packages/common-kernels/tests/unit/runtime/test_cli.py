@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -223,6 +224,12 @@ def test_groups_can_be_extended_in_a_module_without_their_names(tmp_path, monkey
     assert "Run it on one machine." in capsys.readouterr().out
     assert cli.run_app(app, ["nested", "run", "--dtype", "bfloat16"]) == 0
     assert capsys.readouterr().out == "bfloat16 8\n"
+
+
+def test_a_program_may_have_another_name_than_its_distribution(capsys):
+    app = cli.create_app("kernels", "Do it.", distribution="common-kernels")
+    assert cli.run_app(app, ["--version"]) == 0
+    assert capsys.readouterr().out == f"kernels {version('common-kernels')}\n"
 
 
 def test_emit_writes_one_line(capsys):
