@@ -7,7 +7,7 @@ from common_kernels.runtime.cli import create_app, run_app, stderr, warn
 
 from recipes.options import Debug
 
-# name: folder, functions of the commands, help
+# name: folder, functions of the commands (in commands.py if no module is named), help
 RECIPES = {
     "denoise": (
         "tiny_denoise",
@@ -21,30 +21,20 @@ RECIPES = {
     ),
     "sdxl": (
         "tiny_sdxl",
-        "commands:pool commands:bound commands:vae commands:latents commands:unet commands:ship "
-        "commands:samples commands:judge",
+        "pool bound vae latents unet ship samples judge",
         "The diffusion pipeline of pixelsmith and diffeat, trained on drawn scenes.",
     ),
-    "probes": (
-        "probes",
-        "training:train commands:ship commands:judge",
-        "The frozen probe that evaluates generated images.",
-    ),
-    "segmentation": (
-        "segmentation",
-        "commands:ablate commands:search commands:gate",
-        "Ablation of itaclip on drawn scenes.",
-    ),
+    "probes": ("probes", "training:train ship judge", "The frozen probe that evaluates generated images."),
+    "segmentation": ("segmentation", "ablate search gate", "Ablation of itaclip on drawn scenes."),
     "features": (
         "features",
-        "commands:study commands:gate commands:scenes",
+        "study gate scenes",
         "Activations of the small diffusion model, ranked for diffeat.",
     ),
-    "upscaling": ("upscaling", "commands:study commands:gate", "Ablation of pixelsmith on drawn scenes."),
+    "upscaling": ("upscaling", "study gate", "Ablation of pixelsmith on drawn scenes."),
     "vitron": (
         "vitron_tiny",
-        "commands:pool commands:train commands:ship commands:judge commands:ablate commands:synergy "
-        "commands:pairs commands:report",
+        "pool train ship judge ablate synergy pairs report",
         "The small model of vitron, trained on drawn scenes, and the paper's ablations.",
     ),
 }
@@ -64,8 +54,9 @@ app = create_app(
 for recipe, (folder, functions, text) in RECIPES.items():
     nested = create_app(recipe, text, distribution="lab")
     for path in functions.split():
-        name = path.split(":")[1].replace("_", "-")
-        nested.command(f"recipes.{folder}.{path}", name=("gate", "judge") if name == "gate" else name)
+        module, _, function = path.rpartition(":")
+        name = ("gate", "judge") if function == "gate" else function.replace("_", "-")
+        nested.command(f"recipes.{folder}.{module or 'commands'}:{function}", name=name)
     app.command(nested)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import torch
 from common_kernels.runtime.cli import OutputPath, emit, say, warn
+from common_kernels.runtime.files import write_json
 from cyclopts import Group, Parameter
 from cyclopts.types import PositiveInt
 from cyclopts.validators import Number
@@ -75,8 +76,7 @@ def study(
     }
     report["failures"] = misses(found.judged, JUDGED)
     report["minutes"] = round((time.perf_counter() - start) / 60, 1)
-    card.parent.mkdir(parents=True, exist_ok=True)
-    card.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(card, report)
     own: dict[Kind, tuple[str, ...]] = {kind: found.chosen[f"for {kind}"] for kind in KINDS}
     figure.parent.mkdir(parents=True, exist_ok=True)
     draw_figure(bench.names, found.rankings, {"legacy": dict.fromkeys(KINDS, LEGACY), "chosen": own}, figure)

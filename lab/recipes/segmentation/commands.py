@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from common_kernels.runtime.cli import emit, progress_bars, say, stderr
+from common_kernels.runtime.files import write_json
 from rich.table import Table as Shown
 
 from recipes.cards import CARDS
@@ -79,8 +80,7 @@ def ablate(
     entries = _kept(card, facts) | measured if only else measured
     entries = {name: entries[name] for name in tables() if name in entries}
     report = {**facts, "tables": entries}
-    card.parent.mkdir(parents=True, exist_ok=True)
-    card.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(card, report)
     for each in measured.values():
         for view in each["cells"]:
             say(f"## {each['title']}, {view}\n\n{markdown(each, view)}")

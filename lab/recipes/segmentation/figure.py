@@ -12,11 +12,7 @@ from matplotlib.figure import Figure
 from recipes.segmentation.report import Cell
 
 # distinct by colour, for colour blindness too, and by form
-MARKS = {
-    "colour": ("#0072b2", "o"),
-    "colour x material": ("#d55e00", "s"),
-    "shape": ("#009e73", "^"),
-}
+MARKS = {"colour": ("#0072b2", "o"), "colour x material": ("#d55e00", "s"), "shape": ("#009e73", "^")}
 ROW_INCHES = 0.23
 
 

@@ -101,10 +101,7 @@ class Entry(TypedDict):
 def entry(table: Table, figures: Mapping[Job, Figures], seeds: Sequence[int]) -> Entry:
     """Return what the card says of a table."""
     return Entry(
-        title=table.title,
-        source=table.source,
-        elsewhere=table.beside,
-        cells=summarise(table, figures, seeds),
+        title=table.title, source=table.source, elsewhere=table.beside, cells=summarise(table, figures, seeds)
     )
 
 

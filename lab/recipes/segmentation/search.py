@@ -40,7 +40,7 @@ CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"value_only": True},
     ],
     "middle": [
-        *({"mid_layers": layers} for layers in ((), (4,), (5,), (4, 5), (3, 4, 5), (2, 3, 4, 5), (1, 2))),
+        *({"mid_layers": layers} for layers in ((), (4,), (5,), (4, 5), (3, 4, 5), (2, 3, 4, 5), (1, 2)))
     ],
     "gain": [{"gain": gain} for gain in (1.0, 2.0, 4.0)],
     "locality": [{"locality": std} for std in (0.0, 0.7, 1.0, 1.5, 2.0, 3.0)],
@@ -71,10 +71,7 @@ LAST_CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
             (10, (8, 16)),
         )
     ],
-    "prior": [
-        {"prior": None},
-        *({"prior": Prior(weight=weight)} for weight in (0.25, 0.5, 1.0, 2.0, 4.0)),
-    ],
+    "prior": [{"prior": None}, *({"prior": Prior(weight=weight)} for weight in (0.25, 0.5, 1.0, 2.0, 4.0))],
     "closing": [{"closing": closing} for closing in (False, True)],
     "threshold": [
         {"logit_scale": scale, "prob_threshold": threshold}

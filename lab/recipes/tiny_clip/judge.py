@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import open_clip
 import torch
 from common_kernels.runtime.cli import say, show
+from common_kernels.runtime.files import write_json
 from open_clip.model import CLIP
 from PIL import Image
 from rich.table import Table
@@ -197,9 +197,8 @@ def judge(
         "verdict": says,
         "caveat": CAVEAT,
     }
-    card.parent.mkdir(parents=True, exist_ok=True)
-    card.write_text(json.dumps(report, indent=2) + "\n")
-    (folder / "card.json").write_text(json.dumps(summary(report), indent=2) + "\n")
+    write_json(card, report)
+    write_json(folder / "card.json", summary(report))
     _show(figures)
     for sentence in [*says["missed_musts"], *says["missed_aims"]]:
         say(f"missed: {sentence}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from common_kernels.runtime.cli import OutputPath, say
+from common_kernels.runtime.files import atomic_path, write_json
 from open_clip.model import CLIP
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -33,16 +34,15 @@ def save(model: CLIP, size: Size, folder: Path, training: dict[str, Any]) -> Non
         folder: Made if it is not there.
         training: Facts that travel in the header of the weights.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_cfg": size.model_config(),
         "preprocess_cfg": {"size": SIDE, "mode": "RGB", "mean": list(MEAN), "std": list(STD)},
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / CONFIG, config)
     save_tokenizer(folder)
     weights = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / "next.part", metadata={"format": "pt", "training": json.dumps(training)})
-    (folder / "next.part").replace(folder / WEIGHTS)
+    with atomic_path(folder / WEIGHTS) as file:
+        save_file(weights, file, metadata={"format": "pt", "training": json.dumps(training)})
 
 
 def training_facts(folder: Path) -> dict[str, Any]:

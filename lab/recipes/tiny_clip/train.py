@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from common_kernels.runtime.cli import OutputPath
+from common_kernels.runtime.files import write_json
 from cyclopts import Parameter
 from numpy.typing import NDArray
 from open_clip.model import CLIP
@@ -349,7 +350,6 @@ def train(
         stop_at: Step to stop at, to resume later.
     """
     torch.set_num_threads(machine.threads)
-    output.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
         "recipe_commits": [],
         "device": device_name(machine.device),
@@ -360,9 +360,7 @@ def train(
     commits = list(
         dict.fromkeys([*facts["recipe_commits"], recipe_commit()])
     )  # a resumed run may have several
-    (output / STATE).write_text(
-        json.dumps(facts | {"recipe_commits": commits, "plan": asdict(plan)}, indent=1)
-    )
+    write_json(output / STATE, facts | {"recipe_commits": commits, "plan": asdict(plan)})
     train_clip(plan, np.load(pool, mmap_mode="r"), output, stop_at=stop_at, device=machine.device)
 
 

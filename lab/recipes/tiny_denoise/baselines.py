@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from common_kernels.runtime.files import write_json
 from numpy.typing import NDArray
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
@@ -114,11 +115,3 @@ def baseline_figures(
     if missing:
         write_json(cache, {"settings": settings(), "photos": figures})
     return {name: {str(sigma): figures[name][str(sigma)] for sigma in sigmas} for name in photos}
-
-
-def write_json(file: Path, content: Mapping[str, object]) -> None:
-    """Write strict JSON to a temporary name and rename it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(file)

@@ -12,6 +12,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 from common_kernels.runtime.cli import emit, progress_bars, stderr
+from common_kernels.runtime.files import write_json
 from common_kernels.runtime.hub import CARD_FILE, WEIGHTS_FILE
 from numpy.typing import NDArray
 from rich.table import Table
@@ -21,14 +22,7 @@ from semanir.weights import SHIPPED, find_folder
 
 from recipes.cards import CARDS
 from recipes.options import Flag, Processor
-from recipes.tiny_denoise.baselines import (
-    EQUAL_DB,
-    Figures,
-    baseline_figures,
-    bm3d_figures,
-    score,
-    write_json,
-)
+from recipes.tiny_denoise.baselines import EQUAL_DB, Figures, baseline_figures, bm3d_figures, score
 from recipes.tiny_denoise.conv_unet import ConvUNet
 from recipes.tiny_denoise.gate import CAVEAT, CLEAN_FLOOR, MEAN_GAIN, SIGMAS, WORST_LOSS
 from recipes.tiny_denoise.photographs import COLOUR, GREY, noisy, psnr
@@ -186,12 +180,7 @@ def conv_model(weights: Path) -> Model:
 
 
 def make_card(
-    name: str,
-    weights: Path,
-    parameters: int,
-    figures: Figures,
-    clean: Clean,
-    training: Mapping[str, object],
+    name: str, weights: Path, parameters: int, figures: Figures, clean: Clean, training: Mapping[str, object]
 ) -> dict[str, object]:
     """Return the card of the model that ``figures`` call ``"semanir"``.
 

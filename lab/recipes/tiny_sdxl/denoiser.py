@@ -18,15 +18,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from recipes.tiny_sdxl.autoencoder import encode
-from recipes.tiny_sdxl.images import (
-    SHARD,
-    Kind,
-    check_pool,
-    load_pool,
-    shard_files,
-    time_ids_of,
-    write_array,
-)
+from recipes.tiny_sdxl.images import SHARD, Kind, check_pool, load_pool, shard_files, time_ids_of, write_array
 from recipes.tiny_sdxl.progress import Plan, WeightedModule, mean_weights, numbered_generator
 from recipes.tiny_sdxl.words import (
     LAYERS,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import Pool
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from common_kernels.runtime.files import atomic_path
 from numpy.typing import NDArray
 from shapeworld import Scene, SceneConfig, draw_scene, render, scene_rng
 
@@ -115,10 +115,8 @@ def check_pool(folder: Path, kind: Kind, samples: int = 3) -> None:
 
 def write_array(path: Path, array: NDArray[np.generic]) -> None:
     """Write a ``.npy`` file so that a reader never meets half of it."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        np.save(file, array)
-    os.replace(part, path)
+    with atomic_path(path) as part:
+        np.save(part, array)
 
 
 def _write_shard(task: tuple[Path, Kind, int]) -> None:

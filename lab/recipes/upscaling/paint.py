@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from common_kernels.runtime.files import atomic_path
 from diffusers import StableDiffusionXLPipeline
 from numpy.typing import NDArray
 from PIL import Image
@@ -116,7 +116,6 @@ def kept(folder: Path, row: Row, make: Callable[[], Painted]) -> Painted:
         with np.load(file) as held:
             return Painted(held["images"], float(held["calls"]), float(held["seconds"]))
     painted = make()
-    part = file.with_suffix(".part.npz")
-    np.savez(part, images=painted.images, calls=painted.calls, seconds=painted.seconds)
-    os.replace(part, file)
+    with atomic_path(file) as part:
+        np.savez(part, images=painted.images, calls=painted.calls, seconds=painted.seconds)
     return painted

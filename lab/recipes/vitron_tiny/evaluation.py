@@ -18,14 +18,7 @@ from vitron.protocol.messages import text_message
 from vitron.session import CallResult, Conversation
 from vitron.specialists import SpecialistRegistry
 
-from recipes.vitron_tiny.scoring import (
-    MessageScore,
-    cumulative_iou,
-    fit_mask,
-    mean_iou,
-    score_message,
-    share,
-)
+from recipes.vitron_tiny.scoring import MessageScore, cumulative_iou, fit_mask, mean_iou, score_message, share
 from recipes.vitron_tiny.tasks import TASKS, Split, assistant_text, draw_example
 
 Bool = NDArray[np.bool_]

@@ -23,6 +23,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from common_kernels.runtime.files import write_bytes
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 from cyclopts.validators import Number
@@ -84,15 +85,12 @@ def write_pool(folder: Path, encoder: ConversationEncoder, plan: Plan, setting: 
     path = folder / "00.pkl"
     if path.exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
     found: list[Encoded] = []
     for task, share in SHARES.items():
         scarce = setting == "low" and task in SCARCE
         count = max(plan.batch_size, round(plan.pool_size * share * (0.1 if scarce else 1)))
         found += [encoder.encode(draw_example(task, 1, index)) for index in range(count)]
-    part = path.with_suffix(".part")
-    part.write_bytes(pickle.dumps(found, protocol=5))
-    part.replace(path)
+    write_bytes(path, pickle.dumps(found, protocol=5))
 
 
 def stage_for(name: str, steps: int, lr: float, plan: Plan, **synergy: Any) -> Stage:

@@ -164,12 +164,7 @@ def region_caption(draw: Draw) -> Example | None:
     region, kind = prompt_mask(draw, shown.masks[target, 0])
     reply = f"{with_article(full_noun(shown.scene.things[target]))}."
     return example(
-        "region_caption",
-        user_text(draw, REGION, "?"),
-        reply,
-        view=shown,
-        region=region,
-        group=kind,
+        "region_caption", user_text(draw, REGION, "?"), reply, view=shown, region=region, group=kind
     )
 
 

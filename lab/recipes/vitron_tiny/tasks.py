@@ -71,13 +71,7 @@ _APART = 64  # numbers of scenes between two attempts: skipping scenes must not 
 
 
 def draw_example(
-    task: str,
-    seed: int,
-    index: int,
-    *,
-    split: Split = "train",
-    phrasing: Phrasing = "train",
-    side: int = 64,
+    task: str, seed: int, index: int, *, split: Split = "train", phrasing: Phrasing = "train", side: int = 64
 ) -> Example:
     """Draw one example.
 

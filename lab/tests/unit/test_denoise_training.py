@@ -40,8 +40,8 @@ def test_a_killed_run_resumes_to_the_same_network(pool, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(NoisyCrops, "__call__", dying)
         with pytest.raises(OSError, match="killed"):
-            train("conv", pool, tmp_path / "parts", **options)
+            train("conv", pool=pool, output=tmp_path / "parts", **options)
     for name in ("whole", "parts"):
-        train("conv", pool, tmp_path / name, **options)
+        train("conv", pool=pool, output=tmp_path / name, **options)
     whole, parts = (load_file(tmp_path / name / "network.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)

@@ -36,7 +36,8 @@ def judged(main: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for folder, functions, _ in main.RECIPES.values():
         for path in functions.split():
-            monkeypatch.setitem(sys.modules, f"recipes.{folder}.{path.split(':')[0]}", fake(folder))
+            module = path.rpartition(":")[0] or "commands"
+            monkeypatch.setitem(sys.modules, f"recipes.{folder}.{module}", fake(folder))
     return names
 
 

@@ -115,9 +115,9 @@ def test_a_killed_run_resumes_to_the_same_probe(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ProbeScenes, "__call__", dying)
         with pytest.raises(OSError, match="killed"):
-            train(tmp_path / "parts", **options)
+            train(output=tmp_path / "parts", **options)
     for name in ("whole", "parts"):
-        train(tmp_path / name, **options)
+        train(output=tmp_path / name, **options)
     whole, parts = (load_file(tmp_path / name / "probe.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 

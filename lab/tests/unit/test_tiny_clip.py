@@ -248,7 +248,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(plan, pool, tmp_path):
 def test_a_finished_run_ships_what_it_learnt(plan, pool, tmp_path):
     trained = train_clip(plan, pool, tmp_path)
     (tmp_path / STATE).write_text('{"device": "a test"}')
-    ship(tmp_path, tmp_path / "shipped")
+    ship(tmp_path, output=tmp_path / "shipped")
     facts = training_facts(tmp_path / "shipped")
     assert (facts["steps"], facts["images_seen"], facts["contrast_from"]) == (8, 64, 2)
     assert facts["last_row"]["loss_strict"] > 0

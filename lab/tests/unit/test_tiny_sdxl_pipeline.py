@@ -8,14 +8,9 @@ from diffusers import StableDiffusionXLPipeline
 from recipes.probes.judging import Judge
 from recipes.tiny_sdxl import assembly
 from recipes.tiny_sdxl.assembly import assemble, paint_prompts, save, sheet
-from recipes.tiny_sdxl.autoencoder import (
-    build_autoencoder,
-)
+from recipes.tiny_sdxl.autoencoder import build_autoencoder
 from recipes.tiny_sdxl.commands import HOMES
-from recipes.tiny_sdxl.denoiser import (
-    Denoiser,
-    DenoiserOptions,
-)
+from recipes.tiny_sdxl.denoiser import Denoiser, DenoiserOptions
 from recipes.tiny_sdxl.judging import MUSTS, both_colours, draw_orders, missed, single_figures
 from shapeworld.vocabulary import COLOURS, HELD_OUT, SHAPES
 

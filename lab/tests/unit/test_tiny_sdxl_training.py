@@ -37,11 +37,7 @@ from recipes.tiny_sdxl.images import (
     time_ids_of,
 )
 from recipes.tiny_sdxl.progress import Plan, WeightedModule, mean_weights
-from recipes.tiny_sdxl.words import (
-    build_tokenizers,
-    captions_of,
-    tokenize,
-)
+from recipes.tiny_sdxl.words import build_tokenizers, captions_of, tokenize
 from recipes.training import CHECKPOINT, fit
 from shapeworld import render
 from shapeworld.vocabulary import HELD_OUT

@@ -88,11 +88,7 @@ def figures(lost, repeated, detail):
 
 @pytest.mark.parametrize(
     ("ours", "words"),
-    [
-        (figures(5, 5, 2), []),
-        (figures(6, 0, 2), ["lost"]),
-        (figures(0, 6, 1), ["repeated", "detail"]),
-    ],
+    [(figures(5, 5, 2), []), (figures(6, 0, 2), ["lost"]), (figures(0, 6, 1), ["repeated", "detail"])],
 )
 def test_the_gate_names_what_is_missed(ours, words):
     said = missed({"4x Lanczos": figures(0, 0, 1), "row": ours}, "row")

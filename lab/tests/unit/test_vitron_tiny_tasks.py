@@ -255,8 +255,7 @@ def test_corpus_holds_both_sides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "options"),
-    [("juggling", {}), ("caption", {"split": "val"}), ("caption", {"phrasing": "odd"})],
+    ("task", "options"), [("juggling", {}), ("caption", {"split": "val"}), ("caption", {"phrasing": "odd"})]
 )
 def test_draw_example_refuses_unknown_words(task: str, options: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="must be one of"):

@@ -94,8 +94,7 @@ def test_between_the_middle_and_a_side_nothing_is_claimed(place: str, axis: str,
 
 
 @pytest.mark.parametrize(
-    ("relation", "dx", "dy"),
-    [("left of", -1, 0), ("right of", 1, 0), ("above", 0, -1), ("below", 0, 1)],
+    ("relation", "dx", "dy"), [("left of", -1, 0), ("right of", 1, 0), ("above", 0, -1), ("below", 0, 1)]
 )
 def test_directions_need_the_margin(relation: str, dx: int, dy: int):
     for by, truth in ((0.059, None), (0.061, True), (-0.059, None), (-0.061, False)):
