@@ -18,7 +18,7 @@ from cyclopts.validators import Number
 from diffeat import FeatureExtractor
 from diffeat.shipped import ASSETS
 
-from recipes.cards import CARDS
+from recipes.cards import CARDS, folder_size
 from recipes.features.bench import AtLeastFour, Bench, Sizes
 from recipes.features.demo_scenes import DEMO, paint_demo
 from recipes.features.figure import draw_figure
@@ -122,4 +122,4 @@ def scenes(
         number: Number of pairs of views.
     """
     seed = paint_demo(output, number)
-    say(f"{output}: seed {seed}, {sum(file.stat().st_size for file in output.iterdir())} bytes")
+    say(f"{output}: seed {seed}, {folder_size(output)} bytes")

@@ -11,6 +11,7 @@ import torch
 from common_kernels.runtime.cli import say
 from cyclopts.types import PositiveInt
 
+from recipes.cards import read_card
 from recipes.options import Debug, Flag, Processor
 from recipes.probes.judging import WEIGHTS, Judge, accuracy
 
@@ -44,9 +45,7 @@ def judge(
         write: Write the card.
     """
     torch.set_num_threads(processor.threads)
-    card = json.loads(CARD.read_text("utf-8")) if CARD.exists() else {}
-    if training is not None:
-        card["training"] = json.loads(training.read_text("utf-8"))
+    card = read_card(CARD, training)
     card["accuracy"] = accuracy(Judge.load(), count=count, seed=seed)
     card["judged_on"] = {"count": count, "seed": seed}
     text = json.dumps(card, indent=2)

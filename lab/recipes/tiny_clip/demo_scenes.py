@@ -12,6 +12,7 @@ from PIL import Image
 from shapeworld import Scene, SceneConfig, draw_scene, render
 from shapeworld.vocabulary import BACKGROUNDS, COLOURS, PALETTE
 
+from recipes.cards import folder_size
 from recipes.options import Debug
 from recipes.tiny_clip.ship import ASSETS
 from recipes.tiny_clip.zero_shot import NAMES
@@ -58,4 +59,4 @@ def demo_scenes(
         "background": list(BACKGROUNDS),
     }
     (output / "classes.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
-    say(f"{output}: seed {seed}, {sum(file.stat().st_size for file in output.iterdir())} bytes")
+    say(f"{output}: seed {seed}, {folder_size(output)} bytes")

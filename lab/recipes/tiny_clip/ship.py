@@ -14,6 +14,7 @@ from open_clip.model import CLIP
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from recipes.cards import folder_size
 from recipes.options import Debug
 from recipes.tiny_clip.network import MEAN, STD, Size
 from recipes.tiny_clip.scenes import SIDE
@@ -74,4 +75,4 @@ def ship(run: Path, /, *, output: OutputPath = ASSETS / "tiny-shapes", debug: De
         "last_row": state["figures"],
     }
     save(model, size, output, facts)
-    say(f"{output}: {sum(file.stat().st_size for file in output.iterdir())} bytes")
+    say(f"{output}: {folder_size(output)} bytes")

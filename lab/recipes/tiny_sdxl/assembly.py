@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor2_0
 from numpy.typing import NDArray
 
+from recipes.cards import folder_size
 from recipes.tiny_sdxl.denoiser import Denoiser, DenoiserOptions, build_scheduler, load_denoiser
 from recipes.tiny_sdxl.progress import numbered_generator
 
@@ -86,7 +87,7 @@ def save(pipeline: StableDiffusionXLPipeline, folder: Path) -> int:
     for name in ("text_encoder", "text_encoder_2"):
         _edit(folder / name / "config.json", dtype="float32")  # as diffusers loads the other parts
     _edit(folder / "vae" / "config.json", _name_or_path=None)  # the folder of the run
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = folder_size(folder)
     if size > SIZE_LIMIT:
         raise ValueError(f"the folder must hold at most {SIZE_LIMIT} bytes, got {size}")
     return size

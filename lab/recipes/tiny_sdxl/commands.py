@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from cyclopts.validators import Number
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from skimage.io import imsave
 
-from recipes.cards import CARDS
+from recipes.cards import CARDS, read_card, weights_of
 from recipes.options import Accelerator, Debug, Flag, Processor
 from recipes.probes.judging import WEIGHTS, Judge
 from recipes.tiny_sdxl.assembly import GUIDANCE, SHEET_PROMPTS, STEPS, load_run, paint_prompts, save
@@ -209,17 +208,8 @@ def judge(
     pipeline = _load(folder)
     figures = judge_pipeline(pipeline, Judge.load(probe), seed=seed, count=count, tell=say)
     misses = missed(figures)
-    card: dict[str, Any] = json.loads(CARD.read_text("utf-8")) if CARD.exists() else {"name": "tiny-sdxl"}
-    if training is not None:
-        card["training"] = json.loads(training.read_text("utf-8"))
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    card |= {
-        "bytes": sum(file.stat().st_size for file in files),
-        "sha256": {
-            str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in files
-            if file.suffix == ".safetensors"
-        },
+    card = read_card(CARD, training) | {
+        **weights_of(folder),
         "parameters": {
             name: sum(weight.numel() for weight in getattr(pipeline, name).parameters())
             for name in ("unet", "vae", "text_encoder", "text_encoder_2")

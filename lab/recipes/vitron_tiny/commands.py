@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +14,7 @@ from cyclopts import Group, Parameter
 from cyclopts.types import PositiveInt
 from vitron.model.engine import Vitron
 
-from recipes.cards import CARDS
+from recipes.cards import CARDS, folder_size, read_card, weights_of
 from recipes.options import Accelerator, Debug, Flag
 from recipes.vitron_tiny.ablation import ablate as measure_messages
 from recipes.vitron_tiny.building import Size
@@ -119,8 +118,7 @@ def ship(model: Path, /, *, folder: Path = ASSETS, debug: Debug = Debug()) -> No
     if folder.exists():
         shutil.rmtree(folder)
     vitron.save_pretrained(folder)
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    say(f"{folder}: {size} bytes")
+    say(f"{folder}: {folder_size(folder)} bytes")
 
 
 def judge(
@@ -151,10 +149,8 @@ def judge(
     for line in missed:
         say(f"missed: {line}")
     if write:
-        card = _card() | _facts(vitron, folder)
-        if training is not None:
-            card["training"] = json.loads(training.read_text("utf-8"))
-        card |= {
+        card = read_card(CARD, training) | {
+            **_facts(vitron, folder),
             "statement": STATEMENT,
             "evaluated_on": {
                 "seed": seed,
@@ -175,19 +171,9 @@ def _load(folder: Path, device: str) -> Vitron:
     return Vitron.from_pretrained(folder, device=device, dtype="float32")
 
 
-def _card() -> dict[str, Any]:
-    return json.loads(CARD.read_text("utf-8")) if CARD.exists() else {"name": "vitron-tiny"}
-
-
 def _facts(vitron: Vitron, folder: Path) -> dict[str, Any]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {
-        "bytes": sum(file.stat().st_size for file in files),
-        "sha256": {
-            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in files
-            if file.suffix == ".safetensors"
-        },
+        **weights_of(folder),
         "parameters": {
             name: sum(each.numel() for each in part.parameters())
             for name, part in vitron.model.named_children()
@@ -219,7 +205,7 @@ def ablate(
     )
     say(table(figures))
     if write:
-        card = _card()
+        card = read_card(CARD)
         card["messages"] = {"evaluated_on": {"seed": seed, "count": count}, "figures": figures}
         CARD.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 
