@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured of enlarged pictures: what they still show, what is repeated, detail, likeness."""
+"""Measures of enlarged images: content, repetition, detail, seams and distances to the drawn scenes."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from recipes.tiny_sdxl.judging import Order
 
 Images = NDArray[np.uint8]
 COUNTED_AT = 2 * SIDE  # the probe knows things of the base size and of twice that size
-CROPS = 4  # of a picture, for the distances between sets of pictures
+CROPS = 4  # crops per image for FID and KID
 
 
 def resized(images: Images, side: int, filter: Image.Resampling = Image.Resampling.BOX) -> Images:
-    """Return pictures ``(B, H, W, 3)`` at another size."""
+    """Return images ``(B, H, W, 3)`` at another size."""
     if images.shape[1] == side:
         return images
     return np.stack([np.asarray(Image.fromarray(one).resize((side, side), filter)) for one in images])
 
 
 def contents(images: Images, orders: Sequence[Order], judge: Judge) -> dict[str, float]:
-    """Return per cent of pictures that show what was ordered.
+    """Return the percentages of images with the right colour and shape, no thing, and more than one.
 
-    Things are named at the size of the base pictures, where the probe is best, and counted at twice that:
-    repeated things of base size and things that grew with the picture are both of a size that it knows there.
+    Things are classified at the size of the base images, where the probe is best, and counted at twice that
+    size, at which it knows both repeated things of base size and things enlarged with the image.
     """
-    said = judge.classify(resized(images, SIDE))
+    found = judge.classify(resized(images, SIDE))
     counts = judge.count(resized(images, COUNTED_AT))
-    figures = {f"{key}_right": _percent(said[key] == _wanted(orders, key)) for key in ("colour", "shape")}
+    figures = {f"{key}_right": _percent(found[key] == _wanted(orders, key)) for key in ("colour", "shape")}
     return figures | {"lost": _percent(counts == 0), "repeated": _percent(counts > 1)}
 
 
@@ -52,9 +52,9 @@ def _percent(hits: object) -> float:
 
 
 def detail(images: Images, base_side: int = SIDE) -> float:
-    """Return the deviation of what a picture of the base size could not hold, in levels of 255.
+    """Return the standard deviation of the detail beyond the base size, in levels of 255.
 
-    What is left when the picture is reduced to the base size and enlarged again; the mean over pictures.
+    The detail is the difference from the image reduced to the base size and enlarged again; mean over images.
     """
     small = resized(images, base_side)
     back = resized(small, images.shape[1], Image.Resampling.LANCZOS)
@@ -66,7 +66,7 @@ def seam_score(images: Images, period: int) -> float:
     """Return how much larger steps between neighbours are on a fixed grid than beside it; 1 without seams.
 
     Args:
-        images: ``(B, H, W, 3)``.
+        images: Images, ``(B, H, W, 3)``.
         period: Pixels between the lines of the grid.
     """
     levels = images.astype(np.float64)
@@ -82,7 +82,7 @@ def seam_score(images: Images, period: int) -> float:
 
 
 class _Features(nn.Module):
-    """The pooled features of the frozen probe, as torchmetrics asks for them."""
+    """The pooled features of the frozen probe, in the form that torchmetrics needs."""
 
     num_features = 192
 
@@ -98,22 +98,22 @@ class _Features(nn.Module):
 
 
 def distances(images: Images, scenes: Images, judge: Judge) -> dict[str, float]:
-    """Return FID and KID on the probe's features between crops of base size of two sets of pictures.
+    """Return FID and KID on the probe's features between crops of base size of two sets of images.
 
     Args:
-        images: ``(B, H, W, 3)`` uint8.
-        scenes: The drawn scenes, of the same shape.
-        judge: Whose features.
+        images: Images, ``(B, H, W, 3)`` uint8.
+        scenes: Drawn scenes, of the same shape.
+        judge: Judge whose probe gives the features.
     """
     features = _Features(judge.probe)
     subset = max(2, min(50, len(images) * CROPS // 2))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchmetrics warns of its memory
+        warnings.simplefilter("ignore")  # torchmetrics warns about its memory use
         metrics = {
             "fid": FrechetInceptionDistance(feature=features),
             "kid": KernelInceptionDistance(feature=features, subsets=50, subset_size=subset),
         }
-        with torch.random.fork_rng(devices=[]):  # KID draws its subsets from the global source
+        with torch.random.fork_rng(devices=[]):  # KID draws its subsets from the global generator
             torch.manual_seed(0)
             for metric in metrics.values():
                 metric.update(_crops(scenes), real=True)

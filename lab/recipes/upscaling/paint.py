@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paints the pictures of a row, one after the other, and keeps them, so that a study that was cut goes on."""
+"""Generates the images of a row one by one and stores them, so that an interrupted study resumes."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ BATCH = 8  # patches that go to the model together
 
 @dataclass(frozen=True, slots=True)
 class Painted:
-    """The pictures of a row.
+    """The images of a row.
 
     Attributes:
-        images: ``(B, H, W, 3)`` uint8.
-        calls: Patches that the model denoised for one picture, on average; 0 where there are none.
-        seconds: For one picture, on average.
+        images: Images, ``(B, H, W, 3)`` uint8.
+        calls: Mean number of patches through the model per image; 0 without patches.
+        seconds: Mean duration per image.
     """
 
     images: Images
@@ -52,22 +52,22 @@ def paint(
     seed: int,
     tick: Callable[[], object] = lambda: None,
 ) -> Painted:
-    """Paint the pictures of a row.
+    """Generate the images of a row.
 
     Args:
-        row: How.
-        pipeline: The model.
-        orders: What is wanted.
-        base: Their pictures of native size, ``(B, 64, 64, 3)`` uint8.
-        seed: Picture ``i`` is painted with the noise of ``seed + i``.
-        tick: Is called after every picture.
+        row: Method and settings.
+        pipeline: Pipeline of the model.
+        orders: Prompts with their scenes.
+        base: Base images of the prompts, ``(B, 64, 64, 3)`` uint8.
+        seed: Random seed; image ``i`` has the noise of ``seed + i``.
+        tick: Callback after every image.
     """
     images: list[Images] = []
     calls = 0
     begun = time.perf_counter()
     for number, (order, small) in enumerate(zip(orders, base, strict=True)):
-        picture, own = _one(row, pipeline, order, small, seed + number)
-        images.append(picture)
+        image, own = _one(row, pipeline, order, small, seed + number)
+        images.append(image)
         calls += own
         tick()
     count = len(images)
@@ -110,7 +110,7 @@ def _enlarged(
 
 
 def kept(folder: Path, row: Row, make: Callable[[], Painted]) -> Painted:
-    """Return the pictures of a row from the folder, or make and keep them."""
+    """Return the images of a row from the folder, or generate and store them."""
     file = folder / f"{row.key.replace(' ', '-').replace(',', '')}.npz"
     if file.exists():
         with np.load(file) as held:

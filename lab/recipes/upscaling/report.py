@@ -31,7 +31,7 @@ JUDGED = "4x slider 0.95, one hop"
 
 
 def missed(figures: Mapping[str, Figures], row: str = JUDGED) -> list[str]:
-    """Return in words what a row misses: loss and repetition against Lanczos, detail above it."""
+    """Return one sentence per missed requirement: loss and repetition against Lanczos, detail above it."""
     ours, plain = figures[row], figures["4x Lanczos"]
     result = [
         f"{name}: {ours[name]} %, Lanczos {plain[name]} %, wanted at most {MARGIN:g} points more"
@@ -53,20 +53,20 @@ def table(figures: Mapping[str, Figures], scale: int, rows: Sequence[Row] = ROWS
     return "\n".join(lines)
 
 
-def gallery(pictures: Mapping[str, NDArray[np.uint8]], prompts: Sequence[str], path: Path, side: int) -> None:
-    """Draw one column per prompt and one row per way, all at one size.
+def gallery(images: Mapping[str, NDArray[np.uint8]], prompts: Sequence[str], path: Path, side: int) -> None:
+    """Draw one column per prompt and one row per method, all at one size.
 
     Args:
-        pictures: By name of the row, ``(B, H, W, 3)`` uint8.
-        prompts: One for each column.
-        path: PNG.
-        side: Pixels of a picture.
+        images: Images by name of the row, ``(B, H, W, 3)`` uint8.
+        prompts: Prompt of each column.
+        path: PNG file to write.
+        side: Side of an image in pixels.
     """
     columns = len(prompts)
-    figure = Figure(figsize=(2.1 * columns + 1.6, 2.1 * len(pictures) + 0.4), dpi=110, layout="constrained")
-    axes = figure.subplots(len(pictures), columns, squeeze=False)
-    for line, (name, images) in zip(axes, pictures.items(), strict=True):
-        for axis, image in zip(line, images, strict=False):
+    figure = Figure(figsize=(2.1 * columns + 1.6, 2.1 * len(images) + 0.4), dpi=110, layout="constrained")
+    axes = figure.subplots(len(images), columns, squeeze=False)
+    for line, (name, examples) in zip(axes, images.items(), strict=True):
+        for axis, image in zip(line, examples, strict=False):
             shown = Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST)
             axis.imshow(np.asarray(shown), interpolation="none")
             axis.set_xticks([])

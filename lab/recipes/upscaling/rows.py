@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ways of making a larger picture that the study sets side by side."""
+"""The methods of enlargement that the study compares."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pixelsmith.config import Conditioning
 from recipes.tiny_sdxl.assembly import GUIDANCE
 
 Way = Literal["pixelsmith", "lanczos", "direct", "scene"]
-BAND = 2  # latent cells; the published 10 of 128 would be most of a patch of 16
+BAND = 2  # latents; the published 10 of 128 would be most of a patch of 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One way.
+    """One method with its settings.
 
     Attributes:
-        name: In tables and files.
-        scale: Side of the result against that of the base picture.
-        way: ``"lanczos"`` only resizes, ``"direct"`` asks the model for the large size at once, ``"scene"``
-            is the drawing that the prompt describes: what a perfect model would give.
-        stages: Enlargements on the way.
-        settings: Of :class:`pixelsmith.config.JobConfig`, beside the common ones.
-        conditioning: What a patch is told of its place.
-        guidance: Scale of classifier-free guidance; base pictures have always the same.
+        name: Name in tables and files.
+        scale: Enlargement of the sides of the base image.
+        way: Method: ``"lanczos"`` only resizes, ``"direct"`` samples the large size at once, ``"scene"`` is
+            the drawing that the prompt describes, the result of a perfect model.
+        stages: Number of stages.
+        settings: Fields of :class:`pixelsmith.config.JobConfig`, in addition to the common ones.
+        conditioning: Size and crop conditioning of a patch.
+        guidance: Guidance scale; base images always have the same.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Row:
 
     @property
     def key(self) -> str:
-        """Name that no other row has."""
+        """Unique name of the row."""
         return f"{self.scale}x {self.name}"
 
 

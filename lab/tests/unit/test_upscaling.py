@@ -21,7 +21,7 @@ from shapeworld import render
 
 @dataclass
 class FakeJudge:
-    """Says of every picture that it holds so many things of the first kind."""
+    """Counts the same number of things of the first kind in every image."""
 
     things: int
 
@@ -50,7 +50,7 @@ def test_rows_have_names_of_their_own_and_begin_with_the_scenes():
 
 
 @pytest.mark.parametrize(("things", "lost", "repeated"), [(0, 100, 0), (1, 0, 0), (2, 0, 100)])
-def test_contents_tell_loss_from_repetition(things, lost, repeated, orders, scenes):
+def test_contents_separate_loss_from_repetition(things, lost, repeated, orders, scenes):
     figures = measures.contents(scenes, orders, FakeJudge(things))
     assert (figures["lost"], figures["repeated"]) == (lost, repeated)
     first = [order.scene.things[0].shape == "circle" for order in orders]
@@ -65,9 +65,9 @@ def test_detail_is_what_lanczos_lacks(scenes):
 
 def test_seams_are_seen_on_their_grid_only():
     smooth = np.linspace(50, 150, 128)[None, :, None] + np.linspace(0, 40, 128)[:, None, None]
-    picture = np.broadcast_to(smooth, (128, 128, 3)).copy()
-    picture[64:] += 20
-    images = picture[None].astype(np.uint8)
+    image = np.broadcast_to(smooth, (128, 128, 3)).copy()
+    image[64:] += 20
+    images = image[None].astype(np.uint8)
     assert measures.seam_score(images, 64) > 3
     assert measures.seam_score(images, 48) == pytest.approx(1, abs=0.3)
 
@@ -95,7 +95,7 @@ def test_the_gate_names_what_is_missed(ours, words):
     assert [line.split(":")[0] for line in said] == words
 
 
-def test_pictures_are_painted_once(tmp_path: Path):
+def test_images_are_generated_once(tmp_path: Path):
     row = Row(name="some, row", scale=2)
     made = []
 
@@ -109,7 +109,7 @@ def test_pictures_are_painted_once(tmp_path: Path):
     np.testing.assert_array_equal(first.images, second.images)
 
 
-def test_every_way_paints_at_its_size(orders, scenes):
+def test_every_method_generates_at_its_size(orders, scenes):
     torch.manual_seed(0)
     vae = build_autoencoder((16, 32, 32), 8)
     pipeline = assemble(vae, Denoiser(DenoiserOptions(widths=(16, 16, 16), depths=(1, 1, 1)), 8))
