@@ -11,7 +11,7 @@ from pixelsmith.core.noise import CellNoise
 
 
 def _load(name):
-    """Make a file beside this one importable: these folders are no packages."""
+    """Make a file beside this one importable: these folders are not packages."""
     found = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     sys.modules[name] = importlib.util.module_from_spec(found)
     found.loader.exec_module(sys.modules[name])

@@ -26,8 +26,8 @@ def tiny_pipeline(family: Family, *, seed: int = 0) -> Any:
     Images are 64 pixels wide: 16 latents of 4 pixels.
 
     Args:
-        family: Which architecture.
-        seed: Of the weights; the global generator is left as it was.
+        family: Architecture of the pipeline.
+        seed: Random seed of the weights; the global generator is left as it was.
     """
     build = {"sd": _sd, "sdxl": _sdxl, "sd3": _sd3, "flux": _flux}[family]
     with torch.random.fork_rng(devices=[]):

@@ -40,14 +40,14 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "conditioning": get_args(Conditioning),
     "positions": get_args(Positions),
 }
-# decide how the work is divided, not its result
+# these divide the work and do not change the result
 _FREE = {"batch_size"}
 _SIZE = re.compile(r"(\d+)(?:[x\u00d7](\d+))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenoisingConfig:
-    """How a canvas is denoised patch by patch, the same for every stage.
+    """Settings of the denoising loop, the same for every stage.
 
     Attributes:
         plan: Patches of a step: drawn at random until all is covered, as published ("cover"), a grid at a
@@ -60,7 +60,7 @@ class DenoisingConfig:
         fusion: "guarded" keeps frequencies whose mean phase has no direction, "official" does not, "off"
             leaves the phases alone, "auto" follows the mode.
         fusion_weight: Weight of the guidance in the fused phases in [0, 1]; 0.5 as published.
-        mask: Chess mask, by which half of the positions take the guidance after a guided step.
+        mask: Chess mask: half of the positions take the guidance after a guided step.
         average: Averaging of a patch into its neighbours in a band.
         band: Width of that band in latents.
         wrap: Sides that join their opposite: "horizontal" for panoramas, "both" for textures.
@@ -226,8 +226,8 @@ class SizeConfig:
     Attributes:
         size: Size of the result, WIDTHxHEIGHT or one number for the longer side, in pixels.
         scale: Enlargement of the sides of the image, or of the native size of the model.
-        height: Height of the result in pixels; without a width that follows.
-        width: Width of the result in pixels; without a height that follows.
+        height: Height of the result in pixels; the width follows if not given.
+        width: Width of the result in pixels; the height follows if not given.
         stages: Number of stages, all of which enlarge by the same factor.
         via: Sizes on the way, each a stage, instead of a number of stages.
 
@@ -260,10 +260,10 @@ class SizeConfig:
 
 
 def parse_size(text: str) -> tuple[int, int | None]:
-    """Read ``WIDTHxHEIGHT``, or one number.
+    """Parse ``WIDTHxHEIGHT``, or one number.
 
     Returns:
-        Width and height in pixels; the height is ``None`` where one number stands.
+        Width and height in pixels; the height is ``None`` for one number.
 
     Raises:
         ValueError: If it is neither, or a side is 0.
@@ -285,8 +285,8 @@ def check_slider(slider: Slider) -> None:
     """Refuse a slider out of range.
 
     Raises:
-        TypeError: If it is no number, map or "auto".
-        ValueError: If a number is out of range, or a map no rectangle of one kind.
+        TypeError: If it is not a number, map or "auto".
+        ValueError: If a number is out of range, or a map is not a rectangle of one kind.
     """
     if isinstance(slider, tuple):
         if not slider or not slider[0] or len({len(row) for row in slider}) > 1:

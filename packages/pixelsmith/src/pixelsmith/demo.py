@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small images, and the same four times as large by three ways."""
+"""Small images, and the same four times as large by three methods."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ OnDemo = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoFigures:
-    """What the demonstration measured.
+    """Figures of the demo.
 
     Attributes:
         model: Name of the model.
         base_size: Side of the small images in pixels.
         size: Side of the large images in pixels.
-        denoiser_calls: Patches through the model, all images.
+        denoiser_calls: Number of patches through the model, all images.
         seconds: Duration of the large images of pixelsmith, decoding included.
         seconds_direct: Duration of those sampled at once.
-        seam_score: Seam score of the large images where patches of a fixed grid would meet: 1 if none shows.
+        seam_score: Seam score of the large images at the borders of a fixed grid of patches: 1 if none shows.
         seam_score_lanczos: Seam score of the images enlarged by Lanczos.
         detail: Mean step between neighbouring pixels, over that of the enlarged images.
     """
@@ -73,7 +73,7 @@ class DemoFigures:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One prompt: images by column, and what the last one took."""
+    """One prompt: images by column, and the cost of the last one."""
 
     prompt: str
     images: tuple[Pixels, ...]
@@ -98,7 +98,7 @@ def run_demo(
         load: Function that returns the model for a prompt.
         out: Folder for ``comparison.png``, and for the first large image as ``image.png`` and as
             ``image.dzi`` with a page that zooms.
-        prompts: Prompts.
+        prompts: Prompts of the images.
         seed: Random seed.
         slider: Fraction of guided steps.
         batch_size: Patches in one pass through the model.
@@ -143,13 +143,13 @@ def _generate(model: JobModel, prompt: str, config: JobConfig, on_progress: OnDe
     size = (side * SCALE, side * SCALE)
     spec = JobSpec(sizes=(size,), source_size=(side, side), config=config)
 
-    def tell(progress: JobProgress) -> None:
+    def report(progress: JobProgress) -> None:
         if on_progress is not None and progress.phase == "denoise":
             on_progress(prompt, progress.done, progress.total)
 
     store = MemoryStore()
     with torch.no_grad():
-        result = Job(model, spec, store, on_progress=tell).run()
+        result = Job(model, spec, store, on_progress=report).run()
         begin = time.perf_counter()
         direct = np.asarray(model.base_image(size, config.seed))
         seconds_direct = time.perf_counter() - begin

@@ -35,7 +35,7 @@ class Fuse:
 
 
 def work(dummies, folder, name):
-    """Do what is left of a job of two stages; return a digest of all output, and the calls it took."""
+    """Run the rest of a job of two stages; return a digest of all output, and the calls it took."""
     model = dummies["Dummy"]()
     out = folder / "out"
     out.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ def noise_of(channels):
 
 
 def host_latents(pipe, family, start, **settings):
-    """What the host makes of these latents, ``(C, h, w)``."""
+    """Return the host's output for these latents, ``(C, h, w)``."""
     packed = pack(start[None]) if family == "flux" else start[None]
     found = pipe(
         PROMPT, latents=packed.clone(), num_inference_steps=STEPS, output_type="latent",
@@ -49,7 +49,7 @@ def host_latents(pipe, family, start, **settings):
 
 
 def our_latents(model, clean=None, **job):
-    """What one patch makes of the noise, or of the noised picture."""
+    """Return the result of one patch from the noise, or from the noised image."""
     job = {"slider": 0, "start": "noise", **job}
     config = JobConfig(patch=SIDE, patch_multiple=2, seed=SEED, **job)
     clean = torch.zeros(model.channels, SIDE, SIDE) if clean is None else clean
@@ -130,7 +130,7 @@ def test_schedules_of_ones_own():
     sigmas = [1.0, 0.8, 0.5, 0.2]
     model = from_pipeline(pipe, PROMPT, sigmas=sigmas)
     assert_same(our_latents(model), host_latents(pipe, "flux", noise_of(16), sigmas=sigmas))
-    with pytest.raises(ValueError, match="DDIMScheduler does not take timesteps of one's own"):
+    with pytest.raises(ValueError, match="DDIMScheduler does not take custom timesteps"):
         from_pipeline(shared("sdxl"), PROMPT, timesteps=[901, 601, 301, 1])
 
 
@@ -147,7 +147,7 @@ def test_a_model_told_its_guidance():
 def test_controlnets_see_what_the_host_shows_them(family):
     pipe = tiny_pipeline(family)
     nets = [controlnet_of(pipe, seed) for seed in (1, 2)]
-    image = picture(SIDE * 4, SIDE * 4)
+    image = make_image(SIDE * 4, SIDE * 4)
     kind = "StableDiffusionXLControlNetPipeline" if family == "sdxl" else "StableDiffusionControlNetPipeline"
     parts = {**pipe.components, "controlnet": nets}
     if family == "sd":
@@ -181,7 +181,7 @@ def controlnet_of(pipe, seed):
     return net
 
 
-def picture(height, width, seed=0):
+def make_image(height, width, seed=0):
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 

@@ -41,9 +41,9 @@ def test_every_cell_is_owned_once(plan, wrap):
 @pytest.mark.parametrize("slider", [0, 1, 4, STEPS])
 def test_the_true_velocity_leads_to_the_image(plan, slider):
     config = job(plan=plan, slider=slider, wrap="horizontal", batch_size=4)
-    picture = clean()
+    latents = clean()
     noise = CellNoise(config.seed, CHANNELS, HEIGHT, WIDTH)
-    wide = torch.cat([picture, picture], dim=2)
+    wide = torch.cat([latents, latents], dim=2)
 
     def velocity(x, timestep, origins):
         places = [(r, c, *x.shape[2:]) for r, c in origins]
@@ -51,8 +51,8 @@ def test_the_true_velocity_leads_to_the_image(plan, slider):
         return torch.stack([noise.read(*place) for place in places]) - true
 
     solver = closed_form(FlowMatchEulerDiscreteScheduler(shift=3.0), STEPS)
-    found = run_stage(CallableDenoiser(velocity, solver), picture, config)
-    assert (found.data - picture).abs().max() <= 2e-5
+    found = run_stage(CallableDenoiser(velocity, solver), latents, config)
+    assert (found.data - latents).abs().max() <= 2e-5
 
 
 @pytest.mark.parametrize("family", ["sdxl", "flux"])
@@ -72,11 +72,11 @@ def test_batches_do_not_change_the_result(family):
 
 @pytest.mark.parametrize("size", [(32, 36), (33, 16), (10, 48), (45, 31)], ids=str)
 @pytest.mark.parametrize("family", ["sdxl", "flux"])
-def test_any_number_of_cells(family, size):
+def test_any_number_of_latents(family, size):
     model = from_pipeline(tiny_pipeline(family), "", num_inference_steps=2, guidance_scale=1.0)
     pixels = (size[0] * model.vae_scale_factor, size[1] * model.vae_scale_factor)
     patch = tuple(min(16, side // 2 * 2) for side in size)
-    picture = torch.zeros(model.channels, *size)
-    found = run_stage(model.denoiser(pixels, patch), picture, job(slider=1))
+    latents = torch.zeros(model.channels, *size)
+    found = run_stage(model.denoiser(pixels, patch), latents, job(slider=1))
     assert found.size == size
     assert torch.isfinite(found.data).all()

@@ -47,7 +47,7 @@ def rank_work(toys, folder, index):
         keep = {"store": job.stage(0)} if index == 0 else {}
         stopped = False
         try:
-            # only process 1 wishes to stop
+            # only process 1 asks to stop
             work(toys, *case, ranks=ranks, on_patch=lambda p: index == 1 and p.calls == 14, **keep)
         except StageInterrupted:
             stopped = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every plan, and for every way to carry it out."""
+"""Properties of every plan, and of every order of its patches."""
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def test_an_ideal_denoiser_gives_the_image_back(toys, seed, plan, wrap, slider, 
 @given(SEEDS, st.integers(0, 39), st.integers(0, 49))
 @settings(max_examples=8, deadline=None)
 def test_a_wrapped_grid_commutes_with_rolling(toys, seed, down, right):
-    """A grid that is moved with the picture gives the moved result: the seam is nowhere."""
+    """A grid that is moved with the image gives the moved result: the seam is nowhere."""
     config = toys.job(seed=seed, plan="grid", wrap="both", slider=2)
     clean, noise = Canvas(toys.latents(2, 40, 50)), CellNoise(seed, 2, 40, 50)
     made = make_plan(config, 40, 50, 0)

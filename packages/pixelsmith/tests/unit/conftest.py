@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Blocks(nn.Module):
-    """An autoencoder without a network: a cell is the mean colour of 2 x 2 pixels."""
+    """An autoencoder without a network: a latent is the mean colour of 2 x 2 pixels."""
 
     use_tiling = False
     device = torch.device("cpu")
@@ -87,7 +87,7 @@ class Dummy:
         self.bases = []
 
     def before_call(self, number):
-        """Do what a test wants to happen."""
+        """Call the hook of a test."""
 
     def denoiser(self, size, patch):
         if self.num_steps == 13:
@@ -110,7 +110,7 @@ def scene(size, seed=0):
 
 
 def spec(sizes=((48, 56),), source_size=(24, 28), **settings):
-    """A job from a base picture; settings of the loop or of the job."""
+    """Return a job from a base image; settings of the loop or of the job."""
     from pixelsmith import JobConfig
 
     names = ("source", "source_digest", "sliders", "canvas", "max_pixels", "tiling")
@@ -121,7 +121,7 @@ def spec(sizes=((48, 56),), source_size=(24, 28), **settings):
 
 
 def finish(folder, model=None, *, output=None, **settings):
-    """Run a job to its end and return the pixels of its picture, and its result."""
+    """Run a job to its end and return its pixels and its result."""
     result = Job(model or Dummy(), spec(**settings), FolderStore(folder, durable=False)).run(output)
     return result.image.array, result
 

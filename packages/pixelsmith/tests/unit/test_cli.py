@@ -19,7 +19,7 @@ from pixelsmith.config import SamplingConfig
 
 @pytest.fixture
 def model(dummies, tmp_path, monkeypatch):
-    """A model that every command gets; notes what it was asked for."""
+    """A model that every command gets; records the arguments."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     dummy = dummies.Dummy()
@@ -76,7 +76,7 @@ def test_words_become_an_image_of_the_size_asked_for(run, model, dummies, tmp_pa
     assert (said["width"], said["height"], said["job"]) == (60, 44, None)
     assert said["denoiser_calls"] == sum(count for _, count in model.calls)
     assert pixels(said["outputs"]["image"]).shape == (44, 60, 3)
-    # the base picture has the aspect of the result and about the area that the model knows
+    # the base image has the aspect of the result and about the area that the model knows
     assert model.bases == [((28, 36), 3)]
     assert model.asked[0] == {
         "name": "tiny-sdxl", "prompt": "A red circle!", "device": "auto", "dtype": "auto",
@@ -132,10 +132,12 @@ def test_a_dry_run_tells_what_it_takes(run, model, photo, tmp_path):
     for word in ("112 x 96", "56 x 48", "patches", "disk", "memory", "time", "photo-112x96.png"):
         assert word in result.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png"]
-    told = json.loads(run("upscale", photo, "--scale", 2, "--dry-run", "--json", "--model", "real").stdout)
-    assert told["calls"] == told["stages"][0]["calls"] > 0
-    assert told["seconds"] >= 0
-    assert told["output"] == str(tmp_path / "photo-56x48.png")
+    reported = json.loads(
+        run("upscale", photo, "--scale", 2, "--dry-run", "--json", "--model", "real").stdout
+    )
+    assert reported["calls"] == reported["stages"][0]["calls"] > 0
+    assert reported["seconds"] >= 0
+    assert reported["output"] == str(tmp_path / "photo-56x48.png")
 
 
 @pytest.fixture
@@ -243,7 +245,7 @@ BAD = {
     "model": (["--size", "60", "--model", "nothing"], "no model 'nothing'"),
     "map": (["--size", "60", "--slider", "no.json"], "no.json: no such file"),
 }
-# what only the loaded model can tell
+# errors that only the loaded model can find
 NEEDS_MODEL = {"odd", "huge", "base", "steps", "model"}
 
 
@@ -278,7 +280,7 @@ def test_schedulers_and_autoencoders_are_checked_first(run, model):
     ],
 )
 def test_wrong_images_get_one_sentence(run, model, photo, options, said):
-    Path("text.png").write_text("no picture")
+    Path("text.png").write_text("no image")
     Path("cut.png").write_bytes(photo.read_bytes()[:900])
     assert said in sentence(run("upscale", *options, "--model", "real", code=2))
     assert sorted(path.name for path in Path().iterdir()) == ["cut.png", "photo.png", "text.png"]
@@ -291,7 +293,7 @@ def test_a_result_is_skipped_only_if_it_is_of_the_same_options(run, model, photo
     before, calls = pixels("new/folder/large.png"), len(model.calls)
     again = run(*command)
     assert json.loads(again.stdout)["status"] == "skipped"
-    assert "the result is there, skipped" in again.stderr
+    assert "the result exists, skipped" in again.stderr
     assert len(model.calls) == calls
     assert json.loads(run(*command, "--seed", "5").stdout)["status"] == "done"
     assert not np.array_equal(pixels("new/folder/large.png"), before)
@@ -322,9 +324,9 @@ def test_folders_that_are_no_jobs_stay_as_they_are(run, model):
     Path("work").mkdir()
     Path("work/letter.txt").write_text("dear")
     asked = ("generate", "x", "--size", "48", "-o", "a.png", "--job", "work")
-    assert "work is not empty and no job folder" in sentence(run(*asked, code=2))
-    assert "work is no job folder" in sentence(run("inspect", "work", code=2))
-    assert "is no folder of a job that a command began" in sentence(run("resume", "work", code=2))
+    assert "work is not empty and not a job folder" in sentence(run(*asked, code=2))
+    assert "work is not a job folder" in sentence(run("inspect", "work", code=2))
+    assert "is not the folder of a job that a command began" in sentence(run("resume", "work", code=2))
     Path("work/command.json").write_text("{}")
     assert "command.json is damaged" in sentence(run("resume", "work", code=2))
     assert sorted(path.name for path in Path("work").iterdir()) == ["command.json", "letter.txt"]
@@ -336,7 +338,7 @@ def test_a_full_disk_is_told_before_the_first_call(run, model, monkeypatch):
     assert "but only 1.0 kB are free there" in sentence(run("generate", "x", "--size", "48", code=2))
     assert model.bases == []
     assert list(Path().iterdir()) == []
-    # a dry run tells what it takes all the same
+    # a dry run reports the estimate all the same
     result = run("generate", "x", "--size", "48", "--dry-run", code=2)
     assert "calls" in result.stdout
     assert "but only 1.0 kB are free there" in result.stderr

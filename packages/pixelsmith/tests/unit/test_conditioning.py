@@ -3,7 +3,7 @@ import pytest
 import torch
 from pixelsmith.adapters.conditioning import Placement
 
-SIZES = {"size": (4096, 2048), "base_size": (1024, 1024), "patch_size": (1024, 1024), "pixels": 8}
+SIZES = {"size": (4096, 2048), "base_size": (1024, 1024), "patch_size": (1024, 1024), "vae_scale_factor": 8}
 
 
 @pytest.mark.parametrize(

@@ -32,17 +32,17 @@ def names(folder):
 
 
 def test_figures_are_those_of_the_images(dummies, load, tmp_path):
-    told = []
+    reported = []
     figures = run_demo(
-        load, tmp_path, prompts=("a", "b"), seed=3, on_progress=lambda *progress: told.append(progress)
+        load, tmp_path, prompts=("a", "b"), seed=3, on_progress=lambda *progress: reported.append(progress)
     )
     assert names(tmp_path) == FILES
     assert [model.options["prompt"] for model in load.models] == ["a", "b"]
-    # the picture to enlarge, and the one that is sampled at once
+    # the image to enlarge, and the one that is sampled at once
     assert load.models[0].bases == [((32, 32), 3), ((128, 128), 3)]
     assert figures.denoiser_calls == sum(n for model in load.models for _, n in model.calls)
     assert (figures.base_size, figures.size) == (32, 128)
-    assert {prompt for prompt, _, _ in told} == {"a", "b"}
+    assert {prompt for prompt, _, _ in reported} == {"a", "b"}
     with Image.open(tmp_path / "image.png") as image:
         ours = np.asarray(image)
     with Image.open(tmp_path / "comparison.png") as image:
@@ -53,7 +53,7 @@ def test_figures_are_those_of_the_images(dummies, load, tmp_path):
     np.testing.assert_array_equal(shown[0][::8, ::8], dummies.scene((32, 32), 3))
     enlarged = Image.fromarray(dummies.scene((32, 32), 3)).resize((128, 128), Image.Resampling.LANCZOS)
     assert np.abs(shown[1][::2, ::2].astype(int) - np.asarray(enlarged)).max() <= 1
-    # both prompts have the same picture here
+    # both prompts have the same image here
     assert figures.seam_score == pytest.approx(seam_score(ArrayRows(ours), 32), rel=0.2)
     assert figures.seconds > 0 < figures.seconds_direct
     with pytest.raises(ValueError, match="prompts must not be empty"):

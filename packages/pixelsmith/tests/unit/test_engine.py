@@ -92,7 +92,7 @@ def test_sixteen_channels_of_a_flow_model(toys):
         def noise_in(self, x, step, origins):
             eps = super().noise_in(x, step, origins)
             sigma = 1 - step / self.num_steps
-            if sigma == 1:  # nothing of the picture is left in the noise: only the model knows
+            if sigma == 1:  # no signal is left in the noise: only the model knows
                 clean = torch.stack([wide.read(*place, *x.shape[2:]) for place in origins])
                 return eps - clean
             return eps - (x - sigma * eps) / (1 - sigma)

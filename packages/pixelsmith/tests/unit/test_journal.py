@@ -30,7 +30,7 @@ def start(toys, folder, stop_after, model="Mixing", **settings):
 
 @pytest.fixture(scope="module")
 def whole(toys):
-    """What an uninterrupted run without any journal gives, and its number of calls."""
+    """The result of an uninterrupted run without any journal, and its number of calls."""
     denoiser = toys.Mixing(3)
     return run_stage(denoiser, toys.latents(4, 28, 36), toys.job(slider=2)).data, len(denoiser.batches)
 
@@ -88,7 +88,7 @@ def test_a_torn_record_counts_as_not_written(toys, tmp_path, whole, monkeypatch,
 
 
 def test_a_torn_line_counts_as_not_written(toys, tmp_path, whole):
-    """The redo file still holds what the line would have told."""
+    """The redo file still holds what the line would have recorded."""
     interrupt(toys, tmp_path, 11)
     lines = tmp_path / "stage-00" / "journal.jsonl"
     lines.write_bytes(lines.read_bytes() + b'1234abcd {"posi')

@@ -9,7 +9,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bench_loop.py"
 
 
 def own_memory(pixels):
-    """Most bytes of a process, its mapped files left out, that runs a step around an idle model."""
+    """Most bytes of a process, without mapped files, that runs a step around an idle model."""
     command = [sys.executable, str(BENCHMARK), "--weigh", str(pixels), "--steps", "1"]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

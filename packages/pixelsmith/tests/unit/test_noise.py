@@ -9,7 +9,7 @@ NORMALS = [-0.11262, -0.40125, -0.67034]
 
 
 def test_words_are_those_of_philox():
-    """Known answers: a change of numpy, of the key or of the counter would change every picture."""
+    """Known answers: a change of numpy, of the key or of the counter would change every image."""
     stream = Stream(7, Use.NOISE, 0, (2, 3))
     assert stream.words(2).tolist() == WORDS
     assert [round(float(x), 5) for x in Stream(7, Use.NOISE, 0, (2, 3)).normals(3)] == NORMALS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models of host libraries, and functions, as what a job asks for."""
+"""Models of diffusers, and functions, as models of a job."""
 
 from pixelsmith.adapters.assets import shipped_models
 from pixelsmith.adapters.base import Condition

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models that are shipped with this package."""
+"""Models inside this package."""
 
 from __future__ import annotations
 

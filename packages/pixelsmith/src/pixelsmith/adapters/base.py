@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all denoisers share: the solver, guidance, and what a prompt becomes."""
+"""The common part of all denoisers: solver, guidance and encoded prompts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Condition:
     """A prompt, encoded.
 
     Attributes:
-        embeds: ``(1, L, D)``.
-        pooled: ``(1, E)``, for models that take one.
-        negative_embeds: Like ``embeds``; ``None`` switches classifier-free guidance off.
-        negative_pooled: Like ``pooled``.
+        embeds: Prompt embeddings, ``(1, L, D)``.
+        pooled: Pooled embedding, ``(1, E)``, for models that take one.
+        negative_embeds: Negative prompt embeddings; ``None`` switches classifier-free guidance off.
+        negative_pooled: Pooled embedding of the negative prompt.
     """
 
     embeds: Tensor
@@ -29,7 +29,7 @@ class Condition:
     negative_pooled: Tensor | None = None
 
 
-# row and column of the first latent cell of a patch, to the prompt that it gets
+# from row and column of the first latent of a patch to its prompt
 PatchCondition = Callable[[int, int], Condition]
 
 
@@ -48,7 +48,7 @@ class Guidance:
     rescale: float = 0.0
 
     def is_on(self, condition: Condition) -> bool:
-        """Say whether both sides of a condition are evaluated."""
+        """Return whether both sides of a condition are evaluated."""
         return condition.negative_embeds is not None and self.scale > 1
 
     def combine(self, negative: Tensor, positive: Tensor) -> Tensor:
@@ -85,11 +85,11 @@ class SolverDenoiser:
 
     @property
     def device(self) -> torch.device:
-        """Where patches go and predictions come from."""
+        """Device of the patches and predictions."""
         return self._device
 
     def initial(self, noise: Tensor) -> Tensor:
-        """Scale unit noise to what pure generation starts from."""
+        """Scale unit noise to the initial latents of text-to-image."""
         return self.solver.initial(noise)
 
     def add_noise(self, clean: Tensor, noise: Tensor, step: int) -> Tensor:
@@ -111,7 +111,7 @@ class Prompts:
     """Conditions of a batch of patches.
 
     Args:
-        condition: Condition of all patches, or a function that returns that of each.
+        condition: Condition of all patches, or a function that returns that of a patch.
         device: Device of the network.
         dtype: Dtype of the network.
     """
@@ -155,12 +155,12 @@ class Prompts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extras:
-    """What a network may be given beside the prompt.
+    """Inputs of a network beside the prompt.
 
     Attributes:
         guidance: Classifier-free guidance.
-        attention_kwargs: For the attention processors, such as the scale of a LoRA.
-        image_embeds: Of IP-Adapters, ``(1, n, D)`` each, or ``(2, n, D)`` with the negative side first.
+        attention_kwargs: Arguments of the attention processors, such as the scale of a LoRA.
+        image_embeds: Embeddings of IP-Adapters, ``(1, n, D)`` each, or ``(2, n, D)``, negative side first.
     """
 
     guidance: Guidance
@@ -171,9 +171,9 @@ class Extras:
         """Return the image embeddings of a batch, ``(sides * count, n, D)`` each.
 
         Args:
-            count: Patches.
-            sides: Which sides of the embeddings.
-            like: Has dtype and device of the network.
+            count: Number of patches.
+            sides: Sides of the embeddings.
+            like: Tensor with dtype and device of the network.
         """
         return [one[sides].to(like).repeat_interleave(count, dim=0) for one in self.image_embeds]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from pixelsmith.adapters.base import SolverDenoiser
 from pixelsmith.adapters.schedulers import ClosedForm, closed_form
 
-# patches (B, C, h, w), timestep, origins in cells; returns the output of the network with guidance
+# patches (B, C, h, w), timestep, origins in latents; returns the output of the network with guidance
 Predict = Callable[[Tensor, Tensor, Sequence[tuple[int, int]]], Tensor]
 # height and width in pixels, seed; returns (H, W, 3) uint8
 Generate = Callable[[tuple[int, int], int], NDArray[np.uint8]]
@@ -26,9 +26,9 @@ class CallableDenoiser(SolverDenoiser):
     """A function that predicts, with the schedule of any supported scheduler.
 
     Args:
-        predict: Takes patches ``(B, C, h, w)`` fp32 as the network sees them, the timestep, and row and
-            column of each patch's first latent cell; returns the output, of the same shape.
-        solver: See :func:`pixelsmith.adapters.schedulers.closed_form`.
+        predict: Function of patches ``(B, C, h, w)`` fp32 as the network sees them, the timestep, and row and
+            column of each patch's first latent; returns the output, of the same shape.
+        solver: Closed form of the scheduler, see :func:`pixelsmith.adapters.schedulers.closed_form`.
         device: Device of the patches.
 
     Example:
@@ -61,9 +61,9 @@ class CallableModel:
     """A function as the model of a job, with an autoencoder and a scheduler of diffusers.
 
     Attributes:
-        predict: See :class:`CallableDenoiser`.
-        vae: ``AutoencoderKL`` or one that is called alike.
-        scheduler: One that has a closed form.
+        predict: Function that predicts, see :class:`CallableDenoiser`.
+        vae: ``AutoencoderKL`` or one with the same methods.
+        scheduler: Scheduler with a closed form.
         num_inference_steps: Number of inference steps.
         patch: Side of a patch in latents.
         patch_multiple: Divisor of the sides of patches on small canvases, in latents.
@@ -73,8 +73,8 @@ class CallableModel:
         device: Device of the patches.
 
     Raises:
-        ValueError: If a part is missing, a number is out of range, ``about`` is no JSON, or the scheduler has
-            no closed form.
+        ValueError: If a part is missing, a number is out of range, ``about`` is not JSON, or the
+            scheduler has no closed form.
     """
 
     predict: Predict

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a patch is told about where it lies: the size and crop numbers that SDXL was trained with."""
+"""Size and crop conditioning of patches, as SDXL was trained with it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Placement:
     """Where patches lie, in pixels.
 
     Attributes:
-        policy: ``"true"`` tells the size of the whole image and the patch's own row and column;
-            ``"official"`` repeats the published code, which tells the column twice; ``"base"`` tells the
-            native size and the place as if the whole image had been shrunk to it; ``"none"`` tells every
-            patch that it is a whole image of its own size.
+        policy: Values that a patch is given: ``"true"``, the size of the whole image and the patch's own row
+            and column; ``"official"``, the same with the column twice, as in the published code;
+            ``"base"``, the native size and the place in the image shrunk to it; ``"none"``, those of a whole
+            image of the size of the patch.
         size: Height and width of the whole image.
         base_size: Height and width that the model was trained at.
         patch_size: Height and width of a patch.
@@ -48,8 +48,8 @@ class Placement:
         The dtype is float32: float16 would round sides above 2048 and overflow above 65,504.
 
         Args:
-            origins: Row and column of each patch's first latent cell.
-            device: Where the result is.
+            origins: Row and column of each patch's first latent.
+            device: Device of the result.
         """
         rows = [self._ids(row, column) for row, column in origins]
         return torch.tensor(rows, dtype=torch.float32, device=device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that steer a network by place, of which every patch sees its part."""
+"""ControlNets, whose images are cropped per patch."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from pixelsmith.store.regions import pieces
 class Control:
     """A ControlNet and its image.
 
-    The image is laid over the whole canvas and may be of any size: a patch is shown its part, enlarged by
-    Lanczos to its own pixels.
+    The image is laid over the whole canvas and may be of any size: a patch gets its part, resized by
+    Lanczos to the pixels of the patch.
 
     Attributes:
         model: The ControlNet; for SD and SDXL.
-        image: RGB.
-        scale: Weight of its features.
-        start: Share of the steps after which it sets in.
-        end: Share of the steps after which it is left out.
+        image: Control image, RGB.
+        scale: Weight of the ControlNet's features.
+        start: Share of the steps after which it starts.
+        end: Share of the steps after which it ends.
 
     Raises:
-        ValueError: If ``start`` and ``end`` are no part of [0, 1].
+        ValueError: If ``start`` and ``end`` are not an interval in [0, 1].
     """
 
     model: Any
@@ -49,7 +49,7 @@ class Control:
             object.__setattr__(self, "image", self.image.convert("RGB"))
 
     def is_on(self, step: int, num_steps: int) -> bool:
-        """Say whether it takes part in a step."""
+        """Return whether it is used in a step."""
         return self.start <= step / num_steps and (step + 1) / num_steps <= self.end
 
     def crop(
@@ -62,8 +62,8 @@ class Control:
         """Return the parts of some patches, ``(B, 3, h, w)`` fp32 in [0, 1].
 
         Args:
-            origins: Row and column of each patch's first latent cell.
-            patch: Height and width of a patch in cells.
+            origins: Row and column of each patch's first latent.
+            patch: Height and width of a patch in latents.
             size: Height and width of the whole canvas in pixels.
             factor: Pixels per latent and side.
         """
@@ -84,7 +84,7 @@ class Control:
         return out
 
     def describe(self) -> dict[str, object]:
-        """Return what it does, as JSON values."""
+        """Return its settings, as JSON values."""
         return {
             "model": type(self.model).__name__,
             "image": zlib.crc32(self.image.tobytes()),

@@ -40,7 +40,7 @@ class SDModel(PipelineModel):
 
     @property
     def patch_multiple(self) -> int:
-        """Divisor of the sides of patches: what the U-Net can halve, in latents."""
+        """Divisor of the sides of patches in latents: the U-Net's factor of downsampling."""
         return 2 ** (len(self.network.config.block_out_channels) - 1)
 
     def guidance(self) -> Guidance:
@@ -180,18 +180,18 @@ class FluxModel(PipelineModel):
         return self.vae_scale_factor * self.patch_multiple
 
     def guidance(self) -> Guidance:
-        """Return the true guidance; the number that the model is told is another thing."""
+        """Return true classifier-free guidance; the model takes its guidance scale as an input."""
         return Guidance(scale=self.options.true_cfg_scale or 1.0)
 
-    def solver(self, cells: int) -> ClosedForm:
+    def solver(self, num_latents: int) -> ClosedForm:
         """Return the closed form of the scheduler, with the evenly spaced levels of the host."""
         count = self.num_inference_steps
         sigmas = self.options.sigmas
         if sigmas is None:
             if self.pipe.scheduler.config.get("use_flow_sigmas"):
-                return super().solver(cells)
+                return super().solver(num_latents)
             sigmas = np.linspace(1.0, 1 / count, count).tolist()
-        return closed_form(self.pipe.scheduler, None, mu=self._shift(cells), sigmas=sigmas)
+        return closed_form(self.pipe.scheduler, None, mu=self._shift(num_latents), sigmas=sigmas)
 
     def _encode_by_host(self, given: dict[str, Any]) -> Condition:
         negative_text = {
@@ -220,7 +220,7 @@ class FluxModel(PipelineModel):
         if self.guidance().scale <= 1:
             return found
         side = self.trained_side() * self.vae_scale_factor
-        black = [np.zeros((side, side, 3), dtype=np.uint8)] * len(found)  # what the host takes for nothing
+        black = [np.zeros((side, side, 3), dtype=np.uint8)] * len(found)  # which the host takes as no image
         nothing: list[Tensor] = self.pipe.prepare_ip_adapter_image_embeds(black, None, self.device, 1)
         return [torch.cat([low, high]) for low, high in zip(nothing, found, strict=True)]
 
@@ -264,7 +264,7 @@ def from_pipeline(pipe: object, prompt: str | Condition = "", **settings: object
         settings: Fields of :class:`pixelsmith.adapters.options.ModelOptions`.
 
     Raises:
-        TypeError: If the pipeline is of no such class, or a setting is unknown.
+        TypeError: If the pipeline is of another class, or a setting is unknown.
         ValueError: If a part is missing, a setting does not fit, or the scheduler has no closed form.
     """
     for kind in type(pipe).__mro__:
@@ -290,6 +290,6 @@ def _encode_pooled(pipe: Any, guided: bool, given: dict[str, Any]) -> Condition:
 
 
 def _pipeline_class(name: str) -> type[Any]:
-    import diffusers  # seconds, and only pipelines need it
+    import diffusers  # slow to import, and only pipelines need it
 
     return getattr(diffusers, name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FLUX: a transformer over cells packed two by two, with flow noise and guidance as a number."""
+"""FLUX: a transformer over latents packed two by two, with the guidance scale as an input."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class FluxDenoiser(SolverDenoiser):
     Args:
         transformer: ``FluxTransformer2DModel``.
         solver: Closed form of the scheduler.
-        condition: The prompt, or a function of a patch; with its pooled side. A negative side switches true
-            classifier-free guidance on.
+        condition: The prompt, or a function of a patch, pooled embedding included. A negative side switches
+            true classifier-free guidance on.
         extras: True classifier-free guidance and more.
         guidance_embed: Guidance scale that models distilled from guidance take; others ignore it.
-        positions: ``"patch"`` numbers the tokens of every patch from 0; ``"canvas"`` numbers them by their
-            place, far beyond those that the model was trained with.
+        positions: Numbering of the tokens: ``"patch"``, from 0 in every patch, or ``"canvas"``, by their
+            place, far beyond the positions that the model was trained with.
         device: Device of the patches.
     """
 
@@ -108,7 +108,7 @@ class FluxDenoiser(SolverDenoiser):
 
 
 def pack(x: Tensor) -> Tensor:
-    """Turn cells into tokens of two by two, ``(B, C, h, w)`` to ``(B, h * w / 4, 4 * C)``.
+    """Pack latents into tokens of two by two, ``(B, C, h, w)`` to ``(B, h * w / 4, 4 * C)``.
 
     Raises:
         ValueError: If a side is odd.
@@ -131,9 +131,9 @@ def position_ids(height: int, width: int, first: tuple[int, int] = (0, 0)) -> Te
     """Return (0, row, column) of every token, ``(height * width, 3)``.
 
     Args:
-        height: Tokens.
-        width: Tokens.
-        first: Row and column of the first latent cell; a token is two cells wide.
+        height: Number of rows of tokens.
+        width: Number of columns of tokens.
+        first: Row and column of the first latent; a token is two latents wide.
     """
     rows, columns = torch.meshgrid(
         torch.arange(height) + first[0] / 2, torch.arange(width) + first[1] / 2, indexing="ij"

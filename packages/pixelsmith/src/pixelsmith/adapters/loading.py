@@ -33,7 +33,7 @@ def load_pipeline(
 
     Args:
         source: Name of a shipped model, such as ``"tiny-sdxl"``, a folder, or a hub id.
-        device: Device; ``"auto"`` is CUDA if there is any.
+        device: Device; ``"auto"`` is CUDA if available.
         dtype: Compute dtype; ``"auto"`` is float16 on CUDA and float32 elsewhere.
 
     Raises:
@@ -61,13 +61,13 @@ def load_pipeline(
 
 
 def _check_parts(index: Mapping[str, Any], place: str) -> None:
-    """Name the parts that a pipeline lacks, which diffusers tells at length or not at all."""
+    """Refuse a pipeline with missing parts, which diffusers reports at length or not at all."""
     is_folder = Path(place).is_dir()
     for name in _NEEDED:
         if name not in index:  # networks have other names in other families
             continue
         if not index[name][0] or (is_folder and not (Path(place) / name).is_dir()):
-            raise ModelNotFoundError(f"the model {place} has no {name}; get the whole of it, or another one")
+            raise ModelNotFoundError(f"the model {place} has no {name}; download it again or use another one")
 
 
 def load_model(
@@ -81,14 +81,14 @@ def load_model(
     """Load a pipeline and make it the model of a job.
 
     Args:
-        source: As by :func:`load_pipeline`.
-        prompt: As by :func:`pixelsmith.adapters.from_pipeline`.
-        device: As by :func:`load_pipeline`.
-        dtype: As by :func:`load_pipeline`.
+        source: Name of a shipped model, a folder, or a hub id.
+        prompt: Prompt of the whole image: text, or embeddings.
+        device: Device; ``"auto"`` is CUDA if available.
+        dtype: Compute dtype; ``"auto"`` is float16 on CUDA and float32 elsewhere.
         settings: Fields of :class:`pixelsmith.adapters.ModelOptions`.
 
     Raises:
-        ModelNotFoundError: As :func:`load_pipeline`.
+        ModelNotFoundError: If there is no such model, or only pickles of it, which can run code.
         TypeError: If a setting is unknown.
         ValueError: If the model, its scheduler or a setting does not fit.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pipeline of diffusers with its prompt, as a job asks for it."""
+"""A pipeline of diffusers with its prompt, as the model of a job."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from pixelsmith.adapters.options import (
 from pixelsmith.adapters.schedulers import ClosedForm, closed_form
 from pixelsmith.core.protocol import Denoiser
 
-_KEPT_PROMPTS = 256  # texts whose encodings are kept
+_KEPT_PROMPTS = 256  # prompts whose encodings are cached
 
 
 class PipelineModel(ABC):
-    """What the families of pipelines share. Made by :func:`pixelsmith.adapters.from_pipeline`.
+    """The common part of the families of pipelines. Made by :func:`pixelsmith.adapters.from_pipeline`.
 
     Args:
         pipe: Pipeline of diffusers with all of its parts.
         prompt: Prompt of the whole image: text, or embeddings.
-        options: How the pipeline is used.
+        options: Settings of the model.
 
     Attributes:
         base_arguments: Further arguments of the host's call for a base image, such as a callback.
@@ -162,21 +162,21 @@ class PipelineModel(ABC):
         """Return how two sides of a prompt are combined."""
         return Guidance(scale=self.guidance_scale, rescale=self.options.guidance_rescale)
 
-    def solver(self, cells: int) -> ClosedForm:
+    def solver(self, num_latents: int) -> ClosedForm:
         """Return the closed form of the scheduler.
 
         Args:
-            cells: Latents of a patch, on which some flow schedulers depend.
+            num_latents: Number of latents of a patch, on which some flow schedulers depend.
         """
         own = {name: value for name, value in self.options.changed(SCHEDULE).items() if value is not None}
-        return closed_form(self.pipe.scheduler, self.num_inference_steps, mu=self._shift(cells), **own)
+        return closed_form(self.pipe.scheduler, self.num_inference_steps, mu=self._shift(num_latents), **own)
 
-    def _shift(self, cells: int) -> float | None:
+    def _shift(self, num_latents: int) -> float | None:
         """Return the shift of a flow scheduler that depends on the number of tokens."""
         config = self.pipe.scheduler.config
         if not config.get("use_dynamic_shifting"):
             return None
-        tokens = cells // self.patch_multiple**2
+        tokens = num_latents // self.patch_multiple**2
         first, last = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
         low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
         return low + (high - low) * (tokens - first) / (last - first)
@@ -213,7 +213,7 @@ class PipelineModel(ABC):
 
     @torch.no_grad()
     def _encode(self, prompt: str | Condition) -> Condition:
-        """Encode a prompt by the host; embeddings get the negative side that they lack."""
+        """Encode a prompt with the host; add the negative side that embeddings lack."""
         given: dict[str, Any] = {"prompt": prompt}
         if isinstance(prompt, Condition):
             given = {"prompt": None, **self._embeddings(prompt)}
@@ -239,7 +239,7 @@ class PipelineModel(ABC):
         return {name: value for name, value in parts.items() if value is not None}
 
     def extras(self) -> Extras:
-        """Return what the network is given beside the prompt."""
+        """Return the inputs of the network beside the prompt."""
         if self._extras is None:
             self._extras = Extras(
                 guidance=self.guidance(),
@@ -297,7 +297,7 @@ class PipelineModel(ABC):
             seed: Random seed.
 
         Raises:
-            ValueError: If the size is none that the host can do.
+            ValueError: If the host cannot generate that size.
         """
         if any(side % self.size_multiple for side in size) or min(size) < 1:
             raise ValueError(
@@ -312,7 +312,7 @@ class PipelineModel(ABC):
 
     def _call_host(self, given: dict[str, Any]) -> Any:
         pipe = self.pipe if isinstance(self.pipe, self.host) else rebuild(self.host, self.pipe)
-        # by the class: a subclass of the host that is our own would begin anew
+        # by the host's class: our own subclass would start another job
         return self.host.__call__(pipe, **given)
 
     def _host_arguments(self) -> dict[str, Any]:
@@ -351,8 +351,8 @@ def rebuild(host: type[Any], pipe: Any, **more: object) -> Any:
 
     Args:
         host: Class of the new pipeline.
-        pipe: Has the parts.
-        more: Parts that it has not.
+        pipe: Pipeline whose parts are used.
+        more: Further parts, which that pipeline lacks.
     """
     known = inspect.signature(host.__init__).parameters
     parts = {**dict(pipe.config), **pipe.components}

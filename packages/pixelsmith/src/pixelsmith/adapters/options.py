@@ -18,13 +18,13 @@ from pixelsmith.config import SamplingConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchPlace:
-    """Where a patch lies in its image.
+    """The place of a patch in its image.
 
     Attributes:
         top: First row, pixels.
         left: First column, pixels.
-        height: Pixels; with an image that wraps, a patch may run over the border.
-        width: Pixels.
+        height: Height in pixels; with an image that wraps, a patch may run over the border.
+        width: Width in pixels.
         size: Height and width of the whole image, pixels.
     """
 
@@ -47,15 +47,15 @@ PatchPrompt = Callable[[PatchPlace], str | Condition]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions(SamplingConfig):
-    """Everything that a pipeline can be given, with all fields of :class:`pixelsmith.SamplingConfig`.
+    """Settings of a pipeline, with all fields of :class:`pixelsmith.SamplingConfig`.
 
     Attributes:
         timesteps: Custom timesteps, instead of a number of inference steps.
-        sigmas: Custom noise levels, likewise.
+        sigmas: Custom noise levels, instead of a number of inference steps.
         patch_prompt: Prompt of each patch, as a function of its place.
         controls: ControlNets, for SD and SDXL.
         ip_adapter_image: Images for IP-Adapters that the pipeline has loaded.
-        ip_adapter_image_embeds: Their embeddings, in the form in which the pipeline takes them.
+        ip_adapter_image_embeds: Embeddings of such images, in the form in which the pipeline takes them.
         attention_kwargs: Arguments of the attention processors, such as ``{"scale": 0.7}`` for LoRAs.
         name: Name of the model in the record of a job, if not the name that the pipeline was loaded by.
 
@@ -78,7 +78,7 @@ class ModelOptions(SamplingConfig):
             raise ValueError("timesteps and sigmas cannot both be given; leave one out")
 
     def changed(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return those of some settings that are not at their default."""
+        """Return the settings that are not at their default."""
         defaults = {field.name: field.default for field in fields(self)}
         found = {name: getattr(self, name) for name in names}
         return {name: value for name, value in found.items() if not _is_default(value, defaults[name])}
@@ -86,7 +86,7 @@ class ModelOptions(SamplingConfig):
 
 def _is_default(value: object, default: object) -> bool:
     """Whether a setting is the default; a text that was read from a file is equal and not the same object."""
-    # arrays and tensors have no single truth of being equal, and are never a default
+    # arrays and tensors compare element by element, and are never a default
     return value is default or (isinstance(value, str | int | float) and value == default)
 
 
@@ -105,7 +105,7 @@ SAMPLING = ("guidance_rescale", "true_cfg_scale")
 
 
 def fingerprint(value: object) -> object:
-    """Return JSON values that tell two inputs apart: tensors and images by their checksum."""
+    """Return JSON values that identify an input: tensors and images by their checksum."""
     match value:
         case None | bool() | int() | float() | str():
             return value

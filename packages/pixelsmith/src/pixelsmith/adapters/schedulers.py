@@ -7,7 +7,7 @@ share it disturb each other. Here the object is asked once for its levels; every
     clean_k  = p_k x + q_k output
     x_{k+1}  = u_k x + v_k clean_k + w_k clean_{k-1}
 
-whose coefficients are worked out in float64. Levels are pairs (a, b): a sample of level k is a_k z0 + b_k e.
+whose coefficients are computed in float64. Levels are pairs (a, b): a sample of level k is a_k z0 + b_k e.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ SUPPORTED = (
 
 
 class Scheduler(Protocol):
-    """What is read of a scheduler of diffusers."""
+    """The members of a scheduler of diffusers that are used."""
 
     config: Any
     timesteps: Tensor
 
     def set_timesteps(self, num_inference_steps: int | None = None, **kwargs: Any) -> None:
-        """Choose the levels."""
+        """Set timesteps and noise levels."""
         ...
 
 
@@ -58,13 +58,13 @@ class ClosedForm:
 
     Attributes:
         name: Class of the scheduler that it was read from.
-        timesteps: What the network is told, one per step, as the scheduler has them.
+        timesteps: Timesteps of the scheduler, one per step, as the network takes them.
         signal: Share of the clean latents at levels 0 to ``num_steps``.
         noise: Share of the noise at the same levels.
-        input_scale: The network sees ``x`` times this, by step.
-        init_noise_sigma: Pure noise times this is where text-to-image starts.
+        input_scale: Factor of the network's input, by step.
+        init_noise_sigma: Factor of the noise that text-to-image starts from.
         multistep: Whether a step needs the clean prediction of the step before.
-        clip: Clean predictions are clipped to [-clip, clip]; ``None`` leaves them.
+        clip: Limit of the absolute value of clean predictions; ``None`` for no clipping.
         rows: Coefficients by step.
     """
 
@@ -87,15 +87,15 @@ class ClosedForm:
         """Return clean latents at the level on which a step begins.
 
         Args:
-            clean: ``(..., h, w)``.
+            clean: Clean latents, ``(..., h, w)``.
             noise: Standard normal, of the same shape.
-            step: From 0 to ``num_steps``; the last is the clean latents themselves.
+            step: Number of the step from 0 to ``num_steps``; at the last the result is ``clean``.
 
         Returns:
             Shape and dtype of ``clean``.
 
         Raises:
-            ValueError: If there is no such level.
+            ValueError: If ``step`` is out of range.
         """
         if not 0 <= step <= self.num_steps:
             raise ValueError(f"step must lie in [0, {self.num_steps}], got {step}")
@@ -105,16 +105,16 @@ class ClosedForm:
         return mixed.to(clean.dtype)
 
     def initial(self, noise: Tensor) -> Tensor:
-        """Return what text-to-image starts from: standard normal noise at the scale of the first level."""
+        """Return the initial latents of text-to-image: standard normal noise, scaled to the first level."""
         return (_wide(noise) * self.init_noise_sigma).to(noise.dtype)
 
     def scale_input(self, x: Tensor, step: int) -> Tensor:
-        """Return what the network sees of ``x``."""
+        """Return the input of the network for ``x``."""
         scale = self.input_scale[step]
         return x if scale == 1 else (_wide(x) * scale).to(x.dtype)
 
     def clean(self, x: Tensor, output: Tensor, step: int) -> Tensor:
-        """Return the clean latents that an output of the network stands for, in at least float32."""
+        """Return the clean latents that an output of the network implies, in at least float32."""
         row = self.rows[step]
         found = _wide(output) * row.clean_output
         return found if row.clean_x == 0 else found + _wide(x) * row.clean_x
@@ -122,12 +122,12 @@ class ClosedForm:
     def advance(
         self, x: Tensor, output: Tensor, step: int, previous: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Do one step.
+        """Take one step.
 
         Args:
             x: Latents at the level of ``step``, ``(..., h, w)``.
-            output: Of the network, with guidance.
-            step: Which step.
+            output: Output of the network, with guidance.
+            step: Number of the step.
             previous: Clean prediction of the step before, for multistep solvers from the second step on.
 
         Returns:
@@ -168,13 +168,13 @@ def closed_form(
     Args:
         scheduler: DDIM, Euler (epsilon, v or sample prediction), flow-matching Euler, or DPM-Solver++ of
             first or second order, as diffusers has them.
-        num_steps: How many steps; ``None`` with ``sigmas`` or ``timesteps``.
+        num_steps: Number of inference steps; ``None`` with ``sigmas`` or ``timesteps``.
         mu: Shift of a flow scheduler with dynamic shifting.
-        sigmas: Levels of one's own, for schedulers that take them.
-        timesteps: Likewise.
+        sigmas: Custom noise levels, for schedulers that take them.
+        timesteps: Custom timesteps, likewise.
 
     Raises:
-        ValueError: If the scheduler, or an option of it, has no closed form here; the message names the cure.
+        ValueError: If the scheduler, or an option of it, has no closed form; the message names a solution.
     """
     name = type(scheduler).__name__
     if name not in SUPPORTED:
@@ -198,7 +198,7 @@ def closed_form(
     try:
         own.set_timesteps(None if custom else num_steps, **chosen)
     except TypeError as error:
-        raise ValueError(f"{name} does not take {' or '.join(chosen)} of one's own") from error
+        raise ValueError(f"{name} does not take custom {' or '.join(chosen)}") from error
     levels = _LEVELS[name](own, config)
     return _build(name, config, own.timesteps, levels)
 
@@ -304,7 +304,7 @@ def _build(name: str, config: Mapping[str, Any], timesteps: Tensor, levels: _Lev
 def _noiseless(name: str, levels: Sequence[float]) -> ValueError:
     return ValueError(
         f"every step of {name} must begin above the noiseless level, got noise levels {list(levels)}; "
-        "leave out the step at level 0"
+        "omit the step at level 0"
     )
 
 
@@ -339,7 +339,7 @@ def _first_order(levels: _Levels, k: int) -> tuple[float, float]:
 
 
 def _ends_in_first_order(config: Mapping[str, Any], k: int, count: int) -> bool:
-    """Say whether DPM-Solver++ does this step in first order."""
+    """Return whether DPM-Solver++ takes this step in first order."""
     short = bool(config["lower_order_final"]) and count < 15
     euler = bool(config["euler_at_final"]) or short or config["final_sigmas_type"] == "zero"
     return k == count - 1 and euler
@@ -348,7 +348,7 @@ def _ends_in_first_order(config: Mapping[str, Any], k: int, count: int) -> bool:
 def _second_order(levels: _Levels, k: int, gain: float, solver_type: str) -> float:
     """Return c in x_next = ... + c (clean_k - clean_{k-1}).
 
-    Source: Lu et al., DPM-Solver++ (arXiv 2211.01095), algorithm 2, with log a/b for a clock.
+    Source: Lu et al., DPM-Solver++ (arXiv 2211.01095), algorithm 2, in terms of log a/b.
     """
     clock = [math.log(levels.a[i] / levels.b[i]) for i in (k - 1, k)]
     if levels.b[k + 1] == 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stable Diffusion 3: a transformer over 16 channels with flow noise."""
+"""Stable Diffusion 3: a transformer over 16 channels with flow matching."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class SD3Denoiser(SolverDenoiser):
     Args:
         transformer: ``SD3Transformer2DModel``.
         solver: Closed form of the scheduler.
-        condition: The prompt, or a function of a patch; with its pooled side.
-        extras: Guidance and more.
+        condition: The prompt, or a function of a patch, pooled embedding included.
+        extras: Guidance and further inputs.
         device: Device of the patches.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stable Diffusion XL: a U-Net that is also told a pooled prompt, and where its patch lies."""
+"""Stable Diffusion XL: a U-Net with a pooled prompt embedding and size and crop conditioning."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class SDXLDenoiser(UNetDenoiser):
     Args:
         unet: ``UNet2DConditionModel``.
         solver: Closed form of the scheduler.
-        condition: The prompt, or a function of a patch; with its pooled side.
-        extras: Guidance and more.
+        condition: The prompt, or a function of a patch, pooled embedding included.
+        extras: Guidance and further inputs.
         controls: ControlNets.
-        placement: What patches are told of their place.
+        placement: Size and crop conditioning of the patches.
         device: Device of the patches.
     """
 

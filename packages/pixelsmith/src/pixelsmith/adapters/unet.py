@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denoisers over a U-Net of diffusers, without the parts in which SD and SDXL differ."""
+"""Denoisers over a U-Net of diffusers, common to SD and SDXL."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Controls:
     """ControlNets of a stage.
 
     Attributes:
-        each: The ControlNets; their features are added.
+        each: ControlNets, whose features are added.
         size: Height and width of the whole canvas in pixels.
         vae_scale_factor: Pixels per latent and side.
     """
@@ -47,7 +47,7 @@ class UNetDenoiser(SolverDenoiser):
         unet: ``UNet2DConditionModel``.
         solver: Closed form of the scheduler.
         condition: The prompt, or a function of a patch.
-        extras: Guidance and more.
+        extras: Guidance and further inputs.
         controls: ControlNets.
         device: Device of the patches.
     """
@@ -115,7 +115,7 @@ class UNetDenoiser(SolverDenoiser):
         embeds: Tensor,
         added: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """Return what the ControlNets add inside the U-Net."""
+        """Return the residuals that the ControlNets add inside the U-Net."""
         down: list[Tensor] = []
         middle: Tensor | None = None
         patch = (seen.shape[-2], seen.shape[-1])

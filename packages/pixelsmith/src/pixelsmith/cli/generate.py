@@ -31,7 +31,7 @@ def generate(
     """Generate an image of any size from a prompt.
 
     The model generates a base image of the size that it was trained at; this one is enlarged, and denoised
-    again patch by patch. Everything under way is kept in a job folder: a run that was stopped or killed is
+    again patch by patch. Intermediate results are kept in a job folder: a run that was stopped or killed is
     resumed by the same command, or by `pixelsmith resume`. Under `accelerate launch` all processes share the
     patches. Exit code: 0 done, 1 begun and not finished, 2 nothing was done, 130 interrupted.
 

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from pixelsmith.job import JobSpec
 
 COMMAND = "command.json"
-_PNG_PIXELS = 100_000_000  # beyond, a tiled file is what viewers can open
+_PNG_PIXELS = 100_000_000  # larger images are written as tiled files, which viewers can open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """A model with its prompt, as the options name it.
+    """A model with its prompt, from the options.
 
     Attributes:
         model: Shipped name, folder or hub id.
@@ -53,7 +53,7 @@ class ModelRequest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelRequest:
-        """Return what ``asdict`` made of a request."""
+        """Return the request that ``asdict`` described."""
         given: dict[str, Any] = {**values, "sampling": SamplingConfig(**values["sampling"])}
         return cls(**given)
 
@@ -69,8 +69,8 @@ class ModelRequest:
         return digest_settings([digest_model(locate_model(self.model)), self.dtype, spec.identity(model)])
 
     def load(self) -> JobModel:
-        """Load the model, without the remarks that libraries make about themselves."""
-        from pixelsmith import adapters  # takes seconds to import, which wrong usage should not wait for
+        """Load the model, without the log messages of libraries."""
+        from pixelsmith import adapters  # slow to import, and not needed to report wrong usage
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -82,13 +82,13 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A job, as the options describe it.
+    """A job, from the options.
 
     Attributes:
         model: The model.
         denoising: Settings of the denoising loop.
         machine: Batch size and random seed.
-        output: Where it is written, and how it is reported.
+        output: Output and report options.
         input: Prompt or image file, for the report.
         stem: Path of the output without size and suffix, if none is given.
     """
@@ -120,7 +120,7 @@ class JobRequest:
 
 
 def validate_options(slider: str, sizes: SizeConfig, output: JobOutput) -> list[Slider]:
-    """Find what is wrong without the model, which takes a while to load.
+    """Check the options that need no model, which is slow to load.
 
     Returns:
         The sliders: one for all stages, or one for each.
@@ -144,7 +144,7 @@ def join(device: str) -> tuple[ProcessRanks | None, str]:
     """Join the other processes of the run, before a model is loaded.
 
     Returns:
-        The ranks, ``None`` for a lone process; and the device of this process.
+        The ranks, ``None`` for a single process; and the device of this process.
 
     Raises:
         ValueError: If there are several processes that cannot exchange values.
@@ -163,18 +163,18 @@ def join(device: str) -> tuple[ProcessRanks | None, str]:
 
 
 def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
-    """Run a job from the beginning, or from where its folder ends; skip it if its result is there.
+    """Run a job from the beginning, or from where its folder ends; skip it if its result exists.
 
     Args:
-        request: The options.
-        plan: Turns the options into a job, given the model.
+        request: Options of the command.
+        plan: Function from the loaded model to the spec of the job.
 
     Returns:
         The exit code.
     """
     from pixelsmith.cli.report import report_estimate, report_skipped
 
-    if request.output.output is not None:  # as far as can be told before the model is loaded
+    if request.output.output is not None:  # a first check, before the model is loaded
         refuse_existing(request.folder(request.output.output), request.output)
     ranks, device = join(request.model.device)
     model = replace(request.model, device=device).load()
@@ -201,7 +201,7 @@ def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
 
 
 def refuse_existing(folder: Path, options: JobOutput) -> None:
-    """Refuse to replace a file that no job of ours made, unless that is wanted.
+    """Refuse to replace a file that no such job wrote, unless ``--overwrite`` is given.
 
     Raises:
         FileExistsError: If such an output exists.
@@ -212,10 +212,10 @@ def refuse_existing(folder: Path, options: JobOutput) -> None:
 
 
 def prepare_output(folder: Path, options: JobOutput) -> None:
-    """Discard an earlier job if that is wanted, or refuse to replace a file.
+    """Discard an earlier job if ``--overwrite`` is given, or refuse to replace a file.
 
     Raises:
-        FileExistsError: As :func:`refuse_existing`.
+        FileExistsError: If an output exists that may not be replaced.
         JobFolderError: If the earlier job is in use.
     """
     from pixelsmith.job import remove_job
@@ -238,8 +238,8 @@ def run_in_folder(
     Args:
         model: The model.
         spec: The job.
-        options: With output and job folder.
-        notes: What ``resume`` needs.
+        options: Options with output and job folder.
+        notes: Options that ``resume`` reads.
         ranks: Processes that share the patches.
 
     Returns:

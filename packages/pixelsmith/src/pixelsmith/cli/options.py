@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share, beside those of the runtime and of the public configuration."""
+"""Options that several commands share, in addition to those of the runtime and the configurations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Sampling = Annotated[SamplingConfig, Parameter(name="*", group=Group("Sampling",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patches(Machine):
-    """Where a command computes, and how many patches at once.
+    """Device options of a command, and its batch size.
 
     Attributes:
         batch_size: Patches in one pass through the model; changes the result by rounding at most.
@@ -44,17 +44,17 @@ class Patches(Machine):
 @Parameter(name="*", group=Group("Output", sort_key=9))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOutput(Report):
-    """Where a job writes, and how it reports.
+    """Output and report options of a job.
 
     Attributes:
-        output: File: .png, .tif (tiled BigTIFF), .dzi (with a page that zooms), .jpg or .webp; named after
-            the prompt or the image if not given.
+        output: Output file: .png, .tif (tiled BigTIFF), .dzi (with a page that zooms), .jpg or .webp; named
+            after the prompt or the image if not given.
         overwrite: Discard earlier results.
         job: Folder of the job; beside the output if not given.
         keep: Whether the job folder stays when the job is done.
         canvas: Dtype of the latents between steps.
         preview: Whether preview.png in the job folder is kept up to date.
-        dry_run: Report calls, memory, disk space and time, and stop.
+        dry_run: Report calls, memory, disk space and time, and exit.
     """
 
     output: Annotated[Path | None, Parameter(alias="-o")] = None
@@ -67,10 +67,10 @@ class JobOutput(Report):
 
 
 def parse_sliders(text: str) -> list[Slider]:
-    """Read ``--slider``.
+    """Parse ``--slider``.
 
     Args:
-        text: A number of steps (20), a fraction (0.4), "auto", one of these per stage (20,30), or a .json
+        text: Number of steps (20), a fraction (0.4), "auto", one of these per stage (20,30), or a .json
             file with rows of fractions.
 
     Raises:

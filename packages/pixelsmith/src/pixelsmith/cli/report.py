@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates, progress and results of a job: bars on a terminal, a line now and then in a log."""
+"""Estimates, progress and results of a job: progress bars on a terminal, a line per minute in a log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KINDS = {"_files": "tiles", ".html": "viewer"}
 
 
 def report_estimate(model: JobModel, spec: JobSpec, folder: Path, output: Path, *, json: bool) -> None:
-    """Report what a job takes, then make sure that the disk has room for it."""
+    """Report the estimate of a job, then make sure that the disk has space for it."""
     check_output(output, *spec.size)
     found = estimate(model, spec, output, measure=True)
     if json:
@@ -87,8 +87,8 @@ def report_result(result: JobResult, source: str, options: JobOutput) -> None:
 
 
 def report_skipped(source: str, options: JobOutput) -> None:
-    """Report a job whose result is there."""
-    warn(f"{options.output}: the result is there, skipped (--overwrite discards it)")
+    """Report a job whose result exists."""
+    warn(f"{options.output}: the result exists, skipped (--overwrite discards it)")
     if options.json:
         emit(
             {"input": source, "outputs": {"image": str(options.output)}, "status": "skipped", "seconds": 0.0}
@@ -117,7 +117,7 @@ class ProgressReporter:
     """Shows one bar for the patches of all stages, and one for everything else.
 
     Args:
-        bars: Where they are drawn.
+        bars: Progress bars.
         calls: Patches that each stage is expected to take.
     """
 

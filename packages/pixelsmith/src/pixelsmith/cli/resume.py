@@ -18,11 +18,11 @@ from pixelsmith.cli.options import JobOutput
 @Parameter(name="*", group=Group("Machine", sort_key=8))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeMachine:
-    """Where a resumed job computes; as before where nothing is given.
+    """Device options of a resumed job; those of the first command by default.
 
     Attributes:
-        device: Device from now on: auto, cpu or cuda[:n].
-        batch_size: Patches in one pass from now on.
+        device: Device: auto, cpu or cuda[:n]; that of the first command if not given.
+        batch_size: Patches in one pass; as in the first command if not given.
     """
 
     device: str | None = None
@@ -32,10 +32,10 @@ class ResumeMachine:
 @Parameter(name="*", group=Group("Output", sort_key=9))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeOutput(Report):
-    """Where a resumed job writes, and how it reports.
+    """Output and report options of a resumed job.
 
     Attributes:
-        output: File; the one of the first command if not given.
+        output: Output file; that of the first command if not given.
         keep: Whether the job folder stays when the job is done.
         preview: Whether preview.png in the job folder is kept up to date.
     """
@@ -50,9 +50,9 @@ def resume(
 ) -> int:
     """Resume a job where it was stopped or killed.
 
-    What was finished is not computed again, and the result is the same to the byte as that of a run without
-    a stop. Another device may round differently. Exit code: 0 done, 1 begun and not finished, 2 nothing was
-    done, 130 interrupted.
+    Finished work is not computed again, and the result is identical, byte for byte, to that of an
+    uninterrupted run. Another device may round differently. Exit code: 0 done, 1 begun and not finished,
+    2 nothing was done, 130 interrupted.
 
     **Examples**
 
@@ -87,11 +87,11 @@ def read_command(folder: Path) -> dict[str, Any]:
     """Return the options with which a command began a job.
 
     Raises:
-        ValueError: If the folder is none of a job of a command, or the file is damaged.
+        ValueError: If the folder is not that of a job of a command, or the file is damaged.
     """
     file = folder / COMMAND
     if not file.is_file():
-        raise ValueError(f"{folder} is no folder of a job that a command began")
+        raise ValueError(f"{folder} is not the folder of a job that a command began")
     try:
         notes = json.loads(file.read_text("utf-8"))
         if set(notes) != {"model", "spec", "output", "keep", "input"}:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop itself, free of any model library."""
+"""The denoising loop, independent of any model library."""

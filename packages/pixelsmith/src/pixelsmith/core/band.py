@@ -13,7 +13,7 @@ def blend_band(fresh: np.ndarray, width: int = 10) -> np.ndarray:
 
     Args:
         fresh: Positions that the patch owns, ``(P, Q)`` bool.
-        width: In latents.
+        width: Width of the band in latents.
 
     Returns:
         ``(P, Q)`` bool. Only positions of the patch count: the mirrored border of the published box mean

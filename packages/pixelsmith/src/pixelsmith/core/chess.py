@@ -15,13 +15,13 @@ __all__ = ["chess_masks"]
 def chess_masks(
     height: int, width: int, coins: Sequence[tuple[int, int]], device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Return the positions that take the guidance, half of them all.
+    """Return the positions that take the guidance, half of all positions.
 
     Args:
         height: Height of a patch.
         width: Width of a patch.
-        coins: Two coins per patch, a shift to the left and one down; together they cancel.
-        device: Where to put the masks.
+        coins: Two coins per patch, a shift by one column and a shift by one row; both together cancel.
+        device: Device of the masks.
 
     Returns:
         ``(B, 1, height, width)`` bool; true where row + column + both coins is even.

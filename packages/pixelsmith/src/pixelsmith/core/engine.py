@@ -36,7 +36,7 @@ def run_stage(
     scale: float = 2.0,
     stage: int = 0,
 ) -> Canvas:
-    """Noise the latents of an image and denoise them patch by patch, guided by themselves.
+    """Noise the latents of an image and denoise them patch by patch, with those latents as guidance.
 
     Args:
         denoiser: The model.
@@ -59,8 +59,8 @@ def run_stage(
         JobFolderError: If the journal belongs to another stage, or a canvas is damaged.
         StageInterrupted: If a hook asked for it.
 
-    Source: Pixelsmith, arXiv 2406.07251, Sec. 3. ``mode="parallel"`` departs from its code in fusing what
-        the step began with, see ``docs/pixelsmith/method.md``.
+    Source: Pixelsmith, arXiv 2406.07251, Sec. 3. ``mode="parallel"`` departs from its code in fusing the
+        state at the beginning of the step, see ``docs/pixelsmith/method.md``.
     """
     if isinstance(clean, Tensor):
         if clean.ndim == 4 and clean.shape[0] != 1:
@@ -81,7 +81,7 @@ class _Count:
 
 
 class _Runner:
-    """State of one stage under way."""
+    """State of a running stage."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class _Runner:
         return make_plan(self.config, *self.clean.size, step, stage=self.stage)
 
     def run(self, on_patch: OnPatch | None, on_step: OnStep | None) -> Canvas:
-        """Do all steps that are left."""
+        """Run all remaining steps."""
         self._begin()
         while self.count.step < self.steps.num_steps:
             plan = self._plan(self.count.step)
@@ -188,7 +188,7 @@ class _Runner:
             self.sides[side], self.sides[1 - side],
         )  # fmt: skip
         num_ranks = 1 if self.ranks is None else self.ranks.count
-        # where patches build on one another, they go one by one
+        # patches that depend on one another are computed one by one
         size = 1 if self.steps.is_ordered(step) else self.config.batch_size * num_ranks
         while self.count.done < len(plan):
             indices = range(self.count.done, min(len(plan), self.count.done + size))
@@ -211,7 +211,7 @@ class _Runner:
         return torch.cat(self.ranks.gather(results))[: len(indices)].unbind()
 
     def _apply(self, work: PatchWork, index: int, values: Tensor) -> None:
-        """Let a result enter the canvas; the journal first."""
+        """Record a result in the journal, then write it to the canvas."""
         settled = work.settle(index, values)
         if self.journal is not None:
             self.journal.record(work.step, index, *work.plan.origin(index), settled.cpu())
@@ -225,7 +225,7 @@ class _Runner:
             )
 
     def _finish_step(self) -> None:
-        """Note that the canvases of the current step are complete."""
+        """Record that the canvases of the current step are complete."""
         if self.journal is None:
             return
         complete = self.sides[self.count.step % 2]
@@ -241,7 +241,7 @@ class _Runner:
         return any(bool(answer) for answer in answers)
 
     def _progress(self, plan: PatchPlan) -> Progress:
-        """Describe the current position; steps to come are taken to be as long as those so far."""
+        """Describe the current position; remaining steps are assumed to be as long as those so far."""
         count = self.count
         until_end = count.calls + len(plan) - count.done
         mean = until_end / (count.step + 1)

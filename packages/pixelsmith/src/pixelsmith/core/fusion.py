@@ -17,7 +17,7 @@ def fuse_patches(x: Tensor, guidance: Tensor, config: JobConfig) -> Tensor:
 
     Args:
         x: Patches, ``(B, C, P, Q)``.
-        guidance: Shape, dtype and device of ``x``.
+        guidance: Guiding patches; shape, dtype and device of ``x``.
         config: Kind and weight of the fusion.
 
     Returns:
@@ -29,7 +29,7 @@ def fuse_patches(x: Tensor, guidance: Tensor, config: JobConfig) -> Tensor:
         return x
     is_official = config.fusion == "official" or (config.fusion == "auto" and config.mode == "official")
     mode = "reference" if is_official else "guarded"
-    # patch by patch, so that the last bits cannot depend on how many come together
+    # patch by patch, so that rounding cannot depend on the batch size
     fused = [
         fuse_phase(patch, guide, weight=config.fusion_weight, mode=mode)
         for patch, guide in zip(x, guidance, strict=True)

@@ -21,7 +21,7 @@ class JobModel(Protocol):
 
     @property
     def name(self) -> str:
-        """Name in the record of a job: where the model came from."""
+        """Name in the record of a job: the source of the model."""
         ...
 
     @property
@@ -46,7 +46,7 @@ class JobModel(Protocol):
 
     @property
     def vae(self) -> Any:
-        """Autoencoder for :class:`pixelsmith.io.vae.TiledVAE`: ``AutoencoderKL`` or one called alike."""
+        """Autoencoder for :class:`pixelsmith.io.vae.TiledVAE`: ``AutoencoderKL`` or alike."""
         ...
 
     @property
@@ -74,7 +74,7 @@ class JobModel(Protocol):
             seed: Random seed.
 
         Raises:
-            NotImplementedError: If the model cannot, as one that was given as a function.
+            NotImplementedError: If the model cannot generate one.
         """
         ...
 

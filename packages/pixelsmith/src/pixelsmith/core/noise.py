@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one noise of a stage, made where it is read."""
+"""The noise of a stage, computed when it is read."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class CellNoise:
 
     Args:
         seed: Random seed.
-        channels: ``C``.
+        channels: Number of channels.
         height: Height of the canvas.
         width: Width of the canvas.
-        stage: Each stage has a noise of its own.
+        stage: Number of the stage; each has noise of its own.
     """
 
     def __init__(self, seed: int, channels: int, height: int, width: int, *, stage: int = 0) -> None:
@@ -42,13 +42,13 @@ class CellNoise:
         self._capacity = max(16, _CACHE_BYTES // (4 * channels * CELL * CELL))
 
     def read(self, row: int, column: int, height: int, width: int) -> Tensor:
-        """Return the noise of a region that may run over the borders and go on at the opposite side.
+        """Return the noise of a region that may run over the borders and continue at the opposite side.
 
         Args:
             row: First row, in [0, canvas height).
             column: First column, in [0, canvas width).
-            height: Rows.
-            width: Columns.
+            height: Number of rows.
+            width: Number of columns.
 
         Returns:
             ``(C, height, width)`` fp32 on the CPU.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random numbers by place: each stream has a key, and nothing else decides what it holds.
+"""Random numbers by key: the values of a stream depend on its key only.
 
-Only the raw words of numpy's Philox are used, whose values are fixed for good; what numpy makes of them
+Only the raw words of numpy's Philox are used, whose values are fixed; numpy's distributions
 (normals, permutations) may change between its versions.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["Stream", "Use"]
 
 
 class Use(enum.IntEnum):
-    """What a stream is for, so that no two share their words."""
+    """Use of a stream; streams of different uses share no words."""
 
     NOISE = 1
     PATCHES = 2
@@ -23,13 +23,13 @@ class Use(enum.IntEnum):
 
 
 class Stream:
-    """Words of one place.
+    """The stream of one key.
 
     Args:
         seed: Random seed, in [0, 2**64).
-        use: What for.
+        use: Use of the stream.
         stage: Stage of the job.
-        place: Two numbers, such as row and column, or step and 0.
+        place: Pair of numbers, such as row and column, or step and 0.
     """
 
     def __init__(self, seed: int, use: Use, stage: int, place: tuple[int, int]) -> None:
@@ -41,7 +41,7 @@ class Stream:
         return self._bits.random_raw(count)
 
     def below(self, limit: int) -> int:
-        """Return a number in [0, limit), each as likely."""
+        """Return a uniform number in [0, limit)."""
         return (int(self._bits.random_raw()) * limit) >> 64
 
     def coins(self, count: int) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which patches a step consists of, and who owns which position."""
+"""The patches of a step, and which patch owns which position."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixelsmith.store.regions import pieces
 __all__ = ["PatchPlan", "estimate_calls", "make_plan", "patch_side"]
 
 _CELL = 64
-_SIDE = 32  # patches along an axis up to which a cover is drawn to be counted
+_SIDE = 32  # patches along an axis up to which a random cover is drawn to count its patches
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,10 @@ class PatchPlan:
 
 
 def patch_side(side: int, config: JobConfig) -> int:
-    """Return the side of patches on a canvas side: that of the model, or what fits of it.
+    """Return the side of patches along a side of the canvas: that of the model, or the largest that fits.
 
     Raises:
-        ValueError: If not even one multiple fits.
+        ValueError: If the canvas is smaller than ``patch_multiple``.
     """
     if side >= config.patch:
         return config.patch
@@ -101,8 +101,8 @@ def make_plan(config: JobConfig, height: int, width: int, step: int, *, stage: i
         config: Kind of plan, patch side, wrapping and seed.
         height: Height of the canvas in latents.
         width: Width of the canvas in latents.
-        step: Each step has a plan of its own.
-        stage: And so has each stage.
+        step: Number of the step; each has a plan of its own.
+        stage: Number of the stage; each has plans of its own.
 
     Returns:
         A plan that depends on the arguments only; it covers the canvas.
@@ -111,8 +111,8 @@ def make_plan(config: JobConfig, height: int, width: int, step: int, *, stage: i
         >>> len(make_plan(JobConfig(patch=8, plan="grid"), 16, 24, 0))
         6
 
-    Source: Pixelsmith, arXiv 2406.07251, Sec. 3 (random patches, after DiffInfinite); the law of the cover
-        is that of its code, the grids are ours.
+    Source: Pixelsmith, arXiv 2406.07251, Sec. 3 (random patches, after DiffInfinite); the distribution of the
+        cover is that of its code, the grids are ours.
     """
     size = (height, width)
     patch = (patch_side(height, config), patch_side(width, config))
@@ -126,7 +126,7 @@ def make_plan(config: JobConfig, height: int, width: int, step: int, *, stage: i
 def estimate_calls(config: JobConfig, height: int, width: int, num_steps: int, *, samples: int = 4) -> int:
     """Return how many patches a stage will take; exact for ``"grid"``, a mean over some steps otherwise.
 
-    The cover of a very large canvas is that of a part of it, by area.
+    The cover of a very large canvas is extrapolated from a part of it, by area.
     """
     drawn = min(num_steps, 1 if config.plan == "grid" else samples)
     counts = [_count(config, (height, width), step) for step in range(drawn)]
@@ -134,7 +134,7 @@ def estimate_calls(config: JobConfig, height: int, width: int, num_steps: int, *
 
 
 def _count(config: JobConfig, size: tuple[int, int], step: int) -> float:
-    """Count the patches of a step, without laying them out where they are very many."""
+    """Count the patches of a step; on a very large canvas without laying them out."""
     patch = patch_side(size[0], config), patch_side(size[1], config)
     if config.plan == "cover":
         height, width = (min(side, _SIDE * length) for side, length in zip(size, patch, strict=True))
@@ -149,8 +149,8 @@ def _draw_cover(
 ) -> np.ndarray:
     """Draw a position among those still open, centre a patch on it as far as the borders allow, repeat.
 
-    The law is that of one draw from all open positions per patch. Counts per cell make it cheap: a cell is
-    drawn by its share, then a position in it, and only the cells under the patch are counted again.
+    Each patch is one uniform draw from all open positions. Counts per cell make it cheap: a cell is drawn
+    by its share, then a position in it, and only the cells under the patch are counted again.
     """
     height, width = size
     is_open = np.ones(size, dtype=np.bool_)

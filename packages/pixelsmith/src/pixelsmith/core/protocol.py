@@ -40,16 +40,17 @@ class Denoiser(Protocol):
         ...
 
     def initial(self, noise: Tensor) -> Tensor:
-        """Scale unit noise, ``(B, C, h, w)``, to the value that pure generation starts from at step 0."""
+        """Scale unit noise, ``(B, C, h, w)``, to the initial latents of text-to-image at step 0."""
         ...
 
     def add_noise(self, clean: Tensor, noise: Tensor, step: int) -> Tensor:
         """Return the value at the noise level of a step.
 
         Args:
-            clean: Latents, ``(B, C, h, w)``.
+            clean: Clean latents, ``(B, C, h, w)``.
             noise: Unit noise, shape of ``clean``.
-            step: In ``[0, num_steps]``; ``num_steps`` is the level after the last step: ``clean`` itself.
+            step: Number of the step in ``[0, num_steps]``; at ``num_steps`` the result is
+                ``clean``.
         """
         ...
 
@@ -58,7 +59,7 @@ class Denoiser(Protocol):
 
         Args:
             x: Patches at the noise level of ``step``, ``(B, C, P, Q)``.
-            step: In ``[0, num_steps)``.
+            step: Number of the step in ``[0, num_steps)``.
             origins: Row and column of each patch's first latent on the canvas.
         """
         ...
@@ -69,9 +70,9 @@ class Denoiser(Protocol):
         """Take one step, sample by sample in closed form.
 
         Args:
-            x: What ``predict`` was given, ``(B, C, P, Q)``.
-            prediction: What it returned.
-            step: In ``[0, num_steps)``.
+            x: Input of ``predict``, ``(B, C, P, Q)``.
+            prediction: Output of ``predict``.
+            step: Number of the step in ``[0, num_steps)``.
             previous: Clean estimate of the step before; ``None`` at step 0 or if ``multistep`` is false.
 
         Returns:
@@ -86,7 +87,7 @@ class Progress:
 
     Attributes:
         stage: Number of the stage in its job.
-        step: Step under way, or just finished.
+        step: Current step, or the one just finished.
         num_steps: Steps of the stage.
         done: Patches of this step that are finished.
         total: Patches of this step.
@@ -108,11 +109,11 @@ OnPatch = Callable[[Progress], bool | None]
 OnStep = Callable[[Progress, "Canvas"], bool | None]
 
 
-class StageInterrupted(Exception):  # noqa: N818 - no error: somebody asked for it
+class StageInterrupted(Exception):  # noqa: N818 - no error: a hook requested it
     """A hook asked the stage to stop.
 
     Attributes:
-        progress: Where it stopped.
+        progress: Position at which the stage stopped.
         canvas: State after the last finished step.
     """
 

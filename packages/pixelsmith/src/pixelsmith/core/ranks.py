@@ -12,7 +12,7 @@ __all__ = ["ProcessRanks", "Ranks"]
 
 
 class Ranks(Protocol):
-    """The processes of a job; each holds all canvases, and only results of patches travel."""
+    """The processes of a job; each holds all canvases, and only results of patches are exchanged."""
 
     @property
     def index(self) -> int:
@@ -25,19 +25,19 @@ class Ranks(Protocol):
         ...
 
     def gather(self, own: Tensor) -> list[Tensor]:
-        """Return what every process gave, by number; shapes and dtypes agree."""
+        """Return the values of all processes, by rank; shapes and dtypes agree."""
         ...
 
     def broadcast(self, values: Tensor) -> Tensor:
-        """Return what process 0 gave; shapes and dtypes agree."""
+        """Return the values of process 0; shapes and dtypes agree."""
         ...
 
 
 class ProcessRanks:
-    """Ranks over a process group of torch, such as ``torchrun`` or ``accelerate launch`` starts.
+    """Ranks over a process group of torch, as ``torchrun`` or ``accelerate launch`` start it.
 
     Args:
-        group: The group; the default one if ``None``.
+        group: Process group; the default one if ``None``.
     """
 
     def __init__(self, group: distributed.ProcessGroup | None = None) -> None:
@@ -56,14 +56,14 @@ class ProcessRanks:
         return self._count
 
     def gather(self, own: Tensor) -> list[Tensor]:
-        """Return what every process gave, by number."""
+        """Return the values of all processes, by rank."""
         own = own.contiguous()
         given = [torch.empty_like(own) for _ in range(self._count)]
         distributed.all_gather(given, own, group=self._group)
         return given
 
     def broadcast(self, values: Tensor) -> Tensor:
-        """Return what process 0 gave."""
+        """Return the values of process 0."""
         values = values.contiguous()
         distributed.broadcast(values, group=self._group, group_src=0)
         return values

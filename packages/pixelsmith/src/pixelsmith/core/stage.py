@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a patch of one step is: its input, its result, and how the result enters the canvas."""
+"""One patch of one step: its input, its result, and how the result is written to the canvas."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class PatchWork:
 
     Args:
         denoiser: The model.
-        config: The job.
-        steps: What happens when.
+        config: Configuration of the loop.
+        steps: Guidance and mask by step.
         step: Current step.
         plan: Patches of the step.
         clean: Latents of the guiding image.
         noise: The noise of the stage.
         reading: State at the beginning of the step, and for multistep solvers the last clean estimate.
-        writing: Where the same goes for the next step.
+        writing: Canvases that receive the same for the next step.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PatchWork:
         """Take the step on some patches.
 
         Args:
-            indices: Numbers in the plan.
+            indices: Numbers of the patches in the plan.
 
         Returns:
             ``(B, planes, P, Q)`` fp32 on the device of the model: the next state and, for multistep solvers,
@@ -90,10 +90,10 @@ class PatchWork:
         return torch.cat(planes, dim=1)
 
     def settle(self, index: int, values: Tensor) -> Tensor:
-        """Return what the region of a patch will hold: its result where it owns, the mean in the band.
+        """Return the new values of a patch's region: its result at positions it owns, the mean in the band.
 
         Args:
-            index: Number in the plan.
+            index: Number of the patch in the plan.
             values: Result of the patch, ``(planes, P, Q)``.
 
         Returns:
@@ -124,8 +124,8 @@ class PatchWork:
     def _fuse(self, x: Tensor, guidance: Tensor, indices: Sequence[int]) -> Tensor:
         """Fuse patches with their guidance.
 
-        The published code fuses what stands on the canvas, where earlier patches of this step are a level
-        further, and takes the unfused snapshot at those positions afterwards.
+        The published code fuses the content of the canvas, where earlier patches of this step are one level
+        ahead, and takes the unfused snapshot at those positions afterwards.
         """
         if not self.steps.is_official:
             fused = fuse_patches(x, guidance, self.config)

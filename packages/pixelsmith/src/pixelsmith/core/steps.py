@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens in which step: guidance, mask, and whether the order of patches matters."""
+"""Guidance and mask by step, and whether the order of patches matters."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class StepPlan:
     """Steps of a stage.
 
     Attributes:
-        num_steps: All of them.
+        num_steps: Number of steps.
         guided: Largest number of guided steps anywhere on the canvas.
         regions: Guided steps by region, ``(R, Q)`` int64, or ``None`` where all have ``guided``.
-        is_official: Whether the published order of things holds.
+        is_official: Whether the published order of operations is followed.
         uses_fusion: Whether guided steps fuse phases.
         uses_mask: Whether guided steps end with the chess mask.
     """
@@ -78,7 +78,7 @@ def plan_steps(config: JobConfig, num_steps: int, *, scale: float = 2.0) -> Step
     """Lay out the steps of a stage.
 
     Args:
-        config: The job.
+        config: Configuration of the loop.
         num_steps: Steps of the schedule.
         scale: Enlargement of the stage, read by ``slider="auto"``.
 

@@ -33,10 +33,10 @@ def files_folder(path: Path) -> Path:
 
 
 def write_dzi(path: Path, rows: Rows, *, tile_format: TileFormat = "jpg", quality: int = 92) -> None:
-    """Write a Deep Zoom image; the ``.dzi`` file comes last, when all tiles are there.
+    """Write a Deep Zoom image; the ``.dzi`` file is written last, when all tiles exist.
 
     Args:
-        path: The ``.dzi`` file; a folder ``<name>_files`` beside it gets the tiles. Both are replaced.
+        path: Output ``.dzi`` file; the tiles go to the folder ``<name>_files`` beside it. Both are replaced.
         rows: The image.
         tile_format: Format of the tiles.
         quality: Quality of JPEG tiles, 1 to 95.

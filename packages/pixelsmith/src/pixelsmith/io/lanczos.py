@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lanczos in strips: what Pillow makes of the whole image, within 1/255, with a strip in memory."""
+"""Lanczos in strips: within 1/255 of Pillow's result for the whole image, with one strip in memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from PIL import Image
 
 from pixelsmith.store.rows import ArrayRows, Pixels, Rows, read_wrapped
 
-_LOBES = 3  # of the kernel on each side, in pixels of the coarser image
+_LOBES = 3  # half width of the kernel, in pixels of the coarser image
 _WHOLE = 100_000_000  # pixels up to which a shrunk image is resized in one piece
 
 
 class Resized:
-    """An image at another size, worked out as its rows are read.
+    """An image at another size, resized as its rows are read.
 
-    Pillow rounds to bytes between its two passes and, where a side shrinks, chooses their order by rules of
-    its own. So enlarging is done in strips of two explicit passes, and shrinking by Pillow in one piece as
+    Pillow rounds to bytes between its two passes and, where a side shrinks, chooses their order by its own
+    rules. So enlarging is done in strips of two explicit passes, and shrinking by Pillow in one piece as
     long as that is cheap; beyond 100 million pixels strips, horizontal first, may differ from it by more.
 
     Args:

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 class _Norm:
-    """One layer: what it measured so far, and what it normalises by."""
+    """One layer: the statistics gathered so far, and those it normalises by."""
 
     def __init__(self, layer: nn.GroupNorm) -> None:
         self.layer = layer
@@ -21,14 +21,14 @@ class _Norm:
         self.sums: Tensor | None = None  # (2, groups), of values and of squares, float64
 
     def add(self, values: Tensor) -> None:
-        """Take in one ``(C, h, w)``."""
+        """Add the values of one input, ``(C, h, w)``."""
         groups = values.double().reshape(self.layer.num_groups, -1)
         sums = torch.stack([groups.sum(dim=1), groups.square().sum(dim=1)])
         self.sums = sums if self.sums is None else self.sums + sums
         self.count += groups.shape[1]
 
     def apply(self, x: Tensor) -> Tensor | None:
-        """Return the normalised ``(B, C, ...)``, or ``None`` while nothing is known."""
+        """Return the normalised ``(B, C, ...)``, or ``None`` while there are no statistics."""
         if self.sums is None:
             return None
         mean = self.sums[0] / self.count
@@ -49,9 +49,9 @@ class Sample:
     """Windows of one size that go through the network together.
 
     Attributes:
-        size: Height and width of a window in cells; layers of finer resolution see a multiple of it.
-        keeps: Rows and columns of each window that no other has.
-        run: Sends the windows through the network, as a batch.
+        size: Height and width of a window in latents; layers of finer resolution see a multiple of it.
+        keeps: Rows and columns of each window that no other window covers.
+        run: Function that passes the windows through the network as a batch.
     """
 
     size: tuple[int, int]
@@ -63,7 +63,7 @@ class GlobalNorms:
     """While entered, all group normalisations of a network can use statistics gathered over many windows.
 
     Args:
-        network: Called with one tile at a time, or with the windows of a sample.
+        network: Network, called with one tile at a time, or with the windows of a sample.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -85,9 +85,9 @@ class GlobalNorms:
     def gather(self, sample: Sample) -> None:
         """Take the statistics of all layers over some windows.
 
-        The windows pass each layer together and are normalised by what they have in common. Measured one by
-        one, each normalised by itself, a layer would not see what the layers before it will give, and the
-        error grows from layer to layer, most of all where an image is flat.
+        The windows pass each layer together and are normalised by their common statistics. Measured one by
+        one, each normalised by itself, the input of a layer would differ from that in use, and the error
+        grows from layer to layer, most of all where an image is flat.
         """
         self._sample = sample
         try:

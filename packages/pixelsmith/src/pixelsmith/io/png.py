@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PNG files written row by row, of any size that the format can name."""
+"""PNG files written row by row, of any size that the format allows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MOST = 2**31 - 1
 
 
 def write_png(path: Path, rows: Rows, *, level: int = 6) -> None:
-    """Write an image, 8 bits per channel, RGB; the name appears when the file is whole.
+    """Write an image, 8 bits per channel, RGB; the file appears when it is complete.
 
     Args:
-        path: The file.
+        path: Output file.
         rows: The image.
         level: Compression level, 0 to 9.
 
@@ -51,7 +51,7 @@ def _chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
 
 
 def _filter(lines: Pixels, above: Pixels) -> Pixels:
-    """Return each line as the difference from neighbours that promises the shortest code, ``(n, 1 + 3 W)``.
+    """Return each line filtered by the predictor that likely compresses best, ``(n, 1 + 3 W)``.
 
     Source: PNG specification (third edition), clause 9; the smallest sum of magnitudes is chosen.
     """

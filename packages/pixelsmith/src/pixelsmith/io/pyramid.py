@@ -19,7 +19,7 @@ def halved(size: tuple[int, int], smallest: int = 1) -> list[tuple[int, int]]:
 
     Args:
         size: Height and width in pixels.
-        smallest: The last level is the first whose longer side is at most this.
+        smallest: Longest side of the last level, the first that is no larger.
     """
     sizes = [size]
     while max(sizes[-1]) > smallest:
@@ -35,8 +35,8 @@ def build_pyramid(rows: Rows, folder: Path, smallest: int = 1) -> list[Rows]:
 
     Args:
         rows: The image.
-        folder: Gets one raw file per smaller level.
-        smallest: See :func:`halved`.
+        folder: Folder of the raw files, one per smaller level.
+        smallest: Longest side of the last level, see :func:`halved`.
     """
     sizes = halved((rows.height, rows.width), smallest)
     levels = [
@@ -52,12 +52,12 @@ def build_pyramid(rows: Rows, folder: Path, smallest: int = 1) -> list[Rows]:
 
 
 class _Half:
-    """One level as it grows: pairs rows, writes their means."""
+    """One level of the pyramid: pairs rows and writes their means."""
 
     def __init__(self, level: RawImage) -> None:
         self.level = level
         self.top = 0
-        self.odd: Pixels | None = None  # a row whose partner has not come yet
+        self.odd: Pixels | None = None  # a row without its partner so far
 
     def push(self, band: Pixels) -> Pixels:
         rows = band if self.odd is None else np.concatenate([self.odd, band])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder for what a writer needs meanwhile."""
+"""A scratch folder for writers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 @contextmanager
 def scratch_folder(path: Path) -> Generator[Path]:
-    """Make an empty folder beside a file that is being written, and take it away afterwards.
+    """Make an empty folder beside a file that is being written, and remove it afterwards.
 
-    It has a name of its own for every file, so that what a killed run left is found and removed by the next.
-    The dot in front keeps readers from taking it for an image.
+    It has a name of its own for every file, so that the next run finds and removes what a killed run left.
+    The leading dot hides it from readers that list images.
 
     Args:
-        path: The file.
+        path: Output file.
 
     Yields:
         The folder, on the disk of the file.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the borders of tiles show in an image?"""
+"""A measure of how far the borders of tiles show in an image."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _BAND = 512
 def seam_score(rows: Rows, period: int) -> float:
     """Compare the steps across a grid of lines with the steps elsewhere.
 
-    A step counts as far as it differs from the steps on both sides of it, so slopes and the edges of soft
-    things count little, and a seam, which is one pixel wide, counts in full.
+    A step counts as far as it differs from the steps on both sides of it, so slopes and soft edges
+    count little, and a seam, which is one pixel wide, counts in full.
 
     Args:
         rows: The image.
         period: Pixels between the lines, in both directions; at least 4.
 
     Returns:
-        Mean across the lines over mean elsewhere: 1 where nothing shows. 1 for flat images, too.
+        Mean across the lines over mean elsewhere: 1 if no seam shows, and for flat images.
 
     Raises:
         ValueError: If the image has no such line, or the period is too short.

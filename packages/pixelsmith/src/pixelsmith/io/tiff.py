@@ -26,17 +26,17 @@ def write_tiff(
     compression: Compression = "zlib",
     smallest: int = 256,
 ) -> None:
-    """Write an image and its pyramid, tile by tile; the name appears when the file is whole.
+    """Write an image and its pyramid, tile by tile; the file appears when it is complete.
 
     Args:
-        path: The file.
+        path: Output file.
         rows: The image.
         tile: Side of a tile in pixels, a multiple of 16.
         compression: ``"zlib"`` (deflate with prediction, lossless) or ``"none"``.
-        smallest: The pyramid ends with the first level whose longer side is at most this.
+        smallest: Longest side of the last level of the pyramid, the first that is no larger.
 
     Raises:
-        ValueError: If ``tile`` is no positive multiple of 16.
+        ValueError: If ``tile`` is not a positive multiple of 16.
     """
     if tile < 16 or tile % 16:
         raise ValueError(f"tile must be a positive multiple of 16, got {tile}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an image is cut into tiles, and where samples of it are taken."""
+"""The division of an image into tiles, and the windows that statistics are taken from."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ Statistics = Literal["global", "tile"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiling:
-    """How an image is cut for the autoencoder.
+    """The division of an image into tiles for the autoencoder.
 
     Attributes:
-        tile: Side of what is kept of a tile, in latent cells.
-        halo: Cells around it that are processed and thrown away.
-        statistics: ``"global"`` normalises by the whole image, ``"tile"`` each tile by itself, as happens
-            with sequential offloading in any case.
-        samples: Windows, spread over the image, from which the statistics are taken. A window has a quarter
-            of the side of a tile with its halo, and all go through the autoencoder at once: 16 need its
-            memory. The statistics are exact for images that are no larger than all windows.
+        tile: Side of the kept part of a tile, in latents.
+        halo: Width of the border that is processed and thrown away, in latents.
+        statistics: Group normalisation by the whole image, ``"global"``, or of each tile by itself,
+            ``"tile"``, which sequential offloading always uses.
+        samples: Number of windows that the statistics are taken from, spread over the image. A window
+            has a quarter of the side of a tile with its halo, and all go through the autoencoder at once, so
+            16 windows take the memory of one tile. The statistics are exact for images that are no larger
+            than all windows.
         wrap: Whether rows (top and bottom) and columns (left and right) join.
     """
 
@@ -42,13 +43,13 @@ class Tiling:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One tile along an axis, in cells.
+    """One tile along an axis, in latents.
 
     Attributes:
-        start: First cell that is processed.
-        stop: Behind the last of them.
-        keep_start: First cell that is kept.
-        keep_stop: Behind the last of them.
+        start: First processed latent.
+        stop: End of the processed latents, exclusive.
+        keep_start: First kept latent.
+        keep_stop: End of the kept latents, exclusive.
     """
 
     start: int
@@ -58,17 +59,17 @@ class Span:
 
     @property
     def length(self) -> int:
-        """Cells that are processed."""
+        """The processed latents."""
         return self.stop - self.start
 
     @property
     def inner(self) -> slice:
-        """The kept cells, counted from ``start``."""
+        """The kept latents, counted from ``start``."""
         return slice(self.keep_start - self.start, self.keep_stop - self.start)
 
 
 def cut_axis(side: int, tiling: Tiling, wraps: bool) -> list[Span]:
-    """Return the tiles along an axis of ``side`` cells."""
+    """Return the tiles along an axis of ``side`` latents."""
     whole = tiling.tile + 2 * tiling.halo
     if side <= whole and not wraps:
         return [Span(0, side, 0, side)]
@@ -85,13 +86,13 @@ def cut_axis(side: int, tiling: Tiling, wraps: bool) -> list[Span]:
 def sample_windows(size: tuple[int, int], tiling: Tiling) -> list[tuple[Span, Span]]:
     """Return windows of equal size, rows and columns of each, from which statistics are taken.
 
-    They lie on a raster that begins and ends at the borders: what the borders do to a network has to be in
-    the statistics, or it is magnified beyond measure where an image is flat. An image that is no larger
+    They lie on a raster that begins and ends at the borders: the effect of the borders on a network has to be
+    in the statistics, or it is magnified without limit where an image is flat. An image that is no larger
     than all windows together is one window.
 
     Args:
-        size: Height and width of the canvas in cells.
-        tiling: Tells side and number.
+        size: Height and width of the canvas in latents.
+        tiling: Configuration with the side and number of the windows.
     """
     side = max((tiling.tile + 2 * tiling.halo) // 4, 4)
     if size[0] * size[1] <= tiling.samples * side * side and not any(tiling.wrap):
@@ -119,7 +120,7 @@ def _window(number: int, count: int, side: int, length: int, wraps: bool) -> Spa
 
 
 def _raster(size: tuple[int, int], most: list[int], samples: int) -> tuple[int, int]:
-    """Return how many windows lie below and beside each other, as evenly as their number allows."""
+    """Return the numbers of windows per column and per row, as equal as their product allows."""
     # two on an axis reach both borders
     least = min(2, most[0]) if samples >= 4 else 1
     found: list[tuple[float, int, int]] = []

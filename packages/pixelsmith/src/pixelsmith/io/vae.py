@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encode and decode images of any size, a tile at a time, without the tiles showing.
+"""Encode and decode images of any size, a tile at a time, without visible tiles.
 
-Two things make tiles show. Their edges lack what lies beyond, so every tile is processed with a halo that is
-thrown away. And group normalisation takes mean and variance over a whole tile, so a flat sky changes its tone
-from tile to tile; here mean and variance come from the whole image, gathered beforehand.
+Two things make tiles visible. Their edges lack the context beyond them, so every tile is processed with a
+halo that is thrown away. And group normalisation takes mean and variance over a whole tile, so a flat sky
+changes its tone from tile to tile; here mean and variance come from the whole image, gathered beforehand.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class TiledVAE:
     """An autoencoder of diffusers, used in tiles.
 
     Args:
-        vae: ``AutoencoderKL`` or one that is called alike.
-        tiling: Tiles; tiles of the size that the autoencoder was trained for if ``None``.
+        vae: ``AutoencoderKL`` or one with the same methods.
+        tiling: Division into tiles; tiles of the size that the autoencoder was trained for if ``None``.
 
     Raises:
         TypeError: If there is no autoencoder.
@@ -47,7 +47,7 @@ class TiledVAE:
 
     @property
     def device(self) -> torch.device:
-        """Where tiles are computed: with offloading, not where the weights lie."""
+        """Device of the tiles: with offloading, not that of the weights."""
         module: nn.Module = self.vae
         hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
         places = (getattr(hook, "execution_device", None) for hook in hooks)
@@ -58,7 +58,7 @@ class TiledVAE:
         """Return the latent size of an image.
 
         Raises:
-            ValueError: If a side is no multiple of the factor.
+            ValueError: If a side is not a multiple of the factor.
         """
         if height % self.factor or width % self.factor or min(height, width) < self.factor:
             raise ValueError(
@@ -78,14 +78,13 @@ class TiledVAE:
         Args:
             rows: The image.
             on_tile: Called with tiles done and tiles in all.
-            start: Rows of cells at the top that are there already and left out: where a call that was cut
-                short had come to.
+            start: Number of rows of latents at the top to skip, which an earlier call has encoded.
 
         Yields:
-            ``(top, latents)``: row of the first cell, and ``(C, n, w)`` fp32 on the CPU, from the top down.
+            ``(top, latents)``: row of the first latent, and ``(C, n, w)`` fp32 on the CPU, from the top down.
 
         Raises:
-            ValueError: As :meth:`size`.
+            ValueError: If a side is not a multiple of the factor.
         """
         size = self.size(rows.height, rows.width)
         band: tuple[Span, Pixels] | None = None
@@ -115,7 +114,7 @@ class TiledVAE:
         Args:
             canvas: Scaled latents, as the denoiser has them.
             on_tile: Called with tiles done and tiles in all.
-            start: Rows of pixels at the top that are left out, as by :meth:`encode`.
+            start: Number of rows of pixels at the top to skip, which an earlier call has decoded.
 
         Yields:
             ``(top, rows)``: number of the first row, and ``(n, width, 3)`` uint8, from the top down.
@@ -143,12 +142,12 @@ class TiledVAE:
             yield top * self.factor, np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
 
     def spans(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
-        """Return the rows and the columns of tiles of a canvas; sizes in cells."""
+        """Return the rows and the columns of tiles of a canvas; sizes in latents."""
         wraps = self.tiling.wrap
         return cut_axis(height, self.tiling, wraps[0]), cut_axis(width, self.tiling, wraps[1])
 
     def scale(self, latents: Tensor) -> Tensor:
-        """Turn what the encoder gives, ``(B, C, h, w)``, into what the denoiser works on."""
+        """Scale the output of the encoder, ``(B, C, h, w)``, to the latents of the denoiser."""
         mean, deviation = self._moments(latents)
         return (latents - mean) * (self.config["scaling_factor"] / deviation)
 
@@ -164,7 +163,7 @@ class TiledVAE:
         return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(deviation).view(1, -1, 1, 1)
 
     def _comes_in_pieces(self) -> bool:
-        """Say whether weights are fetched layer by layer, and gone by the time that norms would read them."""
+        """Return whether weights are loaded layer by layer, and offloaded before the norms read them."""
         module: nn.Module = self.vae
         return any(parameter.is_meta for parameter in module.parameters())
 
@@ -186,7 +185,7 @@ class TiledVAE:
             for row in left:
                 parts: list[Tensor] = []
                 for column in columns:
-                    # not around the yield: whoever reads would compute without gradients, too
+                    # not around the yield: the consumer would compute without gradients, too
                     with torch.no_grad():
                         part = network.process(network.fetch(row, column)[None])[0]
                     kept = (_grown(span.inner, network.grow) for span in (row, column))
@@ -212,9 +211,9 @@ class _Network:
     """One direction of the autoencoder.
 
     Attributes:
-        fetch: Returns the input of a tile, ``(C, h, w)``.
-        process: Takes inputs ``(B, C, h, w)``.
-        grow: Pixels of the result per cell.
+        fetch: Function that returns the input of a tile, ``(C, h, w)``.
+        process: Network, called with inputs ``(B, C, h, w)``.
+        grow: Pixels of the result per latent.
     """
 
     fetch: Callable[[Span, Span], Tensor]
@@ -227,7 +226,7 @@ def default_tiling(vae: Any, *, wrap: tuple[bool, bool] = (False, False)) -> Til
 
     Args:
         vae: The autoencoder.
-        wrap: See :class:`Tiling`.
+        wrap: Whether rows and columns join, see :class:`Tiling`.
     """
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
     trained = vae.config.get("sample_size") or 512
@@ -235,13 +234,13 @@ def default_tiling(vae: Any, *, wrap: tuple[bool, bool] = (False, False)) -> Til
     return Tiling(tile=max(64, side) - 32, halo=16, wrap=wrap)
 
 
-def _grown(cells: slice, factor: int) -> slice:
-    return slice(cells.start * factor, cells.stop * factor)
+def _grown(latents: slice, factor: int) -> slice:
+    return slice(latents.start * factor, latents.stop * factor)
 
 
 @contextmanager
 def _prepared(vae: Any) -> Generator[None]:
-    """Turn the autoencoder's own tiling off and float16 up where that overflows, for a while."""
+    """Disable the autoencoder's own tiling, and upcast float16 where it overflows, within a context."""
     tiles = getattr(vae, "use_tiling", None)
     raised = vae.dtype == torch.float16 and bool(vae.config.get("force_upcast"))
     module: nn.Module = vae

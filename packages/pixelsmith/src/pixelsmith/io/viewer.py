@@ -24,10 +24,10 @@ _FIELDS = {
 
 
 def write_viewer(path: Path, *, title: str | None = None) -> Path:
-    """Write the page beside a ``.dzi`` file and return where it is.
+    """Write the page beside a ``.dzi`` file and return its path.
 
     Args:
-        path: The ``.dzi`` file.
+        path: Path of the ``.dzi`` file.
         title: Title of the page; the name of the file if ``None``.
 
     Raises:
@@ -41,11 +41,11 @@ def write_viewer(path: Path, *, title: str | None = None) -> Path:
     values = {name: match[1] for name, match in found.items() if match is not None}
     data: dict[str, int | str] = {name: int(value) for name, value in values.items() if value.isdigit()}
     data |= {"format": values["format"], "folder": quote(files_folder(path).name)}
-    # "<" would end the script element, whatever stands in a name
+    # a "<" in a name could end the script element
     script = json.dumps(data).replace("<", "\\u003c")
     filled = {"TITLE": html.escape(title or path.stem), "DATA": script}
     template = resources.files("pixelsmith.io").joinpath("viewer.html").read_text("utf-8")
-    parts = template.split("@@")  # names of what comes in at the odd places
+    parts = template.split("@@")  # placeholders at the odd places
     page = "".join(filled[part] if place % 2 else part for place, part in enumerate(parts))
     target = path.with_suffix(".html")
     write_text(target, page)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One call for every kind of file; a name appears when its file is whole."""
+"""One call for every format; a file appears when it is complete."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _WHOLE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # longest side; the
 
 
 def check_output(path: str | os.PathLike[str], height: int, width: int) -> Path:
-    """Return the path of an output if a file of this kind can hold the image.
+    """Return the path of an output if a file of this format can hold the image.
 
     Args:
-        path: The file to be.
-        height: Pixels.
-        width: Pixels.
+        path: Output file.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Raises:
-        ValueError: If the suffix is unknown or the kind too small for the image.
+        ValueError: If the suffix is unknown or the format too small for the image.
         NotADirectoryError: If the folder of the file is a file.
     """
     path = Path(path)
@@ -48,7 +48,7 @@ def check_output(path: str | os.PathLike[str], height: int, width: int) -> Path:
 
 
 def disk_needed(path: Path, height: int, width: int) -> int:
-    """Return the bytes that writing may take at most, scratch files included."""
+    """Return the most bytes that writing may take, scratch files included."""
     raw = height * width * 3
     return raw * 2 if path.suffix.lower() in (".tif", ".tiff", ".dzi") else raw + raw // 8
 
@@ -57,17 +57,17 @@ def write_image(path: str | os.PathLike[str], rows: Rows, *, quality: int = 92) 
     """Write an image in the format of its suffix.
 
     Args:
-        path: Ends in .png, .tif (tiled BigTIFF with pyramid), .dzi (Deep Zoom, with an HTML viewer beside
-            it), .jpg or .webp.
+        path: Output file: .png, .tif (tiled BigTIFF with pyramid), .dzi (Deep Zoom, with an HTML viewer
+            beside it), .jpg or .webp.
         rows: The image.
         quality: Quality of JPEG and WebP, 1 to 95.
 
     Returns:
-        What was written: the file, and for .dzi the folder of tiles and the viewer.
+        The files written: the output, and for .dzi the folder of tiles and the viewer.
 
     Raises:
-        ValueError: As :func:`check_output`.
-        FreeSpaceError: If the disk has too little room.
+        ValueError: If the suffix is unknown or the format too small for the image.
+        FreeSpaceError: If the disk has too little free space.
         OSError: If the file cannot be written.
     """
     path = check_output(path, rows.height, rows.width)

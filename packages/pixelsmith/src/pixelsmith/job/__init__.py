@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs: an image of any size, made in memory or in a folder, where it survives a kill at any moment."""
+"""Jobs: an image of any size, made in memory or in a folder; one in a folder can be killed at any time."""
 
 from pixelsmith.job.estimates import Estimate, StageEstimate, estimate
 from pixelsmith.job.inspect import JobState, StageState, inspect_job

@@ -16,7 +16,7 @@ from pixelsmith.job.spec import JobSpec, sized
 from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.rows import Pixels
 
-_STAGE = 2**16  # number of a base image among the stages, so that its noise is that of no other
+_STAGE = 2**16  # number of a base image among the stages, so that it shares its noise with no stage
 
 
 def generate_seamless(model: JobModel, spec: JobSpec, hooks: Hooks) -> tuple[Pixels, Canvas]:
@@ -33,18 +33,18 @@ def generate_seamless(model: JobModel, spec: JobSpec, hooks: Hooks) -> tuple[Pix
         The image, ``(H, W, 3)`` uint8, and its latents.
 
     Raises:
-        JobInterrupted: If a hook asked for it.
+        JobInterrupted: If a hook requested it.
     """
     vae = TiledVAE(model.vae, spec.tiling_of(model))
     config = replace(spec.config, slider=0, start="noise")
-    cells, patch = sized(model, spec.source_size, config)
+    latent_size, patch = sized(model, spec.source_size, config)
     denoiser = model.denoiser(spec.source_size, patch)
     if hooks.on_stage is not None:
         hooks.on_stage(-1, denoiser)
     try:
         latents = run_stage(
             denoiser,
-            Canvas.zeros(model.channels, *cells),
+            Canvas.zeros(model.channels, *latent_size),
             config,
             scale=1.0,
             stage=_STAGE,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a job takes: calls of the model, memory, disk and time."""
+"""Resources of a job: calls of the model, memory, disk and time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pixelsmith.store.rows import ArrayRows
 __all__ = ["Estimate", "StageEstimate", "check_disk", "estimate", "measure_seconds"]
 
 _REDO = 64  # patches between checkpoints of the journal
-_FIXED = 96 << 20  # bytes: the cache of noise, and what a few patches take
+_FIXED = 96 << 20  # bytes: the cache of noise, and a few patches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +57,9 @@ class Estimate:
     """A whole job.
 
     Attributes:
-        stages: In order.
+        stages: Estimates of the stages, in order.
         calls: Patches through the model in all stages; each is evaluated twice with classifier-free guidance.
-        memory_bytes: Memory beside the model and what it takes for a batch of patches or a tile.
+        memory_bytes: Memory beyond the model and its activations for a batch of patches or a tile.
         folder_bytes: Largest size of the job folder.
         output_bytes: Largest size of the output, temporary files included; 0 without an output.
         seconds: Duration; ``None`` if nothing was measured.
@@ -80,36 +80,36 @@ class Estimate:
 def estimate(
     model: JobModel, spec: JobSpec, output: Path | None = None, *, measure: bool = False
 ) -> Estimate:
-    """Estimate what a job takes, after checking that it can be done.
+    """Estimate what a job takes, after checking that it can run.
 
     Args:
         model: The model.
         spec: The job.
-        output: The file to be.
+        output: File to write.
         measure: Whether to time a call and a tile of each kind, which takes a few of them.
 
     Raises:
-        TypeError: As :func:`check_spec`.
-        ValueError: As :func:`check_spec`.
+        TypeError: If the model has no autoencoder.
+        ValueError: If a size, the slider, the scheduler or the autoencoder does not fit.
     """
     plans = check_spec(model, spec)
     stages: list[StageEstimate] = []
     memory = 0
     for number, (size, plan) in enumerate(zip(spec.sizes, plans, strict=True)):
         config = spec.stage_config(number)
-        cells, patch = sized(model, size, config)
+        latent_size, patch = sized(model, size, config)
         denoiser = model.denoiser(size, patch)
-        rows, columns = TiledVAE(model.vae, spec.tiling_of(model)).spans(*cells)
+        rows, columns = TiledVAE(model.vae, spec.tiling_of(model)).spans(*latent_size)
         planes = model.channels * (2 if denoiser.multistep else 1)
         each = spec.dtype.itemsize
-        canvases = model.channels * cells[0] * cells[1] * 4 + 2 * planes * cells[0] * cells[1] * each
+        canvases = (4 * model.channels + 2 * planes * each) * latent_size[0] * latent_size[1]
         stages.append(
             StageEstimate(
                 size=size,
                 scale=spec.scale(number),
                 guided_steps=plan.guided,
                 num_steps=plan.num_steps,
-                calls=estimate_calls(config, *cells, plan.num_steps),
+                calls=estimate_calls(config, *latent_size, plan.num_steps),
                 tiles=len(rows) * len(columns),
                 canvas_bytes=canvases + _REDO * planes * patch[0] * patch[1] * each,
                 image_bytes=3 * size[0] * size[1],
@@ -117,7 +117,7 @@ def estimate(
         )
         # the enlarged rows of a row of tiles twice as bytes, or its decoded pixels twice in float32
         highest = max((row.stop - row.start) * model.vae_scale_factor for row in rows)
-        memory = max(memory, highest * size[1] * 3 * 8 + cells[0] * cells[1])
+        memory = max(memory, highest * size[1] * 3 * 8 + latent_size[0] * latent_size[1])
     source = 3 * spec.source_size[0] * spec.source_size[1]
     canvas_bytes = max((stage.canvas_bytes for stage in stages), default=0)
     return Estimate(
@@ -131,15 +131,15 @@ def estimate(
 
 
 def measure_seconds(model: JobModel, spec: JobSpec, stages: list[StageEstimate]) -> float:
-    """Time one call and one tile, and return what all of a job would take at that rate.
+    """Time one call and one tile, and return the duration of the whole job at that rate.
 
-    Generating a base image and writing the output are left out.
+    Generating a base image and writing the output are not included.
     """
     total = 0.0
     tiling = spec.tiling_of(model)
     for number, stage in enumerate(stages):
         config = spec.stage_config(number)
-        cells, patch = sized(model, stage.size, config)
+        latent_size, patch = sized(model, stage.size, config)
         denoiser = model.denoiser(stage.size, patch)
         batch = torch.zeros(config.batch_size, model.channels, *patch, device=denoiser.device)
         origins = [(0, 0)] * config.batch_size
@@ -147,7 +147,7 @@ def measure_seconds(model: JobModel, spec: JobSpec, stages: list[StageEstimate])
             call = _timed(lambda x=batch, d=denoiser, o=origins: d.predict(x, 0, o), denoiser.device)
         vae = TiledVAE(model.vae, tiling)
         side = tiling.tile + 2 * tiling.halo
-        height, width = min(side, cells[0]), min(side, cells[1])
+        height, width = min(side, latent_size[0]), min(side, latent_size[1])
         canvas = Canvas.zeros(model.channels, height, width)
         grey = ArrayRows(
             np.full((height * model.vae_scale_factor, width * model.vae_scale_factor, 3), 127, dtype=np.uint8)
@@ -155,7 +155,9 @@ def measure_seconds(model: JobModel, spec: JobSpec, stages: list[StageEstimate])
         encode = _timed(lambda v=vae, p=grey: list(v.encode(p)), model.device)
         decode = _timed(lambda v=vae, c=canvas: list(v.decode(c)), model.device)
         total += stage.calls / config.batch_size * call
-        windows = sample_windows(cells, tiling) if tiling.statistics == "global" and stage.tiles > 1 else []
+        windows = (
+            sample_windows(latent_size, tiling) if tiling.statistics == "global" and stage.tiles > 1 else []
+        )
         sampled = sum(row.length * column.length for row, column in windows)
         passes = stage.tiles + sampled / (height * width)
         total += passes * (encode + decode)
@@ -163,7 +165,7 @@ def measure_seconds(model: JobModel, spec: JobSpec, stages: list[StageEstimate])
 
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of a call, after one that warms up."""
+    """Return the duration of a call in seconds, after a warm-up call."""
     call()
     start = time.perf_counter()
     call()
@@ -176,12 +178,12 @@ def check_disk(found: Estimate, folder: Path | None, output: Path | None = None)
     """Make sure that a job will not run out of disk space.
 
     Args:
-        found: What it takes.
-        folder: Folder of the job, what it holds counts as taken; ``None`` in memory.
-        output: The file to be.
+        found: Estimate of the job.
+        folder: Folder of the job, whose present files count as reserved; ``None`` in memory.
+        output: File to write.
 
     Raises:
-        FreeSpaceError: If a disk has too little room.
+        FreeSpaceError: If a disk has too little free space.
     """
     places: dict[Path, int] = {}
     if folder is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Content of a job folder, read without changing it: the job may be under way."""
+"""Content of a job folder, read without changing it, since the job may be running."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class JobState:
     """How far a job is.
 
     Attributes:
-        stages: In order.
+        stages: Progress of the stages, in order.
         is_complete: Whether the last image is whole.
         disk_bytes: Size of all files in the folder.
         description: Content of ``job.json``: model, sizes and settings.
@@ -61,14 +61,14 @@ class JobState:
 
 
 def inspect_job(folder: Path) -> JobState:
-    """Look at a job folder.
+    """Inspect a job folder.
 
     Raises:
-        JobFolderError: If it is none, or a file in it is damaged.
+        JobFolderError: If it is not a job folder, or a file in it is damaged.
     """
     found = FolderStore(folder).description if (folder / "job.json").is_file() else None
     if found is None:
-        raise JobFolderError(f"{folder} is no job folder")
+        raise JobFolderError(f"{folder} is not a job folder")
     description: Mapping[str, Any] = {**found}
     try:
         factor = int(description["vae_scale_factor"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the size that is asked for to the stages of a job."""
+"""From the requested size to the stages of a job."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def plan_job(
     Args:
         model: The model.
         config: Settings of the denoising loop.
-        sizes: Size of the result and on the way to it.
+        sizes: Size of the result and sizes on the way to it.
         image_size: Height and width of the image to enlarge; ``None`` lets the model generate one.
         base: Size of the base image, WIDTHxHEIGHT or one number for the longer side; by default of the aspect
             of the result and, at most, of the area that the model was trained at.
         sliders: Slider of each stage, or one for all; that of the configuration if there is none.
 
     Raises:
-        ValueError: If a size is out of range, or there are as many sliders as neither one nor the stages.
+        ValueError: If a size is out of range, or the number of sliders is neither one nor that of the stages.
     """
     factor = model.vae_scale_factor
     native = model.patch * factor
@@ -101,7 +101,7 @@ def _target(sizes: SizeConfig, held: Size, multiple: int) -> Size:
 
 
 def _fit(text: str, aspect: Size, multiple: int) -> Size:
-    """Return height and width of a size; of one number, the longer side, the other follows an aspect."""
+    """Return height and width of a size; one number is the longer side, and the other follows the aspect."""
     width, height = parse_size(text)
     if height is not None:
         return height, width

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Previews of a canvas under way: shrunk latents, turned to colours by a linear map.
+"""Previews of an unfinished canvas: reduced latents, mapped to colours by a linear map.
 
-The map is fitted to each job, from the encoded image and its latents, so it suits any autoencoder. What
-lies between a cell and its pixels is lost; a preview has a pixel per cell at the most.
+The map is fitted to each job, from the encoded image and its latents, so it suits any autoencoder. The
+detail that the decoder adds is lost; a preview has at most one pixel per latent.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from pixelsmith.store.rows import Pixels, Rows
 
 __all__ = ["PreviewWriter", "fit_colours", "render_canvas", "shrink_canvas"]
 
-_FITTED = 96  # cells on the longer side from which a map is fitted
+_FITTED = 96  # latents on the longer side from which a map is fitted
 _LONGEST = 768
 
 Colours = NDArray[np.float64]
 
 
 def shrink_canvas(canvas: Canvas, longest: int) -> Tensor:
-    """Return the means of square blocks of cells, ``(C, h, w)`` fp32, no side longer than ``longest``.
+    """Return the means of square blocks of latents, ``(C, h, w)`` fp32, no side longer than ``longest``.
 
     Args:
-        canvas: Is read in bands.
-        longest: In cells.
+        canvas: Latents, read in bands.
+        longest: Limit of the longer side of the result.
     """
     block = -(-max(canvas.size) // longest)
     if block == 1:
@@ -57,25 +57,25 @@ def fit_colours(canvas: Canvas, rows: Rows) -> Colours:
     Returns:
         ``(C + 1, 3)``, for colours in [0, 255]; the last row is added to all.
     """
-    cells = shrink_canvas(canvas, _FITTED)
-    height, width = cells.shape[1:]
+    latents = shrink_canvas(canvas, _FITTED)
+    height, width = latents.shape[1:]
     small = Image.fromarray(np.ascontiguousarray(shrink(rows, 4 * _FITTED)))
     colours = np.asarray(small.resize((width, height), Image.Resampling.BOX), dtype=np.float64)
-    # a little damping: flat images leave most of the map open
-    features = _features(cells)
-    normal = features.T @ features + 1e-3 * len(features) * np.diag([1.0] * len(cells) + [0.0])
+    # slight damping: flat images leave most of the map undetermined
+    features = _features(latents)
+    normal = features.T @ features + 1e-3 * len(features) * np.diag([1.0] * len(latents) + [0.0])
     return np.linalg.solve(normal, features.T @ colours.reshape(-1, 3)).astype(np.float64)
 
 
 def render_canvas(canvas: Canvas, colours: Colours, longest: int = _LONGEST) -> Pixels:
     """Return a preview, ``(h, w, 3)`` uint8."""
-    cells = shrink_canvas(canvas, longest)
-    painted = (_features(cells) @ colours).reshape(*cells.shape[1:], 3)
-    return painted.round().clip(0, 255).astype(np.uint8)
+    latents = shrink_canvas(canvas, longest)
+    preview = (_features(latents) @ colours).reshape(*latents.shape[1:], 3)
+    return preview.round().clip(0, 255).astype(np.uint8)
 
 
-def _features(cells: Tensor) -> Colours:
-    flat = cells.flatten(1).double().numpy().T  # (cells, C)
+def _features(latents: Tensor) -> Colours:
+    flat = latents.flatten(1).double().numpy().T  # (latents, C)
     return np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
 
 
@@ -83,9 +83,9 @@ class PreviewWriter:
     """Keeps a preview of the latest state in a file.
 
     Args:
-        path: The file, replaced in one piece.
-        colours: From :func:`fit_colours`.
-        every: Seconds between two of them at least.
+        path: File of the preview, replaced atomically.
+        colours: Linear map of :func:`fit_colours`.
+        every: Least number of seconds between previews.
     """
 
     def __init__(self, path: Path, colours: Colours, every: float) -> None:

@@ -25,8 +25,8 @@ def assist(model: JobModel, spec: JobSpec, ranks: Ranks) -> None:
     check_spec(model, spec)
     while (number := announce(ranks, model, -1)) >= 0:
         config, size = spec.stage_config(number), spec.sizes[number]
-        cells, patch = sized(model, size, config)
-        clean = Canvas.zeros(model.channels, *cells)
+        latent_size, patch = sized(model, size, config)
+        clean = Canvas.zeros(model.channels, *latent_size)
         share_canvas(ranks, model, clean)
         run_stage(
             model.denoiser(size, patch), clean, config, store=MemoryStage(dtype=spec.dtype),

@@ -27,7 +27,7 @@ class JobProgress:
         done: Tiles, or patches through the model, that are finished in this phase of this stage, those before
             a resume included.
         total: Expected value of ``done`` at the end.
-        step: Inference step under way, while denoising.
+        step: Current inference step, while denoising.
         num_steps: Number of inference steps, while denoising.
     """
 
@@ -60,11 +60,11 @@ class Hooks:
     on_step: OnStep | None = None
 
 
-class JobInterrupted(Exception):  # noqa: N818 - no error: somebody asked for it
+class JobInterrupted(Exception):  # noqa: N818 - no error: a hook requested it
     """A hook asked the job to stop; a job in a folder can be resumed.
 
     Attributes:
-        progress: Where it stopped.
+        progress: Position at which the job stopped.
         latents: State after the last finished step, if it stopped while denoising.
         image: The last finished image; ``None`` if there is none yet.
     """

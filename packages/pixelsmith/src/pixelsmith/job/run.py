@@ -33,7 +33,7 @@ __all__ = ["Job", "JobResult"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """What a job made.
+    """The result of a job.
 
     Attributes:
         size: Height and width in pixels.
@@ -66,9 +66,9 @@ class Job:
 
     Args:
         model: The model with its prompt.
-        spec: What to compute.
-        store: Where everything under way is kept: a :class:`pixelsmith.store.FolderStore` is resumable, a
-            :class:`pixelsmith.store.MemoryStore` is gone with the process.
+        spec: Settings of the job.
+        store: Store of all intermediate results: a :class:`pixelsmith.store.FolderStore` is resumable, a
+            :class:`pixelsmith.store.MemoryStore` is lost with the process.
         image: Image to enlarge, ``(H, W, 3)`` uint8, instead of a file that the spec names.
         on_progress: Called after every tile and patch; a true value stops the job.
         hooks: Callbacks inside the denoising loop.
@@ -107,13 +107,13 @@ class Job:
         self._latents: Canvas | None = None
 
     def check(self, output: Path | None = None) -> Estimate:
-        """Find out everything that could go wrong before the first call of the model.
+        """Check every setting before the first call of the model.
 
         Returns:
-            What the job will take.
+            The resources that the job will take.
 
         Raises:
-            JobFolderError: If the folder belongs to another job, or a disk has too little room.
+            JobFolderError: If the folder belongs to another job, or a disk has too little free space.
             ValueError: If a size, a setting or the output does not fit.
             TypeError: If the model has no autoencoder.
             NotADirectoryError: If the folder of the output is a file.
@@ -127,16 +127,17 @@ class Job:
         return found
 
     def run(self, output: Path | None = None, *, notes: Mapping[str, object] | None = None) -> JobResult:
-        """Do all that is left, and write the file.
+        """Run everything that is not finished, and write the file.
 
         Args:
-            output: The file, whose suffix decides the format; replaced if it exists.
+            output: Output file, whose suffix decides the format; replaced if it exists.
             notes: Options of the user, kept as ``command.json``.
 
         Raises:
-            JobInterrupted: If a hook asked for it; another call resumes a job in a folder.
-            JobFolderError: As :meth:`check`, or if a file of the folder is damaged or in use.
-            ValueError: As :meth:`check`, or if the source is damaged.
+            JobInterrupted: If a hook requested it; another call resumes a job in a folder.
+            JobFolderError: If the folder belongs to another job, is damaged or in use, or a disk has too
+                little free space.
+            ValueError: If a size, a setting or the output does not fit, or the source is damaged.
             OSError: If the output cannot be written.
         """
         begin = time.monotonic()
@@ -144,7 +145,7 @@ class Job:
             check_spec(self.model, self.spec)
         else:
             self.check(output)
-        # describing the model has a cost, and a job in memory cannot be taken for another
+        # describing the model has a cost, and a job in memory cannot be confused with another
         with self.store.open({} if self.store.path is None else self.spec.identity(self.model)):
             if notes is not None:
                 self.store.save("command.json", notes)
@@ -250,7 +251,7 @@ class Job:
 
 
 def _read(path: Path, spec: JobSpec) -> Pixels:
-    """Read the image to enlarge, unless it is another one by now."""
+    """Read the image to enlarge; refuse one that has changed since the job began."""
     if not path.is_file():
         raise ImageError(f"{path} does not exist")
     if digest_image(path) != spec.source_digest:

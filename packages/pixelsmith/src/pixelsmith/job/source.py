@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Digests of the image that a job enlarges: another image is another job."""
+"""Digests of the image that a job enlarges: a job depends on its image."""
 
 from __future__ import annotations
 

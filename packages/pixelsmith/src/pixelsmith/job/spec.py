@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a job computes."""
+"""The settings that decide the result of a job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pixelsmith.io.vae import TiledVAE, default_tiling
 
 __all__ = ["JobSpec", "Size", "check_spec", "sized"]
 
-_LONGEST = 1_000_000  # pixels; beyond, a size is a slip, and even to plan it takes hours
+_LONGEST = 1_000_000  # pixels; a larger size is a mistake, and even planning it takes hours
 CanvasType = Literal["float32", "float16"]
 Size = tuple[int, int]
 
@@ -30,15 +30,15 @@ class JobSpec:
     """Everything that decides the result of a job, besides the model with its prompt.
 
     Attributes:
-        sizes: Height and width of the image after each stage, in pixels; the last is the result. Without any,
-            the result is the first image.
+        sizes: Height and width of the image after each stage, in pixels; the last is the result. An empty
+            sequence makes the first image the result.
         config: Settings of the denoising loop.
         source_size: Height and width of the first image: the given one, or the base image that the model
             generates.
         source: File of the image to enlarge; ``None`` for an image in memory or a base image.
         source_digest: SHA-256 of that file, or of the pixels in memory; ``None`` for a base image.
         sliders: Slider of each stage, instead of that of the configuration.
-        tiling: Tiles of the autoencoder; by its configuration if ``None``.
+        tiling: Tiles of the autoencoder; chosen by its configuration if ``None``.
         canvas: Dtype of the latents between steps, "float32" or "float16".
         max_pixels: Limit of the pixels of the source; checked in the header before anything is decoded.
     """
@@ -106,7 +106,7 @@ class JobSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> JobSpec:
-        """Return what :meth:`to_dict` described.
+        """Return the spec that :meth:`to_dict` described.
 
         Raises:
             ValueError: If a key is unknown or missing, or a value out of range.
@@ -128,7 +128,7 @@ class JobSpec:
         )
 
     def identity(self, model: JobModel) -> dict[str, object]:
-        """Return what ``job.json`` holds: all that decides the bytes of the result."""
+        """Return the content of ``job.json``: all that decides the bytes of the result."""
         kept = self.to_dict()
         for name in ("source", "max_pixels"):
             del kept[name]
@@ -148,11 +148,11 @@ def sized(model: JobModel, size: Size, config: JobConfig) -> tuple[Size, Size]:
 
 
 def check_spec(model: JobModel, spec: JobSpec) -> list[StepPlan]:
-    """Find out everything that could go wrong before the first call of the model.
+    """Check a job against its model before the first call of the model.
 
     Args:
         model: The model.
-        spec: The job.
+        spec: Settings of the job.
 
     Returns:
         The steps of each stage.

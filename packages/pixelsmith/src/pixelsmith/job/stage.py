@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One stage of a job: an image in, a larger image out, each part of the way resumable."""
+"""One stage of a job: from an image to a larger one, each phase resumable."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ class StageRun:
         self.hooks = hooks or Hooks()
         self.config = spec.stage_config(number)
         self.size = spec.sizes[number]
-        self.cells, self.patch = sized(model, self.size, self.config)
+        self.latent_size, self.patch = sized(model, self.size, self.config)
         self.vae = TiledVAE(model.vae, spec.tiling_of(model))
         self.previews = store.path if preview_every is not None else None
         self.preview_every = preview_every or 0.0
 
     def prepare(self) -> ArrayRows:
-        """Return the image to be, laid out, so that the disk cannot be full when it is computed.
+        """Allocate the image of the stage, so that the disk cannot be full when it is computed.
 
         Raises:
-            JobFolderError: If the disk has no room, or the image has changed since it was written.
+            JobFolderError: If the disk is full, or the image has changed since it was written.
         """
         image, record = self.store.image(self.size), self.store.record
         if (image.height, image.width) != self.size:
@@ -86,7 +86,7 @@ class StageRun:
         return image
 
     def encode(self, previous: Rows) -> Canvas:
-        """Enlarge and encode an image, or resume that.
+        """Enlarge and encode an image; resumable.
 
         Args:
             previous: Image of the stage before.
@@ -95,12 +95,12 @@ class StageRun:
             Its latents.
 
         Raises:
-            JobInterrupted: If the hook asked for it.
+            JobInterrupted: If the hook requested it.
         """
         store = self.store
         if not store.has_canvas("clean"):
             store.save(encoded=0)
-        (clean,) = store.canvases(("clean",), self.model.channels, *self.cells, torch.float32)
+        (clean,) = store.canvases(("clean",), self.model.channels, *self.latent_size, torch.float32)
         if store.record.encoded < clean.height:
             rows = Resized(previous, self.size, wrap=self.config.wraps)
             on_tile = self._on_tile("encode")
@@ -114,10 +114,10 @@ class StageRun:
         return clean
 
     def denoise(self, clean: Canvas, ranks: Ranks | None = None) -> Canvas:
-        """Run the denoising loop, or resume it.
+        """Run the denoising loop; resumable.
 
         Raises:
-            JobInterrupted: If a hook asked for it.
+            JobInterrupted: If a hook requested it.
         """
         hooks, denoiser = self.hooks, self.model.denoiser(self.size, self.patch)
         if hooks.on_stage is not None:
@@ -153,10 +153,10 @@ class StageRun:
         return canvas
 
     def decode(self, canvas: Canvas, image: ArrayRows) -> None:
-        """Decode the result of the loop into the image of the stage, or resume that.
+        """Decode the result of the loop into the image of the stage; resumable.
 
         Raises:
-            JobInterrupted: If the hook asked for it.
+            JobInterrupted: If the hook requested it.
         """
         store = self.store
         for top, rows in self.vae.decode(canvas, self._on_tile("decode"), start=store.record.decoded):
@@ -182,7 +182,7 @@ class StageRun:
         return on_tile
 
     def _on_step(self) -> OnStep | None:
-        """Return what follows the state: the preview of a folder, and the hook."""
+        """Return the callback for a new state: the preview of a folder, then the hook."""
         if self.previews is None or not (self.previews / _COLOURS).exists():
             return self.hooks.on_step
         colours = np.array(json.loads((self.previews / _COLOURS).read_text("utf-8")))

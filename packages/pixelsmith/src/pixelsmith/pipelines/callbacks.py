@@ -10,21 +10,21 @@ from pixelsmith.core.protocol import Denoiser, OnPatch, Progress
 from pixelsmith.job.progress import Hooks, JobProgress
 from pixelsmith.store.canvas import Canvas
 
-# as by diffusers: pipeline, step, timestep, tensors by name; returns tensors that replace them
+# as in diffusers: pipeline, step, timestep, tensors by name; returns tensors that replace them
 StepCallback = Callable[[Any, int, Any, dict[str, Any]], Mapping[str, Any] | None]
 
 
 class CallbackAdapter:
-    """Calls the callbacks of a user at every step, and tells the loop whether the pipeline is interrupted.
+    """Calls the user's callbacks at every step, and reports to the loop whether the pipeline is interrupted.
 
     Args:
-        pipe: Pipeline with ``_interrupt`` and ``_stage``.
+        pipe: Host pipeline with ``_interrupt`` and ``_stage``.
         callback: Called after every step.
-        tensors: Names of the tensors that the callback is given.
+        tensors: Names of the tensors that are passed to the callback.
         on_patch: Called after every patch; a true value stops.
 
     Raises:
-        ValueError: If another tensor than the latents is asked for.
+        ValueError: If a tensor other than the latents is requested.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class CallbackAdapter:
         return Hooks(on_stage=self.on_stage, on_patch=self.on_patch, on_step=self.on_step)
 
     def host_arguments(self) -> dict[str, object]:
-        """Return what lets a host pipeline call the same callback while it generates the base image."""
+        """Return the arguments with which a host pipeline calls the same callback for the base image."""
         if self.callback is None:
             return {}
         return {"callback_on_step_end": self._relay, "callback_on_step_end_tensor_inputs": self.names}
@@ -65,13 +65,13 @@ class CallbackAdapter:
         self.bar = self.pipe.progress_bar(total=1)
 
     def close(self) -> None:
-        """End the bar of a stage."""
+        """End the progress bar of a stage."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
     def on_patch(self, progress: Progress) -> bool:
-        """Move the bar; return whether to stop."""
+        """Advance the progress bar; return whether to stop."""
         self.bar.total = progress.calls_total
         self.bar.update()
         stops = self.user_on_patch is not None and bool(self.user_on_patch(progress))

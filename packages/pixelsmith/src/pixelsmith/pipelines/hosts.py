@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pipelines of diffusers that can do any size."""
+"""Pipelines of diffusers for any size."""
 
 # pyright: reportPrivateImportUsage=false, reportIncompatibleMethodOverride=false
 # diffusers loads its public names lazily, which pyright takes for private ones; the calls differ on purpose
@@ -76,10 +76,10 @@ def pipeline_for(name: str) -> type[Any]:
     """Return our subclass of a pipeline class of diffusers.
 
     Args:
-        name: Name of the class, as a model's index has it; one of ours stands for itself.
+        name: Name of the class, as in a model's index; one of ours is returned as it is.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the class is not supported.
     """
     own = {kind.__name__: kind for kind in _HOSTS.values()} | _HOSTS
     if name not in own:

@@ -27,9 +27,9 @@ def from_pixels(pixels: NDArray[np.uint8], output_type: str) -> list[Image.Image
     """Return an image in a form of diffusers.
 
     Args:
-        pixels: ``(H, W, 3)``.
-        output_type: ``"pil"``: a list with one image; ``"np"``: ``(1, H, W, 3)``, ``"pt"``: ``(1, 3, H, W)``,
-            both float32 in [0, 1].
+        pixels: Image, ``(H, W, 3)``.
+        output_type: Form of the result: ``"pil"``, a list with one image; ``"np"``, ``(1, H, W, 3)``, or
+            ``"pt"``, ``(1, 3, H, W)``, both float32 in [0, 1].
     """
     if output_type == "pil":
         return [Image.fromarray(pixels)]

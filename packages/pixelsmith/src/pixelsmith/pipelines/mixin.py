@@ -49,7 +49,7 @@ class PixelsmithMixin:
 
         Args:
             pretrained_model_name_or_path: Folder, hub id, or the name of a model shipped with this package.
-            kwargs: As by the host class.
+            kwargs: Keyword arguments of the host class.
         """
         place = locate_model(pretrained_model_name_or_path)
         host: Any = super()
@@ -57,7 +57,7 @@ class PixelsmithMixin:
 
     @property
     def stage(self) -> int:
-        """Stage under way: 0 for the base image, from 1 for the enlargements."""
+        """Current stage: 0 for the base image, from 1 for the enlargements."""
         return self._stage
 
     @torch.no_grad()
@@ -91,20 +91,21 @@ class PixelsmithMixin:
             image: Image to enlarge, of any size and aspect: a path, a Pillow image of any mode, an array
                 ``(H, W, C)`` or a tensor ``(C, H, W)``. Without one, the host pipeline generates a base image
                 first.
-            height: Height of the result in pixels, a multiple of the VAE scale factor. Of height and width,
-                one may be left out.
-            width: Width of the result, likewise.
+            height: Height of the result in pixels, a multiple of the VAE scale factor. Without it,
+                it follows from the width.
+            width: Width of the result in pixels, likewise.
             scale: Enlargement of the sides of ``image``, or of the native size; 2 if nothing is given.
             stages: Number of stages, all of which enlarge by the same factor.
             slider: Guided steps, see :class:`pixelsmith.JobConfig`; a list has one for each stage.
             wrap: Sides that join their opposite.
             seed: Random seed; drawn if neither it nor ``generator`` is given.
             generator: Generator from which the seed is drawn.
-            callback_on_step_end: Called as by diffusers after every step, of the base image too; the
-                property ``stage`` tells of which stage. Latents that it returns replace the state.
+            callback_on_step_end: Callback as in diffusers, called after every step, of the base image too;
+                the property ``stage`` is the stage of the step. Latents that it returns replace the state.
             callback_on_step_end_tensor_inputs: ``("latents",)`` or nothing.
-            on_patch: Called after every patch; a true value stops, as does ``pipe._interrupt = True``.
-            output_type: ``"pil"``, ``"np"``, ``"pt"``, or ``"latent"``: ``(1, C, h, w)``, not packed.
+            on_patch: Callback after every patch; a true value stops, as does ``pipe._interrupt = True``.
+            output_type: Form of the result: ``"pil"``, ``"np"``, ``"pt"``, or ``"latent"`` (unpacked,
+                ``(1, C, h, w)``).
             return_dict: Whether to return the output class of the host, or a tuple.
             settings: Fields of :class:`pixelsmith.adapters.ModelOptions`, such as ``negative_prompt`` and
                 ``num_inference_steps``, and of :class:`pixelsmith.JobConfig`, such as ``plan`` and
@@ -115,7 +116,7 @@ class PixelsmithMixin:
             image, which may be the one that it began with.
 
         Raises:
-            TypeError: If a setting is unknown, or the image is none.
+            TypeError: If a setting is unknown, or the image is of another type.
             ValueError: If a size or setting does not fit, or the scheduler has no closed form.
         """
         check_output_type(output_type)
@@ -193,7 +194,7 @@ def split_settings(settings: Mapping[str, object]) -> tuple[dict[str, object], d
         Fields of :class:`ModelOptions`, and fields of :class:`JobConfig`.
 
     Raises:
-        TypeError: If one is neither.
+        TypeError: If a setting is unknown.
     """
     plain = {_ALIASES.get(name, name): value for name, value in settings.items()}
     unknown = sorted(set(plain) - _OPTIONS - _LOOP)

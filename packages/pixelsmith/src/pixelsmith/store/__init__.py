@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the canvases, images and progress of a job are kept: in memory, or resumable in a folder."""
+"""Stores of the canvases, images and progress of a job: in memory, or resumable in a folder."""
 
 from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.errors import JobFolderError

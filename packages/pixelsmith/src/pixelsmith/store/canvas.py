@@ -25,14 +25,14 @@ _STRIP_BYTES = 16 << 20
 class Canvas:
     """Latents ``(C, H, W)`` in RAM, on a device, or in a mapped file.
 
-    Regions may run over the borders and go on at the opposite side; who does not wrap never asks for such.
+    Regions may run over the borders and continue at the opposite side, which only jobs that wrap use.
 
     Args:
         data: ``(C, H, W)``, fp32 or fp16; shared, not copied.
 
     Raises:
-        TypeError: If the dtype is another.
-        ValueError: If the shape is another.
+        TypeError: If the dtype is neither float32 nor float16.
+        ValueError: If the shape is not ``(C, H, W)``.
 
     Example:
         >>> canvas = Canvas.zeros(4, 32, 48)
@@ -67,11 +67,11 @@ class Canvas:
     def create(
         cls, path: Path, channels: int, height: int, width: int, *, dtype: torch.dtype = torch.float32
     ) -> Canvas:
-        """Return a canvas of zeros in a new ``.npy`` file, which stays on disk beyond memory.
+        """Return a canvas of zeros in a new ``.npy`` file, mapped into memory.
 
         Raises:
             TypeError: If the dtype is neither float32 nor float16.
-            JobFolderError: If the disk has no room for it. The file is allocated at once: a mapped file that
+            JobFolderError: If the disk is full. The file is allocated at once: a mapped file that
                 finds the disk full later kills the process.
         """
         if dtype not in _NUMPY:
@@ -91,7 +91,7 @@ class Canvas:
         """Map a canvas file for reading and writing.
 
         Raises:
-            JobFolderError: If it is missing, cut short, or no canvas.
+            JobFolderError: If it is missing, cut short, or not a canvas.
         """
         try:
             npy.open_memmap(path, mode="r")  # refuses a short file, which the next line would fill up
@@ -132,7 +132,7 @@ class Canvas:
 
     @property
     def dtype(self) -> torch.dtype:
-        """How values are stored."""
+        """Dtype in which values are stored."""
         return self.data.dtype
 
     def read(self, row: int, column: int, height: int, width: int) -> Tensor:
@@ -157,7 +157,7 @@ class Canvas:
             yield slice(top, min(self.height, top + rows))
 
     def copy_from(self, other: Canvas) -> None:
-        """Take over all values of a canvas of the same shape, strip by strip."""
+        """Copy all values of a canvas of the same shape, strip by strip."""
         if other.data.shape != self.data.shape:
             raise ValueError(
                 f"canvases must agree in shape, got {tuple(self.data.shape)} and {tuple(other.data.shape)}"

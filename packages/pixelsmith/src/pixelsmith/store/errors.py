@@ -5,4 +5,4 @@ __all__ = ["JobFolderError"]
 
 
 class JobFolderError(OSError):
-    """A job folder is damaged, belongs to another configuration, or has no room left."""
+    """A job folder is damaged, belongs to another configuration, or its disk is full."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs in a folder, resumable after a kill at any moment."""
+"""Jobs in a folder, resumable after a kill at any time."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class FolderStage:
     Args:
         path: Folder of the stage; must exist unless ``read_only``.
         dtype: Dtype of the canvases, float32 or float16.
-        durable: Whether each patch is forced to the disk, which a power cut calls for; a killed process alone
-            loses nothing either way.
+        durable: Whether each patch is flushed to the disk, which protects against a power cut; a killed
+            process loses nothing either way.
         checkpoint_every: Patches between checkpoints of the journal.
-        read_only: Whether nothing is written, for a look at a stage that may be under way.
+        read_only: Whether nothing is written, for inspecting a stage that may be running.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class FolderStage:
         """Open the files that exist and lay out the others, all of them before anything is computed.
 
         Raises:
-            FreeSpaceError: If the disk has no room.
+            FreeSpaceError: If the disk is full.
             JobFolderError: If a file has another shape or dtype.
         """
         dtype = dtype or self.dtype
@@ -112,7 +112,7 @@ class FolderStage:
         """Open the image of the stage, or lay it out, so that the disk cannot be full when it is computed.
 
         Raises:
-            JobFolderError: If the disk has no room.
+            JobFolderError: If the disk is full.
         """
         file = self.path / "image.npy"
         if not file.exists():
@@ -135,7 +135,7 @@ class FolderStage:
 
 
 class FolderStore:
-    """A job in a folder: ``job.json`` says what it is, ``stage-00`` and so on hold its stages.
+    """A job in a folder: ``job.json`` describes it, ``stage-00`` and so on hold its stages.
 
     Args:
         path: Folder of the job; made when the job is opened.
@@ -167,10 +167,10 @@ class FolderStore:
         return found
 
     def check(self, identity: Mapping[str, object]) -> None:
-        """Refuse a folder that is not empty and holds no job, or another one.
+        """Refuse a folder that holds another job, or files that belong to no job.
 
         Raises:
-            JobFolderError: With what differs.
+            JobFolderError: If it does; the message names the settings that differ.
         """
         if not self.path.exists():
             return
@@ -178,7 +178,7 @@ class FolderStore:
             raise JobFolderError(f"{self.path} is a file; name another folder for the job")
         names = {path.name for path in self.path.iterdir() if not is_temporary(path)}
         if names - {lock.NAME} and _JOB not in names:
-            raise JobFolderError(f"{self.path} is not empty and no job folder; name another one")
+            raise JobFolderError(f"{self.path} is not empty and not a job folder; name another one")
         wanted, held = json.loads(json.dumps(identity)), self.description
         if held is None:
             return
@@ -194,7 +194,7 @@ class FolderStore:
         """Lock the folder, and write ``job.json`` if it is new.
 
         Raises:
-            JobFolderError: As :meth:`check`, or if another process uses it.
+            JobFolderError: If the folder is refused, or another process uses it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with lock.hold(self.path):
@@ -223,7 +223,7 @@ class FolderStore:
         return image
 
     def save_source(self, pixels: Pixels) -> ArrayRows:
-        """Write the first image, then its checksum, which says that it is whole."""
+        """Write the first image, then its checksum, which marks it as complete."""
         image = RawImage.create(self.path / _SOURCE, *pixels.shape[:2])
         for top, band in bands(ArrayRows(pixels), _BAND):
             image.write(top, band)
@@ -252,17 +252,17 @@ def remove_job(folder: Path) -> None:
     """Delete a job folder: the files of a job, and the folder if nothing else is in it.
 
     Raises:
-        JobFolderError: If it is no job folder, or in use.
+        JobFolderError: If it is not a job folder, or in use.
     """
     if not (folder / _JOB).exists():
-        raise JobFolderError(f"{folder} is no job folder")
+        raise JobFolderError(f"{folder} is not a job folder")
     with lock.hold(folder):
         for stage in folder.glob("stage-[0-9][0-9]"):
             shutil.rmtree(stage)
         for name in (_SOURCE, _SOURCE_RECORD, *_NOTES):
             (folder / name).unlink(missing_ok=True)
     remove_temporary_files(folder)
-    # last, so that a kill leaves what is recognised as a job
+    # last, so that after a kill the folder is still recognised as a job
     for name in (lock.NAME, "result.json", _JOB):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):

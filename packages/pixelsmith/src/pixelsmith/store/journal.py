@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The journal of a stage: a kill at any moment loses nothing that was finished.
+"""The journal of a stage: a kill at any time loses nothing that was finished.
 
 A step reads one canvas and writes the other, so the first is always intact. The second cannot be: averages
 of overlapping patches read what earlier patches wrote, and applying one twice would be wrong. Therefore the
@@ -7,8 +7,8 @@ of overlapping patches read what earlier patches wrote, and applying one twice w
 again changes nothing, so a resume replays the whole redo file over whatever reached the canvas, and continues
 behind the last whole record.
 
-``journal.jsonl`` holds one line per checkpoint, each with its own checksum; what a kill cut short is cut off.
-The redo file begins with the number of lines it belongs to, so a journal that lost more is found out.
+``journal.jsonl`` holds one line per checkpoint, each with its own checksum; an incomplete line is dropped.
+The redo file begins with the number of lines it belongs to, so a journal that lost more is detected.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _MAGIC = b"redo"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a stage stands.
+    """Position of a stage.
 
     Attributes:
-        step: Step under way; the number of steps once all are done.
-        done: Its finished patches.
-        calls: Finished patches of all steps.
+        step: Current step; the number of steps once all are done.
+        done: Number of finished patches of this step.
+        calls: Number of finished patches of all steps.
         checksums: Checksums of the canvases that the step reads.
     """
 
@@ -59,13 +59,13 @@ class Journal:
 
     Args:
         folder: Folder of the stage; must exist.
-        checkpoint_every: Patches after which the canvas is flushed and the redo file starts anew.
-        durable: Whether records are forced to the disk one by one, which a power cut calls for. A killed
-            process alone loses nothing either way.
-        read_only: Whether nothing is written, for a look at a stage that may be under way.
+        checkpoint_every: Patches after which the canvas is flushed and the redo file emptied.
+        durable: Whether records are flushed to the disk one by one, which protects against a power cut. A
+            killed process loses nothing either way.
+        read_only: Whether nothing is written, for inspecting a stage that may be running.
 
     Raises:
-        JobFolderError: If the journal is not one.
+        JobFolderError: If the file is not a journal.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Journal:
 
     @property
     def identity(self) -> Mapping[str, object] | None:
-        """What the stage computes, or ``None`` before :meth:`claim`."""
+        """Settings that the journal belongs to, or ``None`` before :meth:`claim`."""
         return self._identity
 
     @property
@@ -99,10 +99,10 @@ class Journal:
         return self._position
 
     def claim(self, identity: Mapping[str, object]) -> None:
-        """Name what the stage computes, or check that it is what the folder was begun with.
+        """Record the settings of the stage, or check them against those that the folder was begun with.
 
         Raises:
-            JobFolderError: If it is not, with the settings that differ.
+            JobFolderError: If they differ; the message names the settings.
         """
         identity = json.loads(json.dumps(identity))
         if self._identity is None:
@@ -131,10 +131,10 @@ class Journal:
 
         Args:
             reading: Canvases that the current step reads.
-            writing: Those that it writes.
+            writing: Canvases that the current step writes.
 
         Returns:
-            Where to go on; ``None`` if the stage has not begun.
+            The position from which to resume; ``None`` if the stage has not begun.
 
         Raises:
             JobFolderError: If a canvas has changed since it was finished.
@@ -159,11 +159,11 @@ class Journal:
         return position
 
     def record(self, step: int, patch: int, row: int, column: int, values: Tensor) -> None:
-        """Save what a region is about to hold.
+        """Save the new values of a region before they are written.
 
         Args:
             step: Current step.
-            patch: Number in the plan.
+            patch: Number of the patch in the plan.
             row: First row of the region.
             column: First column of the region.
             values: ``(planes, height, width)`` on the CPU, in the dtype of the canvases.
@@ -183,7 +183,7 @@ class Journal:
         return self._since_checkpoint >= self.checkpoint_every
 
     def checkpoint(self, position: Position, writing: Sequence[Canvas]) -> None:
-        """Note a position whose canvases are complete, and start the redo file anew."""
+        """Record a position whose canvases are complete, and empty the redo file."""
         for canvas in writing:
             canvas.flush()
         self._append({"position": asdict(position)})

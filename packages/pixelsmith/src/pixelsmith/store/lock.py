@@ -18,10 +18,10 @@ NAME = "lock"
 
 @contextmanager
 def hold(folder: Path) -> Generator[None]:
-    """Keep other processes away from a job folder; the system lets go when this one ends, however it ends.
+    """Keep other processes away from a job folder; the system releases the lock when this one ends.
 
     Args:
-        folder: Must exist.
+        folder: Folder of the job; must exist.
 
     Raises:
         JobFolderError: If another process holds it.

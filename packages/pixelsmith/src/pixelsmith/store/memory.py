@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs in memory, gone with the process."""
+"""Jobs in memory, lost with the process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class MemoryStage:
     def canvases(
         self, names: Sequence[str], channels: int, height: int, width: int, dtype: torch.dtype | None = None
     ) -> list[Canvas]:
-        """Return one canvas per name, of zeros where it is new."""
+        """Return one canvas per name, filled with zeros if it is new."""
         for name in names:
             if name not in self._canvases:
                 made = Canvas.zeros(channels, height, width, dtype=dtype or self.dtype, device=self.device)
@@ -54,7 +54,7 @@ class MemoryStage:
         return [self._canvases[name] for name in names]
 
     def image(self, size: tuple[int, int]) -> ArrayRows:
-        """Return the image of the stage, black where it is new."""
+        """Return the image of the stage, black if it is new."""
         if self._image is None:
             self._image = ArrayRows(np.zeros((*size, 3), dtype=np.uint8))
         return self._image

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a job needs of the place where it keeps its images, canvases and progress."""
+"""Interface of a store of images, canvases and progress."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class StageStore(Protocol):
 
     @property
     def record(self) -> StageRecord:
-        """What the stage has finished outside the denoising loop."""
+        """Progress of the stage outside the denoising loop."""
         ...
 
     @property
     def journal(self) -> Journal | None:
-        """What makes the denoising loop resumable; ``None`` in memory."""
+        """Journal that makes the denoising loop resumable; ``None`` in memory."""
         ...
 
     def save(self, **changes: int) -> None:
@@ -47,7 +47,7 @@ class StageStore(Protocol):
     def canvases(
         self, names: Sequence[str], channels: int, height: int, width: int, dtype: torch.dtype | None = None
     ) -> list[Canvas]:
-        """Return one canvas per name; those that exist keep what they hold.
+        """Return one canvas per name; those that exist keep their values.
 
         Args:
             names: Names of the canvases.
@@ -59,15 +59,15 @@ class StageStore(Protocol):
         ...
 
     def image(self, size: tuple[int, int]) -> ArrayRows:
-        """Return the writable image of the stage; one that exists keeps what it holds.
+        """Return the writable image of the stage; one that exists keeps its pixels.
 
         Args:
-            size: Height and width in pixels, with which a new one is made.
+            size: Height and width of a new image in pixels.
         """
         ...
 
     def finish(self) -> None:
-        """Mark the stage as complete and give the space of its canvases back."""
+        """Mark the stage as complete and release its canvases."""
         ...
 
 
@@ -91,7 +91,7 @@ class JobStore(Protocol):
         """Reserve the store for one process and one job while the context lasts.
 
         Raises:
-            JobFolderError: As :meth:`check`, or if another process uses it.
+            JobFolderError: If the job cannot be stored there, or another process uses the store.
         """
         ...
 
@@ -108,7 +108,7 @@ class JobStore(Protocol):
         ...
 
     def save(self, name: str, values: Mapping[str, object]) -> None:
-        """Keep a JSON file beside the job; memory has no use for it."""
+        """Keep a JSON file beside the job; a store in memory ignores it."""
         ...
 
     def stage(self, number: int, dtype: torch.dtype = torch.float32) -> StageStore:

@@ -16,14 +16,14 @@ NAME = "stage.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecord:
-    """What a stage has finished.
+    """Progress of a stage outside the denoising loop.
 
     Attributes:
-        encoded: Rows of latents that are stored.
-        decoded: Rows of pixels that are stored.
-        checksum: CRC-32 of these pixels.
-        calls: Patches that the denoising loop took, once it is through.
-        is_complete: Whether the image of the stage is whole and its canvases are no longer needed.
+        encoded: Number of encoded rows of latents.
+        decoded: Number of decoded rows of pixels.
+        checksum: CRC-32 of the decoded pixels.
+        calls: Number of patches that the denoising loop took, once it is complete.
+        is_complete: Whether the image of the stage is complete and its canvases are no longer needed.
     """
 
     encoded: int = 0

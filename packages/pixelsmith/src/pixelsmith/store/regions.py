@@ -13,9 +13,9 @@ def pieces(start: int, length: int, side: int, cell: int | None = None) -> Itera
 
     Args:
         start: First position, in [0, side).
-        length: Positions; may run over the end any number of times.
+        length: Number of positions; may run over the end any number of times.
         side: Length of the axis.
-        cell: Length of a cell, or ``None`` for no such borders.
+        cell: Length of a cell, or ``None`` for no cells.
 
     Yields:
         Pairs of slices: inside the interval, and on the axis.

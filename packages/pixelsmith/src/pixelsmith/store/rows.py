@@ -15,7 +15,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Rows(Protocol):
-    """An image of which any band of rows can be read."""
+    """An image that can be read in bands of rows."""
 
     @property
     def height(self) -> int:
@@ -36,10 +36,10 @@ class ArrayRows:
     """The rows of an array, which may be a memory map.
 
     Args:
-        array: ``(H, W, 3)``, uint8.
+        array: Pixels, ``(H, W, 3)`` uint8.
 
     Raises:
-        ValueError: If it is of another shape or dtype.
+        ValueError: If the shape or dtype is another.
     """
 
     def __init__(self, array: Pixels) -> None:
@@ -66,12 +66,12 @@ class ArrayRows:
 
         Args:
             top: Number of the first row.
-            rows: ``(n, width, 3)``.
+            rows: Pixels, ``(n, width, 3)``.
         """
         self.array[top : top + len(rows)] = rows
 
     def flush(self) -> None:
-        """Return once everything written is on the disk."""
+        """Flush everything written to the disk."""
         if isinstance(self.array, np.memmap):
             self.array.flush()
 
@@ -84,7 +84,7 @@ class RawImage(ArrayRows):
         writable: Whether bands may be written.
 
     Raises:
-        ValueError: If the file is no such image, or cut short.
+        ValueError: If the file is not such an image, or cut short.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, writable: bool = False) -> None:
@@ -102,12 +102,12 @@ class RawImage(ArrayRows):
         """Make a black image, with all of its disk space.
 
         Args:
-            path: The file; one that is there is replaced.
-            height: Pixels.
-            width: Pixels.
+            path: File of the image; an existing one is replaced.
+            height: Height in pixels.
+            width: Width in pixels.
 
         Raises:
-            OSError: If the disk has no room. A mapped file that finds the disk full later kills the process.
+            OSError: If the disk is full. A mapped file that finds the disk full later kills the process.
         """
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(height, width, 3))
         if hasattr(os, "posix_fallocate"):

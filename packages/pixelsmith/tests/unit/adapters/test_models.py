@@ -324,7 +324,7 @@ def test_a_bare_name_does_not_wait_for_the_network(monkeypatch):
 def test_a_model_without_a_part_is_named(tmp_path, kind):
     index = {"_class_name": "StableDiffusionXLPipeline", "vae": kind, "feature_extractor": [None, None]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(FileNotFoundError, match="has no vae; get the whole of it"):
+    with pytest.raises(FileNotFoundError, match="has no vae; download it again"):
         load_pipeline(tmp_path, device="cpu")
 
 

@@ -68,12 +68,12 @@ def test_sides_of_image_embeddings():
         assert extras.images(2, side, like)[0].flatten().tolist() == values
 
 
-def noise_picture(height, width):
+def noise_image(height, width):
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def test_a_patch_is_shown_its_part_of_the_image():
-    image = noise_picture(40, 56)
+    image = noise_image(40, 56)
     parts = Control(model=None, image=image).crop([(1, 2), (6, 11)], (4, 3), (40, 56), 4)
     whole = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     assert parts.shape == (2, 3, 16, 12)
@@ -82,14 +82,14 @@ def test_a_patch_is_shown_its_part_of_the_image():
 
 
 def test_parts_run_over_the_border_of_an_image_that_wraps():
-    image = noise_picture(40, 56)
+    image = noise_image(40, 56)
     part = Control(model=None, image=image).crop([(8, 12)], (4, 4), (40, 56), 4)[0]
     whole = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     assert torch.equal(part, whole.roll((-32, -48), dims=(1, 2))[:, :16, :16])
 
 
 def test_small_control_images_are_enlarged_part_by_part():
-    image = noise_picture(20, 28)
+    image = noise_image(20, 28)
     whole = np.asarray(image.resize((56, 40), Image.Resampling.LANCZOS)).astype(float)
     part = Control(model=None, image=image).crop([(3, 5)], (4, 3), (40, 56), 4)[0]
     difference = part.permute(1, 2, 0).numpy() * 255 - whole[12:28, 20:32]
@@ -97,14 +97,14 @@ def test_small_control_images_are_enlarged_part_by_part():
 
 
 def test_controls_have_their_time():
-    control = Control(model=None, image=noise_picture(2, 2), start=0.25, end=0.75)
+    control = Control(model=None, image=noise_image(2, 2), start=0.25, end=0.75)
     assert [control.is_on(step, 8) for step in range(8)] == [False] * 2 + [True] * 4 + [False] * 2
     with pytest.raises(ValueError, match=r"0 <= start < end <= 1, got 0\.5 and 0\.5"):
-        Control(model=None, image=noise_picture(2, 2), start=0.5, end=0.5)
+        Control(model=None, image=noise_image(2, 2), start=0.5, end=0.5)
 
 
 def test_grey_control_images_become_rgb():
-    grey = noise_picture(4, 4).convert("L")
+    grey = noise_image(4, 4).convert("L")
     assert Control(model=None, image=grey).crop([(0, 0)], (1, 1), (4, 4), 4).shape == (1, 3, 4, 4)
 
 
@@ -142,11 +142,11 @@ def test_the_centre_of_a_patch():
 
 def test_fingerprints_tell_inputs_apart():
     tensor = torch.arange(4.0)
-    values = {"a": [1, "b", None], "t": tensor, "i": noise_picture(3, 3), "c": Condition(embeds=tensor)}
+    values = {"a": [1, "b", None], "t": tensor, "i": noise_image(3, 3), "c": Condition(embeds=tensor)}
     found = fingerprint(values)
     assert json.loads(json.dumps(found)) == found
     assert fingerprint({**values, "t": tensor + 1}) != found
-    assert fingerprint({**values, "i": noise_picture(3, 2)}) != found
+    assert fingerprint({**values, "i": noise_image(3, 2)}) != found
     assert fingerprint(test_the_centre_of_a_patch) == "test_the_centre_of_a_patch"
 
 

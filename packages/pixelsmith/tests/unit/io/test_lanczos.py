@@ -7,7 +7,7 @@ from pixelsmith.io.lanczos import Resized
 from pixelsmith.store.rows import ArrayRows, bands, read_wrapped
 
 
-def picture(height, width, seed=0):
+def make_image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -37,7 +37,7 @@ def pillow(image, size):
 )
 @pytest.mark.parametrize("strip", [1, 7, 256])
 def test_strips_equal_the_whole(source, target, strip):
-    image = picture(*source)
+    image = make_image(*source)
     found = together(Resized(ArrayRows(image), target), strip)
     assert found.shape == (*target, 3)
     assert np.abs(found - pillow(image, target)).max() <= 1
@@ -51,7 +51,7 @@ def test_only_a_band_of_the_source_is_read():
             self.most = max(self.most, bottom - top)
             return super().read(top, bottom)
 
-    rows = Counting(picture(1000, 8))
+    rows = Counting(make_image(1000, 8))
     together(Resized(rows, (4000, 32)), 64)
     assert rows.most <= 64 / 4 + 2 * 4 + 2
 
@@ -65,7 +65,7 @@ def test_smooth_images_are_shrunk_in_strips_alike(monkeypatch):
 
 
 def test_wrapped_images_have_no_edge():
-    image = picture(24, 20)
+    image = make_image(24, 20)
     whole = pillow(np.tile(image, (3, 3, 1)), (3 * 48, 3 * 50))
     wrapped = Resized(ArrayRows(image), (48, 50), wrap=(True, True))
     found = together(wrapped, 10)
@@ -78,4 +78,4 @@ def test_wrapped_images_have_no_edge():
 
 def test_sizes_must_be_positive():
     with pytest.raises(ValueError, match="must be at least 1 x 1, got 0 x 4"):
-        Resized(ArrayRows(picture(2, 2)), (0, 4))
+        Resized(ArrayRows(make_image(2, 2)), (0, 4))

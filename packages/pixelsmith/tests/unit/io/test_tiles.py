@@ -11,7 +11,7 @@ def test_tiles_keep_every_cell_once(side, wraps):
     kept = [cell for span in spans for cell in range(span.keep_start, span.keep_stop)]
     assert kept == list(range(side))
     for span in spans:
-        # with its halo, as far as there is a picture
+        # with its halo, as far as there is an image
         reach = (span.keep_start - span.start, span.stop - span.keep_stop)
         if wraps:
             assert reach == (4, 4)

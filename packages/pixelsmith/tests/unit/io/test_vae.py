@@ -34,7 +34,7 @@ def without_norms(vae):
     return vae
 
 
-def picture(height, width, seed=0):
+def make_image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -61,7 +61,7 @@ def test_halo_makes_tiles_exact_where_nothing_else_couples_them(size):
     for weight in vae.parameters():
         weight.mul_(1.5 if weight.ndim == 4 else 1)
     tiled, whole = TiledVAE(vae, Tiling(tile=7, halo=12, statistics="tile")), TiledVAE(vae, WHOLE)
-    image = picture(size[0] * 2, size[1] * 2)
+    image = make_image(size[0] * 2, size[1] * 2)
     torch.testing.assert_close(encode(tiled, image), encode(whole, image), rtol=1e-5, atol=1e-5)
     z = latents(*size)
     assert np.abs(decode(tiled, z) - decode(whole, z)).max() <= 1
@@ -71,7 +71,7 @@ def test_halo_makes_tiles_exact_where_nothing_else_couples_them(size):
 
 def test_one_tile_is_what_diffusers_does():
     vae = make_vae((8, 8, 8), mid_block_add_attention=True)
-    image = picture(24, 32)
+    image = make_image(24, 32)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
     expected = vae.encode(pixels).latent_dist.mode() * 0.7
     torch.testing.assert_close(encode(TiledVAE(vae), image), expected[0])
@@ -81,7 +81,7 @@ def test_one_tile_is_what_diffusers_does():
 
 
 def test_statistics_of_the_whole_make_tiles_exact():
-    """Where all windows together are as large as the picture, they are the picture."""
+    """If all windows together are as large as the image, the statistics are exact."""
     vae = make_vae()
     z = latents(38, 44)
     expected = decode(TiledVAE(vae, WHOLE), z)
@@ -91,14 +91,14 @@ def test_statistics_of_the_whole_make_tiles_exact():
 
     assert error().max() <= 1
     assert error(statistics="tile").max() > 20
-    image = picture(76, 84)
+    image = make_image(76, 84)
     tiled, whole = TiledVAE(vae, Tiling(tile=16, halo=12)), TiledVAE(vae, WHOLE)
     torch.testing.assert_close(encode(tiled, image), encode(whole, image), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("samples", [4, 32])
 def test_flat_parts_show_no_tile_borders(samples):
-    """Beyond the reach of edges and of what else is in the picture, nothing changes from pixel to pixel."""
+    """Beyond the reach of edges, a flat part is flat to the pixel."""
     vae = make_vae()
     z = torch.full((4, 100, 96), 0.8)
     z[:, 46:54, 44:52] = 3 * latents(8, 8)
@@ -120,7 +120,7 @@ def test_wrapped_images_go_on_across_their_edges():
     tiled = TiledVAE(vae, Tiling(**options, wrap=(True, True)))
     moved = decode(tiled, z.roll((5, 7), (1, 2)))
     assert np.abs(moved - np.roll(decode(tiled, z), (10, 14), (0, 1))).max() <= 1
-    image = picture(24, 36)
+    image = make_image(24, 36)
     torch.testing.assert_close(
         encode(tiled, np.roll(image, (10, 14), (0, 1))), encode(tiled, image).roll((5, 7), (1, 2))
     )
@@ -171,28 +171,28 @@ def test_tiny_autoencoders_are_used_alike():
         latent_channels=4,
     )
     vae.register_to_config(block_out_channels=(8, 8))
-    assert encode(TiledVAE(vae), picture(8, 12)).shape == (4, 4, 6)
+    assert encode(TiledVAE(vae), make_image(8, 12)).shape == (4, 4, 6)
 
 
 def test_progress_counts_tiles():
-    told = []
+    reported = []
     tiled = TiledVAE(make_vae(), Tiling(tile=4, halo=1, statistics="tile"))
-    list(tiled.decode(Canvas(latents(8, 10)), on_tile=lambda done, total: told.append((done, total))))
-    assert told == [(number, 6) for number in range(1, 7)]
+    list(tiled.decode(Canvas(latents(8, 10)), on_tile=lambda done, total: reported.append((done, total))))
+    assert reported == [(number, 6) for number in range(1, 7)]
 
 
 @pytest.mark.parametrize("start", [5, 8, 12])
 def test_a_call_goes_on_where_another_was_cut_short(start):
-    """Rows of tiles that are not complete come again."""
-    tiled, told = TiledVAE(make_vae(), Tiling(tile=4, halo=2, samples=3)), []
+    """Incomplete rows of tiles are computed again."""
+    tiled, reported = TiledVAE(make_vae(), Tiling(tile=4, halo=2, samples=3)), []
     z = latents(12, 10)
     whole = dict(tiled.decode(Canvas(z)))
-    rest = tiled.decode(Canvas(z), lambda *done: told.append(done), start=2 * start)
+    rest = tiled.decode(Canvas(z), lambda *done: reported.append(done), start=2 * start)
     found = dict(rest)
     assert sorted(found) == [top for top in (0, 8, 16) if top + 8 > 2 * start]
     assert all(np.array_equal(found[top], whole[top]) for top in found)
-    assert told[:1] == ([(4, 9)] if start < 8 else [(7, 9)] if start < 12 else [])
-    image = ArrayRows(picture(24, 20))
+    assert reported[:1] == ([(4, 9)] if start < 8 else [(7, 9)] if start < 12 else [])
+    image = ArrayRows(make_image(24, 20))
     parts = dict(tiled.encode(image))
     found = dict(tiled.encode(image, start=start))
     assert sorted(found) == [top for top in (0, 4, 8) if top + 4 > start]

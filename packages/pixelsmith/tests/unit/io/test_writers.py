@@ -15,7 +15,7 @@ from pixelsmith.io.writers import check_output, disk_needed, write_image
 from pixelsmith.store.rows import ArrayRows, RawImage, bands, read_wrapped
 
 
-def picture(height, width, seed=0):
+def make_image(height, width, seed=0):
     rng = np.random.default_rng(seed)
     smooth = np.add.outer(np.arange(height), np.arange(width))[..., None] + np.array([0, 40, 90])
     return ((smooth + rng.integers(0, 20, (height, width, 3))) % 256).astype(np.uint8)
@@ -27,7 +27,7 @@ def test_png_holds_the_pixels(tmp_path, size, kind):
     image = {
         "noise": np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8),
         "flat": np.full((*size, 3), 255, dtype=np.uint8),
-        "smooth": picture(*size),
+        "smooth": make_image(*size),
     }[kind]
     write_png(tmp_path / "a.png", ArrayRows(image))
     with Image.open(tmp_path / "a.png") as found:
@@ -44,7 +44,7 @@ def test_png_uses_its_neighbours(tmp_path):
 
 @pytest.mark.parametrize("size", [(70, 100), (513, 300), (16, 16)])
 def test_tiff_holds_the_pixels_and_a_pyramid(tmp_path, size):
-    image = picture(*size)
+    image = make_image(*size)
     write_tiff(tmp_path / "a.tif", ArrayRows(image), tile=32, smallest=64)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.is_bigtiff
@@ -59,7 +59,7 @@ def test_tiff_holds_the_pixels_and_a_pyramid(tmp_path, size):
 
 
 def test_uncompressed_tiff_and_wrong_tiles(tmp_path):
-    image = picture(40, 40)
+    image = make_image(40, 40)
     write_tiff(tmp_path / "a.tif", ArrayRows(image), tile=16, compression="none")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), image)
     with pytest.raises(ValueError, match="multiple of 16, got 20"):
@@ -67,7 +67,7 @@ def test_uncompressed_tiff_and_wrong_tiles(tmp_path):
 
 
 def test_dzi_levels_halve_to_one_pixel(tmp_path):
-    image = picture(600, 300)
+    image = make_image(600, 300)
     written = write_image(tmp_path / "a.dzi", ArrayRows(image))
     assert [path.name for path in written] == ["a.dzi", "a_files", "a.html"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.dzi", "a.html", "a_files"]
@@ -93,13 +93,13 @@ def test_dzi_levels_halve_to_one_pixel(tmp_path):
 
 
 def test_dzi_replaces_what_was_there(tmp_path):
-    write_image(tmp_path / "a.dzi", ArrayRows(picture(600, 600)))
-    write_image(tmp_path / "a.dzi", ArrayRows(picture(20, 20)))
+    write_image(tmp_path / "a.dzi", ArrayRows(make_image(600, 600)))
+    write_image(tmp_path / "a.dzi", ArrayRows(make_image(20, 20)))
     assert len(list((tmp_path / "a_files").iterdir())) == len(halved((20, 20)))
 
 
 def test_the_viewer_is_one_page_without_network(tmp_path):
-    write_image(tmp_path / "a b<.dzi", ArrayRows(picture(30, 20)))
+    write_image(tmp_path / "a b<.dzi", ArrayRows(make_image(30, 20)))
     page = (tmp_path / "a b<.html").read_text("utf-8")
     assert "a%20b%3C_files" in page
     assert '"width": 20' in page
@@ -118,9 +118,9 @@ def test_files_appear_whole_or_not_at_all(tmp_path, name):
             raise OSError("no more")
 
     with pytest.raises(OSError, match="no more"):
-        write_image(tmp_path / name, Failing(picture(9, 9)))
+        write_image(tmp_path / name, Failing(make_image(9, 9)))
     assert list(tmp_path.iterdir()) == []
-    assert write_image(tmp_path / name, ArrayRows(picture(9, 9))) == [tmp_path / name]
+    assert write_image(tmp_path / name, ArrayRows(make_image(9, 9))) == [tmp_path / name]
     with Image.open(tmp_path / name) as found:
         assert found.size == (9, 9)
 
@@ -130,7 +130,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path, name):
     left = tmp_path / f".{name}.scratch"
     left.mkdir()
     (left / "level-1.npy").write_bytes(b"half")
-    write_image(tmp_path / name, ArrayRows(picture(300, 20)))
+    write_image(tmp_path / name, ArrayRows(make_image(300, 20)))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
@@ -161,12 +161,12 @@ def test_full_disks_are_told_before_writing(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr("common_kernels.runtime.files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(OSError, match=r"a\.png needs 273 bytes, but only 10 bytes are free there"):
-        write_image(tmp_path / "a.png", ArrayRows(picture(9, 9)))
+        write_image(tmp_path / "a.png", ArrayRows(make_image(9, 9)))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_raw_images_are_written_in_bands(tmp_path):
-    image = picture(30, 20)
+    image = make_image(30, 20)
     raw = RawImage.create(tmp_path / "a.npy", 30, 20)
     for top, band in bands(ArrayRows(image), 7):
         raw.write(top, band)
@@ -183,7 +183,7 @@ def test_raw_images_are_written_in_bands(tmp_path):
 
 @pytest.mark.parametrize("size", [(1, 1), (700, 5), (513, 300)])
 def test_pyramids_built_in_bands_equal_the_whole(tmp_path, size):
-    image = picture(*size)
+    image = make_image(*size)
     levels = build_pyramid(ArrayRows(image), tmp_path)
     assert [(level.height, level.width) for level in levels] == halved(size)
     expected = image

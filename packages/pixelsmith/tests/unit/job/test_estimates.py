@@ -32,15 +32,15 @@ def test_what_is_told_is_what_happens(dummies, tmp_path, canvas):
 
 
 def test_tiles_and_steps_are_those_of_the_run(dummies, tmp_path):
-    told = []
+    reported = []
     spec = dummies.spec(sizes=((48, 56), (72, 84)), sliders=(2, 0.7))
     found = estimate(dummies.Dummy(), spec)
-    Job(dummies.Dummy(), spec, FolderStore(tmp_path, durable=False), on_progress=told.append).run()
+    Job(dummies.Dummy(), spec, FolderStore(tmp_path, durable=False), on_progress=reported.append).run()
     for number, stage in enumerate(found.stages):
-        totals = {p.phase: p.total for p in told if p.stage == number}
+        totals = {p.phase: p.total for p in reported if p.stage == number}
         assert totals["encode"] == totals["decode"] == stage.tiles
         assert stage.calls == pytest.approx(totals["denoise"], rel=0.3)  # another cover in every step
-        assert {p.num_steps for p in told if p.phase == "denoise"} == {stage.num_steps}
+        assert {p.num_steps for p in reported if p.phase == "denoise"} == {stage.num_steps}
     assert [stage.guided_steps for stage in found.stages] == [2, 2]
     assert [stage.scale for stage in found.stages] == [2, 3]
 
@@ -58,7 +58,7 @@ def test_time_is_measured_on_demand(dummies):
 
 
 def test_the_gigapixel_of_the_paper_fits_as_the_plan_says(dummies):
-    """31616 x 31616 pixels with the sizes of SDXL: two canvases, latents, one raw picture."""
+    """31616 x 31616 pixels with the sizes of SDXL: two canvases, latents, one raw image."""
     model = dummies.Dummy(num_steps=50)
     model.channels, model.vae_scale_factor, model.patch, model.patch_multiple = 4, 8, 128, 4
     model.vae.config = {**model.vae.config, "latent_channels": 4, "block_out_channels": (1,) * 4}

@@ -23,7 +23,7 @@ def test_shrunk_canvases_hold_means_of_blocks():
 
 
 def test_a_linear_autoencoder_is_found_exactly(dummies):
-    """The map must serve other pictures than the one it was fitted to."""
+    """The map must serve other images than the one it was fitted to."""
     colours = fit_colours(encoded(dummies, dummies.scene((80, 96))), ArrayRows(dummies.scene((80, 96))))
     image = dummies.scene((60, 44), seed=3)[::-1].copy()
     means = image.astype(float).reshape(30, 2, 22, 2, 3).mean(axis=(1, 3))

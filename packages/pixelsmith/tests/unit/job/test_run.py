@@ -21,7 +21,7 @@ def run(dummies, folder, model=None, output=None, **settings):
 
 
 def stop_at(dummies, folder, phase, stage, done, **settings):
-    """Stop a job when it says that it is there."""
+    """Stop a job at a phase and count."""
     job = Job(
         dummies.Dummy(), dummies.spec(**{"sizes": SIZES, **settings}), FolderStore(folder, durable=False),
         on_progress=lambda p: (p.phase, p.stage, p.done) == (phase, stage, done),
@@ -41,7 +41,7 @@ def test_stages_build_on_each_other(dummies, tmp_path, whole):
     image, result = whole
     assert image.shape == (72, 84, 3)
     assert result.size == (72, 84)
-    # the second stage alone, from the picture of the first
+    # the second stage alone, from the image of the first
     first, _ = run(dummies, tmp_path / "first", sizes=SIZES[:1])
     assert first.shape == (48, 56, 3)
     model = dummies.Dummy()
@@ -52,7 +52,7 @@ def test_stages_build_on_each_other(dummies, tmp_path, whole):
 
 
 def test_a_model_that_keeps_everything_gives_the_enlarged_image(dummies, tmp_path):
-    """Encoding, the loop and decoding lose nothing but what a cell cannot hold."""
+    """Encoding, the loop and decoding lose nothing but the detail within a latent."""
     model = dummies.Dummy()
     denoiser = model.denoiser(None, None)
     model.denoiser = lambda size, patch: denoiser
@@ -82,15 +82,15 @@ def test_a_stopped_job_goes_on_to_the_same_bytes(dummies, tmp_path, whole, phase
 
 def test_finished_tiles_are_not_computed_again(dummies, tmp_path):
     stop_at(dummies, tmp_path, "decode", 0, 8)
-    told = []
+    reported = []
     job = Job(
         dummies.Dummy(), dummies.spec(sizes=SIZES), FolderStore(tmp_path, durable=False),
-        on_progress=lambda p: told.append((p.phase, p.stage, p.done)),
+        on_progress=lambda p: reported.append((p.phase, p.stage, p.done)),
     )  # fmt: skip
     job.run()
-    assert [done for phase, stage, done in told if (phase, stage) == ("encode", 0)] == []
+    assert [done for phase, stage, done in reported if (phase, stage) == ("encode", 0)] == []
     # three tiles to a row: the third row had been begun
-    assert [done for phase, stage, done in told if (phase, stage) == ("decode", 0)] == [7, 8, 9]
+    assert [done for phase, stage, done in reported if (phase, stage) == ("decode", 0)] == [7, 8, 9]
 
 
 def test_a_photo_may_go_once_it_is_read(dummies, tmp_path):
@@ -182,7 +182,7 @@ def test_damaged_files_are_found(dummies, tmp_path, whole, name):
     file.write_bytes(content)
     with pytest.raises(JobFolderError, match=DAMAGE[name]):
         run(dummies, tmp_path, sizes=SIZES)
-    # as the sentence says
+    # as the message suggests
     if name == "../source.npy":
         (tmp_path / "source.json").unlink()
     elif name != "../job.json":
@@ -239,7 +239,7 @@ def test_folders_are_removed_with_nothing_else(dummies, tmp_path):
     (tmp_path / "job" / "notes.txt").write_text("mine")
     remove_job(tmp_path / "job")
     assert [path.name for path in (tmp_path / "job").iterdir()] == ["notes.txt"]
-    with pytest.raises(JobFolderError, match="is no job folder"):
+    with pytest.raises(JobFolderError, match="is not a job folder"):
         remove_job(tmp_path / "job")
     run(dummies, tmp_path / "other")
     remove_job(tmp_path / "other")
@@ -250,7 +250,7 @@ def test_folders_are_removed_with_nothing_else(dummies, tmp_path):
 
 
 def test_a_look_tells_how_far_a_job_is(dummies, tmp_path):
-    with pytest.raises(JobFolderError, match="is no job folder"):
+    with pytest.raises(JobFolderError, match="is not a job folder"):
         inspect_job(tmp_path)
     states = []
     for phase, stage, done in (("encode", 0, 7), ("denoise", 0, 9), ("decode", 0, 8), ("encode", 1, 1)):

@@ -37,7 +37,7 @@ QUICK = {"num_inference_steps": 2, "guidance_scale": 1.0, "seed": 1, "band": 2}
 def made(family):
     host = tiny_pipeline(family)
     pipe = CLASSES[family].from_pipe(host)
-    if family == "flux":  # the class takes 128 cells for granted
+    if family == "flux":  # the class assumes 128 latents
         pipe.default_sample_size = host.default_sample_size
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -73,7 +73,7 @@ def test_generate(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_enlarge_a_photo_of_odd_size(family):
     output = shared(family)("a red ball", photo(37, 51), scale=2.0, slider=1.0, **QUICK)
-    assert output.images[0].size == (104, 76)  # whole cells of 4 pixels
+    assert output.images[0].size == (104, 76)  # whole latents of 4 pixels
 
 
 def test_a_small_result_is_the_base_image():
@@ -167,7 +167,7 @@ def test_an_interrupt_stops_within_one_patch(way):
     assert patches == list(range(1, stopped + 1))
     assert len(calls) == stopped
     assert pipe.interrupt
-    # the last finished picture is the one that it began with
+    # the last finished image is the one that it began with
     assert np.array_equal(pixels_of(output), np.asarray(source))
     assert pipe("x", source, scale=2.0, **QUICK).images[0].size == (128, 128)  # and nothing is left behind
     assert not pipe.interrupt
@@ -271,7 +271,7 @@ def smoother():
 
 
 def test_offloading(monkeypatch):
-    """Weights that are fetched layer by layer, here to the CPU itself, change nothing."""
+    """Weights that are loaded layer by layer, here to the CPU itself, change nothing."""
     pipe = made("sdxl")
     small = pixels_of(pipe("a red ball", photo(32, 32), **QUICK))
     monkeypatch.setattr(specs, "default_tiling", lambda vae, wrap: Tiling(statistics="tile", wrap=wrap))
