@@ -40,15 +40,15 @@ class SpecialistError(RuntimeError):
 
 
 class UnsupportedRequestError(SpecialistError):
-    """A specialist does this task, but cannot run this request; the next one may."""
+    """A specialist does this task, but cannot run this request; the next one is tried."""
 
 
 class NotSetUpError(SpecialistError):
-    """The package of a specialist is not installed, or no model was named for it."""
+    """The package of a specialist is not installed, or its model is not set."""
 
 
 class SpecialistTimeoutError(SpecialistError):
-    """A specialist took too long and was given up."""
+    """A specialist exceeded its timeout and was abandoned."""
 
 
 class MemoryBudgetError(SpecialistError):

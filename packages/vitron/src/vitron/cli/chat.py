@@ -38,7 +38,7 @@ def chat(
     Args:
         inputs: Images or videos of the first message.
         model: Shipped name, folder, or hub id.
-        output: Folder of the results; a new one beside it if it holds files.
+        output: Folder of the results; if it holds files, a new folder beside it.
     """
     from vitron.cli.terminal import Pipe, Terminal
     from vitron.protocol.media import read_media

@@ -90,7 +90,7 @@ def check(data: Path, /, *, media: bool = True, report: Report = Report()) -> in
 
     Args:
         data: Folder with data.jsonl, or the file.
-        media: Read every image and video, too.
+        media: Also read every image and video.
     """
     from vitron.data.files import data_file, read_example, read_samples
     from vitron.errors import DataError, explain

@@ -23,7 +23,7 @@ def doctor(*, run: Annotated[bool, Parameter(negative="")] = False, report: Repo
         vitron doctor --run
 
     Args:
-        run: Load each specialist and run easy calls, too.
+        run: Also load each specialist and run easy calls.
     """
     from vitron.protocol import MODULES
     from vitron.shipped import SHIPPED

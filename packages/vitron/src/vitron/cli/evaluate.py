@@ -54,7 +54,7 @@ def evaluate(
     machine: ModelDevice = ModelDevice(),
     output: EvaluationOutput = EvaluationOutput(),
 ) -> int:
-    """Evaluate a model on a data set, and show what was published for the task.
+    """Evaluate a model on a data set, and show the published scores of the task.
 
     Tasks: caption, dialogue, image_editing, image_to_video, invocation, referring_box,
     referring_segmentation, region_caption, text_to_image, text_to_video, video_grounding,

@@ -49,7 +49,7 @@ def run(
     """Run the calls of an assistant message and write their results.
 
     No language model takes part: the message is given; `vitron chat` has one. Images have the handles img_1,
-    img_2 and on, videos vid_1. Results of the same message, files and settings are not made again.
+    img_2, ..., videos vid_1. Results of the same message, files and settings are not computed again.
 
     **Examples**
 
@@ -102,7 +102,7 @@ def run(
 def _write_results(
     conversation: Conversation, results: Iterable[CallResult], names: dict[str, str], folder: Path
 ) -> list[dict[str, Any]]:
-    """Write each result when it is there; return their entries, which name files instead of handles."""
+    """Write each result as soon as it is ready; return their entries, which name files instead of handles."""
     from vitron.cli.results import write_result
 
     entries, began = list[dict[str, Any]](), time.perf_counter()
@@ -116,7 +116,7 @@ def _write_results(
 
 
 class _Record:
-    """The file beside the results that says what they were made from.
+    """The record beside the results: their inputs, settings and files.
 
     Args:
         folder: Folder of the results.
@@ -125,7 +125,7 @@ class _Record:
         overwrite: Whether to discard earlier results.
 
     Raises:
-        FileExistsError: If a file would be replaced that no earlier run made.
+        FileExistsError: If a file that no earlier run wrote would be replaced.
     """
 
     def __init__(self, folder: Path, digest: str, calls: Sequence[PlannedCall], *, overwrite: bool) -> None:
@@ -164,7 +164,7 @@ class _Record:
             failed = any(entry["status"] == "failed" for entry in entries)
             self._write([] if failed else list(entries))
             return
-        with suppress(OSError):  # no result, no trace
+        with suppress(OSError):  # a call without a result leaves no file
             self.file.unlink()
             self.file.parent.rmdir()
             self.file.parent.parent.rmdir()
@@ -198,4 +198,4 @@ def _report(entries: Sequence[dict[str, Any]], *, json: bool) -> None:
         elif not entry.get("error"):
             report_result(entry)
             if entry["status"] == "skipped":
-                warn(f"{entry['handle']}: the result is there, skipped (--overwrite discards it)")
+                warn(f"{entry['handle']}: skipped, the result exists (--overwrite discards it)")

@@ -30,12 +30,12 @@ HELP = """\
 /quit          leave; Ctrl-D does the same, Ctrl-C only stops a message"""
 
 _CURABLE = (ValueError, OSError, RuntimeError)
-# what a model generates may not steer the terminal
+# generated text must not send control sequences to the terminal
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def _fresh(folder: Path) -> Path:
-    """Return a folder that holds nothing yet, so that no earlier conversation is overwritten."""
+    """Return an empty or new folder, so that no earlier conversation is overwritten."""
     found, number = folder, 1
     while found.is_file() or (found.is_dir() and any(found.iterdir())):
         number += 1
@@ -44,7 +44,7 @@ def _fresh(folder: Path) -> Path:
 
 
 class _Exchange:
-    """The state that terminal and pipe share.
+    """State shared by the terminal and the pipe.
 
     Args:
         conversation: Conversation to hold.
@@ -132,7 +132,7 @@ class Terminal(_Exchange):
                 raise ValueError(f"there is no command {name[:40]}: /help lists them")
 
     def answer(self, text: str) -> None:
-        """Send a message and show the answer as it comes; Ctrl-C stops it, and nothing is kept then."""
+        """Send a message and stream the answer; Ctrl-C stops it and discards both."""
         fork, events = self.send(text)
         try:
             stdout.print("[bold cyan]vitron[/bold cyan] ", end="")

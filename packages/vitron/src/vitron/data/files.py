@@ -102,7 +102,7 @@ def _parse(line: str, seen: dict[str, int], number: int) -> Sample:
     except ValidationError as error:
         raise DataError(explain(error)) from error
     if sample.id in seen:
-        raise DataError(f"the id {sample.id!r} is already that of line {seen[sample.id]}")
+        raise DataError(f"line {seen[sample.id]} has the same id {sample.id!r}")
     seen[sample.id] = number
     return sample
 
@@ -168,7 +168,9 @@ def _place(region: object, number: int, media: tuple[Artefact, ...]) -> PlacedRe
     shape, artefact = region, media[number]
     frame = int(getattr(shape, "frame", None) or 0)
     if frame >= artefact.num_frames:
-        raise RegionError(f"medium {number} has {artefact.num_frames} frames, and {frame} is none of them")
+        raise RegionError(
+            f"medium {number} has {artefact.num_frames} frames, and frame {frame} is not one of them"
+        )
     mask = rasterise(shape, *artefact.size)  # pyright: ignore[reportArgumentType]  # checked by the schema
     return PlacedRegion(media=number, mask=mask, frame=frame)
 

@@ -27,7 +27,7 @@ class SampleMedia(_Model):
     Attributes:
         type: Kind of the medium.
         path: File, or the files of the frames in order; relative to the data folder, with forward slashes.
-        frames: First and last frame that count, both included.
+        frames: First and last frame in use, both included.
     """
 
     type: Literal["image", "video"] = "image"
@@ -54,7 +54,7 @@ class SampleRegion(_Model):
     """A region of the messages.
 
     Attributes:
-        media: Position of its medium.
+        media: Position of the region's medium.
         region: Shape; its ``frame`` is the frame of a video. References to masks are not allowed.
     """
 

@@ -71,7 +71,7 @@ def generate_answer(
     """Generate the assistant message of a conversation and run its calls.
 
     Args:
-        model: Model; it is shown all messages but the last, if that is an assistant message.
+        model: Model; its input is all messages, without a final assistant message.
         example: Conversation.
         specialists: Specialists that run the calls.
         sampling: Sampling parameters; greedy by default.
@@ -102,7 +102,7 @@ def read_replies(file: Path) -> Mapping[str, str]:
     """Return assistant messages by the ids of their samples, from lines of ``{"id": ..., "reply": ...}``.
 
     Raises:
-        DataError: If the file does not hold that.
+        DataError: If the file has another format.
     """
     import json
 

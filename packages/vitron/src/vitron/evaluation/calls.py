@@ -18,7 +18,7 @@ _GRID = 256  # side in pixels of the grid on which regions are compared
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnScore:
-    """Score of one message; ``None`` where a question does not arise.
+    """Score of one message; ``None`` where a score does not apply.
 
     Attributes:
         wants_calls: Whether calls are expected.
@@ -27,7 +27,7 @@ class TurnScore:
         modules: Whether the calls name the true modules, in order.
         instructions: Whether all instructions are the true ones, ignoring case and spaces.
         region: Mean IoU with the true regions, by position.
-        exact: Whether modules, instructions, arguments and frames are the true ones, and regions nearly so.
+        exact: Whether modules, instructions, arguments and frames are correct, and regions nearly.
         executed: Share of the calls that were run.
     """
 
@@ -46,8 +46,8 @@ def score_turn(found: Turn, wanted: Sequence[Invocation], executed: Sequence[boo
 
     Args:
         found: Parsed message.
-        wanted: True calls; none if text alone is right.
-        executed: For each call of the message, whether it was run.
+        wanted: True calls; none if text alone is correct.
+        executed: Whether each call of the message was run.
     """
     calls = found.invocations
     done = sum(executed) / len(executed) if executed else None
@@ -100,10 +100,10 @@ class CallScores:
         self.turns.append(turn)
 
     def to_dict(self) -> dict[str, float]:
-        """Return the rates in [0, 1]; those that no message bears on are left out.
+        """Return the rates in [0, 1]; rates without a message are omitted.
 
         ``module_accuracy``, ``instruction_exact``, ``region_iou`` and ``invocation_exact`` are means over
-        messages that should call, ``spurious_rate`` is the share of the others that call all the same,
+        messages that should have calls, ``spurious_rate`` is the share of the others that have calls,
         ``parse_rate`` is over all, ``execution_rate`` over messages with calls.
         """
         wanting = [turn for turn in self.turns if turn.wants_calls]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of generated and edited images and videos, with feature extractors that the caller gives.
+"""Scores of generated and edited images and videos, with feature extractors given by the caller.
 
-Nothing is downloaded. Published figures hold for the extractors that they name: FID for the Inception network
-of TensorFlow, CLIPSIM and MagicBrush's scores for CLIP ViT-B/32. With another one, figures compare among
-themselves only.
+Nothing is downloaded. Published scores depend on their extractors: FID on the Inception network
+of TensorFlow, CLIPSIM and MagicBrush's scores on CLIP ViT-B/32. Scores with another extractor are comparable
+with each other only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores of masks, boxes and spans of frames.
 
-Two masks that are both empty agree: their IoU, J and F are 1. Everything is computed in float64 on the CPU.
+IoU, J and F of two empty masks are 1. Everything is computed in float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
-BOUNDARY_SHARE = 0.008  # of the diagonal, within which two boundaries meet
+BOUNDARY_SHARE = 0.008  # tolerance of boundaries, as a share of the diagonal
 
 
 class MaskScores(NamedTuple):
@@ -80,7 +80,7 @@ def ciou(overlaps: Sequence[tuple[int, int]]) -> float:
     Large masks weigh more; :func:`giou` is the mean of the same pairs.
 
     Args:
-        overlaps: What :func:`overlap` returned, of each sample.
+        overlaps: Result of :func:`overlap` for each sample.
 
     Example:
         >>> round(ciou([(1, 2), (90, 100)]), 3), giou([(1, 2), (90, 100)])
@@ -91,10 +91,10 @@ def ciou(overlaps: Sequence[tuple[int, int]]) -> float:
 
 
 def giou(overlaps: Sequence[tuple[int, int]]) -> float:
-    """Return the mean over samples of the intersection over the union, empty and empty counting 1.
+    """Return the mean over samples of the intersection over the union, 1 for two empty masks.
 
     Args:
-        overlaps: As for :func:`ciou`.
+        overlaps: Result of :func:`overlap` for each sample.
     """
     scores = [shared / covered if covered else 1.0 for shared, covered in overlaps]
     return float(np.mean(scores)) if scores else 1.0
@@ -105,7 +105,7 @@ def box_iou(found: Box, true: Box) -> float:
 
     Args:
         found: Left, top, right and bottom, in any unit; a box without area overlaps nothing.
-        true: True box, likewise.
+        true: True box, in the same unit.
     """
     width = min(found[2], true[2]) - max(found[0], true[0])
     height = min(found[3], true[3]) - max(found[1], true[1])
@@ -115,7 +115,7 @@ def box_iou(found: Box, true: Box) -> float:
 
 
 def accuracy_at(ious: Sequence[float], threshold: float = 0.5) -> float:
-    """Return the share of boxes whose IoU is above a threshold, which itself is not enough."""
+    """Return the share of boxes whose IoU is strictly above a threshold."""
     return float(np.mean([iou > threshold for iou in ious])) if len(ious) else 0.0
 
 
@@ -155,7 +155,7 @@ def boundary_f(found: Mask, true: Mask, *, share: float = BOUNDARY_SHARE) -> flo
     Args:
         found: Predicted mask ``(H, W)``, boolean.
         true: True mask of the same shape.
-        share: That distance as a share of the diagonal.
+        share: Largest distance as a share of the diagonal.
 
     Raises:
         ValueError: If shapes differ.
@@ -187,7 +187,7 @@ def _boundary(mask: Mask) -> Mask:
 
 
 def _grow(mask: Mask, radius: int) -> Mask:
-    """Widen a mask by a disc."""
+    """Dilate a mask by a disc."""
     out = np.zeros_like(mask)
     height, width = mask.shape
     for row in range(-radius, radius + 1):
@@ -202,7 +202,7 @@ def j_and_f(found: Mask, true: Mask) -> MaskScores:
     """Score one object through a video, as DAVIS does.
 
     Args:
-        found: ``(T, H, W)``, boolean; without the frame that was given.
+        found: ``(T, H, W)``, boolean; without the given frame.
         true: True mask of the same shape.
     """
     if found.shape != true.shape or found.ndim != 3 or not len(found):

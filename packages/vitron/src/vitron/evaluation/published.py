@@ -2,7 +2,7 @@
 """Figures of the paper (arXiv 2412.19806), for comparison with ours.
 
 They were measured with a model of seven billion weights whose specialists had been trained on the target
-data, by a recipe that was not given. Percentages are written as shares of one.
+data, by an unpublished recipe. Percentages are written as shares of one.
 """
 
 from __future__ import annotations

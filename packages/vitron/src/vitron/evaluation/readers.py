@@ -22,7 +22,7 @@ class Item:
     """One sample of a data set.
 
     Attributes:
-        sample: Sample as its line, or its layout, gives it.
+        sample: Sample of a line or of a public layout.
         folder: Folder of its files.
     """
 
@@ -31,7 +31,7 @@ class Item:
 
     @property
     def example(self) -> Example:
-        """Sample with its media, as models take it.
+        """Read the sample with its media, the input of a model.
 
         Raises:
             DataError: If a file cannot be read or does not fit.
@@ -47,7 +47,7 @@ def read_items(
     split: str | None = None,
     limit: int | None = None,
 ) -> list[Item]:
-    """Return the samples of a task, in order; media are read when they are needed.
+    """Return the samples of a task, in order; media are read on access.
 
     Args:
         source: A folder with ``data.jsonl``, or a data set in a public layout.
@@ -62,7 +62,7 @@ def read_items(
     own = layout is None and ((source / FILE).is_file() or source.suffix == ".jsonl")
     folder = source if source.is_dir() else source.parent
     if not own and layout is None:
-        raise DataError(f"{source} holds no {FILE}: name its public layout")
+        raise DataError(f"{source} holds no {FILE}: give its public layout")
     found = _own(source, task, split) if own else _foreign(source, str(layout), split)
     items = [Item(sample, folder) for sample in islice(found, limit)]
     if not items:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of a model on a data set: sharded over processes, resumable, past every failed sample."""
+"""Evaluation of a model on a data set: sharded over processes and resumable; failed samples are skipped."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Evaluation:
 
     Attributes:
         scores: Scores by name.
-        evaluated: Number of samples that count.
-        resumed: Number of them that an earlier run had finished.
+        evaluated: Number of evaluated samples.
+        resumed: Number of samples finished by an earlier run.
         failures: Error of each failed sample, by id.
     """
 
@@ -68,8 +68,8 @@ def evaluate(
         specialists: Specialists that run the calls.
         sampling: Sampling parameters; greedy by default.
         embed: Model for the scores that compare images with text.
-        folder: Folder of the rows of finished samples, by which a stopped run resumes.
-        settings: What the rows depend on; rows of other settings do not count.
+        folder: Folder of the rows of finished samples, from which a stopped run resumes.
+        settings: Settings that the rows depend on; rows of other settings are ignored.
         overwrite: Whether to discard earlier rows of these settings.
         processes: Processes of the run, joined before the model was loaded; by default this one alone.
         on_item: Called after every sample of this process with the numbers of samples done and in all.

@@ -103,7 +103,7 @@ def _judge_tracking(item: Item, example: Example, answer: Answer, embed: Embed |
     true = _true_masks(item, example)
     found = _found_masks(answer, true.shape)
     given = {region.frame for region in example.regions}
-    # the frame of the given region does not count
+    # the frame of the given region is not scored
     kept = [at for at in range(len(true)) if at not in given] or list(range(len(true)))
     scores = j_and_f(found[kept], true[kept])
     return {"j": scores.j, "f": scores.f, "sequence": item.sample.id, **_calls(example, answer)}
@@ -115,7 +115,7 @@ def _sum_tracking(rows: Rows) -> dict[str, float]:
 
 
 def _answered_region(answer: Answer) -> tuple[Region | None, tuple[int, int] | None]:
-    """Return the region and the frames that an answer names in text, or in its first call."""
+    """Return the region and the frames in the text or the first call of an answer."""
     for match in _REGION.finditer(answer.turn.text):
         try:
             return parse_region(match[0])
@@ -186,7 +186,7 @@ def _judge_editing(item: Item, example: Example, answer: Answer, embed: Embed | 
         raise DataError(f"{item.sample.id} has no true result")
     true = read_media(safe_path(item.folder, targets.image)).frames[0]
     source = example.media[0].frames[0]
-    # without a result the image stays as it was
+    # without a result the image is unchanged
     found = _resized((source if result is None else result.frames[0]), true.shape[:2])
     row: Row = {"l1": l1(found, true), "generated": result is not None, **_calls(example, answer)}
     if embed is not None and targets.source_caption and targets.captions:
@@ -232,17 +232,17 @@ def _resized(image: Pixels, size: tuple[int, ...]) -> Pixels:
 
 _ALL = (
     EvaluationTask("caption", "captions: CIDEr, METEOR", _judge_caption, _sum_caption),
-    EvaluationTask("dialogue", "calls that must not be", _judge_calls, _call_scores),
+    EvaluationTask("dialogue", "calls where none is correct", _judge_calls, _call_scores),
     EvaluationTask("image_editing", "L1 and MagicBrush's scores", _judge_editing, _sum_editing),
     EvaluationTask("image_to_video", "share generated, CLIPSIM", _judge_generation, _sum_generation),
     EvaluationTask("invocation", "modules, instructions, regions", _judge_calls, _call_scores),
-    EvaluationTask("referring_box", "acc@0.5 of boxes in words", _judge_box, _sum_box),
+    EvaluationTask("referring_box", "acc@0.5 of boxes in text", _judge_box, _sum_box),
     EvaluationTask("referring_segmentation", "cIoU, gIoU", _judge_segmentation, _sum_segmentation),
     EvaluationTask("region_caption", "captions of regions: CIDEr, METEOR", _judge_caption, _sum_caption),
     EvaluationTask("text_to_image", "share generated, CLIPSIM", _judge_generation, _sum_generation),
     EvaluationTask("text_to_video", "share generated, CLIPSIM", _judge_generation, _sum_generation),
     EvaluationTask("video_grounding", "mIoU, vIoU of boxes in time", _judge_grounding, _sum_grounding),
     EvaluationTask("video_segmentation", "J, F and their mean", _judge_tracking, _sum_tracking),
-    EvaluationTask("vqa", "agreement with people's answers", _judge_vqa, _sum_vqa),
+    EvaluationTask("vqa", "agreement with human answers", _judge_vqa, _sum_vqa),
 )
 TASKS: dict[str, EvaluationTask] = {task.name: task for task in _ALL}

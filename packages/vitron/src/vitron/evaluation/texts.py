@@ -21,7 +21,7 @@ _CAPTION_TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
 
 
 def normalise_answer(text: str) -> str:
-    """Bring an answer to a common form: lower case, no articles and punctuation, numbers as digits.
+    """Normalise an answer: lower case, no articles and punctuation, numbers as digits.
 
     Example:
         >>> normalise_answer(" The two dogs. ")
@@ -34,12 +34,12 @@ def normalise_answer(text: str) -> str:
 
 
 def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
-    """Return the agreement of an answer with those of people, after :func:`normalise_answer`.
+    """Return the agreement of an answer with human answers, after :func:`normalise_answer`.
 
     Args:
         answer: Answer to be scored.
-        answers: True answers of people. With fewer than ten the score is 0 or 1; with ten or more it is the
-            mean over leaving one person out of ``min(1, agreeing / 3)``.
+        answers: Human answers. With fewer than ten the score is 0 or 1; with ten or more it is the
+            leave-one-out mean of ``min(1, agreeing / 3)``.
 
     Raises:
         ValueError: If there are no answers.
@@ -86,7 +86,7 @@ def cider(found: Sequence[str], true: Sequence[Sequence[str]]) -> float:
 
 
 class _NoSynonyms:
-    """Stands in for WordNet, which would have to be downloaded."""
+    """Replacement for WordNet, which would have to be downloaded."""
 
     def synsets(self, word: str) -> list[object]:
         """Return no synonyms."""
@@ -97,7 +97,7 @@ def meteor(found: Sequence[str], true: Sequence[Sequence[str]]) -> float:
     """Return the mean METEOR of nltk in [0, 1], by exact words and stems, without synonyms.
 
     The weights are those of the first METEOR. The published figures come from the Java program of version
-    1.5, which also matches synonyms and paraphrases and has other weights: compare ours with ours only.
+    1.5, which also matches synonyms and paraphrases and has other weights: compare such scores only.
 
     Args:
         found: One caption for each image.

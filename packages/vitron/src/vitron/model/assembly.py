@@ -27,7 +27,7 @@ def signal_tokens(num_specific: int = 4, num_shared: int = 4) -> list[str]:
 
 
 def special_tokens(num_specific: int = 4, num_shared: int = 4, template: str = "compact") -> list[str]:
-    """Return every token that must have one id: placeholders, tags, signals, tokens of the chat template."""
+    """Return every text that must be a single token: placeholders, tags, signals, template tokens."""
     signals = signal_tokens(num_specific, num_shared)
     own = CHAT_TEMPLATES[template].special_tokens
     return list(dict.fromkeys([IMAGE_TOKEN, REGION_TOKEN, *TAGS, *signals, *own]))
@@ -92,7 +92,7 @@ def assemble(
         num_shared: Number of signal tokens that all tasks share.
         dtype: Dtype of all weights.
         seed: Random seed of the new weights.
-        **settings: Fields of :class:`VitronConfig`, as ``projector`` or ``temporal_pool``.
+        **settings: Fields of :class:`VitronConfig`, such as ``projector`` or ``temporal_pool``.
 
     Raises:
         ValueError: If there is no such template, or sizes do not fit each other.
@@ -137,7 +137,7 @@ def assemble(
 
 @torch.no_grad()
 def _initialise_with_mean(model: Any, new: list[int]) -> None:
-    """Give new tokens the mean embedding: far from it, they would be generated at once, or never."""
+    """Set new embeddings to the mean: far from it, a token would be generated at once, or never."""
     for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
         weight = embedding.weight
         old = torch.ones(len(weight), dtype=torch.bool)

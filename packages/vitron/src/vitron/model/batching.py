@@ -110,11 +110,11 @@ class ContinuousBatcher:
         while self._admit(batch):
             try:
                 batch.step()
-            except Exception as error:  # such as missing memory: every caller gets it
+            except Exception as error:  # such as out of memory: every caller gets it
                 batch.fail(error)
 
     def _admit(self, batch: _Batch) -> bool:
-        """Let waiting rows join; return whether there is anything to do."""
+        """Let waiting rows join; return whether there is work."""
         while len(batch.rows) < self.rows:
             with self._lock:
                 if not self._waiting:
@@ -123,7 +123,7 @@ class ContinuousBatcher:
                 row, example = self._waiting.popleft()
             try:
                 batch.prefill([row], [example])
-            except Exception as error:  # of this conversation alone
+            except Exception as error:  # affects this conversation alone
                 row.items.put(error)
         return True
 
@@ -133,9 +133,9 @@ class _Row:
     """A message in a batch.
 
     Attributes:
-        decoder: Its decoder.
-        items: What the caller reads.
-        is_abandoned: Set when nobody reads any more.
+        decoder: Decoder of the message.
+        items: Queue that the caller reads.
+        is_abandoned: Whether the caller has stopped reading.
         ahead: Sampled tokens that the model has not read yet; none at the end.
     """
 
@@ -188,7 +188,7 @@ class _Batch:
         self.rows += [rows[index] for index in staying]
 
     def step(self) -> None:
-        """Read what is ahead of every row; rows at their end, and those that nobody reads, leave."""
+        """Run the sampled tokens of every row; finished and abandoned rows leave."""
         width = max(len(row.ahead) for row in self.rows)
         ids = torch.full((len(self.rows), width), self._generator.encoder.pad_id)
         new = torch.zeros(ids.shape, dtype=torch.bool)
@@ -204,7 +204,7 @@ class _Batch:
         for index, row in enumerate(self.rows):
             try:
                 row.advance(logits[index], hidden[index, width - len(row.ahead) :])
-            except Exception as error:  # of this message alone
+            except Exception as error:  # affects this message alone
                 row.items.put(error)
                 continue
             if row.ahead and not row.is_abandoned.is_set():
@@ -216,7 +216,7 @@ class _Batch:
             self.rows = [self.rows[index] for index in staying]
 
     def fail(self, error: Exception) -> None:
-        """Pass an error to all rows, and start empty."""
+        """Pass an error to all rows, and remove them."""
         for row in self.rows:
             row.items.put(error)
         self.rows = []
@@ -227,10 +227,10 @@ class _Batch:
 
 
 def _join(parts: Sequence[tuple[DynamicCache, int, Tensor]]) -> tuple[DynamicCache, Tensor]:
-    """Return one cache of some rows of others, and its mask.
+    """Join rows of several caches to one cache, and return it with its mask.
 
     Args:
-        parts: For each row its cache, its position there and its mask, ``(L,)``.
+        parts: Cache, position in it and mask ``(L,)`` of each row.
     """
     joined = DynamicCache()
     if not parts:
@@ -257,7 +257,7 @@ def _layer(cache: DynamicCache, number: int) -> tuple[Tensor, Tensor]:
     """Return keys and values of a layer.
 
     Raises:
-        TypeError: If it keeps something else, as recurrent models do.
+        TypeError: If it keeps another state, as recurrent models do.
     """
     layer = cache.layers[number]
     if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:

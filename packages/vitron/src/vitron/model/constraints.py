@@ -18,7 +18,7 @@ __all__ = ["CallLogitsProcessor", "CallState", "Vocabulary"]
 
 
 class Vocabulary:
-    """The texts of all tokens, indexed so that few need checking.
+    """The texts of all tokens, indexed so that few need to be checked.
 
     Args:
         encoder: Encoder with the tokenizer.
@@ -34,7 +34,7 @@ class Vocabulary:
         ]
         silent = {self.end_id, encoder.pad_id}
         self.spoken = [number for number, text in enumerate(self.texts) if text and number not in silent]
-        # only these can open or close a tag, so only these need a check in free text
+        # only these can open or close a tag, so only these are checked in free text
         self.with_bracket = [
             number for number in self.spoken if "<" in self.texts[number] or ">" in self.texts[number]
         ]
@@ -48,7 +48,7 @@ class Vocabulary:
             self.by_text.setdefault(self.texts[number], []).append(number)
         self._sorted = sorted(self.by_text)
         self.masks = dict[Hashable, Tensor]()
-        # a token that runs on behind a tag may break the grammar within one step
+        # a token that continues behind a tag may violate the grammar within one step
         self.risky = [
             number
             for number in self.with_bracket
@@ -62,7 +62,7 @@ class Vocabulary:
             yield from self.by_text.get(text[:end], ())
 
     def beyond(self, text: str) -> Iterator[int]:
-        """Yield the tokens that begin with a text and go on behind it."""
+        """Yield the tokens that begin with a text and are longer than it."""
         for place in range(bisect_right(self._sorted, text), len(self._sorted)):
             if not self._sorted[place].startswith(text):
                 return
@@ -80,9 +80,9 @@ class CallState:
     def __init__(self, vocabulary: Vocabulary, modules: ModuleRegistry = MODULES) -> None:
         self.vocabulary = vocabulary
         self.grammar = Grammar(modules)
-        self._due = 0  # next signal of a set that has begun; 0 is none
+        self._due = 0  # next signal of a started set; 0 is none
         self._allowed: Tensor | None = None
-        self._is_known = False  # whether that holds for this state
+        self._is_known = False  # whether the cached mask is valid for this state
 
     def advance(self, token: int) -> None:
         """Advance by a token that was sampled."""
@@ -144,7 +144,7 @@ class CallState:
     def _in_tag_or_text(self) -> Tensor:
         vocabulary, grammar = self.vocabulary, self.grammar
         rest = grammar.must_follow()
-        if rest is not None:  # spares the check of every token of a large vocabulary
+        if rest is not None:  # avoids a check of every token of a large vocabulary
             beyond = (number for text in rest for number in vocabulary.beyond(text))
             found = [number for number in beyond if grammar.accepts(vocabulary.texts[number])]
             return self._only([*found, *(number for text in rest for number in vocabulary.within(text))])

@@ -161,7 +161,7 @@ class ConversationEncoder:
         return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def assistant_text(self, message: Message) -> str:
-        """Return an assistant message as the model writes it: text, then calls, each with its signals."""
+        """Return an assistant message in the format of the model: text, then calls, each with its signals."""
         signals = tuple(
             each.model_copy(update={"invocation": number})
             for number in range(len(message.calls))
@@ -172,7 +172,7 @@ class ConversationEncoder:
         )
 
     def _template_message(self, message: Message, frames: Sequence[int]) -> dict[str, Any]:
-        """Return a message as chat templates take it; tags in user and system text are escaped."""
+        """Return a message in the format of chat templates; tags in user and system text are escaped."""
         if message.role == "assistant":
             text = self.assistant_text(message)
             return {"role": "assistant", "content": [{"type": "text", "text": text}]}
@@ -216,10 +216,10 @@ class ConversationEncoder:
     def encode(self, example: Example) -> Encoded:
         """Turn one example into arrays.
 
-        Media are shown where messages first name them; a medium that no message names is left out.
+        Media are shown where messages first refer to them; media without a reference are omitted.
 
         Raises:
-            ValueError: If a message names a medium or region that is not there, or a region lies on a medium
+            ValueError: If a message refers to a missing medium or region, or a region lies on a medium
                 that is not shown.
         """
         order = list[int]()
@@ -229,7 +229,7 @@ class ConversationEncoder:
                 if isinstance(part, MediaPart):
                     _known(part.media, len(example.media), "medium")
                     if part.media in order:
-                        raise ValueError(f"medium {part.media} is shown twice: name it once")
+                        raise ValueError(f"medium {part.media} is shown twice: refer to it once")
                     order.append(part.media)
                 elif isinstance(part, RegionPart):
                     _known(part.region, len(example.regions), "region")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The public model: messages, batches of messages, and the masks that their signals ask for."""
+"""The public model: messages, batches of messages, and the masks of their signals."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Vitron(ModelGenerator):
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
             dtype: ``auto``, a floating-point type of torch by name, ``8bit`` or ``4bit``; see
                 :func:`vitron.model.precision.choose_precision`.
-            **kwargs: Arguments of transformers, as a ``quantization_config`` of another kind.
+            **kwargs: Arguments of transformers, such as a ``quantization_config`` of another kind.
 
         Raises:
             ImportError: If a quantised dtype is asked for and bitsandbytes is missing.
@@ -117,7 +117,7 @@ class Vitron(ModelGenerator):
     def generate_batch(
         self, examples: Sequence[Example], *, max_new_tokens: int = 128, constrained: bool = False
     ) -> list[str]:
-        """Generate the last messages of many conversations at once, greedily; existing ones are left out.
+        """Generate the last messages of many conversations at once, greedily; existing ones are ignored.
 
         Returns:
             Raw text with tags and signals.
@@ -138,7 +138,7 @@ class Vitron(ModelGenerator):
 
     @torch.no_grad()
     def mask(self, signal: NDArray[np.float32], module: str, artefact: Artefact) -> NDArray[np.bool_]:
-        """Return the masks that the signals of a call ask for.
+        """Return the masks that the signals of a call describe.
 
         Args:
             signal: Signal embeddings of the call, ``(N, C)``.
@@ -165,11 +165,11 @@ class Vitron(ModelGenerator):
         return np.concatenate(masks)
 
     def locate(self, module: str, image: Artefact, signal: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-        """Return the mask ``(H, W)`` that the signals of a call ask for; ``None`` if it is empty.
+        """Return the mask ``(H, W)`` that the signals of a call describe; ``None`` if it is empty.
 
         Args:
             module: Name of the called module.
-            image: Image, or video, of which the first frame is used.
+            image: Image or video; the first frame of a video is used.
             signal: Signal embeddings of the call, ``(N, C)``.
         """
         if module not in self.model.mask_head.queries:

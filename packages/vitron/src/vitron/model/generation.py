@@ -27,7 +27,7 @@ Signal = NDArray[np.float32]
 
 
 class Decoder:
-    """Generation state of one message, without that of the language model.
+    """Generation state of one message, without the cache of the language model.
 
     Args:
         encoder: Encoder with the tokenizer.

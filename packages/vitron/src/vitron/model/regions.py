@@ -26,7 +26,7 @@ def mask_weights(masks: Tensor, grid: int, mode: Literal["soft", "any", "sampled
         masks: ``(R, S, S)``, 0 to 1, in the square of the tower.
         grid: Patches along a side.
         mode: ``soft``: covered share of the patch. ``any``: 1 for a patch that is touched. ``sampled``, as in
-            the published code: 1 where bilinear sampling at the patch's centre meets the mask, so that a mask
+            the published code: 1 where bilinear sampling at the patch's centre hits the mask, so that a mask
             thinner than a patch may have no patch.
 
     Returns:
@@ -119,13 +119,13 @@ class PublishedRegionEncoder(nn.Module):
     """The region encoder of the authors' release, for weights in its form.
 
     It differs from :class:`RegionEncoder` in three ways: masks are read at the centres of patches
-    (``sampled``), boxes are in pixels of the tower's square rather than fractions of it, and their MLP is half
-    as wide. The release also fills its masks with rows and columns exchanged, so that it pools a box
-    mirrored about the diagonal; weights trained that way want ``mirrored``.
+    (``sampled``), boxes are in pixels of the tower's square rather than fractions of it, and their MLP is
+    half as wide. The release also fills its masks with rows and columns exchanged, so that it pools a box
+    mirrored about the diagonal; weights trained that way need ``mirrored``.
 
     Args:
         width: Channels of a patch.
-        out: Channels of the language model, and between.
+        out: Channels of the language model and of the hidden layers.
         mirrored: Whether masks are mirrored about the diagonal before they are pooled.
     """
 
@@ -138,7 +138,7 @@ class PublishedRegionEncoder(nn.Module):
         self.location = nn.Sequential(nn.Linear(4, out // 2), nn.ReLU(), nn.Linear(out // 2, out))
 
     def forward(self, patches: Tensor, masks: Tensor) -> Tensor:
-        """Encode regions; arguments and result as of :class:`RegionEncoder`."""
+        """Encode regions; see :class:`RegionEncoder` for arguments and result."""
         grid = int(patches.shape[1] ** 0.5)
         seen = masks.mT if self.mirrored else masks
         token = self.features(pool_masks(patches, mask_weights(seen, grid, "sampled")))
@@ -155,8 +155,8 @@ def make_region_encoder(
         form: ``vitron``, ``published`` or ``published-mirrored``.
         width: Channels of a patch.
         out: Channels of the language model.
-        location: Whether the first form adds the code of the location.
-        pooling: Patch weights of the first form; see :func:`mask_weights`.
+        location: Whether the form ``vitron`` adds the code of the location.
+        pooling: Patch weights of the form ``vitron``; see :func:`mask_weights`.
 
     Raises:
         ValueError: If the form is unknown.

@@ -221,13 +221,13 @@ def match_loss(
 ) -> Tensor:
     """Return the cross-entropy of matching each query to its object among those of other calls (InfoNCE).
 
-    With the mask loss alone, masks cover all objects for long: the choice of the object enters by a product,
+    With the mask loss alone, masks cover all objects for many steps: the choice of the object is a product,
     whose gradient is small while neither factor separates objects.
 
     Args:
         query: ``(N, width + 1)``; the bias is not used.
         fine: ``(N, width, h, w)``.
-        truth: ``(N, h, w)``, 0 to 1; frames where it is empty are left out.
+        truth: ``(N, h, w)``, 0 to 1; frames where it is empty are ignored.
         calls: Call of each row, ``(N,)``; frames of one call are not negatives of each other.
         sharpness: Factor of the cosine.
     """
@@ -242,7 +242,7 @@ def match_loss(
 
 
 def alignment_loss(found: Tensor, wanted: Tensor, *, eps: float = 1e-12) -> Tensor:
-    """Return the mean L2 distance of vectors, not squared; finite in its gradient where they are equal.
+    """Return the mean L2 distance of vectors, not squared; its gradient is finite for equal vectors.
 
     Args:
         found: ``(..., C)``.

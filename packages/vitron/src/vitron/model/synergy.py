@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cross-task synergy: signals that all tasks share should not tell which task they serve (paper, 4.3)."""
+"""Cross-task synergy: the shared signals should not reveal the task (paper, 4.3)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Reverse(Function):
 
 
 def reverse_gradient(value: Tensor, weight: float) -> Tensor:
-    """Return the same tensor, whose gradient comes back times ``-weight`` (Ganin and Lempitsky, 2015)."""
+    """Return the same tensor, whose gradient is multiplied by ``-weight`` (Ganin and Lempitsky, 2015)."""
     return cast(Tensor, _Reverse.apply(value, weight))
 
 
@@ -50,14 +50,14 @@ class Discriminator(nn.Module):
     """Guesses the module from the shared signals alone (paper, 4.3 and B.3).
 
     A transformer encoder with a learned class token, then a feed-forward layer. Signals are layer-normalised
-    first: else a model could win by making them small.
+    first: otherwise a model could win by scaling them down.
 
     Args:
         signal_width: Channels of a signal embedding.
-        num_modules: Modules to tell apart.
-        width: Channels within; 768 in the paper.
-        layers: 4 in the paper.
-        heads: Attention heads; the paper gives no number.
+        num_modules: Number of modules to classify.
+        width: Hidden channels; 768 in the paper.
+        layers: Number of layers; 4 in the paper.
+        heads: Number of attention heads; not given in the paper.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Discriminator(nn.Module):
 
 
 def confusion_loss(logits: Tensor) -> Tensor:
-    """Return the cross-entropy from the uniform distribution: at least ``log K``, there where all are equal.
+    """Return the cross-entropy from the uniform distribution: at least ``log K``, reached if all are equal.
 
     Args:
         logits: ``(N, K)``.
@@ -102,14 +102,14 @@ def fresh_probe(
     """Train a new discriminator on frozen signals and return its accuracy; a fooled one proves nothing.
 
     Args:
-        train: Shared signals ``(N, num_shared, D)`` and modules ``(N,)`` to learn from.
-        test: The same to score on.
-        num_modules: Modules there are.
+        train: Shared signals ``(N, num_shared, D)`` and modules ``(N,)`` for training.
+        test: Shared signals and modules to score on.
+        num_modules: Number of modules.
         steps: Training steps, each on all signals.
         seed: Random seed of the weights.
 
     Returns:
-        Share of modules guessed right, 0 to 1.
+        Accuracy, 0 to 1.
     """
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models of all that passes between a model, the specialists and a server.
+"""The data models exchanged between a language model, the specialists and a server.
 
 All models are frozen and refuse unknown fields. Coordinates are fractions of the image's width and height,
-x to the right, y downwards, so that no size travels with a region and none is ever scaled twice.
+x to the right, y downwards, so that a region needs no image size and is never scaled twice.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class ScribbleRegion(_Region):
 
 
 class ReferenceRegion(_Region):
-    """A mask of this conversation, by its handle, as ``mask_2``."""
+    """A mask of this conversation, by its handle, such as ``mask_2``."""
 
     kind: Literal["ref"] = "ref"
     name: Annotated[str, Field(pattern=r"^mask_[1-9][0-9]{0,5}$")]
@@ -165,7 +165,7 @@ class Instruction(_Model):
 
     Attributes:
         verb: One of the module's verbs, in lower case; empty if there is none.
-        text: Object, or whole sentence; white space around it is removed.
+        text: Object, or whole sentence; surrounding white space is removed.
     """
 
     verb: Annotated[str, Field(pattern=r"^[a-z0-9 _-]*$", max_length=64)] = ""
@@ -189,7 +189,7 @@ class Invocation(_Model):
     Attributes:
         module: Name of the module, as ``image_segmentation``.
         instruction: Instructions; video editing takes two.
-        args: Further arguments by name, as ``{"input": "img_1", "seed": 3}``.
+        args: Further arguments by name, such as ``{"input": "img_1", "seed": 3}``.
         region: Region to work on.
         frames: First and last frame, both included, of the part of a video to work on.
         source: Start and end in the message; ``None`` if it comes from elsewhere.
@@ -210,15 +210,15 @@ class Invocation(_Model):
 
 
 class Span(_Model):
-    """A piece of the message; all pieces in a row are the message.
+    """A piece of the message; all pieces joined are the message.
 
     Attributes:
         kind: ``text`` is shown to the user, and so is ``stray``, a tag outside any call; ``invocation`` and
-            ``signal`` were understood, ``mark`` ends a turn, ``broken`` holds calls that cannot be read, one
+            ``signal`` were parsed, ``mark`` ends a turn, ``broken`` holds calls that cannot be parsed, one
             or several in a row.
         start: Position of its first character.
         end: Position behind its last.
-        raw: The characters as they came.
+        raw: The original characters.
     """
 
     kind: Literal["text", "stray", "invocation", "signal", "mark", "broken"]
@@ -257,7 +257,7 @@ class Signal(_Model):
     Attributes:
         kind: ``specific`` to the task, or ``shared`` by all tasks.
         index: Number of the token, from 0.
-        invocation: Position of the call it belongs to; ``None`` ahead of any.
+        invocation: Position of the call it belongs to; ``None`` before the first call.
     """
 
     kind: Literal["specific", "shared"]
@@ -283,7 +283,7 @@ class Turn(_Model):
     issues: tuple[Issue, ...] = ()
 
     def refusal(self, index: int) -> str | None:
-        """Return why a call must not run, or ``None`` if there is no problem with it."""
+        """Return the problem for which a call must not run, or ``None``."""
         return next((issue.message for issue in self.issues if issue.invocation == index), None)
 
 
@@ -291,7 +291,7 @@ class SpecialistSpec(_Model):
     """Description of a specialist.
 
     Attributes:
-        name: Name, as ``sam-video``.
+        name: Name, such as ``sam-video``.
         summary: One line.
         tasks: Names of the modules that it serves.
         inputs: Kinds of media that it takes.
@@ -301,11 +301,11 @@ class SpecialistSpec(_Model):
         licence: SPDX name, or a short sentence, of code and weights.
         deterministic: Whether the same request and seed give the same bytes.
         uses_signals: Whether it reads signal embeddings.
-        needs_region: Whether it needs a region; without one from the user, the mask that the signals of the
-            call mean is used, if the model has a mask head.
-        preference: Rank among specialists of one module, the highest is asked first: 30 for a model that the
-            user named, 10 for a bundled model for any image, 0 without a claim, -10 for a bundled model for
-            drawn images only.
+        needs_region: Whether it needs a region; without one from the user, the mask of the call's signals is
+            used, if the model has a mask head.
+        preference: Rank among specialists of one module, the highest is tried first: 30 for a model that the
+            user set, 10 for a bundled model for any image, 0 by default, -10 for a bundled model for drawn
+            images only.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text that cannot be taken for a tag."""
+"""Escaping of text, so that it cannot be parsed as a tag."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _CHARACTERS = {"lt": "<", "amp": "&"}
 
 
 def escape(text: str) -> str:
-    """Write text so that it holds no tag: every ``<`` becomes ``&lt;``.
+    """Escape text so that it holds no tag: every ``<`` becomes ``&lt;``.
 
-    What a user says goes through here before a model or a parser sees it, so that it can never make a call.
+    Text of users is escaped before a model or a parser sees it, so that it can never become a call.
     An ``&`` is written as ``&amp;`` only where it would begin one of these two entities.
 
     Args:
-        text: Anything.
+        text: Any text.
 
     Example:
         >>> escape("1 < 2 & <module>")
@@ -32,7 +32,7 @@ def unescape(text: str) -> str:
 
 
 def held_back(text: str) -> int:
-    """Return how many characters at the end may be the beginning of an entity."""
+    """Return the number of characters at the end that may begin an entity."""
     place = text.rfind("&", max(0, len(text) - 4))
     tail = text[place:] if place >= 0 else ""
     return len(tail) if tail and any(whole.startswith(tail) for whole in ("&lt;", "&amp;")) else 0

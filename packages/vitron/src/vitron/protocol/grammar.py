@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which characters may come next, so that a call that a model begins can always be read.
+"""Grammar of calls: the characters that may come next, so that every generated call can be parsed.
 
-Outside a call everything is allowed. From a module tag on, only what the parser reads without an issue: the
-name of a module, instructions that say something, a box with its corners in order or the name of a mask.
+Outside a call everything is allowed. From a module tag on, only what is parsed without an issue: the
+name of a module, instructions that are not empty, a box with its corners in order or the handle of a mask.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Allowed:
 
     Attributes:
         only: The characters; ``None`` is every one.
-        without: Characters taken away from every one.
+        without: Excluded characters.
     """
 
     only: frozenset[str] | None = None
@@ -37,7 +37,7 @@ class Allowed:
 
     @property
     def everything(self) -> bool:
-        """Whether nothing is ruled out."""
+        """Whether every character is allowed."""
         return self.only is None and not self.without
 
 
@@ -47,11 +47,11 @@ _TEXT = Allowed(without=frozenset("<"))
 
 @dataclass(frozen=True, slots=True)
 class _Number:
-    """An integer between bounds, of which ``low`` may be more than the number before last, or the last."""
+    """An integer between bounds; the lower bound may depend on an earlier number."""
 
     low: int
     high: int
-    above: int | None = None  # how many numbers back the one is that this must exceed
+    above: int | None = None  # distance back to the number that this one must exceed
     equal: bool = False
 
     def bounds(self, numbers: Sequence[int]) -> tuple[int, int]:
@@ -87,7 +87,7 @@ _REGIONS = (
 
 @dataclass(slots=True)
 class _Path:
-    """A way through the pieces of a region."""
+    """A path through the pieces of a region."""
 
     pieces: tuple[str | _Number, ...]
     piece: int = 0
@@ -95,7 +95,7 @@ class _Path:
     numbers: tuple[int, ...] = ()
 
     def choices(self) -> dict[str, _Path]:
-        """Return what may come next and where it leads; of a finished path, nothing."""
+        """Return the next characters and the paths they lead to; nothing for a finished path."""
         if self.piece == len(self.pieces):
             return {}
         here = self.pieces[self.piece]
@@ -120,7 +120,7 @@ class _Path:
 
 
 def _may_become(typed: str, low: int, high: int) -> bool:
-    """Tell whether digits, and more behind them, can make a plain integer between bounds."""
+    """Return whether digits, possibly with more behind them, can form an integer between bounds."""
     if typed[0] == "0":
         return typed == "0" and low <= 0
     first = last = int(typed)
@@ -132,10 +132,10 @@ def _may_become(typed: str, low: int, high: int) -> bool:
 
 
 class Grammar:
-    """An automaton over the characters of a reply.
+    """An automaton over the characters of an assistant message.
 
     Args:
-        modules: What may be called.
+        modules: Modules that may be called.
 
     Example:
         >>> grammar = Grammar()
@@ -151,7 +151,7 @@ class Grammar:
         self._names = names
         self._lexer = Lexer()
         self._state: _State = "free"
-        # behind an instruction: white space may come, and then another block of the same call
+        # behind an instruction: white space, then possibly another block of the same call
         self._tail = False
         # behind a region, which ends a call
         self._ended = False
@@ -162,7 +162,7 @@ class Grammar:
         self._paths: tuple[_Path, ...] = ()
 
     def copy(self) -> Grammar:
-        """Return an automaton in the same state that goes its own way."""
+        """Return an independent copy in the same state."""
         other = object.__new__(Grammar)
         other.__dict__.update(self.__dict__)
         other._lexer = self._lexer.copy()
@@ -170,17 +170,17 @@ class Grammar:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """What may stand behind the tag of a module, up to the end of its name."""
+        """Texts that may follow the tag of a module, up to the end of its name."""
         return self._names
 
     @property
     def in_call(self) -> bool:
-        """Whether something is ruled out."""
+        """Whether some characters are excluded."""
         return self._state != "free"
 
     @property
     def behind_call(self) -> bool:
-        """Whether a call has just been completed; further blocks of it may come, unless it has its region."""
+        """Whether a call was just completed; further blocks may follow, unless it has its region."""
         return self._state == "free" and (self._tail or self._ended)
 
     @property
@@ -189,7 +189,7 @@ class Grammar:
         return self._state == "free" and self._tail
 
     def can_end(self) -> bool:
-        """Tell whether the reply may end here."""
+        """Return whether the message may end here."""
         return self._state == "free"
 
     def allowed_next(self) -> Allowed:
@@ -205,7 +205,7 @@ class Grammar:
                 return Allowed(frozenset(char for path in self._paths for char in path.choices()))
 
     def must_follow(self) -> tuple[str, ...] | None:
-        """Return the texts of which one must come next, as the rest of a tag; ``None`` without any."""
+        """Return the texts of which one must come next, such as the rest of a tag, or ``None``."""
         if self._state != "forced":
             return None
         done = len(self._typed)
@@ -213,7 +213,7 @@ class Grammar:
 
     @property
     def place(self) -> Hashable | None:
-        """Equal at places where the same texts may come; ``None`` where there is no telling."""
+        """Key that is equal in states that allow the same texts; ``None`` if unknown."""
         if self._state == "forced":
             return self.must_follow(), self._forced is self._names, self._after
         if self._state == "instruction":
@@ -225,7 +225,7 @@ class Grammar:
         return bool(self._marks) and self._marks != ":"
 
     def accepts(self, text: str) -> bool:
-        """Tell whether a text may come next, character by character; nothing changes."""
+        """Return whether a text may come next, character by character, without advancing."""
         ahead = self.copy()
         try:
             ahead.advance(text)
@@ -234,10 +234,10 @@ class Grammar:
         return True
 
     def advance(self, text: str) -> None:
-        """Take the next characters.
+        """Advance by the next characters.
 
         Raises:
-            ValueError: If one of them is not allowed; those before it are taken.
+            ValueError: If one of them is not allowed; the ones before it are consumed.
         """
         for place, char in enumerate(text):
             if char not in self.allowed_next():
@@ -254,7 +254,7 @@ class Grammar:
                     self._place(char)
 
     def _take(self, token: Token) -> None:
-        """Follow a free text as the parser does."""
+        """Advance by a token of free text like the parser."""
         if token.kind == "text" and not token.raw.strip():
             return
         in_tail, self._tail, self._ended = self._tail, False, False

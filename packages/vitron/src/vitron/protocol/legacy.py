@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a reply with the losses of the published code.
+"""Parses an assistant message with the losses of the published code.
 
 Written from a description of what that code does, not from the code, and not compared with recorded output.
-It serves comparisons: how many calls of a model survive here and there.
+It is meant for comparisons: how many calls of a model each parser keeps.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ LETTERS = "ABCDEFG"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegacyReply:
-    """What the published code makes of a reply.
+    """Result of the published code for an assistant message.
 
     Attributes:
-        text: What the user sees.
-        module: The first module's letter, as it stands between the tags; ``None`` if there is none.
-        instruction: What stands behind the last colon of each instruction, of all calls together.
-        region: What stands between the first region tags, which nothing uses.
-        runs: Whether something is run: not with an unknown letter, without an instruction, or for
+        text: Text for the user.
+        module: Content of the first module tag; ``None`` if there is none.
+        instruction: Text behind the last colon of each instruction, of all calls together.
+        region: Content of the first region tag, which is not used.
+        runs: Whether the call runs: not with an unknown letter, without an instruction, or for
             ``F`` with fewer than two.
     """
 
@@ -35,7 +35,7 @@ class LegacyReply:
     runs: bool
 
     def to_turn(self, modules: ModuleRegistry) -> Turn:
-        """Return the same as a turn: at most one call, no region."""
+        """Return the result as a turn: at most one call, no region."""
         module = modules.resolve(self.module) if self.runs and self.module is not None else None
         said = tuple(Instruction(text=text) for text in self.instruction if text.strip())
         calls = () if module is None else (Invocation(module=module.name, instruction=said),)
@@ -43,14 +43,14 @@ class LegacyReply:
 
 
 def parse_legacy(reply: str) -> LegacyReply:
-    """Read a reply as the published code does.
+    """Parse an assistant message like the published code.
 
-    Tags count in lower case and on one line; only the first module is seen and all instructions are taken for
-    its own; text up to the last colon is lost; whatever lies between two pairs of angle brackets is cut from
-    what the user sees, while an end mark at the end stays.
+    Tags are matched in lower case and on one line; only the first module is used, with the instructions of
+    all calls; text up to the last colon is lost; text between two pairs of angle brackets is removed from
+    the text for the user, while an end mark at the end stays.
 
     Args:
-        reply: What the model wrote.
+        reply: Raw assistant message.
 
     Example:
         >>> parse_legacy("<module>B</module><instruction>find: a clock at 10:45</instruction>").instruction
@@ -70,7 +70,7 @@ def parse_legacy(reply: str) -> LegacyReply:
 
 
 def _between(reply: str, tag: str) -> list[str]:
-    """Return what ``<tag>(.*?)</tag>`` finds, in linear time."""
+    """Return the matches of ``<tag>(.*?)</tag>``, in linear time."""
     found, opening, closing = list[str](), f"<{tag}>", f"</{tag}>"
     for line in reply.split("\n"):
         place = 0
@@ -84,7 +84,7 @@ def _between(reply: str, tag: str) -> list[str]:
 
 
 def _clean(reply: str) -> str:
-    """Cut each stretch from one pair of angle brackets to the next, within a line.
+    """Remove each part from one pair of angle brackets to the next, within a line.
 
     The same as replacing ``<.*?>.*?<.*?>`` by nothing, in linear time.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Characters to text and tags, one at a time, holding back no more than a tag's length."""
+"""Splits characters into text and tags, buffering at most the length of a tag."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 WORDS = ("module", "instruction", "region")
-# what models of several families write to end a turn
+# end tokens of several families of models
 MARKS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>")
 NUM_SIGNALS = 16
 SIGNALS = tuple(f"<sig_{letter}{index}>" for letter in "ps" for index in range(NUM_SIGNALS))
-MAX_SPACES = 8  # in one gap of a tag
-MAX_TAG = 40  # no tag is longer
+MAX_SPACES = 8  # most white space in one gap of a tag
+MAX_TAG = 40  # length of the longest tag
 
 _WHITE = frozenset(" \t\r\n")
 
 
 class Token(NamedTuple):
-    """A piece of the reply.
+    """A token of the message.
 
     Attributes:
-        kind: What it is.
+        kind: Kind of the token.
         value: The word of a tag, or the letter and number of a signal.
-        raw: The characters as they came.
+        raw: The original characters.
     """
 
     kind: Literal["text", "open", "close", "mark", "signal"]
@@ -49,7 +49,7 @@ _SPACED_PREFIXES = {key[:end] for key in _SPACED for end in range(1, len(key))}
 # white space may stand behind the bracket, behind the slash, and behind the word
 _GAPS = {"<", "</"} | {key[:-1] for key in _SPACED}
 _GAP = rf"[ \t\r\n]{{0,{MAX_SPACES}}}"
-# the same language at once, for tags that came whole
+# the same tags as one expression, for complete ones
 _TAG = re.compile(
     rf"<(?:{_GAP}(?:/{_GAP})?(?:{'|'.join(WORDS)}){_GAP}>|"
     + "|".join(re.escape(each[1:]) for each in (*MARKS, *SIGNALS))
@@ -59,21 +59,21 @@ _TAG = re.compile(
 
 
 class Lexer:
-    """Splits a reply into tokens as it arrives.
+    """Splits a message into tokens as it arrives.
 
-    Tags are read in any case and with white space inside; of a ``<`` that begins none, nothing is lost. Every
-    character is looked at once, and what is held back is shorter than the longest tag.
+    Tags are read in any case and with white space inside; a ``<`` that begins no tag is text. Every character
+    is read once, and the buffer is shorter than the longest tag.
     """
 
     def __init__(self) -> None:
         self._raw = ""
         self._key = ""
-        self._spaces = 0  # in the gap that is open
+        self._spaces = 0  # white space in the open gap
         self._spaced = False
 
     @property
     def held(self) -> str:
-        """What has been fed and may still become a tag."""
+        """Buffered characters that may still become a tag."""
         return self._raw
 
     def copy(self) -> Lexer:
@@ -84,7 +84,7 @@ class Lexer:
         return other
 
     def feed(self, chunk: str) -> Iterator[Token]:
-        """Yield the tokens that are complete; text up to the next tag comes in one."""
+        """Yield the complete tokens; text up to the next tag is one token."""
         text = list[str]()
         place, end = 0, len(chunk)
         while place < end:
@@ -97,7 +97,7 @@ class Lexer:
                     place = tag.end()
                     yield Token(*_WHOLE["".join(tag[0].split()).lower()], tag[0])
                     continue
-                # a bracket that another follows begins no tag; the last one may, if its tag can go on
+                # a bracket before another one begins no tag; the last one may, if its tag can continue
                 start = chunk.rfind("<", max(place, end - MAX_TAG + 1))
                 text.append(chunk[place : end if start < 0 else start])
                 if start < 0:
@@ -106,7 +106,7 @@ class Lexer:
                 place = start + 1
                 continue
             if not self._extend(chunk[place]):
-                # no tag begins with what is held; the character itself may begin one
+                # the buffer begins no tag; the character itself may begin one
                 text.append(self._reset())
                 continue
             place += 1
@@ -118,7 +118,7 @@ class Lexer:
         yield from _joined(text)
 
     def close(self) -> Iterator[Token]:
-        """Yield what is held back, as text."""
+        """Yield the buffer as text."""
         if self._raw:
             yield Token("text", "", self._reset())
 

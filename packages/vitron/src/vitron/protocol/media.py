@@ -20,7 +20,7 @@ from vitron.protocol.contract import MAX_PIXELS, MediaKind
 __all__ = ["MAX_FRAMES", "Artefact", "decode_media", "overlay", "read_media", "write_media"]
 
 FRAME_MILLISECONDS = 125
-# of the masks in an overlay, one after the other
+# colours of the masks in an overlay, in order
 OVERLAY_COLOURS = ((0, 190, 160), (40, 110, 230), (40, 170, 80), (240, 170, 20), (160, 60, 200))
 
 
@@ -32,10 +32,10 @@ class Artefact:
         kind: Kind of the artefact.
         data: Image ``(H, W, 3)`` or video ``(T, H, W, 3)``, uint8; masks ``(K, T, H, W)``, boolean, where
             ``T`` is 1 for an image.
-        labels: Label of each of ``K`` masks, else nothing.
+        labels: Label of each of ``K`` masks; empty for an image or a video.
 
     Raises:
-        MediaError: If shape or dtype are not these, there is no pixel, or labels do not match.
+        MediaError: If shape or dtype is another, there is no pixel, or labels do not match.
     """
 
     kind: MediaKind
@@ -49,7 +49,7 @@ class Artefact:
         if self.data.dtype != dtype or self.data.ndim != ndim or (dtype is np.uint8 and shape[-1] != 3):
             wanted = {"image": "(H, W, 3) uint8", "video": "(T, H, W, 3) uint8", "masks": "(K, T, H, W) bool"}
             raise MediaError(f"{self.kind} must be {wanted[self.kind]}, got {shape} {self.data.dtype}")
-        # no mask at all is a result too, an image without pixels is none
+        # no mask at all is a valid result, an image without pixels is not
         if not np.prod(shape[1:] if self.kind == "masks" else shape):
             raise MediaError(f"{self.kind} must have pixels, got shape {shape}")
         if len(self.labels) != (shape[0] if self.kind == "masks" else 0):
@@ -74,9 +74,9 @@ class Artefact:
         return np.asarray(self.data.reshape(self.num_frames, *self.size, 3), dtype=np.uint8)
 
     def joint_mask(self, frame: int = 0) -> NDArray[np.bool_]:
-        """Return all masks of one frame together, ``(H, W)``."""
+        """Return the union of the masks of one frame, ``(H, W)``."""
         if self.kind != "masks":
-            raise MediaError(f"{self.kind} is no mask")
+            raise MediaError(f"{self.kind} is not a mask")
         return np.asarray(self.data[:, min(frame, self.num_frames - 1)].any(axis=0), dtype=np.bool_)
 
 
@@ -84,12 +84,12 @@ def read_media(path: Path, *, max_pixels: int = MAX_PIXELS, max_frames: int = MA
     """Read an image, or a video from a file of several frames (GIF, WebP, APNG, TIFF).
 
     Args:
-        path: File of any kind that the runtime reads: 8 to 32 bits, CMYK, alpha over white, upright, in sRGB.
+        path: File in any format of the runtime: 8 to 32 bits, CMYK, alpha over white, upright, in sRGB.
         max_pixels: Limit of the pixels of all frames, checked before decoding.
         max_frames: Limit of frames.
 
     Raises:
-        MediaError: If the file is missing, no image, damaged, or too large.
+        MediaError: If the file is missing, damaged, not an image, or too large.
     """
     return _read(path, str(path), max_pixels, max_frames)
 
@@ -100,13 +100,13 @@ def decode_media(
     """Decode an image or a video from the bytes of a file.
 
     Args:
-        content: Bytes of a file, as for :func:`read_media`.
+        content: Bytes of a file in the formats of :func:`read_media`.
         name: Name of the file in error messages.
-        max_pixels: As in :func:`read_media`.
-        max_frames: As in :func:`read_media`.
+        max_pixels: Limit of the pixels of all frames, checked before decoding.
+        max_frames: Limit of frames.
 
     Raises:
-        MediaError: As in :func:`read_media`.
+        MediaError: If the content is damaged, not an image, or too large.
     """
     return _read(content, name, max_pixels, max_frames)
 
@@ -169,7 +169,7 @@ def encode(artefact: Artefact) -> tuple[bytes, str]:
 
 
 def write_media(artefact: Artefact, folder: Path, name: str) -> Path:
-    """Write an artefact as ``folder/name.png``, or ``.gif``, whole or not at all.
+    """Write an artefact as ``folder/name.png``, or ``.gif``, atomically.
 
     Args:
         artefact: Image, video or masks.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The messages of a conversation, and the interface of what generates the assistant's."""
+"""The messages of a conversation, and the interface of message generators."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class PlacedRegion:
     """A region on one of the media.
 
     Attributes:
-        media: Position of the media.
-        mask: Mask ``(H, W)``, boolean, in the size of the media.
+        media: Position of the medium.
+        mask: Mask ``(H, W)``, boolean, in the size of the medium.
         frame: Frame of a video, from 0.
     """
 
@@ -125,7 +125,7 @@ class MessageChunk(NamedTuple):
 
 
 class MessageGenerator(Protocol):
-    """What generates assistant messages: a model, or a script in tests."""
+    """Interface of generators of assistant messages: a model, or a script in tests."""
 
     def stream(
         self,
@@ -134,5 +134,5 @@ class MessageGenerator(Protocol):
         regions: Sequence[PlacedRegion],
         sampling: SamplingParams,
     ) -> Iterator[MessageChunk]:
-        """Generate the answer to the last message; closing the iterator stops the work."""
+        """Generate the answer to the last message; closing the iterator stops the generation."""
         ...

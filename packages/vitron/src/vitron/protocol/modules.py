@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The modules that a reply may call: names, letters, verbs and arguments.
+"""The modules that a message may call: names, letters, verbs and arguments.
 
-The letters A to G and their tasks are those of the published code; R, and all verbs and arguments, are ours.
+The letters A to G and their tasks are those of the published code; R, all verbs and all arguments are new.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Argument:
     """A further argument of a module.
 
     Attributes:
-        name: As in ``seed: 3``.
+        name: Name of the argument, such as ``seed``.
         kind: ``integer``; ``name`` of an image, video or mask of this conversation; ``size`` as ``64x48``;
             or any ``text``.
         summary: One line.
@@ -39,13 +39,13 @@ class Argument:
     summary: str
 
     def read(self, text: str) -> ArgValue | None:
-        """Return the value that a text says, or ``None`` if it says none."""
+        """Return the value of a text, or ``None`` if it has none."""
         if not re.fullmatch(_PATTERNS[self.kind], text, re.DOTALL):
             return None
         return int(text) if self.kind == "integer" else text
 
     def accepts(self, value: object) -> bool:
-        """Tell whether a value is one of this argument, and can be written as text."""
+        """Return whether a value is valid for this argument, and can be written as text."""
         wanted = int if self.kind == "integer" else str
         return type(value) is wanted and self.read(str(value)) == value
 
@@ -58,7 +58,7 @@ class Argument:
 
 
 _INPUT = Argument(name="input", kind="name", summary="image or video to work on; else the latest")
-_SEED = Argument(name="seed", kind="integer", summary="number that the randomness starts from")
+_SEED = Argument(name="seed", kind="integer", summary="random seed")
 _SIZE = Argument(name="size", kind="size", summary="width and height in pixels, as 64x48")
 _LENGTH = Argument(name="length", kind="integer", summary="number of frames")
 _SCALE = Argument(name="scale", kind="integer", summary="factor of enlargement")
@@ -66,17 +66,17 @@ _SCALE = Argument(name="scale", kind="integer", summary="factor of enlargement")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """A task that a reply can call for.
+    """A task that a message can call.
 
     Attributes:
-        name: As in ``<module>image_segmentation</module>``.
-        letter: The same in one letter.
+        name: Name of the module, such as ``image_segmentation``.
+        letter: Name of the module as one letter.
         summary: One line.
-        verbs: Every verb that may stand before the colon, and the action that it means.
-        arguments: What else may be said, besides ``seed`` and, where there is an input, ``input``.
-        inputs: Kinds of media of which one is needed; none if it makes something from words.
-        output: Kind of what it makes.
-        other_names: Further spellings, as the paper's.
+        verbs: Verbs that may precede the colon, and their actions.
+        arguments: Further arguments, besides ``seed`` and, for modules with an input, ``input``.
+        inputs: Kinds of media of which one is needed; none for a module that works from text alone.
+        output: Kind of the result.
+        other_names: Further spellings, such as those of the paper.
     """
 
     name: str
@@ -94,17 +94,17 @@ class Module:
         object.__setattr__(self, "table", {argument.name: argument for argument in every})
 
     def action(self, instruction: Instruction) -> str:
-        """Return what a verb means; the module's first action where there is none."""
+        """Return the action of a verb; the module's first action without a verb."""
         return self.verbs.get(instruction.verb, next(iter(self.verbs.values())))
 
     def read(self, content: str) -> Instruction | tuple[str, ArgValue] | None:
-        """Read what stands between instruction tags.
+        """Parse the content of instruction tags.
 
-        It is split at the first colon, and only if a verb or an argument of this module stands before it. An
-        empty left side says that there is no verb, whatever follows.
+        It is split at the first colon if a verb or an argument of this module precedes it. An empty left side
+        means that there is no verb.
 
         Returns:
-            An instruction, an argument with its value, or ``None`` if nothing is said.
+            An instruction, an argument with its value, or ``None`` if the content is empty.
         """
         text = content.strip()
         left, colon, right = text.partition(":")
@@ -120,24 +120,24 @@ class Module:
         return Instruction(text=text) if text else None
 
     def write(self, instruction: Instruction) -> str:
-        """Return the content between instruction tags that :meth:`read` understands.
+        """Return the content of instruction tags, the inverse of :meth:`read`.
 
         Raises:
-            ValueError: If the verb is none of this module.
+            ValueError: If the module has no such verb.
         """
         if not instruction.verb:
             plain = self.read(instruction.text) == instruction
             return instruction.text if plain else f": {instruction.text}"
         if instruction.verb not in self.verbs:
             raise ValueError(
-                f"{self.name} has no verb {instruction.verb!r}: say it without a verb, or one of "
+                f"{self.name} has no verb {instruction.verb!r}: use no verb, or one of "
                 f"{', '.join(self.verbs)}"
             )
         return f"{instruction.verb}: {instruction.text}".rstrip()
 
 
 def _verbs(**actions: str) -> dict[str, str]:
-    """Return verb to action from action to verbs; the action is its own first verb."""
+    """Return actions by verb from verbs by action; the action is its own first verb."""
     return {
         verb: action
         for action, others in actions.items()
@@ -236,7 +236,7 @@ class ModuleRegistry:
     """The modules of one language.
 
     Args:
-        modules: In the order of their letters.
+        modules: Modules in the order of their letters.
 
     Raises:
         ValueError: If a name, a letter or another spelling is taken twice.
@@ -270,15 +270,15 @@ class ModuleRegistry:
         return self._spellings.get(_normal(text))
 
     def with_modules(self, *more: Module) -> ModuleRegistry:
-        """Return a registry that has further modules.
+        """Return a registry with further modules.
 
         Raises:
-            ValueError: If one is called like another.
+            ValueError: If two have the same name.
         """
         return ModuleRegistry([*self, *more])
 
     def spellings(self, only: Callable[[Module], bool] = lambda module: True) -> list[str]:
-        """Return the names and the letters that a grammar lets a model write."""
+        """Return the names and the letters that the grammar allows."""
         return [name for module in self if only(module) for name in (module.name, module.letter)]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads replies: text, calls, signals, and what is wrong with them, at once or as they arrive."""
+"""Parses assistant messages: text, calls, signals and issues, whole or as they arrive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vitron.protocol.lexer import Lexer, Token
 from vitron.protocol.modules import MODULES, Module, ModuleRegistry
 from vitron.protocol.regions.text import Frames, parse_region
 
-MAX_MODULE = 64  # characters after which an open module tag is taken for a slip
+MAX_MODULE = 64  # characters after which an open module tag is treated as text
 Event = str | Invocation | Issue
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -28,7 +28,7 @@ _Code = Literal[
 
 @dataclass(slots=True)
 class _Call:
-    """A call on its way."""
+    """A call that is being parsed."""
 
     start: int
     gap: list[str] = field(default_factory=list)
@@ -50,14 +50,14 @@ class _Call:
 
 
 class StreamParser:
-    """Reads a reply as it arrives, in pieces of any size.
+    """Parses a message as it arrives, in chunks of any size.
 
-    A call is a module, then instructions, then at most one region; white space may stand between them. Tags
-    are read in any case. A module tag always begins a call; other tags outside one are text. Whatever comes,
-    there is no exception: what cannot be read is an issue, and ``spans`` in a row are the reply.
+    A call is a module, then instructions, then at most one region; white space may separate them. Tags are
+    read in any case. A module tag always begins a call; other tags outside a call are text. No input raises
+    an exception: whatever cannot be parsed is an issue, and ``spans`` joined are the message.
 
     Args:
-        modules: What may be called.
+        modules: Modules that may be called.
 
     Example:
         >>> parser = StreamParser()
@@ -79,25 +79,25 @@ class StreamParser:
         self._entity = ""
         self._events = list[Event]()
         self._text = list[str]()
-        self._chunks = list[str]()  # the reply
-        self._spans = list[tuple[_Kind, int]]()  # where each piece begins; the next one ends it
+        self._chunks = list[str]()  # the message so far
+        self._spans = list[tuple[_Kind, int]]()  # start of each piece; the next one ends it
         self._calls = list[Invocation]()
         self._signals = list[Signal]()
         self._issues = list[Issue]()
 
     @property
     def in_call(self) -> bool:
-        """Whether a call has begun and not ended."""
+        """Whether a call is open."""
         return self._state != "free"
 
     def feed(self, chunk: str) -> list[Event]:
-        """Take the next characters.
+        """Parse the next characters.
 
         Args:
-            chunk: Any number of them. A half of a surrogate pair is replaced by U+FFFD.
+            chunk: Any number of characters. Half a surrogate pair is replaced by U+FFFD.
 
         Returns:
-            What became clear, in order: text to show, calls that are complete, issues.
+            New results in order: text to show, complete calls, issues.
         """
         chunk = _SURROGATE.sub("\ufffd", chunk)
         self._chunks.append(chunk)
@@ -106,7 +106,7 @@ class StreamParser:
         return self.drain()
 
     def close(self) -> Turn:
-        """End the reply and return it as a whole."""
+        """End the message and return the whole turn."""
         for token in self._lexer.close():
             self._take(token)
         if self._state in ("module", "instruction", "region"):
@@ -129,7 +129,7 @@ class StreamParser:
         )
 
     def drain(self) -> list[Event]:
-        """Return what became clear since it was last asked; after :meth:`close`, the rest."""
+        """Return the results since the last call; after :meth:`close`, the rest."""
         events, self._events = self._events, []
         return events
 
@@ -163,7 +163,7 @@ class StreamParser:
         self._at += len(token.raw)
 
     def _in_head(self, token: Token) -> None:
-        """Between the blocks of a call, where more may come."""
+        """Parse a token between the blocks of a call."""
         call = self._call
         if token.kind == "text" and not token.raw.strip():
             call.gap.append(token.raw)
@@ -171,7 +171,7 @@ class StreamParser:
         elif token.kind == "open" and token.value != "module" and not call.sealed:
             self._absorb(token)
             if token.value == "region" and call.has_region:
-                self._issue("repeated_tag", "a call has one region, the second is left out")
+                self._issue("repeated_tag", "a call has one region, the second is ignored")
             self._state = "instruction" if token.value == "instruction" else "region"
         elif token.kind == "close" and call.is_empty:
             self._absorb(token)
@@ -205,7 +205,7 @@ class StreamParser:
             self._in_head(token)
 
     def _give_up(self) -> None:
-        """Take back a module tag behind which no name comes: the rest is text."""
+        """Cancel a module tag without a name: the rest is text."""
         content = "".join(self._call.content)
         self._issue("unclosed_tag", f"<module> is followed by more than {MAX_MODULE} characters")
         self._state = "free"
@@ -215,7 +215,7 @@ class StreamParser:
     def _unclosed(self) -> None:
         self._issue("unclosed_tag", f"<{self._state}> is not closed")
         if self._state == "module" and not self._call.content:
-            self._state = "head"  # no name was begun, so there is none to be told
+            self._state = "head"  # no name was started, so there is no unknown module to report
         else:
             self._end_content()
 
@@ -289,13 +289,13 @@ class StreamParser:
         self._events.append(issue)
 
     def _piece(self, kind: _Kind, start: int) -> None:
-        """Begin a piece of the reply that is no text; what cannot be read goes on in the same one."""
+        """Begin a piece of the message that is not text; adjacent unparsed calls share one."""
         if kind != "broken" or not self._spans or self._spans[-1][0] != "broken":
             self._spans.append((kind, start))
         self._flush()
 
     def _say(self, raw: str, start: int) -> None:
-        """Show text; what may be the beginning of a reference waits."""
+        """Emit text; a possible beginning of an entity is kept back."""
         if not self._spans or self._spans[-1][0] != "text":
             self._spans.append(("text", start))
         self._entity += raw
@@ -318,12 +318,12 @@ class StreamParser:
 
 
 def parse(reply: str, *, modules: ModuleRegistry = MODULES, legacy: bool = False) -> Turn:
-    """Read a whole reply.
+    """Parse a whole message.
 
     Args:
-        reply: What the model wrote.
-        modules: What may be called.
-        legacy: Read as the published code does, with its losses: see :func:`vitron.protocol.parse_legacy`.
+        reply: Raw assistant message.
+        modules: Modules that may be called.
+        legacy: Whether to parse like the published code; see :func:`vitron.protocol.parse_legacy`.
 
     Example:
         >>> turn = parse("On it. <module>C</module> <instruction>remove: the dog</instruction>")

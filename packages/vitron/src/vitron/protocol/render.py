@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes calls as a model does; the parser gives them back."""
+"""Writes calls in the format of the model; the inverse of the parser."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from vitron.protocol.regions.text import format_frames, format_region
 def render(turn: Turn, *, modules: ModuleRegistry = MODULES) -> str:
     """Write a turn: its text, then its calls in order, each with its signals.
 
-    Coordinates are rounded to steps of 1/999, as :func:`vitron.protocol.regions.snap` does. All else comes
-    back from :func:`vitron.protocol.parse` as it was.
+    Coordinates are rounded to steps of 1/999, see :func:`vitron.protocol.regions.snap`. Everything else is
+    restored exactly by :func:`vitron.protocol.parse`.
 
     Raises:
         ValueError: If a call cannot be written: unknown module or verb, an argument that the module does not
-            have, nothing said.
+            have, an empty call.
     """
     parts = [escape(turn.text), *_signals(turn, None)]
     for index, call in enumerate(turn.invocations):
@@ -37,7 +37,7 @@ def render_invocation(call: Invocation, *, modules: ModuleRegistry = MODULES) ->
     """Write one call.
 
     Raises:
-        ValueError: As :func:`render`.
+        ValueError: If the call cannot be written; see :func:`render`.
 
     Example:
         >>> from vitron import Instruction

@@ -47,7 +47,7 @@ def decode_mask(counts: str | Sequence[int], height: int, width: int) -> NDArray
         ``(height, width)``, boolean.
 
     Raises:
-        ValueError: If the lengths are negative or do not add up to the size, or the string is none.
+        ValueError: If the lengths are negative or do not add up to the size, or the string is not valid.
     """
     runs = decompress(counts) if isinstance(counts, str) else list(counts)
     if any(run < 0 for run in runs) or sum(runs) != height * width:
@@ -61,8 +61,8 @@ def decode_mask(counts: str | Sequence[int], height: int, width: int) -> NDArray
 def compress(runs: Iterable[int]) -> str:
     """Return plain run lengths as COCO's string.
 
-    From the fourth on, a length is written as its difference to the one two places before. Each number goes
-    out in groups of five bits, lowest first, with a sixth bit that says whether more follow.
+    From the fourth on, a length is written as its difference to the one two places before. Each number is
+    written in groups of five bits, lowest first, with a sixth bit that is set if more follow.
     """
     listed, out = list(runs), list[str]()
     for place, run in enumerate(listed):
@@ -98,7 +98,7 @@ def decompress(text: str) -> list[int]:
             value -= 1 << shift
         value += runs[-2] if len(runs) > 2 else 0
         if not 0 <= value < _MAX_RUN:
-            raise ValueError(f"compressed run lengths hold {value}, which is no length")
+            raise ValueError(f"compressed run lengths hold {value}, which is not a length")
         runs.append(value)
         value, shift = 0, 0
     if shift:

@@ -72,7 +72,7 @@ def to_tool_calls(turn: Turn, *, modules: ModuleRegistry = MODULES) -> list[dict
     Regions keep their kind and their exact coordinates, as objects.
 
     Raises:
-        ValueError: If a call is of an unknown module, or its verb unknown there.
+        ValueError: If the module of a call, or its verb, is unknown.
     """
     calls = list[dict[str, Any]]()
     for index, call in enumerate(turn.invocations):
@@ -91,15 +91,15 @@ def to_tool_calls(turn: Turn, *, modules: ModuleRegistry = MODULES) -> list[dict
 
 
 def from_message(message: Mapping[str, Any], *, modules: ModuleRegistry = MODULES) -> Turn:
-    """Read an assistant's message: its content with calls in tags, and its function calls behind them.
+    """Parse an assistant message: its content with calls in tags, then its function calls.
 
     Args:
-        message: With ``content`` (text, or parts of which the text counts), ``tool_calls``, or the older
-            ``function_call``. ``arguments`` may be JSON or an object already.
-        modules: What may be called.
+        message: Message with ``content`` (text, or parts of which the text is used), ``tool_calls``, or the
+            older ``function_call``. ``arguments`` may be JSON or an object.
+        modules: Modules that may be called.
 
     Returns:
-        A turn; what cannot be read is an issue of it and never an exception.
+        A turn; whatever cannot be parsed is one of its issues, never an exception.
 
     Example:
         >>> call = {"function": {"name": "B", "arguments": '{"instruction": "segment: the dog"}'}}
@@ -137,7 +137,7 @@ def _functions(message: Mapping[str, Any]) -> list[object]:
 
 def _read(function: object, modules: ModuleRegistry) -> Invocation:
     if not isinstance(function, dict):
-        raise ValueError(f"a function call is an object with a name, got {type(function).__name__}")
+        raise ValueError(f"a function call must be an object with a name, got {type(function).__name__}")
     fields = cast("dict[str, object]", function)
     name = str(fields.get("name", ""))
     module = modules.resolve(name)
@@ -173,9 +173,9 @@ def _arguments(module: Module, raw: object) -> dict[str, Any]:
         try:
             raw = json.loads(raw or "{}")
         except ValueError as error:
-            raise ValueError(f"arguments of {module.name} are no JSON: {explain(error)}") from error
+            raise ValueError(f"arguments of {module.name} are not JSON: {explain(error)}") from error
     if not isinstance(raw, dict):
-        raise ValueError(f"arguments of {module.name} are an object, got {type(raw).__name__}")
+        raise ValueError(f"arguments of {module.name} must be an object, got {type(raw).__name__}")
     return {str(key): value for key, value in cast("dict[object, Any]", raw).items()}
 
 
@@ -184,7 +184,9 @@ def _listed(module: Module, said: object) -> list[object]:
         return [said]
     if isinstance(said, list) and all(isinstance(text, str) for text in cast("list[object]", said)):
         return cast("list[object]", said)
-    raise ValueError(f"instruction of {module.name} is a text or a list of texts, got {type(said).__name__}")
+    raise ValueError(
+        f"instruction of {module.name} must be a text or a list of texts, got {type(said).__name__}"
+    )
 
 
 def _region(raw: object) -> tuple[object, object]:

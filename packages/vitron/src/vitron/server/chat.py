@@ -26,7 +26,7 @@ from vitron.session import CallEvent, Conversation, DoneEvent, IssueEvent, Resul
 router = APIRouter()
 HEADER = "x-vitron-conversation"
 
-# text, a function call, one of our events, or the end
+# text, a function call, an event of this server, or the end
 StreamItem = str | tuple[Literal["call", "event"], dict[str, Any]] | DoneEvent
 
 
@@ -62,7 +62,7 @@ class _Completion:
         )
 
     async def stream(self, sampling: SamplingParams) -> AsyncGenerator[StreamItem]:
-        """Generate the message, yield what happens, and keep the conversation at the end."""
+        """Generate the message, yield its events, and keep the conversation at the end."""
         generated = self.state.queue.stream(self.conversation, sampling, self.gone)
         async with aclosing(generated) as events:
             async for event in events:

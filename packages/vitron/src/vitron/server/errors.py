@@ -26,7 +26,7 @@ from vitron.errors import (
 _LOG = logging.getLogger(__name__)
 _LONGEST = 500
 
-# the first that fits: the more special ones stand in front
+# the first match counts: specific ones come first
 _KINDS: tuple[tuple[type[Exception], int, str], ...] = (
     (RegionError, 400, "bad_region"),
     (MediaError, 400, "bad_media"),
@@ -76,7 +76,7 @@ def error_response(error: Exception) -> tuple[int, dict[str, Any]]:
         if isinstance(error, kind):
             return status, error_body(status, explain(error), code)
     _LOG.error("a request failed", exc_info=error)
-    return 500, error_body(500, "the server failed at this request, the log says why", "server_failed")
+    return 500, error_body(500, "the server failed at this request: see its log", "server_failed")
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
@@ -100,7 +100,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     rule = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "json_invalid":
-        place, rule = "", "the body is no JSON"
+        place, rule = "", "the body is not JSON"
     return JSONResponse(
         error_body(400, f"{place}: {rule}" if place else rule, "invalid_value", place or None), 400
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and masks without a conversation: ``/v1/images/generations``, ``/v1/images/edits``, ``/v1/segment``.
 
-The model takes no part: the prompt goes to a specialist as it is, and is never read as tags.
+The model takes no part: the prompt goes to a specialist unchanged, and is never parsed for tags.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ async def edit(request: Request) -> dict[str, Any]:
         await to_thread.run_sync(parser.decode, mask, "the mask")  # checks its size
         editable = await to_thread.run_sync(_editable, mask)
         if not editable.any():
-            raise ApiError(400, "the mask marks nothing: no pixel of it is transparent", "bad_media", "mask")
+            raise ApiError(400, "the mask is empty: none of its pixels is transparent", "bad_media", "mask")
         place = mask_to_region(editable)
     call = Invocation(
         module="image_editing", instruction=(Instruction(text=fields.prompt),), region=cast("Any", place)

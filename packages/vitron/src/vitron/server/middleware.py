@@ -20,7 +20,7 @@ class AuthMiddleware:
     """Refuses wrong keys, foreign host names and bodies that are too large.
 
     Args:
-        app: Application behind it.
+        app: Application behind the middleware.
         api_key: Key that ``Authorization: Bearer`` must have; ``None`` needs none.
         hosts: Host names under which the server may be called, so that no web page can reach it through a
             name of its own; ``None`` admits any.
@@ -55,7 +55,7 @@ class AuthMiddleware:
 
         try:
             await self.app(scope, self._counted(receive), begin)
-        except Exception as error:  # answered here, so that the connection stays open
+        except Exception as error:  # refused here, so that the connection stays open
             if has_begun:
                 raise
             status, body = error_response(error)
@@ -68,7 +68,7 @@ class AuthMiddleware:
             return 403, f"this server is not called {name[:80]!r}", "wrong_host"
         if self.api_key is not None and path not in OPEN:
             scheme, _, key = headers.get("authorization", "").partition(" ")
-            # the comparison takes as long wherever the first difference is
+            # the comparison takes constant time
             if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key):
                 return 401, "the API key is missing or wrong", "invalid_api_key"
         length = headers.get("content-length", "0")

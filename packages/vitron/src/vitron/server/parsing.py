@@ -39,7 +39,7 @@ class MessageParser:
         """Decode an image or a video.
 
         Raises:
-            MediaError: If it is none, or too large.
+            MediaError: If it is not an image or a video, or too large.
         """
         limits = self.limits
         return decode_media(content, name=name, max_pixels=limits.pixels, max_frames=limits.frames)
@@ -70,7 +70,7 @@ class MessageParser:
         """Add messages to a conversation; the calls of earlier assistant messages do not run again.
 
         Raises:
-            ApiError: If the order is wrong, there is too much, or the last message is not the user's.
+            ApiError: If the order is wrong, a limit is exceeded, or the last message is not the user's.
             MediaError: If an image cannot be read.
             RegionError: If there is no image for a region.
         """
@@ -131,7 +131,7 @@ class MessageParser:
             case "file":
                 return self.media(part.file, "the file")
             case _:
-                raise MediaError("this part holds no image")
+                raise MediaError("this part has no image")
 
     def _of_kind(self, artefact: Artefact, kind: str) -> Artefact:
         if kind == "image" and artefact.kind == "video":
@@ -162,7 +162,7 @@ class MessageParser:
             is_mask = modules[call.module].output == "masks"
             made += [_as_masks(self._part(part)) if is_mask else self._part(part) for part in found[:1]]
         self._check_media(conversation, made)
-        # its text is text: tags in it are no calls
+        # its text is plain: tags in it are not calls
         turn = Turn(text=_text(message), invocations=turn.invocations)
         conversation.add_assistant_message(turn, made)
 

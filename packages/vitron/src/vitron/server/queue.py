@@ -75,7 +75,7 @@ class RequestQueue:
 
             events: Any = conversation.generate(sampling, check=check)
             try:
-                # a thread per step, and no queue: the next token waits until this one is sent
+                # a thread per step and no queue: the next token waits until this one is sent
                 while event := await to_thread.run_sync(next, events, None, limiter=self._threads):
                     if isinstance(event, MessageEvent):
                         slot.close()

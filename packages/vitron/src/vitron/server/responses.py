@@ -60,7 +60,7 @@ def result_event(result: CallResult, call_id: str, source: Artefact | None) -> d
     }
     made = result.artefact
     if made is None:
-        error = result.error or RuntimeError("nothing was made")
+        error = result.error or RuntimeError("there is no result")
         return {"type": "error", **event, "code": code_of(error), "message": explain(error)}
     url, mime = data_url(made)
     event |= {
@@ -81,7 +81,7 @@ def result_event(result: CallResult, call_id: str, source: Artefact | None) -> d
 
 
 def issue_event(issue: Issue) -> dict[str, Any]:
-    """Return something wrong in a message."""
+    """Return an issue of a message."""
     return {"type": "issue", "code": issue.code, "message": issue.message}
 
 

@@ -14,7 +14,7 @@ Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 
 
 class RequestModel(BaseModel):
-    """Fields that are not named change nothing, as ``user``; those that would are refused by their types."""
+    """Base of requests: unknown fields such as ``user`` are ignored, unsupported options refused by type."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -67,7 +67,7 @@ class VideoContent(RequestModel):
 
 
 class VideoUrlContent(RequestModel):
-    """A video, as other servers spell it."""
+    """A video, in the spelling of other servers."""
 
     type: Literal["video_url"]
     video_url: Source
@@ -164,7 +164,7 @@ class ImageRequest(RequestModel):
 class SegmentRequest(RequestModel):
     """``POST /v1/segment``: a prompt, a region, or both, on an image or a video.
 
-    The path is ours, so no client has fields of its own to send: a misspelt one would segment everything.
+    Unknown fields are refused, as this path is not OpenAI's: a misspelt field would segment everything.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

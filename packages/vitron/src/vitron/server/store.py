@@ -129,11 +129,11 @@ class FileStore:
         """Keep a file.
 
         Raises:
-            ApiError: If there is no room.
+            ApiError: If a limit is exceeded.
         """
         held = sum(len(other.content) for other in self._files.values())
         if len(self._files) >= self._limits.files or held + len(file.content) > self._limits.files_bytes:
-            raise ApiError(413, "there is no room for more files: delete some", "files_full")
+            raise ApiError(413, "the limit of stored files is reached: delete some", "files_full")
         self._files[file.key] = file
         return file
 

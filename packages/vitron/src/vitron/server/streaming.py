@@ -27,15 +27,15 @@ async def _cancel_when_gone(receive: Receive, gone: threading.Event, scope: anyi
 
 
 async def until_gone(request: Request, work: Awaitable[T], gone: threading.Event) -> T:
-    """Wait for some work, but no longer than the client does.
+    """Wait for work until the client disconnects.
 
     Args:
-        request: The request, read.
-        work: What to wait for.
+        request: The request, already read.
+        work: Work to wait for.
         gone: Flag to set when the client disconnects.
 
     Raises:
-        ApiError: If the client disconnected; nobody will read it.
+        ApiError: If the client disconnected.
     """
     found, failed = list[T](), list[Exception]()
     async with anyio.create_task_group() as group:
@@ -57,7 +57,7 @@ class EventStream(StreamingResponse):
 
     Args:
         content: The events.
-        stack: Context to close at the end, whatever happens.
+        stack: Context to close at the end, also after an error.
         headers: Further headers.
         gone: Flag to set when the client disconnects.
     """
@@ -76,7 +76,7 @@ class EventStream(StreamingResponse):
         self._gone = gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all."""
+        """Send the response."""
         async with self._stack, anyio.create_task_group() as group:
             group.start_soon(_cancel_when_gone, receive, self._gone, group.cancel_scope)
             try:

@@ -15,7 +15,7 @@ from vitron.specialists.registry import SpecialistRegistry
 __all__ = ["MAX_CALLS", "CallResult", "PlannedCall", "next_handle", "plan_calls"]
 
 PREFIXES: dict[MediaKind, str] = {"image": "img", "video": "vid", "masks": "mask"}
-MAX_CALLS = 16  # of one message
+MAX_CALLS = 16  # calls of one message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class PlannedCall:
     Attributes:
         index: Position in the message.
         invocation: The call.
-        specialists: Names of the specialists to ask, in order.
+        specialists: Names of the specialists to try, in order.
         input: Handle of the image or video to work on; ``None`` for a module that works from text alone.
         output: Handle of the result.
         after: Positions of the calls whose outputs it needs.
@@ -49,9 +49,9 @@ class CallResult:
         call: The call as it was planned.
         artefact: The result, kept as ``call.output``; ``None`` after an error.
         error: Reason why there is no result.
-        specialist: Name of the specialist that answered.
+        specialist: Name of the specialist that ran the call.
         note: One sentence from the specialist.
-        failures: Reasons why specialists that were asked before could not answer.
+        failures: Reasons why the specialists tried before failed.
     """
 
     call: PlannedCall
@@ -75,13 +75,13 @@ def plan_calls(
     specialists: SpecialistRegistry,
     modules: ModuleRegistry,
 ) -> list[PlannedCall]:
-    """Say which specialist runs each call, in what order, on what.
+    """Plan the specialists, the order and the inputs of the calls.
 
     Args:
         turn: An assistant message with calls; a call with an issue is planned with its problem.
-        kinds: Kinds of the media that there are, by handle, in order.
-        counts: Highest number of a handle of each kind so far.
-        specialists: Registry to ask.
+        kinds: Kinds of the existing media, by handle, in order.
+        counts: Highest number of a handle of each kind.
+        specialists: Registry of specialists.
         modules: Modules that may be called.
     """
     kinds, counts = dict(kinds), dict(counts)
@@ -118,7 +118,7 @@ def plan_calls(
 
 
 def _input(call: Invocation, kinds: Mapping[str, MediaKind], modules: ModuleRegistry) -> str | None:
-    """Return the handle of what a call works on."""
+    """Return the handle of the input of a call."""
     if call.module not in modules:
         raise PlanError(f"there is no module {call.module}")
     wanted: Sequence[MediaKind] = modules[call.module].inputs
@@ -128,14 +128,12 @@ def _input(call: Invocation, kinds: Mapping[str, MediaKind], modules: ModuleRegi
     if named is None:
         found = [handle for handle, kind in kinds.items() if kind in wanted]
         if not found:
-            raise PlanError(
-                f"{call.module} needs {' or '.join(wanted)}, and there is none in this conversation"
-            )
+            raise PlanError(f"{call.module} needs {' or '.join(wanted)}, but this conversation has none")
         return found[-1]
     if str(named) not in kinds:
         raise PlanError(f"there is no {named} in this conversation")
     if kinds[str(named)] not in wanted:
-        raise PlanError(f"{call.module} needs {' or '.join(wanted)}, and {named} is {kinds[str(named)]}")
+        raise PlanError(f"{call.module} needs {' or '.join(wanted)}, but {named} is {kinds[str(named)]}")
     return str(named)
 
 

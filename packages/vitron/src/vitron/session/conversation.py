@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A conversation: messages, and the media and masks that they speak of, by handle."""
+"""A conversation: messages, and their media and masks by handle."""
 
 from __future__ import annotations
 
@@ -43,15 +43,14 @@ Signal = NDArray[np.float32]
 
 
 class Conversation:
-    """One exchange of messages between a user and a model, and all that was brought and made in it.
+    """One exchange of messages between a user and a model, with the user's media and the results.
 
-    Images have the handles ``img_1`` and on, videos ``vid_1``, masks ``mask_1``; a call says
+    Images have the handles ``img_1``, ``img_2``, ..., videos ``vid_1``, masks ``mask_1``; a call says
     ``input: img_1`` or puts ``mask_1`` between region tags, and else works on the latest image or video.
-    Regions are fractions, so they stay what they are in later turns. Conversations share the specialists and
-    nothing else.
+    Regions are fractions, so they stay valid in later turns. Conversations share only the specialists.
 
     Args:
-        model: Generator of assistant messages, as :class:`vitron.Vitron`; not needed to run calls.
+        model: Generator of assistant messages, such as :class:`vitron.Vitron`; not needed to run calls.
         specialists: Specialists that run calls; by default all that are installed.
         modules: Modules that may be called.
 
@@ -79,13 +78,13 @@ class Conversation:
         self.specialists = SpecialistRegistry().discover() if specialists is None else specialists
         self.modules = modules
         self.messages = list[Message]()
-        self._media = dict[str, Artefact]()  # in the order it came: messages count from 0
+        self._media = dict[str, Artefact]()  # in order of arrival: messages refer to it from 0
         self._regions = list[PlacedRegion]()
         self._counts: dict[MediaKind, int] = dict.fromkeys(PREFIXES, 0)
 
     @property
     def media(self) -> Mapping[str, Artefact]:
-        """All media by handle, in order: what the user brought, and the results of calls."""
+        """All media by handle, in order: those of the user, and the results of calls."""
         return dict(self._media)
 
     @property
@@ -94,7 +93,7 @@ class Conversation:
         return next((each for each in reversed(self._media.values()) if each.kind != "masks"), None)
 
     def fork(self) -> Conversation:
-        """Return a conversation that starts with all that is in this one and continues on its own."""
+        """Return an independent copy of this conversation."""
         other = Conversation(self.model, specialists=self.specialists, modules=self.modules)
         other.messages = list(self.messages)
         other._media, other._counts = dict(self._media), dict(self._counts)
@@ -104,10 +103,10 @@ class Conversation:
     # -- messages
 
     def add_media(self, artefact: Artefact) -> str:
-        """Keep media that the user brings.
+        """Add media of the user.
 
         Returns:
-            Its handle.
+            Handle of the medium.
         """
         handle = next_handle(self._counts, artefact.kind)
         self._media[handle] = artefact
@@ -118,10 +117,10 @@ class Conversation:
     ) -> tuple[str, ...]:
         """Add a user message; media come first, then regions, then text.
 
-        The latest result that the model has not been shown is shown to it with this message.
+        The latest result that the model has not seen is shown to it with this message.
 
         Args:
-            text: Text of the message. Tags in it are text: they never become a call.
+            text: Text of the message. Tags in it are plain text and never become a call.
             media: Images and videos of the message.
             regions: Regions on the latest image or video, those of this message included.
 
@@ -155,7 +154,7 @@ class Conversation:
     def _place(self, region: Region, known: Sequence[Artefact]) -> PlacedRegion:
         on = [position for position, each in enumerate(known) if each.kind != "masks"]
         if not on:
-            raise RegionError("a region needs an image or a video, and there is none in this conversation")
+            raise RegionError("a region needs an image or a video, but this conversation has none")
         mask = self._mask(region, known[on[-1]], "the video")
         return PlacedRegion(media=on[-1], mask=mask, frame=region.frame or 0)
 
@@ -163,7 +162,7 @@ class Conversation:
         """Return a region of an image, or of a frame of a video, as a mask ``(H, W)``."""
         frame = region.frame or 0
         if frame >= artefact.num_frames:
-            raise RegionError(f"{name} has {artefact.num_frames} frames, and there is no frame {frame}")
+            raise RegionError(f"{name} has {artefact.num_frames} frames, but no frame {frame}")
         masks = dict[str, NDArray[np.bool_]]()
         if isinstance(region, ReferenceRegion):
             named = self._media.get(region.name)
@@ -171,7 +170,7 @@ class Conversation:
         return rasterise(region, *artefact.size, masks=masks)
 
     def add_assistant_message(self, turn: Turn, media: Sequence[Artefact] = ()) -> tuple[str, ...]:
-        """Add an assistant message of an earlier time; its calls do not run.
+        """Add an earlier assistant message; its calls do not run.
 
         Args:
             turn: The message.
@@ -192,7 +191,7 @@ class Conversation:
     def generate(
         self, sampling: SamplingParams | None = None, *, check: Callable[[], None] | None = None
     ) -> Iterator[Event]:
-        """Generate the assistant message, run its calls, and yield each event when it happens.
+        """Generate the assistant message, run its calls, and yield each event as it happens.
 
         An iterator that is closed before :class:`MessageEvent` leaves the conversation as it was; one that is
         closed later keeps the message and the results so far.
@@ -248,7 +247,7 @@ class Conversation:
     # -- calls
 
     def plan(self, turn: Turn) -> list[PlannedCall]:
-        """Say which specialist runs each call, in what order, on what; nothing is loaded or run.
+        """Plan the specialists, the order and the inputs of the calls; nothing is loaded or run.
 
         Args:
             turn: An assistant message with calls. A call with an issue is planned with its problem and does
@@ -260,9 +259,9 @@ class Conversation:
     def run_calls(
         self, turn: Turn, *, seed: int = 0, signals: Sequence[Signal | None] = ()
     ) -> list[CallResult]:
-        """Run the calls of a message, each after those it needs.
+        """Run the calls of a message, each after its dependencies.
 
-        A call that fails is reported, with those that need its output; the others run.
+        A call that fails is reported, and so are the calls that need its output; the others run.
 
         Args:
             turn: An assistant message.
@@ -277,7 +276,7 @@ class Conversation:
     def stream_results(
         self, turn: Turn, *, seed: int = 0, signals: Sequence[Signal | None] = ()
     ) -> Iterator[CallResult]:
-        """Do as :meth:`run_calls`, and yield each result when it is there; closing ends the work."""
+        """Yield the results of :meth:`run_calls` as soon as they are ready; closing stops the run."""
         results = list[CallResult]()
         # outputs are only needed by later calls: the order of the message is an order of the graph
         for call in self.plan(turn):
@@ -287,7 +286,7 @@ class Conversation:
                 if call.problem is not None:
                     raise PlanError(call.problem)
                 if missing:
-                    raise PlanError(f"{call.invocation.module} needs {missing[0]}, which was not made")
+                    raise PlanError(f"{call.invocation.module} needs {missing[0]}, which has no result")
                 own = int(call.invocation.args.get("seed", seed))
                 outcome = self.specialists.run(self._request(call), signal=signal, seed=own)
             except (PlanError, RegionError, SpecialistError) as error:

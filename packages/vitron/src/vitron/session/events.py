@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens while an assistant message is generated, in the order in which it happens."""
+"""Events during the generation of an assistant message, in order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CallEvent:
 
 @dataclass(frozen=True, slots=True)
 class IssueEvent:
-    """Something wrong in the message."""
+    """An issue of the message."""
 
     issue: Issue
 
@@ -49,7 +49,7 @@ class ResultEvent:
 
 @dataclass(frozen=True, slots=True)
 class DoneEvent:
-    """The end.
+    """The end of the message and of its calls.
 
     Attributes:
         turn: The whole message.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Specialists, which run calls: their interface, and how they are found, loaded, run and given up."""
+"""Specialists, which run calls: their interface, and their discovery, loading, running and timeouts."""
 
 import lazy_loader as lazy
 

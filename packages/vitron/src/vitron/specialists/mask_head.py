@@ -23,7 +23,7 @@ class MaskHeadSpecialist:
 
     Args:
         mask: Function from signals ``(N, C)``, the name of the module and an image or video to a mask
-            ``(T, H, W)``, as ``Vitron.mask``; it must be of the model that generated the signals.
+            ``(T, H, W)``, such as ``Vitron.mask``, of the model that generated the signals.
     """
 
     def __init__(self, mask: Mask) -> None:

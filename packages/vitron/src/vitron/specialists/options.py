@@ -17,7 +17,7 @@ class SpecialistOptions:
     """Options for specialists.
 
     Attributes:
-        prefer: Specialist to ask first; may be repeated.
+        prefer: Specialist to try first; may be repeated.
         timeout: Seconds for one call of a specialist, loading included; 0 is no limit.
         memory: Megabytes for all loaded specialists; no limit by default.
     """
@@ -43,7 +43,7 @@ class SpecialistOptions:
         unknown = [name for name in self.prefer if name not in registry.names]
         if unknown:
             raise ValueError(
-                f"there is no specialist {unknown[0]!r}: it is one of {', '.join(registry.names)}"
+                f"there is no specialist {unknown[0]!r}: choose one of {', '.join(registry.names)}"
             )
         if self.prefer:
             registry.prefer = self.prefer

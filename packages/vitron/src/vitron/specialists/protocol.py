@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface of specialists: request, result, and the methods that a specialist has."""
+"""The interface of specialists: request, result and methods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Action(NamedTuple):
     Attributes:
         name: Name of the action, as ``recolour``; the module's first action if there was no verb.
         text: The object, or the whole sentence.
-        verb: The verb as the call has it; may be empty.
+        verb: Verb of the call; may be empty.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Request:
         actions: Instructions, in order.
         media: Image or video to work on; ``None`` for a module that works from text alone.
         mask: Region as a mask, ``(H, W)`` of the image, or of the frame ``region.frame`` of the video.
-        region: Region as it was given.
+        region: Region of the call.
         frames: First and last frame, both included, of the part of a video to work on.
         args: Further arguments.
     """
@@ -66,10 +66,10 @@ class Result:
 
 @runtime_checkable
 class Specialist(Protocol):
-    """What runs the calls of some modules.
+    """Interface of a specialist, which runs the calls of some modules.
 
     An entry point of the group ``vitron.specialists`` names a class or a function that, called without
-    arguments, returns one. Importing and calling it must be light: weights are read in :meth:`load`.
+    arguments, returns one. Importing and calling it must be cheap: weights are loaded in :meth:`load`.
     """
 
     @property
@@ -78,7 +78,7 @@ class Specialist(Protocol):
         ...
 
     def load(self, device: str, dtype: str) -> None:
-        """Get ready: read weights, move them to the device.
+        """Load the weights and move them to the device.
 
         Args:
             device: ``"cpu"`` or ``"cuda[:n]"``.
@@ -95,10 +95,10 @@ class Specialist(Protocol):
             seed: Random seed; the same request and seed give the same result.
 
         Raises:
-            UnsupportedRequestError: If it cannot do this; the next specialist is asked.
+            UnsupportedRequestError: If it cannot run the call; the next specialist is tried.
         """
         ...
 
     def unload(self) -> None:
-        """Free what :meth:`load` took; it may be called again later."""
+        """Free the memory of :meth:`load`, which may be called again later."""
         ...

@@ -28,16 +28,16 @@ from vitron.specialists.worker import Worker
 GROUP = "vitron.specialists"
 Factory = Callable[[], Specialist]
 Locate = Callable[[str, Artefact, NDArray[np.float32]], NDArray[np.bool_] | None]
-"""Locates what a call means: from module name, image and signals ``(N, C)`` to a mask ``(H, W)``, if any."""
+"""Function from module name, image and signals ``(N, C)`` of a call to a mask ``(H, W)``, or ``None``."""
 
 
 class Outcome(NamedTuple):
     """The outcome of a request.
 
     Attributes:
-        result: Result of the specialist that answered.
+        result: Result of the specialist that ran the call.
         specialist: Name of that specialist.
-        failures: Errors of specialists that were asked before, one sentence each.
+        failures: Errors of the specialists tried before, one sentence each.
     """
 
     result: Result
@@ -62,18 +62,18 @@ class SpecialistRegistry:
     """The specialists of a conversation or a server.
 
     A specialist is imported when it is first needed. One that cannot be imported, or has no valid spec, is
-    reported in :attr:`problems` and skipped; it never stops the others. Each runs one call at a time,
-    different ones may run at the same time.
+    reported in :attr:`problems` and skipped; it never stops the others. Each runs one call at a time;
+    different specialists may run concurrently.
 
     Args:
         memory_bytes: Most bytes of all loaded specialists, by their own estimates; the one used longest ago
             is unloaded first. ``None`` is no limit.
         timeout: Seconds for one call, loading included; ``None`` is no limit.
-        prefer: Names to ask first, in this order; the others follow by the preference in their specs, and
+        prefer: Names to try first, in this order; the others follow by the preference in their specs, and
             those of equal preference in the order of registration.
         device: Device of the specialists.
         dtype: Compute dtype of the specialists.
-        locate: Function that locates what a call's signals mean, for specialists that need a region where the
+        locate: Function that returns the mask of a call's signals, for specialists that need a region if the
             user gave none.
     """
 
@@ -118,7 +118,7 @@ class SpecialistRegistry:
         """
         with self._lock:
             if name in self._entries:
-                raise ValueError(f"there is a specialist called {name!r} already")
+                raise ValueError(f"there is already a specialist called {name!r}")
             self._entries[name] = _Entry(factory, origin)
 
     @property
@@ -133,7 +133,7 @@ class SpecialistRegistry:
         entries = {name: self._open(name) for name in self.names}
         problems = {name: entry.problem for name, entry in entries.items() if not entry.is_absent}
         unknown = {
-            name: f"{name} is preferred, but there is no specialist of this name"
+            name: f"{name} is preferred, but does not exist"
             for name in self.prefer
             if name not in self._entries
         }
@@ -141,7 +141,7 @@ class SpecialistRegistry:
 
     @property
     def absent(self) -> dict[str, str]:
-        """What specialists lack that can be set up, by name: a package, or a model to be named."""
+        """What specialists that are not set up need, by name: a package or a model."""
         entries = {name: self._open(name) for name in self.names}
         return {name: entry.problem or "" for name, entry in entries.items() if entry.is_absent}
 
@@ -173,7 +173,7 @@ class SpecialistRegistry:
         return self._entries[name].factory()
 
     def for_module(self, module: str) -> tuple[str, ...]:
-        """Return the specialists that serve a module, in the order in which they are asked."""
+        """Return the specialists that serve a module, in the order in which they are tried."""
         specs = ((name, self._open(name).spec) for name in self.names)
         serving = {name: spec.preference for name, spec in specs if spec is not None and module in spec.tasks}
         first = [name for name in serving if name in self.prefer]
@@ -181,11 +181,11 @@ class SpecialistRegistry:
         return tuple(first + sorted(others, key=lambda name: -serving[name]))
 
     def missing(self, module: str) -> str:
-        """Return a sentence for a user without a specialist for a module."""
+        """Return the error message for a module without a specialist."""
         return f"no specialist serves {module}: `vitron specialists` lists those that can be set up"
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Outcome:
-        """Ask the specialists of the module one after the other, until one answers.
+        """Try the specialists of the module one after the other, until one succeeds.
 
         Args:
             request: The call.
@@ -193,7 +193,7 @@ class SpecialistRegistry:
             seed: Random seed.
 
         Raises:
-            SpecialistTimeoutError: If the last one that was asked took too long.
+            SpecialistTimeoutError: If the last one exceeded its timeout.
             MemoryBudgetError: If the last one does not fit the memory.
             SpecialistError: If none serves the module, or all fail.
         """
@@ -210,7 +210,7 @@ class SpecialistRegistry:
         raise type(last)("; then ".join(failures)) from last
 
     def unload(self, name: str | None = None) -> None:
-        """Unload one specialist, or all that are not running."""
+        """Unload one specialist, or all idle ones."""
         with self._lock:
             for each in list(self._loaded) if name is None else [name]:
                 if each in self._loaded and not self._entries[each].running:
@@ -230,7 +230,7 @@ class SpecialistRegistry:
                     entry.specialist, entry.spec = specialist, spec
                 except NotSetUpError as error:
                     entry.problem, entry.is_absent = f"{name} is not set up: {explain(error)}", True
-                except (Exception, SystemExit) as error:  # a broken plug-in must not stop the others
+                except (Exception, SystemExit) as error:  # a faulty plug-in must not stop the others
                     entry.problem = f"{name}{where} cannot be used: {type(error).__name__}: {explain(error)}"
         return entry
 
@@ -259,7 +259,7 @@ class SpecialistRegistry:
             return result
         except SpecialistTimeoutError:
             with self._lock:
-                # the thread may hold it for ever: the next call gets a new instance
+                # the thread may hold it forever: the next call gets a new instance
                 self._loaded.pop(name, None)
                 self._given_up.append((worker, spec.memory_bytes))
                 entry.specialist, entry.is_ready, entry.turn = None, False, threading.Lock()
@@ -272,17 +272,17 @@ class SpecialistRegistry:
             with self._lock:
                 entry.running -= 1
                 if not entry.is_ready and not entry.running:
-                    self._loaded.pop(name, None)  # it could not be loaded
+                    self._loaded.pop(name, None)  # loading failed
 
     def _located(self, request: Request, signal: NDArray[np.float32] | None) -> Request:
-        """Return the request with the mask that its signals mean, if it has none and one is found."""
+        """Return the request with the mask of its signals, if it has no region and a mask is found."""
         if self.locate is None or signal is None or request.media is None or request.mask is not None:
             return request
         found = self.locate(request.module, request.media, signal)
         return request if found is None else replace(request, mask=found)
 
     def _make_room(self, name: str, need: int) -> None:
-        """Unload others until there is room, and count the specialist as loaded."""
+        """Unload others until the specialist fits the memory limit, and count it as loaded."""
         if name in self._loaded:
             self._loaded.move_to_end(name)
             return
@@ -308,7 +308,7 @@ class SpecialistRegistry:
             try:
                 entry.specialist.unload()
             except Exception:
-                entry.specialist = None  # one that cannot be unloaded is dropped as it is
+                entry.specialist = None  # a specialist whose unload fails is dropped
 
 
 def _check(name: str, spec: SpecialistSpec, result: object) -> None:

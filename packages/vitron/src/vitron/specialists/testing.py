@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A test of the contract of specialists, for authors of one."""
+"""A test of the contract, for authors of specialists."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DISC = BoxRegion(x0=5 / 64, y0=7 / 48, x1=24 / 64, y1=26 / 48)  # around the di
 def example_requests(spec: SpecialistSpec, *, modules: ModuleRegistry = MODULES) -> list[Request]:
     """Return one request for each task of a specialist, on a drawn image or video of 48 by 64 pixels.
 
-    Where a region helps, the request has one: the box around the thing that the text names.
+    A request has a region if that helps: the box around the object that the text names.
     """
     requests = list[Request]()
     for task in spec.tasks:
@@ -75,7 +75,7 @@ def check_specialist(
     """
     spec, faults = specialist.spec, list[str]()
     if spec != specialist.spec:
-        faults.append("spec changes from one time to the next")
+        faults.append("spec differs between two reads")
     wanted: dict[str, MediaKind] = {task: MODULES[task].output for task in spec.tasks if task in MODULES}
     for request in example_requests(spec) if requests is None else requests:
         before = np.zeros(0) if request.media is None else request.media.data.copy()

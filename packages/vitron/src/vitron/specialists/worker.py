@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions that can be given up after a timeout."""
+"""Functions that can be abandoned after a timeout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 class Worker(Generic[T]):
     """A function in a thread of its own.
 
-    A thread cannot be stopped from outside: one that is given up runs on, and its result is dropped. It does
+    A thread cannot be stopped from outside: an abandoned one continues, and its result is dropped. It does
     not keep the process alive.
 
     Args:
@@ -32,7 +32,7 @@ class Worker(Generic[T]):
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the function is still running."""
         return self._thread.is_alive()
 
     def _target(self) -> None:

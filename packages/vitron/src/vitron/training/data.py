@@ -20,14 +20,14 @@ __all__ = ["MixedTasks", "VitronData"]
 class MixedTasks(Sampler[list[int]]):
     """Batches with a fixed number of conversations of each task, drawn at random.
 
-    A batch holds every task by its share; fractions are drawn. Each process has its own batches. The order
-    depends on seed and step alone, so that a resumed run sees the same batches.
+    A batch holds every task by its share; fractions are drawn at random. Each process has its own batches.
+    The order depends on seed and step alone, so that a resumed run sees the same batches.
 
     Args:
         tasks: Task of each conversation.
         batch_size: Conversations per batch.
         steps: Number of batches.
-        shares: Share of each task; a task that is not named is left out. Empty: shares of the data.
+        shares: Share of each task; other tasks are not drawn. Empty: shares of the data.
         later: Shares at the last step, of tasks whose share changes linearly over the run.
         seed: Random seed of the order.
         rank: Rank of this process.
@@ -96,12 +96,12 @@ class VitronData(pl.LightningDataModule):
 
     Args:
         encoder: Encoder that makes batches of them.
-        train: Conversations, as they are or encoded.
+        train: Conversations, plain or encoded.
         validation: Conversations for validation; may be empty.
         batch_size: Conversations per step.
         steps: Number of steps.
         shares: Shares of tasks in each batch.
-        later: Shares at the last step, where they change.
+        later: Shares at the last step, of tasks whose share changes.
         seed: Random seed of the order.
         num_workers: Number of data loader processes.
         parts: Number of parts, by length, in which a step's conversations are read, to save padding; the

@@ -50,7 +50,7 @@ class VitronModule(pl.LightningModule):
             parameter.requires_grad_(name in chosen)
         self.discriminator: Discriminator | None = None
         if stage.synergy.mode != "off":
-            # its weights must not advance the random state of the rest
+            # its weights must not change the random state of the rest
             with torch.random.fork_rng(devices=[]):
                 self.discriminator = Discriminator(
                     int(model.config.text.hidden_size),
@@ -255,7 +255,7 @@ class VitronModule(pl.LightningModule):
 
 
 class SignalReader(nn.Module):
-    """Reads instruction tokens and boxes from signals, in training alone: what it can read, a head can use.
+    """Auxiliary head, used in training alone, that reads instruction tokens and boxes from signals.
 
     Args:
         width: Channels of all signals of a call together.

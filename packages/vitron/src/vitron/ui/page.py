@@ -72,7 +72,7 @@ def build_page(
     registry = SpecialistRegistry().discover() if specialists is None else specialists
     handlers = _Handlers(generator, registry, sampling or SamplingParams(max_new_tokens=512))
     title = f"vitron: {model}"
-    # uploads and images that nobody looked at for an hour are deleted
+    # uploads and images that were not viewed for an hour are deleted
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
         gr.HTML(
             f"<h1>vitron</h1><p>{html.escape(model)} &middot; add an image or a video, mark regions on "
@@ -184,7 +184,7 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], handlers: _Handlers, concur
 
 
 class _Handlers:
-    """Handlers of the page's events; what belongs to a visitor is in the state."""
+    """Handlers of the page's events; all data of a visitor are in the state."""
 
     def __init__(
         self, generator: MessageGenerator, registry: SpecialistRegistry, sampling: SamplingParams
@@ -192,7 +192,7 @@ class _Handlers:
         self._generator = generator
         self._registry = registry
         self._sampling = sampling
-        self._folder = tempfile.TemporaryDirectory(prefix="vitron-")  # goes with the process
+        self._folder = tempfile.TemporaryDirectory(prefix="vitron-")  # deleted with the process
 
     def _state(self, state: PageState | None) -> PageState:
         return state or PageState(Conversation(self._generator, specialists=self._registry))
@@ -214,7 +214,7 @@ class _Handlers:
             yield (state, *[gr.skip()] * 7)
             return
         layers = (drawing or {}).get("layers") or []
-        message: Any = ""  # emptied once: text typed during the answer is kept
+        message: Any = ""  # cleared once: text typed during the answer is kept
         skip = gr.skip()
         for news in state.send(text.strip()[:MAX_CHARACTERS], layers, self._sampling):
             if news != "done":
@@ -261,7 +261,7 @@ class _Handlers:
         return (state, *_canvas(state))
 
     def clear(self, state: PageState | None) -> tuple[Any, ...]:
-        """Remove what was not sent yet and the drawing; the latest image of the conversation comes back."""
+        """Remove the unsent medium and the drawing; the latest image of the conversation is shown again."""
         state = self._state(state)
         state.clear()
         return (state, *_canvas(state))
@@ -274,7 +274,7 @@ class _Handlers:
         try:
             state.add(read_media(Path(path), max_pixels=MAX_PIXELS, max_frames=MAX_FRAMES))
         except MediaError as error:
-            # the folder of the uploads is not for visitors
+            # the message must not show the upload folder
             raise gr.Error(explain(error).replace(path, "the file")) from error
         return (state, *_canvas(state))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state of one visitor of the page; nothing of it is shared with another."""
+"""The state of one visitor of the page, shared with no other visitor."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class PageState:
     ) -> Iterator[Literal["text", "result", "done"]]:
         """Send a user message and follow the answer; yields whenever there is something new to show.
 
-        If it fails, one message says so, and the conversation is as it was before.
+        If it fails, one message reports it, and the conversation is unchanged.
         """
         latest = self.latest
         frame = self.frame if latest is not None and latest.kind == "video" else None
@@ -164,7 +164,7 @@ class PageState:
         self._show("user", text + (f" [{', '.join(extra)}]" if extra else ""))
         try:
             yield from self._follow(conversation, sampling)
-        except Exception as error:  # whatever a model does wrong, the page stays
+        except Exception as error:  # no error of a model may end the page
             self._show("assistant", explain(error), "failed")
         yield "done"
 
@@ -204,7 +204,7 @@ class PageState:
     def _add_result(self, result: CallResult, media: Mapping[str, Artefact]) -> None:
         call, made = result.call, result.artefact
         if made is None:
-            error = result.error or RuntimeError("nothing was made")
+            error = result.error or RuntimeError("there is no result")
             self._show("assistant", explain(error), f"{call.invocation.module} failed")
             return
         source = media.get(call.input or "")
@@ -221,7 +221,7 @@ class PageState:
 
 
 def _alike(one: Pixels, other: Pixels) -> bool:
-    # a browser may round colours on their way through its canvas
+    # the canvas of a browser may round colours
     return one.shape == other.shape and int(np.abs(one.astype(np.int16) - other).max(initial=0)) <= 2
 
 
@@ -238,7 +238,7 @@ def status_of(registry: SpecialistRegistry) -> str:
             spec = registry.spec(name)
             state = "on" if name in loaded else "idle"
             rows.append((state, name, ", ".join(spec.tasks), spec.summary))
-    titles = {"on": "loaded", "idle": "ready", "off": "not set up", "bad": "broken"}
+    titles = {"on": "loaded", "idle": "ready", "off": "not set up", "bad": "failed"}
     order = ("on", "idle", "bad", "off")
     rows.sort(key=lambda row: order.index(row[0]))
     cells = "".join(

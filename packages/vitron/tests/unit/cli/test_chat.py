@@ -88,7 +88,7 @@ def test_wrong_lines_are_one_sentence_and_the_conversation_continues(run):
     for sentence in (
         "there is no command /sing",
         "none.png does not exist",
-        "there is none in this conversation",
+        "this conversation has none",
         "secret of the house",
         "there is no module 'Z'",
         "text_to_image: the toy painter draws",

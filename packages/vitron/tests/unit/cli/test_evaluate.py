@@ -78,5 +78,5 @@ def test_rows_count_for_their_own_settings_alone(evaluate):
 
 def test_wrong_usage_is_one_sentence(run, sentence):
     assert "task must be one of" in sentence(run("evaluate", "x", ".", code=2))
-    assert "name its public layout" in sentence(run("evaluate", "vqa", ".", code=2))
+    assert "give its public layout" in sentence(run("evaluate", "vqa", ".", code=2))
     assert "cuda:7" in sentence(run("evaluate", "vqa", ".", "--device", "cuda:7", code=2))

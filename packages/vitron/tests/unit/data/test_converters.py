@@ -84,7 +84,7 @@ def test_magicbrush_vqa_and_vidstg_keep_their_truth(layout):
 @pytest.mark.parametrize(
     ("name", "file", "change", "message"),
     [
-        ("refcoco", "refs.json", lambda d: d[0].update(ann_id=99), "item 0 speaks of an annotation or image"),
+        ("refcoco", "refs.json", lambda d: d[0].update(ann_id=99), "item 0 refers to an annotation or image"),
         (
             "refcoco",
             "instances.json",
@@ -104,7 +104,7 @@ def test_magicbrush_vqa_and_vidstg_keep_their_truth(layout):
             "right edge beyond the left",
         ),
         ("release", "invocations.json", lambda d: d[0].update(image="../../etc/passwd"), "stay inside"),
-        ("release", "invocations.json", lambda d: d[0].update(image=None), "a box and nothing to lie on"),
+        ("release", "invocations.json", lambda d: d[0].update(image=None), "a box but no image or video"),
         ("llava", "chat.json", lambda d: d[0]["conversations"][0].update({"from": "cat"}), "from 'cat'"),
         ("llava", "chat.json", lambda d: d[0].pop("conversations"), "item 0 has no 'conversations'"),
         ("llava", "chat.json", lambda d: d[0].update(image=5), "'image' must be a path or a list"),
@@ -137,7 +137,7 @@ def test_files_that_are_none_are_refused(layout, tmp_path):
         list(read_layout("llava", pickled))
     broken = tmp_path / "x.json"
     broken.write_text("[" * 200_000)
-    with pytest.raises(DataError, match="is no JSON"):
+    with pytest.raises(DataError, match="is not JSON"):
         list(read_layout("llava", broken))
     with pytest.raises(DataError, match="must hold JPEGImages"):
         list(read_layout("davis", tmp_path))

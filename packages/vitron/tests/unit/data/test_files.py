@@ -79,7 +79,7 @@ def test_a_wrong_line_is_told_by_its_number(tmp_path, changes, message):
 
 def test_broken_lines_and_doubled_ids(tmp_path):
     write(tmp_path, line(), line())
-    with pytest.raises(DataError, match=r"data\.jsonl, line 2: the id 'a' is already that of line 1"):
+    with pytest.raises(DataError, match=r"data\.jsonl, line 2: line 1 has the same id 'a'"):
         list(read_samples(tmp_path))
     (tmp_path / "data.jsonl").write_text("\n{", "utf-8")
     with pytest.raises(DataError, match="line 2: Invalid JSON"):
@@ -111,7 +111,7 @@ def test_masks_and_regions_must_fit(tmp_path):
     with pytest.raises(DataError, match=r"a mask of \(2, 2\) for frame 0 does not fit \(4, 6\)"):
         read_example(with_call.model_copy(update={"targets": Targets(masks=(small,))}), folder)
     late = SampleRegion(region=BoxRegion(x0=0, y0=0, x1=1, y1=1, frame=3))
-    with pytest.raises(DataError, match="medium 0 has 1 frames, and 3 is none"):
+    with pytest.raises(DataError, match="medium 0 has 1 frames, and frame 3 is not one"):
         read_example(sample.model_copy(update={"regions": (late,)}), folder)
     with pytest.raises(ValidationError, match="write the mask itself"):
         SampleRegion(region=ReferenceRegion(name="mask_1"))

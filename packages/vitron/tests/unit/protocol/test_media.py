@@ -131,7 +131,7 @@ def test_an_overlay_colours_the_masks_alone():
 def test_masks_have_no_colours():
     with pytest.raises(MediaError, match="no colours"):
         _ = Artefact("masks", MASKS, ("a", "b")).frames
-    with pytest.raises(MediaError, match="image is no mask"):
+    with pytest.raises(MediaError, match="image is not a mask"):
         Artefact("image", PICTURE).joint_mask()
 
 

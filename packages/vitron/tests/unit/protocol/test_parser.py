@@ -231,7 +231,7 @@ def test_half_a_surrogate_pair_is_replaced():
     ("call", "message"),
     [
         ({"module": "sing", "instruction": [said("a")]}, "no module 'sing'"),
-        ({"module": "restoration", "instruction": [said("a", "sing")]}, "no verb 'sing': say it without"),
+        ({"module": "restoration", "instruction": [said("a", "sing")]}, "no verb 'sing': use no verb"),
         ({"module": "restoration", "instruction": [said("a")], "args": {"pitch": 3}}, "no argument pitch"),
         ({"module": "restoration", "instruction": [said("a")], "args": {"seed": True}}, "can be True"),
         ({"module": "restoration"}, "needs an instruction, an argument or a region"),

@@ -131,7 +131,7 @@ def test_the_longest_outline_is_kept():
 
 @pytest.mark.parametrize("make", [mask_to_box, mask_to_polygon, mask_to_point])
 def test_an_empty_mask_is_nowhere(make):
-    with pytest.raises(RegionError, match="empty mask has no place"):
+    with pytest.raises(RegionError, match="empty mask has no position"):
         make(np.zeros((3, 3), dtype=bool))
     assert not rasterise(mask_to_region(np.zeros((3, 3), dtype=bool)), 3, 3).any()
 

@@ -37,7 +37,7 @@ def test_runs_go_down_the_columns_from_background():
         ("P", "end within a number"),
         ("0 4", "from '0' to 'o', got ' '"),
         ("o" * 40, "number that is too long"),
-        ("N", "which is no length"),
+        ("N", "which is not a length"),
     ],
 )
 def test_what_are_no_run_lengths_is_refused(counts, message):

@@ -82,8 +82,8 @@ def test_content_comes_first_and_may_hold_calls_too():
     ("name", "arguments", "problem"),
     [
         ("rm", "{}", "no module 'rm'"),
-        ("B", "{", "are no JSON"),
-        ("B", "[1]", "are an object, got list"),
+        ("B", "{", "are not JSON"),
+        ("B", "[1]", "must be an object, got list"),
         ("B", '{"instruction": 3}', "a text or a list of texts, got int"),
         ("B", '{"instruction": [3]}', "a text or a list of texts, got list"),
         ("B", '{"instruction": []}', "called without an instruction"),

@@ -126,7 +126,7 @@ def test_a_name_of_the_web_is_refused(ask):
             "1 x 9000 x 9000 pixels, more than 64000000",
         ),
         (body_of(video_part(as_url(b"GIF89a\x10\x00\x10\x00\x00\x00\x00;", "image/gif"))), "the video is"),
-        (body_of(region(0, 0, 1, 1)), "none in this conversation"),
+        (body_of(region(0, 0, 1, 1)), "this conversation has none"),
         (body_of(region(1, 0, 0, 1)), "right edge beyond"),
         (body_of(region(0, 0, 1.5, 1)), "less than or equal"),
         (body_of({"type": "audio", "audio": "x"}), "does not match any of the expected tags"),
@@ -161,7 +161,7 @@ def test_bad_input_is_one_sentence(ask, generator, body, message):
 def test_what_is_no_json_is_refused(ask):
     client = ask()
     headers = {"content-type": "application/json"}
-    assert "no JSON" in refusal(client.post(CHAT, content=b"{", headers=headers), 400)
+    assert "not JSON" in refusal(client.post(CHAT, content=b"{", headers=headers), 400)
     refusal(client.post(CHAT, content=b"[" * 100_000, headers=headers), 400)
     refusal(client.post(CHAT, content=b'{"model": "\xff"}', headers=headers), 400)
 
@@ -320,7 +320,7 @@ def test_edits_are_asked_for_as_forms(ask, scene, video):
     assert "prompt" in refusal(client.post("/v1/images/edits", files={"image": scene}), 400)
     assert "not a video" in refusal(edit(image=video), 400)
     assert "not an image" in refusal(edit(image=b"nothing at all"), 400)
-    assert "marks nothing" in refusal(edit(image=scene, mask=_plain(255)), 400)
+    assert "the mask is empty" in refusal(edit(image=scene, mask=_plain(255)), 400)
     assert "n can be at most 8" in refusal(edit({"n": "9"}, image=scene), 400)
     assert "kind" in refusal(edit({"region": "{}"}, image=scene), 400)
     many = [("image[]", scene), ("image[]", scene)]
@@ -358,7 +358,7 @@ def test_files_that_are_none_are_refused(ask, scene):
     names = ["..\\..\\boot.ini", '"; DROP "\n.png', ""]
     kept = [client.post("/v1/files", files={"file": (name, scene)}) for name in names]
     assert kept[0].json()["filename"] == "boot.ini"
-    assert "no room for more files" in refusal(
+    assert "the limit of stored files is reached" in refusal(
         client.post("/v1/files", files={"file": ("a.png", scene)}), 413
     )
     for path in ("/v1/files/none", "/v1/files/..%2f..%2fetc%2fpasswd", "/v1/files/none/content"):

@@ -72,7 +72,7 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(conversation):
     assert [each.call.output for each in made] == ["img_1", "mask_1", "img_2", "mask_2"]
     assert isinstance(made[0].error, SpecialistError)
     assert isinstance(made[1].error, PlanError)
-    assert str(made[1].error) == "image_segmentation needs img_1, which was not made"
+    assert str(made[1].error) == "image_segmentation needs img_1, which has no result"
     assert [each.error for each in made[2:]] == [None, None]
     # the conversation goes on
     (later,) = conversation.run_calls(parse(call("C", "remove: the circle")))
@@ -82,14 +82,14 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(conversation):
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (call("B", "segment: red"), "image_segmentation needs image, and there is none"),
-        (call("E", "track: red"), "video_segmentation needs video, and there is none"),
+        (call("B", "segment: red"), "image_segmentation needs image, but this conversation has none"),
+        (call("E", "track: red"), "video_segmentation needs video, but this conversation has none"),
         (DRAW + call("C", "remove: it", "input: img_9"), "there is no img_9 in this conversation"),
-        (DRAW + call("E", "track: red", "input: img_1"), "needs video, and img_1 is image"),
+        (DRAW + call("E", "track: red", "input: img_1"), "needs video, but img_1 is image"),
         (DRAW + call("C", "remove: it", region="[9, 9, 1, 1]"), "right edge beyond the left"),
         (
             DRAW + call("C", "remove: it", region="[0, 0, 9, 9] @ 3"),
-            "img_1 has 1 frames, and there is no frame 3",
+            "img_1 has 1 frames, but no frame 3",
         ),
         (DRAW * 17, "a message has at most 16 calls"),
     ],
@@ -115,7 +115,7 @@ def test_conversations_share_no_media():
     one, two = Conversation(specialists=shared), Conversation(specialists=shared)
     one.run_calls(parse(DRAW))
     assert two.media == {}
-    assert "there is none" in two.plan(parse(call("B", "segment: red")))[0].problem
+    assert "has none" in two.plan(parse(call("B", "segment: red")))[0].problem
 
 
 def test_a_region_of_the_first_turn_is_the_same_in_the_fifth():

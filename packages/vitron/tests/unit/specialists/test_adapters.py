@@ -223,7 +223,7 @@ def test_inpainting_keeps_what_is_not_marked(models, image):
     far = rasterise(BoxRegion(x0=0.5, y0=0.6, x1=1, y1=1), 48, 64)
     assert not changed[far].any()
     for wrong, message in (
-        (ask("image_editing", "remove", "it", image), "give a region"),
+        (ask("image_editing", "remove", "it", image), "give one"),
         (ask("image_editing", "move", "it left", image, BOX), "cannot move: an instruction editor"),
     ):
         with pytest.raises(UnsupportedRequestError, match=message):

@@ -184,7 +184,7 @@ def test_preferred_ones_are_asked_first():
     made = registry(Fake("a"), Fake("b"), prefer=["b", "z"])
     assert made.names == ("b", "a")
     assert made.run(REQUEST).specialist == "b"
-    assert made.problems == {"z": "z is preferred, but there is no specialist of this name"}
+    assert made.problems == {"z": "z is preferred, but does not exist"}
 
 
 def test_one_that_takes_too_long_is_given_up_and_made_anew():
@@ -251,7 +251,7 @@ def test_who_needs_a_region_gets_what_the_signals_mean():
 
 
 def test_a_name_is_taken_once():
-    with pytest.raises(ValueError, match="called 'a' already"):
+    with pytest.raises(ValueError, match="already a specialist called 'a'"):
         registry(Fake("a"), Fake("a"))
 
 

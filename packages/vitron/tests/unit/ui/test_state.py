@@ -98,9 +98,9 @@ def test_a_region_of_a_video_has_its_frame(state, video, generator):
     assert len(thumbnails(Artefact("video", np.zeros((300, 4, 4, 3), np.uint8)))) == 48
 
 
-def test_what_fails_is_told_and_nothing_is_kept(state):
+def test_what_fails_is_reported_and_nothing_is_kept(state):
     ask(state, "look", layer(mask_of(CIRCLE)))
-    assert "there is none in this conversation" in state.messages[-1]["content"]
+    assert "this conversation has none" in state.messages[-1]["content"]
     ask(state, "break")
     assert state.messages[-1]["metadata"]["title"] == "failed"
     assert state.conversation.messages == []

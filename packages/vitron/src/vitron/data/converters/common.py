@@ -25,7 +25,7 @@ def read_json(file: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        DataError: If it is missing, too large, or no JSON.
+        DataError: If it is missing, too large, or not JSON.
     """
     if not file.is_file():
         raise DataError(f"{file} does not exist")
@@ -36,7 +36,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no JSON: {explain(error)}") from error
+        raise DataError(f"{file} is not JSON: {explain(error)}") from error
 
 
 def find_json(source: Path, names: Sequence[str]) -> Path:
@@ -58,7 +58,7 @@ def items_of(value: object, what: str) -> list[dict[str, Any]]:
     """Return a list of objects.
 
     Raises:
-        DataError: If it is none.
+        DataError: If it is not a list of objects.
     """
     listed = cast("list[Any]", value) if isinstance(value, list) else None
     if listed is None or not all(isinstance(each, dict) for each in listed):
@@ -83,7 +83,7 @@ def size_of(folder: Path, path: str) -> tuple[int, int]:
     """Return width and height of an image, read from its header.
 
     Raises:
-        DataError: If it is missing or none.
+        DataError: If it is missing or not an image.
     """
     file = safe_path(folder, path)
     try:
@@ -101,11 +101,11 @@ def box_of(pixels: Sequence[Any], size: tuple[int, int], what: str, frame: int |
     Args:
         pixels: Four numbers.
         size: Width and height.
-        what: Whose it is, for messages.
+        what: Owner of the box, for error messages.
         frame: Frame of a video.
 
     Raises:
-        DataError: If it is no box.
+        DataError: If it is not a box.
     """
     width, height = size
     try:
@@ -142,7 +142,7 @@ def sample_of(what: str, **fields: Any) -> Sample:
     """Return a sample.
 
     Raises:
-        DataError: If it cannot be one.
+        DataError: If the values do not form a valid sample.
     """
     try:
         return Sample(**fields)
@@ -151,7 +151,7 @@ def sample_of(what: str, **fields: Any) -> Sample:
 
 
 def split_of(name: object) -> Literal["train", "val", "test"]:
-    """Return the split that a data set's own name means."""
+    """Return the split that corresponds to the data set's own name."""
     word = str(name).lower()
     if word.startswith("val") or word in ("dev", "minival"):
         return "val"

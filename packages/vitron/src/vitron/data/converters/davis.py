@@ -21,7 +21,7 @@ RESOLUTION = "480p"
 def read_davis(source: Path, *, split: str = "val", year: str = "2017") -> Iterator[Sample]:
     """Yield one sample for each object: its mask on the first frame that shows it is the region to follow.
 
-    The folder holds ``JPEGImages/480p``, ``Annotations/480p`` (label maps: 0 is the ground) and
+    The folder holds ``JPEGImages/480p``, ``Annotations/480p`` (label maps: 0 is the background) and
     ``ImageSets/<year>/<split>.txt``; without that list, all sequences are read.
 
     Args:
@@ -43,7 +43,7 @@ def read_davis(source: Path, *, split: str = "val", year: str = "2017") -> Itera
     )
     for name in names:
         if Path(name).name != name:
-            raise DataError(f"{listed} names {name!r}, which is no folder")
+            raise DataError(f"{listed} names {name!r}, which is not a folder")
         yield from _sequence(source, frames / name, labels / name, split)
 
 
@@ -55,7 +55,7 @@ def _sequence(source: Path, frames: Path, labels: Path, split: str) -> Iterator[
     if len({each.shape for each in maps}) > 1:
         raise DataError(f"the label maps in {labels} have different sizes")
     media = (SampleMedia(type="video", path=tuple(file.relative_to(source).as_posix() for file in files)),)
-    # 255 marks the rim in some releases
+    # 255 marks the boundary in some releases
     numbers = sorted({int(value) for each in maps for value in np.unique(each)} - {0, 255})
     for number in numbers:
         masks = [

@@ -40,8 +40,8 @@ def read_llava(source: Path) -> Iterator[Sample]:
 def read_release(source: Path) -> Iterator[Sample]:
     """Yield the invocation dialogues of the paper's release: ``idx``, media, ``bbox`` in pixels, tags.
 
-    Calls are read with this package's parser, letters and all. A box becomes a region on the first medium,
-    and stands where ``<region>`` does, else behind the media.
+    Calls are parsed by this package's parser, letters included. A box becomes a region on the first medium,
+    at the position of ``<region>``, else behind the media.
 
     Args:
         source: The file, or a folder with one JSON file; media lie beside it.
@@ -73,7 +73,7 @@ def _read(source: Path, key: str, *, calls: bool) -> Iterator[Sample]:
 
 
 def _media(item: dict[str, Any], what: str) -> tuple[SampleMedia, ...]:
-    """Return videos before images, as they stand in the first turn."""
+    """Return videos before images, in the order of the first turn."""
     found = list[SampleMedia]()
     for kind in ("video", "image"):
         paths = item.get(kind) or []
@@ -93,7 +93,7 @@ def _regions(
     if not boxes:
         return ()
     if not media:
-        raise DataError(f"{what} has a box and nothing to lie on")
+        raise DataError(f"{what} has a box but no image or video")
     listed = boxes if isinstance(boxes[0], list) else [boxes]
     size = size_of(folder, media[0].paths[0])
     frame = 0 if media[0].type == "video" else None

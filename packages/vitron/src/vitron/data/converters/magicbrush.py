@@ -35,8 +35,8 @@ def read_magicbrush(source: Path) -> Iterator[Sample]:
     """
     file = find_json(source, ("edit_turns.json",))
     folder = file.parent
-    told = folder / "global_descriptions.json"
-    captions: dict[str, dict[str, str]] = read_json(told) if told.is_file() else {}
+    descriptions = folder / "global_descriptions.json"
+    captions: dict[str, dict[str, str]] = read_json(descriptions) if descriptions.is_file() else {}
     for number, turn in enumerate(items_of(read_json(file), file.name)):
         what = f"{file.name}, item {number}"
         before, after, instruction = (

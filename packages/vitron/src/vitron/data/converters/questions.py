@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions with answers of people, and captions of images, in the formats of VQA and COCO."""
+"""Questions with human answers, and captions of images, in the formats of VQA and COCO."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def read_refcoco(
         what = f"{refs.name}, item {number}"
         note, image = notes.get(ref.get("ann_id")), images.get(ref.get("image_id"))
         if note is None or image is None:
-            raise DataError(f"{what} speaks of an annotation or image that instances.json does not have")
+            raise DataError(f"{what} refers to an annotation or image that is not in instances.json")
         yield from _samples(folder, ref, note, image, task, what)
 
 
@@ -134,7 +134,7 @@ def mask_of(segmentation: object, height: int, width: int, what: str) -> MaskReg
                 raise DataError(f"{what}: a mask of {size} does not fit {height} x {width}")
             return mask_to_region(decode_mask(counts, height, width))
         drawn: NDArray[np.bool_] = np.zeros((height, width), dtype=np.bool_)
-        for line in segmentation:  # pyright: ignore[reportGeneralTypeIssues]  # what is no list ends below
+        for line in segmentation:  # pyright: ignore[reportGeneralTypeIssues]  # anything but a list raises below
             points = np.asarray(line, dtype=np.float64).reshape(-1, 2) / (width, height)
             inside = tuple((float(px), float(py)) for px, py in points.clip(0, 1))
             drawn |= rasterise(PolygonRegion(points=inside), height, width)

@@ -29,7 +29,7 @@ def read_vidstg(source: Path) -> Iterator[Sample]:
 
     The file is a list of objects with ``video`` (a folder of frames, or a file), ``caption``, ``width``,
     ``height``, ``span`` (first and last frame) and ``boxes``: for each frame of the span ``[x, y, w, h]`` in
-    pixels, as a list or by frame number. VidSTG and HC-STVG keep the same facts in other files.
+    pixels, as a list or by frame number. VidSTG and HC-STVG keep the same data in other files.
 
     Args:
         source: The file, or a folder with ``*.json``; videos lie beside it.

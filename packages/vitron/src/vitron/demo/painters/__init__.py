@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Toy specialists that draw with NumPy: deterministic, small, and for drawn images only.
 
-They stand in for large models where a whole chain is to be tried. They know some colours, five shapes, and
-things that are of one colour on a plain background; a photograph is beyond them.
+They replace large models when a whole chain is tested. They know some colours, five shapes, and
+objects of one colour on a plain background; they do not work on photographs.
 """
 
 from vitron.demo.painters.animator import ToyAnimator
@@ -14,7 +14,7 @@ __all__ = ["ToyAnimator", "ToyPainter", "ToySegmenter", "toy_registry"]
 
 
 def toy_registry() -> SpecialistRegistry:
-    """Return a registry with the toys alone: results are the same whatever else is installed."""
+    """Return a registry of the toy specialists alone: results do not depend on what else is installed."""
     registry = SpecialistRegistry()
     for factory in (ToySegmenter, ToyPainter, ToyAnimator):
         registry.register(factory().spec.name, factory)

@@ -52,7 +52,7 @@ class ToyAnimator(Toy):
             raise UnsupportedRequestError("the toy animator needs an image to animate")
         length = _length(request, image.shape[0] * image.shape[1])
         if mask is None:
-            # where the words name something that is there, that; else the largest thing
+            # the object that the text names if it is in the image, else the largest object
             named = choose(things_in(image), read_phrase(text)) if text else []
             mask = named[0].mask if named else target(image, "the largest thing", None)
         way = direction_of(text) or _WAYS[int(np.random.default_rng(seed).integers(len(_WAYS)))]
@@ -79,7 +79,7 @@ def _edit_frames(request: Request, seed: int) -> NDArray[np.uint8]:
         raise UnsupportedRequestError(f"the video has {len(frames)} frames and no frame {first}")
     out = frames.copy()
     for index in range(first, min(last, len(frames) - 1) + 1):
-        # all instructions see the video as it came: the background is not to be found in a new foreground
+        # all instructions see the input video: the background must not be detected in a new foreground
         for action in request.actions:
             changed = edit(frames[index], action, request.mask, seed)
             out[index] = np.where((changed != frames[index]).any(axis=-1)[..., None], changed, out[index])

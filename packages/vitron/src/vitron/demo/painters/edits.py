@@ -54,12 +54,12 @@ def edit(image: Pixels, action: Action, mask: Mask | None, seed: int) -> Pixels:
 
     Args:
         image: Image ``(H, W, 3)``, uint8; not changed.
-        action: Action and its text; the action ``edit`` is guessed from the text.
-        mask: Region to edit, ``(H, W)``; ``None`` finds what the text names.
+        action: Action and its text; for ``edit`` the action is inferred from the text.
+        mask: Region to edit, ``(H, W)``; ``None`` finds the object that the text names.
         seed: Random seed.
 
     Raises:
-        UnsupportedRequestError: If the text names nothing in the image, or no edit.
+        UnsupportedRequestError: If the text names no object in the image, or no edit.
     """
     name, text = action.name, action.text
     name = _guess(text) if name == "edit" else name
@@ -97,10 +97,10 @@ def _guess(text: str) -> str:
 
 
 def target(image: Pixels, text: str, mask: Mask | None) -> Mask:
-    """Return what is meant: the mask, or what the words name; no words mean everything that is there.
+    """Return the mask to edit: the given one, or that of the named objects; an empty text means all objects.
 
     Raises:
-        UnsupportedRequestError: If there is no such thing.
+        UnsupportedRequestError: If there is no such object.
     """
     if mask is not None:
         return mask
@@ -139,7 +139,7 @@ def _last_colour(text: str) -> str:
 
 
 def _paint(image: Pixels, mask: Mask, colour: str) -> Pixels:
-    """Give a mask a colour; lights and shades stay."""
+    """Recolour the masked pixels; their shading is kept."""
     out, part = image.astype(np.float64), image[mask].astype(np.float64)
     if part.size:
         out[mask] = part - part.mean(axis=0) + COLOURS[colour]
@@ -212,10 +212,10 @@ def _box(mask: Mask) -> tuple[int, int, int, int]:
 
 
 def restyle(image: Pixels, text: str, mask: Mask | None = None) -> Pixels:
-    """Draw an image, or what lies in a mask, in a style.
+    """Draw an image, or the masked part of it, in a style.
 
     Raises:
-        UnsupportedRequestError: If the words name no style.
+        UnsupportedRequestError: If the text names no style.
     """
     named = (_STYLE_WORDS.get(word, word) for word in words_of(text))
     style = next((word for word in named if word in STYLES), None)
@@ -251,13 +251,13 @@ def _styled(image: Image.Image, style: str) -> NDArray[np.uint8]:
 
 
 def animate(image: Pixels, mask: Mask, way: tuple[int, int], length: int) -> NDArray[np.uint8]:
-    """Let what lies in a mask move on, a 16th of the side in each frame, turning back at the edges.
+    """Move the masked object by a 16th of the side per frame; it turns back at the edges.
 
     Args:
         image: ``(H, W, 3)``.
         mask: ``(H, W)``, not empty.
-        way: Rows and columns, -1 to 1.
-        length: Frames.
+        way: Direction in rows and columns, -1 to 1.
+        length: Number of frames.
 
     Returns:
         ``(length, H, W, 3)``; the first is the image.
@@ -277,9 +277,9 @@ def animate(image: Pixels, mask: Mask, way: tuple[int, int], length: int) -> NDA
     return np.stack(frames)
 
 
-def _bounce(start: int, way: int, room: int) -> int:
-    """Return a place between 0 and ``room`` on a line that is folded at its ends."""
-    if room <= 0:
+def _bounce(start: int, way: int, span: int) -> int:
+    """Return a position between 0 and ``span`` on a line that is folded at its ends."""
+    if span <= 0:
         return start
-    place = (start + way) % (2 * room)
-    return place if place <= room else 2 * room - place
+    place = (start + way) % (2 * span)
+    return place if place <= span else 2 * span - place

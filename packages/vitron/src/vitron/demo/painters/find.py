@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things of one colour on a plain background: where they are, and which one is meant."""
+"""Objects of one colour on a plain background: their locations, and the one that a phrase names."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vitron.errors import UnsupportedRequestError
 _NAMES = tuple(COLOURS)
 _PALETTE = np.asarray(list(COLOURS.values()), dtype=np.int64)
 LARGEST = 4_000_000
-MOST = 48  # things; what falls into more parts is a photograph
-NEAR = 40  # distance in RGB, of 0..255 each, within which a pixel is background
+MOST = 48  # objects; an image with more parts is a photograph
+NEAR = 40  # largest distance in RGB, 0..255 each, of a background pixel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +37,7 @@ class Thing:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Top, left, bottom and right; the last two lie behind the last pixel."""
+        """Top, left, bottom and right; the last two are exclusive."""
         rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
         return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
@@ -60,7 +60,7 @@ def background_colour(image: Pixels) -> NDArray[np.int64]:
 
 
 def things_in(image: Pixels) -> list[Thing]:
-    """Return the things of an image, from left to right.
+    """Return the objects of an image, from left to right.
 
     Args:
         image: ``(H, W, 3)``, uint8.
@@ -76,7 +76,7 @@ def things_in(image: Pixels) -> list[Thing]:
     pixels = image.astype(np.int64)
     background = background_colour(image)
     away = ((pixels - background) ** 2).sum(axis=-1) > NEAR**2
-    # one colour after the other: all distances at once would take twelve times the image
+    # one colour at a time: all distances at once would need twelve times the memory of the image
     nearest = np.zeros(away.shape, dtype=np.int64)
     least = np.full(away.shape, np.iinfo(np.int64).max)
     for index, colour in enumerate(_PALETTE):
@@ -113,7 +113,7 @@ def best_shape(mask: Mask) -> str:
 
 
 def choose(things: list[Thing], phrase: Phrase) -> list[Thing]:
-    """Return those of the things that a phrase means."""
+    """Return the objects that a phrase names."""
     left = [
         thing
         for thing in things

@@ -27,7 +27,7 @@ MAX_SIDE = 4096
 
 
 class Toy:
-    """Base of the toys: nothing to load, nothing to free."""
+    """Base of the toy specialists, which have nothing to load or free."""
 
     def load(self, device: str, dtype: str) -> None:
         """Do nothing."""
@@ -75,7 +75,7 @@ class ToyPainter(Toy):
 
 
 def size_of(request: Request) -> tuple[int, int]:
-    """Return height and width that a request asks for, 64 by default.
+    """Return the requested height and width, 64 by default.
 
     Raises:
         UnsupportedRequestError: If a side is too long.
@@ -89,18 +89,18 @@ def size_of(request: Request) -> tuple[int, int]:
 
 
 def generate(text: str, size: tuple[int, int], seed: int) -> Pixels:
-    """Draw the things that a text names.
+    """Draw the objects that a text names.
 
     Args:
-        text: As "a red circle at the left and two small blue stars on a green background".
+        text: Description, such as "a red circle at the left and two small blue stars on a green background".
         size: Height and width in pixels.
-        seed: Random seed of places and colours.
+        seed: Random seed of positions and colours.
 
     Returns:
         ``(*size, 3)``, uint8.
 
     Raises:
-        UnsupportedRequestError: If it names no shape.
+        UnsupportedRequestError: If the text names no shape.
     """
     things, rng = read_things(text), np.random.default_rng(seed)
     if not things:

@@ -18,7 +18,7 @@ _ALL = ("everything", "all", "panoptic")
 
 
 class ToySegmenter(Toy):
-    """Finds things of one colour on a plain background by colour, shape, order, or a region on them."""
+    """Finds objects of one colour on a plain background by colour, shape, order, or a region on them."""
 
     @property
     def spec(self) -> SpecialistSpec:
@@ -66,7 +66,7 @@ def _meant(things: list[Thing], action: object, request: Request) -> list[Thing]
         mask = request.mask
         touched = [thing for thing in things if (thing.mask & mask).any()]
         fitting = choose(touched, phrase)
-        # the words may call the thing by a name that is not known here: the region decides
+        # the text may use a name that is not known here: the region decides
         return sorted(fitting or touched, key=lambda thing: -int((thing.mask & mask).sum()))[:1]
     everything = getattr(action, "name", "") == "panoptic" or any(word in text.split() for word in _ALL)
     if phrase.is_empty and text.strip() and not everything:
@@ -75,13 +75,13 @@ def _meant(things: list[Thing], action: object, request: Request) -> list[Thing]
 
 
 def follow(masks: NDArray[np.bool_], thing: Thing, found: list[list[Thing]], steps: range) -> None:
-    """Write where a thing is in further frames: the nearest of its colour and shape, which it then is.
+    """Track an object through further frames: the nearest one of the same colour and shape in each.
 
     Args:
-        masks: ``(T, H, W)``, written to.
-        thing: As it is in the first of the steps, or the one before.
-        found: All things of all frames.
-        steps: Frames in the order to follow.
+        masks: Masks ``(T, H, W)``, written in place.
+        thing: The object in the previous frame.
+        found: All objects of all frames.
+        steps: Frames in tracking order.
     """
     here = thing
     for step in steps:

@@ -54,12 +54,12 @@ _CORNERS: dict[str, tuple[tuple[float, float], ...]] = {
 
 
 def stamp(canvas: Pixels, shape: Mask, row: int, column: int, colour: tuple[int, int, int]) -> None:
-    """Draw a shape with its upper left corner at a place; what leaves the canvas is cut off."""
+    """Draw a shape with its upper left corner at a position, cut off at the edges of the canvas."""
     canvas[shifted(shape, row, column, canvas.shape[:2])] = colour
 
 
 def shifted(mask: Mask, row: int, column: int, size: tuple[int, ...]) -> Mask:
-    """Return a mask put at a place of a canvas of ``size``, cut off where it leaves it."""
+    """Return a mask placed on a canvas of ``size``, cut off at its edges."""
     out = np.zeros(size[:2], dtype=np.bool_)
     top, left = max(0, row), max(0, column)
     bottom, right = min(size[0], row + mask.shape[0]), min(size[1], column + mask.shape[1])
@@ -76,12 +76,12 @@ def blank(height: int, width: int, colour: str | None = None) -> Pixels:
 
 
 def colour_for(phrase: Phrase, rng: np.random.Generator) -> str:
-    """Return the colour of a phrase, or one by chance."""
+    """Return the colour of a phrase, or a random one."""
     return phrase.colour or str(rng.choice(list(COLOURS)[:6]))
 
 
 def place_for(phrase: Phrase, side: int, taken: Mask, rng: np.random.Generator) -> tuple[int, int]:
-    """Return where a thing of ``side`` pixels goes: where the phrase says, else by chance, apart from others.
+    """Return the position of an object of ``side`` pixels: that of the phrase, else a random free one.
 
     Returns:
         Row and column of its upper left corner.
@@ -104,5 +104,5 @@ def place_for(phrase: Phrase, side: int, taken: Mask, rng: np.random.Generator) 
 
 
 def side_for(phrase: Phrase, height: int, width: int) -> int:
-    """Return the side of a thing in pixels."""
+    """Return the side of an object in pixels."""
     return max(3, round((0.28 if phrase.size is None else phrase.size) * min(height, width)))

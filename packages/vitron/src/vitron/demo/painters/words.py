@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few words that the painters know."""
+"""The vocabulary of the toy painters."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ _PARTS = re.compile(r",|;|\band\b|\bwith\b")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phrase:
-    """What a few words say about a thing; ``None`` where they say nothing.
+    """Properties of an object in a phrase; ``None`` if not given.
 
     Attributes:
         colour: A key of :data:`COLOURS`.
         shape: One of :data:`SHAPES`.
         size: Side as a fraction of the image's shorter side.
-        order: Which of several.
-        places: Where in the image.
-        count: How many.
+        order: Order among several, such as "leftmost".
+        places: Positions in the image.
+        count: Number of objects.
     """
 
     colour: str | None = None
@@ -88,12 +88,12 @@ class Phrase:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it names neither a colour nor a shape nor which one."""
+        """Whether the phrase names no colour, shape or order."""
         return self.colour is None and self.shape is None and self.order is None
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text in lower case, an s at the end of a shape left out."""
+    """Return the words of a text in lower case, plural shapes in the singular."""
     found = re.findall(r"[a-z]+", text.lower())
     return [word[:-1] if word[:-1] in SHAPES or word[:-1] in OTHER_SHAPES else word for word in found]
 
@@ -105,7 +105,7 @@ def colours_of(text: str) -> list[str]:
 
 
 def read_phrase(text: str) -> Phrase:
-    """Understand one thing, as "the leftmost small red circle"."""
+    """Parse one object, such as "the leftmost small red circle"."""
     words = words_of(text)
     shapes = [shape for shape in (OTHER_SHAPES.get(word, word) for word in words) if shape in SHAPES]
     return Phrase(
@@ -119,7 +119,7 @@ def read_phrase(text: str) -> Phrase:
 
 
 def read_things(text: str) -> list[Phrase]:
-    """Understand a list of things to draw, as "a red circle and two blue stars"."""
+    """Parse a list of objects to draw, such as "a red circle and two blue stars"."""
     phrases = (read_phrase(part) for part in _PARTS.split(text.lower()))
     return [phrase for phrase in phrases if phrase.shape is not None]
 
@@ -131,7 +131,7 @@ def background_of(text: str) -> str | None:
 
 
 def direction_of(text: str) -> tuple[int, int] | None:
-    """Return the way that a text names, in rows and columns, or ``None``."""
+    """Return the direction that a text names, in rows and columns, or ``None``."""
     steps = [DIRECTIONS[word] for word in words_of(text) if word in DIRECTIONS]
     if not steps:
         return None
@@ -139,6 +139,6 @@ def direction_of(text: str) -> tuple[int, int] | None:
 
 
 def pixels_of(text: str) -> int | None:
-    """Return the number of "by 12", or ``None``."""
+    """Return the number in "by 12", or ``None``."""
     found = re.search(r"\bby (\d{1,5})\b", text)
     return int(found[1]) if found else None

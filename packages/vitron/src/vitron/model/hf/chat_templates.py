@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Jinja chat templates of several families of language models.
 
-The model writes what stands in a ``generation`` block: its tokens are learnt, the end token among them.
+The model generates the text in a ``generation`` block: training learns its tokens, with the end token.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ChatTemplate(NamedTuple):
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """Special tokens that the template writes; placeholders of media and regions are left out."""
+        """Special tokens that the template writes; without placeholders of media and regions."""
         found = re.findall(r"<\|[a-z_]+\|>", self.source)
         placeholders = {"<|image|>", "<|video|>", "<|region|>"}
         return tuple(dict.fromkeys([self.end_token, *(each for each in found if each not in placeholders)]))

@@ -37,13 +37,13 @@ class VitronConfig(PretrainedConfig):
         mask_modules: Modules that the mask head serves.
         mask_width: Channels of the mask head.
         mask_stride: Input pixels per mask pixel; divides the patch size.
-        conditions: For each module with a projection of signals to a text encoder's space: number of vectors
+        conditions: Projections of signals to a text encoder's space, by module: number of vectors
             (``num_vectors``), their ``width``, and the projection's ``form``, ``vitron`` or ``published``.
         image_size: Side of the square input of the tower.
     """
 
     model_type = "vitron"
-    # the base has a property of classes here, which pyright cannot follow
+    # the base has a class property here, which pyright does not support
     sub_configs: ClassVar[Any] = {"text_config": AutoConfig, "vision_config": AutoConfig}
 
     text_config: SubConfig = None
@@ -104,11 +104,11 @@ class VitronConfig(PretrainedConfig):
 
 
 def pooled_frames(temporal_pool: str, frames: int) -> int:
-    """Return how many blocks of image tokens a video becomes.
+    """Return the number of blocks of image tokens of a video.
 
     Args:
-        temporal_pool: As in :class:`VitronConfig`.
-        frames: Frames that are shown.
+        temporal_pool: Pooling of a video's frames; see :class:`VitronConfig`.
+        frames: Number of shown frames.
 
     Raises:
         ValueError: If ``temporal_pool`` is unknown.

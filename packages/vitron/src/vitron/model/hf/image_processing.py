@@ -50,10 +50,10 @@ class VitronImageProcessor(BaseImageProcessor):
         size: ``height`` and ``width`` of the square.
         image_mean: Mean of the three channels, in 0..1; also the colour of the padding.
         image_std: Standard deviation of the three channels.
-        **kwargs: Further attributes, as of any image processor of transformers.
+        **kwargs: Further attributes of image processors of transformers.
 
     Raises:
-        ValueError: If ``size`` is no square.
+        ValueError: If ``size`` is not a square.
     """
 
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
@@ -107,7 +107,7 @@ class VitronImageProcessor(BaseImageProcessor):
         return out
 
     def fit_masks(self, masks: NDArray[np.bool_], side: int | None = None) -> NDArray[np.float32]:
-        """Fit masks into the square as images are.
+        """Fit masks into the square like images.
 
         Args:
             masks: ``(N, H, W)``, boolean.

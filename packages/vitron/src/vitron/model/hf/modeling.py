@@ -71,7 +71,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.vision_tower: Any = AutoModel.from_config(config.vision)
         self.language_model: Any = AutoModelForCausalLM.from_config(config.text)
         fuse_norms(self.language_model)
-        # output_hidden_states would keep the states of all layers, and only the last is needed
+        # output_hidden_states would keep the states of all layers, but only the last is needed
         self.language_model.get_decoder().register_forward_hook(_keep_last_state)
         # hidden states of a tower are large and uneven; unnormalised, they outweigh what is added to them
         self.vision_norm = nn.LayerNorm(width)
@@ -182,7 +182,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_ids: ``(B, L)``, with placeholders.
             attention_mask: ``(B, L)``, 0 on padding; on either side.
             position_ids: ``(B, L)``; by default counted from the first real token.
-            past_key_values: Key-value cache; media and regions that it holds must not be given again.
+            past_key_values: Key-value cache; media and regions in it must not be given again.
             inputs_embeds: Embeddings instead of ids.
             labels: ``(B, L)``, -100 for positions without a loss.
             use_cache: Whether to return a cache.
@@ -264,7 +264,7 @@ def _scatter(embeds: Tensor, where: Tensor, features: Tensor, what: str) -> Tens
     found = int(where.sum())
     if found != len(features):
         raise ValueError(
-            f"the text has {found} placeholders of {what}, and there are {len(features)} features"
+            f"the text has {found} placeholders of {what}, but there are {len(features)} features"
         )
     return embeds.masked_scatter(where[..., None].expand_as(embeds), features.to(embeds.dtype))
 

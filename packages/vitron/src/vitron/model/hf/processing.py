@@ -27,14 +27,14 @@ _RENDERING = Lock()
 
 
 class VitronProcessor(ProcessorMixin):
-    """Image processor, tokenizer and chat template as one.
+    """Image processor, tokenizer and chat template in one object.
 
     Args:
         image_processor: Fits images into the square of the tower.
         tokenizer: Fast tokenizer that has the special tokens.
-        chat_template: Jinja source; ``{"type": "image" | "video" | "region" | "text"}`` are its parts.
+        chat_template: Jinja source; content parts are ``{"type": "image" | "video" | "region" | "text"}``.
         num_image_tokens: Tokens of one image.
-        temporal_pool: Pooling of a video's frames; as in :class:`VitronConfig`.
+        temporal_pool: Pooling of a video's frames; see :class:`VitronConfig`.
         num_frames: Largest number of frames that are shown of a video.
     """
 
@@ -81,15 +81,15 @@ class VitronProcessor(ProcessorMixin):
         Args:
             images: Images of all texts in order of their placeholders; lists may be nested.
             text: One text, or several.
-            videos: Videos, uint8 ``(T, H, W, 3)`` or lists of images; likewise.
-            audio: Not taken.
-            regions: In order of their placeholders: position of the image or video among all media, mask
+            videos: Videos, uint8 ``(T, H, W, 3)`` or lists of images, in the same order.
+            audio: Not supported.
+            regions: Regions in order of their placeholders: position of the medium among all media, mask
                 ``(H, W)``, and the frame of a video.
             return_tensors: ``pt``, ``np`` or ``None``.
             **kwargs: Arguments of the tokenizer.
 
         Raises:
-            ValueError: If there are more or fewer media or regions than placeholders.
+            ValueError: If the numbers of media or regions and of placeholders differ.
         """
         if audio is not None:
             raise ValueError("audio is not supported")
@@ -128,12 +128,12 @@ class VitronProcessor(ProcessorMixin):
             data, tensor_type=return_tensors, skip_tensor_conversion=["text_replacement_offsets"]
         )
 
-    # -- parts that training data are made of as well
+    # -- parts that training data use as well
 
     def sample_frames(self, count: int) -> list[int]:
         """Return which frames of a video are shown: all, or ``num_frames`` from the first to the last.
 
-        Distances are cut to whole numbers, as in the tower of the authors' release.
+        Distances are truncated to integers, as in the tower of the authors' release.
         """
         if count <= self.num_frames:
             return list(range(count))
@@ -142,14 +142,14 @@ class VitronProcessor(ProcessorMixin):
     def expand_placeholders(
         self, text: str, frame_counts: Iterator[int]
     ) -> tuple[str, list[dict[str, tuple[int, int]]]]:
-        """Write each image or video placeholder as often as it has tokens.
+        """Repeat each image or video placeholder once per token.
 
         Args:
             text: Rendered text.
             frame_counts: Number of shown frames of each image or video.
 
         Returns:
-            The text, and where each placeholder stood (``span``) and stands now (``new_span``).
+            The text, and the old (``span``) and new (``new_span``) position of each placeholder.
         """
         parts, offsets, end, grown = list[str](), list[dict[str, tuple[int, int]]](), 0, 0
         for match in _MEDIA.finditer(text):
@@ -173,7 +173,7 @@ class VitronProcessor(ProcessorMixin):
             shown: Shown frames of each medium.
 
         Returns:
-            Mask ``(S, S)``, 0 to 255, and the row of ``pixel_values`` of the shown frame next to its own.
+            Mask ``(S, S)``, 0 to 255, and the row of ``pixel_values`` of the shown frame nearest to its own.
         """
         frames = shown[medium]
         nearest = min(range(len(frames)), key=lambda at: abs(frames[at] - frame))
@@ -183,13 +183,13 @@ class VitronProcessor(ProcessorMixin):
     def render_segments(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool
     ) -> list[tuple[str, bool]]:
-        """Render a conversation and cut it where the model's own text begins and ends.
+        """Render a conversation and split it where the model's own text begins and ends.
 
         Each segment is tokenized alone, so that no token spans the border: training and generation then see
         the same tokens.
 
         Returns:
-            Text of each segment, and whether the model writes it.
+            Text of each segment, and whether the model generates it.
         """
         with _RENDERING:
             render: Any = render_jinja_template  # whose annotations do not fit what it returns
@@ -212,7 +212,7 @@ def _frame(region: Sequence[Any]) -> int:
 
 
 def _flat(media: Any, *, depth: int) -> Iterator[Any]:
-    """Yield media of nested lists; one with ``depth`` axes, or a list of images for a video, is a medium."""
+    """Yield the media of nested lists: arrays with ``depth`` axes, or for videos lists of images."""
     if media is None:
         return
     is_video = depth == 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regions: from pixels, to masks, from kind to kind, and as the text of a reply."""
+"""Regions: from pixels, to masks, from kind to kind, and as the text of a call."""
 
 from vitron.protocol.regions.convert import (
     box_from_pixels,

@@ -27,9 +27,9 @@ def box_from_pixels(
         y0: Top edge.
         x1: Right edge, at most ``width``.
         y1: Bottom edge, at most ``height``.
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
-        frame: Of a video.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        frame: Frame of a video.
 
     Raises:
         RegionError: If the box leaves the image or its corners are reversed.
@@ -59,8 +59,8 @@ def points_from_pixels(
 
     Args:
         points: ``(x, y)`` each, in pixels from the upper left corner.
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
 
     Raises:
         RegionError: If a point lies outside the image.
@@ -122,7 +122,7 @@ def mask_to_point(mask: Mask, *, frame: int | None = None) -> PointsRegion:
 def _pixels(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows, columns = np.nonzero(mask)
     if not rows.size:
-        raise RegionError("an empty mask has no place in the image")
+        raise RegionError("an empty mask has no position in the image")
     return rows, columns
 
 
@@ -169,7 +169,7 @@ def _rings(mask: Mask) -> list[list[tuple[int, int]]]:
         while True:
             ring.append(place)
             choices = steps[place]
-            # where two parts touch at a corner, turn right: the parts stay apart
+            # turn right where two parts touch at a corner: the parts stay separate
             right = (heading[1], -heading[0])
             heading = right if right in choices else choices[0]
             choices.remove(heading)
@@ -189,10 +189,10 @@ def convert_region(
 
     Args:
         region: Any region.
-        kind: What is wanted.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        masks: As for :func:`rasterise`.
+        kind: Kind of the result.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        masks: Masks by name, ``(H, W)``, for a reference.
 
     Returns:
         The region itself if it is of that kind.

@@ -21,7 +21,7 @@ from vitron.protocol.contract import (
 )
 from vitron.protocol.rle import decode_mask
 
-PATCHES = 24  # a tower of 336 px with patches of 14 has as many along a side
+PATCHES = 24  # patches along a side of a tower with 336 px and patches of 14
 
 Mask = NDArray[np.bool_]
 
@@ -42,7 +42,7 @@ def rasterise(
     pixel.
 
     Args:
-        region: What to draw.
+        region: Region to draw.
         height: Rows of the image.
         width: Columns of the image.
         patch: Side of a patch in pixels; by default a 24th of the longer side, at least 1.
@@ -52,7 +52,7 @@ def rasterise(
         ``(height, width)``, boolean.
 
     Raises:
-        RegionError: If the image has no pixels, or a reference is not among ``masks``.
+        RegionError: If the image has no pixels, or ``masks`` lacks a reference.
     """
     if height < 1 or width < 1:
         raise RegionError(f"a region needs an image with pixels, got {height} x {width}")
@@ -87,12 +87,12 @@ def dilate(mask: Mask, reach: int) -> Mask:
 
     Args:
         mask: ``(H, W)``, boolean.
-        reach: Pixels, from 0.
+        reach: Number of pixels, from 0.
 
     Returns:
         ``(H, W)``, boolean.
     """
-    from scipy import ndimage  # slow to import, and seldom needed
+    from scipy import ndimage  # slow to import and rarely needed
 
     wide = ndimage.maximum_filter(mask.astype(np.uint8), size=2 * reach + 1, mode="constant")
     return np.asarray(wide, dtype=np.bool_)

@@ -53,7 +53,7 @@ def to_code(fraction: float) -> int:
 
 
 def snap(region: Region) -> Region:
-    """Return a region as its text says it: all coordinates on steps of 1/999, a thin box one step wide."""
+    """Return a region as its text encodes it: all coordinates on steps of 1/999, a thin box one step wide."""
     return parse_region(format_region(region))[0] or region
 
 
@@ -104,14 +104,14 @@ def parse_region(text: str, *, size: Size | None = None) -> tuple[Region | None,
     """Read the text between region tags.
 
     Args:
-        text: As the table above.
+        text: Region in one of the forms of the table above.
         size: Width and height of the image in pixels, if known; then integers above 999 are pixels.
 
     Returns:
         The region, and the part of the video; one of them may be ``None``.
 
     Raises:
-        RegionError: If the text is no region, a corner is reversed, or a place is outside the image.
+        RegionError: If the text is not a region, corners are reversed, or a point is outside the image.
 
     Example:
         >>> parse_region("[0, 0, 999, 333] | 2, 7")[1]
@@ -131,7 +131,7 @@ def parse_region(text: str, *, size: Size | None = None) -> tuple[Region | None,
     try:
         return _shape(rest, frame, size), frames
     except ValidationError as error:
-        raise RegionError(f"the region {_short(text)} is none: {explain(error)}") from error
+        raise RegionError(f"the region {_short(text)} is not valid: {explain(error)}") from error
 
 
 def _shape(text: str, frame: int | None, size: Size | None) -> Region:
@@ -173,7 +173,7 @@ def _pairs(text: str, size: Size | None, whole: str) -> list[tuple[tuple[float, 
 
 
 def _fractions(numbers: Sequence[str], size: Size | None, whole: str) -> list[float]:
-    """Return what numbers mean, as fractions; x and y take turns."""
+    """Return the fractions of numbers, x and y alternating."""
     values = [float(number) for number in numbers]
     if any("." in number for number in numbers) and max(values) <= 1:
         scales = [1.0] * len(values)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base of the adapters: where a model comes from, images in and out."""
+"""Base of the adapters: model lookup and conversion of images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitron.protocol.media import Artefact
 from vitron.specialists.protocol import Request
 
 NAMED, ANY_IMAGE, DRAWN_ONLY = 30, 10, -10  # see SpecialistSpec.preference
-_UNKNOWN_BYTES = 6_000_000_000  # of a model that is not on this disk yet
+_UNKNOWN_BYTES = 6_000_000_000  # memory of a model that is not on this disk yet
 
 
 class Adapter:
@@ -29,7 +29,7 @@ class Adapter:
         model: Name or folder of its model; by default that of the environment variable, else the bundled one.
 
     Raises:
-        NotSetUpError: If a package is missing, or no model was named and none is bundled.
+        NotSetUpError: If a package is missing, or no model is set and none is bundled.
     """
 
     name: ClassVar[str]
@@ -101,7 +101,7 @@ def is_loaded(model: object, name: str) -> Any:
     """Return a loaded model.
 
     Raises:
-        SpecialistError: If there is none.
+        SpecialistError: If it is not loaded.
     """
     if model is None:
         raise SpecialistError(f"{name} must be loaded before it runs")
@@ -112,7 +112,7 @@ def media_of(request: Request, name: str) -> Artefact:
     """Return the image or video of a request.
 
     Raises:
-        UnsupportedRequestError: If there is none.
+        UnsupportedRequestError: If the request has none.
     """
     if request.media is None:
         raise UnsupportedRequestError(f"{name} needs an image or a video for {request.module}")
@@ -120,7 +120,7 @@ def media_of(request: Request, name: str) -> Artefact:
 
 
 def text_of(request: Request, *, verbs: bool = False) -> str:
-    """Return the text of all actions as one sentence, with the verbs in front if asked for."""
+    """Return the text of all actions as one sentence, optionally with the verbs in front."""
     texts = (
         f"{each.verb} {each.text}" if verbs and each.verb not in ("", "edit") else each.text
         for each in request.actions

@@ -26,19 +26,19 @@ _BATCH = 4
 
 
 class DiffeatTracker(Adapter):
-    """Carries the mask of one frame to all others: each cell takes the mean mark of the cells most like it.
+    """Propagates the mask of one frame to all others: each cell takes the mean label of similar cells.
 
-    For every frame the marks of the first and of the last few frames are read at the ``top_k`` most similar
+    For every frame the labels of the first and of the last few frames are read at the ``top_k`` most similar
     cells within ``radius`` cells, weighted by a softmax of the cosine over ``temperature``: the label
     propagation of Jabri et al. (arXiv 2006.14613), with activations of a denoiser as features.
 
     Args:
-        model: Folder of a diffusers pipeline; the bundled ``tiny-sdxl`` if it is not named.
-        names: Activations by diffeat's names, several with commas; else ``VITRON_DIFFEAT_NAMES``.
-        context: Frames before the current one that are read, besides the first.
-        top_k: Cells that vote.
-        radius: How far a thing may move between frames, in cells.
-        temperature: Of the softmax.
+        model: Folder of a diffusers pipeline; default is the bundled ``tiny-sdxl``.
+        names: Activations by diffeat's names, separated by commas; default is ``VITRON_DIFFEAT_NAMES``.
+        context: Number of previous frames that are read, besides the first.
+        top_k: Number of cells that vote.
+        radius: Largest motion of an object between frames, in cells.
+        temperature: Temperature of the softmax.
     """
 
     name = "diffeat"
@@ -138,8 +138,8 @@ class DiffeatTracker(Adapter):
 
         Args:
             features: ``(T, C, h, w)``, each cell of unit length.
-            mark: ``(h, w)`` in [0, 1], of frame ``start``.
-            start: The frame that is marked.
+            mark: Mask ``(h, w)`` in [0, 1] of frame ``start``.
+            start: The labelled frame.
 
         Returns:
             ``(T, h, w)`` in [0, 1].
@@ -158,13 +158,13 @@ class DiffeatTracker(Adapter):
         return marks
 
     def _vote(self, here: Tensor, there: Tensor, marks: Tensor, near: Tensor) -> Tensor:
-        """Return the marks of one frame from those of others.
+        """Return the labels of one frame from those of others.
 
         Args:
             here: ``(C, h, w)``.
             there: ``(R, C, h, w)``.
             marks: ``(R, h, w)``.
-            near: ``(h * w, h * w)``, which cells may vote for which.
+            near: ``(h * w, h * w)``, the cells that may vote for each cell.
         """
         alike = here.flatten(1).T @ there.transpose(0, 1).flatten(1)  # (h * w, R * h * w)
         alike = alike.masked_fill(~near.repeat(1, len(there)), -2.0)
@@ -179,7 +179,7 @@ class DiffeatTracker(Adapter):
 
 
 def _neighbours(height: int, width: int, radius: float) -> Tensor:
-    """Return which cells lie within a radius of which, ``(h * w, h * w)``."""
+    """Return the pairs of cells within a radius, ``(h * w, h * w)``."""
     import torch
 
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

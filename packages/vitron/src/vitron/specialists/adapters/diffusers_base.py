@@ -18,7 +18,7 @@ from vitron.specialists.adapters.base import Adapter, free, is_loaded, to_pixels
 from vitron.specialists.adapters.signals import Merge, chosen_merge, prompt_settings
 from vitron.specialists.protocol import Request
 
-_CELL = 16  # sides that every pipeline takes are multiples of it
+_CELL = 16  # sides are multiples of it, for every pipeline
 MAX_SIDE, MAX_FRAMES = 4096, 512
 
 
@@ -28,10 +28,10 @@ class DiffusersAdapter(Adapter):
     Weights must be safetensors: pickled ones are refused.
 
     Args:
-        model: Folder or hub name of a pipeline.
-        steps: Steps of denoising, else ``VITRON_STEPS``, else the pipeline's own number.
-        signals: How signal embeddings are merged with the prompt: ``"off"``, ``"replace"`` or ``"concat"``;
-            else ``VITRON_SIGNALS`` says it.
+        model: Folder or hub id of a pipeline.
+        steps: Number of inference steps; default is ``VITRON_STEPS``, else that of the pipeline.
+        signals: Merging of signal embeddings with the prompt: ``"off"``, ``"replace"`` or ``"concat"``;
+            default is ``VITRON_SIGNALS``.
         offload: Whether parts wait in main memory until they are needed (accelerate, CUDA).
     """
 
@@ -93,7 +93,7 @@ class DiffusersAdapter(Adapter):
     def call(
         self, prompt: str, *, signal: NDArray[np.float32] | None, seed: int, **settings: Any
     ) -> tuple[Any, str]:
-        """Call the pipeline with the settings that it takes; return its output and a note."""
+        """Call the pipeline with the arguments it accepts; return its output and a note."""
         import torch
 
         pipe = self.pipe
@@ -117,7 +117,7 @@ class DiffusersAdapter(Adapter):
 
 
 def asked_size(request: Request, name: str) -> tuple[int, int] | None:
-    """Return height and width that a request asks for, or ``None``.
+    """Return the requested height and width, or ``None``.
 
     Raises:
         UnsupportedRequestError: If a side is too long.
@@ -131,10 +131,10 @@ def asked_size(request: Request, name: str) -> tuple[int, int] | None:
 
 
 def asked_length(request: Request, name: str) -> int | None:
-    """Return the number of frames that a request asks for, or ``None``.
+    """Return the requested number of frames, or ``None``.
 
     Raises:
-        UnsupportedRequestError: If they are too many.
+        UnsupportedRequestError: If there are too many.
     """
     if "length" not in request.args:
         return None
@@ -145,7 +145,7 @@ def asked_length(request: Request, name: str) -> int | None:
 
 
 def fitting(size: tuple[int, int], longest: int | None = None) -> tuple[int, int]:
-    """Return height and width that pipelines take: near ``size``, the longer side near ``longest``."""
+    """Return a height and width for pipelines: near ``size``, the longer side near ``longest``."""
     scale = 1.0 if longest is None else longest / max(size)
     height, width = (max(_CELL, round(side * scale / _CELL) * _CELL) for side in size)
     return height, width
@@ -160,6 +160,6 @@ def frames_of(output: Any, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     found = getattr(output, "frames", None)
     if found is None:
         raise SpecialistError(
-            f"{type(output).__name__} of the pipeline holds no frames: name a pipeline for videos"
+            f"{type(output).__name__} of the pipeline holds no frames: use a pipeline for videos"
         )
     return np.stack([to_pixels(frame, size) for frame in found[0]])

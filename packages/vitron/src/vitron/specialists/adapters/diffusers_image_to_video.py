@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips from an image by any image-to-video pipeline of diffusers."""
+"""Videos from an image by any image-to-video pipeline of diffusers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from vitron.specialists.protocol import Request, Result
 
 
 class DiffusersImageToVideo(DiffusersAdapter):
-    """Lets an image move; reads ``VITRON_DIFFUSERS_IMAGE_TO_VIDEO_MODEL``.
+    """Animates an image; reads ``VITRON_DIFFUSERS_IMAGE_TO_VIDEO_MODEL``.
 
-    Pipelines that take no words, as Stable Video Diffusion, are given the image alone.
+    Pipelines without a prompt, such as Stable Video Diffusion, get the image alone.
     """
 
     name = "diffusers-image-to-video"
-    summary = "lets an image move"
+    summary = "animates an image"
     tasks = ("image_to_video",)
     inputs = ("image",)
     outputs = ("video",)
     arguments = {"length": "integer"}  # noqa: RUF012  # annotated as a class variable above
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Film; see :class:`vitron.specialists.Specialist`."""
+        """Generate a video; see :class:`vitron.specialists.Specialist`."""
         media = media_of(request, self.name)
         work = fitting(media.size, self.native)
         output, note = self.call(

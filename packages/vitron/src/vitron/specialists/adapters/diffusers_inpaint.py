@@ -20,14 +20,14 @@ _EMPTY = "empty background, nothing there"
 
 
 class DiffusersInpaint(DiffusersAdapter):
-    """Paints anew what a region covers, and nothing else; reads ``VITRON_DIFFUSERS_INPAINT_MODEL``.
+    """Repaints a region and nothing else; reads ``VITRON_DIFFUSERS_INPAINT_MODEL``.
 
-    Inpainting can remove, add and replace. To recolour, to move or to change a style needs the thing itself,
-    which is hidden here: such requests are left to an instruction editor.
+    Inpainting can remove, add and replace. Recolouring, moving and restyling need the object itself, which is
+    hidden here: such requests are left to an instruction editor.
     """
 
     name = "diffusers-inpaint"
-    summary = "paints anew what a region covers"
+    summary = "repaints a region of an image"
     tasks = ("image_editing",)
     inputs = ("image",)
     outputs = ("image",)
@@ -35,15 +35,15 @@ class DiffusersInpaint(DiffusersAdapter):
     needs_region = True
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Paint; see :class:`vitron.specialists.Specialist`."""
+        """Repaint the region; see :class:`vitron.specialists.Specialist`."""
         image = media_of(request, self.name).frames[0]
         if request.mask is None or not request.mask.any():
             raise UnsupportedRequestError(
-                f"{self.name} changes what is marked: give a region, or have a model with a mask head call it"
+                f"{self.name} changes a region: give one, or use a model with a mask head"
             )
         prompt = ", ".join(filter(None, map(prompt_of, request.actions)))
         size = image.shape[0], image.shape[1]
-        # a rim, so that no edge of what was there shows
+        # a margin, so that no edge of the old content shows
         mask = dilate(request.mask, max(1, max(size) // 64))
         work = fitting(size, self.native)
         hole = Image.fromarray(mask.astype(np.uint8) * 255).resize(
@@ -65,10 +65,10 @@ class DiffusersInpaint(DiffusersAdapter):
 
 
 def prompt_of(action: Action) -> str:
-    """Return what an inpainting model must paint for an instruction.
+    """Return the prompt of an inpainting model for an instruction.
 
     Raises:
-        UnsupportedRequestError: If painting a hole is not enough.
+        UnsupportedRequestError: If inpainting cannot run the instruction.
 
     Example:
         >>> prompt_of(Action("replace", "the dog with a cat"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes by a sentence with pipelines that take an image and an instruction, as InstructPix2Pix."""
+"""Edits by an instruction, with pipelines such as InstructPix2Pix."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from vitron.specialists.protocol import Request, Result
 
 
 class DiffusersInstruct(DiffusersAdapter):
-    """Changes an image by a sentence, a video frame by frame; reads ``VITRON_DIFFUSERS_INSTRUCT_MODEL``.
+    """Edits an image by an instruction, a video frame by frame; reads ``VITRON_DIFFUSERS_INSTRUCT_MODEL``.
 
-    With a region, all outside of it stays as it was. Frames get the same noise; nothing else holds them
-    together, so a video may flicker.
+    With a region, the pixels outside of it are unchanged. Frames get the same noise; nothing else keeps them
+    consistent, so a video may flicker.
     """
 
     name = "diffusers-instruct"
-    summary = "changes images and videos by a sentence"
+    summary = "edits images and videos by an instruction"
     tasks = ("image_editing", "video_editing")
     inputs = ("image", "video")
     outputs = ("image", "video")
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Change; see :class:`vitron.specialists.Specialist`."""
+        """Edit; see :class:`vitron.specialists.Specialist`."""
         media = media_of(request, self.name)
         prompt = text_of(request, verbs=True)
         if not prompt:
-            raise UnsupportedRequestError(f"{self.name} needs a sentence")
+            raise UnsupportedRequestError(f"{self.name} needs an instruction")
         first, last = request.frames or (0, media.num_frames - 1)
         if first >= media.num_frames:
             raise UnsupportedRequestError(f"the video has {media.num_frames} frames and no frame {first}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images from words by any text-to-image pipeline of diffusers."""
+"""Images from text by any text-to-image pipeline of diffusers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vitron.specialists.protocol import Request, Result
 
 
 class DiffusersTextToImage(DiffusersAdapter):
-    """Paints what the words say; reads ``VITRON_DIFFUSERS_TEXT_TO_IMAGE_MODEL``."""
+    """Generates images from text; reads ``VITRON_DIFFUSERS_TEXT_TO_IMAGE_MODEL``."""
 
     name = "diffusers-text-to-image"
-    summary = "paints what the words say"
+    summary = "generates images from text"
     tasks = ("text_to_image",)
     outputs = ("image",)
     loader = "AutoPipelineForText2Image"
     arguments = {"size": "string"}  # noqa: RUF012  # annotated as a class variable above
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Paint; see :class:`vitron.specialists.Specialist`."""
+        """Generate an image; see :class:`vitron.specialists.Specialist`."""
         size = asked_size(request, self.name)
         height, width = (None, None) if size is None else fitting(size)
         output, note = self.call(text_of(request), signal=signal, seed=seed, height=height, width=width)

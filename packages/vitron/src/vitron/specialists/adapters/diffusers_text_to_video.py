@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips from words by any text-to-video pipeline of diffusers."""
+"""Videos from text by any text-to-video pipeline of diffusers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from vitron.specialists.protocol import Request, Result
 
 
 class DiffusersTextToVideo(DiffusersAdapter):
-    """Films what the words say; reads ``VITRON_DIFFUSERS_TEXT_TO_VIDEO_MODEL``."""
+    """Generates videos from text; reads ``VITRON_DIFFUSERS_TEXT_TO_VIDEO_MODEL``."""
 
     name = "diffusers-text-to-video"
-    summary = "films what the words say"
+    summary = "generates videos from text"
     tasks = ("text_to_video",)
     outputs = ("video",)
     arguments = {"size": "string", "length": "integer"}  # noqa: RUF012  # annotated as a class variable above
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Film; see :class:`vitron.specialists.Specialist`."""
+        """Generate a video; see :class:`vitron.specialists.Specialist`."""
         size, length = asked_size(request, self.name), asked_length(request, self.name)
         height, width = (None, None) if size is None else fitting(size)
         output, note = self.call(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segmentation by words with itaclip."""
+"""Segmentation by text with itaclip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitron.errors import UnsupportedRequestError
 from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, as_masks, free, is_loaded, media_of
 from vitron.specialists.protocol import Action, Request, Result
 
-# what surrounds things in photographs, and in the drawn images of the bundled model
+# backgrounds in photographs, and in the drawn images of the bundled model
 _GROUND = ("background", "wall", "floor", "sky", "ground", "building", "tree", "grass", "road", "room")
 _DRAWN_GROUND = ("leaves", "gradient", "waves", "clouds", "tiles")
 _DRAWN_COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "white", "black")
@@ -37,18 +37,18 @@ _RELATION = re.compile(
     r"beside|near|between|on|in|at|with|from|over)\b.*"
 )
 _FILLER = re.compile(r"\b(the|a|an|this|these|those|my|its|all|each|every|please|one|object|on|left|right)\b")
-_MOST_PARTS, _SMALLEST = 64, 2000  # parts of one class; share of an image that a part has at least
+_MOST_PARTS, _SMALLEST = 64, 2000  # most parts of one class; smallest share of an image that a part covers
 
 
 class ItaclipSegmenter(Adapter):
-    """Marks what the words name, anywhere in an image.
+    """Segments the classes named in a text, anywhere in an image.
 
-    A CLIP model knows names and not relations: what stands behind "left of", "on" and the like is left out,
-    and words such as "leftmost" choose among the parts that were found. A region chooses those it touches.
+    A CLIP model knows class names but no relations: the text behind "left of", "on" and the like is cut off,
+    and words such as "leftmost" choose among the parts of the mask. A region chooses the parts it touches.
     """
 
     name = "itaclip"
-    summary = "marks whatever can be named"
+    summary = "segments whatever can be named"
     tasks = ("image_segmentation",)
     inputs = ("image",)
     outputs = ("masks",)
@@ -59,7 +59,7 @@ class ItaclipSegmenter(Adapter):
     _segmenter: Any = None
 
     def load(self, device: str, dtype: str) -> None:
-        """Read the model: a name that itaclip knows, or ``architecture:weights`` of open_clip."""
+        """Load the model: a name that itaclip knows, or ``architecture:weights`` of open_clip."""
         from itaclip import ITACLIP
 
         backbone, _, pretrained = self.model_name.partition(":")
@@ -71,16 +71,16 @@ class ItaclipSegmenter(Adapter):
         )
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Mark; see :class:`vitron.specialists.Specialist`."""
+        """Segment; see :class:`vitron.specialists.Specialist`."""
         segmenter = is_loaded(self._segmenter, self.name)
         image = media_of(request, self.name).frames[0]
         wanted = [each for action in request.actions for each in _wanted(action)]
         if not wanted:
-            raise UnsupportedRequestError("itaclip needs the names of what to mark")
+            raise UnsupportedRequestError("itaclip needs a class name")
         classes = list(dict.fromkeys(name for name, _ in wanted))
         try:
             segmenter.set_classes(classes, background=self._ground(classes))
-        except ValueError as error:  # words that the model does not know
+        except ValueError as error:  # the model does not know some words
             raise UnsupportedRequestError(f"itaclip: {error}") from error
         labels = np.asarray(segmenter.predict(np.ascontiguousarray(image)).labels)
         masks, names = list[NDArray[np.bool_]](), list[str]()
@@ -94,7 +94,7 @@ class ItaclipSegmenter(Adapter):
         return Result(as_masks(masks, names), note=", ".join(names))
 
     def _ground(self, classes: list[str]) -> list[str]:
-        """Return words for what is none of the classes."""
+        """Return background words for everything but the classes."""
         if self.is_named:
             return [word for word in _GROUND if word not in classes]
         words = {word for name in classes for word in name.split()}
@@ -103,7 +103,7 @@ class ItaclipSegmenter(Adapter):
             raise UnsupportedRequestError(
                 f"the small model of itaclip does not know {', '.join(sorted(unknown))}"
             )
-        # things of other colours, or else of other shapes, are ground too
+        # objects of other colours, or else of other shapes, are background too
         if words & set(_DRAWN_COLOURS):
             others = [f"{colour} thing" for colour in _DRAWN_COLOURS if colour not in words]
         else:
@@ -115,13 +115,13 @@ class ItaclipSegmenter(Adapter):
         return set(read())
 
     def unload(self) -> None:
-        """Drop the model."""
+        """Delete the model."""
         self._segmenter = None
         free()
 
 
 def class_name(text: str) -> tuple[str, str | None]:
-    """Return what an expression names without articles and relations, and which of several it means.
+    """Return the class name of an expression without articles and relations, and its choice among several.
 
     Example:
         >>> class_name("the leftmost bicycle that leans on the wall")
@@ -149,7 +149,7 @@ def _wanted(action: Action) -> list[tuple[str, str | None]]:
 def _choose(
     mask: NDArray[np.bool_], order: str | None, region: NDArray[np.bool_] | None
 ) -> NDArray[np.bool_]:
-    """Return the parts of a class that a word or a region means; all if neither says."""
+    """Return the parts of a class that a word or a region chooses; all without either."""
     if order is None and region is None:
         return mask
     from scipy import ndimage

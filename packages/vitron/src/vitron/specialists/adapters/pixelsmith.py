@@ -17,7 +17,7 @@ from vitron.protocol.media import Artefact
 from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, free, is_loaded, text_of, to_pixels
 from vitron.specialists.protocol import Request, Result
 
-_STEPS = 20  # of the bundled model, whose images do not gain from more
+_STEPS = 20  # for the bundled model, whose images do not gain from more
 
 
 class PixelsmithPainter(Adapter):
@@ -45,7 +45,7 @@ class PixelsmithPainter(Adapter):
 
     @cached_property
     def _vocabulary(self) -> set[str]:
-        """Whole words of the bundled model's tokenizer, which are all that it was trained with."""
+        """Whole words of the bundled model's tokenizer, its complete vocabulary."""
         read = self._pipe.tokenizer.get_vocab()
         return {word.removesuffix("</w>") for word in read if word.endswith("</w>") and len(word) > 5}
 
@@ -87,5 +87,5 @@ class PixelsmithPainter(Adapter):
 
 
 def _round(side: int) -> int:
-    """Return the next multiple of a latent cell; what is too much is shrunk away afterwards."""
+    """Round up to a multiple of a latent cell; the image is resized afterwards."""
     return max(32, math.ceil(side / 16) * 16)

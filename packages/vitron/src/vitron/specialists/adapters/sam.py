@@ -22,11 +22,11 @@ from vitron.specialists.adapters.base import (
 )
 from vitron.specialists.protocol import Request, Result
 
-_POINTS = 8  # clicks that a region without corners becomes, besides its box
+_POINTS = 8  # clicks for a region without corners, besides its box
 
 
 class SamAdapter(Adapter):
-    """What the adapters to models of the SAM family share: a model, its processor, and regions as prompts."""
+    """Base of the adapters to models of the SAM family: a model, its processor, and regions as prompts."""
 
     outputs = ("masks",)
     packages = ("transformers", "torch")
@@ -36,7 +36,7 @@ class SamAdapter(Adapter):
     _processor: Any = None
 
     def load(self, device: str, dtype: str) -> None:
-        """Read model and processor; weights must be safetensors."""
+        """Load model and processor; weights must be safetensors."""
         import transformers
 
         kind = resolve_dtype(dtype, device, cuda_default="float16")
@@ -48,25 +48,25 @@ class SamAdapter(Adapter):
         self._model = model.to(device).eval()
 
     def unload(self) -> None:
-        """Drop the model."""
+        """Delete the model."""
         self._model = self._processor = None
         free()
 
 
 class SamSegmenter(SamAdapter):
-    """Marks the thing that a region lies on: SAM, SAM-HQ, SAM 2 and others; reads ``VITRON_SAM_MODEL``.
+    """Segments the object in a region: SAM, SAM-HQ, SAM 2 and others; reads ``VITRON_SAM_MODEL``.
 
-    Words are no prompt of these models: a request without a region is left to others.
+    These models take no text prompt: a request without a region is left to others.
     """
 
     name = "sam"
-    summary = "marks the thing that a region lies on"
+    summary = "segments the object in a region"
     tasks = ("image_segmentation",)
     inputs = ("image",)
     model_class, processor_class = "AutoModelForMaskGeneration", "AutoProcessor"
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Mark; see :class:`vitron.specialists.Specialist`."""
+        """Segment; see :class:`vitron.specialists.Specialist`."""
         import torch
 
         model, processor = is_loaded(self._model, self.name), self._processor
@@ -88,16 +88,18 @@ class SamSegmenter(SamAdapter):
 
 
 def prompts_of(request: Request, name: str) -> dict[str, Any]:
-    """Return a request's region as boxes, clicks and their labels, of one image and one thing.
+    """Return a request's region as boxes, clicks and their labels, of one image and one object.
 
-    A box stays a box, clicks stay clicks. Anything else becomes the box around it and, since a scribble or a
-    mask lies on the thing itself, some clicks on it.
+    A box stays a box, clicks stay clicks. Any other region becomes its bounding box and, since a scribble or
+    a mask lies on the object itself, some clicks on it.
 
     Raises:
         UnsupportedRequestError: If there is no region.
     """
     if request.mask is None or not request.mask.any():
-        raise UnsupportedRequestError(f"{name} marks what a region lies on: give a box, clicks or a scribble")
+        raise UnsupportedRequestError(
+            f"{name} segments the object in a region: give a box, clicks or a scribble"
+        )
     height, width = request.mask.shape
     region = request.region
     if isinstance(region, PointsRegion):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks through a video from a region on one frame by SAM 2 and its kind."""
+"""Masks of a video from a region on one frame, by SAM 2 and similar models."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from vitron.specialists.adapters.base import is_loaded, media_of
 from vitron.specialists.adapters.sam import SamAdapter, prompts_of
 from vitron.specialists.protocol import Request, Result
 
-_EXACT = (MaskRegion, PolygonRegion, ReferenceRegion)  # regions that outline the thing itself
+_EXACT = (MaskRegion, PolygonRegion, ReferenceRegion)  # regions that outline the object itself
 
 
 class SamVideoTracker(SamAdapter):
-    """Follows the thing that a region lies on, forwards and backwards; reads ``VITRON_SAM_VIDEO_MODEL``."""
+    """Tracks the object in a region, forwards and backwards; reads ``VITRON_SAM_VIDEO_MODEL``."""
 
     name = "sam-video"
-    summary = "follows the thing that a region lies on"
+    summary = "tracks the object in a region"
     tasks = ("video_segmentation",)
     inputs = ("video",)
     model_class, processor_class = "Sam2VideoModel", "Sam2VideoProcessor"
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Follow; see :class:`vitron.specialists.Specialist`."""
+        """Track; see :class:`vitron.specialists.Specialist`."""
         import torch
 
         model, processor = is_loaded(self._model, self.name), self._processor

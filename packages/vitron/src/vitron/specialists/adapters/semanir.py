@@ -21,11 +21,11 @@ _ACTIONS = ("denoise", "deblur", "dejpeg", "upscale")
 
 
 class SemanirRestorer(Adapter):
-    """Denoises images; deblurs, removes blocks and upscales with models that were named for it.
+    """Denoises images; deblurs, removes JPEG blocks and upscales with further models.
 
     Args:
-        model: Takes noise out; the bundled ``tiny-denoise`` if it is not named.
-        models: Further models, by ``deblur``, ``dejpeg`` and ``upscale``; else the environment variables
+        model: Denoising model; default is the bundled ``tiny-denoise``.
+        models: Further models by ``deblur``, ``dejpeg`` and ``upscale``; default: environment variables
             ``VITRON_SEMANIR_DEBLUR_MODEL`` and so on.
     """
 
@@ -57,7 +57,7 @@ class SemanirRestorer(Adapter):
         return own.model_copy(update={"preference": NAMED if len(self.models) > 1 else own.preference})
 
     def load(self, device: str, dtype: str) -> None:
-        """Load the denoising model; the others are loaded when they are needed."""
+        """Load the denoising model; the others are loaded on first use."""
         self._place = (device, dtype)
         self._restorer("denoise")
 

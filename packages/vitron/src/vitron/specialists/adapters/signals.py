@@ -19,10 +19,10 @@ Merge = Literal["off", "replace", "concat"]
 
 
 def chosen_merge(given: str | None) -> Merge:
-    """Return how signals are merged: as given, else as ``VITRON_SIGNALS`` says, else not at all.
+    """Return the merging of signals: the given one, else ``VITRON_SIGNALS``, else off.
 
     Raises:
-        SpecialistError: If it is none of the three ways.
+        SpecialistError: If it is none of the three.
     """
     merge = given or os.environ.get("VITRON_SIGNALS", "") or "off"
     if merge not in get_args(Merge):
@@ -33,26 +33,26 @@ def chosen_merge(given: str | None) -> Merge:
 def prompt_settings(
     pipe: Any, prompt: str, signal: NDArray[np.float32] | None, merge: Merge
 ) -> tuple[dict[str, Any], str]:
-    """Return what a pipeline is told instead of the prompt, and a note for the user.
+    """Return the pipeline's arguments in place of the prompt, and a note for the user.
 
     ``replace`` puts the signals in place of the prompt's embeddings, ``concat`` puts them behind. Signals of
-    another width than the embeddings, and pipelines that take no embeddings, leave the prompt as it is.
+    another width than the embeddings, and pipelines without prompt embeddings, leave the prompt unchanged.
 
     Args:
         pipe: A pipeline.
-        prompt: The words.
+        prompt: Prompt.
         signal: ``(N, C)``.
-        merge: How.
+        merge: Merging of the signals.
 
     Returns:
-        Arguments of the pipeline's call, and a sentence, empty if there is nothing to say.
+        Arguments of the pipeline's call, and a note, which may be empty.
     """
     if signal is None or merge == "off":
         return {"prompt": prompt}, ""
     takes = inspect.signature(type(pipe).__call__).parameters
     encode = getattr(pipe, "encode_prompt", None)
     if encode is None or "prompt_embeds" not in takes:
-        return {"prompt": prompt}, "this pipeline takes no embeddings, the signals were left out"
+        return {"prompt": prompt}, "this pipeline takes no prompt embeddings, the signals were ignored"
     wanted = inspect.signature(encode).parameters
     given = {
         "prompt": prompt,
@@ -66,12 +66,12 @@ def prompt_settings(
     if names is None or any(name not in takes for name in names):
         return {
             "prompt": prompt
-        }, "how this pipeline encodes a prompt is not known, the signals were left out"
+        }, "the prompt encoder of this pipeline is not known, the signals were ignored"
     settings: dict[str, Any] = dict(zip(names, found, strict=True))
     words, without = settings["prompt_embeds"], settings["negative_prompt_embeds"]
     if words.ndim != 3 or words.shape[-1] != signal.shape[-1]:
         return {"prompt": prompt}, (
-            f"signals of width {signal.shape[-1]} do not fit embeddings of {words.shape[-1]}: left out"
+            f"signals of width {signal.shape[-1]} do not fit embeddings of {words.shape[-1]}: ignored"
         )
     import torch
 
