@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a whole job at the size of the paper, 31616 x 31616 pixels, around a model that does nothing.
 
-``python bench_gigapixel.py --folder work --output results.json``: from a picture of 1024 x 1024 pixels to a
+``python bench_gigapixel.py --folder work --output results.json``: from an image of 1024 x 1024 pixels to a
 tiled BigTIFF, through every part that is ours: Lanczos, tiles, journal, patches, decoding, pyramid. The
 denoiser keeps what it gets and the autoencoder takes means, so the right result is known, and the file is
 held against it. ``--side`` and ``--steps`` make it smaller.
@@ -54,7 +54,7 @@ class Means(nn.Module):
 
 
 class Keeping:
-    """A denoiser whose every level is the clean picture."""
+    """A denoiser whose every level is the clean image."""
 
     multistep, device = False, torch.device("cpu")
 
@@ -102,7 +102,7 @@ class Nothing:
         return np.stack(rings, axis=-1).astype(np.uint8)
 
     def describe(self) -> dict[str, object]:
-        """Tell the steps."""
+        """Return the name and the number of steps."""
         return {"model": self.name, "num_steps": self.num_steps}
 
 
@@ -143,7 +143,7 @@ class Watch:
 
 
 def check_file(path: Path, base: np.ndarray, side: int, samples: int) -> dict[str, object]:
-    """Hold random tiles of the file against the enlarged picture, and its pyramid against the sizes."""
+    """Compare random tiles of the file with the enlarged image, and its pyramid with the sizes."""
     draw = np.random.default_rng(0)
     enlarged = Resized(ArrayRows(base), (side, side))
     largest = 0.0
@@ -184,7 +184,7 @@ def main() -> None:
     spec = JobSpec(sizes=(size,), source_size=(BASE, BASE), config=config, canvas="float16")
     options.folder.mkdir(parents=True, exist_ok=True)
     target = options.folder / "result.tif"
-    told = estimate(model, spec, target)
+    found = estimate(model, spec, target)
     watch = Watch()
     result = Job(model, spec, FolderStore(options.folder / "job"), on_progress=watch).run(target)
     watch.end()
@@ -194,7 +194,7 @@ def main() -> None:
         "steps": options.steps,
         "plan": options.plan,
         "calls": result.calls,
-        "estimate": told.to_dict(),
+        "estimate": found.to_dict(),
         "seconds": {phase: round(value, 1) for phase, value in watch.phases.items()},
         "seconds_in_all": round(result.seconds, 1),
         "own_memory_bytes": watch.peaks,

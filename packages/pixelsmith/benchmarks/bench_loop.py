@@ -40,11 +40,11 @@ class Calls:
     """Patches per step.
 
     Attributes:
-        pixels: Side of the picture.
+        pixels: Side of the image.
         cover: Mean of the random cover.
         cover_range: Fewest and most.
         jitter: Mean of the jittered grid.
-        grid: Of the fixed grid.
+        grid: Patches of the fixed grid.
     """
 
     pixels: int
@@ -59,12 +59,12 @@ class Overhead:
     """Time of the loop.
 
     Attributes:
-        store: Where the canvases live.
-        device: Where the patches are computed.
+        store: Store of the canvases.
+        device: Device of the patches.
         batch_size: Patches per call.
         guided: Whether the steps fuse and mask.
         wall_ms: Milliseconds per patch, median over steps; means little on a machine with other work.
-        cpu_ms: Of the processor, per patch.
+        cpu_ms: Processor time per patch.
         share: ``cpu_ms`` as a share of itself and one call of the paper's model.
     """
 

@@ -43,7 +43,7 @@ def run_stage(
         clean: Latents of the enlarged image, ``(C, H, W)`` or ``(1, C, H, W)``, or a canvas of them, which
             is only read.
         config: Settings of the loop.
-        store: Where the working canvases are kept; memory if ``None``. With a folder, a call after a kill
+        store: Store of the working canvases; memory if ``None``. With a folder, a call after a kill
             resumes behind the last finished patch. Process 0 only.
         on_patch: Called after every patch; a true value stops the stage.
         on_step: Called after every step with the new state; a true value stops the stage.
