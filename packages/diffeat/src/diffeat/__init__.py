@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names, takes and ranks the activations of any diffusion model."""
+"""Names, extracts and ranks the activations of any diffusion model."""
 
 from importlib.metadata import version
 

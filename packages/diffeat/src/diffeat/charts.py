@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the charts of this package share; they need the extra ``chart``."""
+"""Helpers of the charts; they need the extra ``chart``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-# told apart by most colour-blind readers; after Okabe and Ito
+# distinguishable for most colour-blind readers; after Okabe and Ito
 _COLOURS = {
     "inter-module": "#0072B2",
     "res-internal": "#E69F00",
@@ -43,7 +43,7 @@ def figure(size: tuple[float, float]) -> Any:
 
 
 def legend(axes: Any, families: Iterable[str]) -> None:
-    """Say which colour is which family."""
+    """Add the legend of the families."""
     from matplotlib.patches import Patch
 
     shown = list(dict.fromkeys(families))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration: drawn scenes, a small diffusion model, and what its activations say about them."""
+"""The demonstration: drawn scenes, and activations of a small diffusion model for them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from diffeat.shipped import ASSETS
 
 SCENES = ASSETS / "scenes"
 SIZE = 128  # pixels; the latent's grid has 32 cells a side
-THRESHOLD = 0.05  # in sides: six pixels, where things measure thirty to fifty
-# one of each family along the model, and what earlier work takes
+THRESHOLD = 0.05  # in sides: six pixels, while objects measure thirty to fifty
+# one of each family along the model, and the activations of earlier work
 LEGACY = ("up-level0-upsampler-out", "up-level1-upsampler-out", "up-level2-repeat1-res-out")
 CANDIDATES = (
     "unet-in",
@@ -48,7 +48,7 @@ CANDIDATES = (
     "up-level2-repeat0-res-out",
 )
 _PIXELS = "pixels"
-_SIDE = 32  # cells that features are brought to for points
+_SIDE = 32  # cells to which features are resized for points
 
 Points = dict[str, tuple[float, float]]
 
@@ -58,10 +58,10 @@ class DemoScenes:
     """The images inside this package: pairs of views of drawn scenes.
 
     Attributes:
-        images: RGB, the two views of each pair behind each other.
+        images: RGB images, the two views of each pair in a row.
         points: Points that both views of a pair show, ``(x, y)`` in pixels, for each image.
         masks: Class of every pixel of the first views, ``(H, W)``.
-        classes: Class names, the ground first.
+        classes: Class names, the background first.
     """
 
     images: tuple[Image.Image, ...]
@@ -90,21 +90,21 @@ class DemoScenes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoFigures:
-    """What the demonstration measured.
+    """Results of the demonstration.
 
     Attributes:
         model: Name of the model.
-        num_activations: Number of activations that the model has.
+        num_activations: Number of activations of the model.
         ranked: Number of activations that were ranked.
         best_for_classes: Best activation for classes of pixels, by mIoU on held-out scenes.
         miou: mIoU of that activation.
-        miou_baseline: mIoU of what earlier work takes.
+        miou_baseline: mIoU of the activations of earlier work.
         chosen: Activations chosen on the first half of the pairs.
         pck: Share of points that they find in the second half.
         pck_baseline: Share that earlier work's activations find.
         pck_pixels: Share that raw pixels find.
         threshold: Largest distance of a hit, in sides.
-        points: Number of points looked for, both ways.
+        points: Number of points, in both directions.
         seconds: Seconds in all.
     """
 
@@ -123,7 +123,7 @@ class DemoFigures:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, rounded to what is meaningful."""
+        """Plain values, rounded."""
         return {
             key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()
         }
@@ -141,7 +141,7 @@ def run_demo(
         progress: Called with steps done and steps in all.
 
     Returns:
-        The figures, and the ranking for classes of pixels.
+        Results, and the ranking for classes of pixels.
     """
     start = time.perf_counter()
     scenes = DemoScenes.load()
@@ -204,7 +204,7 @@ def _points_ranker(features: Features, scenes: DemoScenes, rows: slice) -> Ranke
 
 
 def _choose(features: Features, scenes: DemoScenes) -> Ranked:
-    """Choose activations on the first half of the pairs, with no more channels than earlier work takes."""
+    """Choose activations on the first half of the pairs, with no more channels than those of earlier work."""
     ranker = _points_ranker(features, scenes, slice(0, len(scenes.images) // 2))
     budget = sum(features[name].shape[1] for name in LEGACY)
     return ranker.select(CANDIDATES, channels=budget, candidates=6).rows[-1]
@@ -218,11 +218,11 @@ def _judge(features: Features, scenes: DemoScenes, sets: dict[str, Sequence[str]
 
 def _draw(features: Features, scenes: DemoScenes, chosen: Sequence[str], out: Path) -> None:
     values = list(features.concat(chosen))
-    fine = list(features.concat(chosen, side=_SIDE))  # as the figures are worked out
+    fine = list(features.concat(chosen, side=_SIDE))  # while the results are computed
     early = list(features.concat(LEGACY))
     shown = [4 * i for i in range(len(scenes.images) // 4)]  # first views of every other pair
     both = [draw_components([each[i] for i in shown]) for each in (early, values)]
-    captions = ("image", "outputs of the levels", "what is chosen here")
+    captions = ("image", "outputs of the levels", "chosen here")
     rows = [
         comparison(
             [
@@ -239,14 +239,14 @@ def _draw(features: Features, scenes: DemoScenes, chosen: Sequence[str], out: Pa
         out / "pca.png"
     )
     last = len(scenes.images) - 2
-    pairs = range(len(scenes.images) // 2, len(scenes.images), 2)  # those that judge
+    pairs = range(len(scenes.images) // 2, len(scenes.images), 2)  # the test views
     stack(
         [_similarity(scenes, values, i) for i in pairs],
         title="Cosine of every cell of two views to a point of the first: dark least, yellow most",
     ).save(out / "similarity.png")
     stack(
         [_matches(scenes, fine, i) for i in pairs],
-        title="Points of one view, found in the other: green is right",
+        title="Points of one view, found in the other: green is correct",
     ).save(out / "matches.png")
     page = similarity_page(
         scenes.images[last:],
@@ -263,7 +263,7 @@ def _shares(scenes: DemoScenes, index: int) -> torch.Tensor:
 
 
 def _similarity(scenes: DemoScenes, values: Sequence[torch.Tensor], index: int) -> Image.Image:
-    """How similar every cell of both views is to the first point of the first view."""
+    """Return the similarity of every cell of both views to the first point of the first view."""
     points = [tuple(_shares(scenes, i)[0].tolist()) for i in (index, index + 1)]
     maps = [similarity_map(values[index], each, points[0]) for each in values[index : index + 2]]
     low, high = min(float(each.min()) for each in maps), max(float(each.max()) for each in maps)
@@ -274,7 +274,7 @@ def _similarity(scenes: DemoScenes, values: Sequence[torch.Tensor], index: int) 
     ]
     marked = [mark_point(view, point) for view, point in zip(views, points, strict=True)]
     titles = ("first view", "second view", "first view", "second view")
-    subtitles = ("the point", "where it truly is", *2 * (f"cosine {low:.2f} to {high:.2f}",))
+    subtitles = ("the point", "its true position", *2 * (f"cosine {low:.2f} to {high:.2f}",))
     panels = [Panel(*each) for each in zip(titles, subtitles, [*marked, *heat], strict=True)]
     return comparison(panels, height=2 * SIZE)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From images to latents, and the noise that is added to them."""
+"""Encoding of images to latents, and the added noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def encode_images(
     """Encode images with the pipeline's autoencoder.
 
     Args:
-        pipeline: The pipeline; without autoencoder images are their own latents.
+        pipeline: The pipeline; without an autoencoder the images are the latents.
         images: ``(B, 3, H, W)`` in [0, 1].
         hashes: Hash of each image; posterior samples depend on them and on ``seed`` alone.
         posterior: ``"mode"`` of the posterior, or a ``"sample"``, as in the authors' code.
@@ -56,7 +56,7 @@ def _of_posterior(encoded: Any, hashes: Sequence[str], posterior: Posterior, see
 
 
 def _scaled(vae: Any, latents: Tensor) -> Tensor:
-    """Bring latents to the denoiser's scale."""
+    """Scale latents for the denoiser."""
     config = vae.config
     mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
     if mean is not None and std is not None:
@@ -70,7 +70,7 @@ def _scaled(vae: Any, latents: Tensor) -> Tensor:
 
 @contextmanager
 def _upcast(vae: Any) -> Generator[None]:
-    """Run an autoencoder that overflows in fp16 in fp32; casting there and back changes no weight."""
+    """Run an autoencoder that overflows in fp16 in fp32; casting back and forth changes no weight."""
     if not getattr(vae.config, "force_upcast", False) or vae.dtype != torch.float16:
         yield
         return
@@ -82,7 +82,7 @@ def _upcast(vae: Any) -> Generator[None]:
 
 
 def draw_noise(shape: Sequence[int], hashes: Sequence[str], *, seed: int, draw: int) -> Tensor:
-    """Noise of each image, fp32 on the CPU: the same on every device and in every batch.
+    """Return the noise of each image, fp32 on the CPU: the same on every device and in every batch.
 
     Args:
         shape: Shape of one image's latent.

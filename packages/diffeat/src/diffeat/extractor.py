@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of images: encode, add noise, one pass of the denoiser that stops when it has what was asked.
+"""Features of images: encode, add noise, one pass of the denoiser that stops after the last activation.
 
 An extraction in the order in which it runs: names become taps (``names.request``), images become tensors
 (``images``) and latents (``encode``), a timestep becomes factors of signal and noise (``schedule``), prompts
@@ -38,12 +38,12 @@ from diffeat.shipped import find_pipeline
 
 
 class FeatureExtractor:
-    """Takes named activations of a diffusion pipeline as features of images.
+    """Extracts named activations of a diffusion pipeline as features of images.
 
     Args:
-        pipeline: A diffusers pipeline; it is used as it is and left as it was.
-        name: Name it was loaded by, noted in the features.
-        revision: Revision it was loaded at, likewise.
+        pipeline: A diffusers pipeline; it is not changed.
+        name: Name of the pipeline, recorded in the features.
+        revision: Revision of the pipeline, recorded in the features.
 
     Examples:
         >>> extractor = FeatureExtractor.from_pretrained("path/to/pipeline")  # doctest: +SKIP
@@ -103,7 +103,7 @@ class FeatureExtractor:
         default: DType = "bfloat16" if "transformer" in index else "float16"
         extra = {"safety_checker": None} if "safety_checker" in index else {}
         with warnings.catch_warnings():
-            # the name that every version below 1.0 knows
+            # the argument's name in every version below 1.0
             warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
             # users cannot change how diffusers calls the hub
             warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
@@ -135,13 +135,13 @@ class FeatureExtractor:
         return list_activations(self.pipeline, **options)
 
     def native_size(self) -> tuple[int, int]:
-        """Height and width in pixels that the model was made for."""
+        """Native height and width of the model in pixels."""
         sample = getattr(getattr(self.model, "config", None), "sample_size", None) or 1024 // self.factor
         sides = tuple(sample) if isinstance(sample, list | tuple) else (sample, sample)
         return int(sides[0]) * self.factor, int(sides[1]) * self.factor
 
     def size_for(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
-        """Height and width in pixels that images are resized to.
+        """Return height and width in pixels to which images are resized.
 
         Args:
             size: A side or ``(height, width)``; ``None`` is the model's own.
@@ -160,7 +160,7 @@ class FeatureExtractor:
         return height, width
 
     def noise_levels(self, options: ExtractionOptions) -> tuple[NoiseLevel, ...]:
-        """Noise of the denoiser's input at each timestep of the options.
+        """Return the noise of the denoiser's input at each timestep of the options.
 
         Raises:
             ValueError: If the model cannot take the size or a timestep.
@@ -268,7 +268,7 @@ class _HookedDenoiser:
     ) -> None:
         self._extractor = extractor
         self._with_grad = with_grad
-        # averages are taken in the compute dtype, casting comes last
+        # averages are computed in the compute dtype and cast last
         self._collector = Collector(
             request, keep="last", storage=Storage(with_grad=with_grad), maps=options.maps
         )
@@ -276,7 +276,7 @@ class _HookedDenoiser:
 
     @contextmanager
     def recording(self) -> Generator[Self]:
-        """Hooks on, evaluation mode on, gradients as asked; everything as before afterwards."""
+        """Enable hooks, evaluation mode and gradients; restore the previous state at the end."""
         model = self._extractor.model
         training = [module for module in model.modules() if module.training]
         try:

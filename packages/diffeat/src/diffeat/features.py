@@ -17,14 +17,14 @@ from diffeat.schedule import NoiseLevel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturesMeta:
-    """How features came about.
+    """Origin of features.
 
     Attributes:
         options: Options of the extraction, with the size in pixels and one prompt per image.
         noise_levels: Noise of the denoiser's input, one entry per timestep.
         image_hashes: SHA-256 of each image as the model saw it.
-        model: Class of the denoiser or, if known, the name it was loaded by.
-        revision: Revision asked for, or ``None``.
+        model: Class of the denoiser or, if known, its name.
+        revision: Requested revision, or ``None``.
         dtype: Compute dtype.
     """
 
@@ -41,12 +41,12 @@ class Features(Mapping[str, Tensor]):
     """Activations by name, in execution order.
 
     Images and token streams are ``(B, C, h, w)``, maps ``(B, heads, h, w, keys)`` with one head if the heads
-    were averaged, text tokens ``(B, L, C)``. With several timesteps each name ends in ``@`` and the timestep
-    asked for. Token streams lie in memory as the model has them, channels last.
+    were averaged, text tokens ``(B, L, C)``. With several timesteps each name ends in ``@`` and the
+    requested timestep. Token streams keep the model's memory layout, channels last.
 
     Attributes:
         tensors: Activations by name.
-        meta: How they came about.
+        meta: Origin of the features.
     """
 
     tensors: dict[str, Tensor]
@@ -65,7 +65,7 @@ class Features(Mapping[str, Tensor]):
         """Features of one timestep, under plain names.
 
         Raises:
-            LookupError: If the timestep was not asked for.
+            LookupError: If the timestep was not requested.
         """
         meta = self.meta
         kept = tuple(level for level in meta.noise_levels if level.timestep == timestep)
@@ -92,7 +92,7 @@ class Features(Mapping[str, Tensor]):
             _check_spatial(name, value)
 
     def resize(self, side: int | tuple[int, int], *, mode: str = "bilinear") -> Features:
-        """Bring all spatial activations to one size.
+        """Resize all spatial activations to one size.
 
         Args:
             side: Cells, a side or ``(height, width)``.
@@ -107,7 +107,7 @@ class Features(Mapping[str, Tensor]):
     def concat(
         self, names: Iterable[str | ActivationName] | None = None, *, side: int | None = None
     ) -> Tensor:
-        """Lay activations behind each other along the channels.
+        """Concatenate activations along the channels.
 
         Args:
             names: Names in order; all in execution order if ``None``.
@@ -117,7 +117,7 @@ class Features(Mapping[str, Tensor]):
             ``(B, sum of channels, h, w)``; smaller activations are enlarged bilinearly.
 
         Raises:
-            KeyError: If a name is not there.
+            KeyError: If a name is missing.
             ValueError: If an activation is not ``(B, C, h, w)``.
 
         Source: authors' scripts, which enlarge and concatenate without normalisation.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One self-contained page: click a place of an image, see how similar every other place is.
+"""One self-contained page: click a point of an image to see how similar every other point is.
 
-The page asks nothing of any network. It carries a unit vector of at most 64 bytes for each cell, whose
+The page needs no network. It carries a unit vector of at most 64 bytes for each cell, whose
 products are the cosines; with more channels the vectors are projected on the directions that keep most of
 them.
 """
@@ -37,10 +37,10 @@ def similarity_page(
     """Return the page.
 
     Args:
-        images: One or several.
+        images: One or several images.
         features: ``(C, h, w)`` of each, over the whole image.
-        title: Shown above; any text.
-        captions: Below each image; any text.
+        title: Text above the images.
+        captions: Text below each image.
 
     Raises:
         ValueError: If counts or channels do not fit.

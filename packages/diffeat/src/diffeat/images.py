@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in, tensors out."""
+"""Conversion of images to tensors."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def load_images(images: ImageLike | Sequence[ImageLike]) -> Iterator[Tensor]:
     """Read images of any form, one at a time.
 
     Args:
-        images: One or several of: a path; a Pillow image of any mode; an array ``(H, W)`` or ``(H, W, C)``; a
+        images: One or several: a path; a Pillow image of any mode; an array ``(H, W)`` or ``(H, W, C)``; a
             tensor ``(H, W)`` or ``(C, H, W)``, see :func:`common_kernels.runtime.images.as_rgb`. Files are
             read upright, in sRGB, transparency over white. Floating colours are kept as they are, everything
-            else is brought to 8 bits. A tensor ``(B, C, H, W)`` counts as several.
+            else is converted to 8 bits. A tensor ``(B, C, H, W)`` counts as several.
 
     Yields:
         RGB tensors ``(3, H, W)``, fp32 in [0, 1].
 
     Raises:
-        TypeError: If something is no image.
+        TypeError: If an item is not an image.
         ValueError: If an image has a wrong shape or range, too many pixels, or none, or cannot be read.
     """
     several: Sequence[ImageLike]
@@ -50,7 +50,7 @@ def load_images(images: ImageLike | Sequence[ImageLike]) -> Iterator[Tensor]:
 
 
 def count_images(images: ImageLike | Sequence[ImageLike]) -> int:
-    """Return how many images :func:`load_images` gives."""
+    """Return the number of images of :func:`load_images`."""
     if isinstance(images, Tensor):
         return len(images) if images.ndim == 4 else 1
     return 1 if isinstance(images, str | Path | Image.Image | np.ndarray) else len(images)
@@ -92,7 +92,7 @@ def to_pillow(image: Tensor) -> Image.Image:
 
 
 def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize to ``(height, width)`` pixels, whatever the aspect ratio, with antialiasing.
+    """Resize to ``(height, width)`` pixels, ignoring the aspect ratio, with antialiasing.
 
     Args:
         image: ``(3, H, W)`` in [0, 1].
@@ -111,12 +111,12 @@ def image_hash(image: Tensor) -> str:
 
 
 def generator_for(seed: int, image: str, purpose: str, draw: int = 0) -> torch.Generator:
-    """A generator that depends on the image and not on its place in a batch.
+    """Return a generator that depends on the image and not on its position in a batch.
 
     Args:
         seed: Random seed.
         image: Hash of the image.
-        purpose: Name of what the numbers are for.
+        purpose: Purpose of the numbers.
         draw: Number of the draw.
     """
     text = f"{seed}:{image}:{purpose}:{draw}".encode()

@@ -36,13 +36,13 @@ class MapOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionOptions:
-    """What the features of an image depend on, besides model and names.
+    """Options of an extraction: all that features depend on besides image, model and names.
 
     Attributes:
         timesteps: Timesteps of the training schedule.
         prompt: Prompt of all images, or one per image; it may exceed the window of a CLIP text encoder.
-        size: Image size in pixels before the model, a side or height and width; by default the square that
-            the model was made for. Images are resized to it whatever their aspect ratio.
+        size: Image size in pixels before the model, a side or height and width; by default the native square
+            of the model. Images are resized to it ignoring their aspect ratio.
         seed: Random seed of noise and posterior samples, which depend on the image and not on its batch.
         num_noises: Number of noises over which features are averaged.
         posterior: Latent taken of the autoencoder: the mode of its posterior, or a sample as in the authors'
@@ -82,12 +82,12 @@ class ExtractionOptions:
         return self.prompt
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON holds."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_dict` gave, lists of JSON included.
+        """Return options from the values of :meth:`to_dict`, JSON lists included.
 
         Raises:
             ValueError: If a key is unknown or a value does not fit.
@@ -102,15 +102,15 @@ class ExtractionOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankingOptions:
-    """How activations are judged by labels.
+    """Options of the scores of activations on labels.
 
     Attributes:
         probe: Classifier of pixels on masks: logistic regression, or the paper's ten MLPs (slow).
         folds: Number of parts into which the images are split; each is held out once.
         pixels: Number of pixels drawn from each image on masks, for learning and for judging.
-        side: Cells per side of the grid that features are brought to on keypoints.
+        side: Cells per side of the grid to which features are resized on keypoints.
         threshold: Largest distance of a hit on keypoints, in larger sides of the image.
-        absent: Score of a class on masks that a fold neither holds nor predicts: left out of the mean
+        absent: Score of a class on masks that a fold neither holds nor predicts: excluded from the mean
             ("skip"), or 0 as in the authors' code ("zero").
     """
 
@@ -129,11 +129,11 @@ class RankingOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentationOptions:
-    """How classes of pixels are learned from a few masks.
+    """Options of learning classes of pixels from a few masks.
 
     Attributes:
         probe: Classifier of pixels: logistic regression, or the paper's ten MLPs (slow).
-        side: Pixels per side of the square that features and masks are brought to for learning.
+        side: Pixels per side of the square to which features and masks are resized for learning.
         pixels: Number of pixels drawn from each image for learning; 0 takes all.
     """
 

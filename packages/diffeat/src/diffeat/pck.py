@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 Split = Literal["trn", "val", "test"]
 Against = Literal["image", "box"]
-# pairs of each split of SPair-71k, to tell a partial copy
+# pairs of each split of SPair-71k, to detect a partial copy
 SPAIR_PAIRS = {"trn": 53_340, "val": 5_384, "test": 12_234}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two images of the same kind of thing, with points that correspond.
+    """Two images of the same category, with corresponding points.
 
     Attributes:
         name: Name of the pair.
-        category: Kind of thing.
+        category: Category of both images.
         source: Image with known points.
-        target: Image in which they are looked for.
+        target: Image to search.
         source_points: ``(N, 2)``, ``(x, y)`` in pixels of the source.
         target_points: ``(N, 2)`` in pixels of the target.
         source_size: Width and height in pixels.
         target_size: Width and height in pixels.
-        target_box: ``(left, top, right, bottom)`` around the thing in the target.
+        target_box: ``(left, top, right, bottom)`` around the object in the target.
     """
 
     name: str
@@ -57,17 +57,17 @@ class Pair:
 
 
 def read_spair(root: str | Path, split: Split = "test") -> list[Pair]:
-    """Read SPair-71k as it is published: ``PairAnnotation/<split>/*.json`` and ``JPEGImages``.
+    """Read SPair-71k in its published layout: ``PairAnnotation/<split>/*.json`` and ``JPEGImages``.
 
-    The full test split has 12,234 pairs. Published figures are on it unless they say otherwise; see
-    :func:`read_pair_list` for those that are on less.
+    The full test split has 12,234 pairs. Published figures refer to it unless stated otherwise; see
+    :func:`read_pair_list` for figures on fewer pairs.
 
     Args:
         root: Folder of the data set.
         split: ``"trn"``, ``"val"`` or ``"test"``.
 
     Raises:
-        FileNotFoundError: If the folder is something else.
+        FileNotFoundError: If the folder is not SPair-71k.
         ValueError: If an annotation is damaged, naming the file.
 
     Source: arXiv 1908.10543.
@@ -77,7 +77,7 @@ def read_spair(root: str | Path, split: Split = "test") -> list[Pair]:
     folder = Path(root) / "PairAnnotation" / split
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise FileNotFoundError(f"{root} is no SPair-71k: {folder} holds no annotations")
+        raise FileNotFoundError(f"{root} is not SPair-71k: {folder} holds no annotations")
     images = Path(root) / "JPEGImages"
     return [_spair_pair(file, images) for file in files]
 
@@ -98,24 +98,24 @@ def _spair_pair(file: Path, images: Path) -> Pair:
             target_box=_box(content["trg_bndbox"]),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"{file} is no annotation of SPair-71k: {error}") from error
+        raise ValueError(f"{file} is not an annotation of SPair-71k: {error}") from error
 
 
 def read_pair_list(file: str | Path, images: str | Path) -> list[Pair]:
     """Read the list of pairs that the authors' script evaluates on.
 
     It is one JSON file of 360 pairs, 20 of each category of SPair-71k, taken over from Diffusion
-    Hyperfeatures. The script validates on it during training and reports the largest figure it met, for each
-    metric apart, so its figures do not compare with those on the full test split.
+    Hyperfeatures. The script validates on it during training and reports the largest figure of each
+    metric separately, so its figures are not comparable with those on the full test split.
 
     Args:
         file: The list.
-        images: Folder that its paths start from.
+        images: Folder to which its paths are relative.
 
     Raises:
         ValueError: If the file is something else, or an image is missing.
 
-    Source: authors' code. It takes the corner of the best cell for its place, this package the centre: at 512
+    Source: authors' code. It takes the corner of the best cell as position, this package the centre: at 512
     cells a difference of half a cell, a thousandth of the side.
     """
     try:
@@ -124,7 +124,7 @@ def read_pair_list(file: str | Path, images: str | Path) -> list[Pair]:
             raise ValueError('it must read [{"source_path": ..., "target_path": ..., ...}, ...]')
         return [_listed_pair(number, each, Path(images)) for number, each in enumerate(cast("Any", content))]
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"{file} is no list of pairs: {error}") from error
+        raise ValueError(f"{file} is not a list of pairs: {error}") from error
 
 
 def _listed_pair(number: int, content: dict[str, Any], images: Path) -> Pair:
@@ -164,10 +164,10 @@ class PCK:
         per_point: Share of all points; the figure of the paper.
         per_image: Mean over pairs of each pair's share.
         by_category: Share of points of each category.
-        pairs: Number of pairs judged.
-        points: Number of points judged.
+        pairs: Number of scored pairs.
+        points: Number of scored points.
         threshold: Largest distance of a hit, in larger sides.
-        against: Sides that distances count in, those of the ``"image"`` or of the ``"box"``.
+        against: Reference of distances, the sides of the ``"image"`` or of the ``"box"``.
     """
 
     per_point: float
@@ -182,13 +182,13 @@ class PCK:
 def pck(
     pairs: Iterable[Pair], predicted: Iterable[Tensor], *, threshold: float = 0.1, against: Against = "box"
 ) -> PCK:
-    """Judge predicted points.
+    """Score predicted points.
 
     Args:
         pairs: The pairs.
         predicted: ``(N, 2)`` in pixels of the target, for each pair.
-        threshold: Largest distance of a hit, in larger sides; a point just there is a hit.
-        against: Sides of the target ``"image"`` or of the ``"box"`` around the thing in it.
+        threshold: Largest distance of a hit, in larger sides; a point at that distance is a hit.
+        against: Sides of the target ``"image"`` or of the ``"box"`` around the object in it.
 
     Raises:
         ValueError: If numbers of points differ, or there are none.
@@ -232,14 +232,14 @@ def predict_points(
     side: int | None = 512,
     head: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Look for the points of a pair by nearest neighbours.
+    """Predict the points of a pair by nearest neighbours.
 
     Args:
         pair: The pair.
         source: Features ``(C, h, w)`` of the whole source image, resized to a square or not.
         target: Features ``(C, h, w)`` of the target image.
-        side: Cells that both are brought to, as in the authors' evaluation; ``None`` leaves them.
-        head: Applied to ``(1, C, h, w)`` before, such as a trained projection.
+        side: Cells to which both are resized, as in the authors' evaluation; ``None`` keeps their size.
+        head: Function applied to ``(1, C, h, w)`` first, such as a trained projection.
 
     Returns:
         ``(N, 2)`` in pixels of the target.
@@ -259,16 +259,16 @@ def predict_points(
 def pair_features(
     extractor: FeatureExtractor, names: Names, options: ExtractionOptions, *, keep: int = 64
 ) -> Callable[[Path, str], Tensor]:
-    """Features of the images of pairs, the last ones kept.
+    """Features of the images of pairs, with a cache of the latest ones.
 
     Args:
         extractor: The model.
         names: Names, globs or presets.
-        options: Options of the extraction; ``{category}`` in the prompt stands for what an image shows.
-        keep: Number of images whose features are held.
+        options: Options of the extraction; ``{category}`` in the prompt is replaced by the category.
+        keep: Number of images whose features are held in memory.
 
     Returns:
-        Gives concatenated features ``(C, h, w)`` for the path of an image and its category.
+        Function from the path of an image and its category to concatenated features ``(C, h, w)``.
     """
 
     @lru_cache(keep)
@@ -289,18 +289,18 @@ def evaluate_pairs(
     thresholds: Sequence[float] = (0.1,),
     on_pair: Callable[[int, int], None] | None = None,
 ) -> dict[tuple[float, Against], PCK]:
-    """Judge features on pairs, against image and box at once.
+    """Score features on pairs, against image and box at once.
 
     Args:
         pairs: The pairs.
-        features: Gives ``(C, h, w)`` for the path of an image and its category.
-        side: Cells that features are brought to.
-        head: Applied to features ``(1, C, h, w)`` before.
+        features: Function from the path of an image and its category to ``(C, h, w)``.
+        side: Cells to which features are resized.
+        head: Function applied to features ``(1, C, h, w)`` first.
         thresholds: Largest distances of a hit.
         on_pair: Called with pairs done and all of them.
 
     Returns:
-        A figure for each threshold and each way of measuring.
+        A figure for each threshold and each reference.
     """
     predicted: list[Tensor] = []
     for number, pair in enumerate(pairs, 1):

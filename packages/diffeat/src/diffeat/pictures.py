@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features drawn: principal components, clusters, similarities, label maps, matches."""
+"""Drawings of features: principal components, clusters, similarities, label maps, matches."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw_components(features: Sequence[Tensor], *, skip: int = 0, seed: int = 0)
 
     Args:
         features: ``(C, h, w)`` of each image; sides may differ.
-        skip: Number of components left out at the start; the first often tells object from ground.
+        skip: Number of first components to skip; the first often separates object and background.
         seed: Random seed of the solver.
 
     Returns:
@@ -51,7 +51,7 @@ def draw_components(features: Sequence[Tensor], *, skip: int = 0, seed: int = 0)
     components = PCA(count, svd_solver="randomized", random_state=seed).fit_transform(vectors)[:, skip:]
     padded = np.zeros((len(vectors), 3))
     padded[:, : components.shape[1]] = components
-    # the far tails would leave the rest grey
+    # the far tails would make the rest grey
     low, high = np.percentile(padded, (1, 99), axis=0)
     scaled = np.clip((padded - low) / np.maximum(high - low, 1e-12), 0, 1)
     return [Image.fromarray((255 * part).round().astype(np.uint8)) for part in _split(scaled, features)]
@@ -66,7 +66,7 @@ def cluster_maps(features: Sequence[Tensor], count: int, *, seed: int = 0) -> li
         seed: Random seed of the start.
 
     Returns:
-        ``(h, w)`` cluster numbers of each image, by falling size of the clusters.
+        ``(h, w)`` cluster numbers of each image, by descending size of the clusters.
 
     Raises:
         ValueError: If channels differ, or there are fewer cells than clusters.
@@ -116,14 +116,14 @@ def label_image(labels: Tensor, num_classes: int) -> Image.Image:
 
 
 def add_class_legend(image: Image.Image, labels: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Name the classes of :func:`label_image` below an image; those that do not occur are left out."""
+    """Name the classes of :func:`label_image` below an image; absent classes are omitted."""
     colours = [(red, green, blue) for red, green, blue in distinct_colours(len(classes)).tolist()]
     present = [number for number in map(int, labels.unique()) if number < len(classes)]
     return add_legend(image, [LegendEntry(classes[number], colours[number]) for number in present])
 
 
 def overlay(image: Image.Image, drawing: Image.Image, *, opacity: float = 0.6) -> Image.Image:
-    """Lay a small drawing over an image.
+    """Blend a small drawing over an image.
 
     Args:
         image: The image.
@@ -192,8 +192,8 @@ def draw_matches(
         source: Left image.
         target: Right image.
         source_points: ``(N, 2)``, ``(x, y)`` in shares of width and height.
-        target_points: ``(N, 2)``, likewise.
-        is_right: ``(N,)``; lines are green where it holds and red elsewhere. A colour for each if ``None``.
+        target_points: ``(N, 2)``, in the same units.
+        is_right: ``(N,)``; lines are green if it is true, else red. A colour for each if ``None``.
         height: Height of the images in the drawing, in pixels.
 
     Raises:
@@ -214,7 +214,7 @@ def draw_matches(
         for left, width, points in zip(lefts, widths, (source_points, target_points), strict=True)
     ]
     for number, (start, end) in enumerate(zip(*ends, strict=True)):
-        # steps of the golden section: neighbours in a grid get colours that are far apart
+        # steps of the golden section: neighbours in a grid get distant colours
         hue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.8, 1.0)
         colour = (round(255 * hue[0]), round(255 * hue[1]), round(255 * hue[2]))
         if is_right is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's selections, its pools of candidates, and the rules behind them as filters."""
+"""The paper's selections, its pools of candidates, and its rules as filters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Selection:
     """Activations of one model.
 
     Attributes:
-        model: Architecture the names belong to: ``"SD1.5"`` (also 2.1), ``"SDXL"`` or ``"Playground v2"``,
+        model: Architecture of the names: ``"SD1.5"`` (also 2.1), ``"SDXL"`` or ``"Playground v2"``,
             which has the modules of SDXL.
         names: Names in execution order; pools use globs.
         channels: Sum of channels at full size, means of maps included; ``None`` for pools.
@@ -41,7 +41,7 @@ class Preset:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of a preset over one model.
+        """Return the names of a preset over one model.
 
         Raises:
             ValueError: If the preset spans several models.
@@ -49,8 +49,8 @@ class Preset:
         if len(self.parts) != 1:
             models = ", ".join(part.model for part in self.parts)
             raise ValueError(
-                f"preset {self.name!r} spans {models}; take the names of one with part(model), "
-                "or name those that 'diffeat presets' lists"
+                f"preset {self.name!r} spans {models}; use the names of one with part(model), "
+                "or one of those that 'diffeat presets' lists"
             )
         return self.parts[0].names
 
@@ -196,7 +196,7 @@ POOLS = {
         ),
     ),
 }
-# what the paper counts as SDXL's 279 candidates: every ViT of ten blocks thinned to six
+# SDXL's 279 candidates of the paper: every ViT of ten blocks is reduced to six
 CANDIDATES_XL = (
     "*-res-{increment,out}",
     "*-vit-out",
@@ -206,13 +206,13 @@ CANDIDATES_XL = (
 
 
 def preset(name: str) -> Preset:
-    """Look a preset up.
+    """Return a preset.
 
     Args:
         name: One of :data:`PRESETS`; case does not matter.
 
     Raises:
-        LookupError: If there is none of this name.
+        LookupError: If there is no preset of this name.
 
     Examples:
         >>> preset("Ours-XL").channels
@@ -225,7 +225,7 @@ def preset(name: str) -> Preset:
 
 
 def expand_presets(names: Names) -> list[str]:
-    """Write out the presets among names and globs.
+    """Expand the presets among names and globs.
 
     Raises:
         ValueError: If a preset spans several models.
@@ -244,13 +244,13 @@ def expand_presets(names: Names) -> list[str]:
 
 
 def asymmetric_noise(names: Iterable[ActivationName], *, clean: float = 0.5) -> list[ActivationName]:
-    """Property 1: keep what diffusion noise spoils least, the first part of the up stage.
+    """Property 1: keep the activations with the least diffusion noise, the first part of the up stage.
 
     Args:
-        names: Names of a U-Net, all of them: the length of the up stage is read off them.
-        clean: Share of the up stage's module pairs that count as clean.
+        names: All names of a U-Net, which determine the length of the up stage.
+        clean: Share of the up stage's module pairs treated as clean.
 
-    Source: arXiv 2410.03558, Sec. 4.1; that the noise is back halfway is the paper's observation, not a law.
+    Source: arXiv 2410.03558, Sec. 4.1; that the noise returns halfway is an observation of the paper.
     """
     known = list(names)
     pairs = sorted(
@@ -265,7 +265,7 @@ def asymmetric_noise(names: Iterable[ActivationName], *, clean: float = 0.5) -> 
 
 
 def granularity(names: Iterable[ActivationName]) -> list[ActivationName]:
-    """Property 2: keep what differs inside one resolution: module and block outputs and queries to the text.
+    """Property 2: keep activations that differ within one resolution: outputs and queries to the text.
 
     Source: arXiv 2410.03558, Sec. 4.2.
     """
@@ -275,7 +275,7 @@ def granularity(names: Iterable[ActivationName]) -> list[ActivationName]:
 
 
 def locality(names: Iterable[ActivationName], *, keep: Iterable[ActivationName] = ()) -> list[ActivationName]:
-    """Property 3: drop self-attention, which shows the pixel grid, except where that outweighs noise.
+    """Property 3: drop self-attention, which shows the pixel grid, except where noise would be worse.
 
     Args:
         names: Names of a U-Net.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much noise a timestep means, whatever the scheduler."""
+"""Noise level of a timestep, for any scheduler."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseLevel:
-    """How noisy the input of the denoiser is.
+    """Noise level of the denoiser's input.
 
     Attributes:
-        timestep: Timestep asked for.
-        effective: Timestep that the schedule has there, in its own units.
+        timestep: Requested timestep.
+        effective: Timestep of the schedule, in its own units.
         signal: Factor of the clean latent in the denoiser's input.
         noise: Factor of the noise.
     """
@@ -29,15 +29,15 @@ class NoiseLevel:
 
 
 def noise_level(scheduler: object, timestep: int, *, num_tokens: int | None = None) -> NoiseLevel:
-    """Find the entry of a schedule that belongs to a timestep.
+    """Return the entry of a schedule for a timestep.
 
     The schedule is run with as many inference steps as it was trained with, and entered at index ``steps -
     timestep``. What it does to a latent there is linear, ``signal * latent + noise * noise``; both factors
-    are read off by showing it a one and a zero, so that every scheduler is honoured, input scaling included.
+    are measured with inputs of one and zero, which works for every scheduler, input scaling included.
 
     Args:
         scheduler: A diffusers scheduler; a copy is used, its state does not change.
-        timestep: From 1 to the number of training steps, or 0 for a latent without noise at the first step.
+        timestep: Timestep, 1 to the number of training steps, or 0 for a latent without noise at the first.
         num_tokens: Image tokens, for schedules that shift with them.
 
     Raises:

@@ -24,8 +24,8 @@ def mean_iou(
         predictions: Class numbers, any shape.
         targets: Class numbers of the same shape, or ``ignore_index``.
         num_classes: Classes ``K``.
-        ignore_index: Pixels that do not count.
-        absent: Score of a class that is neither predicted nor there: ``"skip"`` leaves it out of the mean;
+        ignore_index: Class number of ignored pixels.
+        absent: Score of a class that neither occurs nor is predicted: ``"skip"`` excludes it from the mean;
             ``"zero"`` counts it as 0, as the authors' code does.
 
     Raises:

@@ -93,10 +93,10 @@ class PixelSegmenter:
         return torch.cat([self.probe.predict(part) for part in rows]).view(size)
 
     def uncertainty(self, features: Tensor) -> Tensor:
-        """How much the members of an ``"mlp"`` disagree, ``(side, side)``.
+        """Return the disagreement of the members of an ``"mlp"``, ``(side, side)``.
 
         Raises:
-            TypeError: If the probe is no ensemble.
+            TypeError: If the probe is not an ensemble.
         """
         if not isinstance(self.probe, MLPEnsemble):
             raise TypeError("only the probe 'mlp' has members that can disagree")
@@ -104,7 +104,7 @@ class PixelSegmenter:
 
 
 def resize_mask(mask: NDArray[np.uint8], side: int) -> Tensor:
-    """Bring a mask to a square by nearest pixels; ``(side, side)``, int64."""
+    """Resize a mask to a square by nearest pixels; ``(side, side)``, int64."""
     values = torch.from_numpy(np.asarray(mask).astype(np.float32))[None, None]
     return F.interpolate(values, (side, side), mode="nearest-exact")[0, 0].long()
 
@@ -117,7 +117,7 @@ def _pixels(features: Tensor, size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class ScarceScore:
-    """The label-scarce figure.
+    """Score of the label-scarce protocol.
 
     Attributes:
         mean: Mean mIoU over the runs.
@@ -140,19 +140,19 @@ def label_scarce(
     absent: Absent = "zero",
     device: torch.device | str = "cpu",
 ) -> ScarceScore:
-    """Judge features as the paper does where labels are scarce.
+    """Score features by the paper's label-scarce protocol.
 
-    In each run the images are shuffled anew; the first ones are learned from, the others judge. Classes with
+    Each run shuffles the images; the first ones are for training, the others for test. Classes with
     fewer than 20 pixels in an image are ignored there. Counts are over all test pixels.
 
     Args:
         features: ``(C, h, w)`` of each image.
         labels: Masks of the images.
-        num_train: Number of images learned from; 30 of 60 in the paper.
+        num_train: Number of training images; 30 of 60 in the paper.
         runs: Number of shuffles.
         options: Probe, size and pixels of learning; the paper's ten MLPs on all pixels if ``None``, which
             needs ``num_train * side ** 2 * C * 4`` bytes.
-        absent: Score of a class that no test image holds and none is predicted as; ``"zero"`` as in the
+        absent: Score of a class that is neither in the test images nor predicted; ``"zero"`` as in the
             authors' code.
         device: Device on which MLPs learn.
 
@@ -164,7 +164,7 @@ def label_scarce(
     count = len(labels.images)
     if len(features) != count or not 0 < num_train < count:
         raise ValueError(
-            f"num_train must leave images of {count} to judge and each must have features, got {num_train} "
+            f"num_train must leave test images of {count} and each image needs features, got {num_train} "
             f"and {len(features)} features"
         )
     options = options or SegmentationOptions(probe="mlp", pixels=0)

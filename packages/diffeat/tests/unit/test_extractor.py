@@ -299,7 +299,7 @@ def test_a_batch_holds_at_least_one_image(sd15, images):
         ("up-level9-*", LookupError, "matches none of the 197 activations"),
         ("Ours-XL", LookupError, "no activation 'up-level0-repeat0-vit-block5-out'"),
         ("Ours-XL-t", ValueError, r"spans SDXL, SD1\.5, Playground v2"),
-        ([], ValueError, "names must ask for at least one activation, got none"),
+        ([], ValueError, "names must hold at least one activation, got none"),
     ],
 )
 def test_bad_names(sd15, images, names, error, message):

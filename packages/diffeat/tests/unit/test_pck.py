@@ -40,13 +40,13 @@ def test_spair_is_read_in_order(spair):
 
 
 def test_spair_mistakes(spair, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no SPair-71k"):
+    with pytest.raises(FileNotFoundError, match="is not SPair-71k"):
         read_spair(tmp_path / "none")
     with pytest.raises(ValueError, match="'trn', 'val' or 'test', got 'train'"):
         read_spair(spair, "train")
     file = spair / "PairAnnotation" / "test" / "000001-x.json"
     file.write_text(json.dumps(ANNOTATION | {"src_kps": [1, 2]}))
-    with pytest.raises(ValueError, match=r"000001-x\.json is no annotation"):
+    with pytest.raises(ValueError, match=r"000001-x\.json is not an annotation"):
         read_spair(spair)
 
 
@@ -67,7 +67,7 @@ def test_the_authors_list_is_read_with_sizes_from_the_images(tmp_path):
     assert (pair.source_size, pair.target_size) == ((40, 20), (100, 50))
     assert pair.source_points.tolist() == [[5, 6]]
     file.write_text("[{}]")
-    with pytest.raises(ValueError, match=r"pairs\.json is no list of pairs"):
+    with pytest.raises(ValueError, match=r"pairs\.json is not a list of pairs"):
         read_pair_list(file, tmp_path)
 
 

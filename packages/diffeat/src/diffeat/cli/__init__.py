@@ -9,7 +9,7 @@ app = create_app(
     "diffeat",
     """Features of images from inside a diffusion model.
 
-Every activation has a name. List them, take them, rank them by your labels.
+Every activation has a name. List, extract and rank activations by your labels.
 
 **Examples**
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``diffeat demo``: what activations say, offline, in a minute."""
+"""``diffeat demo``: activations of a small model, offline, in a minute."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def demo(
     model: str = "tiny-sdxl",
     report: Report = Report(),
 ) -> None:
-    """List, take, rank and draw activations of the small model inside this package.
+    """List, extract, rank and draw activations of the small model inside this package.
 
-    Runs offline on drawn scenes of 128 pixels. Writes pca.png (image, what earlier work takes, what is chosen
-    here), similarity.png, matches.png (green is right), page.html to click in, and ranking.json.
+    Runs offline on drawn scenes of 128 pixels. Writes pca.png (image, earlier activations, activations
+    chosen here), similarity.png, matches.png (green is correct), page.html to click in, and ranking.json.
 
-    PCK is the share of points of one view found in another, on pairs that nothing was chosen on.
+    PCK is the share of points of one view found in another, on pairs not used for the choice.
 
     **Examples**
 
@@ -45,9 +45,9 @@ def demo(
     say(
         f"The model has {figures.num_activations} activations; {figures.ranked} were ranked.\n"
         f"Classes of pixels, mIoU: {figures.miou:.3f} by the best of them, "
-        f"{figures.miou_baseline:.3f} by the outputs of the levels, which earlier work takes.\n"
+        f"{figures.miou_baseline:.3f} by the outputs of the levels, as in earlier work.\n"
         f"{figures.points} points in another view, PCK at {figures.threshold:g} of the side: "
-        f"{figures.pck:.3f} by what is chosen here, {figures.pck_baseline:.3f} by the outputs of the levels, "
+        f"{figures.pck:.3f} chosen here, {figures.pck_baseline:.3f} levels, "
         f"{figures.pck_pixels:.3f} by raw pixels.\n"
         f"Chosen: {', '.join(figures.chosen)}.\n"
         f"Look at {output / 'pca.png'} and {output / 'matches.png'}, and open "

@@ -42,7 +42,7 @@ class StoreOutput(Report):
 
     @property
     def is_file(self) -> bool:
-        """Whether features go to one file."""
+        """Whether features are written to one file."""
         return self.output.endswith(_FILE)
 
 
@@ -57,14 +57,14 @@ def extract(
     model: str = "tiny-sdxl",
     recursive: Annotated[bool, Parameter(alias="-r", negative="")] = False,
 ) -> int:
-    """Take activations of a diffusion model as features of images.
+    """Extract activations of a diffusion model as features of images.
 
     Images are encoded, noised to a timestep and passed through the denoiser once, which stops after the last
-    activation you asked for. Ask by --names (names, globs), by --preset, or both.
+    requested activation. Choose activations by --names (names, globs), by --preset, or both.
 
-    A store holds one zarr array per activation. What is in it already is not computed again, and a run that
-    was killed resumes; under accelerate launch the images are shared out among the processes. Features of
-    other settings go to a store of their own inside the folder.
+    A store holds one zarr array per activation. Finished features are not computed again, and a run that
+    was killed resumes; under accelerate launch the processes share the images. Features of other settings go
+    to a store of their own inside the folder.
 
     **Examples**
 
@@ -75,7 +75,7 @@ def extract(
     Args:
         inputs: Files, folders, or quoted globs.
         model: Shipped name, folder or hub id of a pipeline.
-        recursive: Also the folders below a folder.
+        recursive: Whether to search folders below a folder.
     """
     names = selection.chosen()
     from common_kernels.runtime.hub import resolve_device
@@ -97,7 +97,7 @@ def extract(
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What is extracted."""
+    """Inputs and options of one extraction."""
 
     extractor: FeatureExtractor
     images: Sequence[Path]
@@ -109,7 +109,7 @@ class _Task:
 
 
 class _Reporter:
-    """Names failed images on stderr, and prints a JSON object for each image if asked."""
+    """Names failed images on stderr, and prints a JSON object for each image with --json."""
 
     def __init__(self, output: StoreOutput) -> None:
         self.output = output
@@ -154,13 +154,13 @@ def _fill_store(task: _Task, reporter: _Reporter) -> None:
     shares = ", ".join(f"{stage} {share:.0%}" for stage, share in report.shares.items())
     held = f"{plural(len(store.names), 'activation')} in {store.url}"
     note(
-        f"{plural(report.computed, 'image')} computed, {report.cached} there before, in "
+        f"{plural(report.computed, 'image')} computed, {report.cached} cached, in "
         f"{report.seconds:.1f} s ({shares} of the time); {held}"
     )
 
 
 def _fill_file(task: _Task, reporter: _Reporter) -> None:
-    """Extract all images that can be read at once, unless the file holds just that."""
+    """Extract all readable images at once, unless the file already holds the same features."""
     import torch
     from common_kernels.runtime.fingerprint import digest_settings
 

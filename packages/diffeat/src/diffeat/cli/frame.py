@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands share: option groups, loading, extraction."""
+"""Shared parts of the commands: option groups, loading, extraction."""
 
 # no annotations from __future__: cyclopts would look up inherited ones in the module of a subclass
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ ImageSize = Annotated[
 @Parameter(name="*", group=Group("Activations", sort_key=1))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which activations.
+    """Choice of activations.
 
     Attributes:
         names: Name, quoted glob such as "up-level1-*-cross-{q,map}", mean of maps such as up-cross-attn, or
@@ -80,7 +80,7 @@ class Extraction(ExtractionOptions):
     Attributes:
         timesteps: Timestep of the training schedule; may be repeated.
         prompt: Prompt of all images; it may exceed the window of a CLIP text encoder.
-        size: Image size in pixels before the model; by default the square that the model was made for. Images
+        size: Image size in pixels before the model; by default the native square of the model. Images
             are resized to it whatever their aspect ratio.
     """
 
@@ -90,13 +90,13 @@ class Extraction(ExtractionOptions):
     maps: Annotated[MapOptions, Parameter(name="*", group=_EXTRACTION)] = field(default_factory=MapOptions)
 
     def plain(self) -> ExtractionOptions:
-        """Return the options as the Python API takes them."""
+        """Return the options of the Python API."""
         return ExtractionOptions(**{each.name: getattr(self, each.name) for each in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine(Device):
-    """Where a command computes; the random seed belongs to the extraction.
+    """Device, dtype and batch size; the random seed belongs to the extraction.
 
     Attributes:
         dtype: Compute dtype; auto is float32 on CPU, else float16 for U-Nets and bfloat16 for transformers.
@@ -116,7 +116,7 @@ def load_extractor(model: str, machine: Device, *, device: str | None = None) ->
     Args:
         model: Shipped name, folder or hub id of a pipeline.
         machine: Device and dtype.
-        device: Device of this process, where several share the work.
+        device: Device of this process, if several share the work.
     """
     from common_kernels.runtime.hub import quiet_libraries, resolve_device
 
@@ -147,17 +147,17 @@ def extract_spatial(
 
 
 def find_images(inputs: Sequence[str], *, recursive: bool) -> list[Path]:
-    """Files, and the images in folders and globs, each once."""
+    """Return files, and the images in folders and globs, without duplicates."""
     from common_kernels.runtime.batch import find_sources
 
     return [source.path for source in find_sources(inputs, recursive=recursive)]
 
 
 def check_absent(*paths: Path, overwrite: bool) -> None:
-    """Refuse to replace files, before anything is computed.
+    """Refuse to replace files before the computation.
 
     Raises:
-        FileExistsError: If one is there and ``overwrite`` is not set.
+        FileExistsError: If a file exists and ``overwrite`` is not set.
     """
     for path in paths:
         if path.exists() and not overwrite:
@@ -165,7 +165,7 @@ def check_absent(*paths: Path, overwrite: bool) -> None:
 
 
 def write_drawing(drawing: "Image.Image", path: Path) -> None:
-    """Write a drawing, whole or not at all.
+    """Write a drawing atomically.
 
     Raises:
         ValueError: If the suffix of the file names no format.
@@ -176,7 +176,7 @@ def write_drawing(drawing: "Image.Image", path: Path) -> None:
 
 
 def note(message: str) -> None:
-    """Say on stderr what was done; stdout is for results."""
+    """Report the outcome on stderr; stdout is for results."""
     stderr.print(message, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``diffeat match``: points of one image in another."""
+"""``diffeat match``: corresponding points of two images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchOutput(Output):
-    """Where the drawing is written.
+    """File of the drawing.
 
     Attributes:
         output: File of the drawing.
@@ -42,13 +42,13 @@ class MatchOutput(Output):
 @Parameter(name="*", group=Group("Points", sort_key=3))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Points:
-    """Which points are looked for.
+    """Points of the source, and their evaluation.
 
     Attributes:
         point: Column and row of a pixel of the source; may be repeated.
-        points: JSON file {"image": {"point": [x, y]}}; points of both images are judged, too.
-        grid: Rows and columns of a grid without points, of which mutual matches stay.
-        side: Cells of the shorter side that features are brought to; by default those of the finest.
+        points: JSON file {"image": {"point": [x, y]}}; points in both images are also scored.
+        grid: Rows and columns of a grid of points, used without given points; mutual matches are kept.
+        side: Cells of the shorter side to which features are resized; by default that of the finest.
         threshold: Largest distance of a hit, in larger sides of the image.
     """
 
@@ -77,7 +77,7 @@ def match(
     machine: Machine = Machine(),
     model: str = "tiny-sdxl",
 ) -> None:
-    """Find points of one image in another by nearest neighbours, and draw them.
+    """Find the points of one image in another by nearest neighbours, and draw them.
 
     **Examples**
 
@@ -87,8 +87,8 @@ def match(
         diffeat match a.png b.png -n up-level1-upsampler-out --points points.json --size 128 --json
 
     Args:
-        source: Image with the points.
-        target: Image in which they are looked for.
+        source: Image with the given points.
+        target: Image to search.
         model: Shipped name, folder or hub id of a pipeline.
     """
     names = selection.chosen()
@@ -107,7 +107,7 @@ def match(
     found = find_mutual(one, other, points.grid) if start is None else find_points(one, other, start)
     if truth is not None:
         found = found.judged(truth, images[1].size, points.threshold)
-    figure = "" if found.is_right is None else f", {int(found.is_right.sum())} of {len(found)} right"
+    figure = "" if found.is_right is None else f", {int(found.is_right.sum())} of {len(found)} correct"
     drawing = draw_matches(images[0], images[1], found.source, found.target, is_right=found.is_right)
     title = f"{source.name} to {target.name}: {plural(len(found), 'match')}{figure}"
     write_drawing(add_title(drawing, title, indent=12), output.output)
@@ -120,7 +120,7 @@ def match(
 def _points(
     points: Points, paths: list[Path], images: list[Image.Image]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Points of the source, and where they lie in the target if that is known, in shares."""
+    """Return points of the source, and their true positions in the target if known, in shares."""
     import torch
 
     sizes = [torch.tensor(image.size) for image in images]

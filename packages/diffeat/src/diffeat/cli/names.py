@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``diffeat names``: the activations of a model, and what each costs."""
+"""``diffeat names``: the activations of a model and their costs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _MIB = 2**20
 @Parameter(name="*", group=Group("Listing", sort_key=1))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What is listed.
+    """Contents of the list.
 
     Attributes:
         size: Image size in pixels; by default that of the model.
-        text: Also the keys and values of the text.
-        cost: Shapes, memory and FLOP shares.
-        bytes_per_value: Bytes per value of the dtype to store in; float16 has 2.
+        text: Whether to list keys and values of the text.
+        cost: Whether to list shapes, memory and FLOP shares.
+        bytes_per_value: Bytes per value of the storage dtype; float16 has 2.
     """
 
     size: ImageSize = None
@@ -46,14 +46,14 @@ def names(
     listing: Listing = Listing(),
     report: Report = Report(),
 ) -> None:
-    """List the activations of a model in the order in which it computes them.
+    """List the activations of a model in execution order.
 
     The name up-level1-repeat0-vit-block0-cross-q means: the queries to the text in the first block of the
     first attention module at the second resolution of the up stage. Level 0 of the up stage is the lowest
     resolution.
 
-    FLOP is the share of a whole pass that is done when the activation is there: an extraction that asks for
-    nothing later stops then.
+    FLOP is the share of a whole pass that is done when the activation is computed: an extraction of nothing
+    later stops there.
 
     Flags: noisy (down and middle stage), local (looks like the pixel grid), high-frequency, map, text, ours
     (the authors' code does not have it).

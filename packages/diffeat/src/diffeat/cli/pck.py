@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairExtraction(Extraction):
-    """The options of an extraction for images of known categories.
+    """Options of an extraction for images of known categories.
 
     Attributes:
-        prompt: Prompt of each image; {category} stands for what it shows.
+        prompt: Prompt of each image; {category} is replaced by its category.
     """
 
     prompt: str = "a photo of a {category}"
@@ -30,15 +30,15 @@ class PairExtraction(Extraction):
 @Parameter(name="*", group=Group("Pairs", sort_key=3))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """Which pairs are judged, and how.
+    """Pairs of images, and their scoring.
 
     Attributes:
         split: Split of SPair-71k; published figures are on test.
         list: JSON list of the authors' 360 pairs, instead of a split.
-        limit: Number of pairs, evenly spread over all; not comparable any more.
-        side: Cells per side that features are brought to.
+        limit: Number of pairs, evenly spread over all; results are then not comparable.
+        side: Cells per side to which features are resized.
         threshold: Largest distance of a hit, in larger sides; may be repeated.
-        keep: Number of images whose features are held at a time.
+        keep: Number of images whose features are held in memory.
     """
 
     split: Literal["trn", "val", "test"] = "test"
@@ -68,8 +68,8 @@ def pck(
 ) -> None:
     """Measure PCK by nearest neighbours, without any training.
 
-    The full test split has 12,234 pairs; published figures are on it unless they say otherwise. The paper's
-    script takes a list of 360 pairs: the two do not compare, so they have different names here.
+    The full test split has 12,234 pairs; published figures refer to it unless stated otherwise. The
+    paper's script uses a list of 360 pairs: the two are not comparable and have different names here.
 
     **Examples**
 
@@ -77,7 +77,7 @@ def pck(
         diffeat pck SPair-71k/JPEGImages --list pairs.json --model path/to/sdxl -p Ours-XL
 
     Args:
-        root: Folder of SPair-71k (PairAnnotation, JPEGImages); with --list, of its images.
+        root: Folder of SPair-71k (PairAnnotation, JPEGImages), or of its images with --list.
         model: Shipped name, folder or hub id of a pipeline.
     """
     names = selection.chosen()
@@ -107,11 +107,11 @@ def pck(
     for (threshold, against), score in found.items():
         table.add_row(f"@{threshold:g}", against, f"{score.per_point:.4f}", f"{score.per_image:.4f}")
     show(table)
-    note(f"{plural(len(chosen), 'pair')} judged")
+    note(f"{plural(len(chosen), 'pair')} scored")
 
 
 def _read_pairs(root: Path, options: Pairs) -> tuple[list[Pair], str]:
-    """The pairs, those of one category together because they share images, and what they are called."""
+    """Return the pairs, grouped by category because they share images, and their title."""
     from diffeat.pck import SPAIR_PAIRS, read_pair_list, read_spair
 
     if options.list is not None:

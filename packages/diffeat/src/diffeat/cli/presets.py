@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``diffeat presets``: the selections by name."""
+"""``diffeat presets``: the named selections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffeat.presets import PRESETS
 def presets(*, report: Report = Report()) -> None:
     """List the selections of the paper and of its authors' configurations.
 
-    A preset that spans several models is taken part by part, by its names.
+    A preset that spans several models is used part by part, by its names.
 
     **Examples**
 

@@ -26,10 +26,10 @@ _FIGURES = ("noise_sensitivity", "high_frequency", "locality", "granularity")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PropertiesOutput(Output):
-    """Where the figures are written.
+    """Files of the figures.
 
     Attributes:
-        output: JSON file of the figures; a chart is drawn next to it.
+        output: JSON file of the figures; a chart is written beside it.
         overwrite: Replace earlier files.
     """
 
@@ -54,11 +54,11 @@ def properties(
     model: str = "tiny-sdxl",
     recursive: Annotated[bool, Parameter(alias="-r", negative="")] = False,
 ) -> None:
-    """Measure what the paper judges by eye, on a few unlabelled images.
+    """Measure the properties that the paper judges by eye, on a few unlabelled images.
 
-    Noise sensitivity (0 does not change with the noise, 1 shows nothing else), high-frequency share, locality
-    (1 shows the pixel grid) and granularity (size of what is shown, in shares of the side), drawn over the
-    depth of the model.
+    Noise sensitivity (0 is independent of the noise, 1 is noise alone), high-frequency share, locality
+    (1 is the pixel grid) and granularity (size of structures, in shares of the side), drawn over the depth of
+    the model.
 
     **Examples**
 
@@ -67,7 +67,7 @@ def properties(
     Args:
         inputs: Files, folders, or quoted globs.
         model: Shipped name, folder or hub id of a pipeline.
-        recursive: Also the folders below a folder.
+        recursive: Whether to search folders below a folder.
     """
     chart = output.output.with_suffix(".png")
     check_absent(output.output, chart, overwrite=output.overwrite)

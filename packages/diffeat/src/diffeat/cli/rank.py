@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``diffeat rank``: activations judged by labels of your own."""
+"""``diffeat rank``: activations ranked by labels of your own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankOutput(Output):
-    """Where scores are written.
+    """Folder of the scores.
 
     Attributes:
         output: Folder of scores, ranking.json and ranking.png.
@@ -37,13 +37,13 @@ class RankOutput(Output):
 @Parameter(name="*", group=Group("Sets", sort_key=4))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sets:
-    """What is judged besides single activations.
+    """Classes, and sets to score besides single activations.
 
     Attributes:
         classes: Class name, in the order of the numbers in the masks; may be repeated.
-        budget: Most channels of a set that is chosen, too.
-        candidates: Number of best activations that a set is chosen from.
-        compare: Preset or quoted glob judged as a set; may be repeated.
+        budget: Largest number of channels of a chosen set; without it no set is chosen.
+        candidates: Number of best activations from which a set is chosen.
+        compare: Preset or quoted glob scored as a set; may be repeated.
         top: Number of rows shown.
     """
 
@@ -74,10 +74,10 @@ def rank(
     machine: Machine = Machine(),
     model: str = "tiny-sdxl",
 ) -> None:
-    """Judge every activation by labels of your own, best first.
+    """Rank every activation by labels of your own, best first.
 
-    With masks an activation's figure is the mIoU of a small classifier of single pixels; with points it is
-    the share found by nearest neighbours. Images that judge are never learned from. A run that was stopped
+    With masks the score of an activation is the mIoU of a small classifier of single pixels; with points it
+    is the share found by nearest neighbours. Test images are never used for training. A run that was stopped
     resumes.
 
     **Examples**
@@ -106,7 +106,7 @@ def rank(
         overwrite=output.overwrite,
     )
     if sets.budget is not None:
-        ranker.check_budget(names, sets.budget)  # not after hours of ranking
+        ranker.check_budget(names, sets.budget)  # checked before hours of ranking
     report = _Report(output.output, None if output.json else sets.top)
     report.judge_single(ranker, names)
     report.compare(ranker, sets.compare)
@@ -114,7 +114,7 @@ def rank(
         report.select(ranker, names, sets.budget, sets.candidates)
     if output.json:
         emit({**report.content, "files": list(map(str, report.files))})
-    note(f"{plural(len(report.content['ranking']), 'activation')} judged; look in {output.output}")
+    note(f"{plural(len(report.content['ranking']), 'activation')} ranked; results in {output.output}")
 
 
 def _read_labels(images: Path, labels: Path, classes: list[str]) -> MaskLabels | KeypointLabels:
@@ -122,7 +122,7 @@ def _read_labels(images: Path, labels: Path, classes: list[str]) -> MaskLabels |
 
     if labels.suffix.lower() == ".json":
         if classes:
-            raise ValueError("--classes belongs to masks, but the labels are points")
+            raise ValueError("--classes needs masks, but the labels are points")
         return KeypointLabels.read(images, labels)
     return MaskLabels.read(images, labels, classes=classes)
 
@@ -134,7 +134,7 @@ def _source(model: str, machine: Machine) -> FeatureExtractor | FeatureStore:
 
 
 class _Report:
-    """What was found out: tables on stdout, or plain values for JSON; files in any case.
+    """Report of a ranking: tables on stdout or plain values for JSON, and files.
 
     Args:
         folder: Folder of the files.
@@ -162,7 +162,7 @@ class _Report:
         self._show(ranking, f"each of {len(ranking.rows)} activations alone", self.top)
 
     def compare(self, ranker: Ranker, patterns: list[str]) -> None:
-        """Judge sets beside each other."""
+        """Score sets and compare them."""
         from diffeat.ranking.report import Ranking
 
         if not patterns:

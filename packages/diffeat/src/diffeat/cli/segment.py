@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``diffeat segment``: learn classes from a few masks, find them in other images."""
+"""``diffeat segment``: classes learned from a few masks, segmented in other images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from diffeat.ranking.labels import MaskLabels
     from diffeat.segment import PixelSegmenter
 
-# longest side on which classes are worked out; a label map is enlarged to its image from there
+# longest side on which classes are predicted; label maps are then enlarged to their images
 _LONGEST = 512
 _LEARNING = Group("Learning", sort_key=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentOutput(Output):
-    """Where label maps are written.
+    """Folder of the label maps.
 
     Attributes:
         output: Folder of label maps and overlays.
@@ -41,14 +41,14 @@ class SegmentOutput(Output):
 @Parameter(name="*", group=_LEARNING)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """What classes are learned from.
+    """Labelled images and masks for training.
 
     Attributes:
         labelled: Folder of labelled images.
         masks: Folder of their masks, a class number per pixel; 255 is ignored.
         classes: Class name, in the order of the numbers in the masks; may be repeated.
-        num_train: Number of images learned from where the labelled images judge each other; half by default.
-        runs: Number of shuffles where the labelled images judge each other.
+        num_train: Number of training images in the evaluation without inputs; half by default.
+        runs: Number of shuffles in the evaluation without inputs.
     """
 
     labelled: Path
@@ -81,8 +81,8 @@ def segment(
     NAME-labels.png, class numbers with a palette, and NAME-overlay.png, the classes over the image and their
     names below it.
 
-    Without images it reports the mIoU of the label-scarce protocol: shuffle, learn from --num-train images,
-    judge the others, and again.
+    Without inputs it reports the mIoU of the label-scarce protocol: shuffle, train on --num-train images,
+    test on the others, and repeat.
 
     **Examples**
 
@@ -90,9 +90,9 @@ def segment(
         diffeat segment --labelled horses/ --masks horse-masks/ --model path/to/sd15 -p Ours-v1.5 --probe mlp
 
     Args:
-        inputs: Files, folders, or quoted globs; if left out, the labelled images judge each other.
+        inputs: Files, folders, or quoted globs; without inputs the labelled images are used for evaluation.
         model: Shipped name, folder or hub id of a pipeline.
-        recursive: Also the folders below a folder.
+        recursive: Whether to search folders below a folder.
     """
     names = selection.chosen()
     from common_kernels.runtime.batch import plan_jobs, run_jobs
@@ -143,7 +143,7 @@ def segment(
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What is learned, and with which model."""
+    """Training data, model and options."""
 
     model: str
     names: Sequence[str]
@@ -153,7 +153,7 @@ class _Task:
     machine: Machine
 
     def start(self, device: str) -> Callable[[Job, OnProgress], Mapping[str, object]]:
-        """Load the model, learn, and return the function that segments a file."""
+        """Load the model, train the classifier, and return the function that segments a file."""
         from diffeat.segment import PixelSegmenter
 
         extractor = load_extractor(self.model, self.machine, device=device)
@@ -198,8 +198,8 @@ def _judge(task: _Task, labelled: Labelled, *, json: bool) -> None:
     num_train = labelled.num_train or len(features) // 2
     score = label_scarce(features, task.known, num_train=num_train, runs=labelled.runs, options=task.learning)
     note(
-        f"mIoU {score.mean:.4f} ± {score.deviation:.4f} over {labelled.runs} shuffles, learning from "
-        f"{num_train} of {len(features)} images; classes absent from the judging images count 0"
+        f"mIoU {score.mean:.4f} ± {score.deviation:.4f} over {labelled.runs} shuffles, trained on "
+        f"{num_train} of {len(features)} images; classes absent from the test images count 0"
     )
     if json:
         emit(

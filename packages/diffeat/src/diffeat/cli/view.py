@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``diffeat view``: activations drawn, and as a page to click in."""
+"""``diffeat view``: activations as figures, and as a page to click in."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Kind = Literal["pca", "clusters", "similarity", "page"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewOutput(Output):
-    """Where drawings are written.
+    """Folder of the drawings.
 
     Attributes:
         output: Folder of the drawings.
@@ -46,15 +46,14 @@ class ViewOutput(Output):
 @Parameter(name="*", group=Group("Drawing", sort_key=3))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """What is drawn.
+    """Kinds and options of the drawings.
 
     Attributes:
         kind: Principal components, clusters, similarities to a point, or a page to click in; may be repeated.
-        together: One drawing of all activations, concatenated, instead of one of each.
+        together: Whether to draw all activations concatenated instead of each alone.
         clusters: Number of groups of k-means.
-        skip: Number of principal components left out; the first often tells object from ground.
-        point: Column and row of the pixel of the first image that others are compared with; by default its
-            centre.
+        skip: Number of principal components to skip; the first often separates object and background.
+        point: Column and row of the reference pixel in the first image; by default its centre.
     """
 
     kind: tuple[Kind, ...] = ("pca",)
@@ -84,8 +83,8 @@ def view(
 ) -> None:
     """Draw activations of a few images: principal components, clusters, similarities.
 
-    Colours mean the same in all images of a drawing. A page is one HTML file: click a place and see how
-    similar every other place of every image is.
+    Colours are comparable across the images of a drawing. A page is one HTML file: click a point and see how
+    similar every other point of every image is.
 
     **Examples**
 
@@ -95,7 +94,7 @@ def view(
     Args:
         inputs: Files, folders, or quoted globs.
         model: Shipped name, folder or hub id of a pipeline.
-        recursive: Also the folders below a folder.
+        recursive: Whether to search folders below a folder.
     """
     names = selection.chosen()
     from common_kernels.runtime.files import write_text
@@ -131,7 +130,7 @@ def view(
 
 
 def _share(point: tuple[float, float] | None, image: Image.Image) -> tuple[float, float]:
-    """A pixel in shares of width and height."""
+    """Return a pixel in shares of width and height."""
     if point is None:
         return 0.5, 0.5
     x, y = point
@@ -145,7 +144,7 @@ def _share(point: tuple[float, float] | None, image: Image.Image) -> tuple[float
 def _draw(
     kind: Kind, values: Sequence[Tensor], drawing: Drawing, point: tuple[float, float]
 ) -> tuple[list[Image.Image], str]:
-    """A small drawing for each image, and what it shows."""
+    """Return a small drawing of each image, and its caption."""
     from diffeat.match import similarity_map
     from diffeat.pictures import draw_clusters, draw_components, draw_heat
 
@@ -156,6 +155,6 @@ def _draw(
         return draw_clusters(values, drawing.clusters), f"{drawing.clusters} clusters"
     maps = [similarity_map(values[0], value, point) for value in values]
     low, high = min(float(each.min()) for each in maps), max(float(each.max()) for each in maps)
-    # dark blue is the least, yellow the most
+    # dark blue is the minimum, yellow the maximum
     heat = [draw_heat(each, low=low, high=high) for each in maps]
     return heat, f"cosine {low:.2f} to {high:.2f}"

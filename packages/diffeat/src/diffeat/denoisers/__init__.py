@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each family of denoisers is called: conditions, latent layout, timestep."""
+"""Calling conventions of each family of denoisers: conditions, latent layout, timestep."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one family of denoisers expects of its caller."""
+"""Calling conventions of one family of denoisers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Conditions = Callable[[Any, Sequence[str], tuple[int, int], torch.device, torch.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """One family's conventions.
+    """Conventions of one family.
 
     Attributes:
         conditions: Function of pipeline, prompts, image size in pixels, device and dtype that makes the
             conditions.
-        stream: Name of the argument that takes the latent.
-        pack: Function of denoiser, noisy and clean latent that lays the latent out as the denoiser takes it.
+        stream: Name of the argument of the latent.
+        pack: Function of denoiser, noisy and clean latent that lays the latent out for the denoiser.
         time_scale: Factor on the schedule's timestep.
-        patch: Latent cells per token and side; ``None`` reads it off the denoiser's config.
+        patch: Latent cells per token and side; ``None`` reads it from the denoiser's config.
     """
 
     conditions: Conditions

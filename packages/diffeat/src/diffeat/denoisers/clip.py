@@ -15,21 +15,22 @@ def encode_clip(
 ) -> tuple[Tensor, Tensor | None]:
     """Encode prompts of any length with a CLIP text encoder.
 
-    Each prompt is cut into pieces that fit, every piece gets its own start and end, and the pieces' tokens
-    are laid behind each other. A prompt of one piece is encoded exactly as the pipelines do.
+    Each prompt is split into chunks that fit, every chunk gets its own start and end token, and the
+    embeddings of the chunks are concatenated. A prompt of one chunk is encoded exactly as in the pipelines.
 
     Args:
         tokenizer: The tokenizer of the encoder.
         encoder: A CLIP text model, with projection or without.
-        prompts: One per image.
-        chunks: Pieces, at least :func:`num_chunks`.
+        prompts: Prompts, one per image.
+        chunks: Number of chunks, at least :func:`num_chunks`.
         hidden: Index of the hidden layer to take, or ``None`` for the normalised last one.
 
     Returns:
-        Embeddings ``(B, chunks * positions, C)``, and the pooled projection of each prompt's first piece,
+        Embeddings ``(B, chunks * positions, C)``, and the pooled projection of each prompt's first chunk,
         which holds its beginning, ``(B, C)``; ``None`` if the encoder has no projection.
 
-    Source: the authors' code cuts likewise but has no pooled vectors, so that SDXL fails on long prompts.
+    Source: the authors' code splits the same way but has no pooled vectors, so that SDXL fails on long
+        prompts.
     """
     pieces = [_pieces(tokenizer, prompt, chunks) for prompt in prompts]
     ids = torch.tensor([piece for each in pieces for piece in each], device=encoder.device)  # (B * chunks, L)
@@ -45,9 +46,9 @@ def encode_clip(
 
 
 def num_chunks(tokenizer: Any, prompts: Sequence[str]) -> int:
-    """Pieces that the longest prompt needs."""
-    room = int(tokenizer.model_max_length) - 2
-    return max(1, *(-(-len(_token_ids(tokenizer, prompt)) // room) for prompt in prompts))
+    """Return the number of chunks of the longest prompt."""
+    window = int(tokenizer.model_max_length) - 2
+    return max(1, *(-(-len(_token_ids(tokenizer, prompt)) // window) for prompt in prompts))
 
 
 def _token_ids(tokenizer: Any, prompt: str) -> list[int]:
@@ -55,11 +56,11 @@ def _token_ids(tokenizer: Any, prompt: str) -> list[int]:
 
 
 def _pieces(tokenizer: Any, prompt: str, chunks: int) -> list[list[int]]:
-    room = int(tokenizer.model_max_length) - 2
+    window = int(tokenizer.model_max_length) - 2
     ids = _token_ids(tokenizer, prompt)
     found: list[list[int]] = []
     for index in range(chunks):
-        inside = ids[index * room : (index + 1) * room]
-        padding = [tokenizer.pad_token_id] * (room - len(inside))
+        inside = ids[index * window : (index + 1) * window]
+        padding = [tokenizer.pad_token_id] * (window - len(inside))
         found.append([tokenizer.bos_token_id, *inside, tokenizer.eos_token_id, *padding])
     return found

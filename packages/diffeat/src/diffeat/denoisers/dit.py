@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Diffusion transformers: PixArt, HunyuanDiT, Stable Diffusion 3 and Flux.
 
-Their text encoders read a fixed number of tokens, so prompts are not cut into pieces as CLIP's are: one that
-does not fit is refused instead of losing its end.
+Their text encoders read a fixed number of tokens, so prompts are not split into chunks as for CLIP: one that
+does not fit is refused instead of truncated.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 from diffeat.denoisers.adapter import Adapter
 
 _CLIP_LENGTH = 77
-# HunyuanDiT's rotary positions are those of a 512-pixel image, whatever the size
+# HunyuanDiT's rotary positions are those of a 512-pixel image at any size
 _HUNYUAN_BASE = 64
 
 
 def check_length(tokenizer: Any, prompts: Sequence[str], limit: int) -> None:
-    """Refuse prompts of which the text encoder would see the beginning only.
+    """Refuse prompts that the text encoder would truncate.
 
     Raises:
         ValueError: If a prompt has more than ``limit`` tokens.
@@ -95,7 +95,7 @@ def _hunyuan(
 
 
 def _rotary(pipeline: Any, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """HunyuanDiT's rotary positions: the grid is laid centred over the square it was made for.
+    """Return HunyuanDiT's rotary positions: the grid is centred over its native square.
 
     Source: diffusers, ``HunyuanDiTPipeline``.
     """

@@ -16,7 +16,7 @@ from diffeat.denoisers.clip import encode_clip, num_chunks
 def _common(
     pipeline: Any, prompts: Sequence[str], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Text conditions of a U-Net without a CLIP tokenizer, from the pipeline itself."""
+    """Return text conditions of a U-Net without a CLIP tokenizer, from the pipeline itself."""
     embeds = pipeline.encode_prompt(
         list(prompts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )[0]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward hooks that read activations off a running denoiser."""
+"""Forward hooks that read activations from a running denoiser."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Capture around any call that the user makes."""
+"""Capture of activations around any call of the user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from diffeat.options import MapOptions
 class Recording(Mapping[str, Tensor]):
     """Activations of the calls that were kept.
 
-    As a mapping it shows the latest call. Batches are as the caller made them: with classifier-free guidance
+    As a mapping it shows the latest call. Batches are those of the caller: with classifier-free guidance
     in one call, unconditional images come first.
     """
 
@@ -34,7 +34,7 @@ class Recording(Mapping[str, Tensor]):
 
     @property
     def timesteps(self) -> dict[int, float]:
-        """The timestep that each kept call was given, in the model's own units."""
+        """Timestep of each kept call, in the model's own units."""
         return dict(self._collector.timesteps)
 
     def at(self, call: int) -> dict[str, Tensor]:
@@ -77,14 +77,14 @@ def capture(
         names: Names, globs, presets, means of maps or module paths.
         calls: Calls of the denoiser to keep: the ``"last"``, the ``"first"``, ``"all"`` or given
             indices.
-        stop_after: Index of a call after whose last wanted activation the block is left; nothing that follows
-            in the block runs. ``None`` never leaves it. With offloaded inner modules the call is finished
-            first.
+        stop_after: Index of the call after whose last requested activation the block is left; the rest of
+            the block does not run. ``None`` never leaves it. With offloaded inner modules the call is
+            finished first.
         maps: Reduction of attention maps.
         storage: Dtype and device of the activations, and whether to keep gradients.
 
     Yields:
-        What has been recorded so far; complete when the block ends.
+        Recorded activations, complete at the end of the block.
 
     Raises:
         LookupError: If a name is unknown.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activations kept call by call, and means of attention maps."""
+"""Activations collected call by call, and means of attention maps."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Collector(Sink):
     Args:
         request: The activations to keep.
         keep: Calls to keep: the ``"last"``, the ``"first"``, ``"all"`` or those of the given indices.
-        storage: Dtype and device of what is kept.
+        storage: Dtype and device of the kept activations.
         maps: Reduction of attention maps.
     """
 
@@ -72,9 +72,9 @@ class Collector(Sink):
         self._latent: Geometry | None = None
 
     def compute_map(self, tap: Tap, scores: Scores, rows: slice, columns: slice, batch: int) -> Tensor:
-        """Reduce a map as asked; one that is wanted only for a mean loses its heads at once.
+        """Reduce a map; the heads of a map needed only for a mean are averaged at once.
 
-        Chosen heads and tokens are those of means as well.
+        Chosen heads and tokens apply to means as well.
         """
         options = self._maps
         if tap.name not in self._names and not isinstance(options.heads, tuple):
@@ -126,7 +126,7 @@ class Collector(Sink):
             self.calls[call][tap.name] = self._storage.store(tensor)
 
     def finish(self, call: int) -> None:
-        """End a call: make the means and put everything in execution order."""
+        """End a call: compute the means and sort everything in execution order."""
         found = self.calls[call]
         for mean in self._request.means:
             parts = [(grid, total / n) for (name, grid), (total, n) in self._sums.items() if name == mean]
@@ -136,7 +136,7 @@ class Collector(Sink):
         self.calls[call] = {name: found[name] for name in sorted(found, key=self._order.__getitem__)}
 
     def _joined(self, parts: list[tuple[tuple[int, ...], Tensor]]) -> Tensor:
-        """Bring maps of several sides to the latent's and lay their keys out as channels."""
+        """Resize maps of several sides to the latent's, with their keys as channels."""
         largest = max(grid for grid, _ in parts)
         target = self._latent.grid if self._latent is not None and len(self._latent.grid) == 2 else largest
         images = [value.movedim(-1, 1) for _, value in sorted(parts, key=lambda part: part[0])]

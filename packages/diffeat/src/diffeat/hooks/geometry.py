@@ -17,7 +17,7 @@ from diffeat.names.taps import Tap
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How image tokens are laid out.
+    """Layout of image tokens.
 
     Attributes:
         grid: Sides of the latent in tokens, ``(h, w)`` or ``(frames, h, w)``.
@@ -34,24 +34,24 @@ class Geometry:
         return cls(grid, prod(grid))
 
     def rows(self, length: int, *, text_first: bool) -> slice:
-        """Where the latent's tokens lie in a sequence of ``length`` image and text tokens."""
+        """Return the slice of the latent's tokens in a sequence of ``length`` image and text tokens."""
         start = length - self.tokens if text_first else 0
         return slice(start, start + prod(self.grid))
 
     def text(self, length: int, *, text_first: bool) -> slice:
-        """Where the text tokens lie in a sequence of ``length`` image and text tokens."""
+        """Return the slice of the text tokens in a sequence of ``length`` image and text tokens."""
         return slice(0, length - self.tokens) if text_first else slice(self.tokens, length)
 
     def spread(self, tokens: Tensor, tap: Tap) -> Tensor:
-        """Lay tokens out on the grid.
+        """Arrange tokens on the grid.
 
         Args:
             tokens: ``(B, N, C)``; text tokens and reference images are dropped.
-            tap: Tap that gave the tokens.
+            tap: Tap of the tokens.
 
         Returns:
-            ``(B, C, *grid)``, its own memory. In it the channels of a cell lie side by side, as in the model:
-            laying them out apart takes longer than the copy itself.
+            ``(B, C, *grid)``, a copy. The channels of a cell are adjacent in memory, as in the model:
+            another layout takes longer than the copy itself.
 
         Raises:
             ValueError: If there are fewer tokens than the grid has.
@@ -67,19 +67,19 @@ class Geometry:
 
 
 def arguments(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Name the arguments of a call of ``model``."""
-    # the class is asked: offloading replaces the bound method of the instance
+    """Return the arguments of a call of ``model`` by name."""
+    # the method of the class: offloading replaces the bound method of the instance
     signature = inspect.signature(type(model).forward)
     return dict(signature.bind_partial(model, *args, **kwargs).arguments)
 
 
 def geometry_of_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Geometry | None:
-    """Read the token grid off a call of a denoiser.
+    """Read the token grid from a call of a denoiser.
 
-    Never from the number of tokens: a grid need not be square.
+    The number of tokens is not used: a grid need not be square.
 
     Returns:
-        The grid, or ``None`` if the call does not show it.
+        The grid, or ``None`` if the call does not determine it.
     """
     named = arguments(model, args, kwargs)
     stream = named.get("hidden_states", named.get("sample"))
@@ -102,7 +102,7 @@ def geometry_of_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str,
 
 
 def _from_ids(ids: Tensor, tokens: int) -> Geometry | None:
-    """Read the grid off position ids, ``(N, 3)`` or ``(B, N, 4)``: image, row, column and more."""
+    """Read the grid from position ids, ``(N, 3)`` or ``(B, N, 4)``: image, row, column and more."""
     if ids.is_meta:
         return None
     ids = ids if ids.ndim == 2 else ids[0]

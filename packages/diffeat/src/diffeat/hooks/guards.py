@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Caches, offloading and compilation of a denoiser that hooks have to cope with."""
+"""Handling of caches, offloading and compilation of a denoiser."""
 
 from __future__ import annotations
 
@@ -37,11 +37,10 @@ def refuse_caches(model: nn.Module) -> None:
 
 
 def may_stop(model: nn.Module) -> bool:
-    """Whether a forward pass may be left halfway.
+    """Whether a forward pass may be stopped early.
 
-    Not where inner modules fetch their weights for each call and bring them back after it: those of the
-    modules that were left would stay behind. A whole model that moves to its device and waits there is no
-    obstacle.
+    It may not if inner modules load their weights for each call and unload them after it: the weights of the
+    interrupted modules would stay on the device. Offloading of a whole model is no obstacle.
     """
     for module in model.modules():
         hook: Any = getattr(module, "_hf_hook", None)
@@ -53,6 +52,6 @@ def may_stop(model: nn.Module) -> bool:
 
 @contextmanager
 def uncompiled() -> Generator[None]:
-    """Run compiled models eagerly: compiled graphs do not see hooks that come after them."""
+    """Run compiled models eagerly: compiled graphs ignore hooks that are added later."""
     with torch.compiler.set_stance("force_eager"):
         yield

@@ -21,15 +21,15 @@ _SOFTMAXES = frozenset({torch.softmax, torch.Tensor.softmax, F.softmax})
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One attention as the model called it.
+    """Arguments of one attention call.
 
     Attributes:
         q: Queries after normalisation and rotation, ``(B, heads, N, head_dim)``.
-        k: Keys, likewise, ``(B, heads or a divisor, M, head_dim)``.
+        k: Keys after normalisation and rotation, ``(B, heads or a divisor, M, head_dim)``.
         mask: Additive or boolean, broadcastable to ``(B, heads, N, M)``, or ``None``.
         scale: Factor on the scores.
         is_causal: Whether later keys are hidden.
-        probs: Map itself, ``(B * heads, N, M)``, where the model computes it; then nothing else is set.
+        probs: The map, ``(B * heads, N, M)``, if the model computes it; then nothing else is set.
     """
 
     q: Tensor | None = None
@@ -48,11 +48,11 @@ class Scores:
 
 
 class AttentionWatch(TorchFunctionMode):
-    """Notes the arguments of every attention that runs while the mode is on and changes none of them.
+    """Records the arguments of every attention while the mode is active, without changing them.
 
-    Seen are ``scaled_dot_product_attention`` and, in processors without it, the softmax of the scores.
-    Whatever the model does to queries and keys before (fused projections, normalisation, rotary positions,
-    text joined to the image, masks) is thereby honoured for every architecture.
+    It records ``scaled_dot_product_attention`` and, in processors without it, the softmax of the scores.
+    All preceding operations on queries and keys (fused projections, normalisation, rotary positions, text
+    joined to the image, masks) are thereby included for every architecture.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class AttentionWatch(TorchFunctionMode):
         return result
 
     def found(self) -> list[Scores]:
-        """The attentions seen, in order."""
+        """The recorded attentions, in order."""
         if self.calls or not self._probs:
             return self.calls
         # processors that slice the heads call softmax once per slice

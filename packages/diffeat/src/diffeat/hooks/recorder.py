@@ -19,22 +19,22 @@ from diffeat.names.taps import Source, Tap
 from diffeat.options import MapOptions
 
 
-class StopForward(BaseException):  # like StopIteration, it is no error
-    """Ends a forward pass whose last wanted activation has been read.
+class StopForward(BaseException):  # like StopIteration, not an error
+    """Ends a forward pass whose last requested activation has been read.
 
     Not an ``Exception``: a model's or pipeline's own handlers must not swallow it.
     """
 
 
 class Sink:
-    """What a recorder hands activations to; subclasses override what they need."""
+    """Receiver of a recorder's activations; subclasses override the methods they need."""
 
     def start(self, call: int, arguments: dict[str, Any]) -> bool:
         """Begin a call of the denoiser with its named arguments; false skips the call."""
         return True
 
     def wants_map(self, tap: Tap, geometry: Geometry, latent: Geometry | None) -> bool:
-        """Whether a map over this grid is needed, the whole latent having that of ``latent``."""
+        """Whether a map over this grid is needed; ``latent`` is the grid of the whole latent."""
         return True
 
     def compute_map(self, tap: Tap, scores: Scores, rows: slice, columns: slice, batch: int) -> Tensor:
@@ -46,11 +46,11 @@ class Sink:
         raise NotImplementedError
 
     def finish(self, call: int) -> None:
-        """End a call that ended or was stopped, not one that failed."""
+        """End a call that was completed or stopped, but not one that failed."""
 
 
 class Recorder:
-    """Reads taps off every call of a denoiser while it is entered.
+    """Reads taps from every call of a denoiser while it is entered.
 
     Args:
         model: The denoiser.
@@ -59,7 +59,7 @@ class Recorder:
         stop_after: Index of the call that :class:`StopForward` ends once all its taps have been read, or
             ``"each"``; ``None`` never stops. A model whose inner modules are offloaded finishes the call
             first.
-        geometry: The token grid, where the call itself does not show it.
+        geometry: The token grid, if the call itself does not determine it.
 
     Source: the hook points are the public submodules of diffusers models; nothing is replaced.
     """
@@ -103,7 +103,7 @@ class Recorder:
 
     @property
     def missing(self) -> tuple[ActivationName, ...]:
-        """Wanted activations that the latest call has not shown."""
+        """Requested activations missing from the latest call."""
         return tuple(tap.name for tap in self.taps if tap.name in self._pending)
 
     def _attach(self) -> None:
@@ -196,11 +196,11 @@ class Recorder:
             watch = self._watches.pop()
             watch.__exit__(None, None, None)
             if output is None:
-                return  # the attention itself failed; its own error is on the way
+                return  # the attention itself failed, and its error is being raised
             found = watch.found()
             if not found:
                 raise RuntimeError(
-                    f"{taps[0].name} needs an attention that can be watched, but {type(module).__name__} "
+                    f"{taps[0].name} needs an attention that can be recorded, but {type(module).__name__} "
                     "called neither scaled_dot_product_attention nor softmax; switch to the native attention "
                     "backend (set_attention_backend('native') or set_default_attn_processor())"
                 )
@@ -212,7 +212,7 @@ class Recorder:
     def _take_map(self, tap: Tap, scores: Scores) -> None:
         geometry = self._frames.get(tap.frame)
         if geometry is None:
-            raise ValueError(f"{tap.name} needs a token grid, which this call does not show")
+            raise ValueError(f"{tap.name} needs a token grid, which this call does not determine")
         if not self._sink.wants_map(tap, geometry, self._frames.get(None)):
             self._done(tap)
             return
@@ -236,13 +236,13 @@ class Recorder:
         if tap.layout == "tokens":
             geometry = self._frames.get(tap.frame)
             if geometry is None:
-                raise ValueError(f"{tap.name} needs a token grid, which this call does not show")
+                raise ValueError(f"{tap.name} needs a token grid, which this call does not determine")
             self._deliver(tap, geometry.spread(whole, tap))
         else:
             self._deliver(tap, whole.clone(memory_format=torch.contiguous_format))
 
     def _joined(self, tap: Tap, tensor: Tensor) -> Tensor | None:
-        """Join what chunked feed-forwards compute in pieces; ``None`` while pieces are missing."""
+        """Join the pieces of chunked feed-forwards; ``None`` while pieces are missing."""
         geometry = self._frames.get(tap.frame)
         if tap.name.family != "feed-forward" or geometry is None or tensor.ndim != 3:
             return tensor
@@ -273,7 +273,7 @@ class Recorder:
 
 
 def _pick(output: Any, tap: Tap) -> Tensor:
-    """The tensor of the image stream in a module's output: a tensor, a tuple or a dataclass."""
+    """Return the tensor of the image stream in a module's output: a tensor, a tuple or a dataclass."""
     if isinstance(output, Tensor):
         return output
     items: Sequence[Any] = tuple(output.values()) if isinstance(output, dict) else tuple(output)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of activations: their grammar, and which of them a model has."""
+"""Names of activations: their grammar, and the names of a model."""
 
 import lazy_loader as lazy
 

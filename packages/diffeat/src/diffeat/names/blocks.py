@@ -18,7 +18,7 @@ ATTENTIONS = ("attn", "attn1", "attn2", "self_attn", "cross_attn", "self_attenti
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a basic block sits.
+    """Position of a basic block.
 
     Attributes:
         path: Dotted path of the block.
@@ -51,7 +51,7 @@ def attentions(block: nn.Module) -> dict[str, nn.Module]:
 
 
 def is_attention(module: object) -> bool:
-    """Whether a module projects queries, keys and values under diffusers' names."""
+    """Whether a module has projections of queries, keys and values under diffusers' names."""
     return isinstance(module, nn.Module) and (hasattr(module, "to_q") or hasattr(module, "to_qkv_mlp_proj"))
 
 
@@ -61,7 +61,7 @@ def is_joint(attention: nn.Module) -> bool:
 
 
 def projections(path: str, *, is_cross: bool) -> dict[str, tuple[Source, ...]]:
-    """Where queries, keys and values of the attention at ``path`` may be read, fused or not."""
+    """Sources of queries, keys and values of the attention at ``path``, fused or not."""
     if is_cross:
         return {
             "q": (Source(path=f"{path}.to_q"),),
@@ -131,7 +131,7 @@ def basic_block(place: Place, block: nn.Module, *, is_ours: bool = False) -> Ite
 def attends_text(attention: nn.Module) -> bool:
     """Whether an attention takes keys from another sequence.
 
-    Old and new attention classes say so in different ways, and some only by the width of their keys.
+    Old and new attention classes differ in this, and some show it only by the width of their keys.
     """
     flag = getattr(attention, "is_cross_attention", None)
     return bool(flag) if flag is not None else True
@@ -164,14 +164,14 @@ def joint_block(
     if inner := feed_forward(block):
         outer = Source(path=f"{place.path}.{inner[0]}")
         yield place.tap("norm-out", outer, port="input", is_ours=is_ours)
-        # what the authors' code stores as "out": the input of the feed-forward, not the block's output
+        # stored as "out" by the authors' code: the input of the feed-forward, not the block's output
         yield place.tap("paper-out", outer, port="input", is_listed=False, is_ours=True)
         yield place.tap("ffn-inner", Source(path=f"{place.path}.{inner[1]}"), is_ours=is_ours)
     yield place.tap("out", Source(path=place.path), item=item, is_ours=is_ours)
 
 
 def single_block(place: Place, block: nn.Module, *, item: int, is_ours: bool) -> Iterator[Tap]:
-    """A block that treats text and image tokens as one sequence, text first, with shared weights.
+    """A block of text and image tokens as one sequence, text first, with shared weights.
 
     Attention and feed-forward run side by side, so the order differs from other blocks: the hidden activation
     comes first where the two have separate projections, and before the maps where they share one.

@@ -14,7 +14,7 @@ from diffeat.names.taps import Tap
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What the structure of a transformer does not tell.
+    """Properties of a transformer that its structure does not show.
 
     Attributes:
         item: Position of the image stream in the output of a two-stream block.

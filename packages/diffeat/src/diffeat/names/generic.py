@@ -12,12 +12,12 @@ from diffeat.names.taps import Source, Tap
 
 
 def module_tap(path: str) -> Tap:
-    """A tap on the output of the module at ``path``, kept in the shape the module gives it."""
+    """A tap on the output of the module at ``path``, in the original shape."""
     return Tap(name=ActivationName("module", path), sources=(Source(path=path),), layout="free", is_ours=True)
 
 
 def module_taps(model: nn.Module) -> Iterator[Tap]:
-    """Taps on all modules below ``model`` that are called, lists and the like left out."""
+    """Taps on all modules below ``model`` that are called, without containers such as lists."""
     for path, module in model.named_modules():
         if path and not isinstance(module, nn.ModuleList | nn.ModuleDict):
             yield module_tap(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a user writes to the activations that are meant."""
+"""Matching of names and globs to activations."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def _hits(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Write out ``{a,b}``: ``"x-{q,k}"`` becomes ``["x-q", "x-k"]``."""
+    """Expand ``{a,b}``: ``"x-{q,k}"`` becomes ``["x-q", "x-k"]``."""
     pieces = _BRACES.split(pattern)
     choices = [piece.split(",") if i % 2 else [piece] for i, piece in enumerate(pieces)]
     return ["".join(words) for words in product(*choices)]
 
 
 def explain(pattern: str, names: Iterable[str]) -> str:
-    """Say why a name or glob finds nothing and which names are near."""
+    """Return the error of a name or glob without a match, with similar names."""
     known = list(names)
     if is_pattern(pattern):
         cure = _near_words(pattern, known) or "list the names with list_activations or 'diffeat names'"
@@ -83,7 +83,7 @@ def explain(pattern: str, names: Iterable[str]) -> str:
 
 
 def _near_words(pattern: str, names: Iterable[str]) -> str:
-    """Ask whether another word was meant, if one of a glob is in no name."""
+    """Suggest another word, if a word of a glob is in no name."""
     words = sorted({word for name in names for word in name.split("-")})
     for word in (word for one in expand_braces(pattern) for word in one.split("-")):
         if word in words or is_pattern(word):

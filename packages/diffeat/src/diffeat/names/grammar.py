@@ -55,7 +55,7 @@ _PATH = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 @total_ordering
 @dataclass(frozen=True, slots=True)
 class ActivationName:
-    """Where an activation sits inside a denoiser.
+    """Position of an activation inside a denoiser.
 
     All indices count from 0 in execution order. ``level`` is the index of the resolution inside its stage, so
     ``up-level0`` is the *lowest* resolution of the up stage. Names sort in execution order, except inside the
@@ -65,11 +65,11 @@ class ActivationName:
         part: ``"unet"`` for the two ends; ``"res"``, ``"vit"``, ``"downsampler"``, ``"upsampler"`` for the
             modules; ``"vae"`` for the decoded image; ``"attn"`` for mean maps of a stage; ``"module"`` for
             the output of any module, named by its dotted path.
-        kind: What is taken there, such as ``"self-q"``, ``"ffn-inner"``, ``"increment"`` or ``"out"``;
+        kind: Kind of the activation, such as ``"self-q"``, ``"ffn-inner"``, ``"increment"`` or ``"out"``;
             the dotted path when ``part`` is ``"module"``.
         stage: ``"down"``, ``"mid"`` or ``"up"``; ``None`` at the ends and in transformers.
         level: Resolution inside the stage; ``None`` in the middle and in transformers.
-        repeat: Module pair inside the level; ``None`` where there is only one.
+        repeat: Module pair inside the level; ``None`` if there is only one.
         block: Basic block inside the ViT module or the transformer; ``None`` for the module as a whole.
 
     Examples:
@@ -115,7 +115,7 @@ class ActivationName:
 
     @property
     def is_text(self) -> bool:
-        """Whether the activation lies on text tokens and so has no place in the image."""
+        """Whether the activation lies on text tokens and so has no position in the image."""
         return self.kind in {"cross-k", "cross-v"}
 
     @property

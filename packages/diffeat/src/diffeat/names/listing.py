@@ -26,18 +26,18 @@ from diffeat.names.unet import is_unet, unet_taps
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
-    """One activation of a model and what it costs.
+    """One activation of a model and its cost.
 
     Attributes:
         name: Name of the activation.
         shape: Shape of one image's activation, ``(C, h, w)``, or ``(heads, h, w, keys)`` for a map; ``None``
             if only names are listed.
         bytes: Memory of one image's activation.
-        flop_share: Share of the denoiser's work that is done when it is there, in (0, 1]: the price of a pass
-            that stops there.
+        flop_share: Share of the denoiser's FLOP up to the activation, in (0, 1]: the cost of a pass that
+            stops there.
         family: Family in the paper's taxonomy.
         flags: ``"noisy"``, ``"high-frequency"``, ``"local"`` after the paper's three properties; ``"map"``,
-            ``"text"`` for what has no image shape; ``"ours"`` for what the authors' code does not have.
+            ``"text"`` for activations without image shape; ``"ours"`` for those missing in the authors' code.
     """
 
     name: ActivationName
@@ -81,17 +81,17 @@ def list_activations(
     """List the activations of a denoiser in execution order, from its config alone.
 
     Args:
-        source: A diffusers model or pipeline, a config with ``"_class_name"``, or the path or hub name of a
+        source: A diffusers model or pipeline, a config with ``"_class_name"``, or the path or hub id of a
             model or pipeline. Weights are neither read nor loaded.
-        size: Image size in pixels, a side or ``(height, width)``; ``"native"`` is the size that the model was
-            made for; ``None`` lists names without shapes and costs.
-        glob: Keep names matching this pattern or one of these, see :func:`diffeat.names.matching`.
+        size: Image size in pixels, a side or ``(height, width)``; ``"native"`` is the native size of the
+            model; ``None`` lists names without shapes and costs.
+        glob: Pattern or patterns of the listed names, see :func:`diffeat.names.matching`.
         bytes_per_value: Bytes per value of the stored dtype; 2 for fp16.
-        with_text: Also list what lies on text tokens.
+        with_text: Whether to list activations on text tokens.
 
     Raises:
         LookupError: If a pattern matches nothing.
-        ValueError: If the model has no activations that follow a rule.
+        ValueError: If the model has no named activations.
 
     Examples:
         >>> config = {"_class_name": "UNet2DConditionModel", "sample_size": 64, "cross_attention_dim": 768}
@@ -127,7 +127,7 @@ def _activation(
 def measured(
     plan: Blueprint, taps: Iterable[Tap], size: int | tuple[int, int] | str
 ) -> tuple[dict[ActivationName, tuple[tuple[int, ...], int]], int]:
-    """Shape of one image, and FLOP done so far, for each tap; and the FLOP of the whole pass.
+    """Return the shape of one image and the FLOP up to each tap, and the FLOP of the whole pass.
 
     Args:
         plan: The denoiser on the meta device.
@@ -172,7 +172,7 @@ def latent_size(plan: Blueprint, size: int | tuple[int, int] | str) -> tuple[int
 
 
 class _Costs(Sink):
-    """Shapes of activations, and the FLOP done when each is there."""
+    """Records shapes of activations, and the FLOP up to each."""
 
     def __init__(self, flops: Callable[[], int]) -> None:
         self.found: dict[ActivationName, tuple[tuple[int, ...], int]] = {}

@@ -24,17 +24,17 @@ TEXT_LENGTHS = {
 def dry_inputs(
     model: nn.Module, height: int, width: int, *, text_length: int | None = None
 ) -> tuple[dict[str, Any], Geometry | None]:
-    """Keyword arguments for one call with one image.
+    """Return keyword arguments for one call with one image.
 
     Args:
         model: A denoiser on the meta device.
         height: Rows of the latent.
         width: Columns of the latent.
-        text_length: Text tokens that a U-Net gets; CLIP's 77 if ``None``. Transformers get what their
-            pipelines pass by default.
+        text_length: Text tokens of a U-Net; CLIP's 77 if ``None``. Transformers get the default of their
+            pipelines.
 
     Returns:
-        The arguments and, where they cannot show it without values, the token grid.
+        The arguments and, if they do not determine it without values, the token grid.
 
     Raises:
         NotImplementedError: If the call of this class of model is not known.
@@ -139,7 +139,7 @@ def _sd3(config: Any, height: int, width: int) -> Made:
 
 
 def _flux(config: Any, height: int, width: int) -> Made:
-    # the pipelines fold 2x2 latent cells into a token, whatever the config's patch size
+    # the pipelines fold 2x2 latent cells into a token, ignoring the config's patch size
     h, w = height // 2, width // 2
     length = TEXT_LENGTHS["FluxTransformer2DModel"]
     axes = len(getattr(config, "axes_dims_rope", (0, 0, 0)))

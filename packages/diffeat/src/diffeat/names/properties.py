@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the paper's three properties say about an activation by its name."""
+"""The paper's three properties of an activation, by its name."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def flags_of(tap: Tap) -> frozenset[Flag]:
     """Marks of one activation.
 
     ``"noisy"`` marks the stages in which diffusion noise shows at low frequencies too: all of the down stage
-    and the middle. In the up stage it comes back halfway; where, depends on the number of levels, so that
-    half is left to :func:`diffeat.presets.asymmetric_noise`. ``"local"`` marks queries and keys of
+    and the middle. In the up stage it returns halfway, at a point that depends on the number of levels: see
+    :func:`diffeat.presets.asymmetric_noise`. ``"local"`` marks queries and keys of
     self-attention without positional embeddings, which look like the pixel grid. ``"high-frequency"``
     marks increments.
 

@@ -18,12 +18,12 @@ from diffeat.presets import expand_presets
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be read off a model.
+    """Activations to read from a model.
 
     Attributes:
-        taps: Taps in execution order, those that means of maps need included.
-        names: Names that the user gets, in execution order.
-        means: Stage-wise means of maps and the maps they are made of.
+        taps: Taps in execution order, including those for means of maps.
+        names: Names of the result, in execution order.
+        means: Stage-wise means of maps, and their maps.
     """
 
     taps: tuple[Tap, ...]
@@ -36,12 +36,12 @@ def resolve(model: nn.Module, names: Names) -> Request:
 
     Args:
         model: The denoiser.
-        names: One of them or several. Duplicates count once; the order does not matter, since activations
-            come in execution order.
+        names: One or several. Duplicates count once; the order does not matter, since activations are
+            returned in execution order.
 
     Raises:
         LookupError: If a name is unknown or ambiguous, or a glob matches nothing.
-        ValueError: If nothing is asked for.
+        ValueError: If no activation is requested.
     """
     every = taps_of(model)
     exact = {str(tap.name): tap for tap in every}
@@ -62,7 +62,7 @@ def resolve(model: nn.Module, names: Names) -> Request:
         else:
             raise LookupError(explain(text, exact))
     if not wanted and not means and not paths:
-        raise ValueError("names must ask for at least one activation, got none")
+        raise ValueError("names must hold at least one activation, got none")
     needed = wanted.union(*means.values())
     taps = (*(tap for tap in every if tap.name in needed), *paths.values())
     ordered = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denoisers without weights: from a model, a config, a folder or a hub name."""
+"""Denoisers without weights: from a model, a config, a folder or a hub id."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LONGEST_TEXT = 1024
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """A denoiser on the meta device and what is known about its surroundings.
+    """A denoiser on the meta device, and properties of its pipeline.
 
     Attributes:
         model: The denoiser, without weights.
         factor: Pixels per latent cell and side.
-        text_length: Text tokens that its CLIP encoders read, if known.
+        text_length: Text tokens of its CLIP encoders, if known.
     """
 
     model: nn.Module
@@ -35,7 +35,7 @@ class Blueprint:
 
 
 def denoiser_of(pipeline: object) -> nn.Module:
-    """The denoiser of a pipeline, or the model itself; of a compiled one, the module inside.
+    """Return the denoiser of a pipeline, or the model itself; for a compiled one, the module inside.
 
     Raises:
         TypeError: If there is none.
@@ -54,7 +54,7 @@ def blueprint(source: object) -> Blueprint:
     """Build a denoiser on the meta device.
 
     Args:
-        source: A diffusers model or pipeline, a config with ``"_class_name"``, or the path or hub name of a
+        source: A diffusers model or pipeline, a config with ``"_class_name"``, or the path or hub id of a
             model or pipeline.
 
     Raises:
@@ -71,7 +71,7 @@ def blueprint(source: object) -> Blueprint:
         raise TypeError(f"a diffusers model with a config is needed, got {type(model).__name__}")
     factor = 8 if isinstance(source, nn.Module) else vae_factor(source)
     length = getattr(getattr(source, "tokenizer", None), "model_max_length", None)
-    # tokenizers that know no limit name an astronomical one
+    # tokenizers without a limit report an astronomical one
     known = isinstance(length, int) and length <= _LONGEST_TEXT
     return Blueprint(_build(type(model), dict(config)), factor, length if known else None)
 
@@ -99,7 +99,7 @@ def _from_config(config: Mapping[str, Any]) -> nn.Module:
 
 def _build(model_class: type[nn.Module], config: dict[str, Any]) -> nn.Module:
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecation notes of configs that their authors must renew
+        warnings.simplefilter("ignore")  # deprecation warnings about outdated configs
         model = cast("Any", model_class).from_config(config)
     return model.eval()
 
@@ -134,9 +134,7 @@ def _from_hub(name: str) -> Blueprint:
         except (OSError, ValueError):
             continue
         return Blueprint(model, 8)
-    raise ValueError(
-        f"{name!r} is neither a folder nor a model or pipeline on the hub that can be reached from here"
-    )
+    raise ValueError(f"{name!r} is neither a folder nor a reachable model or pipeline on the hub")
 
 
 def _factor(vae: Mapping[str, Any]) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where in a model's modules an activation is read."""
+"""Taps: the modules at which activations are read."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Port = Literal["output", "input", "map"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One module whose call carries the activation.
+    """A module whose input or output holds the activation.
 
     Attributes:
         path: Dotted path of the module inside the denoiser.
-        part: ``(index, count)`` of the equal slices of the last axis that is meant; ``None`` for all.
+        part: ``(index, count)`` of an equal slice of the last axis; ``None`` for all.
         stop: Channels kept from the front of the last axis before it is sliced, or ``None`` for all.
     """
 
@@ -28,23 +28,23 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tap:
-    """How one activation is read.
+    """Rule for reading one activation.
 
     Attributes:
         name: The activation.
-        sources: Modules that may carry it. Which of them runs depends on fused projections; a module can keep
-            projections that no longer run, so the one that fires counts, not the one that exists.
+        sources: Modules that may hold it. Fused projections decide which of them runs; a module can keep
+            projections that no longer run, so the one that is called counts, not the one that exists.
         port: ``"output"`` or ``"input"`` of the module, or the ``"map"`` of the attention inside it.
-        item: Position of the image stream where the output is a tuple.
+        item: Position of the image stream in an output tuple.
         frame: Dotted path of the module whose input spans the token grid; ``None`` for the model as a whole.
         layout: ``"image"``: already ``(B, C, H, W)``; ``"tokens"``: ``(B, N, C)`` with a grid; ``"text"``:
-            tokens without one; ``"free"``: whatever the module returns.
-        keys: Keys of a map that are kept: ``"all"``, ``"image"`` or ``"text"``.
-        text_first: Whether text tokens stand in front of image tokens in a joint sequence.
+            tokens without one; ``"free"``: the unchanged output of the module.
+        keys: Kept keys of a map: ``"all"``, ``"image"`` or ``"text"``.
+        text_first: Whether text tokens precede image tokens in a joint sequence.
         call: Number of the attention inside the module that gives a map when there are several, from 0;
             negative counts from the end.
-        is_listed: Whether plain listings and globs show it.
-        is_ours: Whether the authors' code has no such activation.
+        is_listed: Whether listings and globs include it.
+        is_ours: Whether the authors' code lacks this activation.
     """
 
     name: ActivationName

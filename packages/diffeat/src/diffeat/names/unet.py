@@ -67,7 +67,7 @@ def _middle(block: nn.Module) -> Iterator[Tap]:
     vits = _children(block, "attentions")
     for repeat, res in enumerate(_children(block, "resnets")):
         if repeat > 0 and repeat <= len(vits):
-            # one ViT needs no index; more of them count like repeats
+            # one ViT has no index; several are numbered like repeats
             index = None if len(vits) == 1 else repeat - 1
             yield from _vit(vits[repeat - 1], f"mid_block.attentions.{repeat - 1}", "mid", None, index)
         yield from _residual(res, f"mid_block.resnets.{repeat}", "mid", None, repeat)
@@ -86,7 +86,7 @@ def _vit(vit: nn.Module, path: str, stage: Stage, level: int | None, repeat: int
         place = Place(f"{path}.transformer_blocks.{b}", b, stage, level, repeat, frame=path)
         yield from basic_block(place, block)
     if is_attention(vit):
-        # attention straight on the feature map, as in unconditional and DeepFloyd U-Nets
+        # attention directly on the feature map, as in unconditional and DeepFloyd U-Nets
         place = Place(path, 0, stage, level, repeat, frame=path)
         is_added = isinstance(getattr(vit, "add_k_proj", None), nn.Module)
         taps = self_attention(place, path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activations judged by a user's labels, or measured without any."""
+"""Activations ranked by a user's labels, or measured without labels."""
 
 import lazy_loader as lazy
 

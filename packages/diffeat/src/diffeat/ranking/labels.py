@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels of images: a class for every pixel, or points that are the same on all."""
+"""Labels of images: a class for every pixel, or the same points on all images."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class MaskLabels:
                 f"{IGNORED}, got {highest}"
             )
         if len(self.classes) < 2:
-            raise LabelError(f"masks must tell at least 2 classes apart, got {len(self.classes)}")
+            raise LabelError(f"masks must hold at least 2 classes, got {len(self.classes)}")
 
     @classmethod
     def read(cls, images: str | Path, masks: str | Path, *, classes: Sequence[str] = ()) -> MaskLabels:
@@ -97,11 +97,11 @@ class MaskLabels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeypointLabels:
-    """Images of the same kind of thing with named points.
+    """Images of the same category with named points.
 
     Attributes:
         images: Paths, Pillow images, arrays or tensors.
-        points: Points ``(x, y)`` in pixels by name, for each image; a point that is not seen is left out.
+        points: Points ``(x, y)`` in pixels by name, for each image; invisible points are omitted.
         sources: File names, or empty.
 
     Raises:

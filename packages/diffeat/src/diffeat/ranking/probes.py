@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small classifiers of single pixels: how much does a feature say about a class?"""
+"""Small classifiers of single pixels, which measure how well a feature predicts a class."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class LogisticProbe:
         known = labels.unique()
         regression: Any = LogisticRegression(C=self.strength, max_iter=self.max_iter)
         if len(known) == 1:
-            # regression needs two classes; a fold may hold but one
+            # regression needs two classes; a fold may hold only one
             regression = DummyClassifier(strategy="most_frequent")
         self._model = make_pipeline(StandardScaler(), regression)
         with warnings.catch_warnings():
@@ -87,7 +87,7 @@ class MLPEnsemble:
         members: Number of networks.
         seed: Random seed of weights and batches.
         max_epochs: Largest number of epochs.
-        device: Device on which they learn.
+        device: Device on which they are trained.
 
     Source: arXiv 2410.03558, App. B, after DDPM-based segmentation, arXiv 2112.03126, Sec. 4.
     """
@@ -161,7 +161,7 @@ class MLPEnsemble:
         return F.one_hot(votes, self.num_classes).sum(dim=0).argmax(dim=-1)
 
     def uncertainty(self, features: Tensor) -> Tensor:
-        """How much the members disagree about each pixel, ``(N,)`` in [0, log K].
+        """Return the disagreement of the members about each pixel, ``(N,)`` in [0, log K].
 
         The Jensen-Shannon divergence of their probabilities. An image counts as uncertain as the mean over
         its top decile of pixels.
@@ -197,7 +197,7 @@ class _Networks(nn.Module):
         )
         members = len(generators)
         self.biases = nn.ParameterList(torch.zeros(members, 1, width) for width in widths[1:])
-        # channels of all networks behind each other: statistics stay apart
+        # channels of all networks concatenated: statistics stay separate
         self.norms = nn.ModuleList(nn.BatchNorm1d(members * width) for width in hidden)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -210,14 +210,14 @@ class _Networks(nn.Module):
         return x
 
     def slices(self) -> list[Tensor]:
-        """What belongs to single networks, the network as the first axis."""
+        """Return the state of the single networks, the network as the first axis."""
         members = len(self.biases[0])
         state = [value for value in self.state_dict().values() if value.is_floating_point()]
         return [value if value.shape[0] == members else value.view(members, -1) for value in state]
 
 
 class _Watch:
-    """Notes when each network has stopped learning, and what it was like then."""
+    """Records when each network stopped learning, and its state then."""
 
     def __init__(self, networks: _Networks) -> None:
         self._networks = networks
@@ -232,7 +232,7 @@ class _Watch:
         return len(self._kept) == len(self._best)
 
     def all_stopped(self, losses: Tensor, *, may_stop: bool) -> bool:
-        """Take the losses ``(members,)`` of a batch in."""
+        """Record the losses ``(members,)`` of a batch."""
         values = losses.cpu()
         better = values < self._best
         self._best = torch.where(better, values, self._best)
@@ -245,14 +245,14 @@ class _Watch:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Bring each network back to where it stopped."""
+        """Restore each network to the state in which it stopped."""
         for member, kept in self._kept.items():
             for now, then in zip(self._networks.slices(), kept, strict=True):
                 now[member].copy_(then)
 
 
 def make_probe(name: ProbeName, num_classes: int, *, seed: int, device: torch.device | str = "cpu") -> Probe:
-    """A fresh probe.
+    """Return a new probe.
 
     Args:
         name: ``"logistic"`` or ``"mlp"``.

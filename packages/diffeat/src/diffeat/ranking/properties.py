@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's three properties as figures that need no labels.
+"""The paper's three properties as measures without labels.
 
-The paper judges them by eye; the figures are ours. Each is defined so that white noise and a smooth ramp,
-whose values can be worked out, lie at its ends.
+The paper judges them by eye; the measures are new. Each is defined so that white noise and a smooth ramp,
+whose values are known, lie at its ends.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from diffeat.extractor import FeatureExtractor
     from diffeat.images import ImageLike
 
-# below this side a spectrum or a correlation length means nothing
+# below this side a spectrum or a correlation length has no meaning
 _LEAST_SIDE = 4
-_MOST_NAMES = 40  # that fit below a chart
+_MOST_NAMES = 40  # most names below a chart
 _HALF_NYQUIST = 0.25  # cycles per cell
 _PAIRS = 2000
 _FIGURES = ("noise_sensitivity", "high_frequency", "locality", "granularity")
@@ -39,7 +39,7 @@ _TITLES = ("noise sensitivity", "high-frequency share", "locality", "granularity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Properties:
-    """What was measured of one activation; ``None`` where it has too few cells.
+    """Measurements of one activation; ``None`` if it has too few cells.
 
     Attributes:
         name: Name of the activation.
@@ -110,15 +110,15 @@ class PropertyReport:
 
 
 def noise_sensitivity(one: Tensor, other: Tensor) -> float | None:
-    """How much an activation changes with the noise: 1 minus the mean correlation over two seeds.
+    """Return the change of an activation with the noise: 1 minus the mean correlation over two seeds.
 
     Args:
         one: ``(B, C, h, w)`` with one noise.
         other: The same images with another.
 
     Returns:
-        0 for what does not change, about 1 for what only shows the noise, up to 2. Each channel of each image
-        is correlated over its cells; channels without any variation do not count.
+        0 for no change, about 1 for noise alone, up to 2. Each channel of each image
+        is correlated over its cells; constant channels are ignored.
 
     Examples:
         >>> x = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -135,13 +135,13 @@ def noise_sensitivity(one: Tensor, other: Tensor) -> float | None:
 
 
 def high_frequency_share(values: Tensor) -> float | None:
-    """Share of the energy above half the Nyquist frequency, means of channels left out.
+    """Return the share of the energy above half the Nyquist frequency, without the means of channels.
 
     Args:
         values: ``(B, C, h, w)``.
 
     Returns:
-        Between 0 and 1; white noise has 1 - pi / 16, about 0.80, as frequencies count by their radius.
+        Between 0 and 1; white noise has 1 - pi / 16, about 0.80, as frequencies are measured by their radius.
     """
     if min(values.shape[-2:]) < _LEAST_SIDE:
         return None
@@ -157,7 +157,7 @@ def high_frequency_share(values: Tensor) -> float | None:
 
 
 def locality(values: Tensor, *, pairs: int = _PAIRS, seed: int = 0) -> float | None:
-    """How much an activation shows where a cell lies: rank correlation of feature and pixel distance.
+    """Return how much an activation encodes position: rank correlation of feature and pixel distance.
 
     Args:
         values: ``(B, C, h, w)``.
@@ -186,20 +186,20 @@ def locality(values: Tensor, *, pairs: int = _PAIRS, seed: int = 0) -> float | N
 
 
 def granularity(values: Tensor) -> float | None:
-    """Size of what an activation shows: the lag at which its autocorrelation has fallen to a half.
+    """Return the size of structures in an activation: the lag of half its autocorrelation.
 
     Args:
         values: ``(B, C, h, w)``.
 
     Returns:
-        In shares of the shorter side, so that resolutions compare; 0.5 if it never falls that far.
+        Size in shares of the shorter side, comparable across resolutions; 0.5 if it never falls that far.
     """
     height, width = values.shape[-2:]
     if min(height, width) < _LEAST_SIDE:
         return None
     centred = values.double() - values.double().mean((-2, -1), keepdim=True)
     size = (2 * height, 2 * width)
-    # padded to twice the size, so that nothing wraps around
+    # padded to twice the size against wrap-around
     spectrum = torch.fft.rfft2(centred, s=size).abs().square().sum(dim=1)
     overlaps = torch.fft.irfft2(
         torch.fft.rfft2(torch.ones(height, width).double(), s=size).abs().square(), s=size
@@ -234,8 +234,8 @@ def measure_properties(
 
     Args:
         extractor: The model.
-        images: A few are enough; figures are means over them.
-        names: Names, globs or presets; maps and text tokens are left out.
+        images: Images; a few are enough, as figures are means over them.
+        names: Names, globs or presets; maps and text tokens are skipped.
         options: Options of the extraction, with a single timestep; the second noise has the next seed.
         batch_size: Images per pass.
         names_per_pass: Activations held at a time.

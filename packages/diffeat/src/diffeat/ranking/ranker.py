@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranks activations by what a user's own labels say about them."""
+"""Ranks activations by a user's own labels."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ OnScore = Callable[[int, int, str], None]
 
 
 class Ranker:
-    """Judges activations by a probe on labelled pixels, or by labelled points, held-out images at a time.
+    """Scores activations by a probe on labelled pixels, or by labelled points, on held-out images.
 
-    A score is the mean over folds of images, so that no image helps to judge itself. With a folder, every
-    score is kept at once and nothing is computed twice.
+    A score is the mean over folds of images, so that no image is used for training and test. With a folder,
+    every score is saved at once and nothing is computed twice.
 
     Args:
         source: A model, a store that holds the images, or features of them.
         labels: Masks or keypoints.
-        ranking: How activations are judged.
+        ranking: Options of the scores.
         extraction: Options of the extraction by a model. A store is searched for its prompt; its seed is also
             that of folds, pixels and weights.
         folder: Folder in which scores are kept.
@@ -46,7 +46,7 @@ class Ranker:
         overwrite: Whether to discard scores that an earlier run left in the folder.
 
     Raises:
-        StoreError: If the folder holds scores of something else.
+        StoreError: If the folder holds scores of other labels, features or settings.
         ValueError: If there are more folds than images.
 
     Examples:
@@ -84,10 +84,10 @@ class Ranker:
         self._book = ScoreBook(folder, self._key, overwrite=overwrite)
 
     def rank(self, names: Names = "*", *, on_score: OnScore | None = None) -> Ranking:
-        """Judge each activation alone.
+        """Score each activation alone.
 
         Args:
-            names: Names, globs or presets; maps and text tokens are left out.
+            names: Names, globs or presets; maps and text tokens are skipped.
             on_score: Called after each activation with activations done, all of them, and its name.
 
         Returns:
@@ -112,17 +112,17 @@ class Ranker:
         min_gain: float = 0.0,
         on_score: OnScore | None = None,
     ) -> Ranking:
-        """Choose activations that do best together, one after the other.
+        """Choose the best set of activations, one after the other.
 
-        Starts with the best and adds each time the one that helps most, as long as it fits the budget and
-        helps more than ``min_gain``.
+        Starts with the best and adds the one with the largest gain each time, as long as it fits the budget
+        and gains more than ``min_gain``.
 
         Args:
             names: Activations to choose from.
             channels: Budget, the largest number of channels in all.
             candidates: Number of best single activations that are tried.
             min_gain: Least gain in the mean for another activation.
-            on_score: Called after each set that was judged.
+            on_score: Called after each scored set.
 
         Returns:
             A row for each step: the set so far, its score and cost; the last one is the selection.
@@ -138,8 +138,8 @@ class Ranker:
         chosen: tuple[Candidate, ...] = (pool.pop(0),)
         steps = [self._row(chosen)]
         while True:
-            room = channels - sum(each.channels for each in chosen)
-            trials = [(*chosen, each) for each in pool if each.channels <= room]
+            left = channels - sum(each.channels for each in chosen)
+            trials = [(*chosen, each) for each in pool if each.channels <= left]
             self._judge(trials, on_score)
             means = [self._row(trial).mean for trial in trials]
             if not trials or max(means) <= steps[-1].mean + min_gain:
@@ -164,13 +164,13 @@ class Ranker:
             raise ValueError(f"channels must hold at least one activation, {least} channels, got {channels}")
 
     def evaluate(self, names: Names) -> Ranked:
-        """Judge activations together, such as a preset.
+        """Score activations together, such as a preset.
 
         Args:
             names: Names, globs or presets.
 
         Raises:
-            LookupError: If something matches nothing.
+            LookupError: If a pattern matches nothing.
         """
         group = tuple(self.source.candidates(names))
         self._judge([group], None)
@@ -188,7 +188,7 @@ class Ranker:
             scores=tuple(known),
             channels=sum(each.channels for each in group),
             bytes=sum(each.bytes for each in group),
-            # one pass gives all: it costs as much as the last of them
+            # one pass returns all: it costs as much as the last of them
             flop_share=max(shares) if len(shares) == len(group) else None,
             family=group[0].family if len(group) == 1 else "set",
         )
@@ -215,7 +215,7 @@ class Ranker:
                     on_score(done, len(groups), " + ".join(names))
 
     def _parts(self, groups: Sequence[tuple[Candidate, ...]]) -> Iterator[list[tuple[Candidate, ...]]]:
-        """Cut the work so that the features of a part fit the memory, or are those of one group."""
+        """Split the work so that the features of a part fit the memory, or belong to one group."""
         part: list[tuple[Candidate, ...]] = []
         held: dict[str, int] = {}
         for group in groups:
@@ -229,7 +229,7 @@ class Ranker:
             yield part
 
     def _gather(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """What the task needs of all images: ``(images, C, ...)`` in half precision."""
+        """Return the task's input for all images: ``(images, C, ...)`` in half precision."""
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
         first = 0
         for batch in self.source.batches(names):
@@ -245,7 +245,7 @@ class Ranker:
 
 
 def _halved(values: Tensor) -> Tensor:
-    """Half precision, or as they are where it would overflow."""
+    """Return half precision, or unchanged values if it would overflow."""
     half = values.half()
     return values if bool(half.isinf().any()) else half
 

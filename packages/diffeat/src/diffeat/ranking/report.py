@@ -27,7 +27,7 @@ class Ranked:
         scores: Score of each fold.
         channels: Number of channels in all.
         bytes: Size of one image's activations in half precision.
-        flop_share: Share of a pass that it costs; ``None`` if unknown.
+        flop_share: Cost as a share of a pass; ``None`` if unknown.
         family: Family in the paper's taxonomy, or ``"set"``.
     """
 
@@ -65,7 +65,9 @@ class Ranking:
         from rich.table import Table
 
         table = Table(title=title)
-        costs = any(row.flop_share is not None for row in self.rows)  # features in memory cost nothing more
+        costs = any(
+            row.flop_share is not None for row in self.rows
+        )  # features in memory have no further cost
         for name, side in (
             ("", "right"),
             ("activation", "left"),
@@ -103,13 +105,13 @@ class Ranking:
 
     @classmethod
     def from_json(cls, path: str | Path) -> Ranking:
-        """Read what :meth:`to_json` wrote.
+        """Read a file of :meth:`to_json`.
 
         Args:
             path: File.
 
         Raises:
-            ValueError: If the file is something else.
+            ValueError: If the file has another format.
         """
         try:
             content: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
@@ -121,7 +123,7 @@ class Ranking:
             ]
             return cls(tuple(rows), content["metric"], content["settings"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no ranking that diffeat wrote") from error
+            raise ValueError(f"{path} is not a ranking written by diffeat") from error
 
     def chart(self, path: str | Path, *, top: int = _MOST_BARS) -> None:
         """Draw the scores as bars with their deviation, best on top, a colour per family.

@@ -42,7 +42,7 @@ class ScoreBook:
         lines = self._file.read_text("utf-8").splitlines()
         if not lines or lines[0] != head:
             raise StoreError(
-                f"{self._file.parent} holds scores of {_difference(lines, head)}; take another folder, or "
+                f"{self._file.parent} holds scores of {_difference(lines, head)}; use another folder, or "
                 "overwrite them"
             )
         for line in lines[1:]:
@@ -50,7 +50,7 @@ class ScoreBook:
                 row = json.loads(line)
                 self._scores[row["names"], row["fold"]] = float(row["score"])
             except (ValueError, KeyError, TypeError):
-                continue  # a line that a killed process left half; its score is computed anew
+                continue  # a line cut off by a killed process; its score is computed again
 
     def get(self, names: Sequence[str], fold: int) -> float | None:
         """The score, or ``None`` if it is not known."""
@@ -60,13 +60,13 @@ class ScoreBook:
         """Keep a score.
 
         Raises:
-            StoreFullError: If there is no room; earlier scores stay.
+            StoreFullError: If the disk is full; earlier scores stay.
         """
         self._scores[_joined(names), fold] = score
         if self._file is not None:
             line = json.dumps({"names": _joined(names), "fold": fold, "score": score})
             with disk_errors(str(self._file.parent)), self._file.open("ab") as file:
-                # what a killed process left half becomes a line of its own
+                # a line cut off by a killed process gets its own line end
                 is_cut = file.tell() > 0 and not _ends_a_line(self._file)
                 file.write(("\n" if is_cut else "").encode() + f"{line}\n".encode())
 

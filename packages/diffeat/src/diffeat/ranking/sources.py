@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An activation and what it costs.
+    """An activation and its cost.
 
     Attributes:
         name: Name of the activation.
         channels: Number of channels.
         bytes: Size of one image's activation in half precision.
-        flop_share: Share of the denoiser's FLOP done when it is there; ``None`` if unknown.
+        flop_share: Share of the denoiser's FLOP up to the activation; ``None`` if unknown.
         family: Family in the paper's taxonomy.
     """
 
@@ -48,7 +48,7 @@ class Source(Protocol):
 
     @property
     def digest(self) -> str:
-        """What the features depend on, in short."""
+        """Short key of all that the features depend on."""
         ...
 
     def candidates(self, names: Names) -> list[Candidate]:
@@ -61,7 +61,7 @@ class Source(Protocol):
 
 
 class ModelSource:
-    """Features straight from a model; nothing is stored.
+    """Features directly from a model; nothing is stored.
 
     Args:
         extractor: The model.
@@ -90,7 +90,7 @@ class ModelSource:
 
     @property
     def digest(self) -> str:
-        """What the features depend on, in short."""
+        """Short key of all that the features depend on."""
         settings = Settings.of(self.extractor, self.options, "float16")
         return f"{settings.digest}:{_images_digest(self.images)}:{self.options.prompt}"
 
@@ -159,7 +159,7 @@ class StoreSource:
 
     @property
     def digest(self) -> str:
-        """What the features depend on, in short."""
+        """Short key of all that the features depend on."""
         assert self.store.settings is not None  # rows were found
         keys = {item.row: item.key for item in self.store.ledger.rows.values()}
         return f"{self.store.settings.digest}:{hash_text(' '.join(keys[row] for row in self.rows))}"
@@ -185,7 +185,7 @@ class StoreSource:
 
 
 class MemorySource:
-    """Features that are there already.
+    """Features in memory.
 
     Args:
         features: Features of the labelled images, in their order.
@@ -196,7 +196,7 @@ class MemorySource:
 
     @property
     def digest(self) -> str:
-        """What the features depend on, in short."""
+        """Short key of all that the features depend on."""
         parts = [
             f"{name}:{tuple(value.shape)}:{value.double().sum().item()}"
             for name, value in self.features.items()

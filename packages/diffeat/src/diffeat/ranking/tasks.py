@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well features do on labelled images, one fold of images held out at a time."""
+"""Scores of features on labelled images, one fold of images held out at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diffeat.scores import mean_iou
 
 
 class Task(Protocol):
-    """Labels, and a figure for features of the images that have them."""
+    """Labels, and the score of features of their images."""
 
     metric: str
 
@@ -30,25 +30,25 @@ class Task(Protocol):
 
     @property
     def cells(self) -> int:
-        """Vectors kept of an image."""
+        """Number of vectors kept of an image."""
         ...
 
     @property
     def key(self) -> dict[str, Any]:
-        """What scores depend on, as JSON values."""
+        """Settings that scores depend on, as JSON values."""
         ...
 
     def reduce(self, values: Tensor, first: int) -> Tensor:
-        """Keep what is needed of ``(B, C, h, w)``: ``(B, C, ...)``, the first being image ``first``."""
+        """Reduce ``(B, C, h, w)`` to the needed part: ``(B, C, ...)``, the first being image ``first``."""
         ...
 
     def score(self, features: Tensor, fold: int) -> float:
-        """The figure of ``(images, C, ...)`` on the images of a fold, in [0, 1]."""
+        """Return the score of ``(images, C, ...)`` on the images of a fold, in [0, 1]."""
         ...
 
 
 def split_folds(num_images: int, folds: int, seed: int) -> list[list[int]]:
-    """Images of each fold, drawn without looking at labels.
+    """Return the images of each fold, drawn independently of labels.
 
     Raises:
         ValueError: If there are more folds than images.
@@ -73,7 +73,7 @@ class MaskTask:
 
     Args:
         labels: Images and masks.
-        options: How activations are judged.
+        options: Options of the scores.
         seed: Random seed of folds, pixels and weights.
         device: Device on which MLPs learn.
 
@@ -119,12 +119,12 @@ class MaskTask:
 
     @property
     def cells(self) -> int:
-        """Vectors kept of an image."""
+        """Number of vectors kept of an image."""
         return self.options.pixels
 
     @property
     def key(self) -> dict[str, Any]:
-        """What scores depend on, as JSON values."""
+        """Settings that scores depend on, as JSON values."""
         return _key(self)
 
     def reduce(self, values: Tensor, first: int) -> Tensor:
@@ -132,7 +132,7 @@ class MaskTask:
         return sample(values, self._points[first : first + len(values)]).transpose(1, 2)
 
     def score(self, features: Tensor, fold: int) -> float:
-        """MIoU of a probe on the images of a fold that learned on all others."""
+        """Return the mIoU of a probe on the images of a fold, trained on all others."""
         held = self.folds[fold]
         rest = [index for index in range(self.num_images) if index not in set(held)]
         vectors, classes = features[rest].transpose(1, 2).flatten(0, 1), self._classes[rest].flatten()
@@ -147,11 +147,11 @@ class MaskTask:
 class KeypointTask:
     """Correspondence by nearest neighbours: nothing is learned.
 
-    Every point of every image is looked for in each image of the fold that has it, too.
+    Every point of every image is searched in each image of the fold that also has it.
 
     Args:
         labels: Images and points.
-        options: How activations are judged.
+        options: Options of the scores.
         seed: Random seed of the folds.
     """
 
@@ -171,21 +171,21 @@ class KeypointTask:
 
     @property
     def cells(self) -> int:
-        """Vectors kept of an image."""
+        """Number of vectors kept of an image."""
         return self.options.side**2
 
     @property
     def key(self) -> dict[str, Any]:
-        """What scores depend on, as JSON values."""
+        """Settings that scores depend on, as JSON values."""
         return _key(self)
 
     def reduce(self, values: Tensor, first: int) -> Tensor:
-        """Bring ``(B, C, h, w)`` to one grid, ``(B, C, side, side)``."""
+        """Resize ``(B, C, h, w)`` to one grid, ``(B, C, side, side)``."""
         side = (self.options.side, self.options.side)
         return F.interpolate(values.float(), side, mode="bilinear", align_corners=False).to(values.dtype)
 
     def score(self, features: Tensor, fold: int) -> float:
-        """Share of points found in the images of a fold; 0 if none of them has a point of another."""
+        """Share of points found in the images of a fold; 0 if no two of them share a point."""
         found = total = 0
         for target in self.folds[fold]:
             height, width = self._sizes[target]

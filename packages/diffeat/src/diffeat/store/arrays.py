@@ -31,7 +31,7 @@ class FeatureArrays:
         options: Options of the file system.
 
     Raises:
-        StoreError: If something else lies there, or a store of another version.
+        StoreError: If the address holds something else, or a store of another version.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
@@ -48,7 +48,7 @@ class FeatureArrays:
         return FsspecStore.from_url(url, storage_options=self._options)
 
     def refresh(self) -> None:
-        """Read the settings of the store that is there, if there is one."""
+        """Read the settings of an existing store."""
         self.settings = self._group = None
         try:
             self._group = cast("Any", zarr).open_group(self._zarr(), mode="r+", zarr_format=3)
@@ -57,19 +57,19 @@ class FeatureArrays:
         head = self._group.attrs.asdict().get(_MARK)
         if head is None:
             raise StoreError(
-                f"{self.url} holds a zarr group that is no store of features; take another folder"
+                f"{self.url} holds a zarr group that is not a store of features; use another folder"
             )
         self.settings = Settings.from_dict(cast("dict[str, Any]", head), self.url)
 
     def prepare(self, settings: Settings) -> None:
-        """Make the store, or refuse one of other settings.
+        """Create the store, or refuse an existing one of other settings.
 
         Args:
-            settings: Settings of the features to come.
+            settings: Settings of the new features.
 
         Raises:
             StoreError: If features of these settings do not belong here.
-            StoreFullError: If there is no room.
+            StoreFullError: If the disk is full.
         """
         if self.settings is None:
             # another process may be faster
@@ -99,7 +99,7 @@ class FeatureArrays:
             name: Name of the activation.
             items: The images of the batch.
             values: ``(B, ...)``, floating.
-            num_rows: Rows that are planned in all.
+            num_rows: Total number of planned rows.
 
         Raises:
             StoreError: If its shape is not that of the rows before, or a value exceeds the dtype on disk.
@@ -127,7 +127,7 @@ class FeatureArrays:
             array[row] = value
 
     def _grown(self, name: str, shape: tuple[int, ...], num_rows: int) -> Any:
-        """The array of an activation, with room for every planned row."""
+        """The array of an activation, resized to every planned row."""
         assert self.settings is not None
         if name not in self._group:
             # another process may be faster; it writes the same

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be wrong with a store."""
+"""Errors of a store."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class StoreError(RuntimeError):
-    """A store that does not fit what is asked of it."""
+    """A store does not match a request."""
 
 
 class StoreFullError(StoreError, OSError):
-    """No room left where the store is."""
+    """The disk of a store is full."""
 
 
 @contextmanager
 def disk_errors(url: str) -> Generator[None]:
-    """Say in one sentence that a disk is full.
+    """Raise one error with one sentence if a disk is full.
 
     Args:
         url: Address of the store.
@@ -34,5 +34,5 @@ def disk_errors(url: str) -> Generator[None]:
         if error.errno not in _FULL or isinstance(error, StoreFullError):
             raise
         raise StoreFullError(
-            f"no space is left at {url}; every finished batch is kept, so make room and run the same again"
+            f"no space is left at {url}; every finished batch is kept: free some space and run it again"
         ) from error

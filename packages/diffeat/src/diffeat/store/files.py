@@ -21,15 +21,15 @@ _LONGEST_HEAD = 100_000_000  # the limit of the format
 
 
 def save_features(features: Features, path: str, *, digest: str = "") -> None:
-    """Write features and how they came about.
+    """Write features and their origin.
 
     Args:
         features: Features of any dtype; it is kept.
         path: File, or address that fsspec opens.
-        digest: Digest of what they were made from, see :func:`read_digest`.
+        digest: Digest of the inputs, see :func:`read_digest`.
 
     Raises:
-        StoreFullError: If there is no room.
+        StoreFullError: If the disk is full.
     """
     head = {"order": list(features), "digest": digest, **asdict(features.meta)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in features.items()}
@@ -38,18 +38,18 @@ def save_features(features: Features, path: str, *, digest: str = "") -> None:
         if "://" not in str(path):
             write_bytes(path, data)
             return
-        with cast("Any", fsspec).open(str(path), "wb") as file:  # object stores never show half a file
+        with cast("Any", fsspec).open(str(path), "wb") as file:  # object stores write files atomically
             file.write(data)
 
 
 def load_features(path: str) -> Features:
-    """Read what :func:`save_features` wrote.
+    """Read a file of :func:`save_features`.
 
     Args:
         path: File, or address that fsspec opens.
 
     Raises:
-        StoreError: If the file is something else.
+        StoreError: If the file has another format.
     """
     with cast("Any", fsspec).open(str(path), "rb") as file:
         head = _read_head(file, path)
@@ -70,7 +70,7 @@ def read_digest(path: str) -> str | None:
         path: File, or address that fsspec opens.
 
     Raises:
-        StoreError: If the file is something else.
+        StoreError: If the file has another format.
     """
     try:
         with cast("Any", fsspec).open(str(path), "rb") as file:
@@ -86,4 +86,4 @@ def _read_head(file: BinaryIO, path: str) -> dict[str, Any]:
             raise ValueError("no header of safetensors is as long")
         return json.loads(json.loads(file.read(length))["__metadata__"][_MARK])
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is not a file of features that diffeat wrote") from error
+        raise StoreError(f"{path} is not a file of features written by diffeat") from error

@@ -35,7 +35,7 @@ OnItem = Callable[["ItemResult"], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is to be in a store.
+    """Requested content of a store.
 
     Attributes:
         images: Paths, Pillow images, arrays or tensors.
@@ -43,7 +43,7 @@ class Job:
         options: Options of the extraction.
         dtype: Dtype on disk.
         batch_size: Images per pass. Rows that are planned already keep their batches.
-        overwrite: Whether to discard all that the store holds.
+        overwrite: Whether to discard the content of the store.
     """
 
     images: Sequence[ImageLike]
@@ -62,13 +62,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemResult:
-    """What became of one image.
+    """Outcome of one image.
 
     Attributes:
-        image: The image as it was given.
-        status: Whether its features were written now, were there before, or could not be computed.
+        image: The given image.
+        status: Whether its features were computed, existed before, or failed.
         seconds: Seconds of its batch, divided by the images of the batch.
-        error: Why the image failed.
+        error: Reason of the failure.
     """
 
     image: ImageLike
@@ -79,10 +79,10 @@ class ItemResult:
 
 @dataclass(slots=True, kw_only=True)
 class FillReport:
-    """What one process did.
+    """Report of one process.
 
     Attributes:
-        images: Number of different images with prompts that were asked for, in all processes.
+        images: Number of distinct requested images with prompts, in all processes.
         computed: Number of images that this process computed.
         cached: Number of images that were complete before.
         failed: Number of images of this process that could not be read.
@@ -113,7 +113,7 @@ class FillReport:
 
 
 class Filling:
-    """Computes and writes what is missing of a job; every process runs it with the same arguments.
+    """Computes and writes the missing part of a job; every process runs it with the same arguments.
 
     Args:
         arrays: Values of the store.
@@ -145,7 +145,7 @@ class Filling:
         names = [str(name) for name in resolve(extractor.model, job.names).names]
         steps = job.options.timesteps
         self._names = names if len(steps) == 1 else [f"{name}@{step}" for step in steps for name in names]
-        self._images: dict[tuple[str, str], list[ImageLike]] = {}  # doubles count once
+        self._images: dict[tuple[str, str], list[ImageLike]] = {}  # duplicates count once
         self._planned: list[tuple[str, str, str]] = []  # key, prompt and source of every image
         self._unreadable: list[tuple[ImageLike, Exception]] = []
         for image, prompt in zip(job.images, job.options.prompts(len(job.images)), strict=True):
@@ -161,7 +161,7 @@ class Filling:
         self._report = FillReport(images=len(self._images))
 
     def run(self, processes: Processes, on_batch: OnBatch | None = None) -> FillReport:
-        """Do this process's share.
+        """Run this process's shard.
 
         Args:
             processes: The processes that share the work.
@@ -169,13 +169,13 @@ class Filling:
 
         Raises:
             StoreError: If the store is of another model or of other options.
-            StoreFullError: If there is no room; nothing that was finished is lost.
+            StoreFullError: If the disk is full; finished batches are kept.
         """
         begun = perf_counter()
         settings = Settings.of(self._extractor, self._job.options, self._job.dtype)
         with disk_errors(self._arrays.url):
             if processes.is_main:
-                # a first run that went wrong leaves settings and nothing else
+                # a failed first run leaves settings and nothing else
                 is_stale = not self._ledger.names and self._arrays.settings not in (None, settings)
                 if self._job.overwrite or is_stale:
                     self._ledger.clear()
@@ -192,7 +192,7 @@ class Filling:
                     self._tell([image], "failed", error=error)
                 for item in complete:
                     self._tell(self._images[item.key_and_prompt], "skipped")
-            # nobody writes before all have read what is missing
+            # no process writes before all have read the missing part
             processes.wait()
             self._work(processes.shard(missing), on_batch)
             processes.wait()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a store is to hold, in which row, and which batches are finished.
+"""Ledger of a store: its images with their rows, and the finished batches.
 
 Everything is a small JSON file that is written once and never changed: plans say which image has which row
 and which rows are computed together, marks say that a batch has been written. Batches are computed and marked
-as a whole, and the last bits of features depend on their company in a batch: so a run that was killed and is
-started again leaves what an undisturbed one would have left.
+as a whole, and the last bits of features depend on the other images of a batch: so a killed run that resumes
+leaves the same values as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Item:
 
     @property
     def key_and_prompt(self) -> tuple[str, str]:
-        """What tells this image from others."""
+        """Identity of the image."""
         return self.key, self.prompt
 
 
@@ -87,7 +87,7 @@ class Ledger:
         return len(self.rows)
 
     def refresh(self) -> None:
-        """Read everything that is there."""
+        """Read all existing plans and marks."""
         self.batches.clear()
         self.rows.clear()
         self.done.clear()
@@ -160,7 +160,7 @@ class Ledger:
             self.done.setdefault(row, set()).update(names)
 
     def left(self, batch: Batch, names: Sequence[str]) -> tuple[Batch, list[str]]:
-        """What is missing of a batch.
+        """Return the missing part of a batch.
 
         Returns:
             The images that miss one of ``names``, and the names that one of them misses.
@@ -178,13 +178,13 @@ class Ledger:
         return sorted(found, key=lambda item: item.row)
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        """Write a file so that it is there whole or not at all."""
+        """Write a file atomically."""
         text = json.dumps(content, ensure_ascii=False, indent=0).encode()
         self._files.makedirs(self._root, exist_ok=True)
         path = f"{self._root}/{name}.json"
         protocols = self._files.protocol
         if "file" not in ((protocols,) if isinstance(protocols, str) else protocols):
-            self._files.pipe_file(path, text)  # object stores never show half a file
+            self._files.pipe_file(path, text)  # object stores write files atomically
             return
         write_bytes(path, text, sync=False)
 

@@ -101,10 +101,10 @@ class Settings:
         return cls(**values)
 
     def check(self, wanted: Settings, url: str) -> None:
-        """Refuse features that do not belong here.
+        """Refuse features of other settings.
 
         Args:
-            wanted: Settings of the features to come.
+            wanted: Settings of the new features.
             url: Address of this store, for the error.
 
         Raises:
@@ -113,7 +113,7 @@ class Settings:
         for (name, has), (_, want) in zip(self._values(), wanted._values(), strict=True):
             if has != want:
                 raise StoreError(
-                    f"the store at {url} holds features of {name} {has!r}, got {want!r}; take another "
+                    f"the store at {url} holds features of {name} {has!r}, got {want!r}; use another "
                     "folder, or FeatureStore.cached, which has one for each setting"
                 )
 
@@ -134,7 +134,7 @@ def fingerprint(pipeline: object) -> str:
     """Digest of a pipeline's weights: all names and shapes, and a few evenly spaced values of each.
 
     Reading gigabytes for every run would cost more than the features; weights that were trained, merged or
-    replaced differ nearly everywhere, so that a few values tell.
+    replaced differ nearly everywhere, so that a few values are enough.
 
     Args:
         pipeline: A pipeline or a model.

@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 
 class FeatureStore:
-    """Features of many images of one model at one setting, on disk or wherever fsspec reaches.
+    """Features of many images of one model at one setting, on disk or any file system of fsspec.
 
     ``features.zarr`` is a zarr group of format 3 with an array ``(images, C, h, w)`` per activation, a chunk
-    per image, at the activation's own size. Next to it lies the ledger: image and prompt of every row, and
-    which batches are finished. Whoever adds the same images again only computes what is missing; a run
-    that was killed resumes and ends with the same content, value for value.
+    per image, at the activation's own size. Beside it is the ledger: image and prompt of every row, and
+    the finished batches. Adding the same images again computes only what is missing; a run that was
+    killed resumes and ends with the same content, value for value.
 
     Args:
         url: Folder, or address such as ``"s3://bucket/features"``.
         options: Options of the file system, as fsspec takes them.
 
     Raises:
-        StoreError: If something else lies there, or a store of another version.
+        StoreError: If the address holds something else, or a store of another version.
 
     Examples:
         >>> store = FeatureStore("features")  # doctest: +SKIP
@@ -137,7 +137,7 @@ class FeatureStore:
             options: Options of the extraction.
             dtype: Dtype on disk.
             batch_size: Images per pass. Rows that are planned already keep their batches.
-            overwrite: Whether to discard all that the store holds.
+            overwrite: Whether to discard the content of the store.
             on_batch: Called after each computed batch with batches done and batches of this process.
             on_item: Called with each image that was done, skipped or failed; if ``None`` the first image that
                 cannot be read ends the work.
@@ -146,7 +146,7 @@ class FeatureStore:
         Raises:
             LookupError: If a name is unknown.
             StoreError: If the store is of another model or of other options.
-            StoreFullError: If there is no room; nothing that was finished is lost.
+            StoreFullError: If the disk is full; finished batches are kept.
             ValueError: If an image or the number of prompts does not fit.
         """
         job = Job(
@@ -162,7 +162,7 @@ class FeatureStore:
 
     @property
     def settings(self) -> Settings | None:
-        """What the features depend on; ``None`` while there is no store."""
+        """Settings of the features; ``None`` while there is no store."""
         return self.arrays.settings
 
     @property
@@ -207,7 +207,7 @@ class FeatureStore:
         """Names of the store that match names or globs; all if ``None``.
 
         Raises:
-            LookupError: If something matches nothing.
+            LookupError: If a pattern matches nothing.
         """
         if names is None:
             return list(self.names)

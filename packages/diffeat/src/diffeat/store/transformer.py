@@ -90,12 +90,12 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
         """Load the model and find the columns.
 
         Args:
-            X: Images; only that there are some matters.
+            X: Images; only their presence is checked.
             y: Not used.
 
         Raises:
             LookupError: If a name is unknown.
-            ValueError: If a parameter does not fit, or an activation is no image of features.
+            ValueError: If a parameter does not fit, or an activation has no channels on the image.
         """
         if self.pooling not in get_args(Pooling):
             raise ValueError(f"pooling must be 'mean', 'max' or 'cells', got {self.pooling!r}")

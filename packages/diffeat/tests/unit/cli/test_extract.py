@@ -113,7 +113,7 @@ def test_extract_to_a_file(here, model, rows, complain):
     assert statuses(rows(*args, "--overwrite")) == ["done", "done"]
     assert statuses(rows(*args, "--seed", 1)) == ["done", "done"]
     (here / "new" / "out.safetensors").write_bytes(b"something else")
-    assert "out.safetensors is not a file of features that diffeat wrote" in complain(*args)
+    assert "out.safetensors is not a file of features written by diffeat" in complain(*args)
 
 
 @pytest.mark.parametrize("output", ["store", "out.safetensors"])

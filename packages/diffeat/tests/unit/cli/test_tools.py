@@ -63,7 +63,7 @@ def test_rank_from_a_store_on_points(labelled, run, sd15_folder):
     args = ["rank", "images", "points.json", "--model", "store", "--folds", 2, "--side", 8]
     report = json.loads(run(*args, "--json").stdout)
     assert (report["metric"], len(report["ranking"])) == ("PCK", 3)
-    assert "3 activations judged" in run(*args).stderr
+    assert "3 activations ranked" in run(*args).stderr
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_rank_from_a_store_on_points(labelled, run, sd15_folder):
         (["images", "wrong"], "the mask of p0.png must be as large as its image, got 3x3 for 24x32"),
         (["images", "coloured"], "p0.png holds colours (RGB), but a label map has one number a pixel"),
         (["images", "masks", "--classes", "a"], "masks must hold classes below 1"),
-        (["images", "points.json", "--classes", "a"], "--classes belongs to masks"),
+        (["images", "points.json", "--classes", "a"], "--classes needs masks"),
         (["images", "text.json"], "text.json must read like"),
         (["photos", "points.json"], "points in points.json must have one for each image, got none for 2"),
         (["images", "masks", "--folds", "5"], "folds must not exceed the images, got 5 for 4"),
@@ -198,7 +198,7 @@ def test_match_on_a_grid_on_points_and_with_truth(labelled, run, rows, sd15_fold
     (judged,) = rows(*same)
     assert judged["pck"] == 1
     assert [each["right"] for each in judged["matches"]] == [True, True]
-    assert "2 matches, 2 of 2 right" in run(*same).stderr
+    assert "2 matches, 2 of 2 correct" in run(*same).stderr
 
 
 @pytest.mark.parametrize(
@@ -277,8 +277,8 @@ def test_pck_of_a_list_and_of_a_split(labelled, run, rows, complain, sd15_folder
     (folder / "1.json").write_text(json.dumps({**spair, "trg_imsize": [32, 24, 3]}))
     (part,) = rows("pck", "part", *args)
     assert part["protocol"] == "SPair-71k test, 1 pairs of its 12,234: not comparable"
-    assert "images is no SPair-71k" in complain("pck", "images", *args)
-    assert "points.json is no list of pairs: it must read [{" in complain(
+    assert "images is not SPair-71k" in complain("pck", "images", *args)
+    assert "points.json is not a list of pairs: it must read [{" in complain(
         "pck", "images", *args, "--list", "points.json"
     )
 

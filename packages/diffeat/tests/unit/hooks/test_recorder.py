@@ -265,7 +265,7 @@ def test_an_attention_that_cannot_be_watched_says_so(fresh):
 
     unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1.processor = opaque
     with (
-        pytest.raises(RuntimeError, match=r"needs an attention that can be watched.*set_attention_backend"),
+        pytest.raises(RuntimeError, match=r"needs an attention that can be recorded.*set_attention_backend"),
         capture(unet, EARLY),
     ):
         unet(**inputs)

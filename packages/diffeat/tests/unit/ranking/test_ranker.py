@@ -122,7 +122,7 @@ def test_a_stopped_ranking_goes_on(toy, tmp_path, monkeypatch):
 def test_scores_of_something_else_are_refused(toy, tmp_path):
     features, labels = toy
     Ranker(features, labels, ranking=RankingOptions(folds=3), folder=tmp_path)
-    with pytest.raises(StoreError, match="holds scores of another folds; take another folder"):
+    with pytest.raises(StoreError, match="holds scores of another folds; use another folder"):
         Ranker(features, labels, ranking=RankingOptions(folds=2), folder=tmp_path)
     other = replace(labels, masks=[np.roll(mask, 1) for mask in labels.masks])
     with pytest.raises(StoreError, match="another labels"):
@@ -158,7 +158,7 @@ def test_results_as_table_json_and_chart(toy, tmp_path):
     ranking.chart(tmp_path / "ranking.png")
     assert (tmp_path / "ranking.png").stat().st_size > 5000
     (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"other\.json is no ranking"):
+    with pytest.raises(ValueError, match=r"other\.json is not a ranking"):
         Ranking.from_json(tmp_path / "other.json")
 
 

@@ -193,7 +193,7 @@ def test_busy_shares_are_of_the_whole_time(filled, tmp_path, extractor, images):
 
 
 def test_a_store_of_another_setting_is_refused(filled, extractor, images):
-    with pytest.raises(StoreError, match="holds features of seed 0, got 1; take another folder"):
+    with pytest.raises(StoreError, match="holds features of seed 0, got 1; use another folder"):
         filled.add(extractor, images, NAMES, ExtractionOptions(size=SIZE, seed=1), dtype="float32")
 
 
@@ -214,7 +214,7 @@ def test_a_store_of_another_version_is_refused(filled):
 
 def test_a_group_of_somebody_else_is_refused(tmp_path):
     zarr.create_group(str(tmp_path / "other" / "features.zarr"))
-    with pytest.raises(StoreError, match="is no store of features"):
+    with pytest.raises(StoreError, match="is not a store of features"):
         FeatureStore(str(tmp_path / "other"))
 
 
