@@ -62,7 +62,7 @@ def test_scarce_labels_are_judged_over_shuffles(scenes):
     assert label_scarce(features, labels, **arguments) == score
     noise = [torch.randn(3, SIDE, SIDE) for _ in features]
     assert label_scarce(noise, labels, **arguments).mean < 0.5
-    with pytest.raises(ValueError, match="num_train must leave images of 6 to judge"):
+    with pytest.raises(ValueError, match="num_train must leave test images of 6"):
         label_scarce(features, labels, num_train=6)
 
 

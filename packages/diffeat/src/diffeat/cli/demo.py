@@ -47,7 +47,7 @@ def demo(
         f"Classes of pixels, mIoU: {figures.miou:.3f} by the best of them, "
         f"{figures.miou_baseline:.3f} by the outputs of the levels, as in earlier work.\n"
         f"{figures.points} points in another view, PCK at {figures.threshold:g} of the side: "
-        f"{figures.pck:.3f} chosen here, {figures.pck_baseline:.3f} levels, "
+        f"{figures.pck:.3f} by the choice, {figures.pck_baseline:.3f} by the outputs of the levels, "
         f"{figures.pck_pixels:.3f} by raw pixels.\n"
         f"Chosen: {', '.join(figures.chosen)}.\n"
         f"Look at {output / 'pca.png'} and {output / 'matches.png'}, and open "

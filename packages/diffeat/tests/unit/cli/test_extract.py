@@ -66,7 +66,7 @@ def test_names_of_presets_and_of_text(sd15_folder, sdxl_folder, rows):
         (["up-level9-*"], "the pattern 'up-level9-*' matches none of the 197 activations"),
         (["--size", "big"], "--size takes a side or HEIGHTxWIDTH in pixels, got 'big'"),
         (["--size", "63"], "size must be a positive multiple of 4 pixels both ways, got 63x63"),
-        (["Ours-XL-t"], "spans SDXL, SD1.5, Playground v2; take the names of one with part(model), or name"),
+        (["Ours-XL-t"], "spans SDXL, SD1.5, Playground v2; use the names of one with part(model), or one of"),
     ],
 )
 def test_bad_names(sd15_folder, args, message, complain):
@@ -80,7 +80,7 @@ def test_a_folder_without_a_model(here, complain):
 
 def test_extract_to_a_store_and_again(here, model, run, rows):
     args = ["extract", "photos", "-n", NAME, "-o", "store", "--prompt", "a cat", *model]
-    assert "2 images computed, 0 there before" in run(*args).stderr
+    assert "2 images computed, 0 cached" in run(*args).stderr
     again = rows(*args, "-r")
     assert statuses(again) == ["skipped", "skipped", "done"]
     assert [row["input"] for row in again] == ["photos/0.png", "photos/1.png", "photos/inner/2.png"]

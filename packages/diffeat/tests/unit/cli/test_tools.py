@@ -249,7 +249,7 @@ def test_segment_judges_itself(labelled, rows, complain, sd15_folder):
     assert report["num_train"] == 2
     assert len(report["scores"]) == 2
     assert report["miou"] > 0.5  # dark and light halves are told apart by the latent alone
-    assert "num_train must leave images of 4" in complain(*args, "--num-train", 4)
+    assert "num_train must leave test images of 4" in complain(*args, "--num-train", 4)
     assert "--labelled" in complain("segment", "-n", "unet-in")
 
 

@@ -60,7 +60,7 @@ def test_classes_must_exist(folders):
 
 
 def test_one_class_is_no_task():
-    with pytest.raises(LabelError, match="at least 2 classes apart, got 1"):
+    with pytest.raises(LabelError, match="at least 2 classes, got 1"):
         MaskLabels([np.zeros((4, 4, 3), np.uint8)], [np.zeros((4, 4), np.uint8)])
 
 
