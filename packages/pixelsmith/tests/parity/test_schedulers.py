@@ -211,7 +211,7 @@ def test_wrong_calls_are_named():
         form.add_noise(x, x, 6)
     with pytest.raises(ValueError, match="needs the clean prediction of the step before"):
         form.advance(x, x, 1, None)
-    with pytest.raises(ValueError, match="does not take sigmas"):
+    with pytest.raises(ValueError, match="does not take custom sigmas"):
         closed_form(diffusers.DDIMScheduler(**SDXL), None, sigmas=[1.0, 0.5])
 
 

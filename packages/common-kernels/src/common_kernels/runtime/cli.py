@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 
+from common_kernels.runtime.processes import leave_processes
+
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
@@ -180,6 +182,8 @@ def run_app(app: App, tokens: Sequence[str] | None = None) -> int:
             raise
         warn("interrupted; run the same command again to resume")
         return EXIT_INTERRUPTED
+    finally:
+        leave_processes()
     return code if isinstance(code, int) else EXIT_DONE
 
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-__all__ = ["Processes", "join_processes"]
+__all__ = ["Processes", "join_processes", "leave_processes"]
 
 T = TypeVar("T")
 # a rank with the larger shard may keep the others waiting for long
@@ -111,6 +112,13 @@ def join_processes(device: str = "auto") -> Processes:
     return Processes(
         rank=state.process_index, world_size=state.num_processes, local_rank=state.local_process_index
     )
+
+
+def leave_processes() -> None:
+    """Close the process group, if one is open: an open group can crash the process at its exit."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _on_cpu() -> bool:

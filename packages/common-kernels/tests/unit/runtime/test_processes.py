@@ -10,11 +10,15 @@ from common_kernels.runtime.processes import Processes, join_processes
 
 CHILD = """
 import json
-from common_kernels.runtime.processes import join_processes
+from common_kernels.runtime.processes import join_processes, leave_processes
 processes = join_processes("cpu")
 processes.wait()
 found = processes.gather({"rank": processes.rank, "share": list(processes.shard(range(5)))})
 print(json.dumps([processes.is_main, processes.device("auto"), found]))
+leave_processes()
+leave_processes()
+import torch
+assert not torch.distributed.is_initialized()
 """
 
 
@@ -83,3 +87,4 @@ def test_two_processes_gather(tmp_path):
     found = [json.loads(each.communicate(timeout=300)[0].splitlines()[-1]) for each in running]
     everything = [{"rank": 0, "share": [0, 2, 4]}, {"rank": 1, "share": [1, 3]}]
     assert found == [[True, "cpu", everything], [False, "cpu", everything]]
+    assert [each.returncode for each in running] == [0, 0]
