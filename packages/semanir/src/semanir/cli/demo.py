@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from common_kernels.runtime.cli import Device, Report, emit, progress, say, show
+from common_kernels.runtime.cli import Device, OutputPath, Report, emit, progress, say, show
 from cyclopts import Group, Parameter
 
 from semanir.options import DemoOptions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def demo(
     *,
-    output: Annotated[Path, Parameter(alias="-o", group=Group("Output", sort_key=9))] = Path("semanir-demo"),
+    output: OutputPath = Path("semanir-demo"),
     options: Annotated[
         DemoOptions, Parameter(name="*", group=Group("Demonstration", sort_key=1))
     ] = DemoOptions(),
