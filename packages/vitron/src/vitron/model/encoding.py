@@ -17,8 +17,16 @@ from vitron.data.example import Example
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.processing import VitronProcessor
 from vitron.protocol import MODULES, ModuleRegistry, escape, render
-from vitron.protocol.contract import Signal, Turn
-from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart
+from vitron.protocol.contract import MediaKind, Signal, Turn
+from vitron.protocol.messages import (
+    MediaPart,
+    Message,
+    PlacedRegion,
+    RegionPart,
+    TextPart,
+    media_handles,
+    region_handle,
+)
 
 __all__ = ["Batch", "ConversationEncoder", "Encoded"]
 
@@ -171,36 +179,48 @@ class ConversationEncoder:
             Turn(text=message.text, invocations=message.calls, signals=signals), modules=self.modules
         )
 
-    def _template_message(self, message: Message, frames: Sequence[int]) -> dict[str, Any]:
-        """Return a message in the format of chat templates; tags in user and system text are escaped."""
+    def _template_message(self, message: Message, kinds: Sequence[MediaKind]) -> dict[str, Any]:
+        """Return a message in the format of chat templates; tags in user and system text are escaped.
+
+        Media and regions stand behind their handles, by which a call can name them; of masks, the handle
+        alone is shown.
+        """
         if message.role == "assistant":
             text = self.assistant_text(message)
             return {"role": "assistant", "content": [{"type": "text", "text": text}]}
-        content = list[dict[str, str]]()
+        content, handles = list[dict[str, str]](), media_handles(kinds)
         for part in message.content:
             match part:
                 case TextPart():
                     content.append({"type": "text", "text": escape(part.text)})
                 case MediaPart():
-                    content.append({"type": "video" if frames[part.media] > 1 else "image"})
+                    kind, handle = kinds[part.media], handles[part.media]
+                    shown = [] if kind == "masks" else [{"type": kind}]
+                    content += _behind(handle, shown)
                 case RegionPart():
-                    content.append({"type": "region"})
+                    content += _behind(region_handle(part.region), [{"type": "region"}])
         return {"role": message.role, "content": content}
 
-    def tokens(self, messages: Sequence[Message], frames: Sequence[int]) -> tuple[list[int], list[int]]:
+    def tokens(
+        self, messages: Sequence[Message], kinds: Sequence[MediaKind], frames: Sequence[int]
+    ) -> tuple[list[int], list[int]]:
         """Return the token ids of a conversation, and labels: assistant messages and their end tokens.
 
         A conversation that does not end with an assistant message ends with the opening of one.
 
         Args:
             messages: Messages in order.
+            kinds: Kind of each medium.
             frames: Number of shown frames of each medium.
         """
         shown = [
-            frames[part.media] for each in messages for part in each.content if isinstance(part, MediaPart)
+            frames[part.media]
+            for each in messages
+            for part in each.content
+            if isinstance(part, MediaPart) and kinds[part.media] != "masks"
         ]
         segments = self.processor.render_segments(
-            [self._template_message(each, frames) for each in messages],
+            [self._template_message(each, kinds) for each in messages],
             add_generation_prompt=bool(messages) and messages[-1].role != "assistant",
         )
         ids, labels, counts = list[int](), list[int](), iter(shown)
@@ -230,7 +250,8 @@ class ConversationEncoder:
                     _known(part.media, len(example.media), "medium")
                     if part.media in order:
                         raise ValueError(f"medium {part.media} is shown twice: refer to it once")
-                    order.append(part.media)
+                    if example.media[part.media].kind != "masks":
+                        order.append(part.media)
                 elif isinstance(part, RegionPart):
                     _known(part.region, len(example.regions), "region")
                     regions.append(part.region)
@@ -241,7 +262,7 @@ class ConversationEncoder:
         ]
         placed = [self._place(example.regions[number], chosen) for number in regions]
         shown = [len(chosen.get(number, ())) for number in range(len(example.media))]
-        ids, labels = self.tokens(example.messages, shown)
+        ids, labels = self.tokens(example.messages, [each.kind for each in example.media], shown)
         return Encoded(
             ids=ids,
             labels=labels,
@@ -342,6 +363,12 @@ class ConversationEncoder:
     def __call__(self, examples: Sequence[Example], *, left: bool = False) -> Batch:
         """Turn examples into a batch."""
         return self.collate([self.encode(example) for example in examples], left=left)
+
+
+def _behind(handle: str, shown: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return a medium or a region behind its handle, on a line of its own."""
+    text = f"{handle}: " if shown else handle
+    return [{"type": "text", "text": text}, *shown, {"type": "text", "text": "\n"}]
 
 
 def _known(number: int, count: int, what: str) -> None:

@@ -138,7 +138,8 @@ class ModelGenerator:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return the number of tokens of a conversation; a video counts as an image."""
         shown = [part.media for message in messages for part in message.content if part.type == "media"]
-        return len(self.encoder.tokens(messages, [1] * (max(shown, default=-1) + 1))[0])
+        count = max(shown, default=-1) + 1
+        return len(self.encoder.tokens(messages, ["image"] * count, [1] * count)[0])
 
     @torch.inference_mode()
     def stream(

@@ -148,10 +148,10 @@ class ScribbleRegion(_Region):
 
 
 class ReferenceRegion(_Region):
-    """A mask of this conversation, by its handle, such as ``mask_2``."""
+    """A mask or a user's region of this conversation, by its handle: ``mask_2``, ``region_1``."""
 
     kind: Literal["ref"] = "ref"
-    name: Annotated[str, Field(pattern=r"^mask_[1-9][0-9]{0,5}$")]
+    name: Annotated[str, Field(pattern=r"^(mask|region)_[1-9][0-9]{0,5}$")]
 
 
 Region = Annotated[

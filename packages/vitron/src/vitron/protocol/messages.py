@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vitron.protocol.contract import Invocation
+from vitron.protocol.contract import Invocation, MediaKind
 from vitron.protocol.media import Artefact
 from vitron.protocol.sampling import SamplingParams
 
 __all__ = [
+    "HANDLE_PREFIXES",
     "MediaPart",
     "Message",
     "MessageChunk",
@@ -24,8 +25,12 @@ __all__ = [
     "PlacedRegion",
     "RegionPart",
     "TextPart",
+    "media_handles",
+    "region_handle",
     "text_message",
 ]
+
+HANDLE_PREFIXES: dict[MediaKind, str] = {"image": "img", "video": "vid", "masks": "mask"}
 
 Position = Annotated[int, Field(ge=0, strict=True)]
 
@@ -98,6 +103,26 @@ class PlacedRegion:
     media: int
     mask: NDArray[np.bool_]
     frame: int = 0
+
+
+def media_handles(kinds: Sequence[MediaKind]) -> list[str]:
+    """Return the handle of each medium of a conversation.
+
+    Example:
+        >>> media_handles(["image", "masks", "image"])
+        ['img_1', 'mask_1', 'img_2']
+    """
+    counts = dict.fromkeys(HANDLE_PREFIXES, 0)
+    handles = list[str]()
+    for kind in kinds:
+        counts[kind] += 1
+        handles.append(f"{HANDLE_PREFIXES[kind]}_{counts[kind]}")
+    return handles
+
+
+def region_handle(position: int) -> str:
+    """Return the handle of a region of the user, by its position in the conversation from 0."""
+    return f"region_{position + 1}"
 
 
 def text_message(role: Literal["system", "user", "assistant"], text: str, *calls: Invocation) -> Message:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from vitron.errors import PlanError, RegionError, SpecialistError, explain
 from vitron.protocol.contract import Invocation, MediaKind, ReferenceRegion, Turn
 from vitron.protocol.media import Artefact
+from vitron.protocol.messages import HANDLE_PREFIXES
 from vitron.protocol.modules import ModuleRegistry
 from vitron.specialists.registry import SpecialistRegistry
 
 __all__ = ["MAX_CALLS", "CallResult", "PlannedCall", "next_handle", "plan_calls"]
 
-PREFIXES: dict[MediaKind, str] = {"image": "img", "video": "vid", "masks": "mask"}
 MAX_CALLS = 16  # calls of one message
 
 
@@ -65,7 +65,7 @@ class CallResult:
 def next_handle(counts: dict[MediaKind, int], kind: MediaKind) -> str:
     """Return the next handle of a kind of media, as ``img_2``, and count it."""
     counts[kind] += 1
-    return f"{PREFIXES[kind]}_{counts[kind]}"
+    return f"{HANDLE_PREFIXES[kind]}_{counts[kind]}"
 
 
 def plan_calls(

@@ -7,7 +7,7 @@
 ``polygon [0, 0] [999, 0] [500, 9]``  corners
 ``scribble [1, 2] [9, 9]; [5, 5]``    strokes, apart by semicolons
 ``mask 64 x 48 e0352N2O0001``         height, width, run lengths of COCO
-``mask_2``                            a mask of this conversation
+``mask_2``, ``region_1``              a mask, or a region of the user, of this conversation
 ====================================  =================================================
 
 Behind a region ``@ 3`` names the frame it was drawn on and ``| 3, 7`` the part of the video that is meant,
@@ -142,7 +142,7 @@ def _shape(text: str, frame: int | None, size: Size | None) -> Region:
         return MaskRegion(size=(int(found[1]), int(found[2])), counts=found[3], frame=frame)
     word, _, rest = text.partition(" ")
     if word.lower() not in _KINDS:
-        if re.fullmatch(r"mask_[1-9][0-9]{0,5}", text):
+        if re.fullmatch(r"(mask|region)_[1-9][0-9]{0,5}", text):
             return ReferenceRegion(name=text, frame=frame)
         raise RegionError(
             f"a region is a box as [0, 0, 500, 999], points, a polygon, a scribble, a mask or its name, "
