@@ -13,6 +13,7 @@ from vitron.protocol import MODULES, ModuleRegistry, StreamParser
 from vitron.protocol.contract import Invocation, Issue, MediaKind, ReferenceRegion, Region, Turn
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import (
+    HANDLE_PREFIXES,
     MediaPart,
     Message,
     MessageChunk,
@@ -24,7 +25,7 @@ from vitron.protocol.messages import (
 )
 from vitron.protocol.regions.raster import rasterise
 from vitron.protocol.sampling import SamplingParams
-from vitron.session.calls import PREFIXES, CallResult, PlannedCall, next_handle, plan_calls
+from vitron.session.calls import CallResult, PlannedCall, next_handle, plan_calls
 from vitron.session.events import (
     CallEvent,
     DoneEvent,
@@ -80,7 +81,7 @@ class Conversation:
         self.messages = list[Message]()
         self._media = dict[str, Artefact]()  # in order of arrival: messages refer to it from 0
         self._regions = list[PlacedRegion]()
-        self._counts: dict[MediaKind, int] = dict.fromkeys(PREFIXES, 0)
+        self._counts: dict[MediaKind, int] = dict.fromkeys(HANDLE_PREFIXES, 0)
 
     @property
     def media(self) -> Mapping[str, Artefact]:
