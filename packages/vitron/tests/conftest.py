@@ -31,13 +31,14 @@ class ScriptedGenerator:
     It writes what it repeats of a user through ``escape``, as a model has to.
     """
 
-    def __init__(self, *, pause=0.0):
+    def __init__(self, *, pause=0.0, context_length=None):
         self.pause = pause
+        self.context_length = context_length
         self.seen = []
         self.at_once = self.most_at_once = self.written = self.closed = 0
         self.lock = threading.Lock()
 
-    def count_tokens(self, messages):
+    def count_tokens(self, messages, media):
         return sum(len(message.text.split()) for message in messages)
 
     def stream(self, messages, media, regions, sampling):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 __all__ = [
+    "ContextLengthError",
     "DataError",
     "MediaError",
     "MemoryBudgetError",
@@ -29,6 +30,10 @@ class DataError(ValueError):
 
 class MediaError(ValueError):
     """An image or a video cannot be read, is too large, or has the wrong shape."""
+
+
+class ContextLengthError(ValueError):
+    """A conversation is longer than the context of the model."""
 
 
 class PlanError(ValueError):

@@ -76,9 +76,14 @@ class ContinuousBatcher:
         self._waiting = deque[tuple[_Row, Example]]()
         self._is_working = False
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
+    @property
+    def context_length(self) -> int | None:
+        """Positions of the language model; see :attr:`ModelGenerator.context_length`."""
+        return self.generator.context_length
+
+    def count_tokens(self, messages: Sequence[Message], media: Sequence[Artefact]) -> int:
         """Return the number of tokens of a conversation; see :meth:`ModelGenerator.count_tokens`."""
-        return self.generator.count_tokens(messages)
+        return self.generator.count_tokens(messages, media)
 
     def stream(
         self,

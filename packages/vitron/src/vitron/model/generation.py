@@ -135,11 +135,17 @@ class ModelGenerator:
         """Device of the model."""
         return self.model.device
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Return the number of tokens of a conversation; a video counts as an image."""
-        shown = [part.media for message in messages for part in message.content if part.type == "media"]
-        count = max(shown, default=-1) + 1
-        return len(self.encoder.tokens(messages, ["image"] * count, [1] * count)[0])
+    @property
+    def context_length(self) -> int | None:
+        """Positions of the language model; ``None`` if its configuration names none."""
+        found = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return None if found is None else int(found)
+
+    def count_tokens(self, messages: Sequence[Message], media: Sequence[Artefact]) -> int:
+        """Return the number of tokens of a conversation, those of images and videos included."""
+        processor, kinds = self.encoder.processor, [each.kind for each in media]
+        frames = [len(processor.sample_frames(each.num_frames)) for each in media]
+        return len(self.encoder.tokens(messages, kinds, frames)[0])
 
     @torch.inference_mode()
     def stream(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ __all__ = [
     "PlacedRegion",
     "RegionPart",
     "TextPart",
+    "TokenCounter",
     "media_handles",
     "region_handle",
     "text_message",
@@ -160,4 +161,23 @@ class MessageGenerator(Protocol):
         sampling: SamplingParams,
     ) -> Iterator[MessageChunk]:
         """Generate the answer to the last message; closing the iterator stops the generation."""
+        ...
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """What a generator may have besides: the number of tokens of a conversation, and the most it can read."""
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that prompt and message may have together; ``None`` if there is no limit."""
+        ...
+
+    def count_tokens(self, messages: Sequence[Message], media: Sequence[Artefact]) -> int:
+        """Return the number of tokens of the prompt for the next message.
+
+        Args:
+            messages: Messages in order.
+            media: All media of the conversation, those that messages do not show included.
+        """
         ...

@@ -61,7 +61,8 @@ def create_app(
 
     Args:
         generator: Generator of assistant messages; called from one thread at a time unless ``limits`` allow
-            more generations. If it has ``count_tokens(messages)``, usage has prompt tokens; else they are 0.
+            more generations. If it is a :class:`vitron.protocol.messages.TokenCounter`, usage has prompt
+            tokens; else they are 0.
         model: Name of the model for clients.
         specialists: Specialists that run calls; by default all that are installed.
         limits: Limits of requests.

@@ -10,7 +10,7 @@ from typing import cast
 from fastapi import Request
 
 from vitron.protocol import MODULES, ModuleRegistry
-from vitron.protocol.messages import MessageGenerator
+from vitron.protocol.messages import MessageGenerator, TokenCounter
 from vitron.server.errors import ApiError
 from vitron.server.limits import Limits
 from vitron.server.parsing import MessageParser
@@ -56,8 +56,9 @@ class ServerState:
 
     def count_tokens(self, conversation: Conversation) -> int:
         """Return the number of tokens of a conversation, or 0 if the generator does not count."""
-        count = getattr(self.generator, "count_tokens", None)
-        return 0 if count is None else int(count(conversation.messages))
+        if not isinstance(self.generator, TokenCounter):
+            return 0
+        return self.generator.count_tokens(conversation.messages, list(conversation.media.values()))
 
     def check_model(self, name: str | None) -> None:
         """Refuse a request for another model.
