@@ -213,7 +213,7 @@ class Span(_Model):
     """A piece of the message; all pieces joined are the message.
 
     Attributes:
-        kind: ``text`` is shown to the user, and so is ``stray``, a tag outside any call; ``invocation`` and
+        kind: ``text`` is shown to the user; ``stray`` is a tag outside any call, ``invocation`` and
             ``signal`` were parsed, ``mark`` ends a turn, ``broken`` holds calls that cannot be parsed, one
             or several in a row.
         start: Position of its first character.
@@ -228,7 +228,7 @@ class Span(_Model):
 
 
 class Issue(_Model):
-    """A problem in a message.
+    """A problem in a message, or ``shortened``: turns that the model did not read.
 
     Attributes:
         code: Kind of the problem.
@@ -242,9 +242,11 @@ class Issue(_Model):
         "mismatched_tag",
         "repeated_tag",
         "unknown_module",
+        "missing_module",
         "missing_instruction",
         "bad_region",
         "bad_call",
+        "shortened",
     ]
     message: str
     start: Index = 0

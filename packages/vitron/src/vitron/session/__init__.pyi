@@ -8,4 +8,5 @@ from .events import Event as Event
 from .events import IssueEvent as IssueEvent
 from .events import MessageEvent as MessageEvent
 from .events import ResultEvent as ResultEvent
+from .events import RetryEvent as RetryEvent
 from .events import TextEvent as TextEvent

@@ -1,31 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A conversation: messages, and their media and masks by handle."""
+"""A conversation: messages, and their media, masks and regions by handle."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitron.errors import PlanError, RegionError, SpecialistError
 from vitron.protocol import MODULES, ModuleRegistry, StreamParser
-from vitron.protocol.contract import Invocation, Issue, MediaKind, ReferenceRegion, Region, Turn
+from vitron.protocol.contract import Invocation, Issue, ReferenceRegion, Region, Turn
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import (
-    HANDLE_PREFIXES,
     MediaPart,
     Message,
     MessageChunk,
     MessageGenerator,
     Part,
-    PlacedRegion,
     RegionPart,
     TextPart,
 )
-from vitron.protocol.regions.raster import rasterise
 from vitron.protocol.sampling import SamplingParams
-from vitron.session.calls import CallResult, PlannedCall, next_handle, plan_calls
+from vitron.session.calls import CallResult, PlannedCall, plan_calls
+from vitron.session.context import Prompt, fit_context
 from vitron.session.events import (
     CallEvent,
     DoneEvent,
@@ -33,22 +32,41 @@ from vitron.session.events import (
     IssueEvent,
     MessageEvent,
     ResultEvent,
+    RetryEvent,
     TextEvent,
 )
+from vitron.session.media import ConversationMedia
 from vitron.specialists.protocol import Action, Request
 from vitron.specialists.registry import SpecialistRegistry
 
 __all__ = ["Conversation"]
 
 Signal = NDArray[np.float32]
+RETRY_TEMPERATURE = 0.5  # a greedy second attempt would repeat the first
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A generated message that is not kept yet.
+
+    Attributes:
+        turn: The message.
+        signals: Signal embeddings of each call.
+        tokens: Number of generated tokens.
+    """
+
+    turn: Turn = field(default_factory=Turn)
+    signals: list[Signal | None] = field(default_factory=list[Signal | None])
+    tokens: int = 0
 
 
 class Conversation:
     """One exchange of messages between a user and a model, with the user's media and the results.
 
-    Images have the handles ``img_1``, ``img_2``, ..., videos ``vid_1``, masks ``mask_1``; a call says
-    ``input: img_1`` or puts ``mask_1`` between region tags, and else works on the latest image or video.
-    Regions are fractions, so they stay valid in later turns. Conversations share only the specialists.
+    Images have the handles ``img_1``, ``img_2``, ..., videos ``vid_1``, masks ``mask_1``, and regions of the
+    user ``region_1``; a call says ``input: img_1`` or puts ``mask_1`` between region tags, and else works on
+    the latest image or video that its region fits. Regions are fractions, so they stay valid in later turns.
+    Conversations share only the specialists.
 
     Args:
         model: Generator of assistant messages, such as :class:`vitron.Vitron`; not needed to run calls.
@@ -79,26 +97,23 @@ class Conversation:
         self.specialists = SpecialistRegistry().discover() if specialists is None else specialists
         self.modules = modules
         self.messages = list[Message]()
-        self._media = dict[str, Artefact]()  # in order of arrival: messages refer to it from 0
-        self._regions = list[PlacedRegion]()
-        self._counts: dict[MediaKind, int] = dict.fromkeys(HANDLE_PREFIXES, 0)
+        self._media = ConversationMedia()
 
     @property
     def media(self) -> Mapping[str, Artefact]:
         """All media by handle, in order: those of the user, and the results of calls."""
-        return dict(self._media)
+        return dict(self._media.artefacts)
 
     @property
     def latest(self) -> Artefact | None:
         """The latest image or video; regions of the user lie on it."""
-        return next((each for each in reversed(self._media.values()) if each.kind != "masks"), None)
+        position = self._media.latest
+        return None if position is None else list(self._media.artefacts.values())[position]
 
     def fork(self) -> Conversation:
         """Return an independent copy of this conversation."""
         other = Conversation(self.model, specialists=self.specialists, modules=self.modules)
-        other.messages = list(self.messages)
-        other._media, other._counts = dict(self._media), dict(self._counts)
-        other._regions = list(self._regions)
+        other.messages, other._media = list(self.messages), self._media.copy()
         return other
 
     # -- messages
@@ -109,16 +124,14 @@ class Conversation:
         Returns:
             Handle of the medium.
         """
-        handle = next_handle(self._counts, artefact.kind)
-        self._media[handle] = artefact
-        return handle
+        return self._media.add(artefact)
 
     def add_user_message(
         self, text: str, *, media: Sequence[Artefact] = (), regions: Sequence[Region] = ()
     ) -> tuple[str, ...]:
         """Add a user message; media come first, then regions, then text.
 
-        The latest result that the model has not seen is shown to it with this message.
+        With it the model is shown the latest image or video and all masks that it has not seen.
 
         Args:
             text: Text of the message. Tags in it are plain text and never become a call.
@@ -129,46 +142,30 @@ class Conversation:
             The handles of the media.
 
         Raises:
+            PlanError: If a region is a reference that does not fit. Nothing is kept then.
             RegionError: If there is no image, or a region does not fit it. Nothing is kept then.
         """
-        known = [*self._media.values(), *media]
-        placed = [self._place(region, known) for region in regions]
-        shown = self._unseen()
-        start = len(self._media)
+        placed = self._media.place(regions, media)
+        shown, start = self._unseen(), len(self._media.artefacts)
         handles = tuple(self.add_media(each) for each in media)
         parts: list[Part] = [
-            MediaPart(media=position) for position in (*shown, *range(start, len(self._media)))
+            MediaPart(media=position) for position in (*shown, *range(start, start + len(handles)))
         ]
-        parts += [RegionPart(region=len(self._regions) + number) for number in range(len(placed))]
-        self._regions += placed
+        parts += [RegionPart(region=position) for position in placed]
         if text:
             parts.append(TextPart(text=text))
         self.messages.append(Message(role="user", content=tuple(parts)))
         return handles
 
     def _unseen(self) -> list[int]:
-        """Return the position of the latest result if no message has shown it to the model."""
+        """Return the positions of masks, and of the latest image or video, that no message has shown."""
         seen = {part.media for message in self.messages for part in message.content if part.type == "media"}
-        latest = [position for position, each in enumerate(self._media.values()) if each.kind != "masks"]
-        return [position for position in latest[-1:] if position not in seen]
-
-    def _place(self, region: Region, known: Sequence[Artefact]) -> PlacedRegion:
-        on = [position for position, each in enumerate(known) if each.kind != "masks"]
-        if not on:
-            raise RegionError("a region needs an image or a video, but this conversation has none")
-        mask = self._mask(region, known[on[-1]], "the video")
-        return PlacedRegion(media=on[-1], mask=mask, frame=region.frame or 0)
-
-    def _mask(self, region: Region, artefact: Artefact, name: str) -> NDArray[np.bool_]:
-        """Return a region of an image, or of a frame of a video, as a mask ``(H, W)``."""
-        frame = region.frame or 0
-        if frame >= artefact.num_frames:
-            raise RegionError(f"{name} has {artefact.num_frames} frames, but no frame {frame}")
-        masks = dict[str, NDArray[np.bool_]]()
-        if isinstance(region, ReferenceRegion):
-            named = self._media.get(region.name)
-            masks = {} if named is None or named.kind != "masks" else {region.name: named.joint_mask(frame)}
-        return rasterise(region, *artefact.size, masks=masks)
+        latest = self._media.latest
+        return [
+            position
+            for position, kind in enumerate(self._media.kinds.values())
+            if (kind == "masks" or position == latest) and position not in seen
+        ]
 
     def add_assistant_message(self, turn: Turn, media: Sequence[Artefact] = ()) -> tuple[str, ...]:
         """Add an earlier assistant message; its calls do not run.
@@ -194,6 +191,10 @@ class Conversation:
     ) -> Iterator[Event]:
         """Generate the assistant message, run its calls, and yield each event as it happens.
 
+        Of a conversation that is longer than the context of the model the oldest turns are left out; see
+        :func:`vitron.session.context.fit_context`. A message with malformed calls is dropped, and generated
+        once again: with the grammar, the next seed and a temperature of at least 0.5.
+
         An iterator that is closed before :class:`MessageEvent` leaves the conversation as it was; one that is
         closed later keeps the message and the results so far.
 
@@ -202,36 +203,65 @@ class Conversation:
             check: Function to call after each chunk; an exception from it ends the message.
 
         Yields:
-            Text, calls and issues, :class:`MessageEvent`, a result for each call, and :class:`DoneEvent`.
+            An issue if turns are left out; text as it arrives; after the issues of a first attempt that
+            failed, :class:`RetryEvent`, then the text of the second; the calls and issues of the message,
+            :class:`MessageEvent`, a result for each call, and :class:`DoneEvent`.
 
         Raises:
+            ContextLengthError: If the last user message alone is longer than the context of the model.
             ValueError: If the conversation has no model.
         """
-        sampling = sampling or SamplingParams()
-        parser, tokens, signals = StreamParser(self.modules), 0, list[Signal | None]()
-        for chunk in self._chunks(sampling, check):
-            tokens += chunk.tokens
-            for event in parser.feed(chunk.text):
-                yield _event(event)
-                if isinstance(event, Invocation):
-                    signals.append(None)
-            if chunk.signal is not None and signals:
-                signals[-1] = chunk.signal
-        turn = parser.close()
-        for event in parser.drain():
-            yield _event(event)
-        self.add_assistant_message(turn)
-        yield MessageEvent(turn)
-        for result in self.stream_results(turn, seed=sampling.seed, signals=signals):
-            yield ResultEvent(result)
-        yield DoneEvent(turn, tokens, "length" if tokens >= sampling.max_new_tokens else "stop")
-
-    def _chunks(self, sampling: SamplingParams, check: Callable[[], None] | None) -> Generator[MessageChunk]:
-        """Yield what the model generates, up to ``max_new_tokens`` even if the model does not count."""
         if self.model is None:
             raise ValueError("this conversation has no model to generate a message: pass one as model=")
-        left = sampling.max_new_tokens
-        chunks = self.model.stream(self.messages, list(self._media.values()), self._regions, sampling)
+        sampling = sampling or SamplingParams()
+        prompt = fit_context(self.messages, self._media, self.model, sampling)
+        issues = [] if prompt.issue is None else [prompt.issue]
+        yield from map(IssueEvent, issues)
+        draft = yield from self._attempt(prompt, check, is_last=False)
+        tokens = draft.tokens
+        if draft.turn.issues:
+            # the calls that these issues refer to are dropped
+            issues += [each.model_copy(update={"invocation": None}) for each in draft.turn.issues]
+            yield from map(IssueEvent, draft.turn.issues)
+            yield RetryEvent()
+            prompt = replace(prompt, sampling=_second(prompt.sampling))
+            draft = yield from self._attempt(prompt, check, is_last=True)
+            tokens += draft.tokens
+        issues += draft.turn.issues
+        yield from map(CallEvent, draft.turn.invocations)
+        yield from map(IssueEvent, draft.turn.issues)
+        self.add_assistant_message(draft.turn)
+        yield MessageEvent(draft.turn)
+        for result in self.stream_results(draft.turn, seed=sampling.seed, signals=draft.signals):
+            yield ResultEvent(result)
+        is_cut = draft.tokens >= prompt.sampling.max_new_tokens
+        yield DoneEvent(draft.turn, tokens, tuple(issues), "length" if is_cut else "stop")
+
+    def _attempt(
+        self, prompt: Prompt, check: Callable[[], None] | None, *, is_last: bool
+    ) -> Generator[Event, None, _Draft]:
+        """Generate a message and yield its text; one that is not the last ends at its first issue."""
+        parser, draft = StreamParser(self.modules), _Draft()
+        chunks = self._chunks(prompt, check)
+        for chunk in chunks:
+            draft.tokens += chunk.tokens
+            events = parser.feed(chunk.text)
+            yield from (TextEvent(each) for each in events if isinstance(each, str))
+            draft.signals += [None for each in events if isinstance(each, Invocation)]
+            if chunk.signal is not None and draft.signals:
+                draft.signals[-1] = chunk.signal
+            if not is_last and any(isinstance(each, Issue) for each in events):
+                chunks.close()
+        draft.turn = parser.close()
+        if is_last or not draft.turn.issues:
+            yield from (TextEvent(each) for each in parser.drain() if isinstance(each, str))
+        return draft
+
+    def _chunks(self, prompt: Prompt, check: Callable[[], None] | None) -> Generator[MessageChunk]:
+        """Yield what the model generates, up to ``max_new_tokens`` even if the model does not count."""
+        assert self.model is not None
+        left, artefacts = prompt.sampling.max_new_tokens, list(self._media.artefacts.values())
+        chunks = self.model.stream(prompt.messages, artefacts, self._media.placed, prompt.sampling)
         try:
             for chunk in chunks:
                 if check is not None:
@@ -254,8 +284,7 @@ class Conversation:
             turn: An assistant message with calls. A call with an issue is planned with its problem and does
                 not run.
         """
-        kinds: dict[str, MediaKind] = {handle: each.kind for handle, each in self._media.items()}
-        return plan_calls(turn, kinds, self._counts, self.specialists, self.modules)
+        return plan_calls(turn, self._media, self.specialists, self.modules)
 
     def run_calls(
         self, turn: Turn, *, seed: int = 0, signals: Sequence[Signal | None] = ()
@@ -278,9 +307,10 @@ class Conversation:
         self, turn: Turn, *, seed: int = 0, signals: Sequence[Signal | None] = ()
     ) -> Iterator[CallResult]:
         """Yield the results of :meth:`run_calls` as soon as they are ready; closing stops the run."""
-        results = list[CallResult]()
+        results, handles = list[CallResult](), dict[str, str]()
         # outputs are only needed by later calls: the order of the message is an order of the graph
-        for call in self.plan(turn):
+        for planned in self.plan(turn):
+            call = _renamed(planned, handles)
             signal = signals[call.index] if call.index < len(signals) else None
             missing = [results[index].call.output for index in call.after if results[index].artefact is None]
             try:
@@ -293,15 +323,12 @@ class Conversation:
             except (PlanError, RegionError, SpecialistError) as error:
                 results.append(CallResult(call=call, error=error))
             else:
-                artefact = outcome.result.artefact
-                self._counts[artefact.kind] = max(
-                    self._counts[artefact.kind], int(call.output.rsplit("_", 1)[1])
-                )
-                self._media[call.output] = artefact
+                # a call that failed leaves no gap: handles count what there is
+                handles[planned.output] = self.add_media(outcome.result.artefact)
                 results.append(
                     CallResult(
-                        call=call,
-                        artefact=artefact,
+                        call=replace(call, output=handles[planned.output]),
+                        artefact=outcome.result.artefact,
                         specialist=outcome.specialist,
                         note=outcome.result.note,
                         failures=outcome.failures,
@@ -311,10 +338,10 @@ class Conversation:
 
     def _request(self, call: PlannedCall) -> Request:
         invocation, module = call.invocation, self.modules[call.invocation.module]
-        media = None if call.input is None else self._media[call.input]
-        mask = None
-        if invocation.region is not None and media is not None:
-            mask = self._mask(invocation.region, media, str(call.input))
+        media = None if call.input is None else self._media.artefacts[call.input]
+        region, mask = invocation.region, None
+        if region is not None and media is not None:
+            region, mask = self._media.resolve(region, media, str(call.input))
         return Request(
             module=invocation.module,
             actions=tuple(
@@ -322,13 +349,26 @@ class Conversation:
             ),
             media=media,
             mask=mask,
-            region=invocation.region,
+            region=region,
             frames=invocation.frames,
             args=invocation.args,
         )
 
 
-def _event(event: str | Invocation | Issue) -> Event:
-    if isinstance(event, str):
-        return TextEvent(event)
-    return CallEvent(event) if isinstance(event, Invocation) else IssueEvent(event)
+def _second(sampling: SamplingParams) -> SamplingParams:
+    """Return the sampling options of a second attempt."""
+    return replace(
+        sampling,
+        constrained=True,
+        seed=sampling.seed + 1,
+        temperature=max(sampling.temperature, RETRY_TEMPERATURE),
+    )
+
+
+def _renamed(call: PlannedCall, handles: Mapping[str, str]) -> PlannedCall:
+    """Return a call whose input and region have the handles that results got instead of the planned ones."""
+    region = call.invocation.region
+    if isinstance(region, ReferenceRegion) and region.name in handles:
+        region = region.model_copy(update={"name": handles[region.name]})
+        call = replace(call, invocation=call.invocation.model_copy(update={"region": region}))
+    return replace(call, input=handles.get(call.input or "", call.input))

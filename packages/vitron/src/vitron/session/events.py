@@ -9,7 +9,16 @@ from typing import Literal
 from vitron.protocol.contract import Invocation, Issue, Turn
 from vitron.session.calls import CallResult
 
-__all__ = ["CallEvent", "DoneEvent", "Event", "IssueEvent", "MessageEvent", "ResultEvent", "TextEvent"]
+__all__ = [
+    "CallEvent",
+    "DoneEvent",
+    "Event",
+    "IssueEvent",
+    "MessageEvent",
+    "ResultEvent",
+    "RetryEvent",
+    "TextEvent",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +30,21 @@ class TextEvent:
 
 @dataclass(frozen=True, slots=True)
 class CallEvent:
-    """A complete call; it runs when the message is complete."""
+    """A call of the message; it runs when the message is complete."""
 
     invocation: Invocation
 
 
 @dataclass(frozen=True, slots=True)
 class IssueEvent:
-    """An issue of the message."""
+    """An issue: turns that are left out, or what is wrong with the message."""
 
     issue: Issue
+
+
+@dataclass(frozen=True, slots=True)
+class RetryEvent:
+    """The message has malformed calls and is generated once again: the text so far is void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +67,15 @@ class DoneEvent:
 
     Attributes:
         turn: The whole message.
-        completion_tokens: Number of generated tokens.
+        completion_tokens: Number of generated tokens, those of a first attempt included.
+        issues: All issues, those of a first attempt included.
         finish: ``stop``, or ``length`` if ``max_new_tokens`` cut the message off.
     """
 
     turn: Turn
     completion_tokens: int
+    issues: tuple[Issue, ...] = ()
     finish: Literal["stop", "length"] = "stop"
 
 
-Event = TextEvent | CallEvent | IssueEvent | MessageEvent | ResultEvent | DoneEvent
+Event = TextEvent | CallEvent | IssueEvent | RetryEvent | MessageEvent | ResultEvent | DoneEvent

@@ -4,12 +4,19 @@ import pytest
 from vitron import Artefact, Conversation, SpecialistRegistry, Turn, parse
 from vitron.demo.painters import ToyPainter, ToySegmenter, toy_registry
 from vitron.demo.painters.find import things_in
+from vitron.demo.scripted import SCENE, draw
 from vitron.errors import PlanError, SpecialistError
-from vitron.protocol.contract import BoxRegion, Instruction, Invocation
+from vitron.protocol.contract import (
+    BoxRegion,
+    Instruction,
+    Invocation,
+    PointsRegion,
+    ReferenceRegion,
+)
 from vitron.protocol.messages import MessageChunk
-from vitron.protocol.regions import mask_to_region
+from vitron.protocol.regions import mask_to_region, rasterise
 from vitron.protocol.sampling import SamplingParams
-from vitron.session import MessageEvent
+from vitron.session import MessageEvent, ResultEvent
 
 
 def call(module, *said, region=None):
@@ -69,14 +76,15 @@ def test_a_plan_runs_nothing(conversation):
 def test_a_failure_stops_what_needs_it_and_nothing_else(conversation):
     reply = call("A", "draw: a dog") + call("B", "segment: red") + DRAW + call("B", "segment: the star")
     made = conversation.run_calls(parse(reply))
-    assert [each.call.output for each in made] == ["img_1", "mask_1", "img_2", "mask_2"]
+    # a call that failed takes no handle
+    assert [each.call.output for each in made if each.artefact] == ["img_1", "mask_1"]
     assert isinstance(made[0].error, SpecialistError)
     assert isinstance(made[1].error, PlanError)
     assert str(made[1].error) == "image_segmentation needs img_1, which has no result"
-    assert [each.error for each in made[2:]] == [None, None]
+    assert [(each.error, each.call.input) for each in made[2:]] == [(None, None), (None, "img_1")]
     # the conversation goes on
     (later,) = conversation.run_calls(parse(call("C", "remove: the circle")))
-    assert (later.call.input, later.call.output) == ("img_2", "img_3")
+    assert (later.call.input, later.call.output) == ("img_1", "img_2")
 
 
 @pytest.mark.parametrize(
@@ -182,6 +190,126 @@ def test_seeds_and_signals_reach_the_specialist():
         parse(reply), seed=4, signals=[None, np.zeros((8, 16), dtype=np.float32)]
     )
     assert seen == [(9, None), (4, (8, 16))]
+
+
+def drawn(seed=0, size=(20, 30)):
+    return Artefact("image", np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8))
+
+
+def exchange(conversation, text, **options):
+    """Add a user message and return the events of the answer."""
+    conversation.add_user_message(text, **options)
+    return list(conversation.generate())
+
+
+def results_of(events):
+    return [event.result for event in events if isinstance(event, ResultEvent)]
+
+
+def test_a_follow_up_edits_the_mask_of_the_turn_before(recorder):
+    model = recorder(
+        call("B", "segment: the red circle"),
+        call("C", "recolour: the red circle to blue", region="mask_1"),
+        call("C", "remove: the blue circle", region="mask_1"),
+        "done",
+    )
+    conversation = Conversation(model, specialists=toy_registry())
+    image = Artefact("image", draw(*SCENE))
+    (mask,) = results_of(exchange(conversation, "segment the red circle", media=[image]))
+    (blue,) = results_of(exchange(conversation, "make it blue"))
+    assert (blue.call.input, blue.call.output) == ("img_1", "img_2")
+    # the mask was made on the image before the edit, which has the same size
+    (gone,) = results_of(exchange(conversation, "now remove it"))
+    assert (gone.call.input, gone.call.output) == ("img_2", "img_3")
+    left = {thing.shape for thing in things_in(gone.artefact.data)}
+    assert left == {thing.shape for thing in things_in(image.data)} - {"circle"}
+    assert mask.artefact.labels == ("red circle",)
+    exchange(conversation, "thanks")
+    # media 0 to 3 are img_1, mask_1, img_2, img_3
+    users = model.shown[-1][::2]
+    assert users == [[0, "segment the red circle"], [1, "make it blue"], [2, "now remove it"], [3, "thanks"]]
+
+
+def test_several_masks_and_the_latest_image_are_shown(generator, specialists):
+    conversation = Conversation(generator, specialists=specialists)
+    scene = Artefact("image", draw(*SCENE))
+    conversation.add_user_message("hello", media=[scene])
+    conversation.run_calls(
+        parse(
+            call("B", "segment: the red circle")
+            + call("C", "remove: the red circle")
+            + call("C", "remove: the blue square")
+            + call("B", "segment: the star")
+        )
+    )
+    assert list(conversation.media) == ["img_1", "mask_1", "img_2", "img_3", "mask_2"]
+    conversation.add_user_message("and now")
+    assert [part.media for part in conversation.messages[-1].content[:-1]] == [1, 3, 4]
+
+
+def test_a_call_names_the_region_that_the_user_drew():
+    seen = []
+
+    class Watcher(ToyPainter):
+        def run(self, request, *, signal=None, seed=0):
+            seen.append(request)
+            return super().run(request, signal=signal, seed=seed)
+
+    registry = SpecialistRegistry()
+    registry.register("watcher", Watcher)
+    conversation = Conversation(specialists=registry)
+    clicks = PointsRegion(points=((0.2, 0.3),))
+    box = BoxRegion(x0=0.5, y0=0.5, x1=1, y1=1)
+    conversation.add_user_message("here and there", media=[drawn()], regions=[clicks, box])
+    made = conversation.run_calls(
+        parse(
+            call("C", "add: a red circle", region="region_1")
+            + call("C", "add: a blue star", region="region_2")
+        )
+    )
+    assert [each.error for each in made] == [None, None]
+    # a specialist gets what was drawn, and never a handle
+    assert [request.region for request in seen] == [clicks, box]
+    assert np.array_equal(seen[1].mask, rasterise(box, 20, 30))
+    # the second call works on the result of the first, which has the size of the image drawn on
+    assert [each.call.input for each in made] == ["img_1", "img_2"]
+    # a region of the user may be a handle as well
+    conversation.add_user_message("there again", regions=[ReferenceRegion(name="region_2")])
+    conversation.run_calls(parse(call("C", "add: a green star", region="region_3")))
+    assert seen[-1].region == box
+
+
+@pytest.mark.parametrize("handle", ["mask_1", "region_1"])
+def test_a_region_works_on_media_of_its_size_alone(handle):
+    conversation = Conversation(specialists=toy_registry())
+    box = BoxRegion(x0=0, y0=0, x1=0.5, y1=0.5)
+    conversation.add_user_message("look", media=[drawn(1), drawn(2)], regions=[box])
+    mask = rasterise(box, 20, 30)
+    conversation.add_media(Artefact("masks", mask[None, None], ("mine",)))
+    conversation.add_user_message("and this", media=[drawn(3, (64, 64))])
+    add = "add: a red square"
+    # the latest image has another size: the latest that fits is taken
+    (made,) = conversation.run_calls(parse(call("C", add, region=handle)))
+    assert made.call.input == "img_2"
+    (named,) = conversation.run_calls(parse(call("C", add, "input: img_1", region=handle)))
+    assert named.error is None
+    (wrong,) = conversation.run_calls(parse(call("C", add, "input: img_3", region=handle)))
+    assert isinstance(wrong.error, PlanError)
+    assert str(wrong.error) == (
+        f"{handle} is a region of 30 x 20 pixels, and img_3 has 64 x 64: name media of that size"
+    )
+    (unknown,) = conversation.run_calls(parse(call("C", add, region=handle.replace("1", "7"))))
+    assert "there is no" in str(unknown.error)
+
+
+def test_a_reference_of_the_user_has_to_fit():
+    conversation = Conversation(specialists=toy_registry())
+    mask = np.ones((1, 1, 4, 4), dtype=bool)
+    conversation.add_user_message("look", media=[drawn(), Artefact("masks", mask, ("m",))])
+    for name, message in (("mask_1", "4 x 4 pixels"), ("mask_2", "no mask_2"), ("region_1", "no region_1")):
+        with pytest.raises(PlanError, match=message):
+            conversation.add_user_message("this", regions=[ReferenceRegion(name=name)])
+    assert len(conversation.messages) == 1
 
 
 def test_results_are_shown_with_the_next_message(generator, specialists):
