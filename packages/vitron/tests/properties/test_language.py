@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Laws of the parser, over as many strings and turns as the numerical checks ask for."""
+
 import random
 import sys
 
@@ -7,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vitron.protocol import (
     MODULES,
-    Grammar,
     StreamParser,
     escape,
     from_message,
     parse,
+    parse_legacy,
     render,
     to_tool_calls,
     unescape,
@@ -26,47 +28,64 @@ BITS = [
     *("&lt;", "&amp;", "&", "<", ">", ":", "segment:", "seed: 3", "input: img_1", "\n", " ", "[1, 2, 3, 4]"),
     *("B", "image_editing", "mask_1", "é", "\U0001f600", "\u2028", "\x1c", "İ", "</s>", "<sig_p0>", "| 1, 2"),
 ]
-WORDS = st.lists(st.sampled_from(BITS) | st.text(max_size=4), max_size=8).map("".join)
-PLAIN = WORDS.filter(lambda text: not any(0xD800 <= ord(char) < 0xE000 for char in text))
-REGIONS = (
-    st.none()
-    | st.just(ReferenceRegion(name="mask_3"))
-    | st.builds(
-        lambda x, y, w, h: snap(box_from_pixels(x, y, x + w, y + h, width=100, height=100)),
-        *(st.integers(0, 49), st.integers(0, 49), st.integers(1, 50), st.integers(1, 50)),
+ODD = [*BITS, *MARKS, *SIGNALS[:2], "<mod", "ule>", "\ud800", "\x00", "<|im"]
+TAGS = ("<module>", "</module>", "<instruction>", "</instruction>", "<region>", "</region>")
+VALUES = {
+    "integer": lambda rng: rng.randint(-999, 999),
+    "name": lambda rng: "vid_4",
+    "size": lambda rng: "8x9",
+}
+
+
+# characters of one to four bytes, without surrogates
+RANGES = [
+    lambda rng: rng.randrange(0x20, 0x7F),
+    lambda rng: rng.randrange(0xA0, 0x800),
+    lambda rng: rng.randrange(0x3000, 0xD000),
+    lambda rng: rng.randrange(0x10000, 0x10FFFF),
+]
+
+
+def words(rng):
+    count = rng.randrange(9)
+    return "".join(
+        rng.choice(BITS) if rng.random() < 0.7 else chr(rng.choice(RANGES)(rng)) for _ in range(count)
     )
-)
 
 
-KINDS = st.sampled_from(["specific", "shared"])
-SHOWN = ("text", "stray")
+def box(rng):
+    x, y, wide, high = (rng.randint(0, 49), rng.randint(0, 49), rng.randint(1, 50), rng.randint(1, 50))
+    return snap(box_from_pixels(x, y, x + wide, y + high, width=100, height=100))
 
 
-@st.composite
-def calls(draw):
-    module = draw(st.sampled_from(list(MODULES)))
-    verbs = st.sampled_from(["", *module.verbs])
-    pairs = draw(st.lists(st.tuples(verbs, PLAIN), min_size=1, max_size=3))
-    said = tuple(Instruction(verb=v, text=t) for v, t in pairs if v or t.strip()) or (Instruction(text="x"),)
-    values = {"integer": st.integers(-999, 999), "name": st.just("vid_4"), "size": st.just("8x9")}
-    args = {name: draw(values[arg.kind]) for name, arg in module.table.items() if draw(st.booleans())}
-    frames = draw(st.none() | st.tuples(st.integers(0, 5), st.integers(5, 9)))
-    return Invocation(module=module.name, instruction=said, args=args, region=draw(REGIONS), frames=frames)
+def call(rng):
+    module = rng.choice(list(MODULES))
+    pairs = [(rng.choice(["", *module.verbs]), words(rng)) for _ in range(rng.randint(1, 3))]
+    frames = rng.choice([None, (rng.randint(0, 5), rng.randint(5, 9))])
+    return Invocation(
+        module=module.name,
+        instruction=tuple(Instruction(verb=v, text=t) for v, t in pairs if v or t.strip())
+        or (Instruction(text="x"),),
+        args={name: VALUES[arg.kind](rng) for name, arg in module.table.items() if rng.random() < 0.5},
+        region=rng.choice([lambda _: None, lambda _: ReferenceRegion(name="mask_3"), box])(rng),
+        frames=frames,
+    )
 
 
-@st.composite
-def turns(draw):
-    invocations = tuple(draw(st.lists(calls(), max_size=4)))
-    signals = [
-        Signal(
-            kind=draw(st.sampled_from(["specific", "shared"])),
-            index=draw(st.integers(0, 15)),
-            invocation=place,
-        )
+def turn_of(rng):
+    invocations = tuple(call(rng) for _ in range(rng.randrange(5)))
+    signals = tuple(
+        Signal(kind=rng.choice(["specific", "shared"]), index=rng.randrange(16), invocation=place)
         for place in [None, *range(len(invocations))]
-        for _ in range(draw(st.integers(0, 2)))
-    ]
-    return Turn(text=draw(PLAIN), invocations=invocations, signals=tuple(signals))
+        for _ in range(rng.randrange(3))
+    )
+    return Turn(text=words(rng), invocations=invocations, signals=signals)
+
+
+TURNS = st.randoms(use_true_random=False).map(turn_of)
+PLAIN = st.text().filter(lambda text: not any(0xD800 <= ord(char) < 0xE000 for char in text)) | st.randoms(
+    use_true_random=False
+).map(words)
 
 
 def meaning(turn):
@@ -75,18 +94,19 @@ def meaning(turn):
     return turn.model_copy(update={"invocations": placeless, "spans": ()})
 
 
-@settings(max_examples=120, deadline=None)
-@given(turns())
-def test_parsing_undoes_rendering(turn):
-    reply = render(turn)
-    found = parse(reply)
-    assert meaning(found) == turn
-    assert "".join(span.raw for span in found.spans) == reply
-    assert render(found) == reply
+def test_parsing_undoes_rendering():
+    rng = random.Random(0)
+    for _ in range(10_000):
+        turn = turn_of(rng)
+        reply = render(turn)
+        found = parse(reply)
+        assert meaning(found) == turn
+        assert "".join(span.raw for span in found.spans) == reply
+        assert render(found) == reply
 
 
 @settings(max_examples=60, deadline=None)
-@given(turns())
+@given(TURNS)
 def test_function_calls_carry_the_same(turn):
     found = from_message({"content": escape(turn.text), "tool_calls": to_tool_calls(turn)})
     assert (found.text, found.invocations) == (turn.text, turn.invocations)
@@ -104,28 +124,44 @@ def test_escaped_text_is_text_and_comes_back(text):
 
 def strings(count, seed, length=14):
     rng = random.Random(seed)
-    odd = [*BITS, *MARKS, *SIGNALS[:2], "<mod", "ule>", "\ud800", "\x00", "<|im"]
     for _ in range(count):
-        yield "".join(rng.choice(odd) for _ in range(rng.randrange(length)))
+        yield "".join(rng.choice(ODD) for _ in range(rng.randrange(length)))
 
 
-def test_whatever_comes_is_read_without_exception_or_loss():
-    for text in strings(3000, seed=1):
+def mutated(count, seed):
+    """Written turns with characters lost, doubled, exchanged, cut off or put in."""
+    rng = random.Random(seed)
+    while count > 0:
+        chars = list(render(turn_of(rng)))
+        for _ in range(min(count, 20)):
+            count -= 1
+            text = list(chars)
+            for _ in range(rng.randint(1, 4)):
+                at = rng.randrange(len(text) + 1)
+                text[at : at + rng.randrange(3)] = rng.choice(
+                    [[], text[at : at + 1] * 2, text[at : at + 9][::-1], list(rng.choice(ODD))]
+                )
+            yield "".join(text[: rng.choice([None, rng.randrange(len(text) + 1)])])
+
+
+# ten tests of 10,000 strings each, so that none runs for long
+@pytest.mark.parametrize("make", [strings, mutated], ids=["random", "mutated"])
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_comes_is_read_without_exception_or_loss(make, seed):
+    for text in make(10_000, seed):
         turn = parse(text)
         raw = "".join(span.raw for span in turn.spans)
         assert raw == text.replace("\ud800", "\ufffd")
         assert [span.start for span in turn.spans] == [0, *(span.end for span in turn.spans)][:-1] or not text
-        shown = "".join(
-            s.raw if s.kind == "stray" else unescape(s.raw) for s in turn.spans if s.kind in SHOWN
-        )
-        assert turn.text == shown
-        assert all(raw[slice(*c.source)].startswith("<") for c in turn.invocations)
-        parse(text, legacy=True)
+        assert turn.text == "".join(unescape(span.raw) for span in turn.spans if span.kind == "text")
+        assert all(raw[slice(*found.source)].startswith("<") for found in turn.invocations)
+        assert not any(tag in span.raw.lower() for span in turn.spans if span.kind == "text" for tag in TAGS)
+        parse_legacy(text)
 
 
 def test_character_by_character_is_the_same_as_at_once():
     rng = random.Random(5)
-    for text in strings(600, seed=2):
+    for text in strings(2000, seed=2):
         one, some = StreamParser(), StreamParser()
         events = [event for char in text for event in one.feed(char)]
         place = 0
@@ -197,53 +233,3 @@ def test_no_more_than_a_tag_is_held_back(unit):
 def test_64_kilobytes_are_read():
     assert len(parse("<" * 65_536).text) == 65_536
     assert len(parse("<module>B</module>" * 3640).issues) == 3640
-
-
-def walk(rng, steps):
-    """A reply as an untrained model under the grammar would write it."""
-    grammar, out = Grammar(), []
-    while steps > 0 or not grammar.can_end():
-        steps -= 1
-        allowed = grammar.allowed_next()
-        if allowed.only is not None:
-            piece = rng.choice(sorted(allowed.only))
-        elif not grammar.in_call:
-            piece = rng.choice(BITS)
-        elif steps < 0 and allowed.everything:
-            piece = "<"
-        else:
-            piece = rng.choice([*"abx :\n&é<", "&lt;", "seed: 3", "segment:"])
-        if grammar.accepts(piece):
-            grammar.advance(piece)
-            out.append(piece)
-    return "".join(out)
-
-
-def test_every_reply_under_the_grammar_is_read_without_an_issue():
-    rng, found = random.Random(3), 0
-    for _ in range(150):
-        reply = walk(rng, 60)
-        turn = parse(reply)
-        assert turn.issues == (), reply
-        found += len(turn.invocations)
-    assert found > 100
-
-
-def test_the_grammar_leaves_free_text_alone():
-    rng = random.Random(4)
-    for _ in range(200):
-        grammar, parser = Grammar(), StreamParser()
-        for _ in range(25):
-            piece = rng.choice(BITS)
-            if not grammar.accepts(piece):
-                continue
-            grammar.advance(piece)
-            parser.feed(piece)
-            if not parser.in_call:
-                assert grammar.allowed_next().everything
-
-
-@settings(max_examples=40, deadline=None)
-@given(turns())
-def test_what_is_rendered_is_in_the_language(turn):
-    assert Grammar().accepts(render(turn))

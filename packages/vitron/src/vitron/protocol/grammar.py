@@ -153,6 +153,8 @@ class Grammar:
         self._state: _State = "free"
         # behind an instruction: white space, then possibly another block of the same call
         self._tail = False
+        # an instruction that precedes its module
+        self._leads = False
         # behind a region, which ends a call
         self._ended = False
         self._forced: tuple[str, ...] = ()
@@ -261,9 +263,11 @@ class Grammar:
         if token.kind != "open":
             return
         if token.value == "module":
+            self._leads = False
             self._expect(self._names, "instruction")
-        elif in_tail and token.value == "instruction":
+        elif token.value == "instruction":
             self._state, self._marks = "instruction", ""
+            self._leads = not in_tail or self._leads
         elif in_tail:
             self._state = "region"
             self._paths = tuple(_Path(pieces) for pieces in _REGIONS)
@@ -275,7 +279,13 @@ class Grammar:
         self._typed += char
         if self._typed not in self._forced:
             return
-        if self._forced is self._names:
+        if self._leads and self._forced is self._names:
+            self._state, self._tail = "free", True
+        elif self._leads and self._after == "free":
+            self._expect(("<module>", " <module>"), "forced")
+        elif self._leads:
+            self._expect(self._names, "free")
+        elif self._forced is self._names:
             self._expect(("<instruction>", " <instruction>"), "instruction")
         else:
             self._state, self._marks = self._after, ""

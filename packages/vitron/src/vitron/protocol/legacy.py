@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parses an assistant message with the losses of the published code.
 
-Written from a description of what that code does, not from the code, and not compared with recorded output.
-It is meant for comparisons: how many calls of a model each parser keeps.
+The result is that of the published code's regular expressions, in linear time. It is meant for comparisons:
+how many calls of a model each parser keeps.
 """
 
 from __future__ import annotations
@@ -84,21 +84,30 @@ def _between(reply: str, tag: str) -> list[str]:
 
 
 def _clean(reply: str) -> str:
-    """Remove each part from one pair of angle brackets to the next, within a line.
-
-    The same as replacing ``<.*?>.*?<.*?>`` by nothing, in linear time.
-    """
-    return "\n".join(map(_clean_line, reply.split("\n")))
-
-
-def _clean_line(line: str) -> str:
+    """Remove what ``<[^>]+>.*?<[^>]+>`` matches, in linear time."""
     out, place = list[str](), 0
-    while True:
-        start = line.find("<", place)
-        stop = start
-        for char in "><>":
-            stop = line.find(char, stop + 1) if stop >= 0 else -1
-        if stop < 0:
-            return "".join([*out, line[place:]])
-        out.append(line[place:start])
-        place = stop + 1
+    while (start := _tag(reply, place)) is not None:
+        first = reply.index(">", start)
+        line = reply.find("\n", first)
+        second = _tag(reply, first + 1, len(reply) if line < 0 else line)
+        if second is None:
+            # a further tag in this line would have been the second one
+            if line < 0:
+                break
+            out.append(reply[place:line])
+            place = line
+        else:
+            out.append(reply[place:start])
+            place = reply.index(">", second) + 1
+    return "".join([*out, reply[place:]])
+
+
+def _tag(text: str, place: int, end: int | None = None) -> int | None:
+    """Return the start of the next ``<[^>]+>`` that begins before ``end``."""
+    while (start := text.find("<", place, end)) >= 0:
+        if text.find(">", start) < 0:
+            return None
+        if not text.startswith(">", start + 1):
+            return start
+        place = start + 2
+    return None

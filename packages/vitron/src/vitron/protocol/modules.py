@@ -115,8 +115,8 @@ class Module:
             value = self.table[word].read(right)
             if value is not None:
                 return word, value
-        elif colon and word in self.verbs:
-            return Instruction(verb=word, text=right)
+        elif colon and (verb := word.replace("_", " ")) in self.verbs:
+            return Instruction(verb=verb, text=right)
         return Instruction(text=text) if text else None
 
     def write(self, instruction: Instruction) -> str:
@@ -141,25 +141,28 @@ def _verbs(**actions: str) -> dict[str, str]:
     return {
         verb: action
         for action, others in actions.items()
-        for verb in (action, *others.replace(",", "").split())
+        for verb in (action, *(other.strip() for other in others.split(",") if other))
     }
 
 
+# verbs, and the names of tasks that stand in their place in the data of the release
 _EDITS = {
-    "add": "insert",
-    "remove": "delete, erase",
-    "recolour": "recolor, colour, color",
-    "replace": "swap",
-    "move": "shift",
-    "restyle": "style, stylise, stylize",
+    "add": "insert, addition, adding, insertion, object addition",
+    "remove": "delete, erase, removal, removing, deletion, object removal",
+    "recolour": "recolor, colour, color, colorize, recolouring, recoloring, colour change, color change",
+    "replace": "swap, replacement, replacing, substitution, object replacement",
+    "move": "shift, moving, movement",
+    "restyle": "style, stylise, stylize, style transfer, style change, restyling",
 }
+_GENERATE = "generation, draw, create, generating, creation"
+_SEGMENT = "segmentation, mark, find, segmenting, referring segmentation, object segmentation"
 
 _TABLE = (
     Module(
         name="text_to_image",
         letter="A",
         summary="generate an image from text",
-        verbs=_verbs(generate="generation, draw, create"),
+        verbs=_verbs(generate=f"{_GENERATE}, image generation, text to image"),
         inputs=(),
         output="image",
         arguments=(_SIZE,),
@@ -169,7 +172,7 @@ _TABLE = (
         name="image_segmentation",
         letter="B",
         summary="segment objects in an image",
-        verbs=_verbs(segment="segmentation, mark, find", panoptic=""),
+        verbs=_verbs(segment=f"{_SEGMENT}, image segmentation", panoptic="panoptic segmentation"),
         inputs=("image",),
         output="masks",
     ),
@@ -177,7 +180,9 @@ _TABLE = (
         name="image_editing",
         letter="C",
         summary="edit an image",
-        verbs=_verbs(edit="editing", **_EDITS),
+        verbs=_verbs(
+            edit="editing, modification, change, image editing, inpainting, image inpainting", **_EDITS
+        ),
         inputs=("image",),
         output="image",
         other_names=("image_inpainting",),
@@ -186,7 +191,7 @@ _TABLE = (
         name="text_to_video",
         letter="D",
         summary="generate a video from text",
-        verbs=_verbs(generate="generation, draw, create"),
+        verbs=_verbs(generate=f"{_GENERATE}, video generation, text to video"),
         inputs=(),
         output="video",
         arguments=(_SIZE, _LENGTH),
@@ -196,7 +201,10 @@ _TABLE = (
         name="video_segmentation",
         letter="E",
         summary="segment and track objects in a video",
-        verbs=_verbs(track="tracking, follow", segment="segmentation, mark, find"),
+        verbs=_verbs(
+            track="tracking, follow, video tracking, object tracking",
+            segment=f"{_SEGMENT}, video segmentation, video object segmentation",
+        ),
         inputs=("video",),
         output="masks",
         other_names=("video_tracking",),
@@ -205,7 +213,12 @@ _TABLE = (
         name="video_editing",
         letter="F",
         summary="edit a video",
-        verbs=_verbs(edit="editing", foreground="", background="", **_EDITS),
+        verbs=_verbs(
+            edit="editing, modification, change, video editing",
+            foreground="foreground editing",
+            background="background editing",
+            **_EDITS,
+        ),
         inputs=("video",),
         output="video",
     ),
@@ -213,7 +226,9 @@ _TABLE = (
         name="image_to_video",
         letter="G",
         summary="animate an image",
-        verbs=_verbs(animate="animation, generate, generation"),
+        verbs=_verbs(
+            animate="animation, generate, generation, video generation, image animation, image to video"
+        ),
         inputs=("image",),
         output="video",
         arguments=(_LENGTH,),
@@ -223,7 +238,13 @@ _TABLE = (
         name="restoration",
         letter="R",
         summary="restore a degraded image",
-        verbs=_verbs(restore="restoration", denoise="", deblur="sharpen", upscale="enlarge", dejpeg=""),
+        verbs=_verbs(
+            restore="restoration, image restoration",
+            denoise="denoising",
+            deblur="sharpen, deblurring",
+            upscale="enlarge, upscaling, super-resolution, super resolution",
+            dejpeg="",
+        ),
         inputs=("image",),
         output="image",
         arguments=(_SCALE,),

@@ -16,26 +16,37 @@ from vitron.protocol.modules import MODULES, Module, ModuleRegistry
 from vitron.protocol.regions.text import Frames, parse_region
 
 MAX_MODULE = 64  # characters after which an open module tag is treated as text
+MAX_LEADING = 512  # the same for an instruction tag that is not behind a module
 Event = str | Invocation | Issue
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _State = Literal["free", "head", "module", "instruction", "region"]
+_STATES: dict[str, _State] = {"module": "module", "instruction": "instruction", "region": "region"}
 _Kind = Literal["text", "stray", "invocation", "signal", "mark", "broken"]
 _Code = Literal[
-    "unclosed_tag", "mismatched_tag", "repeated_tag", "unknown_module", "missing_instruction", "bad_region"
+    "unclosed_tag",
+    "mismatched_tag",
+    "repeated_tag",
+    "unknown_module",
+    "missing_module",
+    "missing_instruction",
+    "bad_region",
 ]
 
 
 @dataclass(slots=True)
 class _Call:
-    """A call that is being parsed."""
+    """A call that is being parsed; a leading one begins with instructions, before its module."""
 
     start: int
+    leads: bool = False
     gap: list[str] = field(default_factory=list)
     content: list[str] = field(default_factory=list)
     length: int = 0
     content_start: int = 0
+    has_module: bool = False
     module: Module | None = None
+    leading: list[str] = field(default_factory=list)
     instruction: list[Instruction] = field(default_factory=list)
     args: dict[str, ArgValue] = field(default_factory=dict)
     region: Region | None = None
@@ -52,9 +63,10 @@ class _Call:
 class StreamParser:
     """Parses a message as it arrives, in chunks of any size.
 
-    A call is a module, then instructions, then at most one region; white space may separate them. Tags are
-    read in any case. A module tag always begins a call; other tags outside a call are text. No input raises
-    an exception: whatever cannot be parsed is an issue, and ``spans`` joined are the message.
+    A call is a module, then instructions, then at most one region; white space may separate them, and
+    instructions may also precede the module. Tags are read in any case and never shown: outside a call, only
+    the content of region tags is text. No input raises an exception: a call that cannot be parsed is an
+    issue, and ``spans`` joined are the message.
 
     Args:
         modules: Modules that may be called.
@@ -109,7 +121,9 @@ class StreamParser:
         """End the message and return the whole turn."""
         for token in self._lexer.close():
             self._take(token)
-        if self._state in ("module", "instruction", "region"):
+        if self._waits_for_module:
+            self._give_up()
+        elif self._state in ("module", "instruction", "region"):
             self._unclosed()
         if self._state == "head":
             self._finish()
@@ -133,6 +147,11 @@ class StreamParser:
         events, self._events = self._events, []
         return events
 
+    @property
+    def _waits_for_module(self) -> bool:
+        """Whether an instruction without a module is open."""
+        return self._state == "instruction" and self._call.leads and not self._call.has_module
+
     def _take(self, token: Token) -> None:
         match self._state:
             case "free":
@@ -143,9 +162,9 @@ class StreamParser:
                 self._in_content(token)
 
     def _in_free(self, token: Token) -> None:
-        if token.kind == "open" and token.value == "module":
-            self._call = _Call(self._at, content_start=self._at)
-            self._state = "module"
+        if token.kind == "open" and token.value != "region":
+            self._call = _Call(self._at, leads=token.value == "instruction", content_start=self._at)
+            self._state = "module" if token.value == "module" else "instruction"
         elif token.kind == "text":
             self._say(token.raw, self._at)
         elif token.kind == "mark":
@@ -159,7 +178,6 @@ class StreamParser:
             self._piece("signal", self._at)
         else:
             self._piece("stray", self._at)
-            self._show(token.raw, plain=True)
         self._at += len(token.raw)
 
     def _in_head(self, token: Token) -> None:
@@ -168,17 +186,24 @@ class StreamParser:
         if token.kind == "text" and not token.raw.strip():
             call.gap.append(token.raw)
             self._at += len(token.raw)
-        elif token.kind == "open" and token.value != "module" and not call.sealed:
+        elif token.kind == "open" and self._continues(token.value):
             self._absorb(token)
             if token.value == "region" and call.has_region:
                 self._issue("repeated_tag", "a call has one region, the second is ignored")
-            self._state = "instruction" if token.value == "instruction" else "region"
-        elif token.kind == "close" and call.is_empty:
+            self._state = _STATES[token.value]
+        elif token.kind == "close" and call.is_empty and not call.leads:
             self._absorb(token)
             self._issue("mismatched_tag", f"{token.raw} closes nothing")
         else:
             self._finish()
             self._in_free(token)
+
+    def _continues(self, word: str) -> bool:
+        """Return whether a block belongs to the open call."""
+        call = self._call
+        if call.leads and not call.has_module:
+            return word != "region"
+        return not call.sealed and word != "module" and not (call.leads and word == "instruction")
 
     def _absorb(self, token: Token) -> None:
         """Make a token part of the call, with the white space before it."""
@@ -193,8 +218,13 @@ class StreamParser:
             call.content.append(token.raw)
             call.length += len(token.raw)
             self._at += len(token.raw)
-            if self._state == "module" and call.length > MAX_MODULE:
+            if call.length > (MAX_LEADING if self._waits_for_module else MAX_MODULE) and (
+                self._state == "module" or self._waits_for_module
+            ):
                 self._give_up()
+        elif self._waits_for_module and token.kind != "open" and token.value != "instruction":
+            self._give_up()
+            self._in_free(token)
         elif token.kind == "close":
             if token.value != self._state:
                 self._issue("mismatched_tag", f"<{self._state}> is closed by {token.raw}")
@@ -205,9 +235,9 @@ class StreamParser:
             self._in_head(token)
 
     def _give_up(self) -> None:
-        """Cancel a module tag without a name: the rest is text."""
+        """Cancel an open tag that no name or module followed: its content is text."""
         content = "".join(self._call.content)
-        self._issue("unclosed_tag", f"<module> is followed by more than {MAX_MODULE} characters")
+        self._issue("unclosed_tag", f"<{self._state}> is not closed")
         self._state = "free"
         self._piece("broken", self._call.start)
         self._say(content, self._at - len(content))
@@ -223,20 +253,30 @@ class StreamParser:
         call, state = self._call, self._state
         content = unescape("".join(call.content))
         call.content.clear()
+        call.length = 0
         self._state = "head"
         if state == "module":
+            call.has_module = True
             call.module = self._modules.resolve(content)
             if call.module is None:
                 name = " ".join(content.split())
                 self._issue("unknown_module", f"there is no module {name!r}: known are {self._known}")
+            for each in call.leading:
+                self._end_instruction(each)
+        elif state == "instruction" and call.leads and not call.has_module:
+            call.leading.append(content)
         elif state == "instruction":
-            said = call.module.read(content) if call.module is not None else None
-            if isinstance(said, Instruction):
-                call.instruction.append(said)
-            elif said is not None:
-                call.args[said[0]] = said[1]
+            self._end_instruction(content)
         else:
             self._end_region(content)
+
+    def _end_instruction(self, content: str) -> None:
+        call = self._call
+        said = call.module.read(content) if call.module is not None else None
+        if isinstance(said, Instruction):
+            call.instruction.append(said)
+        elif said is not None:
+            call.args[said[0]] = said[1]
 
     def _end_region(self, content: str) -> None:
         call = self._call
@@ -262,6 +302,8 @@ class StreamParser:
         is_whole = call.module is not None and not call.is_empty
         if call.module is not None and not is_whole:
             self._issue("missing_instruction", f"{call.module.name} is called without an instruction")
+        if call.leads and not call.has_module:
+            self._issue("missing_module", "an instruction is given without a module")
         self._state = "free"
         self._piece("invocation" if is_whole else "broken", call.start)
         if call.bad_region is not None:
@@ -307,10 +349,10 @@ class StreamParser:
         self._show(self._entity)
         self._entity = ""
 
-    def _show(self, text: str, *, plain: bool = False) -> None:
+    def _show(self, text: str) -> None:
         if not text:
             return
-        shown = text if plain else unescape(text)
+        shown = unescape(text)
         self._text.append(shown)
         if self._events and isinstance(self._events[-1], str):
             shown = f"{self._events.pop()}{shown}"

@@ -24,7 +24,7 @@ _OWN = ("instruction", "region", "frames")
 
 def invocation_schema(module: Module) -> dict[str, Any]:
     """Return the JSON schema of the arguments of a call of one module."""
-    verbs = ", ".join(module.verbs)
+    verbs = ", ".join(dict.fromkeys(module.verbs.values()))
     return {
         "type": "object",
         "properties": {

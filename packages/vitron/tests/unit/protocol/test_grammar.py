@@ -21,14 +21,15 @@ def allowed(text):
     [
         "",
         "a < b <mod",
-        "</module><instruction><region>",
+        "</module></instruction><region>",
         "</s>&lt;module>",
         HEAD,
         f"{HEAD} \n",
         f"{HEAD} <reg",
         f"{HEAD} and <region>",
         f"{HEAD}<region>mask_1</region>",
-        f"{HEAD}<region>mask_1</region> <instruction>",
+        f"{HEAD}<region>mask_1</region> <region>",
+        "<instruction>a</instruction> <module>C</module>",
         f"{HEAD}</region>",
     ],
 )

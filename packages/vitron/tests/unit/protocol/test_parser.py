@@ -141,10 +141,23 @@ def test_nothing_is_lost_that_the_published_parser_loses(reply, expected, text):
             "",
             ["repeated_tag"],
         ),
-        # outside a call tags are text, and no issue: a quoting answer is no mistake
-        ("Write <instruction>a</instruction>", [], "Write <instruction>a</instruction>", []),
-        (f"{B}<instruction>a</instruction>, <region>1</region>", [["a"]], ", <region>1</region>", []),
-        (f"{B}<instruction>a</instruction></instruction>", [["a"]], "</instruction>", []),
+        # outside a call tags are not shown; a closing one or a region is no lost call
+        (f"{B}<instruction>a</instruction>, <region>1</region>", [["a"]], ", 1", []),
+        (f"{B}<instruction>a</instruction></instruction>!", [["a"]], "!", []),
+        ("At <region>[1, 2, 3, 4]</region>.", [], "At [1, 2, 3, 4].", []),
+        # an instruction before its module is kept
+        (f"Ok <instruction>a</instruction> {B}!", [["a"]], "Ok !", []),
+        (f"<instruction>a</instruction><instruction>b</instruction>{B}", [["a", "b"]], "", []),
+        (f"<instruction>a</instruction>{B}<region>mask_1</region>", [["a"]], "", []),
+        (f"<instruction>a</instruction>{B}" * 2, [["a"], ["a"]], "", []),
+        (f"<instruction>a{B}", [["a"]], "", ["unclosed_tag"]),
+        ("Write <instruction>a</instruction>!", [], "Write !", ["missing_module"]),
+        ("<instruction>a</instruction><module>", [], "", ["unclosed_tag", "missing_module"]),
+        ("<instruction>a</instruction><module>Z</module>", [], "", ["unknown_module"]),
+        (f"<instruction>:</instruction>{B}", [], "", ["missing_instruction"]),
+        ("The <instruction> tag", [], "The  tag", ["unclosed_tag"]),
+        ("The <instruction> tag</module>, a</s>", [], "The  tag, a", ["unclosed_tag"]),
+        ("<instruction>" + "x" * 513 + "</instruction>", [], "x" * 513, ["unclosed_tag"]),
         ("&lt;module>B&lt;/module>", [], "<module>B</module>", []),
         ("AT&amp;T &gt; &lt &amp;lt;", [], "AT&T &gt; &lt &lt;", []),
         ("", [], "", []),
@@ -250,10 +263,36 @@ def test_an_argument_that_is_none_is_said_in_words():
     assert MODULES["text_to_image"].write(said("seed: 3")) == ": seed: 3"
 
 
-@pytest.mark.parametrize("more", ["<region>[5, 5, 6, 6]</region>", "<instruction>b</instruction>"])
-def test_a_region_behind_an_instruction_ends_the_call(more):
+@pytest.mark.parametrize(
+    ("more", "text", "found"),
+    [
+        ("<region>[5, 5, 6, 6]</region>", " [5, 5, 6, 6]", []),
+        ("<instruction>b</instruction>", " ", ["missing_module"]),
+    ],
+)
+def test_a_region_behind_an_instruction_ends_the_call(more, text, found):
     turn = parse(f"{B}<instruction>a</instruction><region>mask_1</region> {more}")
     assert turn.invocations[0].instruction == (said("a"),)
     assert turn.invocations[0].region == ReferenceRegion(name="mask_1")
-    assert turn.text == f" {more}"
-    assert turn.issues == ()
+    assert turn.text == text
+    assert codes(turn) == found
+
+
+@pytest.mark.parametrize(
+    ("module", "content", "verb", "action"),
+    [
+        ("C", "removal: the dog", "removal", "remove"),
+        ("C", "Object Removal : the dog", "object removal", "remove"),
+        ("D", "video generation: the dog", "video generation", "generate"),
+        ("D", "video_generation: the dog", "video generation", "generate"),
+        ("A", "image generation: the dog", "image generation", "generate"),
+        ("B", "referring segmentation: the dog", "referring segmentation", "segment"),
+        ("E", "tracking: the dog", "tracking", "track"),
+        ("G", "video generation: the dog", "video generation", "animate"),
+        ("R", "super-resolution: the dog", "super-resolution", "upscale"),
+    ],
+)
+def test_names_of_tasks_are_verbs(module, content, verb, action):
+    (call,) = parse(f"<module>{module}</module><instruction>{content}</instruction>").invocations
+    assert call.instruction == (said("the dog", verb),)
+    assert MODULES[call.module].action(call.instruction[0]) == action

@@ -122,7 +122,7 @@ def media_of(request: Request, name: str) -> Artefact:
 def text_of(request: Request, *, verbs: bool = False) -> str:
     """Return the text of all actions as one sentence, optionally with the verbs in front."""
     texts = (
-        f"{each.verb} {each.text}" if verbs and each.verb not in ("", "edit") else each.text
+        f"{each.name} {each.text}" if verbs and each.verb and each.name != "edit" else each.text
         for each in request.actions
     )
     return ", ".join(" ".join(each.split()) for each in texts if each.strip())
