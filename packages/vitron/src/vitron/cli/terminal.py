@@ -17,13 +17,22 @@ from vitron.protocol.contract import Region
 from vitron.protocol.media import Artefact, read_media
 from vitron.protocol.regions import parse_region
 from vitron.protocol.sampling import SamplingParams
-from vitron.session import CallEvent, Conversation, DoneEvent, Event, IssueEvent, ResultEvent, TextEvent
+from vitron.session import (
+    CallEvent,
+    Conversation,
+    DoneEvent,
+    Event,
+    IssueEvent,
+    ResultEvent,
+    RetryEvent,
+    TextEvent,
+)
 
 HELP = """\
 /image PATH    an image for the next message
 /video PATH    a video (GIF, WebP) for the next message
 /region WHERE  a region on the latest image: [left, top, right, bottom] from 0 to 999, points [x, y],
-               polygon [x, y] [x, y] [x, y], or the handle of a mask; on a video followed by @ and a frame
+               polygon [x, y] [x, y] [x, y], mask_1 or region_1; on a video followed by @ and a frame
 /media         all media by handle
 /save          write the conversation as conversation.json beside the results
 /new           start a new conversation
@@ -155,6 +164,8 @@ class Terminal(_Exchange):
                         say(f"  > {event.invocation.module}: {actions}".translate(_CONTROLS))
                     case IssueEvent():
                         warn(event.issue.message)
+                    case RetryEvent():
+                        say("  the model is asked again; the text above does not count")
                     case ResultEvent():
                         report_result(write_result(fork, event.result, self.folder))
                     case _:
@@ -221,7 +232,7 @@ class Pipe(_Exchange):
                 call.model_dump(mode="json", exclude_none=True, exclude={"source"})
                 for call in done.turn.invocations
             ],
-            "issues": [issue.message for issue in done.turn.issues],
+            "issues": [issue.message for issue in done.issues],
             "results": results,
             "tokens": done.completion_tokens,
             "finish": done.finish,

@@ -21,7 +21,7 @@ from vitron.server.schemas import ChatMessage, ChatRequest
 from vitron.server.state import ServerState, state_of
 from vitron.server.store import new_key
 from vitron.server.streaming import EventStream, until_gone
-from vitron.session import CallEvent, Conversation, DoneEvent, IssueEvent, ResultEvent, TextEvent
+from vitron.session import CallEvent, Conversation, DoneEvent, IssueEvent, ResultEvent, RetryEvent, TextEvent
 
 router = APIRouter()
 HEADER = "x-vitron-conversation"
@@ -45,7 +45,7 @@ class _Completion:
     async def add_messages(self, messages: list[ChatMessage]) -> CompletionFrame:
         """Add the messages of the request."""
         await to_thread.run_sync(self.state.parser().add_messages, self.conversation, messages)
-        return CompletionFrame(self.state.model, self.key, self.state.count_tokens(self.conversation))
+        return CompletionFrame(self.state.model, self.key)
 
     @property
     def sampling(self) -> SamplingParams:
@@ -77,6 +77,8 @@ class _Completion:
                             yield "call", call
                     case IssueEvent():
                         yield "event", issue_event(event.issue)
+                    case RetryEvent():
+                        yield "event", {"type": "retry"}
                     case ResultEvent():
                         yield "event", await self._result(event)
                     case DoneEvent():
@@ -146,6 +148,8 @@ async def _whole(completion: _Completion, frame: CompletionFrame, sampling: Samp
                 return frame.whole("".join(text), completion.calls, events, item)
             elif item[0] == "event":
                 events.append(item[1])
+                if item[1]["type"] == "retry":
+                    text.clear()
     raise RuntimeError("a message ended without its last event")
 
 

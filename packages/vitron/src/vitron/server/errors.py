@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from vitron.errors import (
+    ContextLengthError,
     MediaError,
     MemoryBudgetError,
     PlanError,
@@ -28,6 +29,7 @@ _LONGEST = 500
 
 # the first match counts: specific ones come first
 _KINDS: tuple[tuple[type[Exception], int, str], ...] = (
+    (ContextLengthError, 400, "context_length_exceeded"),
     (RegionError, 400, "bad_region"),
     (MediaError, 400, "bad_media"),
     (PlanError, 400, "bad_call"),

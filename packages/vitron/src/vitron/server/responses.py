@@ -100,19 +100,17 @@ class CompletionFrame:
     Args:
         model: Name of the model.
         conversation: Key of the conversation.
-        prompt_tokens: Number of tokens of the conversation before.
     """
 
-    def __init__(self, model: str, conversation: str, prompt_tokens: int) -> None:
+    def __init__(self, model: str, conversation: str) -> None:
         self.key = new_key("chatcmpl-")
         self.model = model
         self.conversation = conversation
-        self.prompt_tokens = prompt_tokens
         self.created = int(time.time())
 
     def usage(self, done: DoneEvent) -> dict[str, int]:
         """Return the counts."""
-        counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": done.completion_tokens}
+        counts = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
         return counts | {"total_tokens": sum(counts.values())}
 
     def _frame(self, kind: str, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import cast
 from fastapi import Request
 
 from vitron.protocol import MODULES, ModuleRegistry
-from vitron.protocol.messages import MessageGenerator, TokenCounter
+from vitron.protocol.messages import MessageGenerator
 from vitron.server.errors import ApiError
 from vitron.server.limits import Limits
 from vitron.server.parsing import MessageParser
@@ -53,12 +53,6 @@ class ServerState:
     def conversation(self) -> Conversation:
         """Start a conversation."""
         return Conversation(self.generator, specialists=self.specialists, modules=self.modules)
-
-    def count_tokens(self, conversation: Conversation) -> int:
-        """Return the number of tokens of a conversation, or 0 if the generator does not count."""
-        if not isinstance(self.generator, TokenCounter):
-            return 0
-        return self.generator.count_tokens(conversation.messages, list(conversation.media.values()))
 
     def check_model(self, name: str | None) -> None:
         """Refuse a request for another model.

@@ -6,7 +6,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 from vitron.errors import ContextLengthError
 from vitron.protocol.contract import Issue
@@ -24,11 +23,13 @@ class Prompt:
     Attributes:
         messages: Messages that fit the context.
         sampling: Sampling options, with a number of tokens that fits behind the messages.
+        tokens: Number of tokens of the messages; 0 if the model does not count them.
         issue: Sentence on the turns that are left out; ``None`` if there are none.
     """
 
     messages: tuple[Message, ...]
     sampling: SamplingParams
+    tokens: int = 0
     issue: Issue | None = None
 
 
@@ -53,16 +54,18 @@ def fit_context(
         ContextLengthError: If the last user message alone is too long.
     """
     whole = tuple(messages)
-    length = model.context_length if isinstance(model, TokenCounter) else None
-    if length is None:
+    if not isinstance(model, TokenCounter):
         return Prompt(messages=whole, sampling=sampling)
-    counter, artefacts = cast("TokenCounter", model), list(media.artefacts.values())
-    room = min(sampling.max_new_tokens, length // 4)
+    counter: TokenCounter = model
+    artefacts = list(media.artefacts.values())
 
     def count(turns: int) -> int:
         return counter.count_tokens(_without(whole, turns, media), artefacts)
 
-    needed, left_out = count(0), 0
+    needed, left_out, length = count(0), 0, counter.context_length
+    if length is None:
+        return Prompt(messages=whole, sampling=sampling, tokens=needed)
+    room = min(sampling.max_new_tokens, length // 4)
     if needed > length - room:
         most = max(0, sum(each.role == "user" for each in whole) - 1)
         left_out = bisect_left(range(most), True, key=lambda turns: count(turns) <= length - room)
@@ -82,6 +85,7 @@ def fit_context(
     return Prompt(
         messages=_without(whole, left_out, media),
         sampling=replace(sampling, max_new_tokens=min(sampling.max_new_tokens, length - tokens)),
+        tokens=tokens,
         issue=issue,
     )
 

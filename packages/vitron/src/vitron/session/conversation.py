@@ -235,7 +235,8 @@ class Conversation:
         for result in self.stream_results(draft.turn, seed=sampling.seed, signals=draft.signals):
             yield ResultEvent(result)
         is_cut = draft.tokens >= prompt.sampling.max_new_tokens
-        yield DoneEvent(draft.turn, tokens, tuple(issues), "length" if is_cut else "stop")
+        finish = "length" if is_cut else "stop"
+        yield DoneEvent(draft.turn, prompt.tokens, tokens, tuple(issues), finish)
 
     def _attempt(
         self, prompt: Prompt, check: Callable[[], None] | None, *, is_last: bool

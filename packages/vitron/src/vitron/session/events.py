@@ -67,12 +67,14 @@ class DoneEvent:
 
     Attributes:
         turn: The whole message.
+        prompt_tokens: Number of tokens of the conversation before; 0 if the model does not count them.
         completion_tokens: Number of generated tokens, those of a first attempt included.
         issues: All issues, those of a first attempt included.
         finish: ``stop``, or ``length`` if ``max_new_tokens`` cut the message off.
     """
 
     turn: Turn
+    prompt_tokens: int
     completion_tokens: int
     issues: tuple[Issue, ...] = ()
     finish: Literal["stop", "length"] = "stop"

@@ -23,6 +23,7 @@ from vitron.session import (
     DoneEvent,
     IssueEvent,
     ResultEvent,
+    RetryEvent,
     TextEvent,
 )
 from vitron.specialists.registry import SpecialistRegistry
@@ -190,6 +191,8 @@ class PageState:
                     self._show("assistant", actions or "...", event.invocation.module)
                 case IssueEvent():
                     self._show("assistant", event.issue.message, "not understood")
+                case RetryEvent():
+                    self._show("assistant", "The text above does not count.", "asked again")
                 case ResultEvent():
                     self._add_result(event.result, conversation.media)
                 case DoneEvent():
