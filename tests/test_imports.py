@@ -10,7 +10,7 @@ import pytest
 
 # what the public operators may not pull in: each is an extra, or slow, or needed by a command line only
 NAMES = (
-    "PIL accelerate cv2 cyclopts diffusers huggingface_hub lightning matplotlib platformdirs png"
+    "PIL accelerate av cv2 cyclopts diffusers huggingface_hub lightning matplotlib platformdirs png"
     " pytorch_lightning rich safetensors scipy skimage sklearn tifffile timm torch._dynamo torchmetrics"
     " torchvision transformers triton typer"
 )

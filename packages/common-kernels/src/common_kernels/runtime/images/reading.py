@@ -52,7 +52,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     Raises:
         ImageError: If the file is missing, a folder, unreadable, no image, damaged, or too large.
     """
-    with _opened(path) as file:
+    with open_source(path) as file:
         return _decode(file, str(path), max_pixels)
 
 
@@ -82,7 +82,7 @@ def read_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
         ImageError: As for :func:`read_image`, except for damage behind the header.
     """
     name = str(path)
-    with _opened(path) as file, image_errors(file, name):
+    with open_source(path) as file, image_errors(file, name):
         if _is_tiff(file):
             from common_kernels.runtime.images.tiff import tiff_size
 
@@ -108,7 +108,7 @@ def read_labels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
         ImageError: As for :func:`read_image`, or if the file holds colours.
     """
     name = str(path)
-    with _opened(path) as file, image_errors(file, name), open_pillow(file) as image:
+    with open_source(path) as file, image_errors(file, name), open_pillow(file) as image:
         check_size(name, *image.size, max_pixels)
         if image.mode not in {"1", "L", "P", "I"} and not image.mode.startswith("I;16"):
             raise ImageError(f"{name} holds colours ({image.mode}), but a label map has one number a pixel")
@@ -137,8 +137,8 @@ def read_frames(
     Raises:
         ImageError: As for :func:`read_rgb`, or if there are too many frames.
     """
-    with _opened(source) as file:
-        name = name or _name_of(source)
+    with open_source(source) as file:
+        name = name or name_of(source)
         with image_errors(file, name):
             if _is_tiff(file):
                 return _tiff_frames(file, name, max_pixels, max_frames, background)
@@ -186,7 +186,7 @@ def as_rgb(
     elif hasattr(source, "detach") and hasattr(source, "cpu"):
         image = ImageFile(_check_array(_array_of(cast("Tensor", source), name), name))
     elif isinstance(source, bytes | bytearray | memoryview) or hasattr(source, "read"):
-        with _opened(cast("bytes | BinaryIO", source)) as file:
+        with open_source(cast("bytes | BinaryIO", source)) as file:
             image = _decode(file, name, max_pixels)
     else:
         raise TypeError(
@@ -201,13 +201,20 @@ def _name_errors(image: ImageFile, name: str, background: tuple[int, int, int]) 
     return ImageFile(scaled, image.icc_profile).to_rgb(background)
 
 
-def _name_of(source: object) -> str:
-    return str(source) if isinstance(source, str | os.PathLike) else "the image"
+def name_of(source: object, otherwise: str = "the image") -> str:
+    """Return the path of a source, or what it is called without one."""
+    return str(source) if isinstance(source, str | os.PathLike) else otherwise
 
 
 @contextmanager
-def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Generator[BinaryIO]:
+def open_source(
+    source: str | os.PathLike[str] | bytes | BinaryIO, *, kind: str = "an image"
+) -> Generator[BinaryIO]:
     """Open a regular file, or wrap the bytes of one.
+
+    Args:
+        source: File, its bytes, or a file open for reading bytes.
+        kind: What the file should be, in error messages.
 
     Raises:
         ImageError: If it cannot be opened.
@@ -216,14 +223,14 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Generator[Bina
         is_buffer = isinstance(source, bytes | bytearray | memoryview)
         content: object = source if is_buffer else source.read()
         if isinstance(content, str):
-            raise TypeError("an image file must be open for reading bytes, not text")
+            raise TypeError("a file must be open for reading bytes, not text")
         yield io.BytesIO(content)
         return
     path = Path(source)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise ImageError(f"{path} is a folder, not an image")
+            raise ImageError(f"{path} is a folder, not {kind}")
         if not stat.S_ISREG(mode):  # a pipe or a device may never end
             raise ImageError(f"{path} is not a regular file")
         file = path.open("rb")

@@ -1,0 +1,12 @@
+from .file import Frame as Frame
+from .file import Video as Video
+from .file import VideoError as VideoError
+from .file import VideoFile as VideoFile
+from .file import equally_spaced as equally_spaced
+from .limits import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from .limits import VideoLimits as VideoLimits
+from .reading import is_video as is_video
+from .reading import open_video as open_video
+from .reading import read_video as read_video
+from .writing import encode_video as encode_video
+from .writing import write_video as write_video
