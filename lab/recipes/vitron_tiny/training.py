@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import CSVLogger
 from vitron.model import ConversationEncoder, VitronForConditionalGeneration
 from vitron.model.encoding import Encoded
 from vitron.training import Stage, VitronData, VitronModule
-from vitron.training.module import LastCheckpoint
+from vitron.training.callbacks import LastCheckpoint
 from vitron.training.stages import Losses, Optimisation, Synergy
 
 from recipes.vitron_tiny.building import Size, make_config, make_model, make_tokenizer, tiny_processor
@@ -182,7 +182,7 @@ def train(
         enable_model_summary=False,
         default_root_dir=runs,
     )
-    module = VitronModule(model.train(), stage)
+    module = VitronModule(model.train(), stage, seed)
     trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=False)
     out = runs / "model"
     model.eval().save_pretrained(out)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+from .callbacks import LastCheckpoint as LastCheckpoint
+from .callbacks import TrainableSetCheck as TrainableSetCheck
 from .data import MixedTasks as MixedTasks
 from .data import VitronData as VitronData
-from .module import TrainableSetCheck as TrainableSetCheck
 from .module import VitronModule as VitronModule
 from .options import StageOverrides as StageOverrides
 from .options import TrainerOptions as TrainerOptions

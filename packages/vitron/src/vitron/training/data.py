@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader, Dataset, Sampler
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from vitron.data.example import Example
 from vitron.model.encoding import Batch, ConversationEncoder, Encoded
@@ -17,10 +18,10 @@ from vitron.model.encoding import Batch, ConversationEncoder, Encoded
 __all__ = ["MixedTasks", "VitronData"]
 
 
-class MixedTasks(Sampler[list[int]]):
+class MixedTasks(Sequence[list[int]]):
     """Batches with a fixed number of conversations of each task, drawn at random.
 
-    A batch holds every task by its share; fractions are drawn at random. Each process has its own batches.
+    Item ``n`` is the batch of step ``n``: every task by its share, fractions at random. Each process has its own batches.
     The order depends on seed and step alone, so that a resumed run sees the same batches.
 
     Args:
@@ -32,7 +33,6 @@ class MixedTasks(Sampler[list[int]]):
         seed: Random seed of the order.
         rank: Rank of this process.
         world_size: Number of processes.
-        start: First step.
 
     Raises:
         ValueError: If a task has no conversation, or ``later`` names a task without a share.
@@ -49,7 +49,6 @@ class MixedTasks(Sampler[list[int]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        start: int = 0,
     ) -> None:
         names = np.asarray(tasks)
         found = dict(shares or {str(name): float((names == name).sum()) for name in dict.fromkeys(tasks)})
@@ -63,18 +62,23 @@ class MixedTasks(Sampler[list[int]]):
         ends = (found, {**found, **(later or {})})
         self.first, self.last = (np.array(list(each.values())) / sum(each.values()) for each in ends)
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
-        self.rank, self.world_size, self.start = rank, world_size, start
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        # the Trainer counts from the step it resumes at, so the length is that of the whole run
         return self.steps
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start, self.steps):
-            yield self.batch(step)
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
 
-    def batch(self, step: int) -> list[int]:
-        """Return the conversations of one step."""
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        """Return the conversations of a step."""
+        steps = range(self.steps)[index]
+        return [self._draw(step) for step in steps] if isinstance(steps, range) else self._draw(steps)
+
+    def _draw(self, step: int) -> list[int]:
         rng = np.random.default_rng((self.seed, step, self.rank, self.world_size))
         done = step / self.steps
         wanted = ((1 - done) * self.first + done * self.last) * self.batch_size
@@ -127,7 +131,7 @@ class VitronData(pl.LightningDataModule):
         self.batch_size, self.steps, self.shares, self.later = batch_size, steps, shares, later
         self.seed, self.num_workers, self.parts = seed, num_workers, parts
 
-    def _join(self, items: list[Any]) -> list[Batch]:
+    def _join(self, items: Sequence[Any]) -> list[Batch]:
         encoded = [self.encoder.encode(each) if isinstance(each, Example) else each for each in items]
         encoded.sort(key=lambda each: len(each.ids))
         cuts = [len(encoded) * part // self.parts for part in range(self.parts + 1)]
@@ -136,7 +140,7 @@ class VitronData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches, from the step at which the run resumes."""
         trainer = self.trainer
-        sampler = MixedTasks(
+        batches = MixedTasks(
             getattr(self.train, "tasks", None) or [each.task for each in self.train],
             batch_size=self.batch_size,
             steps=self.steps,
@@ -145,28 +149,68 @@ class VitronData(pl.LightningDataModule):
             seed=self.seed,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
-            start=0 if trainer is None else int(getattr(trainer.lightning_module, "resumed_at", 0)),
         )
-        return DataLoader(
-            _Listed(self.train), batch_sampler=sampler, collate_fn=self._join, num_workers=self.num_workers
-        )
+        module = None if trainer is None else trainer.lightning_module
+        return self._loader(self.train, batches, int(getattr(module, "resumed_at", 0)))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return the conversations for validation, in order."""
+        """Return this process's share of the conversations for validation, in order.
+
+        Raises:
+            ValueError: If there are fewer of them than processes.
+        """
+        trainer, total = self.trainer, len(self.validation)
+        rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        if 0 < total < world_size:
+            raise ValueError(
+                f"validation needs a conversation for each process, got {total} for {world_size}"
+            )
+        mine = range(rank, total, world_size)
+        return self._loader(
+            self.validation,
+            [mine[start : start + self.batch_size] for start in range(0, len(mine), self.batch_size)],
+        )
+
+    def _loader(
+        self, items: Sequence[Any], batches: Sequence[Sequence[int]], start: int = 0
+    ) -> DataLoader[Any]:
         return DataLoader(
-            _Listed(self.validation),
-            batch_size=self.batch_size,
-            collate_fn=self._join,
+            _Batches(items, batches, self._join),
+            sampler=_Steps(range(len(batches)), start),
+            batch_size=None,
             num_workers=self.num_workers,
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
 
-class _Listed(Dataset[Any]):
-    def __init__(self, items: Sequence[Any]) -> None:
-        self.items = items
+class _Batches(Dataset[list[Batch]]):
+    """Batches of listed conversations by their number."""
+
+    def __init__(
+        self,
+        items: Sequence[Any],
+        batches: Sequence[Sequence[int]],
+        join: Callable[[Sequence[Any]], list[Batch]],
+    ) -> None:
+        self.items, self.batches, self.join = items, batches, join
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.batches)
 
-    def __getitem__(self, index: int) -> Any:
-        return self.items[index]
+    def __getitem__(self, number: int) -> list[Batch]:
+        return self.join([self.items[index] for index in self.batches[number]])
+
+
+class _Steps(DistributedSampler[int]):
+    """Numbers of this process's own batches, from the first on; Lightning replaces any other kind of sampler."""
+
+    def __init__(self, numbers: range, start: int) -> None:
+        super().__init__(cast("Dataset[int]", numbers), num_replicas=1, rank=0, shuffle=False)
+        self.numbers, self.start = numbers, start
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers[self.start :])
+
+    def __len__(self) -> int:
+        # the Trainer counts from the step it resumes at, so the length is that of the whole run
+        return len(self.numbers)

@@ -1,77 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model in Lightning: losses of a stage, its trainable set, its discriminator."""
+"""The model in Lightning: steps of a stage, its trainable set, its discriminator."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn import functional as F
 
-from vitron.model.encoding import IGNORED, Batch
-from vitron.model.hf.modeling import VitronForConditionalGeneration, VitronOutput
-from vitron.model.regions import mask_boxes
-from vitron.model.signals import alignment_loss, mask_logits, mask_loss, match_loss
+from vitron.model.encoding import Batch
+from vitron.model.hf.configuration import VitronConfig
+from vitron.model.hf.modeling import VitronForConditionalGeneration
 from vitron.model.synergy import Discriminator, confusion_loss, grl_weight, reverse_gradient
 from vitron.protocol import MODULES
+from vitron.training.adapters import add_adapters
+from vitron.training.losses import BatchLosses, SignalReader, batch_losses, loss_counts
+from vitron.training.randomness import seeded
+from vitron.training.roles import match_parameters, parameter_roles
 from vitron.training.schedule import cosine
-from vitron.training.stages import Stage
+from vitron.training.stages import Losses, Stage
 
-__all__ = ["LastCheckpoint", "SignalReader", "TrainableSetCheck", "VitronModule"]
+__all__ = ["MODULE_NAMES", "VitronModule"]
 
 MODULE_NAMES = tuple(module.name for module in MODULES)
+_NEW, _DROPOUT = 2, 3  # what a seed is for: those of one kind never meet those of another
+_LOSSES = tuple(Losses.model_fields)
 
 
 class VitronModule(pl.LightningModule):
     """One stage of training.
 
+    Weights and dropout depend on ``seed`` and the step alone: a resumed run makes the steps of an uninterrupted
+    one. ``load_from_checkpoint`` needs the path alone.
+
     Args:
-        model: Model; parameters that the stage does not train are frozen.
-        stage: Trainable parameters, losses and optimisation.
+        model: Model; parameters that the stage does not train are frozen. Or the configuration of a new one.
+        stage: Trainable parameters, losses and optimisation; or what its ``model_dump`` returns.
+        seed: Random seed of adapters, discriminator and dropout.
 
     Raises:
-        ValueError: If a glob of the stage matches no parameter.
+        ValueError: If an entry of the stage's ``train`` matches no parameter.
     """
 
-    def __init__(self, model: VitronForConditionalGeneration, stage: Stage) -> None:
+    def __init__(
+        self,
+        model: VitronForConditionalGeneration | Mapping[str, Any],
+        stage: Stage | Mapping[str, Any],
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.stage = stage
+        if isinstance(model, Mapping):
+            model = VitronForConditionalGeneration(VitronConfig.from_dict(dict(model)))
+        if isinstance(stage, Mapping):
+            stage = Stage.model_validate(stage)
+        self.stage, self.seed = stage, seed
+        self.save_hyperparameters(
+            {"model": model.config.to_dict(), "stage": stage.model_dump(mode="json"), "seed": seed},
+            logger=False,
+        )
         if stage.lora is not None:
-            _add_lora(model, stage)
+            add_adapters(model, stage.lora, seed)
         self.model = model
-        chosen = stage.trainable(name for name, _ in model.named_parameters())
+        names = [name for name, _ in model.named_parameters()]
+        chosen = stage.trainable(names, parameter_roles(model))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in chosen)
         self.discriminator: Discriminator | None = None
-        if stage.synergy.mode != "off":
-            # its weights must not change the random state of the rest
-            with torch.random.fork_rng(devices=[]):
+        self.reader: SignalReader | None = None
+        with seeded(seed, _NEW):
+            hidden = int(model.config.text.hidden_size)
+            if stage.synergy.mode != "off":
                 self.discriminator = Discriminator(
-                    int(model.config.text.hidden_size),
+                    hidden,
                     len(MODULE_NAMES),
                     width=stage.synergy.width,
                     layers=stage.synergy.layers,
                     heads=stage.synergy.heads,
                 )
-        self.reader: SignalReader | None = None
-        if stage.losses.words:
-            with torch.random.fork_rng(devices=[]):
-                config = model.config
-                width = config.num_signals * int(config.text.hidden_size)
-                self.reader = SignalReader(width, int(config.text.vocab_size))
+            if stage.losses.words:
+                self.reader = SignalReader(
+                    model.config.num_signals * hidden, int(model.config.text.vocab_size)
+                )
         self.automatic_optimization = False
         self.resumed_at = 0
+        self._sums: Tensor | None = None
 
     # -- losses
 
-    def losses(self, parts: Sequence[Batch]) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the losses of a step by name, and the signals of its calls ``(K, num_signals, D)``.
+    def losses(self, parts: Sequence[Batch]) -> BatchLosses:
+        """Return the losses of a step.
 
         Args:
             parts: Conversations of the step, similar lengths together; the losses are those of all at once.
@@ -79,62 +101,23 @@ class VitronModule(pl.LightningModule):
         Raises:
             ValueError: If calls lack their signals.
         """
-        weights = self.stage.losses
-        terms: dict[str, list[tuple[Tensor, int]]] = {
-            "text": [],
-            "mask": [],
-            "match": [],
-            "alignment": [],
-            "words": [],
-        }
-        signals = list[Tensor]()
-        for batch in parts:
-            found: VitronOutput = self.model(**batch.inputs(), labels=batch.labels, use_cache=False)
-            if found.hidden is None or found.loss is None:
-                raise RuntimeError("the model gave no hidden states or no loss")
-            if weights.text:
-                terms["text"].append((found.loss, int((batch.labels[:, 1:] != IGNORED).sum())))
-            asked, rows = self.model.signals(found.hidden, batch.input_ids)
-            if len(rows) != len(batch.call_modules):
-                raise ValueError(
-                    f"{len(batch.call_modules)} calls have {len(rows)} sets of signals between them"
-                )
-            if weights.mask and len(batch.mask_calls):
-                query, fine = self._masks(batch, found, asked)
-                loss = mask_loss(mask_logits(query, fine), batch.mask_targets)
-                terms["mask"].append((loss, len(batch.mask_calls)))
-                if weights.match:
-                    loss = match_loss(query, fine, batch.mask_targets, batch.mask_calls)
-                    terms["match"].append((loss, len(batch.mask_calls)))
-            if weights.alignment and batch.conditions:
-                terms["alignment"].append((self._alignment(batch, asked), len(batch.conditions)))
-            if self.reader is not None and len(asked):
-                terms["words"].append((self.reader.loss(asked, batch), len(asked)))
-            signals.append(asked)
-        losses = {
-            name: torch.stack([loss * count for loss, count in each]).sum() / sum(count for _, count in each)
-            for name, each in terms.items()
-            if each
-        }
-        return losses, torch.cat(signals)
-
-    def _masks(self, batch: Batch, found: VitronOutput, signals: Tensor) -> tuple[Tensor, Tensor]:
-        if found.patches is None or batch.pixel_values is None:
-            raise ValueError("a target mask needs an image")
-        return self.model.mask_head.features(
-            signals[batch.mask_calls],
-            [batch.call_modules[call] for call in batch.mask_calls.tolist()],
-            found.patches[batch.mask_frames],
-            batch.pixel_values[batch.mask_frames],
-        )
-
-    def _alignment(self, batch: Batch, signals: Tensor) -> Tensor:
-        heads = cast("dict[str, nn.Module]", self.model.condition_heads)
-        terms = [
-            alignment_loss(heads[batch.call_modules[call]](signals[call : call + 1])[0], wanted.to(signals))
-            for call, wanted in batch.conditions.items()
+        counts = [loss_counts(batch, self.stage.losses, self.model) for batch in parts]
+        found = [
+            batch_losses(self.model, batch, count, self.reader)
+            for batch, count in zip(parts, counts, strict=True)
         ]
-        return torch.stack(terms).mean()
+        shares = _shares(counts)
+        losses = {
+            name: torch.stack(
+                [
+                    each.losses[name] * share[name]
+                    for each, share in zip(found, shares, strict=True)
+                    if name in share
+                ]
+            ).sum()
+            for name in dict.fromkeys(name for count in counts for name in count)
+        }
+        return BatchLosses(losses, torch.cat([each.signals for each in found]))
 
     def synergy(
         self, modules: Sequence[str], signals: Tensor, progress: float
@@ -165,36 +148,82 @@ class VitronModule(pl.LightningModule):
 
     def training_step(self, batch: Sequence[Batch], batch_idx: int) -> None:
         """Make one step of the model, and of the discriminator."""
+        with seeded(self.seed, _DROPOUT, self.done, self.global_rank, device=self.device):
+            self._step(batch)
+
+    def _step(self, parts: Sequence[Batch]) -> None:
         found: Any = self.optimizers(use_pl_optimizer=True)
         optimisers: list[Any] = found if isinstance(found, list) else [found]
-        losses, signals = self.losses(batch)
-        modules = [module for part in batch for module in part.call_modules]
-        weights = self.stage.losses.model_dump()
-        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
-        logged = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
         for optimiser in optimisers:
             optimiser.zero_grad()
-        if self.discriminator is not None and len(signals):
-            progress = self.done / self.stage.optimisation.steps
-            model_loss, own, accuracy = self.synergy(modules, signals, progress)
-            total = total + own + (0 if model_loss is None else model_loss)
-            logged |= {"synergy/loss": own.detach(), "synergy/accuracy": accuracy}
-        self.manual_backward(total)
+        counts = [loss_counts(batch, self.stage.losses, self.model) for batch in parts]
+        logged, signals = dict[str, Tensor](), list[Tensor]()
+        calls = sum(len(batch.call_modules) for batch in parts)
+        for number, (batch, count, share) in enumerate(zip(parts, counts, _shares(counts), strict=True)):
+            # gradients are summed over the parts, and exchanged between processes with the last one
+            with nullcontext() if number == len(parts) - 1 else self._alone():
+                losses, asked = batch_losses(self.model, batch, count, self.reader)
+                weighted = {f"loss/{name}": loss * share[name] for name, loss in losses.items()}
+                total = self._total(weighted)
+                if self.discriminator is not None and len(asked):
+                    part = len(asked) / calls
+                    loss, extra = self._synergy_loss(batch.call_modules, asked)
+                    total = total + loss * part
+                    weighted |= {name: value * part for name, value in extra.items()}
+                self.manual_backward(self._reaching_all(total))
+            for name, value in weighted.items():
+                logged[name] = logged[name] + value.detach() if name in logged else value.detach()
+            signals.append(asked.detach())
         own = () if self.reader is None else self.reader.parameters()
         learning = [each for each in (*self.model.parameters(), *own) if each.grad is not None]
         logged["gradient"] = nn.utils.clip_grad_norm_(learning, self.stage.optimisation.clip)
         for optimiser in optimisers:
             optimiser.step()
         if self.discriminator is not None and self.stage.synergy.mode == "alternate":
-            self._more_of_the_discriminator(modules, signals.detach(), optimisers[1])
+            modules = [module for part in parts for module in part.call_modules]
+            self._more_of_the_discriminator(modules, torch.cat(signals), optimisers[1])
         self.scheduler.step()
-        self.log_dict(logged, batch_size=sum(len(part.tasks) for part in batch))
+        size = sum(len(part.tasks) for part in parts)
+        self.log_dict({"lr": optimisers[0].param_groups[0]["lr"]}, batch_size=size)
+        self.log_dict(logged, batch_size=size, prog_bar=True)
+
+    def _total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        weights = self.stage.losses
+        terms = [getattr(weights, name.partition("/")[2]) * loss for name, loss in losses.items()]
+        # without a loss the gradient is zero
+        return torch.stack(terms).sum() if terms else torch.zeros((), device=self.device, requires_grad=True)
+
+    def _synergy_loss(self, modules: Sequence[str], signals: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        progress = self.done / self.stage.optimisation.steps
+        model_loss, own, accuracy = self.synergy(modules, signals, progress)
+        total = own if model_loss is None else own + model_loss
+        return total, {"synergy/loss": own.detach(), "synergy/accuracy": accuracy}
+
+    def _alone(self) -> Any:
+        """Return a context in which gradients are not exchanged between processes."""
+        block = getattr(self.trainer.strategy, "block_backward_sync", None)
+        return nullcontext() if block is None else block()
+
+    def _reaching_all(self, total: Tensor) -> Tensor:
+        """Return the loss, connected to every trainable parameter if there are several processes.
+
+        Otherwise a process whose conversations have, say, no masks would keep the others waiting.
+        """
+        if self.trainer.world_size == 1:
+            return total
+        return _Reach.apply(total, *(each for each in self.parameters() if each.requires_grad))  # pyright: ignore[reportReturnType]  # one tensor
 
     def _more_of_the_discriminator(self, modules: Sequence[str], signals: Tensor, optimiser: Any) -> None:
+        assert self.discriminator is not None
+        mine = list(self.discriminator.parameters())
         for _ in range(self.stage.synergy.steps - 1):
             optimiser.zero_grad()
-            _, own, _ = self.synergy(modules, signals, 0.0)
-            self.manual_backward(own)
+            with self._alone():
+                if len(signals):
+                    self.manual_backward(self.synergy(modules, signals, 0.0)[1])
+            for each in mine if self.trainer.world_size > 1 else ():
+                grad = torch.zeros_like(each) if each.grad is None else each.grad
+                each.grad = self.trainer.strategy.reduce(grad, reduce_op="mean")  # pyright: ignore[reportAttributeAccessIssue]  # a tensor
             optimiser.step()
 
     @property
@@ -208,14 +237,31 @@ class VitronModule(pl.LightningModule):
         """Number of steps of the model so far."""
         return int(self.scheduler.last_epoch)
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin the sums of the losses."""
+        self._sums = torch.zeros(len(_LOSSES), 2, dtype=torch.float64, device=self.device)
+
     def validation_step(self, batch: Sequence[Batch], batch_idx: int) -> None:
-        """Log the losses of held-out conversations."""
-        losses, _ = self.losses(batch)
-        self.log_dict(
-            {f"val/{name}": loss for name, loss in losses.items()},
-            batch_size=sum(len(part.tasks) for part in batch),
-            sync_dist=True,
-        )
+        """Add the losses of held-out conversations."""
+        assert self._sums is not None
+        for part in batch:
+            counts = loss_counts(part, self.stage.losses, self.model)
+            for name, loss in batch_losses(self.model, part, counts, self.reader).losses.items():
+                self._sums[_LOSSES.index(name)] += (
+                    torch.stack([loss.double(), loss.new_ones(()).double()]) * (counts[name])
+                )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean of each loss over all items, of all processes."""
+        assert self._sums is not None
+        sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        assert isinstance(sums, Tensor)
+        means = {
+            f"val/{name}": (total / count).float()
+            for name, (total, count) in zip(_LOSSES, sums, strict=True)
+            if count
+        }
+        self.log_dict(means, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the step at which the data resume."""
@@ -228,12 +274,14 @@ class VitronModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW of the model with its schedule, and AdamW of the discriminator."""
         settings = self.stage.optimisation
+        names = [name for name, _ in self.model.named_parameters()]
+        rates = dict[str, float]()
+        for entry, found in match_parameters(settings.groups, names, parameter_roles(self.model)).items():
+            rates = dict.fromkeys(found, settings.groups[entry]) | rates
         groups = dict[tuple[float, bool], list[nn.Parameter]]()
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                rate = next(
-                    (lr for glob, lr in settings.groups.items() if fnmatchcase(name, glob)), settings.lr
-                )
+                rate = rates.get(name, settings.lr)
                 groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
         if self.reader is not None:
             groups.setdefault((settings.lr, False), []).extend(self.reader.parameters())
@@ -254,102 +302,26 @@ class VitronModule(pl.LightningModule):
         return [optimiser, opponent], [{"scheduler": schedule, "interval": "step"}]
 
 
-class SignalReader(nn.Module):
-    """Auxiliary head, used in training alone, that reads instruction tokens and boxes from signals.
+class _Reach(Function):
+    """The loss unchanged; parameters that it did not use get no gradient, but take part in the backward pass."""
 
-    Args:
-        width: Channels of all signals of a call together.
-        vocabulary: Size of the vocabulary.
-    """
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.count = len(parameters)
+        return loss.view_as(loss)
 
-    def __init__(self, width: int, vocabulary: int) -> None:
-        super().__init__()
-        self.tokens = nn.Linear(width, vocabulary)
-        self.box = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, 4))
-
-    def loss(self, signals: Tensor, batch: Batch) -> Tensor:
-        """Return the cross-entropy of instruction tokens plus the distance of mask boxes.
-
-        Args:
-            signals: ``(K, num_signals, D)``.
-            batch: Batch with the instruction tokens of the calls, and the masks.
-        """
-        flat = signals.flatten(1)
-        wanted = torch.zeros(len(flat), self.tokens.out_features, device=flat.device)
-        for row, tokens in enumerate(batch.call_tokens):
-            wanted[row, tokens] = 1
-        loss = F.binary_cross_entropy_with_logits(self.tokens(flat), wanted, reduction="sum")
-        loss = loss / wanted.sum().clamp(min=1)
-        if len(batch.mask_calls):
-            found = self.box(flat[batch.mask_calls])
-            loss = loss + (found - mask_boxes(batch.mask_targets > 0.5)).abs().mean()
-        return loss
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0], *[None] * ctx.count
 
 
-class TrainableSetCheck(pl.Callback):
-    """Reports the number of trainable parameters, and stops a run in which some get no gradient.
-
-    The published script froze its own adapters after adding them; this check would have found it.
-
-    Args:
-        patience: Steps after which every declared parameter must have had a gradient.
-    """
-
-    def __init__(self, patience: int = 50) -> None:
-        self.patience = patience
-        self.waiting: set[str] | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the trainable parameters."""
-        model = cast(VitronModule, pl_module).model
-        self.waiting = {name for name, each in model.named_parameters() if each.requires_grad}
-        total = sum(each.numel() for each in model.parameters() if each.requires_grad)
-        pl_module.print(f"stage {cast(VitronModule, pl_module).stage.name}: {total:,} trainable parameters")
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Remove parameters that had a gradient.
-
-        Raises:
-            RuntimeError: If some had none after ``patience`` steps.
-        """
-        if not self.waiting:
-            return
-        model = cast(VitronModule, pl_module).model
-        had = {name for name, each in model.named_parameters() if each.grad is not None and each.grad.any()}
-        self.waiting -= had
-        if self.waiting and batch_idx + 1 >= self.patience:
-            raise RuntimeError(
-                f"{len(self.waiting)} trainable parameters had no gradient in {self.patience} steps, "
-                f"such as {min(self.waiting)}: give data and losses that reach them, or freeze them"
-            )
-
-
-class LastCheckpoint(pl.Callback):
-    """Keeps the latest checkpoint, written after the step that it holds.
-
-    Lightning's own callback takes manual optimisation to be in the middle of a step.
-
-    Args:
-        path: File of the checkpoint.
-        every: Steps between checkpoints; the last step has one as well.
-    """
-
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Write the checkpoint when it is due."""
-        done = cast(VitronModule, pl_module).done
-        if done % self.every and done != cast(VitronModule, pl_module).stage.optimisation.steps:
-            return
-        part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            part.replace(self.path)
+def _shares(counts: Sequence[Mapping[str, int]]) -> list[dict[str, float]]:
+    """Return the share of each part in the items of each loss."""
+    totals = dict[str, int]()
+    for count in counts:
+        for name, number in count.items():
+            totals[name] = totals.get(name, 0) + number
+    return [{name: number / totals[name] for name, number in count.items()} for count in counts]
 
 
 @contextmanager
@@ -362,23 +334,3 @@ def _frozen(module: nn.Module) -> Generator[None]:
     finally:
         for parameter in module.parameters():
             parameter.requires_grad_(True)
-
-
-def _add_lora(model: VitronForConditionalGeneration, stage: Stage) -> None:
-    """Add adapters to the language model, in place."""
-    from peft import LoraConfig, inject_adapter_in_model  # an optional dependency
-
-    settings = stage.lora
-    assert settings is not None
-    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
-    if targets == "all-linear":
-        head = model.get_output_embeddings()
-        targets = [
-            name
-            for name, each in model.language_model.named_modules()
-            if isinstance(each, nn.Linear) and each is not head
-        ]
-    config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets
-    )
-    inject_adapter_in_model(config, model.language_model)

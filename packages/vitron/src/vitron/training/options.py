@@ -41,7 +41,7 @@ class StageOverrides:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerOptions:
-    """Arguments of the Lightning Trainer.
+    """Machine and memory of a training run; the first six are arguments of the Lightning Trainer.
 
     Attributes:
         accelerator: Accelerator, as Lightning names it: auto, cpu or gpu.
@@ -51,6 +51,11 @@ class TrainerOptions:
         precision: Precision, as Lightning names it: 32-true or bf16-mixed.
         num_workers: Number of data loader processes.
         checkpoint_every: Steps between checkpoints, and between validations.
+        micro_batches: Number of parts in which the conversations of a step are read, with accumulated
+            gradients: less memory, the same step.
+        gradient_checkpointing: Compute activations again in the backward pass instead of storing them.
+        deterministic: Deterministic algorithms only, for equal runs on CUDA; on CPU runs are equal anyway.
+        keep_adapters: Save adapters and new weights alone instead of merging adapters into a whole model.
     """
 
     accelerator: str = "auto"
@@ -60,8 +65,13 @@ class TrainerOptions:
     precision: str = "32-true"
     num_workers: int = 0
     checkpoint_every: int = 500
+    micro_batches: int = 1
+    gradient_checkpointing: bool = False
+    deterministic: bool = False
+    keep_adapters: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("num_nodes", 1), ("num_workers", 0), ("checkpoint_every", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        least = {"num_nodes": 1, "num_workers": 0, "checkpoint_every": 1, "micro_batches": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} must be at least {value}, got {getattr(self, name)}")

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast, overload
+from typing import Any, cast, overload
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
@@ -18,8 +19,10 @@ from vitron.model.encoding import ConversationEncoder
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration
 from vitron.model.hf.processing import VitronProcessor
+from vitron.training.adapters import merge_adapters
+from vitron.training.callbacks import LastCheckpoint, TrainableSetCheck
 from vitron.training.data import VitronData
-from vitron.training.module import LastCheckpoint, TrainableSetCheck, VitronModule
+from vitron.training.module import VitronModule
 from vitron.training.options import TrainerOptions
 from vitron.training.stages import Stage
 
@@ -68,8 +71,11 @@ def fit_stage(
     validation: Path | None = None,
     seed: int = 0,
     options: TrainerOptions | None = None,
+    **trainer: Any,
 ) -> Path | None:
     """Train a stage, or resume one that was stopped.
+
+    Two runs with equal arguments give equal weights, also if one of them was killed and resumed.
 
     Args:
         model: Model.
@@ -78,8 +84,9 @@ def fit_stage(
         data: Folder of a data set.
         out: Folder of the checkpoint, ``logs/version_n/metrics.csv`` and the trained ``model/``.
         validation: Folder of a data set for validation.
-        seed: Random seed of the order.
-        options: Arguments of the Trainer; the defaults of :class:`TrainerOptions` if ``None``.
+        seed: Random seed of the order, of new weights and of dropout.
+        options: Machine and memory; the defaults of :class:`TrainerOptions` if ``None``.
+        trainer: Further arguments of the Lightning Trainer, such as ``logger``; ``callbacks`` are added to ours.
 
     Returns:
         Folder of the trained model; ``None`` in all processes but the first.
@@ -88,7 +95,9 @@ def fit_stage(
         RuntimeError: If the run was interrupted.
     """
     options = options or TrainerOptions()
-    settings, every = stage.optimisation, options.checkpoint_every
+    settings = stage.optimisation
+    if options.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     data_module = VitronData(
         ConversationEncoder(processor, cast("VitronConfig", model.config)),
         Examples(data),
@@ -99,45 +108,63 @@ def fit_stage(
         later=stage.tasks_later,
         seed=seed,
         num_workers=options.num_workers,
+        parts=options.micro_batches,
     )
     last = out / "last.ckpt"
-    trainer = pl.Trainer(
-        max_epochs=1,
-        enable_checkpointing=False,
-        callbacks=[LastCheckpoint(last, every), TrainableSetCheck(), RichProgressBar()],
-        logger=CSVLogger(out, name="logs"),
-        log_every_n_steps=min(50, every),
-        val_check_interval=min(every, settings.steps) if validation else None,
-        limit_val_batches=1.0 if validation else 0,
-        enable_model_summary=False,
-        default_root_dir=out,
-        accelerator=options.accelerator,
-        devices=int(options.devices) if options.devices.isdecimal() else options.devices,
-        num_nodes=options.num_nodes,
-        strategy=options.strategy,
-        precision=options.precision,  # pyright: ignore[reportArgumentType]  # Lightning checks the name
-    )
-    module = VitronModule(model.train(), stage)
-    # this run wrote the checkpoint; the state of optimisers is more than tensors
-    trainer.fit(module, datamodule=data_module, ckpt_path=last if last.exists() else None, weights_only=False)
-    if trainer.interrupted:
+    runner = pl.Trainer(**_trainer_arguments(stage, out, options, validation is not None, trainer))
+    if trainer.get("logger", True) is not False:
+        for logger in runner.loggers:
+            logger.log_hyperparams({"stage": stage.model_dump(mode="json"), "seed": seed})
+    module = VitronModule(model.train(), stage, seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers")  # reading is cheap beside a step
+        # this run wrote the checkpoint; the state of optimisers is more than tensors
+        runner.fit(
+            module, datamodule=data_module, ckpt_path=last if last.exists() else None, weights_only=False
+        )
+    if runner.interrupted:
         raise RuntimeError(f"interrupted; the same command resumes from {last}")
-    if not trainer.is_global_zero:
+    if not runner.is_global_zero:
         return None
-    folder = out / "model"
-    merge_adapters(model.eval())
-    model.save_pretrained(folder)
+    return _save(model, processor, out / "model", keep_adapters=options.keep_adapters)
+
+
+def _trainer_arguments(
+    stage: Stage, out: Path, options: TrainerOptions, validates: bool, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    every = options.checkpoint_every
+    callbacks = given.get("callbacks") or []
+    own: list[pl.Callback] = [
+        LastCheckpoint(out / "last.ckpt", every),
+        TrainableSetCheck(),
+        RichProgressBar(),
+    ]
+    return {
+        "max_epochs": 1,
+        "enable_checkpointing": False,
+        "logger": CSVLogger(out, name="logs"),
+        "log_every_n_steps": min(50, every),
+        "val_check_interval": min(every, stage.optimisation.steps) if validates else None,
+        "limit_val_batches": 1.0 if validates else 0,
+        "enable_model_summary": False,
+        "default_root_dir": out,
+        "accelerator": options.accelerator,
+        "devices": int(options.devices) if options.devices.isdecimal() else options.devices,
+        "num_nodes": options.num_nodes,
+        "strategy": options.strategy,
+        "precision": options.precision,
+        "deterministic": options.deterministic or None,
+        **given,
+        "callbacks": [*own, *([callbacks] if isinstance(callbacks, pl.Callback) else callbacks)],
+    }
+
+
+def _save(model: Any, processor: Any, folder: Path, *, keep_adapters: bool) -> Path:
+    model.eval()
+    if keep_adapters:
+        model.save_pretrained(folder, adapters_only=True)
+    else:
+        merge_adapters(model)
+        model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
-
-
-def merge_adapters(model: VitronForConditionalGeneration) -> None:
-    """Merge low-rank adapters into the weights, so that loading the model needs no PEFT."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    language_model = model.language_model
-    for name, each in list(language_model.named_modules()):
-        if isinstance(each, BaseTunerLayer):
-            each.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(language_model.get_submodule(parent), child, each.get_base_layer())

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vitron.errors import explain
 from vitron.model.synergy import SynergyMode
+from vitron.training.roles import match_parameters
 
-__all__ = ["LoraSettings", "Losses", "Optimisation", "Stage", "Synergy", "list_stages", "load_stage"]
+__all__ = [
+    "Condition",
+    "LoraSettings",
+    "Losses",
+    "Optimisation",
+    "Stage",
+    "Synergy",
+    "list_stages",
+    "load_stage",
+]
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -90,7 +99,8 @@ class Optimisation(_Model):
 
     Attributes:
         lr: Peak learning rate.
-        groups: Peak learning rate of parameters whose names match a glob.
+        groups: Peak learning rate of the parameters of a role, or of those whose names match a glob; the
+            first that fits counts.
         weight_decay: Weight decay of matrices.
         warmup: Share of the steps with warm-up.
         steps: Number of steps.
@@ -109,19 +119,32 @@ class Optimisation(_Model):
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 
+class Condition(_Model):
+    """Pipeline of diffusers whose text encoder the signals of a module learn to stand for.
+
+    Attributes:
+        pipeline: Folder or hub id.
+    """
+
+    pipeline: Annotated[str, Field(min_length=1)]
+
+
 class Stage(_Model):
     """One stage of training.
 
     Attributes:
         name: Name, such as ``"1.2"``.
         summary: One line.
-        train: Globs of the trainable parameters; all others are frozen.
-        lora: Adapters that are added to the language model first.
+        train: Trainable parameters: roles (see :data:`vitron.training.roles.ROLES`) and globs of names; all
+            others are frozen.
+        lora: Adapters that are added to the language model, unless it has some.
         losses: Weights of the losses.
         synergy: Discriminator of stage 3.
         optimisation: Optimiser, schedule and batch size.
         tasks: Share of each task in every batch; empty takes the shares of the data.
         tasks_later: Shares at the last step, of tasks whose share changes linearly over the run.
+        conditions: Pipeline by module; its embeddings of the calls' prompts are computed before the run, and
+            stored with the data.
     """
 
     name: str
@@ -133,22 +156,22 @@ class Stage(_Model):
     optimisation: Optimisation = Optimisation()
     tasks: dict[str, Positive] = Field(default_factory=dict)
     tasks_later: dict[str, Positive] = Field(default_factory=dict)
+    conditions: dict[str, Condition] = Field(default_factory=dict)
 
-    def trains(self, name: str) -> bool:
-        """Return whether a parameter of this name is trained."""
-        return any(fnmatchcase(name, glob) for glob in self.train)
-
-    def trainable(self, names: Iterable[str]) -> set[str]:
+    def trainable(self, names: Iterable[str], roles: Mapping[str, frozenset[str]]) -> set[str]:
         """Return which of these parameters are trained.
 
+        Args:
+            names: Names of all parameters.
+            roles: Parameters of each role; see :func:`vitron.training.roles.parameter_roles`.
+
         Raises:
-            ValueError: If a glob matches none: a typo would otherwise freeze what should be trained.
+            ValueError: If an entry of ``train`` fits none.
         """
-        known = list(names)
-        for glob in self.train:
-            if not any(fnmatchcase(name, glob) for name in known):
-                raise ValueError(f"stage {self.name}: no parameter is called {glob!r}")
-        return {name for name in known if self.trains(name)}
+        try:
+            return set[str]().union(*match_parameters(self.train, names, roles).values())
+        except ValueError as error:
+            raise ValueError(f"stage {self.name}: {error}") from None
 
 
 def list_stages() -> list[str]:
