@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 __all__ = [
     "BACKGROUND",
@@ -30,6 +30,7 @@ __all__ = [
     "contact_sheet",
     "data_uri",
     "distinct_colours",
+    "draw_masks",
     "enlarge_or_reduce",
     "escape",
     "fill_template",
@@ -45,6 +46,7 @@ __all__ = [
 BACKGROUND, TEXT, MUTED = (18, 18, 20), (245, 245, 245), (165, 168, 175)
 _SWATCH_BORDER = (225, 225, 228)
 _GAP = 14
+_DIMMED, _GREY = 0.4, 105  # share that stays of what no mask covers, and what it is mixed with
 _TALLEST = 4  # times the width of a panel; a longer strip is shown narrower
 # Okabe and Ito, "Color Universal Design", 2008, without black and with the yellow last
 _COLOURS = (
@@ -107,6 +109,37 @@ def distinct_colours(count: int) -> NDArray[np.uint8]:
         strength = 0.2 + 0.5 * ((0.6 + 0.618034 * (cycle // 2)) % 1)
         shades.append(base + strength * (target - base))
     return np.concatenate(shades)[:count].round().astype(np.uint8)
+
+
+def draw_masks(
+    image: NDArray[np.uint8], masks: NDArray[np.bool_], *, line: int | None = None
+) -> NDArray[np.uint8]:
+    """Draw masks on an image: the rest is dimmed, and each mask has an outline in a colour of its own.
+
+    What a mask covers keeps its colours, except below the outlines of other masks.
+
+    Args:
+        image: ``(H, W, 3)``.
+        masks: ``(K, H, W)``.
+        line: Width of the outlines in pixels, outside of their masks; suits the image if ``None``.
+
+    Returns:
+        ``(H, W, 3)``; the image itself if no mask covers a pixel.
+
+    Raises:
+        ValueError: If the sizes differ.
+    """
+    if masks.ndim != 3 or masks.shape[1:] != image.shape[:2]:
+        raise ValueError(f"masks must be (K, {image.shape[0]}, {image.shape[1]}), got {masks.shape}")
+    if not masks.any():
+        return image
+    line = line or max(1, round(max(image.shape[:2]) / 200))
+    dimmed = _DIMMED * image + (1 - _DIMMED) * _GREY
+    drawn = np.where(masks.any(axis=0)[..., None], image, dimmed.round().astype(np.uint8))
+    for mask, colour in zip(masks, distinct_colours(len(masks)), strict=True):
+        wider = Image.fromarray(mask.view(np.uint8)).filter(ImageFilter.MaxFilter(2 * line + 1))
+        drawn[(np.asarray(wider) > 0) & ~mask] = colour
+    return drawn
 
 
 @dataclass(frozen=True, slots=True)

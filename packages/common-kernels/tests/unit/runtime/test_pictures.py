@@ -206,3 +206,20 @@ def test_pages_are_self_contained():
     assert "http:" not in page
     assert "https:" not in page
     assert "script" not in pictures.html_page("a", "")
+
+
+def test_masks_keep_the_colours_of_what_they_cover():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    masks = np.zeros((2, 20, 30), dtype=bool)
+    masks[0, 2:8, 2:8] = masks[1, 10:18, 15:25] = True
+    drawn = pictures.draw_masks(image, masks, line=2)
+    covered = masks.any(axis=0)
+    assert np.array_equal(drawn[covered], image[covered])
+    first, second = pictures.distinct_colours(2)
+    assert (drawn[0:2, 2:8] == first).all()
+    assert (drawn[10:18, 25:27] == second).all()
+    # elsewhere the image is there, with less contrast
+    assert 0 < drawn[:, 29].std() < image[:, 29].std()
+    assert np.array_equal(pictures.draw_masks(image, masks[:, :, :] & False), image)
+    with pytest.raises(ValueError, match=r"must be \(K, 20, 30\), got \(2, 20, 29\)"):
+        pictures.draw_masks(image, masks[:, :, 1:])
