@@ -77,6 +77,35 @@ def convert(
     return int(bool(problems))
 
 
+def demo(*, scenes: int = 4, seed: int = 0, output: Output) -> None:
+    """Draw a small data set with every task, to try each stage of training within a minute.
+
+    **Examples**
+
+        vitron data demo -o drawn/
+
+        vitron data demo -o held-out/ --scenes 2 --seed 1
+
+    Args:
+        scenes: Number of drawn scenes; each gives one conversation of each task.
+        seed: Random seed of the scenes.
+        output: Folder of the data set.
+    """
+    from vitron.data.drawn import write_drawn_data
+    from vitron.data.files import FILE
+
+    if scenes < 1:
+        raise ValueError(f"--scenes must be at least 1, got {scenes}")
+    file = output.output / FILE
+    if file.exists() and not output.overwrite:
+        raise FileExistsError(f"{file} exists: --overwrite replaces it")
+    count = write_drawn_data(output.output, scenes=scenes, seed=seed)
+    if output.json:
+        emit({"output": str(file), "samples": count})
+    else:
+        say(f"{count} samples in {file}")
+
+
 def check(data: Path, /, *, media: bool = True, report: Report = Report()) -> int:
     """Read every line, and by default every file, and name every problem.
 

@@ -21,9 +21,9 @@ _log = logging.getLogger(__name__)
 class TrainableSetCheck(pl.Callback):
     """Stops a run in which a trainable parameter is used but gets no gradient.
 
-    The published script froze its own adapters after adding them; this check would have found it. Parameters of
-    layers that were not used, such as the region encoder's where no conversation has regions, are reported
-    once.
+    The published script froze its own adapters after adding them; this check would have found it. Parameters
+    of layers that were not used, such as the region encoder's where no conversation has regions, are
+    reported once.
 
     Args:
         patience: Steps after which every trainable parameter must have had a gradient.

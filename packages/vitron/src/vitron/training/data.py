@@ -21,7 +21,8 @@ __all__ = ["MixedTasks", "VitronData"]
 class MixedTasks(Sequence[list[int]]):
     """Batches with a fixed number of conversations of each task, drawn at random.
 
-    Item ``n`` is the batch of step ``n``: every task by its share, fractions at random. Each process has its own batches.
+    Item ``n`` is the batch of step ``n``: every task by its share, fractions at random. Each process has its
+    own batches.
     The order depends on seed and step alone, so that a resumed run sees the same batches.
 
     Args:
@@ -202,7 +203,7 @@ class _Batches(Dataset[list[Batch]]):
 
 
 class _Steps(DistributedSampler[int]):
-    """Numbers of this process's own batches, from the first on; Lightning replaces any other kind of sampler."""
+    """Numbers of this process's own batches; Lightning would replace any other kind of sampler."""
 
     def __init__(self, numbers: range, start: int) -> None:
         super().__init__(cast("Dataset[int]", numbers), num_replicas=1, rank=0, shuffle=False)

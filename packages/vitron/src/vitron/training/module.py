@@ -35,8 +35,8 @@ _LOSSES = tuple(Losses.model_fields)
 class VitronModule(pl.LightningModule):
     """One stage of training.
 
-    Weights and dropout depend on ``seed`` and the step alone: a resumed run makes the steps of an uninterrupted
-    one. ``load_from_checkpoint`` needs the path alone.
+    New weights and dropout depend on ``seed`` and the step alone: a resumed run makes the steps of an
+    uninterrupted one. ``load_from_checkpoint`` needs the path alone.
 
     Args:
         model: Model; parameters that the stage does not train are frozen. Or the configuration of a new one.
@@ -303,7 +303,7 @@ class VitronModule(pl.LightningModule):
 
 
 class _Reach(Function):
-    """The loss unchanged; parameters that it did not use get no gradient, but take part in the backward pass."""
+    """The loss unchanged; parameters without a gradient take part in the backward pass all the same."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ def fit_stage(
         validation: Folder of a data set for validation.
         seed: Random seed of the order, of new weights and of dropout.
         options: Machine and memory; the defaults of :class:`TrainerOptions` if ``None``.
-        trainer: Further arguments of the Lightning Trainer, such as ``logger``; ``callbacks`` are added to ours.
+        trainer: Further arguments of the Lightning Trainer, such as ``logger`` and ``callbacks``.
 
     Returns:
         Folder of the trained model; ``None`` in all processes but the first.
