@@ -1,89 +1,266 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building blocks of examples: user text, assistant text, calls."""
+"""Building blocks of conversations: calls, turns, and their assembly into an example."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from vitron.data.example import Example
-from vitron.protocol.contract import Instruction, Invocation
-from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart, text_message
+from vitron.protocol.contract import Instruction, Invocation, ReferenceRegion
+from vitron.protocol.media import Artefact
+from vitron.protocol.messages import (
+    MediaPart,
+    Message,
+    Part,
+    PlacedRegion,
+    RegionPart,
+    TextPart,
+    media_handles,
+    region_handle,
+    text_message,
+)
 
-from recipes.vitron_tiny.prompts import Family
-from recipes.vitron_tiny.scenes import Draw, View
+from recipes.vitron_tiny.scenes import View
+
+__all__ = ["Action", "Composer", "Step", "Subject", "call", "capital", "listed", "mask_artefact"]
 
 Bool = NDArray[np.bool_]
 
 
-def user_text(draw: Draw, family: Family, mark: str = ".", **words: str) -> str:
-    """Return a user text from a template, sometimes with please, a capital letter or a mark."""
-    text = draw.pick(*family[draw.phrasing != "train"]).format(**words)
-    luck = draw.rng.random()
-    if luck < 0.1:
-        text = f"please {text}"
-    elif luck < 0.2:
-        text = f"{text} please"
-    return punctuated(draw, text, mark)
-
-
-def punctuated(draw: Draw, text: str, mark: str) -> str:
-    """Begin with a capital letter, and end with a mark, each in a part of all cases."""
-    if draw.chance(0.3):
-        text = text[0].upper() + text[1:]
-    return text + mark if draw.chance(0.4) and text[-1].isalnum() else text
-
-
-def call(module: str, *said: tuple[str, str]) -> Invocation:
-    """Return a call of a module from verbs and texts."""
-    return Invocation(
-        module=module, instruction=tuple(Instruction(verb=verb, text=text) for verb, text in said)
-    )
-
-
-def example(
-    task: str,
-    text: str,
-    reply: str,
-    *calls: Invocation,
-    view: View | None = None,
-    region: Bool | None = None,
-    frame: int = 0,
-    masks: Mapping[int, Bool] | None = None,
-    group: str = "",
-) -> Example:
-    """Return a conversation of one user message and one assistant message.
+def call(module: str, *said: tuple[str, str], region: str = "", input: str = "") -> Invocation:
+    """Return a call of a module from verbs and texts.
 
     Args:
-        task: As :data:`recipes.vitron_tiny.tasks.TASKS` calls it.
-        text: User text, behind the medium and the region.
-        reply: Assistant text.
-        calls: Calls of the assistant message.
-        view: Medium.
-        region: Mask of the region, ``(H, W)``.
-        frame: Frame of a video, on which the region lies.
-        masks: By position of the call, ``(T, H, W)``.
-        group: Part of the task that is scored separately.
+        module: Module.
+        said: Verb and text of each instruction.
+        region: Handle of its region; empty if it has none.
+        input: Handle of the image or video to work on; empty for the latest.
     """
-    parts: list[MediaPart | RegionPart | TextPart] = []
-    if view is not None:
-        parts.append(MediaPart(media=0))
-    if region is not None:
-        parts.append(RegionPart(region=0))
-    user = Message(role="user", content=(*parts, TextPart(text=text)))
-    masks = masks or {}
-    return Example(
-        task=task,
-        messages=(user, text_message("assistant", reply, *calls)),
-        media=() if view is None else (view.media,),
-        regions=() if region is None else (PlacedRegion(media=0, mask=region, frame=frame),),
-        masks=masks,
-        mask_media=dict.fromkeys(masks, 0),
-        group=group,
+    return Invocation(
+        module=module,
+        instruction=tuple(Instruction(verb=verb, text=text) for verb, text in said),
+        args={"input": input} if input else {},
+        region=ReferenceRegion(name=region) if region else None,
     )
 
 
 def listed(words: Sequence[str]) -> str:
     """Return words as "a, b and c"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def capital(text: str) -> str:
+    """Return a sentence with a capital letter."""
+    return text[0].upper() + text[1:]
+
+
+def mask_artefact(masks: Bool, label: str) -> Artefact:
+    """Return masks ``(K, T, H, W)`` as the result of a segmentation."""
+    return Artefact("masks", masks, (label,) * len(masks))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Objects that the conversation is about, and that "it" or "them" means.
+
+    Attributes:
+        targets: Positions of the objects in the scene.
+        phrase: Noun phrase of an instruction; ``this`` for a region of the user.
+        handle: Handle of a mask or region on the current medium; empty if there is none.
+    """
+
+    targets: tuple[int, ...]
+    phrase: str
+    handle: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """The last call on an object, which the user may ask to repeat for another.
+
+    Attributes:
+        module: Module.
+        verb: Verb of the instruction.
+        ending: Text of the instruction behind the object, such as `` to blue``.
+        target: Position of the object in the scene of ``view``.
+        view: Image or video on which the call worked.
+        input: Handle of that image or video.
+    """
+
+    module: str
+    verb: str
+    ending: str
+    target: int
+    view: View
+    input: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One turn: a user message, the assistant message, and the results of its calls.
+
+    Attributes:
+        task: Task of the turn.
+        text: User text.
+        reply: Assistant text.
+        calls: Calls of the assistant message.
+        shown: What the user shows instead of the current image, such as a noisy one.
+        region: Mask of a region that the user draws on the current medium, ``(H, W)``.
+        frame: Frame of a video on which the region lies.
+        masks: True mask of each call that has one, ``(T, H, W)``, by position of the call.
+        mask_on: Position of the call whose result a mask lies on, for a mask on such a result.
+        mask_input: Handle of the medium on which the masks lie; empty for the current one.
+        results: Result of each call: a view, or masks.
+        subject: What "it" means from now on; ``None`` keeps it while the medium is the same, one without
+            targets clears it.
+        action: Last call on an object.
+        group: Part of the task that is scored separately.
+        form: How the turn depends on those before: "it", "other", "correction", "input", or empty.
+    """
+
+    task: str
+    text: str
+    reply: str
+    calls: tuple[Invocation, ...] = ()
+    shown: View | None = None
+    region: Bool | None = None
+    frame: int = 0
+    masks: dict[int, Bool] = field(default_factory=dict[int, Bool])
+    mask_on: dict[int, int] = field(default_factory=dict[int, int])
+    mask_input: str = ""
+    results: tuple[View | Artefact, ...] = ()
+    subject: Subject | None = None
+    action: Action | None = None
+    group: str = ""
+    form: str = ""
+
+
+class Composer:
+    """A conversation as it grows: what is shown, what it is about, and the messages so far.
+
+    Attributes:
+        view: Current image or video; ``None`` before there is one.
+        subject: What "it" means.
+        action: Last call on an object.
+        num_shown: Number of images and videos shown.
+    """
+
+    def __init__(self) -> None:
+        self.view: View | None = None
+        self.subject: Subject | None = None
+        self.action: Action | None = None
+        self.num_shown = 0
+        self._media = list[Artefact]()
+        self._regions = list[PlacedRegion]()
+        self._messages = list[Message]()
+        self._masks = dict[int, Bool]()
+        self._mask_media = dict[int, int]()
+        self._calls = 0
+        self._current = -1  # position of the view among the media
+        self._shown = set[int]()
+        self._settled = 0  # media before the results of the last step
+        self._last: Step | None = None
+        self.is_new = False  # whether the user shows the view with the next message
+
+    def show(self, view: View) -> None:
+        """Let the user show an image or video with the next message."""
+        self.view, self.is_new = view, True
+        self.subject = self.action = None
+
+    @property
+    def input(self) -> str:
+        """Handle of the current image or video; that which it will have if it is not shown yet."""
+        kinds = [each.kind for each in self._media]
+        if self.is_new and self.view is not None:
+            return media_handles([*kinds, self.view.media.kind])[-1]
+        return media_handles(kinds)[self._current]
+
+    @property
+    def next_mask(self) -> str:
+        """Handle of the next masks."""
+        return media_handles([*(each.kind for each in self._media), "masks"])[-1]
+
+    @property
+    def next_region(self) -> str:
+        """Handle of the next region of the user."""
+        return region_handle(len(self._regions))
+
+    def add(self, step: Step) -> None:
+        """Add a turn."""
+        parts = self._show(step)
+        if step.region is not None:
+            parts.append(RegionPart(region=len(self._regions)))
+            self._regions.append(PlacedRegion(media=self._current, mask=step.region, frame=step.frame))
+        parts.append(TextPart(text=step.text))
+        self._messages += [
+            Message(role="user", content=tuple(parts)),
+            text_message("assistant", step.reply, *step.calls),
+        ]
+        self._settled, self._last = len(self._media), step
+        handles = media_handles([each.kind for each in self._media])
+        target = handles.index(step.mask_input) if step.mask_input else self._current
+        for number, mask in step.masks.items():
+            self._masks[self._calls + number] = mask
+            result = step.mask_on.get(number)
+            self._mask_media[self._calls + number] = target if result is None else self._settled + result
+        self._calls += len(step.calls)
+        if step.subject is not None:
+            self.subject = step.subject if step.subject.targets else None
+        self.action = step.action or self.action
+        self._add_results(step)
+
+    def _show(self, step: Step) -> list[Part]:
+        """Return the media that the next user message shows: results, then what the user shows."""
+        if self.is_new:
+            view = step.shown or self.view
+            assert view is not None
+            self.view, self.is_new = view, False
+            self._media.append(view.media)
+            own = [len(self._media) - 1]
+        else:
+            own = []
+        # of images and videos, the latest result; of masks, all
+        rasters = [at for at, each in enumerate(self._media) if each.kind != "masks" and at not in own]
+        latest = rasters[-1:] if rasters and rasters[-1] not in self._shown else []
+        masks = [at for at, each in enumerate(self._media) if each.kind == "masks" and at not in self._shown]
+        self._current = own[0] if own else (rasters[-1] if rasters else -1)
+        parts = sorted([*latest, *masks, *own])
+        self._shown |= set(parts)
+        self.num_shown += len(latest) + len(own)
+        return [MediaPart(media=at) for at in parts]
+
+    def _add_results(self, step: Step) -> None:
+        for result in step.results:
+            if isinstance(result, Artefact):
+                self._media.append(result)
+            else:
+                self._media.append(result.media)
+                self._current, self.view = len(self._media) - 1, result
+                self.subject, self.action = step.subject, step.action
+
+    def example(self, task: str = "") -> Example:
+        """Return the conversation so far as an example.
+
+        Args:
+            task: Name of the task; by default that of the last turn.
+        """
+        assert self._last is not None
+        shown = {call: at for call, at in self._mask_media.items() if at in self._shown}
+        return Example(
+            task=task or self._last.task,
+            messages=tuple(self._messages),
+            media=tuple(self._media[: self._settled]),
+            regions=tuple(self._regions),
+            masks={call: self._masks[call] for call in shown},
+            mask_media=shown,
+            group=self._last.group,
+        )
+
+    @property
+    def last(self) -> Step:
+        """The last turn."""
+        assert self._last is not None
+        return self._last

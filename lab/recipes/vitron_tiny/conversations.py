@@ -1,149 +1,201 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversations of several turns on one image, with small talk and new images between."""
+"""Conversations of two to four turns: references back, results of calls, and small talk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import pairwise
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from shapeworld import scene_rng
-from shapeworld.referring import KINDS, refer
-from shapeworld.words import MARGIN, Phrasing, choose, with_article
+from shapeworld.words import Phrasing
 from vitron.data.example import Example
-from vitron.protocol.messages import MediaPart, Message, Part, RegionPart
 
-from recipes.vitron_tiny import images, prompts
-from recipes.vitron_tiny.composing import call, example, listed, user_text
-from recipes.vitron_tiny.scenes import Draw, View, draw_style, full_noun, noun, scene_of, view
-from recipes.vitron_tiny.tasks import Split, draw_example
+from recipes.vitron_tiny import editing, followups, generation, images, questions, videos
+from recipes.vitron_tiny.composing import Composer, Step
+from recipes.vitron_tiny.scenes import Draw, Split, View
 
-__all__ = ["draw_conversation", "join"]
+__all__ = ["draw_conversation", "draw_turns"]
+
+Maker = Callable[[Draw, View, Composer], Step | None]
+FreeMaker = Callable[[Draw, View | None, Composer], Step | None]
+_T = TypeVar("_T")
+
+TURNS = (2, 3, 4)
+TURN_SHARES = (0.4, 0.35, 0.25)
+SMALL_TALK = 0.15  # share of the turns
+LATE, AGAIN = 0.15, 0.06  # share of the media shown after small talk; of the turns that show another image
+START: Mapping[str, float] = {"image": 0.68, "video": 0.22, "nothing": 0.1}
+"""Shares of what the user shows first."""
+
+IMAGE_TURNS: Mapping[Maker, float] = {
+    images.caption: 0.06,
+    images.grounding: 0.03,
+    questions.question: 0.12,
+    images.region_caption: 0.12,
+    images.referring_segmentation: 0.26,
+    images.sketch_segmentation: 0.08,
+    editing.editing: 0.17,
+    editing.restoration: 0.03,
+    editing.image_to_video: 0.06,
+    generation.chain_on_shown: 0.05,
+}
+VIDEO_TURNS: Mapping[Maker, float] = {
+    questions.video_question: 0.25,
+    questions.span_grounding: 0.1,
+    videos.tracking: 0.45,
+    videos.video_editing: 0.2,
+}
+IMAGE_REFERENCES: Mapping[Maker, float] = {
+    followups.edit_it: 0.3,
+    followups.animate_it: 0.1,
+    followups.segment_it: 0.15,
+    followups.ask_about_it: 0.1,
+    followups.name_it: 0.1,
+    followups.other_one: 1.2,
+    followups.same_for: 0.2,
+    followups.correction: 0.25,
+    followups.earlier_image: 0.4,
+}
+VIDEO_REFERENCES: Mapping[Maker, float] = {
+    followups.track_it: 0.3,
+    followups.ask_about_it: 0.1,
+    followups.other_one: 1.2,
+    followups.same_for: 0.2,
+    followups.correction: 0.2,
+}
+REFERENCES = 0.8  # share of the later turns that refer back, where something can be referred to
+# after a change of style the words for colours are wrong
+CHANGED_TURNS: Mapping[Maker, float] = {images.sketch_segmentation: 1.0}
+FREE_TURNS: Mapping[FreeMaker, float] = {
+    generation.text_to_image: 0.6,
+    generation.text_to_video: 0.15,
+    generation.chain_on_new: 0.25,
+}
+FREE = 0.07  # share of the turns with a medium that ask for a new image or video
 
 _PURPOSE = 72  # first number of the random stream
 _ATTEMPTS = 1000
-_BETWEEN = (
-    *("no_call", "no_call", "text_to_image", "editing", "question", "referring_segmentation", "tracking"),
-)
-
-
-def _caption(draw: Draw, shown: View) -> Example | None:
-    things = sorted(shown.scene.things, key=lambda thing: thing.x)
-    if any(after.x - before.x < MARGIN for before, after in pairwise(things)):
-        return None
-    said = listed([with_article(noun(thing)) for thing in things])
-    return example("caption", user_text(draw, prompts.CAPTION, "?"), f"{said}.", view=shown)
-
-
-def _referring(draw: Draw, shown: View) -> Example | None:
-    reference = refer(shown.scene, draw.rng, kind=choose(draw.rng, KINDS))
-    if reference is None:
-        return None
-    phrase = reference.expression.phrase()
-    return example(
-        "referring_segmentation",
-        user_text(draw, prompts.SEGMENT, thing=phrase),
-        "here it is.",
-        call("image_segmentation", ("segment", phrase)),
-        view=shown,
-        masks={0: shown.masks[reference.target]},
-    )
-
-
-def _region(draw: Draw, shown: View) -> Example | None:
-    target = int(draw.rng.integers(len(shown.scene.things)))
-    mask = shown.masks[target, 0]
-    region, _ = images.prompt_mask(draw, mask)
-    if draw.chance(0.5):
-        said = f"{with_article(full_noun(shown.scene.things[target]))}."
-        return example(
-            "region_caption", user_text(draw, prompts.REGION, "?"), said, view=shown, region=region
-        )
-    return example(
-        "sketch_segmentation",
-        user_text(draw, prompts.SEGMENT, thing="this"),
-        "here it is.",
-        call("image_segmentation", ("segment", "this")),
-        view=shown,
-        region=region,
-        masks={0: mask[None]},
-    )
-
-
-_TURNS: tuple[Callable[[Draw, View], Example | None], ...] = (_caption, _referring, _referring, _region)
+_TRIES, _REFERENCE_TRIES = 24, 10  # of one turn, of one that refers back
+_MOST_SHOWN = 4  # images and videos of one conversation
 
 
 def draw_conversation(
     seed: int, index: int, *, split: Split = "train", phrasing: Phrasing = "train", side: int = 64
 ) -> Example:
-    """Draw one conversation of two or three turns.
+    """Draw one conversation of two to four turns.
 
     Args:
         seed: Random seed of the world.
         index: Number of the conversation.
         split: Split of the scenes.
-        phrasing: Wording of the user message.
+        phrasing: Wording of the user messages.
         side: Side of images in pixels.
     """
+    return _compose(seed, index, split, phrasing, side)[0].example("conversation")
+
+
+def draw_turns(
+    seed: int, index: int, *, split: Split = "train", phrasing: Phrasing = "train", side: int = 64
+) -> list[tuple[Example, Step]]:
+    """Draw one conversation as an example for each turn, which ends with the assistant message of that turn.
+
+    Args:
+        seed: Random seed of the world.
+        index: Number of the conversation.
+        split: Split of the scenes.
+        phrasing: Wording of the user messages.
+        side: Side of images in pixels.
+
+    Returns:
+        Examples with the turns that they end with.
+    """
+    return _compose(seed, index, split, phrasing, side)[1]
+
+
+def _compose(
+    seed: int, index: int, split: Split, phrasing: Phrasing, side: int
+) -> tuple[Composer, list[tuple[Example, Step]]]:
     for attempt in range(_ATTEMPTS):
         rng = scene_rng(seed, index, _PURPOSE, attempt)
         number = (index * _ATTEMPTS + attempt) * 997
         draw = Draw(seed=seed, number=number, rng=rng, split=split, phrasing=phrasing, side=side)
-        style = draw_style(draw)
-        shown = view(draw, scene_of(draw, plain=style == "flat"), style)
-        if shown is None:
-            continue
-        count = 2 + int(draw.chance(0.4))
-        turns = [choose(rng, _TURNS)(draw, shown) for _ in range(count)]
-        if any(turn is None for turn in turns):
-            continue
-        parts = [turn for turn in turns if turn is not None]
-        if draw.chance(0.4):
-            task = choose(rng, _BETWEEN)
-            other = draw_example(task, seed, index, split=split, phrasing=phrasing, side=side)
-            # after a new image, messages refer to the new one only
-            parts.insert(len(parts) if other.media else int(rng.integers(1, len(parts) + 1)), other)
-        return join(parts)
+        found = _plan(draw)
+        if found is not None:
+            return found
     raise RuntimeError(f"no conversation in {_ATTEMPTS} attempts")
 
 
-def join(turns: Sequence[Example]) -> Example:
-    """Make one conversation of several; an image that was shown before is not shown again."""
-    media, regions, messages = [], [], list[Message]()
-    masks, mask_media, calls = {}, {}, 0
-    for turn in turns:
-        known = {
-            number: next((at for at, seen in enumerate(media) if seen.data is each.data), None)
-            for number, each in enumerate(turn.media)
-        }
-        places = dict[int, int]()
-        for number, each in enumerate(turn.media):
-            at = known[number]
-            if at is None:
-                at = len(media)
-                media.append(each)
-            places[number] = at
-        first = len(regions)
-        regions += [replace(region, media=places[region.media]) for region in turn.regions]
-        for message in turn.messages:
-            content = list[Part]()
-            for part in message.content:
-                if isinstance(part, MediaPart):
-                    if known[part.media] is None:
-                        content.append(MediaPart(media=places[part.media]))
-                elif isinstance(part, RegionPart):
-                    content.append(RegionPart(region=first + part.region))
-                else:
-                    content.append(part)
-            messages.append(message.model_copy(update={"content": tuple(content)}))
-        masks |= {calls + number: mask for number, mask in turn.masks.items()}
-        mask_media |= {calls + number: places[turn.mask_media.get(number, 0)] for number in turn.masks}
-        calls += sum(len(message.calls) for message in turn.messages)
-    return Example(
-        task="conversation",
-        messages=tuple(messages),
-        media=tuple(media),
-        regions=tuple(regions),
-        masks=masks,
-        mask_media=mask_media,
-    )
+def _plan(draw: Draw) -> tuple[Composer, list[tuple[Example, Step]]] | None:
+    count, state = _weighted(draw, dict(zip(TURNS, TURN_SHARES, strict=True))), Composer()
+    start, late = _weighted(draw, START), draw.chance(LATE)
+    turns = list[tuple[Example, Step]]()
+    for turn in range(count):
+        is_last = turn == count - 1
+        if start != "nothing" and turn == int(late) and not _show(draw, state, start):
+            return None
+        if (
+            turn > int(late)
+            and state.num_shown < 2
+            and draw.chance(AGAIN)
+            and not _show(draw, state, "image")
+        ):
+            return None
+        step = generation.no_call(draw, None, state) if late and not turn else _turn(draw, state, is_last)
+        if step is None:
+            return None
+        state.add(step)
+        turns.append((state.example(), step))
+    return state, turns
+
+
+def _show(draw: Draw, state: Composer, kind: str) -> bool:
+    """Let the user show an image or a video, if one can be drawn."""
+    if kind == "video":
+        shown = videos.any_video(draw)
+    else:
+        source = draw.pick(images.any_view, images.crowded_view, editing.plain_view)
+        shown = source(draw)
+    if shown is not None:
+        state.show(shown)
+    return shown is not None
+
+
+def _turn(draw: Draw, state: Composer, is_last: bool) -> Step | None:
+    """Return the next turn; one that is not the last needs the results of its calls."""
+    view = state.view
+    if draw.chance(SMALL_TALK):
+        return generation.no_call(draw, view, state)
+    is_free = view is None or draw.chance(FREE)
+    refers = (state.subject is not None or state.action is not None) and draw.chance(REFERENCES)
+    for number in range(_TRIES):
+        if view is None or is_free:
+            step = _weighted(draw, FREE_TURNS)(draw, view, state)
+        else:
+            turns = _turns(view, refers=refers and number < _REFERENCE_TRIES)
+            step = _weighted(draw, turns)(draw, view, state)
+        if step is None or state.num_shown + len(step.results) > _MOST_SHOWN + 1:
+            continue
+        if is_last or len(step.results) == len(step.calls):
+            return step
+    return None
+
+
+def _turns(view: View, *, refers: bool) -> Mapping[Maker, float]:
+    """Return what may be asked of an image or a video."""
+    if not view.natural:
+        return CHANGED_TURNS
+    if view.media.kind == "video":
+        return VIDEO_REFERENCES if refers else VIDEO_TURNS
+    return IMAGE_REFERENCES if refers else IMAGE_TURNS
+
+
+def _weighted(draw: Draw, shares: Mapping[_T, float]) -> _T:
+    """Return one of the keys with the probability of its share."""
+    names = list(shares)
+    weights = [shares[name] for name in names]
+    place = draw.rng.random() * sum(weights)
+    for name, weight in zip(names, weights, strict=True):
+        place -= weight
+        if place < 0:
+            return name
+    return names[-1]

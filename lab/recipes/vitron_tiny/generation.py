@@ -1,124 +1,213 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples without a given image: images and videos to generate, chains of calls, small talk."""
+"""Turns without a given image: images and videos to generate, chains of calls, small talk."""
 
 from __future__ import annotations
 
-from shapeworld.words import with_article
-from vitron.data.example import Example
-from vitron.protocol import MODULES
-from vitron.protocol.contract import Invocation
+from collections.abc import Sequence
+from dataclasses import replace
 
-from recipes.vitron_tiny.composing import call, example, listed, punctuated, user_text
-from recipes.vitron_tiny.images import EDITED, WAYS, change, editable
-from recipes.vitron_tiny.prompts import ANIMATE, CHAINS, CHAT, DRAW, FILM, TAGS
-from recipes.vitron_tiny.scenes import TINTS, Draw, draw_style, new_noun, noun, scene_of, view
+import numpy as np
+from shapeworld import Scene, Thing
+from shapeworld.scene import Background
+from shapeworld.words import with_article
+from vitron.demo.painters.shapes import BACKGROUND
+from vitron.demo.painters.words import COLOURS, SIZES
+from vitron.protocol import MODULES
+
+from recipes.vitron_tiny.composing import Composer, Step, Subject, call, listed, mask_artefact
+from recipes.vitron_tiny.editing import WAYS, changed, draw_change, moving
+from recipes.vitron_tiny.images import name_of
+from recipes.vitron_tiny.scenes import FILL, Draw, View, new_noun, noun, view
+from recipes.vitron_tiny.wordings import CHAINS, CHAT, DRAW, FILM, TAGS, worded
 
 GROUNDS = ("green", "blue", "yellow", "black", "grey", "brown")
 SIDES = ("at the left", "at the right", "at the top", "at the bottom", "in the middle")
-DRAWN, FILMED, MOVED, CHAINED = "here is your picture.", "here is your clip.", "here it moves.", "I do both."
+DRAWN, FILMED, CHAINED = "Here is your image.", "Here is your video.", "I do both."
+ABOUT_TAGS = "It is a tag that calls a tool."
+
+_CENTRES = {
+    "at the left": (0.2, 0.5),
+    "at the right": (0.8, 0.5),
+    "at the top": (0.5, 0.2),
+    "at the bottom": (0.5, 0.8),
+    "in the middle": (0.5, 0.5),
+}
+_USUAL_SIZE = 0.28
+_TRIES = 30
 
 
-def text_to_image(draw: Draw) -> Example | None:
+def text_to_image(draw: Draw, shown: View | None, state: Composer) -> Step | None:
     """Ask for an image."""
     count = draw.pick(1, 1, 2, 2, 3)
     nouns = [new_noun(draw) for _ in range(count)]
     if len(set(nouns)) < count:
         return None
+    sizes = [draw.pick("", "", "small ", "large ") for _ in nouns]
     placed = draw.chance(0.4)
-    sides = [SIDES[i] for i in draw.rng.permutation(len(SIDES))]
+    sides = [SIDES[i] for i in draw.rng.permutation(len(SIDES))[:count]] if placed else [""] * count
     words = [
-        with_article(f"{draw.pick('', '', 'small ', 'large ')}{each}") + (f" {side}" if placed else "")
-        for each, side in zip(nouns, sides, strict=False)
+        with_article(f"{size}{each} {side}".strip())
+        for each, size, side in zip(nouns, sizes, sides, strict=True)
     ]
-    text = listed(words)
+    text, ground = listed(words), BACKGROUND
     named = {word for each in nouns for word in each.split()}
     if draw.chance(0.3):
-        text += f" on a {draw.pick(*(ground for ground in GROUNDS if ground not in named))} background"
-    make = call("text_to_image", ("generate", text))
-    return example("text_to_image", user_text(draw, DRAW, things=text), DRAWN, make)
+        name = draw.pick(*(ground for ground in GROUNDS if ground not in named))
+        text, ground = f"{text} on a {name} background", COLOURS[name]
+    made = drawn(draw, nouns, sizes, sides, ground)
+    return Step(
+        task="text_to_image",
+        text=worded(draw, DRAW, things=text),
+        reply=DRAWN,
+        calls=(call("text_to_image", ("generate", text)),),
+        results=() if made is None else (made,),
+        subject=Subject(targets=(0,), phrase=f"the {nouns[0]}") if made and count == 1 else None,
+    )
 
 
-def text_to_video(draw: Draw) -> Example | None:
+def drawn(
+    draw: Draw,
+    nouns: Sequence[str],
+    sizes: Sequence[str],
+    sides: Sequence[str],
+    ground: tuple[int, int, int] = BACKGROUND,
+) -> View | None:
+    """Return an image of objects; nothing if there is no room for them.
+
+    Args:
+        draw: Source of random choices.
+        nouns: Colour and shape of each object.
+        sizes: Size of each, such as ``"small "``; empty for the usual one.
+        sides: Position of each; empty for a free one.
+        ground: Colour of the background.
+    """
+    things = list[Thing]()
+    for each, size, side in zip(nouns, sizes, sides, strict=True):
+        colour, shape = each.split()
+        radius = SIZES.get(size.strip(), _USUAL_SIZE) / 2 / FILL[shape]
+        for _ in range(_TRIES):
+            x, y = _CENTRES.get(side) or draw.rng.uniform(radius, 1 - radius, 2).tolist()
+            if all(np.hypot(x - one.x, y - one.y) > 0.75 * (radius + one.radius) for one in things):
+                break
+        else:
+            return None
+        things.append(Thing(shape=shape, colour=colour, material="solid", x=x, y=y, radius=radius))
+    scene = Scene(background=Background(kind="gradient", seed=0), things=tuple(things))
+    return view(draw, scene, "flat", ground=ground)
+
+
+def text_to_video(draw: Draw, shown: View | None, state: Composer) -> Step | None:
     """Ask for a video."""
-    text = f"{with_article(new_noun(draw))} moving {WAYS[draw.pick(*WAYS)]}"
-    make = call("text_to_video", ("generate", text))
-    return example("text_to_video", user_text(draw, FILM, things=text), FILMED, make)
+    new, way = new_noun(draw), draw.pick(*WAYS)
+    text = f"{with_article(new)} moving {WAYS[way]}"
+    first = drawn(draw, [new], [""], [""])
+    made = None if first is None else moving(draw, first, 0, way)
+    return Step(
+        task="text_to_video",
+        text=worded(draw, FILM, things=text),
+        reply=FILMED,
+        calls=(call("text_to_video", ("generate", text)),),
+        results=() if made is None else (made,),
+        subject=Subject(targets=(0,), phrase=f"the {new}") if made else None,
+    )
 
 
-def image_to_video(draw: Draw) -> Example | None:
-    """Ask that an object of an image moves."""
-    found = editable(draw)
-    if found is None:
-        return None
-    shown, _, phrase = found
-    way = WAYS[draw.pick(*WAYS)]
-    move = call("image_to_video", ("animate", f"{phrase} moves {way}"))
-    text = user_text(draw, ANIMATE, thing=phrase, way=way)
-    return example("image_to_video", text, MOVED, move, view=shown)
-
-
-def chains(draw: Draw) -> Example | None:
-    """Ask for two objects at once."""
-    kind = draw.pick(*CHAINS)
-    return _chain_on_picture(draw, kind) if kind in ("mark_remove", "edit_animate") else _chain(draw, kind)
-
-
-def _chain(draw: Draw, kind: str) -> Example | None:
+def chain_on_new(draw: Draw, shown: View | None, state: Composer) -> Step | None:
+    """Ask for a new image and for a call on it."""
+    kind = draw.pick("draw_mark", "draw_edit", "draw_animate")
     nouns = [new_noun(draw) for _ in range(draw.pick(1, 2))]
     if len({each.split()[1] for each in nouns}) < len(nouns):
         return None
-    new, about = listed([with_article(each) for each in nouns]), draw.pick(*nouns)
-    thing, to, then = f"the {about}", "", call("image_segmentation", ("segment", f"the {about}"))
-    if kind == "draw_edit":
-        to = draw.pick(*(colour for colour in TINTS if all(colour not in each for each in nouns)))
-        then = call("image_editing", ("recolour", f"{thing} to {to}"))
-    elif kind == "draw_animate":
-        to = WAYS[draw.pick(*WAYS)]
-        then = call("image_to_video", ("animate", f"{thing} moves {to}"))
-    text = user_text(draw, CHAINS[kind], new=new, thing=thing, to=to)
-    return example("chains", text, CHAINED, call("text_to_image", ("generate", new)), then, group=kind)
-
-
-def _chain_on_picture(draw: Draw, kind: str) -> Example | None:
-    found = editable(draw)
-    if found is None:
+    new, target = listed([with_article(each) for each in nouns]), int(draw.rng.integers(len(nouns)))
+    thing, to = f"the {nouns[target]}", ""
+    made = drawn(draw, nouns, [""] * len(nouns), [""] * len(nouns))
+    if made is None:
         return None
-    shown, target, phrase = found
-    mask = shown.masks[target]
-    calls: tuple[Invocation, Invocation]
-    if kind == "mark_remove":
-        text = user_text(draw, CHAINS[kind], thing=phrase)
-        calls = (call("image_segmentation", ("segment", phrase)), call("image_editing", ("remove", phrase)))
-        return example("chains", text, CHAINED, *calls, view=shown, masks={0: mask, 1: mask}, group=kind)
-    phrase, way = f"the {noun(shown.scene.things[target])}", WAYS[draw.pick(*WAYS)]
-    to, said = change(draw, shown.scene, target, phrase, "recolour")
-    after = f"the {to} {shown.scene.things[target].shape}"
-    text = user_text(draw, CHAINS[kind], thing=phrase, to=to, way=way)
-    calls = (
-        call("image_editing", ("recolour", said)),
-        call("image_to_video", ("animate", f"{after} moves {way}")),
-    )
-    # the second works on what the first makes, which is not among the media yet
-    return example("chains", text, CHAINED, *calls, view=shown, masks={0: mask}, group=kind)
-
-
-ABOUT_TAGS = "it is a tag that calls a tool."
-
-
-def no_call(draw: Draw) -> Example | None:
-    """Say something that asks for no tool."""
-    shown = None
-    if draw.chance(0.4):
-        style = draw_style(draw)
-        shown = view(draw, scene_of(draw, plain=style == "flat"), style)
-    if draw.chance(0.35):
-        text, reply, group = user_text(draw, TAGS, tag=_tag(draw)), ABOUT_TAGS, "tags"
+    step = Step(task="chains", text="", reply=CHAINED, group=kind)
+    first = call("text_to_image", ("generate", new))
+    if kind == "draw_mark":
+        masks = made.masks[[target]]
+        step = replace(
+            step,
+            calls=(first, call("image_segmentation", ("segment", thing))),
+            masks={1: masks[0]},
+            mask_on={1: 0},
+            results=(made, mask_artefact(masks, thing)),
+            subject=Subject(targets=(target,), phrase=thing, handle=state.next_mask),
+        )
+    elif kind == "draw_edit":
+        to = draw_change(draw, made, target, "recolour")
+        after = changed(draw, made, "recolour", (target,), to)
+        phrase = f"the {to} {nouns[target].split()[1]}"
+        step = replace(
+            step,
+            calls=(first, call("image_editing", ("recolour", f"{thing} to {to}"))),
+            masks={1: made.masks[target]},
+            mask_on={1: 0},
+            results=() if after is None else (made, after),
+            subject=None if after is None else Subject(targets=(target,), phrase=phrase),
+        )
     else:
-        group = draw.pick(*CHAT)
-        family, reply = CHAT[group]
-        text = draw.pick(*family[draw.phrasing != "train"])
-        text = punctuated(draw, text, "!" if group in ("greeting", "thanks", "bye") else ".")
-    return example("no_call", text, reply, view=shown, group=group)
+        way = draw.pick(*WAYS)
+        to, after = WAYS[way], moving(draw, made, target, way)
+        step = replace(
+            step,
+            calls=(first, call("image_to_video", ("animate", f"{thing} moves {to}"))),
+            results=() if after is None else (made, after),
+            subject=None if after is None else Subject(targets=(target,), phrase=thing),
+        )
+    return replace(step, text=worded(draw, CHAINS[kind], new=new, thing=thing, to=to))
+
+
+def chain_on_shown(draw: Draw, shown: View, state: Composer) -> Step | None:
+    """Ask for two calls on the image of the conversation."""
+    target = int(draw.rng.integers(len(shown.scene.things)))
+    mask = shown.masks[target]
+    if draw.chance(0.5):
+        phrase = name_of(draw, shown, target)
+        after = changed(draw, shown, "remove", (target,), "")
+        return Step(
+            task="chains",
+            text=worded(draw, CHAINS["mark_remove"], thing=phrase),
+            reply=CHAINED,
+            calls=(
+                call("image_segmentation", ("segment", phrase)),
+                call("image_editing", ("remove", phrase)),
+            ),
+            masks={0: mask, 1: mask},
+            results=() if after is None else (mask_artefact(mask[None], phrase), after),
+            group="mark_remove",
+        )
+    phrase, way = f"the {noun(shown.scene.things[target])}", draw.pick(*WAYS)
+    to = draw_change(draw, shown, target, "recolour")
+    between = changed(draw, shown, "recolour", (target,), to)
+    after = None if between is None else moving(draw, between, target, way)
+    renamed = f"the {to} {shown.scene.things[target].shape}"
+    return Step(
+        task="chains",
+        text=worded(draw, CHAINS["edit_animate"], thing=phrase, to=to, way=WAYS[way]),
+        reply=CHAINED,
+        calls=(
+            call("image_editing", ("recolour", f"{phrase} to {to}")),
+            call("image_to_video", ("animate", f"{renamed} moves {WAYS[way]}")),
+        ),
+        masks={0: mask},
+        results=() if between is None or after is None else (between, after),
+        subject=None if after is None else Subject(targets=(target,), phrase=renamed),
+        group="edit_animate",
+    )
+
+
+def no_call(draw: Draw, shown: View | None, state: Composer) -> Step:
+    """Say something that asks for no tool."""
+    if draw.chance(0.35):
+        return Step(
+            task="no_call", text=worded(draw, TAGS, "?", tag=_tag(draw)), reply=ABOUT_TAGS, group="tags"
+        )
+    group = draw.pick(*CHAT)
+    family, reply = CHAT[group]
+    mark = "!" if group in ("greeting", "thanks", "bye") else "."
+    return Step(task="no_call", text=worded(draw, family, mark), reply=reply, group=group)
 
 
 def _tag(draw: Draw) -> str:
@@ -136,6 +225,3 @@ def _tag(draw: Draw) -> str:
         f"<module>{name}</module> <instruction>{said}</instruction>",
         "<region>[10, 20, 300, 400]</region>",
     )
-
-
-__all__ = ["CHAT", "EDITED", "chains", "image_to_video", "no_call", "text_to_image", "text_to_video"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +22,7 @@ from recipes.vitron_tiny.conversations import draw_conversation
 from recipes.vitron_tiny.tasks import WEIGHTS, draw_example
 
 CONVERSATION = "conversation"
-CONVERSATION_SHARE = 0.1  # beside the shares of the tasks
+CONVERSATION_SHARE = 0.55  # of all examples
 
 __all__ = ["PromptEncoder", "make_pool", "read_pool"]
 
@@ -31,7 +31,7 @@ class PromptEncoder:
     """Text encoders of the small diffusion model, as targets of the signals.
 
     Args:
-        folder: Of a diffusers pipeline of the SDXL kind; by default the one that pixelsmith ships.
+        folder: Folder of a diffusers pipeline of the SDXL kind; by default the one that pixelsmith ships.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -44,13 +44,13 @@ class PromptEncoder:
 
     @torch.no_grad()
     def __call__(self, text: str) -> NDArray[np.float32]:
-        """Return what the U-Net would be given for a prompt, ``(24, 128)``."""
+        """Return the prompt embeddings of the U-Net, ``(24, 128)``."""
         found = self.pipe.encode_prompt(text, device="cpu", do_classifier_free_guidance=False)[0]
         return found[0].float().numpy()
 
 
 def text_conditions(example: Example, prompts: PromptEncoder) -> dict[int, NDArray[np.float32]]:
-    """Return the vectors of the calls that make an image from words."""
+    """Return the prompt embeddings of the calls that generate an image."""
     calls = [call for message in example.messages for call in message.calls]
     return {
         number: prompts(call.instruction[0].text)
@@ -59,10 +59,15 @@ def text_conditions(example: Example, prompts: PromptEncoder) -> dict[int, NDArr
     }
 
 
-def _shard(jobs: Sequence[tuple[str, int]], out: Path, *, tokenizer: Path, seed: int) -> int:
+@cache
+def _encoders(tokenizer: Path) -> tuple[ConversationEncoder, PromptEncoder]:
+    """Load the encoders once in a process."""
     torch.set_num_threads(1)
-    encoder = ConversationEncoder.from_pretrained(tokenizer)
-    prompts = PromptEncoder()
+    return ConversationEncoder.from_pretrained(tokenizer), PromptEncoder()
+
+
+def _shard(jobs: Sequence[tuple[str, int]], out: Path, *, tokenizer: Path, seed: int) -> int:
+    encoder, prompts = _encoders(tokenizer)
     found = list[Encoded]()
     for task, index in jobs:
         example = draw_conversation(seed, index) if task == CONVERSATION else draw_example(task, seed, index)
@@ -77,19 +82,19 @@ def _shard(jobs: Sequence[tuple[str, int]], out: Path, *, tokenizer: Path, seed:
 
 
 def make_pool(folder: Path, count: int, *, tokenizer: Path, seed: int = 1, processes: int = 2) -> int:
-    """Draw examples of all tasks by their shares; shards that are there already are left.
+    """Draw examples of all tasks by their shares; shards that exist are kept.
 
     Args:
-        folder: Of the shards.
-        count: Examples in all.
+        folder: Folder of the shards.
+        count: Number of examples of all tasks.
         tokenizer: Folder with the processor's tokenizer and the model's configuration.
         seed: Random seed of the world.
-        processes: That draw at once.
+        processes: Number of processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shares = {**WEIGHTS, CONVERSATION: CONVERSATION_SHARE}
-    whole = sum(shares.values())
-    jobs = [(task, index) for task in shares for index in range(round(count * shares[task] / whole))]
+    single = (1 - CONVERSATION_SHARE) / sum(WEIGHTS.values())
+    shares = {task: share * single for task, share in WEIGHTS.items()} | {CONVERSATION: CONVERSATION_SHARE}
+    jobs = [(task, index) for task, share in shares.items() for index in range(round(count * share))]
     shards = 16
     parts = [(jobs[start::shards], folder / f"{start:02}.pkl") for start in range(shards)]
     missing = [(part, path) for part, path in parts if not path.exists()]
@@ -99,7 +104,7 @@ def make_pool(folder: Path, count: int, *, tokenizer: Path, seed: int = 1, proce
 
 
 def read_pool(folder: Path) -> list[Encoded]:
-    """Return what :func:`make_pool` drew; only read what you have written yourself: shards are pickles."""
+    """Return the examples of :func:`make_pool`; shards are pickles: read only your own."""
     found = list[Encoded]()
     for path in sorted(folder.glob("*.pkl")):
         with path.open("rb") as file:

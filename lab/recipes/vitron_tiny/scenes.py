@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes and videos of the five shapes that the toy specialists know, painted in either of two ways.
+"""Scenes and videos of the five shapes that the toy specialists know, painted in either of two styles.
 
-``drawn`` is the painter of shapeworld: soft edges, patterns, calm but uneven ground. ``flat`` is that of the
-toy specialists: one colour on plain ground, no soft edges, so that they find and change what is there.
+``drawn`` is the renderer of shapeworld: soft edges, patterns, calm but uneven background. ``flat`` is that of
+the toy specialists: one colour on a plain background, no soft edges, so that they find and change objects.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, TypeVar, get_args
@@ -24,6 +25,7 @@ from vitron.protocol.media import Artefact
 
 Style = Literal["drawn", "flat"]
 Bool = NDArray[np.bool_]
+RGB = tuple[int, int, int]
 _T = TypeVar("_T")
 
 FRAMES = 4
@@ -34,7 +36,7 @@ TINTS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "pink")
 # few scenes of three and four hold no other than the five shapes: they are asked for more often
 COUNTS = (0.25, 0.45, 0.7, 0.8)
 # side of the box, as a share of the diameter of an object, so that no two boxes of objects apart touch
-_FILL = {"circle": 0.93, "square": 0.72, "triangle": 0.72, "star": 0.85, "cross": 0.9}
+FILL = {"circle": 0.93, "square": 0.72, "triangle": 0.72, "star": 0.85, "cross": 0.9}
 _GROUNDS = ("white", "grey", "black", "brown", "green", "blue", "yellow")
 _SMALLEST = 24  # pixels of an image of 64 that must be seen of every object
 
@@ -73,14 +75,27 @@ class View:
     """A painted scene, or a video of it.
 
     Attributes:
-        media: The image or video.
+        media: Image or video.
         masks: Visible mask of each object, ``(N, T, H, W)``.
-        scene: Its objects, in the order of the masks; of a video as they first are.
+        scene: Objects in the order of the masks; of a video as they first are.
+        style: Style in which it is painted.
+        ground: Background of the flat style, RGB; ``None`` in the other style.
+        video: Video before it was painted; ``None`` of an image.
+        natural: Whether the colours are those of the scene; false after a change of style.
     """
 
     media: Artefact
     masks: Bool
     scene: Scene
+    style: Style = "flat"
+    ground: RGB | None = None
+    video: Video | None = None
+    natural: bool = True
+
+    @property
+    def ground_name(self) -> str | None:
+        """Name of the background's colour, if it has one."""
+        return next((name for name, colour in COLOURS.items() if colour == self.ground), None)
 
     def box(self, thing: int, frame: int = 0) -> tuple[float, float, float, float]:
         """Return left, top, right and bottom of an object, fractions."""
@@ -101,16 +116,24 @@ def full_noun(thing: Thing) -> str:
     return noun(thing) if thing.material == "solid" else f"{thing.material} {noun(thing)}"
 
 
-def new_noun(draw: Draw, *, without: str = "") -> str:
-    """Return colour and shape of an object to generate; held-out pairs in their split only."""
+def new_noun(draw: Draw, *, without: str = "", shown: View | None = None) -> str:
+    """Return colour and shape of an object to generate; held-out pairs in their split only.
+
+    Args:
+        draw: Source of random choices.
+        without: Shape that is not wanted.
+        shown: Image that gets the object: not one of its objects, nor in the colour of its background.
+    """
     held_out = draw.split == "novel"
+    known = set[str]() if shown is None else {noun(thing) for thing in shown.scene.things}
+    ground = None if shown is None else shown.ground_name
     pairs = [
         f"{colour} {shape}"
         for colour in TINTS
         for shape in SHAPES
         if shape != without and ((colour, shape) in HELD_OUT) is held_out
     ]
-    return draw.pick(*pairs)
+    return draw.pick(*(pair for pair in pairs if pair not in known and pair.split()[0] != ground))
 
 
 def scene_of(
@@ -147,18 +170,27 @@ def _config(counts: tuple[float, ...], plain: bool, occlusion: float) -> SceneCo
     )
 
 
-def view(draw: Draw, scene: Scene, style: Style) -> View | None:
-    """Paint a scene; nothing if an object is hardly seen."""
+def view(draw: Draw, scene: Scene, style: Style, *, ground: RGB | None = None) -> View | None:
+    """Paint a scene; nothing if an object is hardly seen.
+
+    Args:
+        draw: Source of random choices.
+        scene: Scene.
+        style: Style.
+        ground: Background of the flat style, RGB; a random one if ``None``.
+    """
     if style == "flat":
         scene = _flattened(scene)
-        frames, masks = _paint_flat(draw, [scene], [tuple(range(len(scene.things)))], len(scene.things))
+        ground = ground or _draw_ground(draw, scene.things)
+        order = tuple(range(len(scene.things)))
+        frames, masks = _paint_flat(draw.side, ground, [scene], [order], len(scene.things))
         image = frames[0]
     else:
         painted = render(scene, draw.side)
         image, masks = painted.image, painted.visible()[:, None]
-    if masks.sum(axis=(1, 2, 3)).min() < _smallest(draw):
+    if not scene.things or masks.sum(axis=(1, 2, 3)).min() < _smallest(draw):
         return None
-    return View(Artefact("image", image), masks, scene)
+    return View(Artefact("image", image), masks, scene, style, ground)
 
 
 def video_of(draw: Draw, style: Style, *, counts: tuple[float, ...] = COUNTS) -> Video:
@@ -172,11 +204,14 @@ def video_of(draw: Draw, style: Style, *, counts: tuple[float, ...] = COUNTS) ->
     return replace(video, windows=(WHOLE,) * FRAMES, events=events)
 
 
-def render_video(draw: Draw, video: Video, style: Style) -> View | None:
+def render_video(draw: Draw, video: Video, style: Style, *, ground: RGB | None = None) -> View | None:
     """Paint a video; nothing if an object that is there is hardly seen."""
     scene = replace(video.scenes[0], things=video.things)
     if style == "flat":
-        frames, masks = _paint_flat(draw, list(video.scenes), list(video.tracks), len(video.things))
+        ground = ground or _draw_ground(draw, [thing for one in video.scenes for thing in one.things])
+        frames, masks = _paint_flat(
+            draw.side, ground, list(video.scenes), list(video.tracks), len(video.things)
+        )
     else:
         painted = video.render(draw.side)
         frames = painted.frames
@@ -184,7 +219,7 @@ def render_video(draw: Draw, video: Video, style: Style) -> View | None:
     seen = masks.sum(axis=(2, 3)).T  # (T, N)
     if (seen[video.present] < _smallest(draw)).any():
         return None
-    return View(Artefact("video", frames), masks, scene)
+    return View(Artefact("video", frames), masks, scene, style, ground, video)
 
 
 def _smallest(draw: Draw) -> float:
@@ -192,7 +227,7 @@ def _smallest(draw: Draw) -> float:
 
 
 def draw_style(draw: Draw) -> Style:
-    """Return one of the two ways to paint."""
+    """Return one of the two styles."""
     first, second = get_args(Style)
     return second if draw.chance(FLAT) else first
 
@@ -206,21 +241,23 @@ def _flattened(scene: Scene) -> Scene:
     return replace(scene, things=tuple(replace(thing, material="solid", angle=0.0) for thing in scene.things))
 
 
-def _paint_flat(
-    draw: Draw, scenes: list[Scene], tracks: list[tuple[int, ...]], count: int
-) -> tuple[NDArray[np.uint8], Bool]:
-    """Paint scenes on one ground: frames ``(T, H, W, 3)`` and masks ``(count, T, H, W)``."""
-    side = draw.side
-    taken = {thing.colour for scene in scenes for thing in scene.things}
+def _draw_ground(draw: Draw, things: Sequence[Thing]) -> RGB:
+    taken = {thing.colour for thing in things}
     grounds = [COLOURS[name] for name in _GROUNDS if name not in taken]
     usual = not taken & {"white"} and draw.chance(0.5)
-    ground = BACKGROUND if usual else choose(draw.rng, grounds)
+    return BACKGROUND if usual else choose(draw.rng, grounds)
+
+
+def _paint_flat(
+    side: int, ground: RGB, scenes: list[Scene], tracks: list[tuple[int, ...]], count: int
+) -> tuple[NDArray[np.uint8], Bool]:
+    """Paint scenes on one background: frames ``(T, H, W, 3)`` and masks ``(count, T, H, W)``."""
     frames = np.empty((len(scenes), side, side, 3), dtype=np.uint8)
     frames[:] = ground
     masks = np.zeros((count, len(scenes), side, side), dtype=np.bool_)
     for frame, (scene, order) in enumerate(zip(scenes, tracks, strict=True)):
         for track, thing in zip(order, scene.things, strict=True):
-            long = max(4, round(2 * thing.radius * _FILL[thing.shape] * side))
+            long = max(4, round(2 * thing.radius * FILL[thing.shape] * side))
             row, column = round(thing.y * side - long / 2), round(thing.x * side - long / 2)
             there = shifted(_mask(thing.shape, long), row, column, (side, side))
             frames[frame, there] = COLOURS[thing.colour]

@@ -16,32 +16,92 @@ from vitron.data.example import Example
 from vitron.protocol import render
 from vitron.protocol.contract import Turn
 
-from recipes.vitron_tiny import generation, images, videos
-from recipes.vitron_tiny.scenes import Draw
+from recipes.vitron_tiny import editing, generation, images, questions, videos
+from recipes.vitron_tiny.composing import Composer, Step
+from recipes.vitron_tiny.scenes import Draw, View
 
 __all__ = ["TASKS", "WEIGHTS", "Split", "assistant_text", "corpus", "draw_example"]
 
 Split = Literal["train", "test", "novel"]
 SPLITS: tuple[Split, ...] = ("train", "test", "novel")
 
+Source = Callable[[Draw], View | None]
+Maker = Callable[[Draw, View, Composer], Step | None]
+
+
+def _on(
+    source: Source, maker: Callable[[Draw, View, Composer], Step | None]
+) -> Callable[[Draw], Example | None]:
+    """Return a task whose turn is about a new image or video."""
+
+    def make(draw: Draw) -> Example | None:
+        shown, state = source(draw), Composer()
+        if shown is None:
+            return None
+        state.show(shown)
+        return _finish(state, maker(draw, shown, state))
+
+    return make
+
+
+def _free(
+    maker: Callable[[Draw, View | None, Composer], Step | None], shown: float = 0.0
+) -> Callable[[Draw], Example | None]:
+    """Return a task whose turn needs no image; a share of the turns has one."""
+
+    def make(draw: Draw) -> Example | None:
+        state = Composer()
+        view = images.any_view(draw) if draw.chance(shown) else None
+        if view is not None:
+            state.show(view)
+        return _finish(state, maker(draw, view, state))
+
+    return make
+
+
+def _asked(source: Callable[[Draw], tuple[View, Step] | None]) -> Callable[[Draw], Example | None]:
+    """Return a task whose image or video is drawn for its question."""
+
+    def make(draw: Draw) -> Example | None:
+        found, state = source(draw), Composer()
+        if found is None:
+            return None
+        state.show(found[0])
+        return _finish(state, found[1])
+
+    return make
+
+
+def _finish(state: Composer, step: Step | None) -> Example | None:
+    if step is None:
+        return None
+    state.add(step)
+    return state.example()
+
+
+def _chains(draw: Draw) -> Example | None:
+    on_new = _free(generation.chain_on_new)
+    return (on_new if draw.chance(0.6) else _on(editing.plain_view, generation.chain_on_shown))(draw)
+
+
 _MAKERS: Mapping[str, Callable[[Draw], Example | None]] = {
-    "caption": images.caption,
-    "grounding": images.grounding,
-    "question": images.question,
-    "region_caption": images.region_caption,
-    "referring_segmentation": images.referring_segmentation,
-    "sketch_segmentation": images.sketch_segmentation,
-    "editing": images.editing,
-    "restoration": images.restoration,
-    "text_to_image": generation.text_to_image,
-    "text_to_video": generation.text_to_video,
-    "image_to_video": generation.image_to_video,
-    "video_question": videos.video_question,
-    "span_grounding": videos.span_grounding,
-    "tracking": videos.tracking,
-    "video_editing": videos.video_editing,
-    "chains": generation.chains,
-    "no_call": generation.no_call,
+    "caption": _on(images.any_view, images.caption),
+    "grounding": _on(images.any_view, images.grounding),
+    "question": _asked(questions.fresh_question),
+    "region_caption": _on(images.any_view, images.region_caption),
+    "referring_segmentation": _on(images.crowded_view, images.referring_segmentation),
+    "sketch_segmentation": _on(images.any_view, images.sketch_segmentation),
+    "editing": _on(editing.plain_view, editing.editing),
+    "restoration": _on(images.any_view, editing.restoration),
+    "text_to_image": _free(generation.text_to_image),
+    "text_to_video": _free(generation.text_to_video),
+    "image_to_video": _on(editing.plain_view, editing.image_to_video),
+    "video_question": _asked(questions.fresh_video_question),
+    "span_grounding": _on(videos.any_video, questions.span_grounding),
+    "tracking": _on(videos.any_video, videos.tracking),
+    "video_editing": _on(videos.flat_video, videos.video_editing),
+    "chains": _chains,
+    "no_call": _free(generation.no_call, shown=0.4),
 }
 TASKS = tuple(_MAKERS)
 WEIGHTS: Mapping[str, float] = {
