@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ from vitron.protocol.sampling import SamplingParams
 from vitron.specialists.options import SpecialistOptions
 
 if TYPE_CHECKING:
+    from vitron.evaluation.figures import Figure
     from vitron.evaluation.images import Embed
     from vitron.evaluation.readers import Item
     from vitron.evaluation.run import Evaluation
@@ -60,6 +61,9 @@ def evaluate(
     referring_segmentation, region_caption, text_to_image, text_to_video, video_grounding,
     video_segmentation, vqa.
 
+    Each score has its 95 % confidence interval; where the data have several turns or groups, so has each of
+    them. A call that a specialist cannot run counts as a miss.
+
     A run that was stopped resumes. Under accelerate launch (on CPUs torchrun) the processes share the
     samples. Messages are generated greedily. Exit code 1 if samples failed.
 
@@ -90,12 +94,12 @@ def evaluate(
     device = str(resolve_device(processes.device(machine.device)))
     machine = ModelDevice(device=device, dtype=machine.dtype)
     items = read_items(data, task, layout=options.layout, split=options.split, limit=options.limit)
-    source, registry = _source(model, replies, machine, specialists)
+    source, registry = _source(model, replies, machine, specialists, options.batch_size)
     settings = {
         "task": task,
         "data": str(data.resolve()),
         "model": _model_digest(model) if replies is None else digest_file(replies),
-        "options": asdict(replace(options, limit=None)),
+        "options": asdict(replace(options, limit=None, batch_size=1)),
         "seed": seed,
     }
     sampling = SamplingParams(
@@ -113,6 +117,7 @@ def evaluate(
             settings=settings,
             overwrite=output.overwrite,
             processes=processes,
+            workers=options.batch_size,
             on_item=on_item,
         )
     if processes.is_main:
@@ -121,12 +126,15 @@ def evaluate(
 
 
 def _source(
-    model: str, replies: Path | None, machine: ModelDevice, specialists: SpecialistOptions
+    model: str, replies: Path | None, machine: ModelDevice, specialists: SpecialistOptions, batch_size: int
 ) -> tuple[Callable[[Item], MessageGenerator], SpecialistRegistry]:
     """Return the generator of each sample's message, and the specialists for its calls."""
     if replies is None:
+        from vitron.model.batching import ContinuousBatcher
+
         vitron, registry = load(model, machine, specialists)
-        return lambda _: vitron, registry
+        generator = vitron if batch_size == 1 else ContinuousBatcher(vitron, rows=batch_size)
+        return lambda _: generator, registry
     from vitron.evaluation.answers import ScriptedGenerator, read_replies
     from vitron.specialists.registry import SpecialistRegistry
 
@@ -156,6 +164,10 @@ def _model_digest(model: str) -> str:
     return digest_model(find_model(model, shipped=SHIPPED))
 
 
+def _plain(figures: Mapping[str, Figure]) -> dict[str, dict[str, float]]:
+    return {name: figure._asdict() for name, figure in figures.items()}
+
+
 def _report(task: str, settings: dict[str, Any], found: Evaluation, *, json: bool) -> None:
     from rich.table import Table
 
@@ -167,6 +179,8 @@ def _report(task: str, settings: dict[str, Any], found: Evaluation, *, json: boo
             {
                 "settings": settings,
                 "scores": found.scores,
+                "figures": _plain(found.figures),
+                "parts": {name: _plain(figures) for name, figures in found.parts.items()},
                 "samples": found.evaluated,
                 "resumed": found.resumed,
                 "failures": found.failures,
@@ -176,10 +190,12 @@ def _report(task: str, settings: dict[str, Any], found: Evaluation, *, json: boo
         return
     for name, sentence in list(found.failures.items())[:MAX_SHOWN]:
         warn(f"{name}: {sentence}")
-    table = Table("score", "here", title=f"{task}, {found.evaluated} samples")
-    for name, value in found.scores.items():
-        table.add_row(name, f"{value:.4f}")
-    show(table)
+    parts = {f"{task}, {found.evaluated} samples": found.figures} | found.parts
+    for title, figures in parts.items():
+        table = Table("score", "here", "95 % interval", "samples", title=title)
+        for name, each in figures.items():
+            table.add_row(name, f"{each.value:.4f}", f"{each.low:.4f} to {each.high:.4f}", str(each.count))
+        show(table)
     if published:
         paper = Table("benchmark", "score", "paper", "without synergy", "best other", title="As published")
         for each in published:

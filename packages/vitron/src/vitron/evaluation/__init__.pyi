@@ -5,6 +5,9 @@ from .answers import generate_answer as generate_answer
 from .calls import CallScores as CallScores
 from .calls import TurnScore as TurnScore
 from .calls import score_turn as score_turn
+from .figures import Figure as Figure
+from .figures import ciou_figure as ciou_figure
+from .figures import mean_figure as mean_figure
 from .images import EditScores as EditScores
 from .images import Embed as Embed
 from .images import clipsim as clipsim

@@ -8,18 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vitron.data.converters.common import field, items_of
 from vitron.data.example import Example
 from vitron.errors import DataError
-from vitron.protocol import StreamParser
-from vitron.protocol.contract import Invocation, MediaKind, Turn
+from vitron.protocol.contract import Issue, MediaKind, Turn
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import Message, MessageChunk, MessageGenerator, PlacedRegion
 from vitron.protocol.sampling import SamplingParams
 from vitron.session import CallResult, Conversation
+from vitron.session.events import IssueEvent, MessageEvent, ResultEvent
 from vitron.specialists.registry import SpecialistRegistry
 
 __all__ = ["Answer", "ScriptedGenerator", "generate_answer", "read_replies"]
@@ -30,7 +27,7 @@ class Answer:
     """Answer to the last user message of a conversation.
 
     Attributes:
-        turn: Parsed assistant message.
+        turn: Parsed assistant message, with the issues of a first attempt.
         results: Results of its calls.
         seconds: Time until the last result.
     """
@@ -46,10 +43,10 @@ class Answer:
 
 
 class ScriptedGenerator:
-    """Generates given messages, one after the other."""
+    """Generates given messages, one after the other, and the last one again and again."""
 
     def __init__(self, replies: Sequence[str]) -> None:
-        self._replies = iter(replies)
+        self._replies = list(replies)
 
     def stream(
         self,
@@ -59,7 +56,7 @@ class ScriptedGenerator:
         sampling: SamplingParams,
     ) -> Iterator[MessageChunk]:
         """Yield the next message in one chunk; see :class:`vitron.protocol.messages.MessageGenerator`."""
-        yield MessageChunk(next(self._replies))
+        yield MessageChunk(self._replies.pop(0) if len(self._replies) > 1 else self._replies[0])
 
 
 def generate_answer(
@@ -68,7 +65,7 @@ def generate_answer(
     specialists: SpecialistRegistry,
     sampling: SamplingParams | None = None,
 ) -> Answer:
-    """Generate the assistant message of a conversation and run its calls.
+    """Generate the assistant message of a conversation and run its calls, as a user would see it.
 
     Args:
         model: Model; its input is all messages, without a final assistant message.
@@ -77,6 +74,7 @@ def generate_answer(
         sampling: Sampling parameters; greedy by default.
 
     Raises:
+        ContextLengthError: If the last user message is longer than the context of the model.
         DataError: If the conversation does not end with a user message.
     """
     messages = list(example.messages)
@@ -84,18 +82,21 @@ def generate_answer(
         messages.pop()
     if not messages or messages[-1].role != "user":
         raise DataError("the conversation must end with a user message, or an assistant message behind one")
-    sampling, start = sampling or SamplingParams(), time.perf_counter()
-    conversation = Conversation(specialists=specialists)
-    for each in example.media:
-        conversation.add_media(each)
-    parser, signals = StreamParser(conversation.modules), list[NDArray[np.float32] | None]()
-    for chunk in model.stream(messages, example.media, example.regions, sampling):
-        signals += [None for event in parser.feed(chunk.text) if isinstance(event, Invocation)]
-        if chunk.signal is not None and signals:
-            signals[-1] = chunk.signal
-    turn = parser.close()
-    results = tuple(conversation.run_calls(turn, seed=sampling.seed, signals=signals))
-    return Answer(turn=turn, results=results, seconds=time.perf_counter() - start)
+    conversation = Conversation(model, specialists=specialists)
+    conversation.load(messages, example.media, example.regions)
+    turn, issues, results, start = Turn(), list[Issue](), list[CallResult](), time.perf_counter()
+    for event in conversation.generate(sampling):
+        match event:
+            case IssueEvent(issue) if issue.code != "shortened":
+                issues.append(issue)
+            case MessageEvent(turn):
+                pass
+            case ResultEvent(result):
+                results.append(result)
+            case _:
+                pass
+    turn = turn.model_copy(update={"issues": tuple(issues)})
+    return Answer(turn=turn, results=tuple(results), seconds=time.perf_counter() - start)
 
 
 def read_replies(file: Path) -> Mapping[str, str]:

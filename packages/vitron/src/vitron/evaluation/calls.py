@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from vitron.evaluation.figures import Figure, mean_figure
 from vitron.evaluation.metrics import box_iou, mask_iou
 from vitron.protocol.contract import Instruction, Invocation, Region, Turn
 from vitron.protocol.regions.raster import rasterise
@@ -99,8 +100,8 @@ class CallScores:
         """Add one message."""
         self.turns.append(turn)
 
-    def to_dict(self) -> dict[str, float]:
-        """Return the rates in [0, 1]; rates without a message are omitted.
+    def figures(self) -> dict[str, Figure]:
+        """Return the rates in [0, 1] with their confidence intervals; rates without a message are omitted.
 
         ``module_accuracy``, ``instruction_exact``, ``region_iou`` and ``invocation_exact`` are means over
         messages that should have calls, ``spurious_rate`` is the share of the others that have calls,
@@ -118,4 +119,4 @@ class CallScores:
             "execution_rate": [turn.executed for turn in self.turns],
         }
         known = {name: [float(v) for v in each if v is not None] for name, each in values.items()}
-        return {name: sum(each) / len(each) for name, each in known.items() if each}
+        return {name: mean_figure(each) for name, each in known.items() if each}

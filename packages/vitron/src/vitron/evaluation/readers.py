@@ -30,6 +30,11 @@ class Item:
     folder: Path
 
     @property
+    def turn(self) -> int:
+        """Turn that is answered, from 1: the number of user messages."""
+        return sum(message.role == "user" for message in self.sample.messages)
+
+    @property
     def example(self) -> Example:
         """Read the sample with its media, the input of a model.
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from common_kernels.runtime.rows import RowStore
 
 from vitron.errors import explain
 from vitron.evaluation.answers import generate_answer
+from vitron.evaluation.figures import Figure
 from vitron.evaluation.images import Embed
 from vitron.evaluation.readers import Item
 from vitron.evaluation.tasks import EvaluationTask, Row
@@ -30,16 +32,24 @@ class Evaluation:
     """Result of all processes together.
 
     Attributes:
-        scores: Scores by name.
+        figures: Scores by name, with their confidence intervals.
+        parts: The same for the samples of each turn (``turn 2``) and of each group (``group relation``),
+            where the data have several.
         evaluated: Number of evaluated samples.
         resumed: Number of samples finished by an earlier run.
         failures: Error of each failed sample, by id.
     """
 
-    scores: dict[str, float]
+    figures: dict[str, Figure]
+    parts: dict[str, dict[str, Figure]]
     evaluated: int
     resumed: int
     failures: dict[str, str]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores by name, without their intervals."""
+        return {name: figure.value for name, figure in self.figures.items()}
 
 
 def evaluate(
@@ -54,6 +64,7 @@ def evaluate(
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     processes: Processes | None = None,
+    workers: int = 1,
     on_item: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a model; every process calls this with the same arguments.
@@ -72,6 +83,8 @@ def evaluate(
         settings: Settings that the rows depend on; rows of other settings are ignored.
         overwrite: Whether to discard earlier rows of these settings.
         processes: Processes of the run, joined before the model was loaded; by default this one alone.
+        workers: Number of samples at a time; above 1 ``model`` must generate from several threads, as
+            :class:`vitron.model.ContinuousBatcher` does.
         on_item: Called after every sample of this process with the numbers of samples done and in all.
     """
     crew = processes or Processes()
@@ -83,27 +96,58 @@ def evaluate(
     crew.wait()
     shard = crew.shard([item for item in items if item.sample.id not in kept])
     found, failed = dict[str, Row](), dict[str, str]()
-    for number, item in enumerate(shard, 1):
-        name = item.sample.id
+
+    def work(item: Item) -> Row | str:
         try:
             example = item.example
             answer = generate_answer(model(item), example, specialists, sampling)
-            found[name] = task.judge(item, example, answer, embed)
+            return task.judge(item, example, answer, embed)
         except ITEM_ERRORS as error:
-            failed[name] = explain(error)
+            return explain(error)
+
+    for number, (item, row) in enumerate(_in_order(work, shard, workers), 1):
+        if isinstance(row, str):
+            failed[item.sample.id] = row
         else:
+            found[item.sample.id] = row
             if store is not None:
-                store.append(name, found[name])
+                store.append(item.sample.id, row)
         if on_item is not None:
             on_item(number, len(shard))
     rows, failures = dict(kept), dict[str, str]()
     for their_rows, their_failures in crew.gather((found, failed)):
         rows |= their_rows
         failures |= their_failures
-    ordered = [rows[item.sample.id] for item in items if item.sample.id in rows]
+    scored = [(item, rows[item.sample.id]) for item in items if item.sample.id in rows]
     return Evaluation(
-        scores=task.summarise(ordered) if ordered else {},
-        evaluated=len(ordered),
+        figures=task.summarise([row for _, row in scored]) if scored else {},
+        parts=_parts(task, scored),
+        evaluated=len(scored),
         resumed=len(kept),
         failures=dict(sorted(failures.items())),
     )
+
+
+def _in_order(
+    work: Callable[[Item], Row | str], items: Sequence[Item], workers: int
+) -> Iterator[tuple[Item, Row | str]]:
+    """Yield the results of several samples at a time, in order."""
+    if workers < 2:
+        yield from ((item, work(item)) for item in items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from zip(items, pool.map(work, items), strict=True)
+
+
+def _parts(task: EvaluationTask, scored: Sequence[tuple[Item, Row]]) -> dict[str, dict[str, Figure]]:
+    """Return the figures by turn and by group; nothing where all samples are of one turn or group."""
+    parts = dict[str, dict[str, list[Row]]](turn={}, group={})
+    for item, row in scored:
+        parts["turn"].setdefault(str(item.turn), []).append(row)
+        parts["group"].setdefault(item.sample.group or "none", []).append(row)
+    return {
+        f"{kind} {name}": task.summarise(rows)
+        for kind, named in parts.items()
+        if len(named) > 1
+        for name, rows in sorted(named.items())
+    }

@@ -16,18 +16,11 @@ from vitron.data.files import safe_path
 from vitron.errors import DataError, RegionError
 from vitron.evaluation.answers import Answer
 from vitron.evaluation.calls import CallScores, TurnScore, score_turn
+from vitron.evaluation.figures import Figure, ciou_figure, mean_figure
 from vitron.evaluation.images import Embed, Pixels, clipsim, edit_scores, l1
-from vitron.evaluation.metrics import (
-    accuracy_at,
-    box_iou,
-    ciou,
-    giou,
-    j_and_f,
-    overlap,
-    tube_iou,
-)
+from vitron.evaluation.metrics import box_iou, j_and_f, overlap, tube_iou
 from vitron.evaluation.readers import Item
-from vitron.evaluation.texts import cider, meteor, vqa_accuracy
+from vitron.evaluation.texts import cider_scores, meteor_scores, vqa_accuracy
 from vitron.protocol.contract import BoxRegion, Region
 from vitron.protocol.media import read_media
 from vitron.protocol.regions.text import parse_region
@@ -36,6 +29,7 @@ __all__ = ["TASKS", "EvaluationTask", "Row"]
 
 Row = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
+Figures = dict[str, Figure]
 _REGION = re.compile(r"\[\s*\d[\d\s.,]*\](?:\s*@\s*\d+)?(?:\s*\|\s*\d+\s*,\s*\d+)?")
 
 
@@ -47,18 +41,18 @@ class EvaluationTask:
         name: Task name of the samples.
         summary: One line.
         judge: Function that returns the row of one answer.
-        summarise: Function that returns the scores of all rows; shares are in [0, 1].
+        summarise: Function that returns the figures of all rows, by name; shares are in [0, 1].
     """
 
     name: str
     summary: str
     judge: Callable[[Item, Example, Answer, Embed | None], Row]
-    summarise: Callable[[Rows], dict[str, float]]
+    summarise: Callable[[Rows], Figures]
 
 
-def _mean(rows: Rows, key: str) -> float:
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return float(np.mean(values)) if values else 0.0
+def _mean(rows: Rows, key: str) -> Figure:
+    """Return the mean over the rows that have a value; at least one has."""
+    return mean_figure([row[key] for row in rows if row.get(key) is not None])
 
 
 def _calls(example: Example, answer: Answer) -> Row:
@@ -69,9 +63,8 @@ def _calls(example: Example, answer: Answer) -> Row:
     return {"call": {name: getattr(score, name) for name in score.__dataclass_fields__}}
 
 
-def _call_scores(rows: Rows) -> dict[str, float]:
-    scores = CallScores([TurnScore(**row["call"]) for row in rows])
-    return scores.to_dict()
+def _call_scores(rows: Rows) -> Figures:
+    return CallScores([TurnScore(**row["call"]) for row in rows]).figures()
 
 
 def _found_masks(answer: Answer, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -94,9 +87,10 @@ def _judge_segmentation(item: Item, example: Example, answer: Answer, embed: Emb
     return {"shared": shared, "covered": covered, **_calls(example, answer)}
 
 
-def _sum_segmentation(rows: Rows) -> dict[str, float]:
+def _sum_segmentation(rows: Rows) -> Figures:
     pairs = [(row["shared"], row["covered"]) for row in rows]
-    return {"ciou": ciou(pairs), "giou": giou(pairs), **_call_scores(rows)}
+    ious = [shared / covered if covered else 1.0 for shared, covered in pairs]
+    return {"ciou": ciou_figure(pairs), "giou": mean_figure(ious), **_call_scores(rows)}
 
 
 def _judge_tracking(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
@@ -109,9 +103,10 @@ def _judge_tracking(item: Item, example: Example, answer: Answer, embed: Embed |
     return {"j": scores.j, "f": scores.f, "sequence": item.sample.id, **_calls(example, answer)}
 
 
-def _sum_tracking(rows: Rows) -> dict[str, float]:
+def _sum_tracking(rows: Rows) -> Figures:
     j, f = _mean(rows, "j"), _mean(rows, "f")
-    return {"j_and_f": (j + f) / 2, "j": j, "f": f, "miou": j, **_call_scores(rows)}
+    both = mean_figure([(row["j"] + row["f"]) / 2 for row in rows])
+    return {"j_and_f": both, "j": j, "f": f, "miou": j, **_call_scores(rows)}
 
 
 def _answered_region(answer: Answer) -> tuple[Region | None, tuple[int, int] | None]:
@@ -135,9 +130,12 @@ def _judge_box(item: Item, example: Example, answer: Answer, embed: Embed | None
     return {"iou": 0.0 if found is None else box_iou(found, boxes[0].corners), "answered": found is not None}
 
 
-def _sum_box(rows: Rows) -> dict[str, float]:
-    ious = [row["iou"] for row in rows]
-    return {"acc@0.5": accuracy_at(ious), "mean_iou": _mean(rows, "iou"), "answered": _mean(rows, "answered")}
+def _sum_box(rows: Rows) -> Figures:
+    return {
+        "acc@0.5": _above(rows, "iou"),
+        "mean_iou": _mean(rows, "iou"),
+        "answered": _mean(rows, "answered"),
+    }
 
 
 def _judge_grounding(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
@@ -152,10 +150,15 @@ def _judge_grounding(item: Item, example: Example, answer: Answer, embed: Embed 
     return {"v_iou": v_iou, "t_iou": t_iou, "miou": float(np.mean(per_frame))}
 
 
-def _sum_grounding(rows: Rows) -> dict[str, float]:
+def _sum_grounding(rows: Rows) -> Figures:
     return {name: _mean(rows, name) for name in ("miou", "v_iou", "t_iou")} | {
-        "v_iou@0.5": accuracy_at([row["v_iou"] for row in rows])
+        "v_iou@0.5": _above(rows, "v_iou")
     }
+
+
+def _above(rows: Rows, key: str) -> Figure:
+    """Return the share of rows with an IoU above 0.5."""
+    return mean_figure([float(row[key] > 0.5) for row in rows])
 
 
 def _judge_caption(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
@@ -164,9 +167,10 @@ def _judge_caption(item: Item, example: Example, answer: Answer, embed: Embed | 
     return {"found": answer.turn.text.strip(), "true": list(item.sample.targets.captions)}
 
 
-def _sum_caption(rows: Rows) -> dict[str, float]:
+def _sum_caption(rows: Rows) -> Figures:
     found, true = [row["found"] for row in rows], [row["true"] for row in rows]
-    return {"cider": cider(found, true), "meteor": meteor(found, true)}
+    scores = {"cider": cider_scores(found, true), "meteor": meteor_scores(found, true)}
+    return {name: mean_figure(each) for name, each in scores.items()}
 
 
 def _judge_vqa(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
@@ -176,7 +180,7 @@ def _judge_vqa(item: Item, example: Example, answer: Answer, embed: Embed | None
     return {"found": text, "accuracy": vqa_accuracy(text, true), "called": bool(answer.turn.invocations)}
 
 
-def _sum_vqa(rows: Rows) -> dict[str, float]:
+def _sum_vqa(rows: Rows) -> Figures:
     return {"accuracy": _mean(rows, "accuracy"), "spurious_rate": _mean(rows, "called")}
 
 
@@ -195,7 +199,7 @@ def _judge_editing(item: Item, example: Example, answer: Answer, embed: Embed | 
     return row
 
 
-def _sum_editing(rows: Rows) -> dict[str, float]:
+def _sum_editing(rows: Rows) -> Figures:
     scores = {"l1": _mean(rows, "l1"), "generated": _mean(rows, "generated")}
     for key in ("direction", "image", "text"):
         if any(key in row for row in rows):
@@ -206,13 +210,14 @@ def _sum_editing(rows: Rows) -> dict[str, float]:
 def _judge_generation(item: Item, example: Example, answer: Answer, embed: Embed | None) -> Row:
     result = answer.artefact("video") or answer.artefact("image")
     row: Row = {"generated": result is not None, **_calls(example, answer)}
-    if embed is not None and result is not None:
+    if embed is not None:
+        # an image that was not generated resembles nothing
         text = next(iter(item.sample.targets.captions), example.messages[0].text)
-        row["clipsim"] = clipsim(result.frames, text, embed)
+        row["clipsim"] = 0.0 if result is None else clipsim(result.frames, text, embed)
     return row
 
 
-def _sum_generation(rows: Rows) -> dict[str, float]:
+def _sum_generation(rows: Rows) -> Figures:
     known = {"clipsim": _mean(rows, "clipsim")} if any("clipsim" in row for row in rows) else {}
     return {"generated": _mean(rows, "generated"), **known, **_call_scores(rows)}
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["cider", "meteor", "normalise_answer", "vqa_accuracy", "words_of"]
+__all__ = ["cider", "cider_scores", "meteor", "meteor_scores", "normalise_answer", "vqa_accuracy", "words_of"]
 
 _NUMBERS = {
     name: str(value)
@@ -62,10 +62,17 @@ def words_of(caption: str) -> list[str]:
 
 
 def cider(found: Sequence[str], true: Sequence[Sequence[str]]) -> float:
-    """Return CIDEr-D over a corpus, of pycocoevalcap, mostly from 0 to 10; papers print 100 times the value.
+    """Return the mean of :func:`cider_scores`, 0 without a caption."""
+    scores = cider_scores(found, true)
+    return float(np.mean(scores)) if scores else 0.0
 
-    The document frequencies come from the true captions of this corpus. The words are those of
-    :func:`words_of` and not of the Stanford tokenizer, which needs Java: hyphens and rare punctuation differ.
+
+def cider_scores(found: Sequence[str], true: Sequence[Sequence[str]]) -> list[float]:
+    """Return CIDEr-D of each caption of a corpus, mostly from 0 to 10; papers print 100 times the value.
+
+    The score is that of pycocoevalcap. The document frequencies come from the true captions of this corpus.
+    The words are those of :func:`words_of` and not of the Stanford tokenizer, which needs Java: hyphens and
+    rare punctuation differ.
 
     Args:
         found: One caption for each image.
@@ -82,7 +89,7 @@ def cider(found: Sequence[str], true: Sequence[Sequence[str]]) -> float:
         raise ImportError('CIDEr needs pycocoevalcap: pip install "vitron[evaluate]"') from error
     ours = {at: [" ".join(words_of(each))] for at, each in enumerate(found)}
     theirs = {at: [" ".join(words_of(each)) for each in group] for at, group in enumerate(true)}
-    return float(Cider().compute_score(theirs, ours)[0])
+    return [float(each) for each in Cider().compute_score(theirs, ours)[1]] if found else []
 
 
 class _NoSynonyms:
@@ -94,7 +101,13 @@ class _NoSynonyms:
 
 
 def meteor(found: Sequence[str], true: Sequence[Sequence[str]]) -> float:
-    """Return the mean METEOR of nltk in [0, 1], by exact words and stems, without synonyms.
+    """Return the mean of :func:`meteor_scores`, 0 without a caption."""
+    scores = meteor_scores(found, true)
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def meteor_scores(found: Sequence[str], true: Sequence[Sequence[str]]) -> list[float]:
+    """Return METEOR of nltk of each caption in [0, 1], by exact words and stems, without synonyms.
 
     The weights are those of the first METEOR. The published figures come from the Java program of version
     1.5, which also matches synonyms and paraphrases and has other weights: compare such scores only.
@@ -112,7 +125,7 @@ def meteor(found: Sequence[str], true: Sequence[Sequence[str]]) -> float:
         from nltk.translate.meteor_score import meteor_score
     except ImportError as error:
         raise ImportError('METEOR needs nltk: pip install "vitron[evaluate]"') from error
-    scores = [
+    return [
         meteor_score(
             [words_of(each) for each in group],
             words_of(ours),
@@ -120,7 +133,6 @@ def meteor(found: Sequence[str], true: Sequence[Sequence[str]]) -> float:
         )
         for ours, group in zip(found, true, strict=True)
     ]
-    return float(np.mean(scores)) if scores else 0.0
 
 
 def _check(found: Sequence[str], true: Sequence[Sequence[str]]) -> None:

@@ -19,6 +19,7 @@ from vitron.protocol.messages import (
     MessageChunk,
     MessageGenerator,
     Part,
+    PlacedRegion,
     RegionPart,
     TextPart,
 )
@@ -156,6 +157,26 @@ class Conversation:
             parts.append(TextPart(text=text))
         self.messages.append(Message(role="user", content=tuple(parts)))
         return handles
+
+    def load(
+        self, messages: Sequence[Message], media: Sequence[Artefact], regions: Sequence[PlacedRegion]
+    ) -> None:
+        """Take over a conversation from a data set.
+
+        Args:
+            messages: Messages, which refer to media and regions by position.
+            media: Media of all messages.
+            regions: Regions of all messages.
+
+        Raises:
+            ValueError: If this conversation is not empty.
+        """
+        if self.messages or self._media.artefacts:
+            raise ValueError("messages can only be loaded into an empty conversation")
+        for each in media:
+            self.add_media(each)
+        self._media.extend(regions)
+        self.messages += messages
 
     def _unseen(self) -> list[int]:
         """Return the positions of masks, and of the latest image or video, that no message has shown."""

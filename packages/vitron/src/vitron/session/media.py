@@ -95,6 +95,11 @@ class ConversationMedia:
         self._drawn += [region for region, _ in found]
         return list(range(first, len(self.placed)))
 
+    def extend(self, placed: Sequence[PlacedRegion]) -> None:
+        """Add regions that are placed already."""
+        self.placed += placed
+        self._drawn += [mask_to_region(each.mask, frame=each.frame) for each in placed]
+
     def resolve(self, region: Region, artefact: Artefact, name: str) -> tuple[Region, NDArray[np.bool_]]:
         """Return a region without references, and as a mask of an image or of one frame of a video.
 

@@ -57,9 +57,14 @@ def evaluate(run, data, monkeypatch):
 def test_scores_beside_the_published_ones(evaluate):
     found = json.loads(evaluate("--json", code=1).out)
     assert found["scores"]["ciou"] == 1
+    rate = found["figures"]["module_accuracy"]
+    assert (rate["value"], rate["high"], rate["count"]) == (1, 1, 2)
+    assert rate["low"] == pytest.approx(0.3424, abs=1e-4)
+    assert found["parts"] == {}
     assert list(found["failures"]) == ["seg-2"]
     assert found["published"][0]["benchmark"] == "RefCOCO val"
     again = evaluate(code=1)
+    assert "0.3424 to 1.0000" in again.out
     assert "2 samples, 2 of them from an earlier run, 1 failed" in again.out
     assert "seg-2" in again.err
     assert "NExT-Chat" in again.out

@@ -9,7 +9,7 @@ from vitron.data import read_samples, write_samples
 from vitron.data.converters.common import assistant_message, call, user_message
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
 from vitron.demo.painters import ToyPainter, ToySegmenter
-from vitron.evaluation import TASKS, ScriptedGenerator, evaluate, read_items
+from vitron.evaluation import TASKS, Embed, ScriptedGenerator, evaluate, read_items
 from vitron.protocol.regions import mask_to_box, mask_to_region
 from vitron.specialists import SpecialistRegistry
 
@@ -162,6 +162,72 @@ def test_texts_images_and_calls(data):
     unchanged = scores(data, "image_editing", "I will not.")
     assert unchanged["generated"] == 0
     assert unchanged["l1"] > 0
+
+
+def test_figures_by_turn_and_by_group(tmp_path):
+    def vqa(name, group, turns, answer):
+        earlier = (user_message("Hi.", media=0), assistant_message("Hello.")) * (turns - 1)
+        return Sample(
+            id=name,
+            task="vqa",
+            messages=(*earlier, user_message("Colour?", media=0), assistant_message(answer)),
+            targets=Targets(answers=(answer,)),
+            group=group,
+        )
+
+    samples = [vqa("a", "drawn", 1, "red"), vqa("b", "drawn", 2, "blue"), vqa("c", "flat", 2, "red")]
+    write_samples(samples, tmp_path)
+    model = ScriptedGenerator(["red"])
+    found = evaluate(TASKS["vqa"], read_items(tmp_path, "vqa"), lambda _: model, specialists=toys())
+    assert found.figures["accuracy"].count == 3
+    assert found.scores["accuracy"] == pytest.approx(2 / 3)
+    assert list(found.parts) == ["turn 1", "turn 2", "group drawn", "group flat"]
+    values = [figures["accuracy"].value for figures in found.parts.values()]
+    assert values == [1, 0.5, 0.5, 1]
+    alone = evaluate(TASKS["vqa"], read_items(tmp_path, "vqa", limit=1), lambda _: model, specialists=toys())
+    assert alone.parts == {}
+
+
+def test_what_is_not_found_is_a_miss(data):
+    # the specialist sees no green star: the call fails, and the mask counts as empty
+    missing = SEGMENT.replace("red circle", "green star")
+    found = scores(data, "referring_segmentation", SEGMENT, SEGMENT, missing)
+    assert found["giou"] == pytest.approx(2 / 3)
+    assert found["execution_rate"] == pytest.approx(2 / 3)
+    items, model = read_items(data, "text_to_image"), ScriptedGenerator(["I cannot draw."])
+    embed = Embed(lambda pixels: np.ones(2), lambda text: np.ones(2))
+    drawn = evaluate(TASKS["text_to_image"], items, lambda _: model, specialists=toys(), embed=embed)
+    assert drawn.scores["clipsim"] == 0
+
+
+def test_calls_may_name_regions_of_the_user(data):
+    track = "<module>E</module><instruction>track: this</instruction><region>region_1</region>"
+    found = scores(data, "video_segmentation", track)
+    assert found["execution_rate"] == 1
+    assert found["j_and_f"] > 0.5
+
+
+def test_a_malformed_call_is_asked_again_and_counts(data):
+    found = scores(data, "invocation", "<module>B</module>", SEGMENT)
+    assert found["invocation_exact"] == 1
+    assert found["parse_rate"] == 0
+
+
+def test_several_at_a_time_give_what_one_gives(data, tmp_path):
+    items = read_items(data, "referring_segmentation")
+
+    def model(item):
+        if item.sample.id == "seg-1":
+            raise ValueError("out of luck")
+        return ScriptedGenerator([SEGMENT if item.sample.id == "seg-0" else "No."])
+
+    def run(workers):
+        task, folder = TASKS["referring_segmentation"], tmp_path / str(workers)
+        return evaluate(task, items, model, specialists=toys(), folder=folder, settings={}, workers=workers)
+
+    assert run(3) == run(1)
+    first, second = (next((tmp_path / name).iterdir()).read_bytes() for name in "13")
+    assert first == second
 
 
 def test_a_stopped_run_resumes(data, tmp_path):

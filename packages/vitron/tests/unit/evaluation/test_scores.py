@@ -91,7 +91,7 @@ def test_a_call_can_be_right_in_part():
 
 def test_rates_count_only_what_bears_on_them():
     scores = CallScores()
-    assert scores.to_dict() == {}
+    assert scores.figures() == {}
     for turn in (
         score_turn(said(), [call()], [True]),
         score_turn(parse("<module>B"), [call()]),
@@ -99,7 +99,7 @@ def test_rates_count_only_what_bears_on_them():
         score_turn(parse("Just words."), []),
     ):
         scores.add(turn)
-    found = scores.to_dict()
+    found = {name: figure.value for name, figure in scores.figures().items()}
     assert found == {
         "module_accuracy": 0.5,
         "instruction_exact": 0.5,
