@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wordings of user messages by task, each with forms of training and held-out ones.
 
-:func:`worded` takes canonical words for the slots, those of the instruction, and says them in other words itself.
+:func:`worded` takes canonical words for the slots, those of the instruction, and rewords them itself.
 """
 
 from recipes.vitron_tiny.wordings.earlier import EARLIER

@@ -15,11 +15,11 @@ def _segment(image: str, held_out: str) -> Family:
     return family(
         requests=f"""
         (segment|mask|outline|highlight|select|mark|cut out) {{thing}} in the {image} (image|picture|photo)
-        in the {image} (image|picture|photo), (segment|mark|mask|highlight) {{thing}}
         (make|give me) a mask of {{thing}} in the {image} image
         go back to the {image} (image|picture) and (segment|mark) {{thing}}
         """,
         statements=f"""
+        in the {image} (image|picture|photo), (segment|mark|mask|highlight) {{thing}}
         I (want|need) a mask of {{thing}} in the {image} (image|picture)
         """,
         held_out=f"""
@@ -41,10 +41,10 @@ def _remove(image: str, held_out: str) -> Family:
     return family(
         requests=f"""
         (remove|delete|erase|take out|get rid of) {{thing}} (in|from) the {image} (image|picture|photo)
-        (in|from) the {image} (image|picture|photo), (remove|delete|erase) {{thing}}
         go back to the {image} (image|picture) and (remove|delete|erase) {{thing}}
         """,
         statements=f"""
+        (in|from) the {image} (image|picture|photo), (remove|delete|erase) {{thing}}
         I (don't|do not) want {{thing}} in the {image} (image|picture)
         """,
         held_out=f"""

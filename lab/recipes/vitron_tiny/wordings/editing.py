@@ -158,21 +158,20 @@ EDITS: dict[str, Family] = {
     ),
     "add": family(
         requests="""
-        (add|put|place|insert|draw|paint) {thing} {to}
-        (set|stick|hang|include|position|create|drop) {thing} {to}
-        (add|put|insert|draw) {thing} for me {to}
+        (add|put|place|insert) {thing} {to}
+        (set|stick|hang|include|position|drop) {thing} {to}
+        (add|put|insert) {thing} for me {to}
         (add|put|insert|draw) {thing} (into|in) the (image|picture|photo) {to}
         (add|put) another thing {to}: {thing}
         let there be {thing} {to}
-        give me {thing} {to}
         """,
         statements="""
         I (want|need|would like) {thing} {to}
         I'd like {thing} {to}
         there should be {thing} {to}
-        {to} (put|I want|add|there should be|draw|place) {thing}
+        {to} (put|I want|add|there should be|place) {thing}
         {thing} (should be|must be|goes|belongs) {to}
-        I want to (see|have) {thing} {to}
+        I want to have {thing} {to}
         {thing} is missing {to}
         I miss {thing} {to}
         I want {thing} (added|placed|inserted) {to}

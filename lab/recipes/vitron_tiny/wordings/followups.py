@@ -210,7 +210,7 @@ FOLLOW_UPS: dict[str, Family] = {
     ),
     "track_it": family(
         requests="""
-        (track|follow|trace|watch) (it|that|that one|this one|that thing|the object)
+        (track|follow|watch) (it|that|that one|this one|that thing|the object)
         (track|follow|trace) it (in all frames|through the video|in every frame|over time|in the clip)
         (mark|segment|outline|mask) it in (all frames|every frame|each frame|the whole video)
         keep (track of it|an eye on it|following it|tracking it)
@@ -374,16 +374,18 @@ FOLLOW_UPS: dict[str, Family] = {
         and what about the other one
         how about the other (one|thing)
         """,
+        fixed="""
+        and the other (one|thing|object)
+        and (also|then|now) the other one
+        and the second one
+        """,
         statements="""
         the other (one|thing|object)
         the other one (too|as well|also|next|now)
-        and the other (one|thing|object)
-        and (also|then|now) the other one
         the same (for|with) the other (one|thing)
         same (for|with) the other (one|thing)
         also the other (one|thing)
         the second one (too|as well|also)
-        and the second one
         """,
         held_out="""
         likewise for the other one
@@ -438,8 +440,10 @@ FOLLOW_UPS: dict[str, Family] = {
         statements="""
         (the same|same) (for|with|to) {thing}
         the same thing (for|with) {thing}
-        (and|and also|and now|also|and then) {thing}
         {thing} (too|as well|also|next)
+        """,
+        fixed="""
+        (and|and also|and now|also|and then) {thing}
         and {thing} (too|as well)
         """,
         held_out="""
@@ -460,7 +464,7 @@ FOLLOW_UPS: dict[str, Family] = {
         (take|use|pick) {thing} instead
         do it (for|to|with) {thing} instead
         """,
-        statements="""
+        fixed="""
         (no|sorry|oops|wait|hmm|no no|nope), I meant {thing}
         I (meant|wanted) {thing}
         (no|sorry|oops), (not that one|wrong one), {thing}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How user messages are worded: forms of a family, polite frames around them, and the noise of typing.
 
-A form is a sentence with slots in braces. A request begins with its verb, so that frames such as "can you ..."
-fit around it; questions and statements take fewer frames. Held-out forms stand without a frame.
+A form is a sentence with slots in braces. A request begins with its verb, so that frames such as "can you
+..." fit around it; questions and statements take fewer frames. Held-out forms stand without a frame.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ FRAMES: dict[Kind, tuple[str, ...]] = {
 _BY_USER = re.compile(
     r"(^|\b)(for me|I want to|I'd like to|I would like to|I need to|I wanna|help me|let|we)\b"
 )
-_PERSON = re.compile(r"\b(me|my|I)\b")
+_PERSON = re.compile(r"\b(me|my|I)\b|^say\b")
 PLACES: dict[Place, tuple[str, ...]] = {
     "": (),
     "image": (
@@ -70,7 +70,10 @@ PLACES: dict[Place, tuple[str, ...]] = {
     "video": ("in this video", "in the video", "in this clip", "in the clip", "here"),
 }
 """Ends of a sentence that say where a thing is."""
-_ASKING = re.compile(r"^(\w+, )?(can|could|would|will|how about)\b")
+_ASKING = re.compile(
+    r"^(\w+, )?((can|could|would|will|should|may|might|who|whom|how|what|which|where|when|why|by what|whereabouts"
+    r"|does|did|is|isn't|are|aren't|am|was|has|any idea)\b(?! an?\b| nice)|(do|have) (you|I|we|they|any)\b)"
+)
 _PLACEABLE = re.compile(r"\{(thing|things|to|subject)\}$")
 
 
@@ -91,12 +94,13 @@ class Family(NamedTuple):
 
 
 def expand(lines: str) -> Iterator[str]:
-    """Yield the forms of a text with one template on each line, where ``(a|b)`` means either."""
+    """Yield the forms of a text with one template on each line, where ``(a|b)`` is either, also nested."""
     for line in filter(None, map(str.strip, lines.splitlines())):
         parts = _CHOICE.split(line)
         options = [part.split("|") if place % 2 else [part] for place, part in enumerate(parts)]
         for chosen in product(*options):
-            yield " ".join("".join(chosen).split())
+            form = " ".join("".join(chosen).split())
+            yield from expand(form) if "(" in form else [form]
 
 
 def family(

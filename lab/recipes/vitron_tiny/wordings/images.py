@@ -282,7 +282,7 @@ RESTORE: dict[str, Family] = {
         sharpen it up
         """,
         statements=f"""
-        (it|this|this image|the image|this photo|the photo) is (blurry|blurred|out of focus|too blurry|so blurry)
+        (it|this|this image|the image|this photo) is (blurry|blurred|out of focus|too blurry|so blurry)
         the (photo|picture) (is|came out) (blurry|blurred|unsharp|out of focus)
         I want it (sharper|sharp|less blurry)
         there is (blur|a lot of blur) in {_IMAGE}

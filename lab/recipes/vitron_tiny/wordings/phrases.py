@@ -94,8 +94,8 @@ def said(draw: Draw, phrase: str) -> str:
     Args:
         draw: Source of the choices.
         phrase: Noun phrases of the small world with their places and relations, or a direction: "the leftmost
-            star", "a small red circle at the left and a blue star", "all circles", "to the left", and "this" for
-            what the user marked. What is unknown stays.
+            star", "a small red circle at the left and a blue star", "all circles", "to the left", and "this"
+            for what the user marked. What is unknown stays.
 
     Example:
         ``"the leftmost red circle"`` may become ``"the red disc on the far left"``.
@@ -108,7 +108,7 @@ def said(draw: Draw, phrase: str) -> str:
         phrase = draw.pick(*_EVERY).format(several[1]).replace("crosss", "crosses")
     for pattern, others in _PHRASES:
         if draw.chance(_REWORDED):
-            phrase = pattern.sub(lambda found: found.expand(draw.pick(*others)), phrase)
+            phrase = pattern.sub(draw.pick(*others), phrase)
     phrase = _NOUN.sub(lambda found: _noun(draw, found), phrase)
     for one, other in COLOURS.items():
         if draw.chance(_REWORDED):
@@ -147,7 +147,8 @@ def _noun(draw: Draw, found: re.Match[str]) -> str:
         if rest and draw.chance(0.12):
             noun = f"{noun} {draw.pick('that is', 'which is', 'that lies')}"
         luck = draw.rng.random()
-        article = "" if luck < 0.12 else "that" if luck < 0.17 else "the"
+        is_part = found.string[: found.start()].endswith("of ")  # "each of the circles"
+        article = "the" if is_part or luck > 0.17 else "that" if luck > 0.12 else ""
     elif article:
         article = "an" if noun[0] in "aeiou" else "a"
     return " ".join(filter(None, [article, noun]))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wordings of questions about one image; the slots are those of :func:`shapeworld.questions.slots`.
 
-``subject`` has no article but for ``existence``, which has "a"; it is a plural for ``count`` and ``comparison``.
-``word`` is the attribute, the place or relation, or "more" or "fewer".
+``subject`` has no article but for ``existence``, which has "a"; it is a
+plural for ``count`` and ``comparison``. ``word`` is the attribute, the place or relation, "more" or "fewer".
 """
 
 from __future__ import annotations

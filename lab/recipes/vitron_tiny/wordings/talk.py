@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wordings of messages that ask for no call, with the replies: greetings, questions about the tools, refusals."""
+"""Wordings of messages that ask for no call, with the replies: greetings, questions about tools, refusals."""
 
 from __future__ import annotations
 
@@ -123,10 +123,10 @@ CHAT: dict[str, tuple[Family, str]] = {
             fixed="""
             (who|what) are you
             who are you (really|exactly)
-            what (is|are) (your name|you called)
+            what (is your name|are you called)
             what's your name
             (tell me|say) (who you are|your name|what you are)
-            are you (a robot|a model|an AI|a bot|human|a human|real|a machine|a chatbot|alive|a program|vitron)
+            are you (a robot|a model|an AI|a bot|human|a human|real|a machine|a chatbot|alive|vitron)
             (do you have a name|who is this|who made you|who am I talking to|what am I talking to)
             (what model are you|what kind of model are you|which model is this|are you a language model)
             (introduce yourself|tell me about yourself|what should I call you)
@@ -183,8 +183,9 @@ CHAT: dict[str, tuple[Family, str]] = {
             how does (segmentation|editing|tracking|drawing|removing|recolouring|segmenting) work
             how (do|did) you do (that|this|it)
             how do you (do this|work|make a picture|make a video|remove things|know where it is)
-            (what tool did you use|which tool did you use|what tool is that|what happens when I ask you to edit)
+            (what tool did you use|which tool did you use|what tool is that|what happens when you edit)
             (explain|tell me) how (segmentation|editing|tracking) works
+            how (would|do) you (segment|remove|find) (a star|a circle|the background)
             (what is|what's) (segmentation|a mask|tracking|image editing|a segmentation mask)
             what does (segment|segmenting|upscaling|denoising) mean
             """,
@@ -209,6 +210,8 @@ CHAT: dict[str, tuple[Family, str]] = {
             fixed="""
             (don't|do not|please don't) (segment|remove|edit|change|draw|delete|mark|recolour) anything
             (don't|do not|please don't) (change|edit|touch|crop) (it|the image|the picture|this photo)
+            (don't|do not|please don't) (remove|delete|segment|move|mark) the (circle|star|red square)
+            (don't|do not) (make|paint|turn) it (red|blue|bigger)
             (stop|wait|hold on|not now|never mind|nevermind|forget it|cancel|cancel that|nothing)
             (leave it|leave it alone|leave it as it is|leave the image as it is|keep it as it is)
             (please do nothing|do nothing|no more edits|nothing now|nothing for now|no more changes)
@@ -238,6 +241,7 @@ CHAT: dict[str, tuple[Family, str]] = {
             fixed="""
             (nice|lovely|beautiful|pretty|cool) (image|picture|photo|video|colours|colors)
             I (like|love) (it|this|this image|this photo|this picture|the picture|the result|the colours)
+            (the star|the circle|the background|your work) (is|looks) (pretty|nice|great|lovely)
             what a (nice|lovely|beautiful|cool) (image|picture|photo|video)
             (this|it|that) looks (nice|good|great|beautiful|better|cool)
             (how nice|nice one|so pretty|wow|looks good|looks great|I'm impressed|not bad)
@@ -312,7 +316,7 @@ CHAT: dict[str, tuple[Family, str]] = {
         family(
             fixed="""
             what did you (do|just do|do there|change|just change|do just now|do before)
-            what (have|has) (you|been) (done|changed)
+            what (have you|has been) (done|changed)
             what (was|is) (that|the last thing you did|your last step|the last edit|the last change)
             (tell me|explain|say) what you (did|just did|changed|have done)
             (did you|have you) (do|done|change|changed) (something|anything)

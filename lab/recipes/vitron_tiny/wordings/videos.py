@@ -216,13 +216,13 @@ EVENT: Family = family(
 _ALL = "(in all frames|in every frame|in each frame|through the video|throughout the video|over time)"
 TRACK: Family = family(
     requests=f"""
-    (track|follow|trace|watch) {{thing}}
+    (track|follow|watch) {{thing}}
     (track|follow) {{thing}} {_ALL}
     (track|follow) {{thing}} in the whole (video|clip)
     (mark|segment|outline|highlight|mask) {{thing}} {_ALL}
     (find|show me|select) {{thing}} in (all frames|every frame|the whole video)
     keep (track of|an eye on|following|tracking) {{thing}}
-    (stay on|keep on|lock on to|lock onto) {{thing}}
+    (stay on|stay with|lock on to|lock onto) {{thing}}
     segment {{thing}} in (this|the) (video|clip)
     (mark|outline|highlight) {{thing}} in the whole (video|clip)
     trace the (path|motion) of {{thing}}
