@@ -27,6 +27,7 @@ TEXTS = {
     "words": "the quick brown fox jumps over b > c and a < d, ",
     "calls": CALL,
     "open tags": "<module>",
+    "open instructions": "<instruction>",
     "broken calls": "<module>B</module><instruction>segment: ",
     "brackets": "<",
     "escapes": "&lt;&amp;",

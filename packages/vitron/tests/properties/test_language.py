@@ -182,6 +182,8 @@ HARD = {
     "modules": "<module>",
     "calls": "<module>B</module><instruction>a</instruction>",
     "strays": "</instruction>",
+    "instructions": "<instruction>",
+    "leading instructions": "<instruction>a</instruction> ",
     "marks": "</s>",
     "ampersands": "&l",
     "half tags": "<mod",
