@@ -245,8 +245,8 @@ FOLLOW_UPS: dict[str, Family] = {
         what's (it|that|that thing)
         what (was|is) it (exactly|again|called|then)
         what (did you find|did you mark|did you segment|have you marked|do you call it)
-        which (thing|object|shape) is (it|that)
-        what kind of (thing|object|shape) is (it|that)
+        which (thing|object) is (it|that)
+        what kind of (thing|object) is (it|that)
         what is the thing you (marked|found|segmented)
         can you (name|describe|identify) (it|that)
         and what is it

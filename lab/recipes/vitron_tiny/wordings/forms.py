@@ -38,11 +38,25 @@ FRAMES: dict[Kind, tuple[str, ...]] = {
         *("now {}", "now please {}", "okay, {}", "ok, {}", "ok now {}", "okay, now {}", "alright, {}"),
         *("next, {}", "then {}", "so {}", "just {}", "go ahead and {}", "try to {}", "{} now", "{}, thanks"),
         *("I was hoping you could {}", "you should {}", "I think you should {}", "thanks, now {}"),
-        *("great, now {}", "good, now {}", "first, {}"),
+        *("great, now {}", "good, now {}", "first, {}", "also {}", "and {}", "and now {}", "finally, {}"),
+        *(
+            "is it possible to {}",
+            "are you able to {}",
+            "would you be able to {}",
+            "would it be possible to {}",
+        ),
+        *(
+            "do you think you could {}",
+            "I was wondering if you could {}",
+            "it would be great if you could {}",
+        ),
+        *("{} if you can", "if possible, {}", "please just {}", "please could you {}", "can you quickly {}"),
+        *("vitron, {}", "hey vitron, {}", "hello, please {}", "{} thx", "{} ok", "maybe you could {}"),
+        *("why don't you {}", "perhaps {}", "oh, and {}", "your task is to {}", "you can {} now"),
         *("{} for me", "can you {} for me", "could you {} for me", "please {} for me"),
         *("I want to {}", "I'd like to {}", "I would like to {}", "I need to {}", "I wanna {}", "help me {}"),
         *("help me to {}", "can you help me {}", "let's {}", "let us {}", "can we {}", "could we {}"),
-        *("we need to {}", "how about we {}"),
+        *("we need to {}", "how about we {}", "why don't we {}", "I'm trying to {}"),
     ),
     "question": (
         *("hey, {}", "ok, {}", "okay, {}", "so {}", "and {}", "now, {}", "hi, {}", "please tell me: {}"),
@@ -50,7 +64,7 @@ FRAMES: dict[Kind, tuple[str, ...]] = {
     ),
     "statement": (
         *("{} please", "{}, please", "hey, {}", "ok, {}", "okay, {}", "now {}", "so {}", "{}, thanks"),
-        *("ok now {}", "hi, {}", "actually, {}", "alright, {}"),
+        *("ok now {}", "hi, {}", "actually, {}", "alright, {}", "vitron, {}", "oh, {}", "well, {}"),
     ),
     "fixed": (),
 }
@@ -58,7 +72,7 @@ FRAMES: dict[Kind, tuple[str, ...]] = {
 
 # around "show me ..." another person must be the one who acts
 _BY_USER = re.compile(
-    r"(^|\b)(for me|I want to|I'd like to|I would like to|I need to|I wanna|help me|let|we)\b"
+    r"(^|\b)(for me|I want to|I'd like to|I would like to|I need to|I wanna|help me|let|we|I'm trying to)\b"
 )
 _PERSON = re.compile(r"\b(me|my|I)\b|^say\b")
 PLACES: dict[Place, tuple[str, ...]] = {
@@ -71,7 +85,7 @@ PLACES: dict[Place, tuple[str, ...]] = {
 }
 """Ends of a sentence that say where a thing is."""
 _ASKING = re.compile(
-    r"^(\w+, )?((can|could|would|will|should|may|might|who|whom|how|what|which|where|when|why|by what|whereabouts"
+    r"^(\w+, )?((can|could|would|will|should|may|might|who|whom|how|what|which|where|when|why"
     r"|does|did|is|isn't|are|aren't|am|was|has|any idea)\b(?! an?\b| nice)|(do|have) (you|I|we|they|any)\b)"
 )
 _PLACEABLE = re.compile(r"\{(thing|things|to|subject)\}$")

@@ -100,7 +100,7 @@ WORDINGS: Mapping[Kind, Family] = {
         (do|can) you see {subject} (here|in this image|anywhere|in the photo)
         does (this|the) (image|photo|picture) (show|have|contain) {subject}
         is {subject} (here|in this image|in the picture|shown|visible|present)
-        (can|do) you find {subject}
+        do you find {subject}
         (is it true|would you say|do you think) that there is {subject}
         there is {subject}, right
         isn't there {subject}

@@ -317,7 +317,7 @@ CHAT: dict[str, tuple[Family, str]] = {
             fixed="""
             what did you (do|just do|do there|change|just change|do just now|do before)
             what (have you|has been) (done|changed)
-            what (was|is) (that|the last thing you did|your last step|the last edit|the last change)
+            what (was the last thing you did|was your last step|was the last edit|was the last change)
             (tell me|explain|say) what you (did|just did|changed|have done)
             (did you|have you) (do|done|change|changed) (something|anything)
             (what just happened|what happened|what happened here|what changed|what is different now)
