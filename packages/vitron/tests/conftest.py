@@ -16,6 +16,7 @@ from vitron import escape
 from vitron.cli import app
 from vitron.demo.painters import toy_registry
 from vitron.demo.scripted import SCENE, draw
+from vitron.protocol.media import Artefact, encode
 from vitron.protocol.messages import MessageChunk
 from vitron.protocol.regions import format_region, mask_to_box
 
@@ -123,6 +124,13 @@ def scene():
 def video():
     """A red circle that moves to the right, as the bytes of a GIF."""
     return as_file(*(draw(("circle", "red", 10, 4 + 8 * index, 30)) for index in range(4)))
+
+
+@pytest.fixture(scope="session")
+def mp4():
+    """A red circle that moves to the right, as the bytes of an MP4 of 10 frames a second."""
+    frames = np.stack([draw(("circle", "red", 10, 4 + 8 * index, 30)) for index in range(4)])
+    return encode(Artefact("video", frames, fps=10.0))[0]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common_kernels.runtime.cli import OutputPath, Report
 
-from vitron.cli.options import ModelDevice, Sampling, Specialists, load
+from vitron.cli.options import ModelDevice, Sampling, Specialists, VideoFormat, load
 from vitron.protocol.sampling import SamplingParams
 from vitron.specialists.options import SpecialistOptions
 
@@ -22,6 +22,7 @@ def chat(
     specialists: Specialists = SpecialistOptions(),
     machine: ModelDevice = ModelDevice(),
     output: OutputPath = Path("vitron-chat"),
+    video_format: VideoFormat = "mp4",
     report: Report = Report(),
 ) -> None:
     """Hold a conversation with a model; results are written into a folder.
@@ -39,15 +40,16 @@ def chat(
         inputs: Images or videos of the first message.
         model: Shipped name, folder, or hub id.
         output: Folder of the results; if it holds files, a new folder beside it.
+        video_format: Format of videos among the results.
     """
+    from vitron.cli.results import read_input
     from vitron.cli.terminal import Pipe, Terminal
-    from vitron.protocol.media import read_media
     from vitron.session import Conversation
 
-    media = [read_media(path) for path in inputs or []]
+    media = [read_input(path) for path in inputs or []]
     generator, registry = load(model, machine, specialists)
     conversation = Conversation(generator, specialists=registry)
     if report.json:
-        Pipe(conversation, sampling, output, media).run(sys.stdin)
+        Pipe(conversation, sampling, output, media, video_format).run(sys.stdin)
     else:
-        Terminal(conversation, sampling, output, media).run(model)
+        Terminal(conversation, sampling, output, media, video_format).run(model)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SAMPLING, SPECIALISTS = Group("Sampling", sort_key=1), Group("Specialists", sort_key=2)
 MACHINE, OUTPUT = Group("Machine", sort_key=8), Group("Output", sort_key=9)
 Sampling = Annotated[SamplingParams, Parameter(name="*", group=SAMPLING)]
+VideoFormat = Annotated[Literal["mp4", "gif"], Parameter(group=OUTPUT)]
 Specialists = Annotated[SpecialistOptions, Parameter(name="*", group=SPECIALISTS)]
 
 

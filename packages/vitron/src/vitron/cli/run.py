@@ -16,7 +16,7 @@ from common_kernels.runtime.files import write_json
 from common_kernels.runtime.fingerprint import digest_file, digest_settings
 from cyclopts import Parameter
 
-from vitron.cli.options import OUTPUT, Specialists, read_text
+from vitron.cli.options import OUTPUT, Specialists, VideoFormat, read_text
 from vitron.specialists.options import SpecialistOptions
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def run(
     reply: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
     seed: int = 0,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
+    video_format: VideoFormat = "mp4",
     specialists: Specialists = SpecialistOptions(),
     device: Device = Device(),
     output: RunOutput = RunOutput(),
@@ -58,14 +59,15 @@ def run(
         vitron run --reply "<module>A</module><instruction>draw: a blue star</instruction>" -o drawn/
 
     Args:
-        inputs: Images or videos (GIF, WebP), in the order of their handles.
+        inputs: Images or videos (MP4, MOV, WebM, MKV, GIF, ...), in the order of their handles.
         reply: Assistant message with calls in tags; - reads it from stdin.
         seed: Random seed.
         dry_run: Show which specialist would run each call, and run none.
+        video_format: Format of videos among the results.
     """
     from common_kernels.runtime.hub import resolve_device
 
-    from vitron.protocol.media import read_media
+    from vitron.cli.results import read_input
     from vitron.protocol.parser import parse
     from vitron.session.conversation import Conversation
     from vitron.specialists.registry import SpecialistRegistry
@@ -73,7 +75,9 @@ def run(
     paths = inputs or []
     registry = SpecialistRegistry(device=str(resolve_device(device.device)), dtype=device.dtype).discover()
     conversation = Conversation(specialists=specialists.apply(registry))
-    names = {conversation.add_media(read_media(path)): str(path) for path in paths}
+    names = dict[str, str]()
+    for path in paths:
+        names[conversation.add_media(read_input(path))] = str(path)
     turn = parse(read_text(reply))
     for issue in turn.issues:
         warn(issue.message)
@@ -85,13 +89,15 @@ def run(
         return 0
     asked = {name: registry.spec(name).model_dump() for call in calls for name in call.specialists[:1]}
     settings = {"reply": turn.model_dump(), "seed": seed, "dtype": device.dtype, "specialists": asked}
+    settings["video_format"] = video_format
     digest = digest_settings([[digest_file(path) for path in paths], settings])
     record = _Record(output.output, digest, calls, overwrite=output.overwrite)
     if record.results:
         _report([entry | {"status": "skipped"} for entry in record.results], json=output.json)
         return 0
     record.begin()
-    entries = _write_results(conversation, conversation.stream_results(turn, seed=seed), names, output.output)
+    results = conversation.stream_results(turn, seed=seed)
+    entries = _write_results(conversation, results, names, output.output, video_format)
     record.complete(entries)
     if turn.text.strip() and not output.json:
         say(turn.text.strip())
@@ -100,14 +106,18 @@ def run(
 
 
 def _write_results(
-    conversation: Conversation, results: Iterable[CallResult], names: dict[str, str], folder: Path
+    conversation: Conversation,
+    results: Iterable[CallResult],
+    names: dict[str, str],
+    folder: Path,
+    video_format: VideoFormat,
 ) -> list[dict[str, Any]]:
     """Write each result as soon as it is ready; return their entries, which name files instead of handles."""
     from vitron.cli.results import write_result
 
     entries, began = list[dict[str, Any]](), time.perf_counter()
     for result in results:
-        entry = write_result(conversation, result, folder)
+        entry = write_result(conversation, result, folder, video_format)
         entry["input"] = names.get(str(entry["input"]))
         names[str(entry["handle"])] = next(iter(entry["outputs"].values()), "")
         entries.append(entry | {"seconds": round(time.perf_counter() - began, 3)})

@@ -11,10 +11,10 @@ from common_kernels.runtime.cli import emit, say, stdout, warn
 from common_kernels.runtime.files import write_json
 from pydantic import BaseModel, ConfigDict
 
-from vitron.cli.results import report_result, write_result
+from vitron.cli.results import read_input, report_result, write_result
 from vitron.errors import explain
 from vitron.protocol.contract import Region
-from vitron.protocol.media import Artefact, read_media
+from vitron.protocol.media import Artefact, VideoFormat
 from vitron.protocol.regions import parse_region
 from vitron.protocol.sampling import SamplingParams
 from vitron.session import (
@@ -30,7 +30,7 @@ from vitron.session import (
 
 HELP = """\
 /image PATH    an image for the next message
-/video PATH    a video (GIF, WebP) for the next message
+/video PATH    a video (MP4, MOV, WebM, MKV, GIF, ...) for the next message
 /region WHERE  a region on the latest image: [left, top, right, bottom] from 0 to 999, points [x, y],
                polygon [x, y] [x, y] [x, y], mask_1 or region_1; on a video followed by @ and a frame
 /media         all media by handle
@@ -60,16 +60,23 @@ class _Exchange:
         sampling: Sampling options.
         folder: Folder of the results; created with the first.
         media: Media of the first message.
+        video_format: Format of videos among the results.
     """
 
     def __init__(
-        self, conversation: Conversation, sampling: SamplingParams, folder: Path, media: Sequence[Artefact]
+        self,
+        conversation: Conversation,
+        sampling: SamplingParams,
+        folder: Path,
+        media: Sequence[Artefact],
+        video_format: VideoFormat = "mp4",
     ) -> None:
         self.conversation = conversation
         self.sampling = sampling
         self.folder = _fresh(folder)
         self.media = list(media)
         self.regions = list[Region]()
+        self.video_format: VideoFormat = video_format
 
     def send(
         self, text: str, media: Sequence[Artefact] = (), regions: Sequence[Region] = ()
@@ -120,7 +127,7 @@ class Terminal(_Exchange):
             case "/help":
                 say(HELP)
             case "/image" | "/video":
-                self.media.append(read_media(Path(rest.strip("'\"")).expanduser()))
+                self.media.append(read_input(Path(rest.strip("'\"")).expanduser()))
                 say(f"{rest} goes with the next message")
             case "/region":
                 region, _ = parse_region(rest)
@@ -167,7 +174,7 @@ class Terminal(_Exchange):
                     case RetryEvent():
                         say("  the model is asked again; the text above does not count")
                     case ResultEvent():
-                        report_result(write_result(fork, event.result, self.folder))
+                        report_result(write_result(fork, event.result, self.folder, self.video_format))
                     case _:
                         pass
             self.keep(fork)
@@ -216,12 +223,12 @@ class Pipe(_Exchange):
         message = (
             _Line.model_validate_json(line) if line.lstrip().startswith("{") else _Line(text=line.strip())
         )
-        media = [read_media(path) for path in (*message.images, *message.videos)]
+        media = [read_input(path) for path in (*message.images, *message.videos)]
         fork, events = self.send(message.text, media, message.regions)
         results, done = list[dict[str, Any]](), cast("DoneEvent | None", None)
         for event in events:
             if isinstance(event, ResultEvent):
-                results.append(write_result(fork, event.result, self.folder))
+                results.append(write_result(fork, event.result, self.folder, self.video_format))
             elif isinstance(event, DoneEvent):
                 done = event
         assert done is not None, "a message ends with its last event"

@@ -4,24 +4,36 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from common_kernels.runtime.files import write_bytes
 from common_kernels.runtime.images import ImageError, read_frames
 from common_kernels.runtime.images.limits import MAX_FRAMES
+from common_kernels.runtime.pictures import draw_masks
+from common_kernels.runtime.video import (
+    VideoFile,
+    VideoLimits,
+    encode_video,
+    is_video,
+    open_video,
+    write_video,
+)
 from numpy.typing import NDArray
 from PIL import Image
 
 from vitron.errors import MediaError
 from vitron.protocol.contract import MAX_PIXELS, MediaKind
 
-__all__ = ["MAX_FRAMES", "Artefact", "decode_media", "overlay", "read_media", "write_media"]
+__all__ = ["MAX_FRAMES", "Artefact", "VideoFormat", "decode_media", "overlay", "read_media", "write_media"]
 
-FRAME_MILLISECONDS = 125
-# colours of the masks in an overlay, in order
-OVERLAY_COLOURS = ((0, 190, 160), (40, 110, 230), (40, 170, 80), (240, 170, 20), (160, 60, 200))
+VideoFormat: TypeAlias = Literal["mp4", "gif"]
+
+FPS = 8.0  # of a video that was made without a frame rate
+# what is kept of a video that is beyond the limits: one that is, is long, and takes no more memory than this
+SAMPLED_FRAMES, LEAST_FRAMES, SAMPLED_PIXELS = 64, 8, 32_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +45,8 @@ class Artefact:
         data: Image ``(H, W, 3)`` or video ``(T, H, W, 3)``, uint8; masks ``(K, T, H, W)``, boolean, where
             ``T`` is 1 for an image.
         labels: Label of each of ``K`` masks; empty for an image or a video.
+        fps: Frames per second of a video or its masks; ``None`` if it is not known.
+        note: Remark on the reading, such as ``"64 of 7200 frames"``; else empty.
 
     Raises:
         MediaError: If shape or dtype is another, there is no pixel, or labels do not match.
@@ -41,6 +55,8 @@ class Artefact:
     kind: MediaKind
     data: NDArray[np.uint8] | NDArray[np.bool_]
     labels: tuple[str, ...] = ()
+    fps: float | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         ndim = {"image": 3, "video": 4, "masks": 4}[self.kind]
@@ -73,6 +89,11 @@ class Artefact:
             raise MediaError("masks have no colours")
         return np.asarray(self.data.reshape(self.num_frames, *self.size, 3), dtype=np.uint8)
 
+    def timed_like(self, source: Artefact | None) -> Artefact:
+        """Return a video, or its masks, with the frame rate of the video it was made from, if it has none."""
+        fits = source is not None and self.num_frames == source.num_frames > 1
+        return replace(self, fps=source.fps) if source is not None and fits and self.fps is None else self
+
     def joint_mask(self, frame: int = 0) -> NDArray[np.bool_]:
         """Return the union of the masks of one frame, ``(H, W)``."""
         if self.kind != "masks":
@@ -81,15 +102,19 @@ class Artefact:
 
 
 def read_media(path: Path, *, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAMES) -> Artefact:
-    """Read an image, or a video from a file of several frames (GIF, WebP, APNG, TIFF).
+    """Read an image or a video; the contents of the file count, not its suffix.
+
+    Of a video with more frames than the limits allow, equally spaced ones are kept, at most 64, and the note
+    of the result says so; their frame rate keeps its duration.
 
     Args:
-        path: File in any format of the runtime: 8 to 32 bits, CMYK, alpha over white, upright, in sRGB.
+        path: Image or video in any format of the runtime: 8 to 32 bits, CMYK, alpha over white, upright, in
+            sRGB; MP4, MOV, WebM, MKV, GIF, WebP, PNG; pages of a TIFF are frames.
         max_pixels: Limit of the pixels of all frames, checked before decoding.
         max_frames: Limit of frames.
 
     Raises:
-        MediaError: If the file is missing, damaged, not an image, or too large.
+        MediaError: If the file is missing, damaged, neither an image nor a video, or too large.
     """
     return _read(path, str(path), max_pixels, max_frames)
 
@@ -106,13 +131,17 @@ def decode_media(
         max_frames: Limit of frames.
 
     Raises:
-        MediaError: If the content is damaged, not an image, or too large.
+        MediaError: If the content is damaged, neither an image nor a video, or too large.
     """
     return _read(content, name, max_pixels, max_frames)
 
 
 def _read(source: Path | bytes, name: str, max_pixels: int, max_frames: int) -> Artefact:
     try:
+        if is_video(source, name=name):
+            limits = VideoLimits(max_pixels=max_pixels, max_frames=max_frames)
+            with open_video(source, name=name, limits=limits) as video:
+                return _sample(video)
         frames = read_frames(source, name=name, max_pixels=max_pixels, max_frames=max_frames)
     except ImageError as error:
         raise MediaError(str(error)) from error
@@ -122,8 +151,20 @@ def _read(source: Path | bytes, name: str, max_pixels: int, max_frames: int) -> 
     return Artefact("image", pixels[0]) if len(pixels) == 1 else Artefact("video", np.stack(pixels))
 
 
+def _sample(video: VideoFile) -> Artefact:
+    height, width = video.size
+    most = min(video.limits.max_frames, video.limits.max_pixels // (height * width))
+    if video.num_frames <= most:
+        found, note = video.read(range(video.num_frames)), ""
+    else:
+        within = max(LEAST_FRAMES, SAMPLED_PIXELS // (height * width))
+        found = video.read(video.sample(frames=min(most, SAMPLED_FRAMES, within)))
+        note = f"{len(found.frames)} of {video.num_frames} frames"
+    return Artefact("video", found.frames, fps=found.sampled_fps, note=note)
+
+
 def overlay(masks: Artefact, source: Artefact) -> Artefact:
-    """Return an image or video with masks drawn over it, half transparent.
+    """Return an image or video with masks drawn over it: outlined, and everything else dimmed.
 
     Args:
         masks: Masks ``(K, T, H, W)``.
@@ -132,49 +173,45 @@ def overlay(masks: Artefact, source: Artefact) -> Artefact:
     Raises:
         MediaError: If sizes differ.
     """
-    frames = source.frames.astype(np.float64)
+    frames = source.frames
     if masks.size != source.size or masks.num_frames != len(frames):
         raise MediaError(
             f"masks of {masks.size}, {masks.num_frames} frames, do not fit {source.size}, "
             f"{len(frames)} frames"
         )
-    for index, mask in enumerate(masks.data):
-        colour = np.asarray(OVERLAY_COLOURS[index % len(OVERLAY_COLOURS)], dtype=np.float64)
-        frames = np.where(mask[..., None], 0.45 * frames + 0.55 * colour, frames)
-    return Artefact(source.kind, frames.round().astype(np.uint8).reshape(source.data.shape))
+    planes = np.asarray(masks.data, dtype=np.bool_)
+    drawn = np.stack([draw_masks(frame, planes[:, at]) for at, frame in enumerate(frames)])
+    return Artefact(source.kind, drawn.reshape(source.data.shape), fps=source.fps)
 
 
-def encode(artefact: Artefact) -> tuple[bytes, str]:
-    """Return the bytes of a file and its suffix: PNG, or GIF for several frames; masks are white on black."""
-    data = artefact.data
-    if artefact.kind == "masks":
-        frames = np.stack([artefact.joint_mask(frame) for frame in range(artefact.num_frames)])
-        data = np.repeat(frames[..., None], 3, axis=-1).astype(np.uint8) * 255
-        data = data if artefact.num_frames > 1 else data[0]
-    images = [Image.fromarray(frame) for frame in (data if data.ndim == 4 else data[None])]
+def _colours(artefact: Artefact) -> NDArray[np.uint8]:
+    """Return an image ``(H, W, 3)`` or a video ``(T, H, W, 3)``; masks are white on black."""
+    if artefact.kind != "masks":
+        return np.asarray(artefact.data, dtype=np.uint8)
+    frames = np.stack([artefact.joint_mask(frame) for frame in range(artefact.num_frames)])
+    colours = np.repeat(frames[..., None], 3, axis=-1).astype(np.uint8) * 255
+    return colours if artefact.num_frames > 1 else colours[0]
+
+
+def encode(artefact: Artefact, video_format: VideoFormat = "mp4") -> tuple[bytes, str]:
+    """Return the bytes of a file and its suffix: PNG, or MP4 or GIF for a video; masks are white on black."""
+    pixels = _colours(artefact)
+    if pixels.ndim == 4:
+        suffix = f".{video_format}"
+        return encode_video(pixels, artefact.fps or FPS, suffix), suffix
     buffer = io.BytesIO()
-    if data.ndim == 3:
-        images[0].save(buffer, format="PNG")
-        return buffer.getvalue(), ".png"
-    images[0].save(
-        buffer,
-        format="GIF",
-        save_all=True,
-        append_images=images[1:],
-        duration=FRAME_MILLISECONDS,
-        loop=0,
-        disposal=2,
-    )
-    return buffer.getvalue(), ".gif"
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue(), ".png"
 
 
-def write_media(artefact: Artefact, folder: Path, name: str) -> Path:
-    """Write an artefact as ``folder/name.png``, or ``.gif``, atomically.
+def write_media(artefact: Artefact, folder: Path, name: str, *, video_format: VideoFormat = "mp4") -> Path:
+    """Write an artefact as ``folder/name.png``, or a video as ``.mp4`` or ``.gif``, atomically.
 
     Args:
         artefact: Image, video or masks.
         folder: Folder of the file; created if it is missing.
         name: Name without folder and suffix; letters, digits, ``_`` and ``-``.
+        video_format: Format of a video.
 
     Returns:
         The file.
@@ -185,7 +222,11 @@ def write_media(artefact: Artefact, folder: Path, name: str) -> Path:
     """
     if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
         raise MediaError(f"a name has letters, digits, '_' and '-', got {name!r}")
-    content, suffix = encode(artefact)
-    path = folder / f"{name}{suffix}"
-    write_bytes(path, content)
+    pixels = _colours(artefact)
+    if pixels.ndim == 4:
+        path = folder / f"{name}.{video_format}"
+        write_video(path, pixels, artefact.fps or FPS)
+    else:
+        path = folder / f"{name}.png"
+        write_bytes(path, encode(artefact)[0])
     return path

@@ -115,7 +115,8 @@ async def edit(request: Request) -> dict[str, Any]:
         raise ApiError(400, "image must be one image, not a video", "bad_media", "image")
     place = None if region is None else _REGION.validate_json(str(region))
     if mask is not None:
-        await to_thread.run_sync(parser.decode, mask, "the mask")  # checks its size
+        if (await to_thread.run_sync(parser.decode, mask, "the mask")).kind != "image":
+            raise ApiError(400, "mask must be one image, not a video", "bad_media", "mask")
         editable = await to_thread.run_sync(_editable, mask)
         if not editable.any():
             raise ApiError(400, "the mask is empty: none of its pixels is transparent", "bad_media", "mask")

@@ -20,7 +20,7 @@ from vitron.server.errors import code_of
 from vitron.server.store import new_key
 from vitron.session import CallResult, DoneEvent
 
-MIMES = {".png": "image/png", ".gif": "image/gif"}
+MIMES = {".png": "image/png", ".mp4": "video/mp4"}
 
 
 def data_url(artefact: Artefact) -> tuple[str, str]:

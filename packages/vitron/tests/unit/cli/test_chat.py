@@ -149,8 +149,8 @@ def test_lines_in_objects_out(run, tmp_path):
         }
     ]
     assert answers[0]["results"][0]["outputs"] == {
-        "masks": "vitron-chat/mask_1.gif",
-        "overlay": "vitron-chat/mask_1-overlay.gif",
+        "masks": "vitron-chat/mask_1.mp4",
+        "overlay": "vitron-chat/mask_1-overlay.mp4",
     }
     assert answers[1]["text"] == "track the circle | everything"
     assert "1 regions" in answers[2]["text"]

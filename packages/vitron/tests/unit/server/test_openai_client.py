@@ -171,7 +171,7 @@ def test_regions_and_videos_reach_the_model(official, generator, video):
     assert np.array_equal(region.mask, expected)
     tracked = conversation(official, user(video, text("track the circle"))).vitron["events"][0]
     assert [len(mask["frames"]) for mask in tracked["masks"]] == [4]
-    assert tracked["mime"] == "image/gif"
+    assert tracked["mime"] == "video/mp4"
 
 
 def test_images(official, scene):

@@ -14,6 +14,7 @@ from PIL import Image
 from vitron import Artefact, Conversation, SpecialistRegistry, escape
 from vitron.demo.painters import ToyPainter, ToySegmenter
 from vitron.demo.scripted import CIRCLE, mask_of
+from vitron.protocol.media import decode_media
 from vitron.protocol.regions import mask_to_region
 from vitron.protocol.rle import decode_mask
 from vitron.server import Limits, create_app
@@ -180,7 +181,9 @@ def test_a_body_that_is_too_large_is_refused(ask, generator):
 def test_videos_and_frames_have_limits(ask, video, scene, generator):
     client = ask(limits=Limits(frames=3, media=2))
     four = body_of(video_part(as_url(video)))
-    assert "has 4 frames, more than 3" in refusal(client.post(CHAT, json=four), 400)
+    # of a longer one frames are kept that are equally spaced
+    assert client.post(CHAT, json=four).status_code == 200
+    assert generator.seen[-1][1][0].data.shape == (3, 96, 96, 3)
     client = ask(limits=Limits(media=2))
     assert "at most 2 media" in refusal(client.post(CHAT, json=body_of(*[image(as_url(scene))] * 3)), 400)
     assert "send it as a part 'video'" in refusal(client.post(CHAT, json=body_of(image(as_url(video)))), 400)
@@ -364,6 +367,32 @@ def test_files_that_are_none_are_refused(ask, scene):
     for path in ("/v1/files/none", "/v1/files/..%2f..%2fetc%2fpasswd", "/v1/files/none/content"):
         refusal(client.get(path), 404)
     refusal(client.delete("/v1/files/none"), 404)
+
+
+def test_an_mp4_comes_as_a_file_or_in_the_message_and_goes_back(ask, mp4, generator):
+    client = ask()
+    stored = client.post("/v1/files", files={"file": ("moves.mp4", mp4, "video/mp4")}).json()
+    for source in ({"url": as_url(mp4, "video/mp4")}, {"file_id": stored["id"]}):
+        part = {"type": "video", "video": source}
+        answer = client.post(CHAT, json=body_of(part, "track the circle")).json()
+        assert generator.seen[-1][1][0].fps == 10
+        (event,) = answer["vitron"]["events"]
+        assert (event["mime"], event["size"]["frames"]) == ("video/mp4", 4)
+        for key in ("url", "overlay_url"):
+            kind, _, content = event[key].partition(";base64,")
+            assert kind == "data:video/mp4"
+            back = decode_media(base64.b64decode(content))
+            assert (back.num_frames, back.size, back.fps) == (4, (96, 96), 10)
+    assert client.get(f"/v1/files/{stored['id']}/content").content == mp4
+    cut = mp4[: len(mp4) // 2]
+    assert "cut short" in refusal(client.post("/v1/files", files={"file": ("a.mp4", cut)}), 400)
+    assert "as a part 'video'" in refusal(client.post(CHAT, json=body_of(image(as_url(mp4)))), 400)
+
+
+def test_the_mask_of_an_edit_is_an_image(ask, scene, mp4):
+    files = {"image": ("a.png", scene), "mask": ("a.mp4", mp4)}
+    answer = ask().post("/v1/images/edits", data={"prompt": "remove: the circle"}, files=files)
+    assert "mask must be one image, not a video" in refusal(answer, 400)
 
 
 def test_a_reply_that_takes_too_long_is_given_up(scripted, ask):
