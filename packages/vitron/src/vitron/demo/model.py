@@ -108,7 +108,6 @@ def _hold(vitron: Vitron, example: Example) -> Iterator[TurnReport]:
     """Send the user messages one by one, and compare each answer with the correct one."""
     registry = toy_registry()
     registry.register("mask-head", lambda: MaskHeadSpecialist(vitron.mask))
-    registry.prefer = ("mask-head",)
     conversation = vitron.conversation(registry)
     calls = 0
     for user, expected in zip(example.messages[::2], example.messages[1::2], strict=True):

@@ -100,8 +100,8 @@ class Vitron(ModelGenerator):
         self.processor.save_pretrained(folder)
 
     def specialists(self) -> SpecialistRegistry:
-        """Return all installed specialists, behind the model's own mask head."""
-        registry = SpecialistRegistry(prefer=("mask-head",), locate=self.locate)
+        """Return all installed specialists and the model's own mask head."""
+        registry = SpecialistRegistry(locate=self.locate)
         registry.register("mask-head", lambda: MaskHeadSpecialist(self.mask), origin="vitron")
         return registry.discover()
 

@@ -303,11 +303,11 @@ class SpecialistSpec(_Model):
         licence: SPDX name, or a short sentence, of code and weights.
         deterministic: Whether the same request and seed give the same bytes.
         uses_signals: Whether it reads signal embeddings.
-        needs_region: Whether it needs a region; without one from the user, the mask of the call's signals is
-            used, if the model has a mask head.
+        needs_region: Whether it works on a region; without one from the user, the mask of the call's signals
+            is used, if the model has a mask head.
         preference: Rank among specialists of one module, the highest is tried first: 30 for a model that the
-            user set, 10 for a bundled model for any image, 0 by default, -10 for a bundled model for drawn
-            images only.
+            user set, 20 for the mask head of the conversation's model, 10 for a bundled model for any image,
+            0 by default, -10 for a bundled model for drawn images only.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.contract import SpecialistSpec
 from vitron.protocol.media import Artefact
+from vitron.specialists.instances import is_plural, label_of, split_instances
 from vitron.specialists.protocol import Request, Result
 
 __all__ = ["MaskHeadSpecialist"]
+
+MASK_HEAD = 20  # see SpecialistSpec.preference
 
 Mask = Callable[[NDArray[np.float32], str, Artefact], NDArray[np.bool_]]
 
@@ -40,22 +43,26 @@ class MaskHeadSpecialist:
             outputs=("masks",),
             licence="Apache-2.0",
             uses_signals=True,
+            preference=MASK_HEAD,
         )
 
     def load(self, device: str, dtype: str) -> None:
         """Do nothing: the model is loaded already."""
 
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
-        """Return the mask of a call.
+        """Return the mask of a call; of a plural request, one mask for each connected part.
 
         Raises:
-            UnsupportedRequestError: If the call has no signals.
+            UnsupportedRequestError: If the call has no signals, or the mask is empty.
         """
         if signal is None or request.media is None:
             raise UnsupportedRequestError("the mask head needs the model's signals, and this call has none")
         mask = self._mask(signal, request.module, request.media)
-        label = request.actions[0].text if request.actions else "region"
-        return Result(Artefact("masks", mask[None], (label or "region",)))
+        label = label_of(request)
+        parts = split_instances(mask) if is_plural(request) else [mask]
+        if not parts or not mask.any():
+            raise UnsupportedRequestError(f"the mask head finds nothing like {label[:60]!r}")
+        return Result(Artefact("masks", np.stack(parts), (label,) * len(parts)))
 
     def unload(self) -> None:
         """Do nothing: the model stays loaded."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vitron.protocol.modules import MODULES
+
 if TYPE_CHECKING:
     from vitron.specialists.registry import SpecialistRegistry
 
@@ -17,12 +19,13 @@ class SpecialistOptions:
     """Options for specialists.
 
     Attributes:
-        prefer: Specialist to try first; may be repeated.
+        specialist: Specialist to ask first, as sam, or for one module, as image_segmentation=sam; may be
+            repeated.
         timeout: Seconds for one call of a specialist, loading included; 0 is no limit.
         memory: Megabytes for all loaded specialists; no limit by default.
     """
 
-    prefer: tuple[str, ...] = ()
+    specialist: tuple[str, ...] = ()
     timeout: float = 300.0
     memory: int | None = None
 
@@ -36,15 +39,24 @@ class SpecialistOptions:
         """Set these options in a registry, and return it.
 
         Raises:
-            ValueError: If a preferred specialist does not exist.
+            SpecialistError: If a named specialist is not set up, or cannot be used.
+            ValueError: If a named specialist or module does not exist, or it does not serve the module.
         """
         registry.timeout = self.timeout or None
         registry.memory_bytes = None if self.memory is None else self.memory * 1_000_000
-        unknown = [name for name in self.prefer if name not in registry.names]
-        if unknown:
-            raise ValueError(
-                f"there is no specialist {unknown[0]!r}: choose one of {', '.join(registry.names)}"
-            )
-        if self.prefer:
-            registry.prefer = self.prefer
+        registry.prefer = tuple(_checked(each, registry) for each in self.specialist) or registry.prefer
         return registry
+
+
+def _checked(named: str, registry: SpecialistRegistry) -> str:
+    """Return the name of a specialist, with the name of its module if there is one."""
+    module, _, name = (part.strip() for part in named.rpartition("="))
+    if name not in registry.names:
+        raise ValueError(f"there is no specialist {name!r}: choose one of {', '.join(registry.names)}")
+    tasks = registry.spec(name).tasks
+    if not module:
+        return name
+    found = MODULES.resolve(module)
+    if found is None or found.name not in tasks:
+        raise ValueError(f"{name} does not serve {module!r}: it serves {', '.join(tasks)}")
+    return f"{found.name}={name}"

@@ -69,8 +69,9 @@ class SpecialistRegistry:
         memory_bytes: Most bytes of all loaded specialists, by their own estimates; the one used longest ago
             is unloaded first. ``None`` is no limit.
         timeout: Seconds for one call, loading included; ``None`` is no limit.
-        prefer: Names to try first, in this order; the others follow by the preference in their specs, and
-            those of equal preference in the order of registration.
+        prefer: Names to try first, in this order, for all modules (``sam``) or for one
+            (``image_segmentation=sam``); the others follow by the preference in their specs, and those of
+            equal preference in the order of registration.
         device: Device of the specialists.
         dtype: Compute dtype of the specialists.
         locate: Function that returns the mask of a call's signals, for specialists that need a region if the
@@ -124,8 +125,12 @@ class SpecialistRegistry:
     @property
     def names(self) -> tuple[str, ...]:
         """All names, preferred ones first."""
-        first = [name for name in self.prefer if name in self._entries]
-        return tuple(first + [name for name in self._entries if name not in first])
+        first = [name for _, name in self._preferred() if name in self._entries]
+        return tuple(dict.fromkeys([*first, *self._entries]))
+
+    def _preferred(self) -> list[tuple[str, str]]:
+        """Return module, empty for all, and name of each preferred specialist."""
+        return [(module, name) for module, _, name in (each.rpartition("=") for each in self.prefer)]
 
     @property
     def problems(self) -> dict[str, str]:
@@ -134,7 +139,7 @@ class SpecialistRegistry:
         problems = {name: entry.problem for name, entry in entries.items() if not entry.is_absent}
         unknown = {
             name: f"{name} is preferred, but does not exist"
-            for name in self.prefer
+            for _, name in self._preferred()
             if name not in self._entries
         }
         return unknown | {name: problem for name, problem in problems.items() if problem is not None}
@@ -174,11 +179,11 @@ class SpecialistRegistry:
 
     def for_module(self, module: str) -> tuple[str, ...]:
         """Return the specialists that serve a module, in the order in which they are tried."""
-        specs = ((name, self._open(name).spec) for name in self.names)
+        specs = ((name, self._open(name).spec) for name in self._entries)
         serving = {name: spec.preference for name, spec in specs if spec is not None and module in spec.tasks}
-        first = [name for name in serving if name in self.prefer]
-        others = [name for name in serving if name not in first]
-        return tuple(first + sorted(others, key=lambda name: -serving[name]))
+        first = [name for only, name in self._preferred() if name in serving and only in ("", module)]
+        ranked = sorted(serving, key=lambda name: -serving[name])
+        return tuple(dict.fromkeys([*first, *ranked]))
 
     def missing(self, module: str) -> str:
         """Return the error message for a module without a specialist."""
@@ -275,10 +280,16 @@ class SpecialistRegistry:
                     self._loaded.pop(name, None)  # loading failed
 
     def _located(self, request: Request, signal: NDArray[np.float32] | None) -> Request:
-        """Return the request with the mask of its signals, if it has no region and a mask is found."""
+        """Return the request with the mask of its signals, if it has no region and a mask is found.
+
+        On a video it is the mask of the first frame of the part that is meant.
+        """
         if self.locate is None or signal is None or request.media is None or request.mask is not None:
             return request
-        found = self.locate(request.module, request.media, signal)
+        media, first = request.media, request.frames[0] if request.frames else 0
+        if first < media.num_frames and media.kind == "video":
+            media = Artefact("video", media.frames[first : first + 1])
+        found = self.locate(request.module, media, signal)
         return request if found is None else replace(request, mask=found)
 
     def _make_room(self, name: str, need: int) -> None:

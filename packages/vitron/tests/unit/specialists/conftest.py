@@ -262,3 +262,113 @@ class Models:
             target_size=64,
         ).save_pretrained(place)
         return place
+
+    def _sam3(self, place):
+        from transformers import CLIPTokenizerFast, Sam3Config, Sam3ImageProcessor, Sam3Model, Sam3Processor
+
+        side, small = 56, {"hidden_size": 32, "num_attention_heads": 2}
+        layer = small | {"num_layers": 1, "intermediate_size": 32}
+        backbone = small | {
+            "model_type": "sam3_vit_model",
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "image_size": side,
+            "patch_size": 14,
+            "window_size": 2,
+            "global_attn_indexes": [1],
+            "pretrain_image_size": 28,
+        }
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+        config = Sam3Config(
+            vision_config={
+                "backbone_config": backbone,
+                "fpn_hidden_size": 32,
+                "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+            },
+            text_config={
+                "model_type": "clip_text_model",
+                "vocab_size": len(tokens),
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "projection_dim": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "max_position_embeddings": 32,
+            },
+            geometry_encoder_config=layer,
+            detr_encoder_config=layer,
+            detr_decoder_config=layer | {"num_queries": 5},
+            mask_decoder_config=small,
+        )
+        model = Sam3Model(config)
+        with torch.no_grad():  # sure of several instances that differ
+            model.detr_decoder.presence_head.layer3.bias.fill_(6)
+            model.detr_decoder.query_embed.weight.normal_(0, 3)
+            for part in (model.dot_product_scoring.query_proj, model.dot_product_scoring.text_proj):
+                part.bias.fill_(1)
+            for part in model.mask_decoder.mask_embedder.layers:
+                part.weight.normal_()
+        model.save_pretrained(place)
+        images = Sam3ImageProcessor(
+            size={"height": side, "width": side}, mask_size={"height": 16, "width": 16}
+        )
+        tokenizer = CLIPTokenizerFast(vocab={token: at for at, token in enumerate(tokens)}, merges=[])
+        Sam3Processor(images, tokenizer, target_size=side).save_pretrained(place)
+        return place
+
+    def _grounding_dino(self, place):
+        from transformers import (
+            BertTokenizerFast,
+            GroundingDinoConfig,
+            GroundingDinoForObjectDetection,
+            GroundingDinoImageProcessor,
+            GroundingDinoProcessor,
+        )
+
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        tokens = [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "[MASK]",
+            ".",
+            *letters,
+            *(f"##{each}" for each in letters),
+        ]
+        config = GroundingDinoConfig(
+            backbone_config={
+                "model_type": "swin",
+                "embed_dim": 8,
+                "depths": [1, 1, 1, 1],
+                "num_heads": [1, 1, 2, 2],
+                "window_size": 2,
+                "image_size": 64,
+                "out_features": ["stage2", "stage3", "stage4"],
+            },
+            text_config={
+                "model_type": "bert",
+                "vocab_size": len(tokens),
+                "hidden_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 16,
+                "max_position_embeddings": 64,
+            },
+            d_model=32,
+            encoder_layers=1,
+            decoder_layers=2,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            num_queries=6,
+            max_text_len=32,
+            disable_custom_kernels=True,
+        )
+        GroundingDinoForObjectDetection(config).save_pretrained(place)
+        images = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 80})
+        tokenizer = BertTokenizerFast(vocab={token: at for at, token in enumerate(tokens)})
+        GroundingDinoProcessor(images, tokenizer).save_pretrained(place)
+        return place

@@ -15,7 +15,15 @@ from vitron.errors import (
 )
 from vitron.protocol.contract import SpecialistSpec
 from vitron.protocol.media import Artefact
-from vitron.specialists import Action, Request, Result, Specialist, SpecialistRegistry, check_specialist
+from vitron.specialists import (
+    Action,
+    Request,
+    Result,
+    Specialist,
+    SpecialistOptions,
+    SpecialistRegistry,
+    check_specialist,
+)
 from vitron.specialists import registry as module
 
 REQUEST = Request(module="text_to_image", actions=(Action("generate", "a dog"),))
@@ -68,7 +76,10 @@ MODELS = {
     "diffusers-instruct": "instruct",
     "diffusers-text-to-image": "stable_diffusion",
     "diffusers-text-to-video": "text_to_video",
+    "grounded-sam": "grounding_dino",
+    "grounding-dino": "grounding_dino",
     "sam": "sam",
+    "sam3": "sam3",
     "sam-video": "sam_video",
 }
 
@@ -79,6 +90,9 @@ def test_every_installed_specialist_keeps_the_contract(name, models, monkeypatch
     if name in MODELS:
         monkeypatch.setenv(f"VITRON_{name.upper().replace('-', '_')}_MODEL", models[MODELS[name]])
         monkeypatch.setenv("VITRON_STEPS", "1")
+    if name == "grounded-sam":
+        monkeypatch.setenv("VITRON_GROUNDING_DINO_MODEL", models["grounding_dino"])
+        monkeypatch.setenv("VITRON_SAM_MODEL", models["sam2"])
     registry = SpecialistRegistry().discover()
     assert registry.problems == {}
     specialist = registry.create(name)
@@ -185,6 +199,37 @@ def test_preferred_ones_are_asked_first():
     assert made.names == ("b", "a")
     assert made.run(REQUEST).specialist == "b"
     assert made.problems == {"z": "z is preferred, but does not exist"}
+
+
+def test_a_specialist_may_be_preferred_for_one_module():
+    tasks = ("text_to_image", "image_editing")
+    made = registry(*(Fake(name, tasks=tasks) for name in "abc"), prefer=["image_editing=c", "b"])
+    assert made.for_module("image_editing") == ("c", "b", "a")
+    assert made.for_module("text_to_image") == ("b", "a", "c")
+    assert made.names == ("c", "b", "a")
+
+
+def test_options_name_specialists_for_all_modules_or_for_one():
+    def applied(*named):
+        fakes = [Fake("a"), Fake("b", tasks=("text_to_image", "image_editing"))]
+        return SpecialistOptions(specialist=named).apply(registry(*fakes))
+
+    assert applied("b").for_module("text_to_image") == ("b", "a")
+    # any spelling of a module
+    for module in ("text_to_image", "A", "image generation"):
+        assert applied(f"{module}=b").for_module("text_to_image") == ("b", "a")
+    assert applied().prefer == ()
+    for named, message in (
+        ("z", "there is no specialist 'z': choose one of a, b"),
+        ("image_editing=a", "a does not serve 'image_editing': it serves text_to_image"),
+        ("singing=a", "a does not serve 'singing'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            applied(named)
+    with pytest.raises(
+        SpecialistError, match="sam is not set up: set the environment variable VITRON_SAM_MODEL"
+    ):
+        SpecialistOptions(specialist=("image_segmentation=sam",)).apply(SpecialistRegistry().discover())
 
 
 def test_one_that_takes_too_long_is_given_up_and_made_anew():

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitron.errors import UnsupportedRequestError
-from vitron.protocol.contract import MaskRegion, PolygonRegion, ReferenceRegion
+from vitron.protocol.contract import MaskRegion, PolygonRegion
 from vitron.protocol.media import Artefact
 from vitron.specialists.adapters.base import is_loaded, media_of
 from vitron.specialists.adapters.sam import SamAdapter, prompts_of
 from vitron.specialists.protocol import Request, Result
 
-_EXACT = (MaskRegion, PolygonRegion, ReferenceRegion)  # regions that outline the object itself
+_EXACT = (MaskRegion, PolygonRegion)  # regions that outline the object itself
 
 
 class SamVideoTracker(SamAdapter):
