@@ -11,12 +11,13 @@ from recipes.vitron_tiny.wordings.forms import Family, worded
 from recipes.vitron_tiny.wordings.generation import ANIMATE, CHAINS, DRAW, FILM
 from recipes.vitron_tiny.wordings.images import CAPTION, GROUND, GROUND_ORDER, REGION, RESTORE, SEGMENT
 from recipes.vitron_tiny.wordings.phrases import said
+from recipes.vitron_tiny.wordings.plurals import PLURALS
 from recipes.vitron_tiny.wordings.questions import WORDINGS
 from recipes.vitron_tiny.wordings.talk import CHAT, TAGS
 from recipes.vitron_tiny.wordings.videos import CHANGES, COUNT, EVENT, MOVES, RECOLOUR, SPAN, TRACK, WAY
 
-FOLLOW_UPS: dict[str, Family] = {**_FOLLOW_UPS, **EARLIER}
-"""Messages that refer to an earlier turn."""
+FOLLOW_UPS: dict[str, Family] = {**_FOLLOW_UPS, **PLURALS, **EARLIER}
+"""Messages that refer to an earlier turn, and those about several objects ("segment_all", "remove_both")."""
 
 __all__ = [
     "ANIMATE",

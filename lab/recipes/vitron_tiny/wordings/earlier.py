@@ -8,10 +8,10 @@ from recipes.vitron_tiny.wordings.forms import Family, family
 __all__ = ["EARLIER"]
 
 _IMAGES = {"first": "(first|original)", "before": "(previous|earlier)"}
-_HELD_OUT = {"first": "very first", "before": "preceding"}
+_HELD_OUT = {"first": ("very first", "original"), "before": ("preceding", "earlier")}
 
 
-def _segment(image: str, held_out: str) -> Family:
+def _segment(image: str, rare: str, held_out: str) -> Family:
     return family(
         requests=f"""
         (segment|mask|outline|highlight|select|mark|cut out) {{thing}} in the {image} (image|picture|photo)
@@ -25,10 +25,10 @@ def _segment(image: str, held_out: str) -> Family:
         held_out=f"""
         could you outline {{thing}} as it was in the {held_out} image
         I'd like {{thing}} segmented, but in the {held_out} picture
-        on the {held_out} photo, delineate {{thing}}
+        on the {rare} photo, delineate {{thing}}
         put a mask over {{thing}} of the {held_out} image
         take the {held_out} image and isolate {{thing}}
-        use the {held_out} picture to segment {{thing}}
+        use the {rare} picture to segment {{thing}}
         with the {held_out} image again: mark {{thing}}
         do a segmentation of {{thing}}, {held_out} image please
         can I get {{thing}} cut out of the {held_out} image
@@ -37,7 +37,7 @@ def _segment(image: str, held_out: str) -> Family:
     )
 
 
-def _remove(image: str, held_out: str) -> Family:
+def _remove(image: str, rare: str, held_out: str) -> Family:
     return family(
         requests=f"""
         (remove|delete|erase|take out|get rid of) {{thing}} (in|from) the {image} (image|picture|photo)
@@ -50,10 +50,10 @@ def _remove(image: str, held_out: str) -> Family:
         held_out=f"""
         could you do away with {{thing}} in the {held_out} image
         I'd like {{thing}} taken out, but in the {held_out} picture
-        on the {held_out} photo, wipe {{thing}} away
-        lose {{thing}} of the {held_out} image
-        take the {held_out} image and clear {{thing}}
-        use the {held_out} picture and eliminate {{thing}}
+        on the {rare} photo, wipe {{thing}} away
+        please clear {{thing}} out of the {held_out} image
+        take the {held_out} image and take out {{thing}}
+        use the {rare} picture and eliminate {{thing}}
         with the {held_out} image again: remove {{thing}}
         have {{thing}} removed, {held_out} image please
         can I get the {held_out} image without {{thing}}
@@ -63,6 +63,6 @@ def _remove(image: str, held_out: str) -> Family:
 
 
 EARLIER: dict[str, Family] = {
-    **{f"segment_{key}": _segment(image, _HELD_OUT[key]) for key, image in _IMAGES.items()},
-    **{f"remove_{key}": _remove(image, _HELD_OUT[key]) for key, image in _IMAGES.items()},
+    **{f"segment_{key}": _segment(image, *_HELD_OUT[key]) for key, image in _IMAGES.items()},
+    **{f"remove_{key}": _remove(image, *_HELD_OUT[key]) for key, image in _IMAGES.items()},
 }

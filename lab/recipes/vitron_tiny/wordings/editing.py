@@ -22,6 +22,10 @@ EDITS: dict[str, Family] = {
         (remove|delete|erase) {thing} from (this|the) (image|photo|picture)
         let {thing} disappear
         (hide|scrub) {thing}
+        have {thing} (deleted|erased|taken out)
+        take {thing} and (remove|delete) it
+        edit the (image|picture) so that {thing} is (gone|not there)
+        clean {thing} (out|away)
         """,
         statements="""
         I (don't|do not) (want|need|like) {thing}
@@ -31,21 +35,26 @@ EDITS: dict[str, Family] = {
         I want {thing} (gone|removed|out|deleted)
         (the picture|the image) should be without {thing}
         (no more|away with) {thing}
+        {thing}: (remove|delete|erase) it
+        {thing} (is in the way|is not needed), (remove|erase) it
+        I'd like {thing} (gone|deleted|to disappear)
+        can {thing} be (deleted|erased)
+        without {thing}
         """,
         held_out="""
         do away with {thing}
         make {thing} go away
         could you get {thing} out of the picture
         I'd like {thing} taken out
-        lose {thing}
-        {thing} is in the way, delete it
+        {thing} does not belong here, delete it
         I'd rather not see {thing}
         please have {thing} removed
         would you wipe {thing} off the image
         discard {thing}
+        could {thing} be removed
         I want the picture without {thing}
-        can we lose {thing}
-        {thing} bothers me, get rid of it
+        I don't like {thing}, get rid of it
+        we don't need {thing} here
         """,
         place="image",
     ),
@@ -64,6 +73,9 @@ EDITS: dict[str, Family] = {
         let {thing} be {to}
         repaint {thing} {to}
         repaint {thing} in {to}
+        have {thing} (painted|in) {to}
+        take {thing} and (make|paint|colour|color) it {to}
+        edit {thing} to be {to}
         """,
         statements="""
         I want {thing} (to be|in|painted) {to}
@@ -72,15 +84,19 @@ EDITS: dict[str, Family] = {
         {thing} in {to}
         {to} for {thing}
         I (need|want) {thing} {to}
+        {thing}: (make|paint|colour|color) it {to}
+        can {thing} be {to}
+        {thing} (in {to}|{to})
+        (the color|the colour) of {thing} (must|has to) be {to}
         """,
         held_out="""
         the colour of {thing} should be {to}
         could {thing} be {to} instead
         have {thing} coloured {to}
         I'd prefer {thing} in {to}
-        {to} is a better colour for {thing}, change it
+        {to} is a better colour for {thing}, please change it
         make {thing} look {to}
-        can you give {thing} a coat of {to}
+        I think {to} suits {thing}, make it so
         use {to} for {thing}
         {thing} would look better in {to}
         shade {thing} {to}
@@ -101,6 +117,8 @@ EDITS: dict[str, Family] = {
         change {thing} (to|for) {to}
         remove {thing} and put {to} (there|in its place|instead)
         (morph|reshape) {thing} into {to}
+        take {thing} and make it {to}
+        have {thing} (replaced with|turned into) {to}
         """,
         statements="""
         I want {to} (instead of|in place of|rather than) {thing}
@@ -109,6 +127,9 @@ EDITS: dict[str, Family] = {
         {to} instead of {thing}
         instead of {thing} (show|put|I want) {to}
         I want {thing} (to become|replaced by|replaced with|turned into) {to}
+        {thing}: (replace it with|turn it into) {to}
+        can {thing} be replaced with {to}
+        I'd rather have {to} than {thing}
         """,
         held_out="""
         substitute {to} for {thing}
@@ -116,11 +137,11 @@ EDITS: dict[str, Family] = {
         where {thing} is, I would rather have {to}
         can we have {to} in the place of {thing}
         take {thing} out and draw {to} there
-        could {thing} be {to} instead
+        could {thing} become {to} instead
         I'd prefer {to} over {thing}
-        I would rather see {to} than {thing}
+        I would like {to} rather than {thing}
         do a swap of {thing} for {to}
-        rework {thing} into {to}
+        {thing} should change into {to}
         have {thing} replaced by {to}
         """,
         place="image",
@@ -133,6 +154,8 @@ EDITS: dict[str, Family] = {
         change the position of {thing} {to}
         put {thing} (further|more) {to}
         place {thing} further {to}
+        take {thing} and (move|put) it {to}
+        have {thing} moved {to}
         """,
         statements="""
         I want {thing} (further|more|moved) {to}
@@ -140,19 +163,21 @@ EDITS: dict[str, Family] = {
         I'd like {thing} (further|moved|a bit more) {to}
         {thing} (belongs|has to be|must be) further {to}
         {thing} needs to be (further|moved) {to}
+        {thing}: (move|shift|push) it {to}
+        can {thing} be (further|pushed|shifted) {to}
+        a bit further {to} with {thing}
         """,
         held_out="""
-        scoot {thing} {to}
+        take {thing} a bit further {to}
         could {thing} be a little further {to}
         have {thing} shifted {to}
-        I need {thing} somewhat further {to}
+        I need {thing} a little further {to}
         would you set {thing} further {to}
         give {thing} a push {to}
         can {thing} be moved {to}
         move the position of {thing} {to}
         {thing} would be better further {to}
         shove {thing} {to}
-        displace {thing} {to}
         """,
         place="image",
     ),
@@ -173,21 +198,25 @@ EDITS: dict[str, Family] = {
         {thing} (should be|must be|goes|belongs) {to}
         I want to have {thing} {to}
         {thing} is missing {to}
+        can {thing} be added {to}
+        one more thing {to}: {thing}
+        {to} I'd love {thing}
+        {to}: {thing}
         I miss {thing} {to}
         I want {thing} (added|placed|inserted) {to}
         """,
         held_out="""
-        fit {thing} in {to}
+        add one more object {to}, {thing}
         {to} I'd like {thing}
         could we have {thing} {to}
         throw in {thing} {to}
-        have {thing} appear {to}
+        have {thing} added {to}
         {to} there is room for {thing}, add it
-        would you squeeze {thing} in {to}
+        would you put in {thing} {to}
         what about {thing} {to}
         can I get {thing} {to}
-        let {thing} appear {to}
-        extend the picture with {thing} {to}
+        {to} there must be {thing}
+        the picture needs {thing} {to}
         """,
     ),
     "restyle": family(
@@ -220,7 +249,7 @@ EDITS: dict[str, Family] = {
         transform the picture to a {to} version
         could you style this as {to}
         go for a {to} look
-        {to} would suit this image, apply it
+        {to} would look good here, apply it
         I'd like to have the photo in {to} style
         restyle this as {to}
         """,

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wordings of messages that refer to what was said, shown or marked before, by key of :data:`FOLLOW_UPS`.
 
-Slots: ``to`` and ``way`` as in editing and animation, ``thing`` with "the", ``things`` a bare plural such as
-"red circles".
+Slots: ``to`` and ``way`` as in editing and animation, ``thing`` with "the".
 """
 
 from __future__ import annotations
@@ -22,8 +21,12 @@ FOLLOW_UPS: dict[str, Family] = {
         make it (disappear|vanish|go away)
         (remove|delete|erase) it (again|from the image|from the picture|as well|too|completely)
         (remove|delete|erase) what you (found|marked|segmented|just found)
+        have it (deleted|erased|taken out)
         """,
         statements="""
+        can it be (deleted|removed|erased)
+        I'd like it (gone|deleted|to disappear)
+        it (is in the way|is not needed), (remove|delete) it
         it (has to|should|must|can) go
         I don't (want|need) it (there|anymore)
         I want it (gone|removed|deleted)
@@ -34,13 +37,13 @@ FOLLOW_UPS: dict[str, Family] = {
         I'd like it taken out
         could that be deleted please
         wipe that off the picture
-        it bothers me, get rid of it
+        I don't like it, get rid of it
         would you kindly erase it
-        lose it
         please have it removed from the photo
         discard that one
+        have that taken out
         I'd rather not see it there
-        can we lose that
+        we don't need it here
         """,
     ),
     "remove_them": family(
@@ -60,12 +63,12 @@ FOLLOW_UPS: dict[str, Family] = {
         I'd like them taken out
         could those be deleted please
         wipe them off the picture
-        they bother me, get rid of them
-        lose them all
+        I don't like them, get rid of them
+        we don't need them here
         please have them removed from the photo
         I'd rather not see them there
-        can we lose those
-        discard every one of them
+        have those taken out
+        discard all of them
         """,
     ),
     "recolour_it": family(
@@ -94,7 +97,7 @@ FOLLOW_UPS: dict[str, Family] = {
         {to} would be nicer for it, change it
         what about {to} for that one
         shade that one {to}
-        can you give it a coat of {to}
+        can you give it the color {to}
         convert its color to {to}
         """,
     ),
@@ -122,9 +125,9 @@ FOLLOW_UPS: dict[str, Family] = {
         take it out and draw {to} there
         I'd prefer {to} over it
         have it replaced by {to}
-        rework it into {to}
+        it should change into {to}
         I would rather see {to}
-        what if it were replaced with {to}
+        can it be replaced with {to}
         """,
     ),
     "move_it": family(
@@ -142,16 +145,16 @@ FOLLOW_UPS: dict[str, Family] = {
         it (belongs|must be|has to be) further {to}
         """,
         held_out="""
-        scoot it {to}
+        take it a bit further {to}
         could it be a little further {to}
         have it shifted {to}
         give it a push {to}
         it would be better further {to}
         shove that {to}
+        a little more {to} with it
         can it be moved {to}
         would you set it further {to}
-        I need it somewhat further {to}
-        displace it {to}
+        I need it a little further {to}
         """,
     ),
     "animate_it": family(
@@ -177,9 +180,9 @@ FOLLOW_UPS: dict[str, Family] = {
         get it moving {way}
         can it travel {way} in a short video
         give it life so it goes {way}
-        produce an animation of it drifting {way}
+        produce an animation of it going {way}
         what would it look like if it moved {way}
-        turn this into a clip of it wandering {way}
+        turn this into a clip of it going {way}
         could you animate that one, {way} please
         """,
     ),
@@ -229,7 +232,7 @@ FOLLOW_UPS: dict[str, Family] = {
         where it goes, mark it
         keep it marked while it moves
         I need it segmented from the first to the last frame
-        monitor that over the video
+        watch that over the whole video
         let me see it being followed
         mark it from beginning to end
         """,
@@ -390,14 +393,14 @@ FOLLOW_UPS: dict[str, Family] = {
         held_out="""
         likewise for the other one
         don't forget the other one
-        the remaining one too
-        there is another one, do that one too
-        its twin as well
+        I'd like the other one done too
+        then the other thing as well
+        there is one more, do that one as well
         can you do the second one as well
         the other one deserves the same
         please continue with the other one
-        and its counterpart
-        one more like it is there, the same please
+        now the same, but the other one
+        can the other one get the same
         """,
     ),
     "segment_other": family(
@@ -419,7 +422,7 @@ FOLLOW_UPS: dict[str, Family] = {
         delineate the other one
         put a mask over the other one
         mark out the other one
-        isolate its counterpart
+        I'd like the other one outlined
         do a segmentation of the other one
         have the other one cut out
         let me see the pixels of the other one
@@ -449,11 +452,11 @@ FOLLOW_UPS: dict[str, Family] = {
         held_out="""
         likewise for {thing}
         don't forget {thing}
-        proceed with {thing} in the same way
+        now the same, but {thing}
         {thing} deserves the same
         please continue with {thing}
         once more, for {thing}
-        treat {thing} the same way
+        I'd like {thing} done too
         do it again on {thing}
         can {thing} get the same
         ditto for {thing}
@@ -490,113 +493,5 @@ FOLLOW_UPS: dict[str, Family] = {
         that's another one, do {thing}
         scratch that, {thing}
         """,
-    ),
-    "segment_all": family(
-        requests="""
-        (segment|mask|outline|highlight|select|mark|find|cut out|extract|isolate) all {things}
-        (segment|mask|outline|highlight|select|mark|find|cut out) all (the|of the) {things}
-        (segment|mark|highlight|outline|mask) each of the {things}
-        (make|create) a mask (of|for) all {things}
-        show me all (the |){things}
-        give me (a mask|the masks) of all {things}
-        """,
-        statements="""
-        I (want|need) (a mask|masks) of all {things}
-        all {things}: segment them
-        """,
-        held_out="""
-        could you produce masks for all the {things}
-        I'd like to see all {things} outlined
-        delineate all {things}
-        mark out any {things} you find
-        where there are {things}, mask them
-        can I get every one of the {things} segmented
-        put a mask over all {things}
-        do a segmentation of all {things}
-        have all of the {things} cut out
-        let me see the pixels of all {things}
-        """,
-        place="image",
-    ),
-    "remove_all": family(
-        requests="""
-        (remove|delete|erase|get rid of|take out|clear|wipe out|eliminate) all {things}
-        (remove|delete|erase|get rid of|take out|clear) all (the|of the) {things}
-        (remove|delete|erase|clear) each of the {things}
-        take all {things} (away|out)
-        make all (the |){things} (disappear|vanish)
-        """,
-        statements="""
-        all {things} (must|should|have to) go
-        I don't want any {things}
-        I want (all|all the) {things} (gone|removed)
-        (no more|away with all) {things}
-        """,
-        held_out="""
-        do away with all {things}
-        could all of the {things} be deleted
-        wipe every one of the {things} off the picture
-        the {things} bother me, get rid of all of them
-        lose all the {things}
-        please have all {things} removed
-        I'd rather see none of the {things}
-        discard all {things}
-        clean out any {things}
-        where there are {things}, delete them
-        """,
-        place="image",
-    ),
-    "segment_both": family(
-        requests="""
-        (segment|mask|outline|highlight|select|mark|find|cut out|extract|isolate|trace) both {things}
-        (segment|mask|outline|highlight|select|mark|cut out) both (the|of the) {things}
-        (segment|mask|mark|highlight|outline) the two {things}
-        (make|create) a mask (of|for) both {things}
-        (show|give) me (both|the two) {things}
-        """,
-        statements="""
-        I (want|need) a mask of both {things}
-        both {things}: segment them
-        """,
-        held_out="""
-        could you produce masks for the pair of {things}
-        I'd like to see both {things} outlined
-        delineate both {things}
-        mark out this pair of {things}
-        can I get the two {things} segmented
-        put a mask over both {things}
-        do a segmentation of both {things}
-        have both of the {things} cut out
-        let me see the pixels of both {things}
-        there are two {things}, segment both
-        """,
-        place="image",
-    ),
-    "remove_both": family(
-        requests="""
-        (remove|delete|erase|get rid of|take out|clear|wipe out|eliminate) both {things}
-        (remove|delete|erase|get rid of|take out|clear) both (the|of the) {things}
-        (remove|delete|erase|get rid of|take out|clear) the two {things}
-        take both {things} (away|out)
-        make both (the |){things} (disappear|vanish)
-        """,
-        statements="""
-        both {things} (must|should|have to) go
-        I don't want (both|the two) {things}
-        I want (both|the two) {things} (gone|removed)
-        """,
-        held_out="""
-        do away with both {things}
-        could both of the {things} be deleted
-        wipe the pair of {things} off the picture
-        the two {things} bother me, get rid of them
-        lose both the {things}
-        please have both {things} removed
-        I'd rather see neither of the {things}
-        discard both {things}
-        there are two {things}, delete both
-        have the two {things} taken out
-        """,
-        place="image",
     ),
 }

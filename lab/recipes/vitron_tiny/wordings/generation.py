@@ -18,6 +18,8 @@ DRAW: Family = family(
     (show|give|get) me (an image|a picture|a drawing) (of|with) {things}
     (make|do|draw) a (drawing|painting|sketch|illustration) of {things}
     draw something with {things}
+    (draw|make|create) an image that (shows|has) {things}
+    (draw|make|create) an image showing {things}
     create artwork of {things}
     """,
     statements="""
@@ -27,21 +29,24 @@ DRAW: Family = family(
     I want to see {things}
     I want to have (an image|a picture) of {things}
     new image: {things}
+    I'd love (a picture|an image) of {things}
+    can I (have|get|see) (a picture|an image|a drawing) of {things}
+    {things} as (an image|a drawing|a painting)
     """,
     held_out="""
     I want a nice picture of {things}
     put together a picture with {things}
     could you come up with an image of {things}
     let me see a picture of {things}
-    conjure up {things}
     what would {things} look like as a picture
+    paint a new image showing {things}
     depict {things}
     can I have an image showing {things}
     I'd love a drawing that shows {things}
     do me a sketch with {things}
     produce a new picture that shows {things}
-    visualise {things}
-    compose an image from {things}
+    I need {things} as a picture
+    my picture should show {things}
     """,
 )
 FILM: Family = family(
@@ -59,6 +64,9 @@ FILM: Family = family(
     a (video|clip|short clip|gif) of {things}
     I want to see a (video|clip) of {things}
     new video: {things}
+    can I (have|get|see) a (video|clip) of {things}
+    {things} as a (video|clip)
+    I'd love a (video|clip) of {things}
     """,
     held_out="""
     I want a little film of {things}
@@ -67,7 +75,7 @@ FILM: Family = family(
     let me see a clip of {things}
     can I have a video showing {things}
     I'd love a short video that shows {things}
-    turn this idea into a video: {things}
+    make this into a video: {things}
     do me a short clip with {things}
     shoot {things} as a video
     produce a moving picture of {things}
@@ -104,15 +112,15 @@ ANIMATE: Family = family(
     held_out="""
     make {thing} go {way} in an animated clip
     {thing} should come alive and move {way}
-    could you animate the scene with {thing} moving {way}
+    could you animate the picture with {thing} moving {way}
     I'd love to see {thing} in motion, going {way}
-    turn it into a clip of {thing} wandering {way}
+    turn it into a clip of {thing} going {way}
     get {thing} moving {way}
     create motion: {thing} goes {way}
     can {thing} travel {way} in a short video
     make it move, I mean {thing}, {way}
     give life to {thing} so it goes {way}
-    produce an animation of {thing} drifting {way}
+    produce an animation of {thing} going {way}
     what would it look like if {thing} moved {way}
     """,
 )

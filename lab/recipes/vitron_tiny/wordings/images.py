@@ -47,18 +47,18 @@ CAPTION: Family = family(
     caption
     """,
     held_out="""
-    summarise what is in front of you
+    summarise what you see
     could you put this image into words
     what does this picture contain
-    give me a rundown of the image
     what's going on in this photo
     walk me through this picture
-    can you tell what objects are present
-    report what the image contains
+    can you tell which things you see
+    which shapes does the image have
     I can't see the image, what is in it
-    what would you say is pictured here
-    sum up the content of this photo
-    describe the scene for me
+    what would you say is shown here
+    let me know what you see here
+    I wonder what this image shows
+    describe all you see
     """,
 )
 GROUND: Family = family(
@@ -100,12 +100,12 @@ GROUND: Family = family(
     held_out="""
     what is the box of {thing}
     in which box is {thing}
-    whereabouts is {thing}
+    can you find out where {thing} is
     in what place is {thing}
     give me the corners of {thing}
     can you tell me the location of {thing}
     I can't find {thing}, where is it
-    state the coordinates of {thing}
+    let me know the coordinates of {thing}
     at which coordinates is {thing}
     give me a rectangle around {thing}
     {thing} is where exactly
@@ -175,16 +175,16 @@ REGION: Family = family(
     held_out="""
     what thing is this
     say what is here
-    what have we got here
+    what have you got here
     what would you call this
     any idea what this is
     what does my selection contain
     do you recognise this
-    explain what I have drawn around
+    what thing have I marked
     what is it that I marked
     what does this region show
     give me a name for this
-    please identify the thing under my mark
+    please identify the thing in my box
     """,
 )
 SEGMENT: Family = family(
@@ -208,15 +208,27 @@ SEGMENT: Family = family(
     mark where {thing} is
     show (exactly |)which pixels are {thing}
     shade {thing}
+    find {thing} and (mark|highlight|segment|outline|mask) it
+    look for {thing} and (mark|segment) it
+    put a mask on {thing}
+    (mark|highlight|outline) {thing} with a (line|colour|color)
+    have {thing} (segmented|marked|outlined)
+    get {thing} (segmented|cut out|masked)
+    take {thing} and (segment|mask|mark) it
     """,
     questions="""
-    which pixels (belong to|are|show) {thing}
+    which pixels (are|show) {thing}
+    (where is {thing}|do you see {thing}|see {thing})? (segment|mark|outline|highlight) it
+    (can|could) {thing} be (segmented|marked|highlighted|cut out|selected)
     """,
     statements="""
     I (want|need) (a|the) mask (of|for) {thing}
     I (want|need) {thing} (segmented|masked|as a mask|marked|highlighted|cut out|outlined)
     I'd like (a mask|the outline|the mask) of {thing}
     (mask|segmentation|outline) of {thing}
+    {thing}: (segment|mark|mask|outline) it
+    {thing} (segmented|as a mask|outlined)
+    I'd like {thing} to be (segmented|marked|selected)
     """,
     held_out="""
     give me a mask of {thing}
@@ -224,13 +236,14 @@ SEGMENT: Family = family(
     do a segmentation of {thing}
     I'd like to see {thing} outlined
     mark out {thing} in the image
-    carve out {thing}
+    {thing} needs a mask
     delineate {thing}
     can I get a mask for {thing}
     would you be so kind as to mask out {thing}
-    lift {thing} out of the background
+    take {thing} out of the background as a mask
     can I have {thing} cut out
     show me exactly which pixels belong to {thing}
+    could the outline of {thing} be drawn
     put a mask over {thing}
     let me see the pixels of {thing}
     """,
@@ -263,10 +276,10 @@ RESTORE: dict[str, Family] = {
         too much grain in this one
         do some noise removal
         I'd like this photo without the noise
-        there's static all over the picture
+        I see noise all over the picture
         wipe the noise off this image
         my photo came out grainy, fix it
-        lower the noise level
+        there should be less noise
         could you make this picture clean again
         apply a noise filter
         """,
@@ -292,13 +305,13 @@ RESTORE: dict[str, Family] = {
         this picture is not sharp
         get the blur out of it
         could you correct the focus
-        this looks fuzzy, fix it
+        this looks blurry, fix it
         I need a sharper version of this
         everything is so blurred here
-        can you make the edges crisp again
+        can you make everything crisp again
         do something about the blur
         the focus is off
-        sharpness please
+        make it as sharp as you can
         clear up the blurry photo
         un-blur this image
         """,
@@ -328,11 +341,11 @@ RESTORE: dict[str, Family] = {
         can I have that at a higher resolution
         go up in resolution
         could you increase the number of pixels
-        low res, please improve
+        the size is too low, please make it larger
         I'd like a larger copy of this image
-        stretch it to twice the size
+        make it twice the size
         my photo is tiny, can you enlarge it
-        boost the resolution
+        I need more resolution
         this needs more pixels
         do an upscale
         """,

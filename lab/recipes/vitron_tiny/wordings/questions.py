@@ -81,7 +81,7 @@ WORDINGS: Mapping[Kind, Family] = {
         what would be the count of {subject} here
         {subject}, how many of them do you see
         of {subject} how many do you see
-        how often do {subject} occur
+        how many of the {subject} do you see
         do a count of {subject}
         what number of {subject} is in the photo
         how many {subject} have you got there
@@ -113,7 +113,7 @@ WORDINGS: Mapping[Kind, Family] = {
         in this picture is there {subject}
         is {subject} anywhere to be seen
         is {subject} there
-        have you spotted {subject}
+        is {subject} to be seen
         does {subject} appear in the photo
         are you able to see {subject}
         could there be {subject} in the image
@@ -146,7 +146,7 @@ WORDINGS: Mapping[Kind, Family] = {
         """,
         held_out="""
         the {subject} is what colour
-        of what colour is the {subject}
+        which colour would you say the {subject} is
         what hue is the {subject}
         what do you call the color of the {subject}
         what would you call the colour of the {subject}
@@ -182,7 +182,7 @@ WORDINGS: Mapping[Kind, Family] = {
         """,
         held_out="""
         the {subject} is what shape
-        of what shape is the {subject}
+        which shape would you say the {subject} is
         what outline does the {subject} have
         what do you call the form of the {subject}
         what would you call the shape of the {subject}
@@ -215,13 +215,13 @@ WORDINGS: Mapping[Kind, Family] = {
         I want to know the (pattern|material|texture) of the {subject}
         """,
         held_out="""
-        the {subject} is what material
-        of what material is the {subject}
+        does the {subject} have stripes or dots
+        is the {subject} dotted, solid or striped
         what is the surface of the {subject} like
         what do you call the pattern of the {subject}
         what would you call the pattern of the {subject}
-        with what pattern is the {subject} filled
-        does the {subject} have stripes, dots or neither
+        which kind of pattern has the {subject}
+        I can't tell the pattern of the {subject}, can you
         the {subject} has which pattern
         what design is on the {subject}
         does the {subject} have a pattern, and which

@@ -34,7 +34,7 @@ WAY: Family = family(
     direction of {thing}
     """,
     held_out="""
-    toward which side is {thing} travelling
+    to which side is {thing} going
     {thing} moves which way
     what is the heading of {thing}
     can you see where {thing} is headed
@@ -42,7 +42,7 @@ WAY: Family = family(
     to which side does {thing} move
     left, right, up or down: how does {thing} move
     in what direction does {thing} travel
-    what course does {thing} take
+    which way is {thing} heading to
     tell me the way {thing} is going
     """,
     place="video",
@@ -73,11 +73,11 @@ MOVES: Family = family(
     is {thing} in motion
     does {thing} go anywhere
     is {thing} on the move
-    will {thing} be somewhere else at the end
+    is {thing} in another place later
     can you tell if {thing} moves
     does {thing} travel at all
     did {thing} shift over time
-    is {thing} changing its place
+    does {thing} stay in its place or move
     do you notice {thing} moving
     am I right that {thing} moves
     """,
@@ -207,9 +207,9 @@ EVENT: Family = family(
     by which frame does {thing} {verb}
     {thing} {verb}s when
     on which frame do we see {thing} {verb}
-    how far into the video does {thing} {verb}
+    in which of the frames does {thing} {verb}
     give the frame number at which {thing} {verb}s
-    how many frames pass before {thing} {verb}s
+    give me the number of the frame where {thing} {verb}s
     """,
     place="video",
 )
@@ -243,7 +243,7 @@ TRACK: Family = family(
     run tracking on {thing}
     where {thing} goes, mark it
     keep {thing} marked while it moves
-    monitor {thing} over the video
+    watch {thing} over the whole video
     get me the masks of {thing} for all the frames
     let me see {thing} being followed
     mark {thing} from beginning to end
