@@ -25,7 +25,7 @@ from vitron.protocol.messages import (
 
 from recipes.vitron_tiny.scenes import View
 
-__all__ = ["Action", "Composer", "Step", "Subject", "call", "capital", "listed", "mask_artefact"]
+__all__ = ["Action", "Composer", "Drawn", "Step", "Subject", "call", "capital", "listed", "mask_artefact"]
 
 Bool = NDArray[np.bool_]
 
@@ -138,6 +138,25 @@ class Step:
     form: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """An example, and what is known of its last turn.
+
+    Attributes:
+        example: Conversation that ends with the assistant message of the turn.
+        task: Task of the turn.
+        turn: Number of the turn, from 1.
+        world: Style of the image or video that the turn is about; ``none`` without one.
+        form: How the turn depends on those before; empty if it does not.
+    """
+
+    example: Example
+    task: str
+    turn: int
+    world: str
+    form: str
+
+
 class Composer:
     """A conversation as it grows: what is shown, what it is about, and the messages so far.
 
@@ -163,12 +182,18 @@ class Composer:
         self._shown = set[int]()
         self._settled = 0  # media before the results of the last step
         self._last: Step | None = None
+        self._world = "none"
         self.is_new = False  # whether the user shows the view with the next message
 
     def show(self, view: View) -> None:
         """Let the user show an image or video with the next message."""
         self.view, self.is_new = view, True
         self.subject = self.action = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no turn yet."""
+        return self._last is None
 
     @property
     def input(self) -> str:
@@ -200,6 +225,7 @@ class Composer:
             text_message("assistant", step.reply, *step.calls),
         ]
         self._settled, self._last = len(self._media), step
+        self._world = "none" if self.view is None else self.view.style
         handles = media_handles([each.kind for each in self._media])
         target = handles.index(step.mask_input) if step.mask_input else self._current
         for number, mask in step.masks.items():
@@ -259,8 +285,13 @@ class Composer:
             group=self._last.group,
         )
 
-    @property
-    def last(self) -> Step:
-        """The last turn."""
+    def drawn(self) -> Drawn:
+        """Return the conversation so far, and what is known of its last turn."""
         assert self._last is not None
-        return self._last
+        return Drawn(
+            example=self.example(),
+            task=self._last.task,
+            turn=len(self._messages) // 2,
+            world=self._world,
+            form=self._last.form,
+        )

@@ -11,7 +11,7 @@ from shapeworld.words import Phrasing
 from vitron.data.example import Example
 
 from recipes.vitron_tiny import editing, followups, generation, images, questions, videos
-from recipes.vitron_tiny.composing import Composer, Step
+from recipes.vitron_tiny.composing import Composer, Drawn, Step
 from recipes.vitron_tiny.scenes import Draw, Split, View
 
 __all__ = ["draw_conversation", "draw_turns"]
@@ -96,7 +96,7 @@ def draw_conversation(
 
 def draw_turns(
     seed: int, index: int, *, split: Split = "train", phrasing: Phrasing = "train", side: int = 64
-) -> list[tuple[Example, Step]]:
+) -> list[Drawn]:
     """Draw one conversation as an example for each turn, which ends with the assistant message of that turn.
 
     Args:
@@ -105,16 +105,13 @@ def draw_turns(
         split: Split of the scenes.
         phrasing: Wording of the user messages.
         side: Side of images in pixels.
-
-    Returns:
-        Examples with the turns that they end with.
     """
     return _compose(seed, index, split, phrasing, side)[1]
 
 
 def _compose(
     seed: int, index: int, split: Split, phrasing: Phrasing, side: int
-) -> tuple[Composer, list[tuple[Example, Step]]]:
+) -> tuple[Composer, list[Drawn]]:
     for attempt in range(_ATTEMPTS):
         rng = scene_rng(seed, index, _PURPOSE, attempt)
         number = (index * _ATTEMPTS + attempt) * 997
@@ -125,10 +122,10 @@ def _compose(
     raise RuntimeError(f"no conversation in {_ATTEMPTS} attempts")
 
 
-def _plan(draw: Draw) -> tuple[Composer, list[tuple[Example, Step]]] | None:
+def _plan(draw: Draw) -> tuple[Composer, list[Drawn]] | None:
     count, state = _weighted(draw, dict(zip(TURNS, TURN_SHARES, strict=True))), Composer()
     start, late = _weighted(draw, START), draw.chance(LATE)
-    turns = list[tuple[Example, Step]]()
+    turns = list[Drawn]()
     for turn in range(count):
         is_last = turn == count - 1
         if start != "nothing" and turn == int(late) and not _show(draw, state, start):
@@ -144,7 +141,7 @@ def _plan(draw: Draw) -> tuple[Composer, list[tuple[Example, Step]]] | None:
         if step is None:
             return None
         state.add(step)
-        turns.append((state.example(), step))
+        turns.append(state.drawn())
     return state, turns
 
 

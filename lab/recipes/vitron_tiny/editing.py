@@ -167,8 +167,12 @@ def _shifted(thing: Thing, way: str, step: float) -> Thing:
 
 
 def repainted(draw: Draw, shown: View, things: list[Thing]) -> View | None:
-    """Return an image of other objects on the same background, in the same style and size."""
-    if not things or not shown.natural:
+    """Return an image of other objects on the same background, in the same style and size.
+
+    Returns:
+        ``None`` if there is no object, two objects have one name, or the image is in another style.
+    """
+    if not shown.natural or not things or len({noun(thing) for thing in things}) < len(things):
         return None
     draw = replace(draw, side=shown.media.size[0])
     return view(draw, replace(shown.scene, things=tuple(things)), shown.style, ground=shown.ground)

@@ -32,6 +32,7 @@ _CENTRES = {
     "at the bottom": (0.5, 0.8),
     "in the middle": (0.5, 0.5),
 }
+_LATER = ("dislike", "sure", "did")  # small talk about what was done before
 _USUAL_SIZE = 0.28
 _TRIES = 30
 
@@ -204,7 +205,7 @@ def no_call(draw: Draw, shown: View | None, state: Composer) -> Step:
         return Step(
             task="no_call", text=worded(draw, TAGS, "?", tag=_tag(draw)), reply=ABOUT_TAGS, group="tags"
         )
-    group = draw.pick(*CHAT)
+    group = draw.pick(*(group for group in CHAT if not state.is_empty or group not in _LATER))
     family, reply = CHAT[group]
     mark = "!" if group in ("greeting", "thanks", "bye") else "."
     return Step(task="no_call", text=worded(draw, family, mark), reply=reply, group=group)

@@ -17,10 +17,10 @@ from vitron.protocol import render
 from vitron.protocol.contract import Turn
 
 from recipes.vitron_tiny import editing, generation, images, questions, videos
-from recipes.vitron_tiny.composing import Composer, Step
+from recipes.vitron_tiny.composing import Composer, Drawn, Step
 from recipes.vitron_tiny.scenes import Draw, View
 
-__all__ = ["TASKS", "WEIGHTS", "Split", "assistant_text", "corpus", "draw_example"]
+__all__ = ["TASKS", "WEIGHTS", "Split", "assistant_text", "corpus", "draw_example", "draw_task"]
 
 Split = Literal["train", "test", "novel"]
 SPLITS: tuple[Split, ...] = ("train", "test", "novel")
@@ -31,10 +31,10 @@ Maker = Callable[[Draw, View, Composer], Step | None]
 
 def _on(
     source: Source, maker: Callable[[Draw, View, Composer], Step | None]
-) -> Callable[[Draw], Example | None]:
+) -> Callable[[Draw], Composer | None]:
     """Return a task whose turn is about a new image or video."""
 
-    def make(draw: Draw) -> Example | None:
+    def make(draw: Draw) -> Composer | None:
         shown, state = source(draw), Composer()
         if shown is None:
             return None
@@ -46,10 +46,10 @@ def _on(
 
 def _free(
     maker: Callable[[Draw, View | None, Composer], Step | None], shown: float = 0.0
-) -> Callable[[Draw], Example | None]:
+) -> Callable[[Draw], Composer | None]:
     """Return a task whose turn needs no image; a share of the turns has one."""
 
-    def make(draw: Draw) -> Example | None:
+    def make(draw: Draw) -> Composer | None:
         state = Composer()
         view = images.any_view(draw) if draw.chance(shown) else None
         if view is not None:
@@ -59,10 +59,10 @@ def _free(
     return make
 
 
-def _asked(source: Callable[[Draw], tuple[View, Step] | None]) -> Callable[[Draw], Example | None]:
+def _asked(source: Callable[[Draw], tuple[View, Step] | None]) -> Callable[[Draw], Composer | None]:
     """Return a task whose image or video is drawn for its question."""
 
-    def make(draw: Draw) -> Example | None:
+    def make(draw: Draw) -> Composer | None:
         found, state = source(draw), Composer()
         if found is None:
             return None
@@ -72,19 +72,19 @@ def _asked(source: Callable[[Draw], tuple[View, Step] | None]) -> Callable[[Draw
     return make
 
 
-def _finish(state: Composer, step: Step | None) -> Example | None:
+def _finish(state: Composer, step: Step | None) -> Composer | None:
     if step is None:
         return None
     state.add(step)
-    return state.example()
+    return state
 
 
-def _chains(draw: Draw) -> Example | None:
+def _chains(draw: Draw) -> Composer | None:
     on_new = _free(generation.chain_on_new)
     return (on_new if draw.chance(0.6) else _on(editing.plain_view, generation.chain_on_shown))(draw)
 
 
-_MAKERS: Mapping[str, Callable[[Draw], Example | None]] = {
+_MAKERS: Mapping[str, Callable[[Draw], Composer | None]] = {
     "caption": _on(images.any_view, images.caption),
     "grounding": _on(images.any_view, images.grounding),
     "question": _asked(questions.fresh_question),
@@ -133,7 +133,14 @@ _APART = 64  # numbers of scenes between two attempts: skipping scenes must not 
 def draw_example(
     task: str, seed: int, index: int, *, split: Split = "train", phrasing: Phrasing = "train", side: int = 64
 ) -> Example:
-    """Draw one example.
+    """Draw one example; see :func:`draw_task`."""
+    return draw_task(task, seed, index, split=split, phrasing=phrasing, side=side).example
+
+
+def draw_task(
+    task: str, seed: int, index: int, *, split: Split = "train", phrasing: Phrasing = "train", side: int = 64
+) -> Drawn:
+    """Draw one example of a task, of one turn.
 
     Args:
         task: One of :data:`TASKS`.
@@ -153,11 +160,10 @@ def draw_example(
     for attempt in range(_ATTEMPTS):
         number = ((index * _ATTEMPTS + attempt) * len(TASKS) + place) * _APART
         rng = scene_rng(seed, index, _PURPOSE, place, SPLITS.index(split), attempt)
-        made = _MAKERS[task](
-            Draw(seed=seed, number=number, rng=rng, split=split, phrasing=phrasing, side=side)
-        )
-        if made is not None:
-            return made
+        draw = Draw(seed=seed, number=number, rng=rng, split=split, phrasing=phrasing, side=side)
+        state = _MAKERS[task](draw)
+        if state is not None:
+            return state.drawn()
     raise RuntimeError(f"no example of {task} in {_ATTEMPTS} attempts")
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from shapeworld import Thing
+from shapeworld.vocabulary import HELD_OUT
 from shapeworld.words import unique_descriptions
 from vitron.demo.painters.words import COLOURS
 from vitron.protocol.media import Artefact
@@ -85,6 +87,12 @@ def video_editing(draw: Draw, shown: View, state: Composer) -> Step | None:
         reply=RECOLOURED,
         calls=(call("video_editing", ("foreground", front), ("background", back)),),
         masks={0: np.asarray(things, dtype=np.bool_)},
-        # objects of one shape can no longer be told apart by their colour
-        results=(after,) if len({thing.shape for thing in scene.things}) == len(scene.things) else (),
+        results=(after,) if _is_named(scene.things, draw) else (),
     )
+
+
+def _is_named(things: tuple[Thing, ...], draw: Draw) -> bool:
+    """Whether objects of one colour have different names, and no pair that the split holds out."""
+    shapes = {thing.shape for thing in things}
+    unseen = any((thing.colour, thing.shape) in HELD_OUT for thing in things)
+    return len(shapes) == len(things) and (draw.split == "novel" or not unseen)
