@@ -16,7 +16,7 @@ _MACHINE = Group("Machine", sort_key=8)
 @Parameter(name="*", group=_MACHINE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Debug:
-    """How errors are told.
+    """How errors are reported.
 
     Attributes:
         debug: Traceback of an error instead of one sentence.

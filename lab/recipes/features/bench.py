@@ -23,7 +23,7 @@ from recipes.features.sets import PIXELS
 
 TIMESTEP = 50  # of 1000 training steps: the paper's
 AtLeastFour = Annotated[int, Parameter(validator=Number(gte=4))]
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +63,8 @@ class Bench:
 
     Args:
         extractor: The model.
-        sizes: How much.
-        folder: Where scores are kept; a run that was cut goes on from them. Nowhere if ``None``.
+        sizes: Numbers of images.
+        folder: Folder of the scores, from which a stopped run resumes; ``None`` keeps none.
     """
 
     def __init__(self, extractor: FeatureExtractor, sizes: Sizes, folder: Path | None = None) -> None:

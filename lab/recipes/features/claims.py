@@ -43,7 +43,7 @@ def filter_rows(names: Names, rankings: Mapping[str, Ranking]) -> list[dict[str,
 
     Args:
         names: Spatial activations, in execution order.
-        rankings: Of all of them, by task.
+        rankings: Ranking of all activations by task.
     """
     rows: list[dict[str, Any]] = []
     for title, kept in filters(names).items():

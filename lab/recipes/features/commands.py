@@ -20,7 +20,7 @@ from diffeat.shipped import ASSETS
 
 from recipes.cards import CARDS, folder_size
 from recipes.features.bench import AtLeastFour, Bench, Sizes
-from recipes.features.demo_scenes import DEMO, paint_demo
+from recipes.features.demo_scenes import DEMO, write_demo
 from recipes.features.figure import draw_figure
 from recipes.features.report import markdown
 from recipes.features.scenes import KINDS, Kind
@@ -67,7 +67,7 @@ def study(
     start = time.perf_counter()
     extractor = FeatureExtractor.from_pretrained(model, device="cpu")
     bench = Bench(extractor, sizes, results)
-    found = run_study(bench, tell=warn)
+    found = run_study(bench, report=warn)
     report = {
         "name": "features",
         "weights_sha256": weights_hash(model),
@@ -115,11 +115,11 @@ def scenes(
     number: Annotated[int, Parameter(validator=Number(gte=2))] = 8,
     debug: Debug = Debug(),
 ) -> None:
-    """Paint the images of ``diffeat demo``: pairs of views, label maps, points.
+    """Render the images of ``diffeat demo``: pairs of views, label maps, points.
 
     Args:
         output: Folder to fill.
         number: Number of pairs of views.
     """
-    seed = paint_demo(output, number)
+    seed = write_demo(output, number)
     say(f"{output}: seed {seed}, {folder_size(output)} bytes")

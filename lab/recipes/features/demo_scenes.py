@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paints the images of ``diffeat demo``: pairs of views of small scenes, with classes and points."""
+"""Renders the images of ``diffeat demo``: pairs of views of small scenes, with classes and points."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _is_rich(pair: Pair) -> bool:
     return len(pair.first.scene.things) >= FEWEST_THINGS and len(points) >= FEWEST_POINTS
 
 
-def paint_demo(out: Path, number: int) -> int:
+def write_demo(out: Path, number: int) -> int:
     """Write ``pair-1-a.png``, ``pair-1-b.png``, ``pair-1-a-labels.png``, ..., and ``scenes.json``.
 
     Args:

@@ -24,7 +24,7 @@ def draw_figure(
 
     Args:
         names: Activations in execution order.
-        rankings: Of all of them, by kind of labels.
+        rankings: Ranking of all activations by kind of labels.
         marks: Sets to point out: title, then names by kind.
         path: PNG.
     """

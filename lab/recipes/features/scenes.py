@@ -33,28 +33,28 @@ _NAMES: dict[Kind, tuple[str, ...]] = {"shape": SHAPES, "colour": COLOURS, "crow
 
 
 def draw_masks(kind: Kind, seed: int, count: int) -> MaskLabels:
-    """Paint scenes of the test split with a class for every pixel, the ground first.
+    """Render scenes of the test split with a class for every pixel, the ground first.
 
     Args:
-        kind: Of the classes.
-        seed: Of the scenes.
+        kind: Kind of the classes.
+        seed: Seed of the scenes.
         count: Scenes.
     """
     config = CROWD if kind == "crowd" else SIMPLE
     attribute = "colour" if kind == "colour" else "shape"
-    paintings = [render(draw_scene(seed, i, split="test", config=config), SIDE) for i in range(count)]
+    renderings = [render(draw_scene(seed, i, split="test", config=config), SIDE) for i in range(count)]
     return MaskLabels(
-        [painting.image for painting in paintings],
-        [painting.semantic(attribute) for painting in paintings],
+        [rendering.image for rendering in renderings],
+        [rendering.semantic(attribute) for rendering in renderings],
         ("ground", *_NAMES[kind]),
     )
 
 
 def draw_points(seed: int, count: int) -> KeypointLabels:
-    """Paint two views of scenes of the test split, with the points that are seen in both.
+    """Render two views of scenes of the test split, with the points that are seen in both.
 
     Args:
-        seed: Of the scenes.
+        seed: Seed of the scenes.
         count: Pairs.
 
     Returns:
@@ -70,7 +70,7 @@ def draw_points(seed: int, count: int) -> KeypointLabels:
 
 
 def view_pairs(seed: int, count: int) -> list[Pair]:
-    """Paint pairs of views of scenes of the test split."""
+    """Render pairs of views of scenes of the test split."""
     scenes = [draw_scene(seed, i, split="test", config=SIMPLE) for i in range(count)]
     return [draw_pair(scene, scene_rng(seed, i, VIEWS), SIDE, config=VIEW) for i, scene in enumerate(scenes)]
 
@@ -90,5 +90,5 @@ def shared_points(
 
 
 def draw(kind: Kind, seed: int, count: int) -> MaskLabels | KeypointLabels:
-    """Paint ``count`` labelled images of a kind."""
+    """Render ``count`` labelled images of a kind."""
     return draw_points(seed, count // 2) if kind == "points" else draw_masks(kind, seed, count)

@@ -27,7 +27,7 @@ def generic(rankings: Mapping[Kind, Ranking], channels: int) -> tuple[str, ...]:
     """Take activations by their mean place over several tasks, as long as they fit.
 
     Args:
-        rankings: Of the same activations, by task.
+        rankings: Ranking of the same activations by task.
         channels: Most channels in all.
 
     Returns:

@@ -11,7 +11,7 @@ from typing import Any
 from diffeat import ActivationName, ExtractionOptions
 from diffeat.ranking import PropertyReport, Ranking, measure_properties
 
-from recipes.features.bench import TIMESTEP, Bench, Tell
+from recipes.features.bench import TIMESTEP, Bench, Report
 from recipes.features.claims import by_depth, by_kind, by_region, correlations, filter_rows
 from recipes.features.scenes import KINDS, SIDE, Kind, draw_masks
 from recipes.features.sets import LATENT, LEGACY, PAPER, PIXELS, channels_of, generic
@@ -27,7 +27,7 @@ class Found:
     """What a study found.
 
     Attributes:
-        rankings: Of all activations, by kind of labels.
+        rankings: Ranking of all activations by kind of labels.
         chosen: Sets by title; those chosen for a kind of labels are called by it.
         judged: Scores on fresh images: kind, then title of the set, then one per seed.
         looks: Label-free measures.
@@ -41,13 +41,13 @@ class Found:
     stereo: dict[str, Any]
 
 
-def run_study(bench: Bench, kinds: Sequence[Kind] = KINDS, *, tell: Tell = lambda line: None) -> Found:
+def run_study(bench: Bench, kinds: Sequence[Kind] = KINDS, *, report: Report = lambda line: None) -> Found:
     """Rank all activations, choose sets, and judge these on fresh images.
 
     Args:
         bench: Model and sizes.
-        kinds: Of labels.
-        tell: Hears what is going on.
+        kinds: Kinds of labels.
+        report: Called with a line about each step.
     """
     rankings: dict[Kind, Ranking] = {}
     chosen: Sets = {"legacy": LEGACY, "paper": PAPER, "latent": LATENT, PIXELS: (PIXELS,)}
@@ -55,31 +55,33 @@ def run_study(bench: Bench, kinds: Sequence[Kind] = KINDS, *, tell: Tell = lambd
         ranker = bench.ranker(kind, RANK_SEED, bench.sizes.images)
         rankings[kind] = ranker.rank(
             bench.names,
-            on_score=lambda done, total, name, kind=kind: tell(f"{kind}: {done} of {total}, {name}"),
+            on_score=lambda done, total, name, kind=kind: report(f"{kind}: {done} of {total}, {name}"),
         )
         budget = channels_of(rankings[kind], LEGACY)
         steps = ranker.select(
             bench.names,
             channels=budget,
             candidates=bench.sizes.candidates,
-            on_score=lambda done, total, name, kind=kind: tell(f"{kind}, sets: {done} of {total}"),
+            on_score=lambda done, total, name, kind=kind: report(f"{kind}, sets: {done} of {total}"),
         )
         chosen[f"for {kind}"] = steps.rows[-1].names
     chosen["for all"] = generic(rankings, channels_of(rankings[kinds[0]], LEGACY))
-    judged = judge(bench, kinds, chosen, tell)
+    judged = judge(bench, kinds, chosen, report)
     looks = measure_properties(
         bench.extractor,
         draw_masks("shape", LOOK_SEED, bench.sizes.measured).images,
         bench.names,
         ExtractionOptions(timesteps=(TIMESTEP,), size=SIDE),
-        on_name=lambda done, total: tell(f"properties: {done} of {total}"),
+        on_name=lambda done, total: report(f"properties: {done} of {total}"),
     )
-    tell("stereo pair")
+    report("stereo pair")
     stereo = judge_stereo(bench.extractor, chosen)
     return Found(rankings, chosen, judged, looks, stereo)
 
 
-def judge(bench: Bench, kinds: Sequence[Kind], sets: Sets, tell: Tell) -> dict[Kind, dict[str, list[float]]]:
+def judge(
+    bench: Bench, kinds: Sequence[Kind], sets: Sets, report: Report
+) -> dict[Kind, dict[str, list[float]]]:
     """Judge sets on images that none of them was chosen on."""
     taken = list(dict.fromkeys(name for names in sets.values() for name in names))
     judged: dict[Kind, dict[str, list[float]]] = {kind: {title: [] for title in sets} for kind in kinds}
@@ -88,7 +90,7 @@ def judge(bench: Bench, kinds: Sequence[Kind], sets: Sets, tell: Tell) -> dict[K
             ranker = bench.ranker(kind, seed, bench.sizes.fresh, taken)
             for title, names in sets.items():
                 judged[kind][title].append(ranker.evaluate(names).mean)
-            tell(f"{kind}: judged on fresh images of seed {seed}")
+            report(f"{kind}: judged on fresh images of seed {seed}")
     return judged
 
 
@@ -97,7 +99,7 @@ def gain(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
 
     Args:
         ours: Scores of one set, one per seed of images.
-        theirs: Of the other, on the same images.
+        theirs: Scores of the other one on the same images.
     """
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     spread = stdev(differences) if len(differences) > 1 else 0.0
@@ -109,7 +111,7 @@ def misses(judged: Mapping[Kind, Mapping[str, Sequence[float]]], kinds: Sequence
 
     Args:
         judged: Scores on fresh images.
-        kinds: Of labels.
+        kinds: Kinds of labels.
     """
     failures: list[str] = []
     for kind in kinds:

@@ -68,7 +68,7 @@ class Judge:
         }
 
     def count(self, images: UInt8) -> Int:
-        """Count the things of each image, ``(B,)`` int64: patches of one colour, blots left out."""
+        """Count the things of each image, ``(B,)`` int64: patches of one colour, without blots."""
         return np.array([sum(1 for _ in _patches(mask)) for mask in self.segment(images)["colour"]])
 
     def colours(self, images: UInt8) -> list[set[str]]:

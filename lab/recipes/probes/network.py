@@ -57,7 +57,7 @@ class Probe(nn.Module):
         for block in self.down:
             x = block(x)
             skips.append(x)
-        # the mean tells what there is most of, the maximum what there is at all
+        # the mean shows what there is most of, the maximum what there is at all
         pooled = torch.cat((x.mean(dim=(2, 3)), x.amax(dim=(2, 3))), dim=1)  # (B, 2 * WIDTHS[-1])
         skips.pop()
         for block in self.up:

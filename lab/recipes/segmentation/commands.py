@@ -56,7 +56,7 @@ def ablate(
         card: Card to write.
         figure: PNG to draw.
         results: Figures measured so far, from which a run resumes.
-        only: Tables to measure; all if left out. The card keeps its others.
+        only: Tables to measure; default is all. The card keeps its others.
     """
     torch.set_num_threads(processor.threads)
     chosen_tables = tables()
@@ -114,7 +114,7 @@ def search(
         model: Folder of the model, in open_clip's format.
         scenes: Number of scenes for each seed.
         seeds: Number of random seeds, not those of the study.
-        kinds: Kinds of classes in the mean; all if left out.
+        kinds: Kinds of classes in the mean; default is all.
         rounds: Upper limit of rounds through all options.
         results: Figures measured so far, from which a run resumes.
     """

@@ -91,7 +91,7 @@ class Bench:
 
         Args:
             jobs: What is wanted; what is known already is not measured again.
-            progress: Gets a bar.
+            progress: Progress display.
         """
         wanted = [job for job in dict.fromkeys(jobs) if self._key(job) not in self._known]
         task = None if progress is None else progress.add_task("rows", total=len(wanted))

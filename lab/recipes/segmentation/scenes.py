@@ -32,12 +32,12 @@ TWO_TO_FOUR = SceneConfig(num_things=(0.0, 1.0, 1.0, 1.0))
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Painted scenes.
+    """Rendered scenes.
 
     Attributes:
         images: ``(side, side, 3)`` uint8 each.
-        truth: For each kind of classes ``(B, side, side)`` int64: 0 ground, else the place of the class plus
-            one.
+        truth: Labels by kind of classes, ``(B, side, side)`` int64: 0 ground, else the place of the class
+            plus one.
     """
 
     images: list[NDArray[np.uint8]]
@@ -45,7 +45,7 @@ class Sample:
 
 
 def draw(view: View, seed: int, count: int, split: Split = "test") -> Sample:
-    """Paint scenes of two to four things on a ground.
+    """Render scenes of two to four things on a ground.
 
     Args:
         view: Size of the images; both views of a seed show the same scenes.
@@ -53,18 +53,18 @@ def draw(view: View, seed: int, count: int, split: Split = "test") -> Sample:
         count: Number of scenes.
         split: Split of the world; only ``train`` was used in training.
     """
-    paintings = [
+    renderings = [
         render(draw_scene(seed, i, split=split, config=TWO_TO_FOUR), SIDES[view]) for i in range(count)
     ]
     truth: dict[Kind, Tensor] = {
-        kind: torch.from_numpy(np.stack([_labels(p, kind) for p in paintings])) for kind in CLASSES
+        kind: torch.from_numpy(np.stack([_labels(each, kind) for each in renderings])) for kind in CLASSES
     }
-    return Sample([painting.image for painting in paintings], truth)
+    return Sample([rendering.image for rendering in renderings], truth)
 
 
-def _labels(painting: Rendering, kind: Kind) -> NDArray[np.int64]:
-    labels = [0, *(1 + CLASSES[kind].index(name_of(thing, kind)) for thing in painting.scene.things)]
-    return np.array(labels, dtype=np.int64)[painting.instances]
+def _labels(rendering: Rendering, kind: Kind) -> NDArray[np.int64]:
+    labels = [0, *(1 + CLASSES[kind].index(name_of(thing, kind)) for thing in rendering.scene.things)]
+    return np.array(labels, dtype=np.int64)[rendering.instances]
 
 
 def name_of(thing: Thing, kind: Kind) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paints the images of ``itaclip demo``, with the colour of every pixel's thing."""
+"""Renders the images of ``itaclip demo``, with the colour of every pixel's thing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def choose_scenes(number: int) -> tuple[int, list[Scene]]:
 def demo_scenes(
     *, output: OutputPath = ASSETS / "scenes", number: PositiveInt = 6, debug: Debug = Debug()
 ) -> None:
-    """Paint the images of ``itaclip demo``: scene-1.png, scene-1-labels.png, ..., and classes.json.
+    """Render the images of ``itaclip demo``: scene-1.png, scene-1-labels.png, ..., and classes.json.
 
     Args:
         output: Folder to fill.
@@ -48,9 +48,11 @@ def demo_scenes(
     output.mkdir(parents=True, exist_ok=True)
     seed, scenes = choose_scenes(number)
     for place, scene in enumerate(scenes, start=1):
-        painting = render(scene, SIDE)
-        Image.fromarray(painting.image).save(output / f"scene-{place}.png", optimize=True)
-        Image.fromarray(painting.semantic("colour")).save(output / f"scene-{place}-labels.png", optimize=True)
+        rendering = render(scene, SIDE)
+        Image.fromarray(rendering.image).save(output / f"scene-{place}.png", optimize=True)
+        Image.fromarray(rendering.semantic("colour")).save(
+            output / f"scene-{place}-labels.png", optimize=True
+        )
     facts = {
         "seed": seed,
         "split": "test",

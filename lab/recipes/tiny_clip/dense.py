@@ -58,7 +58,7 @@ def dense_embeddings(
     Args:
         visual: The visual tower, read only.
         images: ``(B, 3, H, W)`` of the tower's own size.
-        variants: By name.
+        variants: Variants by name.
 
     Returns:
         For each name ``(B, patches, embed_dim)`` of unit norm.
@@ -134,7 +134,7 @@ def dense_figures(
     """Return for each attribute and variant the mIoU and the accuracy on the things' pixels, in percent.
 
     Args:
-        tokens: From :func:`dense_embeddings`.
+        tokens: Result of :func:`dense_embeddings`.
         words: Text embeddings of the names of each attribute.
         ground: Text embeddings of the backgrounds.
         truth: ``(B, side, side)`` int64, 0 ground.

@@ -31,13 +31,13 @@ from recipes.tiny_clip.zero_shot import (
     class_embeddings,
     foreign_sentences,
     name_accuracies,
-    paint,
     recall_at_1,
+    render_scenes,
     single_things,
 )
 
-MUSTS = {"colour": 0.97, "material": 0.90}
-AIMS = {"shape": 0.95, "unseen_pair": 0.80}
+REQUIREMENTS = {"colour": 0.97, "material": 0.90}
+TARGETS = {"shape": 0.95, "unseen_pair": 0.80}
 MAX_BYTES = 6_000_000
 # more things than in training would say more of the world than of the model
 SEGMENTED = SceneConfig(num_things=(0.3, 0.4, 0.3))
@@ -93,7 +93,7 @@ def measure(judged: Judged, seed: int, singles: int, mixed: int, segmented: int)
     """
     test, novel = single_things(seed, singles, "test"), single_things(seed, singles, "novel")
     seen, unseen = judged.accuracies(test), judged.accuracies(novel)
-    crowd = paint(seed + 1, mixed, "test", MIXED)
+    crowd = render_scenes(seed + 1, mixed, "test", MIXED)
     rng = np.random.default_rng(seed)
     texts = [strict_caption(scene, rng, "held_out") for scene in crowd.scenes]
     text = judged.model.encode_text(judged.tokenize(texts), normalize=True)
@@ -104,16 +104,18 @@ def measure(judged: Judged, seed: int, singles: int, mixed: int, segmented: int)
         "recall_at_1": {
             name: round(value, 4) for name, value in recall_at_1(judged.embed(crowd), text, texts).items()
         },
-        "dense": _dense(judged, paint(seed + 2, segmented, "test", SEGMENTED)),
+        "dense": _dense(judged, render_scenes(seed + 2, segmented, "test", SEGMENTED)),
     }
 
 
 def _dense(judged: Judged, sample: Sample) -> dict[str, dict[str, dict[str, float]]]:
     batches = [dense_embeddings(judged.model.visual, x) for x in judged.inputs(sample)]
     tokens = {name: torch.cat([batch[name] for batch in batches]) for name in VARIANTS}
-    paintings = [render(scene, SIDE) for scene in sample.scenes]
+    renderings = [render(scene, SIDE) for scene in sample.scenes]
     truth = {
-        attribute: torch.from_numpy(np.stack([painting.semantic(attribute) for painting in paintings])).long()
+        attribute: torch.from_numpy(
+            np.stack([rendering.semantic(attribute) for rendering in renderings])
+        ).long()
         for attribute in ATTRIBUTES
     }
     words = {attribute: judged.names(NAMES[attribute]) for attribute in ATTRIBUTES}
@@ -124,18 +126,23 @@ def verdict(figures: dict[str, Any], size: int) -> dict[str, Any]:
     """Return what the gate says: each threshold with its figure, and a sentence for each miss."""
     values = {**figures["zero_shot"], "unseen_pair": figures["unseen_pairs"]["pair"]}
     missed: dict[str, list[str]] = {}
-    for kind, thresholds in (("musts", MUSTS), ("aims", AIMS)):
+    for kind, thresholds in (("requirements", REQUIREMENTS), ("targets", TARGETS)):
         missed[kind] = [
             f"{name} reaches {values[name]:.1%} of {wanted:.0%}"
             for name, wanted in thresholds.items()
             if values[name] < wanted
         ]
     if size > MAX_BYTES:
-        missed["musts"].append(f"weights have {size} of at most {MAX_BYTES} bytes")
-    return {"musts": MUSTS, "aims": AIMS, "missed_musts": missed["musts"], "missed_aims": missed["aims"]}
+        missed["requirements"].append(f"weights have {size} of at most {MAX_BYTES} bytes")
+    return {
+        "requirements": REQUIREMENTS,
+        "targets": TARGETS,
+        "missed_requirements": missed["requirements"],
+        "missed_targets": missed["targets"],
+    }
 
 
-def told(training: dict[str, Any]) -> str:
+def describe_training(training: dict[str, Any]) -> str:
     """Return the training in a sentence or two, from the facts that travel with the weights."""
     plan = training["plan"]
     ended = "at its limit" if training["contrast_from"] == plan["warm_steps"] else "when shapes were known"
@@ -168,7 +175,7 @@ def judge(
     segmented: int = 200,
     processor: Processor = Processor(),
 ) -> int:
-    """Measure the shipped model on fresh scenes and write its card; exit 1 if a must is missed.
+    """Measure the shipped model on fresh scenes and write its card; exit 1 if a requirement is missed.
 
     Args:
         folder: Folder of the model.
@@ -190,7 +197,9 @@ def judge(
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "bytes": weights.stat().st_size,
         "parameters": sum(parameter.numel() for parameter in judged.model.parameters()),
-        "told": told(training) if "plan" in training else "nothing is known of the training",
+        "training_description": describe_training(training)
+        if "plan" in training
+        else "nothing is known of the training",
         "training": training,
         "judged_on": {"seed": seed, "singles": singles, "mixed": mixed, "segmented": segmented},
         "figures": figures,
@@ -200,9 +209,9 @@ def judge(
     write_json(card, report)
     write_json(folder / "card.json", summary(report))
     _show(figures)
-    for sentence in [*says["missed_musts"], *says["missed_aims"]]:
+    for sentence in [*says["missed_requirements"], *says["missed_targets"]]:
         say(f"missed: {sentence}")
-    return int(bool(says["missed_musts"]))
+    return int(bool(says["missed_requirements"]))
 
 
 def _show(figures: dict[str, Any]) -> None:

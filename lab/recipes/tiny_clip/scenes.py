@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the model is shown and told: the scenes of the pool, and true sentences about them."""
+"""What the model is trained on: the scenes of the pool, and true sentences about them."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def true_of(claims: Facts, sights: Facts) -> NDArray[np.bool_]:
 
 
 def uninformative(claims: Facts, sights: Facts) -> NDArray[np.bool_]:
-    """Return ``(texts, images)``: whether a mismatch may be told by a pair that is never drawn.
+    """Return ``(texts, images)``: whether a mismatch can be recognised by a pair that is never drawn.
 
     No red star is ever drawn, so red alone would betray that "a star" is false of an image, and a model
     that learns this denies the first red star it meets. Such pairs teach more about the gaps of the training
@@ -176,25 +176,25 @@ def _one_hot(facts: Facts) -> NDArray[np.float32]:
     return np.eye(starts[-1] + 1, starts[-1], dtype=np.float32)[places].sum(axis=2)
 
 
-def _paint(seed: int, index: int) -> NDArray[np.uint8]:
+def _render(seed: int, index: int) -> NDArray[np.uint8]:
     return render(pool_scene(seed, index), SIDE).image
 
 
 def pool(
     *, output: OutputPath, count: int = 160_000, seed: int = 3, processes: int = 2, debug: Debug = Debug()
 ) -> None:
-    """Paint the training scenes once, ``(count, 64, 64, 3)`` uint8; training draws the captions.
+    """Render the training scenes once, ``(count, 64, 64, 3)`` uint8; training draws the captions.
 
     Args:
         output: File to write, .npy.
         count: Number of scenes.
         seed: Random seed of the scenes.
-        processes: Number of processes that paint.
+        processes: Number of processes that render.
     """
     partial_file = output.with_suffix(".part")
     images = np.lib.format.open_memmap(partial_file, mode="w+", dtype=np.uint8, shape=(count, SIDE, SIDE, 3))
     with Pool(processes) as workers:
-        for i, image in enumerate(workers.imap(partial(_paint, seed), range(count), chunksize=200)):
+        for i, image in enumerate(workers.imap(partial(_render, seed), range(count), chunksize=200)):
             images[i] = image
     images.flush()
     partial_file.replace(output)

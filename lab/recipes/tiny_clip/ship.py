@@ -47,7 +47,7 @@ def save(model: CLIP, size: Size, folder: Path, training: dict[str, Any]) -> Non
 
 
 def training_facts(folder: Path) -> dict[str, Any]:
-    """Return what the header of shipped weights tells about their training."""
+    """Return what the header of shipped weights holds on their training."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         return json.loads(file.metadata()["training"])
 

@@ -140,7 +140,7 @@ class Examples:
     facts: Facts
 
     @classmethod
-    def paint(cls, split: Split, count: int) -> Examples:
+    def render(cls, split: Split, count: int) -> Examples:
         """Return the first ``count`` of a split."""
         sample = single_things(1, count, split)
         return cls(split, to_input(sample.images), sample.facts)
@@ -322,7 +322,7 @@ def train_clip(
     """
     module = CLIPModule(plan)
     run = Run(steps=plan.steps, stop_at=stop_at, save_every=plan.examine_steps, log_every=20, device=device)
-    examples = [Examples.paint("val", 512), Examples.paint("novel", 256)]
+    examples = [Examples.render("val", 512), Examples.render("novel", 256)]
     fit(module, Batches(plan, pool), folder, run, examples=examples)
     return module
 
@@ -345,7 +345,7 @@ def train(
     """Train tiny-clip; run again with the same folder and options to resume.
 
     Args:
-        pool: Painted scenes, from the command 'pool'.
+        pool: Rendered scenes, from the command 'pool'.
         output: Folder of checkpoint and logs; resumed if it has one.
         stop_at: Step to stop at, to resume later.
     """

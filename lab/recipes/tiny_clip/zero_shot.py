@@ -34,10 +34,10 @@ Wrap = Callable[[str], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Painted scenes.
+    """Rendered scenes.
 
     Attributes:
-        scenes: Painted scenes.
+        scenes: Rendered scenes.
         images: ``(B, 64, 64, 3)`` uint8.
         facts: Facts that the images show.
     """
@@ -47,15 +47,15 @@ class Sample:
     facts: Facts
 
 
-def paint(seed: int, count: int, split: Split, config: SceneConfig) -> Sample:
-    """Paint ``count`` scenes of a split."""
+def render_scenes(seed: int, count: int, split: Split, config: SceneConfig) -> Sample:
+    """Render ``count`` scenes of a split."""
     scenes = [draw_scene(seed, i, split=split, config=config) for i in range(count)]
     return Sample(scenes, np.stack([render(scene, SIDE).image for scene in scenes]), shown(scenes))
 
 
 def single_things(seed: int, count: int, split: Split) -> Sample:
-    """Paint scenes of one thing."""
-    return paint(seed, count, split, SINGLE)
+    """Render scenes of one thing."""
+    return render_scenes(seed, count, split, SINGLE)
 
 
 def known_sentences(name: str) -> list[str]:
@@ -84,10 +84,10 @@ def name_accuracies(
 
     Args:
         image: Unit-norm embeddings, ``(B, embed_dim)``.
-        encode_text: From tokens to embeddings.
-        tokenize: From sentences to tokens.
+        encode_text: Function from tokens to embeddings.
+        tokenize: Function from sentences to tokens.
         facts: Facts that the images show.
-        wrap: From a name to sentences.
+        wrap: Function from a name to sentences.
     """
     shape, colour, material = torch.from_numpy(facts.things[:, 0]).unbind(dim=1)
     wanted = {"shape": shape, "colour": colour, "material": material, "pair": colour * len(SHAPES) + shape}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The classical denoisers to beat, each told the noise level, which our blind network is not."""
+"""The classical denoisers to beat, each given the noise level, which our blind network is not."""
 
 from __future__ import annotations
 

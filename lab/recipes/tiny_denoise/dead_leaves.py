@@ -2,7 +2,7 @@
 """Dead-leaves images: occluding shapes of many sizes, drawn without a single photograph.
 
 Radii follow a power law, which makes the statistics of edges scale invariant as in photographs. Shapes
-are painted back to front into a label map on a canvas two or three times as large; all colour work is
+are drawn back to front into a label map on a canvas two or three times as large; all colour work is
 then done through that map, and the canvas is averaged down, which gives the soft edges of a camera.
 
 Source: Lee, Mumford, Huang 2001 (model); Achddou, Gousseau, Ladjal 2021 (training on it); palettes without
@@ -60,7 +60,7 @@ class Leaves:
         """Leaves and the ground."""
         return len(self.centres) + 1
 
-    def paint(self, values: NDArray[np.floating]) -> FloatImage:
+    def fill(self, values: NDArray[np.floating]) -> FloatImage:
         """Spread one value per leaf over the canvas."""
         return np.asarray(values, dtype=np.float32)[self.labels]
 
@@ -83,7 +83,7 @@ def render(size: int, seed: int) -> UInt8Image:
     rng = np.random.default_rng(seed)
     canvas = size * int(rng.choice([2, 3]))
     leaves = _draw(rng, canvas, canvas // size)
-    image = leaves.paint(_palette(rng, leaves.count))
+    image = leaves.fill(_palette(rng, leaves.count))
     yy, xx = np.mgrid[:canvas, :canvas].astype(np.float32) / canvas
     image += _gradients(rng, leaves, xx, yy)[..., None]
     shade = _textures(rng, leaves, xx, yy)
@@ -96,7 +96,7 @@ def render(size: int, seed: int) -> UInt8Image:
 
 
 def _draw(rng: np.random.Generator, canvas: int, oversampling: int) -> Leaves:
-    """Paint leaves until they cover the canvas three to five times."""
+    """Draw leaves until they cover the canvas three to five times."""
     exponent = rng.uniform(2.4, 3.2)
     smallest = oversampling * np.exp(rng.uniform(np.log(0.7), np.log(24)))
     largest, coverage = 0.6 * canvas, rng.uniform(3, 5)
@@ -173,8 +173,8 @@ def _gradients(rng: np.random.Generator, leaves: Leaves, xx: FloatImage, yy: Flo
     angle = rng.uniform(0, _TURN, leaves.count)
     slope = (rng.random(leaves.count) < 0.5) * rng.uniform(0, 0.5, leaves.count)
     centre = np.concatenate([[[0.5, 0.5]], leaves.centres / len(xx)])
-    across = leaves.paint(slope * np.cos(angle)) * (xx - leaves.paint(centre[:, 0]))
-    return across + leaves.paint(slope * np.sin(angle)) * (yy - leaves.paint(centre[:, 1]))
+    across = leaves.fill(slope * np.cos(angle)) * (xx - leaves.fill(centre[:, 0]))
+    return across + leaves.fill(slope * np.sin(angle)) * (yy - leaves.fill(centre[:, 1]))
 
 
 def _textures(rng: np.random.Generator, leaves: Leaves, xx: FloatImage, yy: FloatImage) -> FloatImage:
@@ -183,16 +183,16 @@ def _textures(rng: np.random.Generator, leaves: Leaves, xx: FloatImage, yy: Floa
     shade = np.zeros((canvas, canvas), np.float32)
     for _ in range(2):
         strength = (rng.random(count) < 0.6) * np.abs(rng.normal(0, rng.uniform(0.01, 0.09), count))
-        shade += leaves.paint(strength) * _noise(rng, canvas, rng.uniform(0.4, 2.4))
+        shade += leaves.fill(strength) * _noise(rng, canvas, rng.uniform(0.4, 2.4))
     if rng.random() < 0.5:
         frequency = np.exp(rng.uniform(np.log(4), np.log(60), count)).astype(np.float32)
         phase = rng.uniform(0, _TURN, count).astype(np.float32)
         angle = rng.uniform(0, 3.1416, count).astype(np.float32)
-        along = leaves.paint(np.cos(angle)) * xx + leaves.paint(np.sin(angle)) * yy
-        wave = np.sin(2 * np.pi * leaves.paint(frequency) * along + leaves.paint(phase))
+        along = leaves.fill(np.cos(angle)) * xx + leaves.fill(np.sin(angle)) * yy
+        wave = np.sin(2 * np.pi * leaves.fill(frequency) * along + leaves.fill(phase))
         if rng.random() < 0.4:
             wave = np.sign(wave)
-        shade += leaves.paint((rng.random(count) < 0.4) * rng.uniform(0, 0.15, count)) * wave
+        shade += leaves.fill((rng.random(count) < 0.4) * rng.uniform(0, 0.15, count)) * wave
     return shade
 
 
@@ -261,7 +261,7 @@ def pool(
         warn(f"{output} is there already")
         return
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(done_file, str(done))  # before the file is made anew: an old count must not outlive it
+    write_text(done_file, str(done))  # before the file is made again: an old count must not outlive it
     images = np.lib.format.open_memmap(part, mode="r+" if done else "w+", dtype=np.uint8, shape=shape)
     tasks = [(size, first, min(first + _CHUNK, count)) for first in range(done, count, _CHUNK)]
     chunks = zip(tasks, _rendered(tasks, workers), strict=True)

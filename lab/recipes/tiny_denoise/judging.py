@@ -140,7 +140,7 @@ def verdict(figures: Figures, clean: Clean, model: str, colour: Collection[str])
 
 
 def losses(figures: Figures, model: str) -> list[dict[str, object]]:
-    """List where another method does better than the model, and by how much; nothing is left out."""
+    """List where another method does better than the model, and by how much; nothing is omitted."""
     return [
         {"photo": name, "sigma": int(sigma), "measure": measure, "to": key, "by": round(value - ours, 4)}
         for name, rows in figures.items()

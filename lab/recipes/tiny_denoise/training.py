@@ -29,7 +29,7 @@ LOW_SHARE, LOW_SIGMA = 0.25, 15.0  # so many more stay below this, where the gat
 # of the crops are grey: three equal channels with one noise. A net that never saw this takes the noise that
 # all channels share for texture, and leaves grey photographs as they are
 GREY_SHARE = 0.3
-GREY_CLEAN_SHARE = 0.35  # in place of CLEAN_SHARE: one channel tells noise from fine texture less surely
+GREY_CLEAN_SHARE = 0.35  # in place of CLEAN_SHARE: in one channel fine texture resembles noise more
 # of the crops are overlaid with faint grain that belongs to the image (grass, cloth, film), its deviation
 # up to GRAIN on the scale of [0, 255]: or else every weak irregular texture would pass for noise
 GRAIN_SHARE, GRAIN = 0.25, 10.0
@@ -87,7 +87,7 @@ def grain(rng: np.random.Generator, size: int) -> Tensor:
     """Draw a faint irregular texture, ``(1, size, size)`` fp32, in patches that fade out.
 
     White to slightly soft, with a strength that changes over the image as that of grass or cloth does;
-    noise has the same strength everywhere, and that is what the network can tell them apart by.
+    noise has the same strength everywhere, by which the network can distinguish them.
     """
     fine = gaussian_filter(rng.standard_normal((size, size)), rng.uniform(0, 0.8), mode="wrap")
     where = gaussian_filter(rng.standard_normal((size, size)), rng.uniform(3, size / 6), mode="wrap")
@@ -163,5 +163,5 @@ def ship(run: Path, /, *, name: str = "tiny-denoise", debug: Debug = Debug()) ->
     model.load_state_dict(load_file(run / "network.safetensors"))
     folder = SHIPPED.assets / name
     model.half().save_pretrained(folder)
-    (folder / "README.md").unlink()  # the hub's template; the card tells more
+    (folder / "README.md").unlink()  # the hub's template; the card says more
     say(f"{folder}: {(folder / 'model.safetensors').stat().st_size} bytes")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts the trained parts together as a diffusers pipeline, saves it, and paints a sheet of samples."""
+"""Puts the trained parts together as a diffusers pipeline, saves it, and generates a sheet of samples."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _edit(file: Path, **changes: str | None) -> None:
     file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
-def paint_prompts(
+def generate_images(
     pipeline: StableDiffusionXLPipeline,
     prompts: Sequence[str],
     *,

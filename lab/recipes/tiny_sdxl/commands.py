@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m recipes sdxl``: paint the pool, train the autoencoder, then the U-Net; ship; judge."""
+"""``python -m recipes sdxl``: render the pool, train the autoencoder, then the U-Net; ship; judge."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skimage.io import imsave
 from recipes.cards import CARDS, read_card, weights_of
 from recipes.options import Accelerator, Debug, Flag, Processor
 from recipes.probes.judging import WEIGHTS, Judge
-from recipes.tiny_sdxl.assembly import GUIDANCE, SHEET_PROMPTS, STEPS, load_run, paint_prompts, save
+from recipes.tiny_sdxl.assembly import GUIDANCE, SHEET_PROMPTS, STEPS, generate_images, load_run, save
 from recipes.tiny_sdxl.assembly import sheet as lay_out
 from recipes.tiny_sdxl.autoencoder import (
     AutoencoderOptions,
@@ -42,7 +42,7 @@ ASSETS = HOMES[0]
 CARD = CARDS / "tiny-sdxl.json"
 STATEMENT = (
     "Trained on drawn scenes of the simple kind only, 64 pixels and a share of 128. It shows that methods "
-    "work; what it paints is no measure of any published model."
+    "work; what it generates is no measure of any published model."
 )
 
 _TRAINING = Parameter(name="*", group=Group("Training", sort_key=1))
@@ -57,7 +57,7 @@ def pool(
     workers: int = 2,
     debug: Debug = Debug(),
 ) -> None:
-    """Paint what is missing of the pool.
+    """Render what is missing of the pool.
 
     Args:
         output: Folder of the run; pool, latents and checkpoints lie in it.
@@ -139,7 +139,7 @@ def ship(
     seed: int = 0,
     processor: Processor = Processor(),
 ) -> None:
-    """Save the pipeline of a run as float16, load it again and paint samples with it.
+    """Save the pipeline of a run as float16, load it again and generate samples with it.
 
     Args:
         run: Folder of the run.
@@ -153,14 +153,14 @@ def ship(
     for copy in copies:
         shutil.copytree(first, copy, dirs_exist_ok=True)
     sheet = run / "samples.png" if sheet is None else sheet
-    _paint_sheet(_load(first), sheet, seed)
+    _save_sheet(_load(first), sheet, seed)
     say(f"{first}: {size} bytes; samples in {sheet}")
 
 
 def samples(
     run: Path, /, *, sheet: Path, side: int = 64, seed: int = 0, processor: Processor = Processor()
 ) -> None:
-    """Paint samples of a run, finished or not.
+    """Generate samples of a run, finished or not.
 
     Args:
         run: Folder of the run.
@@ -169,11 +169,11 @@ def samples(
         seed: Random seed of the samples.
     """
     torch.set_num_threads(processor.threads)
-    _paint_sheet(load_run(run), sheet, seed, side)
+    _save_sheet(load_run(run), sheet, seed, side)
 
 
-def _paint_sheet(pipeline: StableDiffusionXLPipeline, file: Path, seed: int, side: int = 64) -> None:
-    images = [paint_prompts(pipeline, SHEET_PROMPTS, seed=seed + i, side=side) for i in range(2)]
+def _save_sheet(pipeline: StableDiffusionXLPipeline, file: Path, seed: int, side: int = 64) -> None:
+    images = [generate_images(pipeline, SHEET_PROMPTS, seed=seed + i, side=side) for i in range(2)]
     rows = [part for i in range(0, len(SHEET_PROMPTS), 8) for image in images for part in image[i : i + 8]]
     imsave(file, lay_out(np.stack(rows), 8), check_contrast=False)
 
@@ -194,7 +194,7 @@ def judge(
     write: Flag = False,
     processor: Processor = Processor(),
 ) -> int:
-    """Measure the shipped pipeline on fresh seeds; exit 1 if it misses a must.
+    """Measure the shipped pipeline on fresh seeds; exit 1 if it misses a requirement.
 
     Args:
         folder: Folder of the shipped pipeline.
@@ -206,7 +206,7 @@ def judge(
     """
     torch.set_num_threads(processor.threads)
     pipeline = _load(folder)
-    figures = judge_pipeline(pipeline, Judge.load(probe), seed=seed, count=count, tell=say)
+    figures = judge_pipeline(pipeline, Judge.load(probe), seed=seed, count=count, report=say)
     misses = missed(figures)
     card = read_card(CARD, training) | {
         **weights_of(folder),

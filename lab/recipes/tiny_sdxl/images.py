@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pools of painted images on disk: whole scenes, and windows of scenes two and four times as large."""
+"""Pools of rendered images on disk: whole scenes, and windows of scenes two and four times as large."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def scene_of(kind: Kind, number: int) -> Scene:
 def corner_of(kind: Kind, number: int) -> tuple[int, int]:
     """Return top and left of the image in the scene, in pixels of the scene; whole latent cells."""
     source = SOURCES[kind]
-    room = (source.scene_side - source.side) // 4
+    margin = (source.scene_side - source.side) // 4
     rng = scene_rng(WORLD_SEED, source.first + number, CORNERS)
-    top, left = rng.integers(0, room + 1, 2)
+    top, left = rng.integers(0, margin + 1, 2)
     return 4 * int(top), 4 * int(left)
 
 
@@ -65,8 +65,8 @@ def time_ids_of(kind: Kind, number: int) -> list[int]:
     return [side, side, *corner_of(kind, number), side, side]
 
 
-def paint(kind: Kind, number: int) -> NDArray[np.uint8]:
-    """Paint an image, ``(side, side, 3)`` uint8."""
+def render_image(kind: Kind, number: int) -> NDArray[np.uint8]:
+    """Render an image, ``(side, side, 3)`` uint8."""
     source = SOURCES[kind]
     top, left = corner_of(kind, number)
     edges = np.array([left, top, left + source.side, top + source.side]) / source.scene_side
@@ -75,7 +75,7 @@ def paint(kind: Kind, number: int) -> NDArray[np.uint8]:
 
 
 def held_out_images(count: int, *, seed: int = WORLD_SEED) -> NDArray[np.uint8]:
-    """Paint the first scenes of the test split, ``(count, SIDE, SIDE, 3)`` uint8."""
+    """Render the first scenes of the test split, ``(count, SIDE, SIDE, 3)`` uint8."""
     config = SceneConfig.preset("simple")
     scenes = (draw_scene(seed, i, split="test", config=config) for i in range(count))
     return np.stack([render(scene, SIDE).image for scene in scenes])
@@ -101,16 +101,16 @@ def load_pool(folder: Path, kind: Kind, limit: int | None = None) -> NDArray[np.
 
 
 def check_pool(folder: Path, kind: Kind, samples: int = 3) -> None:
-    """Paint some images of a pool again: captions come from scenes drawn anew, so both must agree.
+    """Render some images of a pool again: captions come from scenes drawn again, so both must agree.
 
     Raises:
-        ValueError: If the world has changed since the pool was painted.
+        ValueError: If the world has changed since the pool was rendered.
     """
     files = shard_files(folder, kind)
     for shard, file in enumerate(files[:: max(1, len(files) // samples)]):
         number = int(file.stem.rsplit("-", 1)[1]) * SHARD + shard
-        if not np.array_equal(np.load(file, mmap_mode="r")[shard], paint(kind, number)):
-            raise ValueError(f"pool must show the world as it is now, {file} does not; paint it again")
+        if not np.array_equal(np.load(file, mmap_mode="r")[shard], render_image(kind, number)):
+            raise ValueError(f"pool must show the world as it is now, {file} does not; render it again")
 
 
 def write_array(path: Path, array: NDArray[np.generic]) -> None:
@@ -122,11 +122,11 @@ def write_array(path: Path, array: NDArray[np.generic]) -> None:
 def _write_shard(task: tuple[Path, Kind, int]) -> None:
     folder, kind, shard = task
     numbers = range(shard * SHARD, (shard + 1) * SHARD)
-    write_array(folder / f"{kind}-{shard:04d}.npy", np.stack([paint(kind, i) for i in numbers]))
+    write_array(folder / f"{kind}-{shard:04d}.npy", np.stack([render_image(kind, i) for i in numbers]))
 
 
 def fill_pool(folder: Path, counts: Sequence[tuple[Kind, int]], workers: int) -> None:
-    """Paint whatever is missing of the pool, a file of ``SHARD`` images at a time.
+    """Render whatever is missing of the pool, a file of ``SHARD`` images at a time.
 
     Args:
         folder: Folder of the files.

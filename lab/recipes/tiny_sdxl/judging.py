@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tiny-sdxl must reach, and what it reaches, judged from the shipped files."""
+"""Requirements of tiny-sdxl, and its figures, judged from the shipped files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shapeworld import Scene, SceneConfig, Split, captions, draw_scene, scene_rng
 from shapeworld.vocabulary import COLOURS, MATERIALS, SHAPES, Attribute
 
-from recipes.tiny_sdxl.assembly import paint_prompts
+from recipes.tiny_sdxl.assembly import generate_images
 from recipes.tiny_sdxl.autoencoder import psnr, reconstruct
 from recipes.tiny_sdxl.images import SIDE, held_out_images
 
@@ -21,7 +21,7 @@ Images = NDArray[np.uint8]
 
 NAMES: dict[Attribute, tuple[str, ...]] = {"shape": SHAPES, "colour": COLOURS, "material": MATERIALS}
 # gate: figure, least value, unit
-MUSTS: dict[str, tuple[float, str]] = {
+REQUIREMENTS: dict[str, tuple[float, str]] = {
     "vae_psnr_db": (28.5, "dB"),
     "colour_percent": (95.0, "%"),
     "shape_percent": (65.0, "%"),
@@ -31,7 +31,7 @@ PROMPTS = 29  # purpose number of the stream of random numbers that the prompts 
 
 
 class ImageJudge(Protocol):
-    """Whoever says what is in images ``(B, H, W, 3)`` uint8."""
+    """A model that recognises what is in images ``(B, H, W, 3)`` uint8."""
 
     def classify(self, images: Images) -> Mapping[Attribute, NDArray[np.int64]]:
         """Name the only thing of each image: ``(B,)`` places in the vocabulary, by attribute."""
@@ -122,7 +122,7 @@ def judge_pipeline(
     *,
     seed: int,
     count: int = 200,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, float | dict[str, float]]:
     """Measure everything the card holds.
 
@@ -131,43 +131,43 @@ def judge_pipeline(
         judge: The frozen probe.
         seed: Random seed of prompts, noise and the images that the autoencoder is judged on.
         count: Prompts of one thing, and images for the autoencoder; half as many of the rest.
-        tell: Is told how far it got.
+        report: Called with a line about each step.
     """
     tests = held_out_images(count, seed=seed)
     figures: dict[str, float | dict[str, float]] = {
         "vae_psnr_db": round(psnr(reconstruct(pipeline.vae, tests), tests), 2)
     }
-    tell(f"autoencoder: {figures}")
+    report(f"autoencoder: {figures}")
     few = max(1, count // 2)
     single = draw_orders(seed, count, 1)
-    images = _paint(pipeline, single, seed)
+    images = _generate(pipeline, single, seed)
     figures |= single_figures(images, single, judge)
-    tell(f"one thing: {figures}")
+    report(f"one thing: {figures}")
     for name, split, length in (("medium", "test", "medium"), ("novel", "novel", "short")):
         orders = draw_orders(seed + 1, few, 1, split=split, length=length)
-        figures[name] = single_figures(_paint(pipeline, orders, seed + 1), orders, judge)
+        figures[name] = single_figures(_generate(pipeline, orders, seed + 1), orders, judge)
     pairs = draw_orders(seed + 2, few, 2)
-    figures["both_colours_percent"] = both_colours(_paint(pipeline, pairs, seed + 2), pairs, judge)
-    tell(f"two things: {figures['both_colours_percent']} %")
+    figures["both_colours_percent"] = both_colours(_generate(pipeline, pairs, seed + 2), pairs, judge)
+    report(f"two things: {figures['both_colours_percent']} %")
     for side in (SIDE, 2 * SIDE, 4 * SIDE):
         orders = single[: max(1, few // (side // SIDE))]
-        figures[f"duplicates_{side}px"] = duplicates(_paint(pipeline, orders, seed + 3, side), judge)
-    tell(f"larger images: {figures}")
+        figures[f"duplicates_{side}px"] = duplicates(_generate(pipeline, orders, seed + 3, side), judge)
+    report(f"larger images: {figures}")
     return figures
 
 
-def _paint(
+def _generate(
     pipeline: StableDiffusionXLPipeline, orders: Sequence[Order], seed: int, side: int = SIDE
 ) -> Images:
     batch_size = max(1, 32 * SIDE**2 // side**2)
     prompts = [order.prompt for order in orders]
-    return paint_prompts(pipeline, prompts, seed=seed, side=side, batch_size=batch_size)
+    return generate_images(pipeline, prompts, seed=seed, side=side, batch_size=batch_size)
 
 
 def missed(figures: Mapping[str, float | dict[str, float]]) -> list[str]:
-    """Return in words every must that the figures miss."""
+    """Return in words every requirement that the figures miss."""
     result: list[str] = []
-    for name, (least, unit) in MUSTS.items():
+    for name, (least, unit) in REQUIREMENTS.items():
         value = figures[name]
         assert isinstance(value, float)
         if not value >= least:

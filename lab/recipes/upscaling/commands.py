@@ -18,12 +18,12 @@ from diffusers import StableDiffusionXLPipeline
 from recipes.cards import CARDS
 from recipes.options import Processor
 from recipes.probes.judging import Judge
-from recipes.tiny_sdxl.assembly import paint_prompts
+from recipes.tiny_sdxl.assembly import generate_images
 from recipes.tiny_sdxl.commands import ASSETS
 from recipes.tiny_sdxl.images import SIDE
 from recipes.tiny_sdxl.judging import Order, draw_orders
+from recipes.upscaling.generation import Generated, generate_row, stored_row
 from recipes.upscaling.measures import Images, contents, detail, distances, seam_score
-from recipes.upscaling.paint import Painted, kept, paint
 from recipes.upscaling.report import JUDGED, gallery, missed, table
 from recipes.upscaling.rows import ROWS, Row
 
@@ -32,7 +32,7 @@ RUN = Path("runs/upscaling")
 SHOWN = ("2x Lanczos", "2x direct sampling", "2x pixelsmith", "4x Lanczos", "4x direct sampling", JUDGED)
 GATE_ROWS = ("4x drawn scene", "4x Lanczos", JUDGED)
 CAVEAT = (
-    "One small model of one training, drawn scenes of one thing each, one noise per picture. It shows what "
+    "One small model of one training, drawn scenes of one thing each, one noise per image. It shows what "
     "the parts of the method do; how they rank on photographs is another question."
 )
 
@@ -48,38 +48,40 @@ class _Study:
         self.judge, self.counts, self.seed, self.folder = Judge.load(), counts, seed, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.orders: list[Order] = draw_orders(seed, max(counts.values()), 1)
-        self.base: Images = paint_prompts(self.pipeline, [order.prompt for order in self.orders], seed=seed)
-        self.painted: dict[str, Painted] = {}
+        self.base: Images = generate_images(self.pipeline, [order.prompt for order in self.orders], seed=seed)
+        self.generated: dict[str, Generated] = {}
 
     def run(self, rows: list[Row]) -> dict[str, dict[str, float]]:
-        """Paint and measure rows; those of one size must begin with the drawn scenes."""
+        """Generate and measure rows; those of one size must begin with the drawn scenes."""
         figures: dict[str, dict[str, float]] = {}
         with progress_bars() as progress:
             task = progress.add_task("images", total=sum(self.counts[row.scale] for row in rows))
             for row in rows:
                 progress.update(task, description=row.key)
                 before = progress.tasks[task].completed
-                self.painted[row.key] = kept(
-                    self.folder, row, lambda row=row: self._paint(row, lambda: progress.advance(task))
+                self.generated[row.key] = stored_row(
+                    self.folder, row, lambda row=row: self._generate(row, lambda: progress.advance(task))
                 )
                 progress.update(task, completed=before + self.counts[row.scale])
                 figures[row.key] = self._measure(row)
         return figures
 
-    def _paint(self, row: Row, tick: Callable[[], object]) -> Painted:
+    def _generate(self, row: Row, tick: Callable[[], object]) -> Generated:
         count = self.counts[row.scale]
-        return paint(row, self.pipeline, self.orders[:count], self.base[:count], seed=self.seed, tick=tick)
+        return generate_row(
+            row, self.pipeline, self.orders[:count], self.base[:count], seed=self.seed, tick=tick
+        )
 
     def _measure(self, row: Row) -> dict[str, float]:
-        painted = self.painted[row.key]
-        scenes = self.painted[f"{row.scale}x drawn scene"].images
+        generated = self.generated[row.key]
+        scenes = self.generated[f"{row.scale}x drawn scene"].images
         return {
-            **contents(painted.images, self.orders[: len(painted.images)], self.judge),
-            "detail": detail(painted.images),
-            **distances(painted.images, scenes, self.judge),
-            "seam": seam_score(painted.images, SIDE),
-            "calls": round(painted.calls, 1),
-            "seconds": round(painted.seconds, 2),
+            **contents(generated.images, self.orders[: len(generated.images)], self.judge),
+            "detail": detail(generated.images),
+            **distances(generated.images, scenes, self.judge),
+            "seam": seam_score(generated.images, SIDE),
+            "calls": round(generated.calls, 1),
+            "seconds": round(generated.seconds, 2),
         }
 
 
@@ -95,7 +97,7 @@ def study(
     figure: Path | None = None,
     processor: Processor = Processor(),
 ) -> None:
-    """Paint and measure every row; write the card and print the tables.
+    """Generate and measure every row; write the card and print the tables.
 
     Args:
         model: Folder of the pipeline.
@@ -103,7 +105,7 @@ def study(
         count_4x: Number of images of each row at 4x.
         seed: Random seed of prompts and noise.
         folder: Folder of the images so far, from which a study resumes.
-        leave_out: Rows to leave out, as '2x no mask'.
+        leave_out: Rows to omit, such as '2x no mask'.
         card: Card to write.
         figure: PNG of a gallery.
     """
@@ -127,7 +129,7 @@ def study(
     for scale in (2, 4):
         say(table(figures, scale) + "\n")
     if figure is not None:
-        shown = {"base": run.base[:6], **{key: run.painted[key].images[:6] for key in SHOWN}}
+        shown = {"base": run.base[:6], **{key: run.generated[key].images[:6] for key in SHOWN}}
         gallery(shown, [order.prompt for order in run.orders[:6]], figure, 4 * SIDE)
     emit({"base": report["base"], "missed": misses})
 

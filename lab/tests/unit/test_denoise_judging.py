@@ -171,7 +171,7 @@ def test_the_convolutional_network_takes_colour_and_grey(tmp_path):
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
-    """A folder with a model that is told the truth, and photographs to judge it on."""
+    """A folder with a model that is given the truth, and photographs to judge it on."""
     weights = tmp_path / "toy" / "model.safetensors"
     weights.parent.mkdir()
     weights.write_bytes(b"weights")

@@ -23,7 +23,7 @@ def image(*things, side=64):
 
 
 class Oracle(Probe):
-    """Says what it was told: the masks and the only thing of one rendering, for every image."""
+    """Returns what it was given: the masks and the only thing of one rendering, for every image."""
 
     def __init__(self, rendering):
         super().__init__()

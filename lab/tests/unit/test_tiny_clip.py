@@ -34,7 +34,7 @@ from recipes.tiny_clip.scenes import (
 from recipes.tiny_clip.ship import ASSETS, save, ship, training_facts
 from recipes.tiny_clip.tokens import CONTEXT_LENGTH, IDS, VOCABULARY, encode
 from recipes.tiny_clip.train import STATE, Batches, CLIPModule, Plan, train_clip
-from recipes.tiny_clip.zero_shot import paint, recall_at_1
+from recipes.tiny_clip.zero_shot import recall_at_1, render_scenes
 from recipes.training import CHECKPOINT
 from shapeworld import Background, Scene, Thing
 from shapeworld.vocabulary import COLOURS, SHAPES
@@ -164,7 +164,7 @@ def test_the_tokenizer_survives_open_clip(folder):
 def test_open_clip_loads_the_shipped_folder_unchanged(model, folder):
     name = f"local-dir:{folder}"
     loaded, _, preprocess = open_clip.create_model_and_transforms(name)
-    sample = paint(3, 4, "test", MIXED)
+    sample = render_scenes(3, 4, "test", MIXED)
     judged = judging.Judged(folder)
     assert training_facts(folder) == {"seed": 7}
     for key, value in model.state_dict().items():
@@ -294,7 +294,7 @@ def test_a_random_model_judges_at_chance_and_fails_its_gate(folder, tmp_path, re
     assert report["figures"]["recall_at_1"]["image_to_text"] < 0.3
     assert set(report["figures"]["dense"]["colour"]) == set(VARIANTS)
     assert report["figures"]["dense"]["colour"]["vanilla"]["miou"] < 25
-    assert len(report["verdict"]["missed_musts"]) == 2
+    assert len(report["verdict"]["missed_requirements"]) == 2
     assert report["training"] == {"seed": 7}
 
 

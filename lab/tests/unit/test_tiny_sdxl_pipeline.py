@@ -7,11 +7,11 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from recipes.probes.judging import Judge
 from recipes.tiny_sdxl import assembly
-from recipes.tiny_sdxl.assembly import assemble, paint_prompts, save, sheet
+from recipes.tiny_sdxl.assembly import assemble, generate_images, save, sheet
 from recipes.tiny_sdxl.autoencoder import build_autoencoder
 from recipes.tiny_sdxl.commands import HOMES
 from recipes.tiny_sdxl.denoiser import Denoiser, DenoiserOptions
-from recipes.tiny_sdxl.judging import MUSTS, both_colours, draw_orders, missed, single_figures
+from recipes.tiny_sdxl.judging import REQUIREMENTS, both_colours, draw_orders, missed, single_figures
 from shapeworld.vocabulary import COLOURS, HELD_OUT, SHAPES
 
 pytestmark = [
@@ -28,7 +28,7 @@ def pipeline():
     return assemble(build_autoencoder((8, 16, 16), 4), denoiser)
 
 
-def test_saved_pipeline_paints_the_same_pictures(pipeline, tmp_path):
+def test_a_saved_pipeline_generates_the_same_images(pipeline, tmp_path):
     size = save(pipeline, tmp_path)
     assert size == sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
     loaded = StableDiffusionXLPipeline.from_pretrained(tmp_path)
@@ -37,10 +37,10 @@ def test_saved_pipeline_paints_the_same_pictures(pipeline, tmp_path):
     assert (tmp_path / "tokenizer_2" / "merges.txt").exists()
     assert json.loads((tmp_path / "model_index.json").read_text())["force_zeros_for_empty_prompt"] is True
     prompts = ["a red circle", "a blue star on waves"]
-    ours = paint_prompts(pipeline.to(dtype=torch.float32), prompts, seed=5, steps=2)
+    ours = generate_images(pipeline.to(dtype=torch.float32), prompts, seed=5, steps=2)
     assert ours.shape == (2, 64, 64, 3)
-    assert np.array_equal(ours, paint_prompts(loaded, prompts, seed=5, steps=2))
-    assert not np.array_equal(ours, paint_prompts(loaded, prompts, seed=6, steps=2))
+    assert np.array_equal(ours, generate_images(loaded, prompts, seed=5, steps=2))
+    assert not np.array_equal(ours, generate_images(loaded, prompts, seed=6, steps=2))
 
 
 def test_the_pipeline_is_of_the_real_architecture(pipeline):
@@ -71,7 +71,7 @@ def test_sheet_lays_pictures_out_in_rows():
 
 
 class Answers:
-    """Says what it is told to say."""
+    """Returns what it was given."""
 
     def __init__(self, labels=None, colours=None):
         self.labels, self.seen = labels, colours
@@ -115,7 +115,7 @@ def test_both_colours_wants_both():
 
 
 def test_missed_musts_are_named():
-    figures = {name: least for name, (least, _) in MUSTS.items()}
+    figures = {name: least for name, (least, _) in REQUIREMENTS.items()}
     assert missed(figures) == []
     assert missed(figures | {"vae_psnr_db": 28.4}) == ["vae_psnr_db: 28.4 dB, wanted at least 28.5 dB"]
     assert len(missed(figures | {"shape_percent": float("nan")})) == 1
@@ -130,12 +130,12 @@ def test_every_home_holds_the_same_model() -> None:
     assert all(copy == first for copy in copies)
 
 
-def test_the_shipped_model_paints_the_asked_colour() -> None:
+def test_the_shipped_model_generates_the_colour_of_the_prompt() -> None:
     pipeline = StableDiffusionXLPipeline.from_pretrained(HOMES[0])
     pipeline.set_progress_bar_config(disable=True)
     orders = draw_orders(11, 8, 1)
     prompts = [order.prompt for order in orders]
-    images = paint_prompts(pipeline, prompts, seed=11, steps=10)
+    images = generate_images(pipeline, prompts, seed=11, steps=10)
     figures = single_figures(images, orders, Judge.load())
     assert figures["colour_percent"] >= 85
-    np.testing.assert_array_equal(images, paint_prompts(pipeline, prompts, seed=11, steps=10))
+    np.testing.assert_array_equal(images, generate_images(pipeline, prompts, seed=11, steps=10))

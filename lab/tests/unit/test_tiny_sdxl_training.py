@@ -32,7 +32,7 @@ from recipes.tiny_sdxl.images import (
     fill_pool,
     held_out_images,
     load_pool,
-    paint,
+    render_image,
     scene_of,
     time_ids_of,
 )
@@ -69,14 +69,14 @@ def test_a_window_is_cut_from_the_larger_scene():
     whole = render(scene_of("zoom4", 3), 256).image
     top, left = corner_of("zoom4", 3)
     assert top % 4 == left % 4 == 0
-    assert np.array_equal(paint("zoom4", 3), whole[top : top + 64, left : left + 64])
+    assert np.array_equal(render_image("zoom4", 3), whole[top : top + 64, left : left + 64])
     assert time_ids_of("zoom4", 3) == [256, 256, top, left, 256, 256]
 
 
 def test_whole_scenes_carry_their_own_size():
     assert time_ids_of("base", 5) == [64, 64, 0, 0, 64, 64]
     assert time_ids_of("large", 5) == [128, 128, 0, 0, 128, 128]
-    assert paint("large", 0).shape == (128, 128, 3)
+    assert render_image("large", 0).shape == (128, 128, 3)
 
 
 def test_training_never_shows_a_held_out_pair():
@@ -133,7 +133,7 @@ def test_psnr_by_hand():
     assert psnr(ours, ours + 10) == pytest.approx(20 * np.log10(25.5))
 
 
-def test_normalising_latents_changes_no_picture():
+def test_normalising_latents_changes_no_image():
     torch.manual_seed(1)
     vae = build_autoencoder((8, 16, 16), 4).eval()
     images = held_out_images(8)

@@ -13,7 +13,7 @@ from recipes.tiny_sdxl.autoencoder import build_autoencoder
 from recipes.tiny_sdxl.denoiser import Denoiser, DenoiserOptions
 from recipes.tiny_sdxl.judging import draw_orders
 from recipes.upscaling import measures
-from recipes.upscaling.paint import Painted, kept, paint
+from recipes.upscaling.generation import Generated, generate_row, stored_row
 from recipes.upscaling.report import missed, table
 from recipes.upscaling.rows import ROWS, Row
 from shapeworld import render
@@ -101,9 +101,9 @@ def test_images_are_generated_once(tmp_path: Path):
 
     def make():
         made.append(1)
-        return Painted(np.ones((1, 2, 2, 3), np.uint8), 3.0, 0.5)
+        return Generated(np.ones((1, 2, 2, 3), np.uint8), 3.0, 0.5)
 
-    first, second = kept(tmp_path, row, make), kept(tmp_path, row, make)
+    first, second = stored_row(tmp_path, row, make), stored_row(tmp_path, row, make)
     assert made == [1]
     assert (second.calls, second.seconds) == (first.calls, first.seconds) == (3.0, 0.5)
     np.testing.assert_array_equal(first.images, second.images)
@@ -120,9 +120,9 @@ def test_every_method_generates_at_its_size(orders, scenes):
         Row(name="scene", scale=2, way="scene"),
         Row(name="ours", scale=2, settings={"slider": 0.5}, conditioning="base"),
     ):
-        painted = paint(row, pipeline, orders[:1], base, seed=1)
-        assert painted.images.shape == (1, 128, 128, 3)
-        calls[row.name] = painted.calls
+        generated = generate_row(row, pipeline, orders[:1], base, seed=1)
+        assert generated.images.shape == (1, 128, 128, 3)
+        calls[row.name] = generated.calls
     assert calls["lanczos"] == calls["scene"] == 0
     assert calls["ours"] >= 20 * 4  # a canvas of two by two patches, twenty steps
     line = {"colour_right": 1, "shape_right": 1, "lost": 0, "repeated": 0, "detail": 1, "fid": 1, "kid": 1}

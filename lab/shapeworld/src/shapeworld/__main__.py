@@ -42,7 +42,7 @@ def show(
 
     Args:
         kind: Kind of samples.
-        output: PNG to write; shapeworld-KIND.png if left out.
+        output: PNG to write; shapeworld-KIND.png by default.
         count: Number of samples.
         columns: Number of columns.
         side: Side of an image in pixels.
@@ -62,7 +62,7 @@ def bench(
     processes: PositiveInt = os.cpu_count() or 1,
     report: Report = Report(),
 ) -> None:
-    """Print how many scenes of the full world are drawn and painted with their masks in a second.
+    """Print how many scenes of the full world are drawn and rendered with their masks in a second.
 
     Args:
         seconds: Seconds for which each process draws.

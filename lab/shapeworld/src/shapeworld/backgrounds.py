@@ -20,8 +20,8 @@ NUM_LEAVES = 44
 CLOUD_CELLS = (5, 11, 23)
 
 
-def paint(kind: str, seed: int, saturation: float, grid: Grid) -> Float:
-    """Paint a background.
+def render(kind: str, seed: int, saturation: float, grid: Grid) -> Float:
+    """Render a background.
 
     Args:
         kind: A name of ``vocabulary.BACKGROUNDS``.
@@ -33,7 +33,7 @@ def paint(kind: str, seed: int, saturation: float, grid: Grid) -> Float:
         ``(H, W, 3)`` RGB in [0, 1].
     """
     rng = np.random.default_rng(seed)
-    return _PAINTERS[kind](rng, saturation, grid)
+    return _RENDERERS[kind](rng, saturation, grid)
 
 
 def _palette(rng: np.random.Generator, count: int, saturation: float) -> Float:
@@ -132,7 +132,7 @@ def _leaves(rng: np.random.Generator, saturation: float, grid: Grid) -> Float:
     return image
 
 
-_PAINTERS: dict[str, Callable[[np.random.Generator, float, Grid], Float]] = {
+_RENDERERS: dict[str, Callable[[np.random.Generator, float, Grid], Float]] = {
     "leaves": _leaves,
     "gradient": _gradient,
     "waves": _waves,

@@ -64,7 +64,7 @@ class Scenes(Dataset[T_co], Generic[T_co]):
         split: Which part of it.
         side: Pixels of an image.
         config: Distribution of scenes; the full world if ``None``.
-        window: Part of the scene to paint.
+        window: Part of the scene to render.
     """
 
     def __init__(

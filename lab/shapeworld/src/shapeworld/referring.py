@@ -106,7 +106,7 @@ def resolve(expression: Expression, scene: Scene, *, certain: bool = False) -> t
     Args:
         expression: The referring expression.
         scene: The scene that it refers to.
-        certain: Whether things are left out that fit only if a difference below the margin is read kindly.
+        certain: Whether to exclude things that fit only if a difference below the margin is read kindly.
 
     Returns:
         Indices into ``scene.things``, ascending. The expression is unambiguous if both settings of

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paints a scene, and says exactly which pixel shows what."""
+"""Renders a scene, and says exactly which pixel shows what."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _NAMES: dict[Attribute, tuple[str, ...]] = {"shape": SHAPES, "colour": COLOURS, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rendering:
-    """A painted scene with its ground truth.
+    """A rendered scene with its ground truth.
 
     Attributes:
         image: ``(H, W, 3)`` uint8 RGB.
         instances: ``(H, W)`` uint8: 0 ground, ``i + 1`` the thing ``scene.things[i]`` on top there.
         full: ``(N, H, W)`` bool: all of each thing, covered parts too.
-        scene: The painted scene.
+        scene: The rendered scene.
     """
 
     image: UInt8
@@ -61,7 +61,7 @@ class Rendering:
 
 
 def render(scene: Scene, side: int | tuple[int, int] = 64, *, window: Window = WHOLE) -> Rendering:
-    """Paint a scene.
+    """Render a scene.
 
     Args:
         scene: The scene.
@@ -74,11 +74,11 @@ def render(scene: Scene, side: int | tuple[int, int] = 64, *, window: Window = W
     height, width = (side, side) if isinstance(side, int) else side
     if min(height, width) < 1:
         raise ValueError(f"side must be at least 1 pixel, got {side}")
-    return _paint(scene, Grid.of_window(height, width, window))
+    return _render(scene, Grid.of_window(height, width, window))
 
 
 def render_at(scene: Scene, x: Float, y: Float, pixel: float | Float) -> Rendering:
-    """Paint a scene at given places.
+    """Render a scene at given places.
 
     Args:
         scene: The scene.
@@ -86,18 +86,18 @@ def render_at(scene: Scene, x: Float, y: Float, pixel: float | Float) -> Renderi
         y: The other one, ``(H, W)``.
         pixel: Side of a pixel in scene units, a number or ``(H, W)``.
     """
-    return _paint(scene, Grid(x, y, pixel))
+    return _render(scene, Grid(x, y, pixel))
 
 
-def _paint(scene: Scene, grid: Grid) -> Rendering:
+def _render(scene: Scene, grid: Grid) -> Rendering:
     ground = scene.background
-    image = backgrounds.paint(ground.kind, ground.seed, ground.saturation, grid)
+    image = backgrounds.render(ground.kind, ground.seed, ground.saturation, grid)
     instances = np.zeros(grid.shape, dtype=np.uint8)
     full = np.zeros((len(scene.things), *grid.shape), dtype=np.bool_)
     for i, thing in enumerate(scene.things):
         rows, columns = grid.near(thing.x, thing.y, thing.radius * shapes.reach(thing.shape))
         part = grid.cut(rows, columns)
-        colour, edge = _paint_thing(thing, part)
+        colour, edge = _render_thing(thing, part)
         patch = image[rows, columns]
         patch += cover(edge, part.pixel)[..., None] * (colour - patch)
         inside = edge < 0
@@ -107,7 +107,7 @@ def _paint(scene: Scene, grid: Grid) -> Rendering:
     return Rendering(pixels, instances, full, scene)
 
 
-def _paint_thing(thing: Thing, grid: Grid) -> tuple[Float, Float]:
+def _render_thing(thing: Thing, grid: Grid) -> tuple[Float, Float]:
     """Return the colour ``(h, w, 3)`` of a thing and its signed distance ``(h, w)``, scene units."""
     rng = np.random.default_rng(thing.seed)
     dx, dy = grid.x - thing.x, grid.y - thing.y

@@ -83,7 +83,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoRendering:
-    """A painted video with its ground truth.
+    """A rendered video with its ground truth.
 
     Attributes:
         frames: ``(T, H, W, 3)`` uint8 RGB.
@@ -99,7 +99,7 @@ class VideoRendering:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Video:
-    """A video before it is painted.
+    """A video before it is rendered.
 
     Attributes:
         scenes: One a frame.
@@ -107,7 +107,7 @@ class Video:
         tracks: Each frame's things by track, in the order of ``scene.things``.
         things: Thing of each track in its first frame.
         events: All that happens, by frame.
-        caption: The same in words; still things are left out.
+        caption: The same in words; without things that do not move.
     """
 
     scenes: tuple[Scene, ...]
@@ -123,7 +123,7 @@ class Video:
         return np.array([[track in tracks for track in range(len(self.things))] for tracks in self.tracks])
 
     def render(self, side: int | tuple[int, int] = 64) -> VideoRendering:
-        """Paint all frames.
+        """Render all frames.
 
         Args:
             side: Size of a frame in pixels: one number, or height and width.
@@ -131,16 +131,14 @@ class Video:
         Returns:
             Frames, masks and boxes.
         """
-        painted = [render(scene, side, window=window) for scene, window in self._views()]
-        boxes = np.zeros((len(painted), len(self.things), 4), dtype=np.int64)
+        frames = [render(scene, side, window=window) for scene, window in self._views()]
+        boxes = np.zeros((len(frames), len(self.things), 4), dtype=np.int64)
         instances: list[NDArray[np.uint8]] = []
-        for frame, (rendering, tracks) in enumerate(zip(painted, self.tracks, strict=True)):
+        for frame, (rendering, tracks) in enumerate(zip(frames, self.tracks, strict=True)):
             labels = np.array([0, *(track + 1 for track in tracks)], dtype=np.uint8)
             instances.append(labels[rendering.instances])
             boxes[frame, list(tracks)] = rendering.boxes()
-        return VideoRendering(
-            np.stack([rendering.image for rendering in painted]), np.stack(instances), boxes
-        )
+        return VideoRendering(np.stack([rendering.image for rendering in frames]), np.stack(instances), boxes)
 
     def _views(self) -> zip[tuple[Scene, Window]]:
         return zip(self.scenes, self.windows, strict=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two images of one scene, and where every point of the first lies in the second.
 
-The second image is not resampled from the first: it is painted at the scene coordinates that the warp gives
+The second image is not resampled from the first: it is rendered at the scene coordinates that the warp gives
 its pixels, so that both are equally sharp and what one hides the other may show. Pixel coordinates are x,
 then y, from the outer edge of the image: pixel ``(row, column)`` has centre ``(column + 0.5, row + 0.5)``.
 """
@@ -139,7 +139,7 @@ class Pair:
         first: The scene as it is.
         second: The scene after its things moved by themselves, if they did, seen through the warp.
         warp: Warp of the ground, and of the things after their own motion.
-        target: Where what the centre of each pixel of the first shows lies in the second, ``(H, W, 2)``
+        target: Position in the second image of what each pixel centre of the first shows, ``(H, W, 2)``
             float64, pixels, x then y. Its pixel there is ``floor(target)``.
         valid: ``(H, W)`` bool: whether that is inside the second image and shows the same thing, or ground
             where the first shows ground.
@@ -161,7 +161,7 @@ def draw_pair(
     *,
     config: WarpConfig | None = None,
 ) -> Pair:
-    """Paint a scene twice, the second time under a random warp.
+    """Render a scene twice, the second time under a random warp.
 
     Args:
         scene: The scene.
@@ -215,7 +215,7 @@ def move_things(scene: Scene, rng: np.random.Generator, config: WarpConfig) -> S
 
 
 def warp_pair(scene: Scene, moved: Scene, warp: Warp, side: int | tuple[int, int] = 64) -> Pair:
-    """Paint a scene, and the same with moved things through a warp.
+    """Render a scene, and the same with moved things through a warp.
 
     Args:
         scene: Scene of the first image.

@@ -138,7 +138,7 @@ def place_phrase(place: str) -> str:
 
 
 def words_of(*sentences: str) -> frozenset[str]:
-    """Return the words of sentences and templates, slots left out."""
+    """Return the words of sentences and templates, without slots."""
     return frozenset(" ".join(re.sub(r"\{\w*\}", " ", sentence) for sentence in sentences).split())
 
 

@@ -19,21 +19,21 @@ def draw(key):
 @given(numbers)
 def test_masks_boxes_and_tracks_agree(key):
     video = draw(key)
-    painted = video.render((40, 48))
+    rendered = video.render((40, 48))
     T, N = key[1], len(video.things)
-    assert painted.frames.shape == (T, 40, 48, 3)
-    assert painted.boxes.shape == (T, N, 4)
+    assert rendered.frames.shape == (T, 40, 48, 3)
+    assert rendered.boxes.shape == (T, N, 4)
     assert video.present.shape == (T, N)
     for frame in range(T):
         for track in range(N):
-            rows, columns = np.nonzero(painted.instances[frame] == track + 1)
-            box = painted.boxes[frame, track]
+            rows, columns = np.nonzero(rendered.instances[frame] == track + 1)
+            box = rendered.boxes[frame, track]
             if len(rows) == 0:
                 assert not box.any()
             else:
                 assert video.present[frame, track]
                 assert list(box) == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    assert painted.instances.max() <= N
+    assert rendered.instances.max() <= N
 
 
 @settings(max_examples=200, deadline=None)

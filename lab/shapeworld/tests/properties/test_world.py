@@ -36,7 +36,7 @@ def test_scenes_and_their_truth_agree(split: str, half: int) -> None:
             assert shown == {getattr(thing, attribute) for thing in scene.things}, where
 
 
-def test_things_lie_inside_the_picture() -> None:
+def test_things_lie_inside_the_image() -> None:
     for index in range(CHUNK):
         for thing in draw_scene(6, index).things:
             assert 0.95 * thing.radius <= min(thing.x, thing.y, 1 - thing.x, 1 - thing.y) + 1e-12

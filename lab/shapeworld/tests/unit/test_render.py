@@ -26,7 +26,7 @@ def test_any_side(side: int | tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("kind", BACKGROUNDS)
-def test_a_window_is_a_part_of_the_larger_picture(kind: str) -> None:
+def test_a_window_is_a_part_of_the_larger_image(kind: str) -> None:
     scene = replace(draw_scene(0, 5), background=Background(kind=kind, seed=9))
     whole, part = render(scene, 128), render(scene, 64, window=(0.25, 0.5, 0.75, 1.0))
     assert np.abs(part.image.astype(int) - whole.image[64:, 32:96]).max() <= 1
@@ -114,7 +114,7 @@ def test_what_is_not_seen_has_an_empty_box() -> None:
     assert rendering.boxes("full")[0].any()
 
 
-def test_explicit_coordinates_paint_the_same() -> None:
+def test_explicit_coordinates_render_the_same() -> None:
     scene = draw_scene(0, 11)
     grid = Grid.of_window(64, 64, (0.0, 0.0, 1.0, 1.0))
     x, y = np.broadcast_arrays(grid.x, grid.y)

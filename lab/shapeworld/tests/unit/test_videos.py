@@ -91,7 +91,7 @@ def test_turning_changes_the_angle_and_nothing_else_does():
                     assert (thing.x, thing.y) == (before.x, before.y)
 
 
-def test_camera_drifts_as_said_and_stays_in_the_picture():
+def test_camera_drifts_as_said_and_stays_in_the_image():
     drifting = 0
     for video in videos(60):
         windows = np.array(video.windows)

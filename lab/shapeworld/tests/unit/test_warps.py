@@ -18,7 +18,7 @@ def affine(matrix, shift=(0.0, 0.0)):
     return Warp(np.array(matrix, dtype=np.float64), np.array(shift, dtype=np.float64), *NO_WAVES)
 
 
-def test_identity_paints_the_same_picture():
+def test_identity_renders_the_same_image():
     for index in range(12):
         scene = draw_scene(7, index)
         pair = warp_pair(scene, scene, affine(np.eye(2)), (48, 64))

@@ -19,7 +19,7 @@ from pixelsmith.job import Job, JobSpec, MemoryStore
 from pixelsmith.job.plan import plan_stages
 from shapeworld import render
 
-from recipes.tiny_sdxl.assembly import STEPS, paint_prompts
+from recipes.tiny_sdxl.assembly import STEPS, generate_images
 from recipes.tiny_sdxl.images import SIDE
 from recipes.tiny_sdxl.judging import Order
 from recipes.upscaling.rows import BAND, Row
@@ -29,7 +29,7 @@ BATCH = 8  # patches that go to the model together
 
 
 @dataclass(frozen=True, slots=True)
-class Painted:
+class Generated:
     """The images of a row.
 
     Attributes:
@@ -43,7 +43,7 @@ class Painted:
     seconds: float
 
 
-def paint(
+def generate_row(
     row: Row,
     pipeline: StableDiffusionXLPipeline,
     orders: Sequence[Order],
@@ -51,7 +51,7 @@ def paint(
     *,
     seed: int,
     tick: Callable[[], object] = lambda: None,
-) -> Painted:
+) -> Generated:
     """Generate the images of a row.
 
     Args:
@@ -64,14 +64,14 @@ def paint(
     """
     images: list[Images] = []
     calls = 0
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for number, (order, small) in enumerate(zip(orders, base, strict=True)):
         image, own = _one(row, pipeline, order, small, seed + number)
         images.append(image)
         calls += own
         tick()
     count = len(images)
-    return Painted(np.stack(images), calls / count, (time.perf_counter() - begun) / count)
+    return Generated(np.stack(images), calls / count, (time.perf_counter() - start) / count)
 
 
 def _one(
@@ -85,7 +85,7 @@ def _one(
             resized = Image.fromarray(small).resize((side, side), Image.Resampling.LANCZOS)
             return np.asarray(resized), 0
         case "direct":
-            return paint_prompts(pipeline, [order.prompt], seed=seed, side=side)[0], 0
+            return generate_images(pipeline, [order.prompt], seed=seed, side=side)[0], 0
         case "pixelsmith":
             return _enlarged(row, pipeline, order.prompt, small, seed)
 
@@ -109,13 +109,13 @@ def _enlarged(
     return result.image.array, result.calls
 
 
-def kept(folder: Path, row: Row, make: Callable[[], Painted]) -> Painted:
+def stored_row(folder: Path, row: Row, make: Callable[[], Generated]) -> Generated:
     """Return the images of a row from the folder, or generate and store them."""
     file = folder / f"{row.key.replace(' ', '-').replace(',', '')}.npz"
     if file.exists():
-        with np.load(file) as held:
-            return Painted(held["images"], float(held["calls"]), float(held["seconds"]))
-    painted = make()
+        with np.load(file) as stored:
+            return Generated(stored["images"], float(stored["calls"]), float(stored["seconds"]))
+    generated = make()
     with atomic_path(file) as part:
-        np.savez(part, images=painted.images, calls=painted.calls, seconds=painted.seconds)
-    return painted
+        np.savez(part, images=generated.images, calls=generated.calls, seconds=generated.seconds)
+    return generated
