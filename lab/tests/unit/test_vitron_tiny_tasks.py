@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from recipes.vitron_tiny import images, prompts
+from recipes.vitron_tiny import images
 from recipes.vitron_tiny.tasks import SPLITS, TASKS, WEIGHTS, assistant_text, corpus, draw_example
 from shapeworld import Scene
 from shapeworld.referring import Kind, Reference, refer, resolve
@@ -115,7 +115,6 @@ def test_referring_phrases_mean_one_thing(monkeypatch: pytest.MonkeyPatch) -> No
         assert resolve(reference.expression, scene) == (reference.target,)
         (instruction,) = example.messages[-1].calls[0].instruction
         assert (instruction.verb, instruction.text) == ("segment", reference.expression.phrase())
-        assert instruction.text[1:] in example.messages[0].text
         # the true mask lies around the object that is meant
         rows, columns = np.nonzero(example.masks[0][0])
         thing, reach = scene.things[reference.target], 1.05 * scene.things[reference.target].radius + 1 / 64
@@ -225,14 +224,6 @@ def test_held_out_requests_are_worded_otherwise() -> None:
         return {example.messages[0].text.lower().replace("please", "").strip(" .") for example in found}
 
     assert not words("train") & words("held_out")
-
-
-def test_no_wording_of_a_family_is_on_both_sides() -> None:
-    families = [getattr(prompts, name) for name in prompts.__all__ if name not in ("CHAT", "Family")]
-    families.append({kind: family for kind, (family, _) in prompts.CHAT.items()})
-    pairs = [pair for each in families for pair in (each.values() if isinstance(each, dict) else [each])]
-    assert len(pairs) > 40
-    assert not [set(train) & set(held_out) for train, held_out in pairs if set(train) & set(held_out)]
 
 
 def test_questions_are_reworded_in_training_alone() -> None:
