@@ -119,7 +119,7 @@ def _write_results(
     for result in results:
         entry = write_result(conversation, result, folder, video_format)
         entry["input"] = names.get(str(entry["input"]))
-        names[str(entry["handle"])] = next(iter(entry["outputs"].values()), "")
+        names |= {str(entry["handle"]): file for file in [*entry["outputs"].values()][:1]}
         entries.append(entry | {"seconds": round(time.perf_counter() - began, 3)})
         began = time.perf_counter()
     return entries

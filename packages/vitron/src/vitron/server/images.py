@@ -169,7 +169,7 @@ async def segment(body: SegmentRequest, request: Request) -> dict[str, Any]:
 
     with state.queue.admit():
         event = await until_gone(request, to_thread.run_sync(work), threading.Event())
-    kept = ("kind", "size", "specialist", "note", "failures", "masks", "url", "overlay_url")
+    kept = ("kind", "size", "specialist", "note", "failures", "instances", "url", "overlay_url")
     return {"object": "segmentation", "created": int(time.time())} | {
         key: event[key] for key in kept if key in event
     }

@@ -8,17 +8,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vitron.errors import explain
 from vitron.protocol import ModuleRegistry, to_tool_calls
 from vitron.protocol.contract import Invocation, Issue, Turn
 from vitron.protocol.media import Artefact, encode, overlay
-from vitron.protocol.regions import mask_to_box, mask_to_region
 from vitron.server.errors import code_of
 from vitron.server.store import new_key
 from vitron.session import CallResult, DoneEvent
+from vitron.session.instances import list_instances
 
 MIMES = {".png": "image/png", ".mp4": "video/mp4"}
 
@@ -28,21 +25,6 @@ def data_url(artefact: Artefact) -> tuple[str, str]:
     content, suffix = encode(artefact)
     mime = MIMES[suffix]
     return f"data:{mime};base64,{base64.b64encode(content).decode()}", mime
-
-
-def masks_of(artefact: Artefact) -> list[dict[str, Any]]:
-    """Return masks one by one: label, and for each frame a region, its box and its area in pixels."""
-    many = artefact.num_frames > 1
-    return [
-        {"label": label, "frames": [_mask(mask, at if many else None) for at, mask in enumerate(frames)]}
-        for label, frames in zip(artefact.labels, np.asarray(artefact.data, dtype=np.bool_), strict=True)
-    ]
-
-
-def _mask(mask: NDArray[np.bool_], frame: int | None) -> dict[str, Any]:
-    region = mask_to_region(mask, frame=frame).model_dump(mode="json", exclude_none=True)
-    box = list(mask_to_box(mask).corners) if mask.any() else None
-    return {"region": region, "box": box, "area": int(mask.sum())}
 
 
 def result_event(result: CallResult, call_id: str, source: Artefact | None) -> dict[str, Any]:
@@ -74,7 +56,7 @@ def result_event(result: CallResult, call_id: str, source: Artefact | None) -> d
         "url": url,
     }
     if made.kind == "masks":
-        event["masks"] = masks_of(made)
+        event["instances"] = list_instances(made)
         if source is not None and (source.size, source.num_frames) == (made.size, made.num_frames):
             event["overlay_url"] = data_url(overlay(made, source))[0]
     return {"type": "artefact", **event}

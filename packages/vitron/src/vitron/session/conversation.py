@@ -346,11 +346,12 @@ class Conversation:
                 results.append(CallResult(call=call, error=error))
             else:
                 # a call that failed leaves no gap: handles count what there is
-                handles[planned.output] = self.add_media(outcome.result.artefact)
+                artefact = outcome.result.artefact.timed_like(self._media.artefacts.get(call.input or ""))
+                handles[planned.output] = self.add_media(artefact)
                 results.append(
                     CallResult(
                         call=replace(call, output=handles[planned.output]),
-                        artefact=outcome.result.artefact,
+                        artefact=artefact,
                         specialist=outcome.specialist,
                         note=outcome.result.note,
                         failures=outcome.failures,

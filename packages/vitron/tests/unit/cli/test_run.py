@@ -41,12 +41,34 @@ def test_one_object_per_result(run, tmp_path):
     reply = DRAW + SEGMENT.replace("circle", "star")
     first, second = results(run("run", "--reply", "-", "-o", "x", "--json", stdin=reply))
     assert (first["handle"], first["input"], first["status"]) == ("img_1", None, "done")
-    assert second["labels"] == ["red star"]
+    (instance,) = second["instances"]
+    assert (instance["label"], len(instance["frames"])) == ("red star", 1)
+    assert 0 < instance["frames"][0]["area"] < 64 * 64
+    assert instance["frames"][0]["region"]["size"] == [64, 64]
     assert second["input"] == first["outputs"]["image"]
     assert set(second["outputs"]) == {"masks", "overlay"}
     assert second["seconds"] >= 0
     paths = [*first["outputs"].values(), *second["outputs"].values()]
     assert all((tmp_path / path).is_file() for path in paths)
+
+
+def test_every_instance_has_its_box(run):
+    reply = "<module>B</module><instruction>segment: everything</instruction>"
+    (entry,) = results(run("run", "a; photo's.png", "--reply", reply, "--json"))
+    boxes = [instance["frames"][0]["box"] for instance in entry["instances"]]
+    assert len(boxes) == 3
+    assert all(0 <= left < right <= 1 and 0 <= top < bottom <= 1 for left, top, right, bottom in boxes)
+    # the text has the boxes as regions are written
+    shown = run("run", "a; photo's.png", "--reply", reply, "--overwrite").out
+    for instance, box in zip(entry["instances"], boxes, strict=True):
+        assert f"  {instance['label']} {[round(each * 999) for each in box]}" in shown
+
+
+def test_a_named_specialist_is_checked(run, sentence):
+    named = ["run", "--reply", DRAW, "--dry-run", "--specialist"]
+    assert "no specialist 'sam'" in sentence(run(*named, "sam", code=2))
+    assert "does not serve 'B'" in sentence(run(*named, "B=ToyPainter", code=2))
+    assert "by ToyPainter" in run(*named, "A=ToyPainter").out
 
 
 def test_a_dry_run_writes_nothing(run, tmp_path):
@@ -60,6 +82,7 @@ def test_a_dry_run_writes_nothing(run, tmp_path):
 def test_some_calls_may_fail(run, tmp_path):
     shown = run("run", "--reply", DRAW + SEGMENT, "--json", code=1)
     assert [result["status"] for result in results(shown)] == ["done", "failed"]
+    assert [result["handle"] for result in results(shown)] == ["img_1", None]
     assert "finds nothing like 'the red circle'" in results(shown)[1]["error"]
     assert (tmp_path / "vitron-out" / "img_1.png").is_file()
     # what failed is tried again, and the files of the first run are known

@@ -68,7 +68,7 @@ def test_a_call_is_carried_out(official, scene):
         "masks",
         "img_1",
     )
-    (mask,) = event["masks"]
+    (mask,) = event["instances"]
     region = mask["frames"][0]["region"]
     assert mask["label"] == "red circle"
     assert np.array_equal(decode_mask(region["counts"], *region["size"]), mask_of(CIRCLE))
@@ -170,7 +170,7 @@ def test_regions_and_videos_reach_the_model(official, generator, video):
     expected[48:, 24:72] = True
     assert np.array_equal(region.mask, expected)
     tracked = conversation(official, user(video, text("track the circle"))).vitron["events"][0]
-    assert [len(mask["frames"]) for mask in tracked["masks"]] == [4]
+    assert [len(mask["frames"]) for mask in tracked["instances"]] == [4]
     assert tracked["mime"] == "video/mp4"
 
 

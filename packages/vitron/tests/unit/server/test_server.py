@@ -286,13 +286,13 @@ def test_direct_calls_tell_why_they_fail(ask, scene):
 def test_segment(ask, scene, video):
     client = ask()
     everything = client.post("/v1/segment", json={"image": as_url(scene)}).json()
-    assert sorted(mask["label"] for mask in everything["masks"]) == [
+    assert sorted(mask["label"] for mask in everything["instances"]) == [
         "blue square",
         "red circle",
         "yellow star",
     ]
     region = mask_to_region(mask_of(CIRCLE)).model_dump(mode="json", exclude_none=True)
-    (mask,) = client.post("/v1/segment", json={"image": as_url(scene), "region": region}).json()["masks"]
+    (mask,) = client.post("/v1/segment", json={"image": as_url(scene), "region": region}).json()["instances"]
     found = mask["frames"][0]
     assert np.array_equal(decode_mask(found["region"]["counts"], *found["region"]["size"]), mask_of(CIRCLE))
     assert found["area"] == mask_of(CIRCLE).sum()
@@ -300,7 +300,7 @@ def test_segment(ask, scene, video):
     moving = client.post(
         "/v1/segment", json={"video": as_url(video), "prompt": "the circle", "frames": [1, 2]}
     )
-    (mask,) = moving.json()["masks"]
+    (mask,) = moving.json()["instances"]
     assert [frame["area"] > 0 for frame in mask["frames"]] == [False, True, True, False]
     assert [frame["region"]["frame"] for frame in mask["frames"]] == [0, 1, 2, 3]
     assert "image or video is missing" in refusal(client.post("/v1/segment", json={}), 400)

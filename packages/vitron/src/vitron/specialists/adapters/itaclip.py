@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vitron.errors import UnsupportedRequestError
 from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, as_masks, free, is_loaded, media_of
+from vitron.specialists.instances import is_plural, split_instances
 from vitron.specialists.protocol import Action, Request, Result
 
 # backgrounds in photographs, and in the drawn images of the bundled model
@@ -87,8 +88,9 @@ class ItaclipSegmenter(Adapter):
         for name, order in wanted:
             mask = _choose(labels == classes.index(name) + 1, order, request.mask)
             if mask.any():
-                masks.append(mask)
-                names.append(name)
+                parts = [part[0] for part in split_instances(mask[None])] if is_plural(request) else [mask]
+                masks += parts
+                names += [name] * len(parts)
         if not masks:
             raise UnsupportedRequestError(f"itaclip finds no {' and no '.join(classes)}")
         return Result(as_masks(masks, names), note=", ".join(names))
