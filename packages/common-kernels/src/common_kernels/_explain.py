@@ -18,7 +18,7 @@ _OPERATORS: dict[str, Callable[..., dict[str, str | None]]] = {
 
 
 def explain_backends(op: str, *args: Any, **kwargs: Any) -> dict[str, str | None]:
-    """Tell why each backend of an operator would not take a call.
+    """Explain why each backend of an operator would not take a call.
 
     Args:
         op: ``"knn_attention"``, ``"knn_dictionary"`` or ``"fuse_phase"``.

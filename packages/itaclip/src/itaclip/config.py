@@ -30,7 +30,7 @@ class AttentionConfig:
             sum add up to their number.
         mid_layers: Earlier blocks whose attention maps are averaged and mixed in: numbers counted from 1, or
             relative depths in (0, 1) that fit a tower of any depth; empty for none.
-        mid_pairs: Attention maps of those blocks that are summed; the same as pairs if left out.
+        mid_pairs: Attention maps of those blocks that are summed; default is the value of pairs.
         mid_weight: Weight of the average of the middle layers, in [0, 1].
         value_only: Value of each token in place of attention (MaskCLIP); pairs and mid_layers are then not
             used.
@@ -117,7 +117,7 @@ class ITACLIPConfig:
         templates: Prompt templates: imagenet for the 80 of CLIP, photo for one, plain for the name alone.
         logit_scale: Factor on the cosine similarities before the softmax.
         prob_threshold: Probability below which a pixel becomes background, if there is a background class.
-        area_threshold: Share of the foreground that a class must exceed to be kept; no such rule if left out.
+        area_threshold: Share of the foreground that a class must exceed to be kept; default is no such rule.
         pamr_steps: Iterations of pixel-adaptive mask refinement (PAMR); 0 for none.
         pamr_dilations: Distances of the neighbours in PAMR, in pixels.
         closing: 3x3 morphological closing of the label map; depends on the order of the classes.
@@ -257,7 +257,7 @@ class VideoOptions:
         smoothing: Weight of the previous frames in the probabilities of a frame, in [0, 1); 0 for none.
         every: Segment every N-th frame; the frames between keep its labels.
         max_side: Upper limit of the long side of the frames that are segmented and written, in pixels.
-        max_frames: Number of frames to read; all if left out.
+        max_frames: Number of frames to read; default is all.
         opacity: Opacity of the colours, in [0, 1].
         legend: Legend of the classes below each frame.
 

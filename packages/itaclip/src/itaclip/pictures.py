@@ -75,7 +75,7 @@ class Overlay:
         image: The segmented image: a Pillow image, or ``(H, W, 3)`` uint8 RGB.
         segmentation: Segmentation of the same height and width.
         opacity: Opacity of the colours, in [0, 1].
-        colours: Colour of each class, ``(classes, 3)`` RGB in [0, 255]; those of :func:`palette` if left out.
+        colours: Colour of each class, ``(classes, 3)`` RGB in [0, 255]; those of :func:`palette` by default.
 
     Raises:
         ValueError: If the sizes differ, ``opacity`` or a colour leaves its range, or ``colours`` has not one

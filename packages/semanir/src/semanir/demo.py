@@ -66,7 +66,7 @@ def run_demo(
         progress: Called with tiles done and tiles in all.
 
     Returns:
-        The figures. The baseline, non-local means, is told the noise level; the network is not.
+        The figures. The baseline, non-local means, knows the noise level; the network does not.
     """
     sigma = options.sigma
     make_folder(output)

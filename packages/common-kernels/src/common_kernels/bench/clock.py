@@ -62,7 +62,7 @@ def take_turns(
     estimates_ms: Mapping[str, float],
     seed: int = 0,
 ) -> Times:
-    """Run every contender in every round, in an order shuffled anew, so that a slow moment hits all alike.
+    """Run every contender in every round, in a newly shuffled order, so that a slow period affects all alike.
 
     A contender too slow for its share of the time sits out evenly spread rounds, but runs at least three; one
     that takes more than two seconds runs once. The leader never sits out, so each has rounds to be compared

@@ -58,7 +58,7 @@ def run_cases(
         device: Device of the inputs.
         modes: What of it; a case may offer less.
         budget: Seconds for all timed runs together; parity, memory and runs slower than a turn come on top.
-        machine: The ceilings for the roofline, measured anew if ``None``.
+        machine: The ceilings for the roofline, measured if ``None``.
         progress: Function that is called with one line at each stage.
 
     Returns:

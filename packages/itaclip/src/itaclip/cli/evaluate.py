@@ -60,7 +60,7 @@ class DatasetOptions:
     Attributes:
         root: Folder of the data set, in its usual layout.
         split: Split; by default the validation set.
-        limit: Number of images, evenly spread over the split; all if left out.
+        limit: Number of images, evenly spread over the split; default is all.
         max_pixels: Upper limit of width times height of an image.
         classes: File with other names of the classes, in the order of their ids.
         texts: Definitions or synonyms mixed into the names: auto for those inside this package, none, or a

@@ -136,7 +136,7 @@ def show_texts(
         itaclip texts show voc21 -o mine.yaml
 
     Args:
-        name: Class list, or definitions, or synonyms; all lists if left out.
+        name: Class list, or definitions, or synonyms; default is all lists.
         output: File to write the texts to, as a start for your own.
         overwrite: Discard earlier results.
     """

@@ -39,7 +39,7 @@ class Task:
         kind: Kind of texts: definitions or synonyms.
         max_words: Upper limit of words in a definition; a synonym has one.
         retries: Number of times that an unusable answer is sent back.
-        seed: Random seed for sampling (temperature 0.6, top-p 0.9); greedy if left out.
+        seed: Random seed for sampling (temperature 0.6, top-p 0.9); greedy by default.
         max_new_tokens: Upper limit of tokens in an answer.
         batch_size: Number of names in one pass.
 

@@ -133,7 +133,7 @@ def _trimmed_encoder(clip_model: nn.Module) -> Callable[[Tensor], Tensor] | None
     """Return a text encoder that skips the padding, or ``None`` if the tower is not causal.
 
     Under a causal mask the end token sees nothing behind it, so the columns after the last end token of a
-    batch can be left out: prompts are 10 to 20 tokens of 77, which makes this about four times faster.
+    batch can be omitted: prompts are 10 to 20 tokens of 77, which makes this about four times faster.
     """
     from open_clip.model import CLIP  # pulls in torchvision and timm
 

@@ -63,7 +63,7 @@ def _table(figures: DemoFigures) -> Table:
     rows = (
         ("noisy", figures.psnr_noisy, figures.ssim_noisy, None),
         (
-            "non-local means (told sigma)",
+            "non-local means (knows sigma)",
             figures.psnr_baseline,
             figures.ssim_baseline,
             figures.seconds_baseline,

@@ -119,7 +119,7 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, *, k: int, backend: Backend = "auto") -> Tensor:  # noqa: D102
         x = self.local(x)
         H, W = x.shape[-2:]
-        # every dictionary comes from the stage input, so that no layer searches anew
+        # every dictionary comes from the stage input, so that no layer searches again
         dictionaries = {shift: self.build_dictionary(x, shift, k) for shift in dict.fromkeys(self.shifts)}
         shift = self.shifts[0]
         tokens = window_partition(_roll(x, -shift), self.window_size)  # (B * windows, N, C)

@@ -16,7 +16,7 @@ _GATHERED_ELEMENTS = 1 << 19  # of one chunk's keys: two megabytes in fp32, with
 def knn_attention_chunked(
     q: Tensor, k: Tensor, v: Tensor, dictionary: KNNDictionary, bias: Tensor | None, scale: float
 ) -> Tensor:
-    """Return ``(B, heads, N, head_dim)`` in the dtype of ``q``; the backward gathers anew."""
+    """Return ``(B, heads, N, head_dim)`` in the dtype of ``q``; the backward gathers again."""
     B, heads, N, head_dim = q.shape
     if B == 0:  # nothing to cut, but the graph must reach every input
         return knn_attention_reference(q, k, v, dictionary, bias, scale)

@@ -118,7 +118,7 @@ class KNNDictionary:
         return f"KNNDictionary(windows={B}, queries={N}, keys={self.num_keys}, k={K}, device={self.device})"
 
     def allowed(self) -> Tensor:
-        """Return ``(B, N, M)`` bool, true where the query lists the key. Built anew at each call."""
+        """Return ``(B, N, M)`` bool, true where the query lists the key. Built again at each call."""
         return self._scatter(False, True, torch.bool)
 
     def empty_rows(self) -> Tensor:

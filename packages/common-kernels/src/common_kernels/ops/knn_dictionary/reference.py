@@ -36,7 +36,7 @@ def ranking(x: Tensor, similarity: str, force_self: bool, regions: Tensor | None
 
 
 def _stays_finite(x: Tensor) -> bool:
-    """Tell whether no product of the features can overflow; spares a pass over all pairs."""
+    """Return whether no product of the features can overflow; spares a pass over all pairs."""
     if torch.compiler.is_compiling() or not x.numel():
         return False  # a graph must not look at its data
     largest = (torch.finfo(x.dtype).max / (4 * x.shape[-1])) ** 0.5

@@ -228,5 +228,5 @@ def _autotuned(kind: Kind, kernel: Any, head_dim: int, dtype: torch.dtype, share
         )
         for t in candidate_tiles(kind, head_dim, dtype, shared_limit)
     ]
-    # the window count only matters through the grid; timing it anew for every batch size would never end
+    # the window count only matters through the grid; timing it again for every batch size would never end
     return triton.autotune(configs, key=["heads", "N", "M"], cache_results=True)(kernel)
