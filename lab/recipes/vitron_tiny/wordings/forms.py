@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -23,9 +24,11 @@ Place = Literal["", "image", "video"]
 _COMMON = 8  # so many first forms of a family are what most people type
 _COMMON_SHARE = 0.25
 _BARE = {"request": 0.4, "question": 0.7, "statement": 0.7, "fixed": 1.0}  # share without a frame
+_LONGEST = 9  # words of a form that still takes a frame
 _PLACED = 0.12
 _TYPOS = 0.04
 _UPPER = 0.01
+_UNPUNCTUATED = 0.15  # without commas
 _CHOICE = re.compile(r"\(([^()]*)\)")
 _LITERAL_WORD = re.compile(r"(?<![{\w'<])[a-z]{4,}(?![}\w'>])")
 
@@ -146,6 +149,7 @@ def framed(form: str, kind: Kind, place: Place = "") -> list[str]:
     return [*cores, *(frame.replace("{}", core) for core in cores for frame in _fitting(form, kind))]
 
 
+@cache
 def _fitting(form: str, kind: Kind) -> list[str]:
     by_user = _PERSON.search(form) is not None
     return [frame for frame in FRAMES[kind] if not (by_user and _BY_USER.search(frame))]
@@ -168,13 +172,15 @@ def worded(draw: Draw, family: Family, mark: str = ".", **slots: str) -> str:
         text = form
         if kind != "fixed" and family.place and _PLACEABLE.search(form) and draw.chance(_PLACED):
             text = f"{text} {draw.pick(*PLACES[family.place])}"
-        if not draw.chance(_BARE[kind]):
+        if len(form.split()) <= _LONGEST and not draw.chance(_BARE[kind]):
             text = draw.pick(*_fitting(form, kind)).replace("{}", text)
         text = _mistyped(draw, text) if draw.chance(_TYPOS) else text
         end = "?" if kind == "question" or _ASKING.match(text) else "." if kind == "request" else mark
     else:
         text = draw.pick(*family.held_out)
         end = "?" if _ASKING.match(text) else mark
+    if draw.chance(_UNPUNCTUATED):
+        text = text.replace(",", "")
     return typed(draw, text.format(**{name: said(draw, slot) for name, slot in slots.items()}), end)
 
 
@@ -211,4 +217,14 @@ def typed(draw: Draw, text: str, end: str = ".") -> str:
     if not text[-1].isalnum():
         return text
     luck = draw.rng.random()
-    return text + (end if luck < 0.45 else "!" if luck < 0.48 else "..." if luck < 0.49 else "")
+    return text + (
+        end
+        if luck < 0.45
+        else "!"
+        if luck < 0.48
+        else "..."
+        if luck < 0.49
+        else 2 * end
+        if luck < 0.5
+        else ""
+    )

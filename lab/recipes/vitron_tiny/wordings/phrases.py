@@ -135,7 +135,7 @@ def _noun(draw: Draw, found: re.Match[str]) -> str:
         behind.append(draw.pick(*_PATTERNS[material]))
         material = ""
     elif colour and not material and not rest and not behind and not part["plural"] and draw.chance(0.15):
-        behind.append(draw.pick("that is {}", "that's {}", "which is {}", "in {}").format(colour))
+        behind.append(draw.pick("that is {}", "that's {}", "which is {}").format(colour))
         colour = ""
     looks = [material, colour]
     if draw.chance(0.2):
