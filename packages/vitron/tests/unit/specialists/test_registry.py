@@ -216,8 +216,8 @@ def test_options_name_specialists_for_all_modules_or_for_one():
 
     assert applied("b").for_module("text_to_image") == ("b", "a")
     # any spelling of a module
-    for module in ("text_to_image", "A", "image generation"):
-        assert applied(f"{module}=b").for_module("text_to_image") == ("b", "a")
+    for spelling in ("text_to_image", "A", "image generation"):
+        assert applied(f"{spelling}=b").for_module("text_to_image") == ("b", "a")
     assert applied().prefer == ()
     for named, message in (
         ("z", "there is no specialist 'z': choose one of a, b"),
