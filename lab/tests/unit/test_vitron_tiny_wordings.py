@@ -168,6 +168,7 @@ def test_said_keeps_the_meaning(phrase: str, seed: int) -> None:
     ("phrase", "some"),
     [
         ("this", {"this", "what I marked"}),
+        ("grey", {"black and white"}),
         ("all circles", {"all circles", "every circle", "each of the circles"}),
         ("all crosses", {"the crosses", "every cross"}),
         ("at the top left", {"in the top left corner"}),

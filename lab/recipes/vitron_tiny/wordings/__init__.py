@@ -3,7 +3,7 @@
 
 :func:`worded` takes canonical words for the slots, those of the instruction, and rewords them itself.
 Families stand by themselves (``SEGMENT``), or by kind in a dictionary: ``EDITS``, ``RESTORE``, ``CHAINS``,
-``WORDINGS`` (questions), ``CHAT`` (with the reply) and ``FOLLOW_UPS``. The module of a family names its slots.
+``WORDINGS`` (questions), ``CHAT`` (with the reply) and ``FOLLOW_UPS``. Their modules name the slots.
 """
 
 from recipes.vitron_tiny.wordings.earlier import EARLIER

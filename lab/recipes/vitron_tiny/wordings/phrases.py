@@ -67,7 +67,7 @@ _PHRASES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
         (r"on \1", r"with a \1 background", r"in front of a \1 background"),
     ),
     (re.compile(r"^to the (left|right)$"), (r"\1", r"towards the \1", r"to the \1 side", r"\1wards")),
-    (re.compile(r"^(up|down)$"), (r"\1wards", r"\1ward", "further \\1")),
+    (re.compile(r"^(up|down)$"), (r"\1wards", r"\1ward")),
 )
 _SEVERAL = re.compile(r"all ((?:\w+ )?(?:circle|square|triangle|star|cross(?=e)|thing))e?s")
 _MARKED = (
@@ -75,6 +75,8 @@ _MARKED = (
     *("my selection", "the thing I marked", "the selected object", "what I selected", "the marked area"),
     *("the object in my box", "what I circled", "this object", "the thing here"),
 )
+# phrases that are the whole of a slot; grey alone is a style, for no object becomes grey
+_WHOLE = {"this": _MARKED, "grey": ("gray", "black and white", "grayscale", "greyscale")}
 _EVERY = (
     "all the {}s",
     "all of the {}s",
@@ -102,8 +104,8 @@ def said(draw: Draw, phrase: str) -> str:
     """
     if draw.chance(_CANONICAL):
         return phrase
-    if phrase == "this":
-        return draw.pick(*_MARKED)
+    if phrase in _WHOLE:
+        return draw.pick(*_WHOLE[phrase])
     if several := _SEVERAL.fullmatch(phrase):
         phrase = draw.pick(*_EVERY).format(several[1]).replace("crosss", "crosses")
     for pattern, others in _PHRASES:
