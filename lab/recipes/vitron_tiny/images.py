@@ -147,7 +147,8 @@ def referring_segmentation(draw: Draw, shown: View, state: Composer) -> Step | N
 
 
 def _plural_segmentation(draw: Draw, shown: View, state: Composer) -> Step | None:
-    found = plural(draw, shown)
+    count = len(shown.scene.things)
+    found = ("all things", tuple(range(count))) if count > 1 and draw.chance(0.15) else plural(draw, shown)
     if found is None:
         return None
     phrase, targets = found
@@ -195,10 +196,7 @@ def plural(draw: Draw, shown: View) -> tuple[str, tuple[int, ...]] | None:
     for thing in shown.scene.things:
         for one in (Description(shape=thing.shape), Description(colour=thing.colour)):
             options[f"all {one.noun(plural=True)}"] = matching(one, shown.scene)
-    options["all things"] = tuple(range(len(shown.scene.things)))
     several = [(phrase, targets) for phrase, targets in options.items() if len(targets) > 1]
-    if len(several) > 1 and draw.chance(0.8):
-        several = several[:-1]
     return draw.pick(*several) if several else None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples: deterministic, true, readable, and such that the toy specialists carry them out."""
+"""Examples: deterministic, true, readable, and such that the toy specialists run their calls."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import hashlib
 import numpy as np
 import pytest
 from recipes.vitron_tiny import images
-from recipes.vitron_tiny.tasks import SPLITS, TASKS, WEIGHTS, assistant_text, corpus, draw_example
+from recipes.vitron_tiny.questions import ANSWERS
+from recipes.vitron_tiny.tasks import SPLITS, TASKS, WEIGHTS, assistant_text, corpus, draw_example, draw_task
 from shapeworld import Scene
 from shapeworld.referring import Kind, Reference, refer, resolve
 from shapeworld.vocabulary import HELD_OUT
 from vitron.data.example import Example
 from vitron.demo.painters import toy_registry
-from vitron.model.hf.configuration import VitronConfig
+from vitron.model import VitronConfig
 from vitron.protocol import parse
+from vitron.protocol.contract import ReferenceRegion
 from vitron.protocol.regions.text import parse_region
-from vitron.session import Conversation
+from vitron.session import CallResult, Conversation
 
 CALLING = {
     "referring_segmentation": "image_segmentation",
@@ -66,7 +68,7 @@ def test_replies_parse_back(task: str, split: str) -> None:
         assert turn.text == reply.text
         assert not turn.issues
         assert tuple(call.model_copy(update={"source": None}) for call in turn.invocations) == reply.calls
-        assert len(reply.text) <= 90
+        assert len(reply.text) <= 100
         modules = [call.module for call in reply.calls]
         if task in CALLING:
             assert modules == [CALLING[task]]
@@ -98,19 +100,21 @@ def pixels_of(example: Example) -> np.ndarray:
     return example.media[0].frames[example.masks[0]]
 
 
-def test_referring_phrases_mean_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[tuple[Scene, Reference | None]] = []
+def test_referring_phrases_mean_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[Scene, Reference | None]] = []
 
     def spy(scene: Scene, rng: np.random.Generator, *, kind: Kind) -> Reference | None:
-        said.append((scene, refer(scene, rng, kind=kind)))
-        return said[-1][1]
+        drawn.append((scene, refer(scene, rng, kind=kind)))
+        return drawn[-1][1]
 
     monkeypatch.setattr(images, "refer", spy)
     groups = set[str]()
     for index in range(40):
         example = draw_example("referring_segmentation", 0, index)
         groups.add(example.group)
-        scene, reference = said[-1]
+        if example.group == "plural":
+            continue
+        scene, reference = drawn[-1]
         assert reference is not None
         assert resolve(reference.expression, scene) == (reference.target,)
         (instruction,) = example.messages[-1].calls[0].instruction
@@ -120,35 +124,63 @@ def test_referring_phrases_mean_one_thing(monkeypatch: pytest.MonkeyPatch) -> No
         thing, reach = scene.things[reference.target], 1.05 * scene.things[reference.target].radius + 1 / 64
         assert np.abs((columns + 0.5) / 64 - thing.x).max() <= reach
         assert np.abs((rows + 0.5) / 64 - thing.y).max() <= reach
-    assert groups == {"attribute", "position", "relation"}
+    assert groups == {"attribute", "position", "relation", "plural"}
 
 
-def test_masks_lie_on_the_thing_that_is_named() -> None:
+def test_plurals_mean_all_objects_of_a_kind() -> None:
+    """The mask of "all things" in a flat image is all that is not background."""
+    checked = 0
+    for index in range(300):
+        drawn = draw_task("referring_segmentation", 5, index)
+        example = drawn.example
+        if example.group != "plural":
+            continue
+        (instruction,) = example.messages[-1].calls[0].instruction
+        assert instruction.text.startswith("all ")
+        image, mask = example.media[0].frames[0], example.masks[0][0]
+        objects = (image != image[0, 0]).any(axis=-1)
+        if drawn.world == "flat":
+            assert not (mask & ~objects).any()
+            if instruction.text == "all things":
+                assert np.array_equal(mask, objects)
+                checked += 1
+    assert checked
+
+
+def test_masks_lie_on_the_object_that_is_named() -> None:
     """A recoloured red object is red under its mask."""
     seen = 0
-    for index in range(150):
-        example = draw_example("editing", 2, index)
-        text = example.messages[-1].calls[0].instruction[0].text
-        if example.group in ("add", "restyle") or "red " not in text.split(" to ")[0].split(" with ")[0]:
+    for index in range(300):
+        drawn = draw_task("editing", 2, index)
+        text = drawn.example.messages[-1].calls[0].instruction[0].text
+        named = text.split(" to ")[0].split(" with ")[0]
+        if drawn.world != "flat" or drawn.example.group in ("add", "restyle") or "red " not in named:
             continue
-        red, green, blue = pixels_of(example).mean(axis=0)
+        red, green, blue = pixels_of(drawn.example).mean(axis=0)
         assert red > 150
         assert max(green, blue) < 100
         seen += 1
     assert seen > 3
 
 
+def run(example: Example) -> list[CallResult]:
+    """Run the calls of the last message on the media of the conversation."""
+    conversation = Conversation(specialists=toy_registry())
+    for medium in example.media:
+        conversation.add_media(medium)
+    return conversation.run_calls(parse(assistant_text(example)))
+
+
 @pytest.mark.parametrize(
     "task", ["editing", "image_to_video", "video_editing", "text_to_image", "text_to_video"]
 )
-def test_toys_carry_out_what_is_called_for(task: str) -> None:
-    registry = toy_registry()
+def test_toys_run_what_is_called(task: str) -> None:
     for index in range(36):
-        example = draw_example(task, 0, index, split="test")
-        conversation = Conversation(specialists=registry)
-        for medium in example.media:
-            conversation.add_media(medium)
-        (result,) = conversation.run_calls(parse(assistant_text(example)))
+        drawn = draw_task(task, 0, index, split="test")
+        example = drawn.example
+        if drawn.world == "drawn" or example.regions:
+            continue
+        (result,) = run(example)
         assert result.error is None, (example.messages[0].text, result.error)
         assert result.artefact is not None
         if example.media and task != "image_to_video":
@@ -161,22 +193,38 @@ def test_toys_carry_out_what_is_called_for(task: str) -> None:
                 assert (changed & truth).sum() / (changed | truth).sum() > 0.6
 
 
-def test_toys_carry_out_chains() -> None:
-    registry = toy_registry()
+def test_toys_run_chains() -> None:
     for index in range(30):
-        example = draw_example("chains", 0, index)
-        conversation = Conversation(specialists=registry)
-        for medium in example.media:
-            conversation.add_media(medium)
-        results = conversation.run_calls(parse(assistant_text(example)))
-        assert [result.error for result in results] == [None, None], example.messages[0].text
+        drawn = draw_task("chains", 0, index)
+        if drawn.world != "drawn":
+            results = run(drawn.example)
+            assert [each.error for each in results] == [None, None], drawn.example.messages[0].text
+
+
+def test_answers_are_equally_frequent() -> None:
+    """The commonest answer of a kind of question is at most little more frequent than the others."""
+    found = dict[str, list[str]]()
+    for index in range(400):
+        example = draw_example("question", 3, index)
+        found.setdefault(example.group, []).append(example.messages[-1].text)
+    assert set(found) == set(ANSWERS)
+    for kind, answers in found.items():
+        commonest = max(answers.count(answer) for answer in answers) / len(answers)
+        assert commonest < 1 / len(ANSWERS[kind]) + 0.25, (kind, commonest)
+
+
+def test_regions_are_named_by_their_handle() -> None:
+    for index in range(10):
+        (call,) = draw_example("sketch_segmentation", 0, index).messages[-1].calls
+        assert call.instruction[0].text == "this"
+        assert call.region == ReferenceRegion(name="region_1")
 
 
 def test_captions_name_colours_that_are_there() -> None:
     for index in range(20):
         example = draw_example("region_caption", 0, index)
         words = example.messages[-1].text.rstrip(".").split()
-        assert words[0] in ("a", "an")
+        assert words[0] in ("A", "An")
         assert words[-1] in ("circle", "square", "triangle", "star", "cross")
 
 
@@ -189,7 +237,7 @@ def test_grounding_gives_one_box() -> None:
         assert frames is None
 
 
-def test_span_replies_lie_in_the_clip() -> None:
+def test_span_replies_lie_in_the_video() -> None:
     groups = set[str]()
     for index in range(30):
         example = draw_example("span_grounding", 0, index)
