@@ -16,9 +16,7 @@ _AUTO = "transformers.models.auto."
 # modules of transformers, and ours that register with them when they are imported
 _REGISTERED_BY = {
     f"{_AUTO}configuration_auto": "vitron.model.hf.configuration",
-    f"{_AUTO}image_processing_auto": "vitron.model.hf.image_processing",
     f"{_AUTO}modeling_auto": "vitron.model.hf.modeling",
-    f"{_AUTO}processing_auto": "vitron.model.hf.processing",
 }
 
 

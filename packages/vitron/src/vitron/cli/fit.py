@@ -90,9 +90,10 @@ def fit(
 def _model(model: str, parts: Parts, seed: int) -> tuple[Any, Any]:
     """Return model and processor: a new model from parts, or a trained one."""
     if parts.language_model is not None and parts.vision_tower is not None:
-        from vitron.model.assembly import assemble
+        from vitron.model.assembly import attach_to, join_parts
 
-        return assemble(parts.language_model, parts.vision_tower, template=parts.template, seed=seed)
+        joined = join_parts(parts.language_model, parts.vision_tower, template=parts.template, seed=seed)
+        return attach_to(*joined, seed=seed)
     from vitron.model.engine import Vitron
 
     found = Vitron.from_pretrained(model, device="cpu", dtype="float32")

@@ -6,18 +6,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from vitron.data.example import Example
+from vitron.model.hf.chat import ChatRenderer, Segment
 from vitron.model.hf.configuration import VitronConfig
-from vitron.model.hf.processing import VitronProcessor
+from vitron.model.hf.media import MediaProcessor, Visual, VisualSize
 from vitron.protocol import MODULES, ModuleRegistry, escape, render
 from vitron.protocol.contract import MediaKind, Signal, Turn
+from vitron.protocol.media import Artefact
 from vitron.protocol.messages import (
     MediaPart,
     Message,
@@ -28,9 +31,11 @@ from vitron.protocol.messages import (
     region_handle,
 )
 
-__all__ = ["Batch", "ConversationEncoder", "Encoded"]
+__all__ = ["Batch", "ConversationEncoder", "Encoded", "move"]
 
 IGNORED = -100
+# characters of a text behind which the next text is tokenized
+CONTEXT = 16
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,16 +46,17 @@ class Batch:
         input_ids: ``(B, L)``.
         attention_mask: ``(B, L)``.
         labels: ``(B, L)``: assistant messages and their end tokens, -100 elsewhere.
-        pixel_values: ``(F, 3, S, S)``; ``None`` without images.
-        frame_counts: ``(M,)``.
-        region_masks: ``(R, S, S)``.
-        region_frames: ``(R,)``.
+        media: Further inputs of the backbone, such as ``pixel_values``.
+        frame_rows: Row of each shown frame in the batch of the vision tower, ``(F,)``; ``None`` without any.
+        region_masks: ``(H, W)`` each, 0 to 1, as the tower sees the image.
+        region_frames: Position among the shown frames of each region, ``(R,)``.
+        region_boxes: Corners as fractions of the image, ``(R, 4)``; NaN for the box around the mask.
         call_modules: Module of each complete call, in the order of the batch.
         call_rows: Row of each call.
         call_tokens: Instruction tokens of each call.
         mask_calls: Call of each target mask, ``(N,)``.
-        mask_frames: Row of ``pixel_values`` of each target mask, ``(N,)``.
-        mask_targets: ``(N, S / stride, S / stride)``, 0 to 1.
+        mask_frames: Position among the shown frames of each target mask, ``(N,)``.
+        mask_targets: ``(h, w)`` each, 0 to 1.
         tasks: Task of each row.
         conditions: Text encoder's vectors ``(n, C)``, by call.
     """
@@ -58,37 +64,35 @@ class Batch:
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
-    pixel_values: Tensor | None = None
-    frame_counts: Tensor | None = None
-    region_masks: Tensor | None = None
-    region_frames: Tensor | None = None
+    media: dict[str, Any]
+    frame_rows: Tensor | None = None
+    region_masks: list[Tensor]
+    region_frames: Tensor
+    region_boxes: Tensor
     call_modules: list[str]
     call_rows: Tensor
     call_tokens: list[list[int]]
     mask_calls: Tensor
     mask_frames: Tensor
-    mask_targets: Tensor
+    mask_targets: list[Tensor]
     tasks: list[str]
     conditions: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
-        moved = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(
-            self, **{name: each.to(device) for name, each in moved.items() if isinstance(each, Tensor)}
-        )
+        moved = {each.name: move(getattr(self, each.name), device) for each in fields(self)}
+        return replace(self, **moved)
 
-    def inputs(self) -> dict[str, Tensor]:
+    def inputs(self) -> dict[str, Any]:
         """Return the inputs of the model, without labels."""
-        names = (
-            "input_ids",
-            "attention_mask",
-            "pixel_values",
-            "frame_counts",
-            "region_masks",
-            "region_frames",
-        )
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        found = {"input_ids": self.input_ids, "attention_mask": self.attention_mask, **self.media}
+        if self.frame_rows is not None:
+            found["frame_rows"] = self.frame_rows
+        if self.region_masks:
+            found["region_masks"] = self.region_masks
+            found["region_frames"] = self.region_frames
+            found["region_boxes"] = self.region_boxes
+        return found
 
 
 @dataclass(slots=True)
@@ -98,62 +102,110 @@ class Encoded:
     Attributes:
         ids: Token ids.
         labels: Token ids of assistant messages, -100 elsewhere.
-        frames: ``(F, S, S, 3)`` uint8, shown frames of all media, in order.
-        counts: Shown frames of each medium.
-        regions: ``(R, S, S)`` uint8.
-        region_frames: Row of ``frames`` of each region.
+        visuals: What each placeholder of an image or a video stands for, in order: shown frames, uint8.
+        regions: As the tower sees the image, ``(H, W)`` uint8.
+        region_frames: Position of each region among the shown frames.
+        region_boxes: Corners of each region as fractions of the image, or ``None``.
         modules: Module of each call.
-        masks: ``(call, frame, (s, s) float16)``.
+        masks: Call, position among the shown frames, and covered share ``(h, w)``, 0 to 255.
         task: Task name.
         conditions: Text encoder's vectors ``(n, C)``, by call.
     """
 
     ids: list[int]
     labels: list[int]
-    frames: NDArray[np.uint8]
-    counts: list[int]
-    regions: NDArray[np.uint8]
+    visuals: list[tuple[Literal["image", "video"], NDArray[np.uint8]]]
+    regions: list[NDArray[np.uint8]]
     region_frames: list[int]
+    region_boxes: list[tuple[float, float, float, float] | None]
     modules: list[str]
-    masks: list[tuple[int, int, NDArray[np.float16]]]
+    masks: list[tuple[int, int, NDArray[np.uint8]]]
     task: str
     conditions: dict[int, NDArray[np.floating]] = field(default_factory=dict[int, NDArray[np.floating]])
+
+    @property
+    def num_frames(self) -> int:
+        """Number of shown frames."""
+        return sum(len(frames) for _, frames in self.visuals)
+
+
+@dataclass(slots=True)
+class _Shown:
+    """A medium as it is shown."""
+
+    start: int  # position of its first frame among the shown ones
+    frames: list[int]
+    visuals: list[Visual]
+
+    def frame_of(self, number: int) -> int:
+        """Return which of the shown frames is nearest to a frame."""
+        return min(range(len(self.frames)), key=lambda at: abs(self.frames[at] - number))
+
+    @property
+    def size(self) -> VisualSize:
+        """Size of the visual, or of each, by which its frames are shown."""
+        return self.visuals[0].size
 
 
 class ConversationEncoder:
     """Turns conversations into tensors, and tokens into text.
 
     Args:
-        processor: Tokenizer, chat template and image processor.
+        processor: Processor of the backbone: tokenizer, chat template, image and video processor.
         config: Configuration of the model.
         modules: Modules that may be called.
     """
 
-    def __init__(
-        self, processor: VitronProcessor, config: VitronConfig, *, modules: ModuleRegistry = MODULES
-    ) -> None:
+    def __init__(self, processor: Any, config: VitronConfig, *, modules: ModuleRegistry = MODULES) -> None:
         self.processor, self.config, self.modules = processor, config, modules
         self.tokenizer: Any = processor.tokenizer
+        self.media = MediaProcessor(processor, config)
+        self.chat = ChatRenderer(processor, self.media.image_token, self.media.video_token)
         self.signals = tuple(
             Signal(kind="specific", index=number)
             if number < config.num_specific
             else Signal(kind="shared", index=number - config.num_specific)
             for number in range(config.num_signals)
         )
-        self.end_id = int(self.tokenizer.eos_token_id)
+        self.region_token = str(self.tokenizer.convert_ids_to_tokens(config.region_token_id))
+        self.end_id = self.chat.end_token_id
         pad = self.tokenizer.pad_token_id
         self.pad_id = self.end_id if pad is None else int(pad)
+        added = self.tokenizer.added_tokens_decoder.values()
+        # others cannot come of user text: escaping changes their "<"
+        self._lone_specials = [each.content for each in added if each.special and "<" not in each.content]
+        self._types_name = None
+        if getattr(processor, "return_mm_token_type_ids", False):
+            names = processor.model_input_names
+            self._types_name = "mm_token_type_ids" if "mm_token_type_ids" in names else "token_type_ids"
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> ConversationEncoder:
         """Load processor and configuration from a folder."""
-        return cls(VitronProcessor.from_pretrained(folder), VitronConfig.from_pretrained(folder))
+        from transformers import AutoProcessor
+
+        config = VitronConfig.from_pretrained(folder)
+        return cls(AutoProcessor.from_pretrained(folder), cast("VitronConfig", config))
 
     # -- text
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the ids of a text, special tokens recognised and none added."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    def tokenize(self, text: str, before: str = "") -> list[int]:
+        """Return the ids of a text, special tokens recognised and none added.
+
+        Args:
+            text: Text.
+            before: Text in front of it, whose tokens are not returned: tokenizers with a space in front of
+                the first word would put one in the middle of a conversation.
+        """
+        if not text:
+            return []
+        context = before[-CONTEXT:]
+        ahead = self._ids(context) if context else []
+        both = self._ids(context + text) if context else []
+        return both[len(ahead) :] if ahead and both[: len(ahead)] == ahead else self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def token_id(self, text: str) -> int:
         """Return the id of a special token."""
@@ -166,7 +218,8 @@ class ConversationEncoder:
     def decode(self, ids: Sequence[int], *, keep_end: bool = False) -> str:
         """Return the text of an assistant message, tags and signals included, without its end token."""
         kept = ids if keep_end else [each for each in ids if each not in (self.end_id, self.pad_id)]
-        return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text if keep_end or not self.chat.lead else text.removeprefix(self.chat.lead)
 
     def assistant_text(self, message: Message) -> str:
         """Return an assistant message in the format of the model: text, then calls, each with its signals."""
@@ -179,7 +232,15 @@ class ConversationEncoder:
             Turn(text=message.text, invocations=message.calls, signals=signals), modules=self.modules
         )
 
-    def _template_message(self, message: Message, kinds: Sequence[MediaKind]) -> dict[str, Any]:
+    def _escape(self, text: str) -> str:
+        text = escape(text)
+        for token in self._lone_specials:
+            text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
+        return text
+
+    def _template_message(
+        self, message: Message, kinds: Sequence[MediaKind], shown: Mapping[int, _Shown]
+    ) -> dict[str, Any]:
         """Return a message in the format of chat templates; tags in user and system text are escaped.
 
         Media and regions stand behind their handles, by which a call can name them; of masks, the handle
@@ -192,46 +253,83 @@ class ConversationEncoder:
         for part in message.content:
             match part:
                 case TextPart():
-                    content.append({"type": "text", "text": escape(part.text)})
+                    content.append({"type": "text", "text": self._escape(part.text)})
                 case MediaPart():
-                    kind, handle = kinds[part.media], handles[part.media]
-                    shown = [] if kind == "masks" else [{"type": kind}]
-                    content += _behind(handle, shown)
+                    visuals = shown[part.media].visuals if part.media in shown else []
+                    content += _behind(handles[part.media], [{"type": each.kind} for each in visuals])
                 case RegionPart():
-                    content += _behind(region_handle(part.region), [{"type": "region"}])
+                    token = {"type": "text", "text": self.region_token}
+                    content += _behind(region_handle(part.region), [token])
         return {"role": message.role, "content": content}
 
-    def tokens(
-        self, messages: Sequence[Message], kinds: Sequence[MediaKind], frames: Sequence[int]
+    def _tokens(
+        self, segments: Sequence[Segment], sizes: tuple[VisualSize, ...]
     ) -> tuple[list[int], list[int]]:
-        """Return the token ids of a conversation, and labels: assistant messages and their end tokens.
-
-        A conversation that does not end with an assistant message ends with the opening of one.
-
-        Args:
-            messages: Messages in order.
-            kinds: Kind of each medium.
-            frames: Number of shown frames of each medium.
-        """
-        shown = [
-            frames[part.media]
-            for each in messages
-            for part in each.content
-            if isinstance(part, MediaPart) and kinds[part.media] != "masks"
-        ]
-        segments = self.processor.render_segments(
-            [self._template_message(each, kinds) for each in messages],
-            add_generation_prompt=bool(messages) and messages[-1].role != "assistant",
-        )
-        ids, labels, counts = list[int](), list[int](), iter(shown)
+        """Return token ids and labels; each segment is tokenized apart, so that no token spans their border."""
+        expansions = iter(self.media.expansions(sizes) if sizes else ())
+        tokens = [each for each in (self.media.image_token, self.media.video_token) if each]
+        ids, labels, before = list[int](), list[int](), ""
         for text, is_generated in segments:
-            expanded = text if is_generated else self.processor.expand_placeholders(text, counts)[0]
-            found = self.tokenize(expanded)
+            if is_generated:
+                found = self.tokenize(text, before)
+            else:
+                text = _expand(text, tokens, expansions)
+                found = self.tokenize(text, before) if before else [*self._opening(text), *self._ids(text)]
             ids += found
             labels += found if is_generated else [IGNORED] * len(found)
+            before = text
+        if next(expansions, None) is not None:
+            raise ValueError("there are more images and videos than placeholders in the rendered text")
         return ids, labels
 
+    def _opening(self, text: str) -> list[int]:
+        """Return the token with which the tokenizer of the backbone begins a text, unless it is there."""
+        bos = self.tokenizer.bos_token
+        if bos is None or text.startswith(bos):
+            return []
+        return [each for each in self.tokenizer("")["input_ids"] if each == self.tokenizer.bos_token_id]
+
+    def count_tokens(self, messages: Sequence[Message], media: Sequence[Artefact]) -> int:
+        """Return the number of tokens of a conversation, those of images and videos included."""
+        shown = self._show(messages, media)
+        return len(self._encode_text(messages, [each.kind for each in media], shown)[0])
+
+    def _encode_text(
+        self, messages: Sequence[Message], kinds: Sequence[MediaKind], shown: Mapping[int, _Shown]
+    ) -> tuple[list[int], list[int]]:
+        segments = self.chat.segments([self._template_message(each, kinds, shown) for each in messages])
+        if sum(each.is_generated for each in segments) > 1 and self.chat.rewrites_history:
+            ends_with_answer = bool(messages) and messages[-1].role == "assistant"
+            if ends_with_answer:
+                raise ValueError(
+                    "the chat template of the model writes earlier assistant messages in another way than the "
+                    "last: train on conversations of one turn"
+                )
+        sizes = tuple(visual.size for each in shown.values() for visual in each.visuals)
+        return self._tokens(segments, sizes)
+
     # -- examples
+
+    def _show(self, messages: Sequence[Message], media: Sequence[Artefact]) -> dict[int, _Shown]:
+        """Return the media that messages show, by position, in the order in which they do."""
+        shown, start = dict[int, _Shown](), 0
+        seen = set[int]()
+        for message in messages:
+            for part in message.content:
+                if not isinstance(part, MediaPart):
+                    continue
+                _known(part.media, len(media), "medium")
+                if part.media in seen:
+                    raise ValueError(f"medium {part.media} is shown twice: refer to it once")
+                seen.add(part.media)
+                artefact = media[part.media]
+                if artefact.kind == "masks":
+                    continue
+                frames = self.media.sample_frames(artefact.num_frames)
+                chosen = artefact.frames[frames] if len(frames) < artefact.num_frames else artefact.frames
+                shown[part.media] = _Shown(start, frames, self.media.visuals(artefact.kind, chosen))
+                start += len(frames)
+        return shown
 
     def encode(self, example: Example) -> Encoded:
         """Turn one example into arrays.
@@ -242,57 +340,51 @@ class ConversationEncoder:
             ValueError: If a message refers to a missing medium or region, or a region lies on a medium
                 that is not shown.
         """
-        order = list[int]()
-        regions = list[int]()
+        shown = self._show(example.messages, example.media)
+        regions = list[PlacedRegion]()
         for message in example.messages:
             for part in message.content:
-                if isinstance(part, MediaPart):
-                    _known(part.media, len(example.media), "medium")
-                    if part.media in order:
-                        raise ValueError(f"medium {part.media} is shown twice: refer to it once")
-                    if example.media[part.media].kind != "masks":
-                        order.append(part.media)
-                elif isinstance(part, RegionPart):
+                if isinstance(part, RegionPart):
                     _known(part.region, len(example.regions), "region")
-                    regions.append(part.region)
-        processor, side = self.processor, self.processor.image_processor.side
-        chosen = {number: processor.sample_frames(example.media[number].num_frames) for number in order}
-        squares = [
-            processor.image_processor.fit(example.media[number].frames[chosen[number]]) for number in order
-        ]
-        placed = [self._place(example.regions[number], chosen) for number in regions]
-        shown = [len(chosen.get(number, ())) for number in range(len(example.media))]
-        ids, labels = self.tokens(example.messages, [each.kind for each in example.media], shown)
+                    regions.append(example.regions[part.region])
+        placed = [self._place(region, shown) for region in regions]
+        ids, labels = self._encode_text(example.messages, [each.kind for each in example.media], shown)
         return Encoded(
             ids=ids,
             labels=labels,
-            frames=np.concatenate(squares) if squares else np.zeros((0, side, side, 3), np.uint8),
-            counts=[len(chosen[number]) for number in order],
-            regions=np.stack([mask for mask, _ in placed]) if placed else np.zeros((0, side, side), np.uint8),
-            region_frames=[frame for _, frame in placed],
+            visuals=[tuple(visual) for each in shown.values() for visual in each.visuals],
+            regions=[mask for mask, _, _ in placed],
+            region_frames=[frame for _, frame, _ in placed],
+            region_boxes=[box for _, _, box in placed],
             modules=[call.module for message in example.messages for call in message.calls],
-            masks=self._targets(example, chosen),
+            masks=self._targets(example, shown),
             task=example.task,
             conditions=dict(example.conditions),
         )
 
-    def _place(self, region: PlacedRegion, chosen: Mapping[int, list[int]]) -> tuple[NDArray[np.uint8], int]:
-        if region.media not in chosen:
+    def _place(
+        self, region: PlacedRegion, shown: Mapping[int, _Shown]
+    ) -> tuple[NDArray[np.uint8], int, tuple[float, float, float, float] | None]:
+        if region.media not in shown:
             raise ValueError(f"a region lies on medium {region.media}, which no message shows")
-        medium = list(chosen).index(region.media)
-        return self.processor.place_region(region.mask, medium, region.frame, list(chosen.values()))
+        each = shown[region.media]
+        size = each.size
+        masks = np.broadcast_to(region.mask, (size.frames, *region.mask.shape))
+        view = self.media.to_view(masks, size)[0]
+        given = getattr(region, "box", None)
+        box = None if given is None else self.media.box_to_view(given, size)
+        return view, each.start + each.frame_of(region.frame), box
 
     def _targets(
-        self, example: Example, chosen: Mapping[int, list[int]]
-    ) -> list[tuple[int, int, NDArray[np.float16]]]:
-        images = self.processor.image_processor
-        side = images.side // self.config.mask_stride
-        order, found = list(chosen), list[tuple[int, int, NDArray[np.float16]]]()
+        self, example: Example, shown: Mapping[int, _Shown]
+    ) -> list[tuple[int, int, NDArray[np.uint8]]]:
+        found = list[tuple[int, int, NDArray[np.uint8]]]()
         for call, masks in example.masks.items():
-            medium = example.mask_media.get(call, 0)
-            small = images.fit_masks(masks[chosen[medium]], side).astype(np.float16)
-            start = sum(len(chosen[each]) for each in order[: order.index(medium)])
-            found += [(call, start + at, each) for at, each in enumerate(small)]
+            each = shown[example.mask_media.get(call, 0)]
+            views = torch.from_numpy(self.media.to_view(masks[each.frames], each.size)).float()
+            size = self.config.mask_size((views.shape[1], views.shape[2]))
+            small = F.adaptive_avg_pool2d(views, size).round().to(torch.uint8).numpy()
+            found += [(call, each.start + at, mask) for at, mask in enumerate(small)]
         return found
 
     def collate(self, encoded: Sequence[Encoded], *, left: bool = False) -> Batch:
@@ -302,7 +394,7 @@ class ConversationEncoder:
         ids = torch.full(shape, self.pad_id)
         labels = torch.full(shape, IGNORED)
         attention = torch.zeros(shape, dtype=torch.long)
-        masks = list[tuple[int, int, NDArray[np.float16]]]()
+        masks = list[tuple[int, int, NDArray[np.uint8]]]()
         frames, calls = 0, 0
         region_frames, rows = list[int](), list[int]()
         conditions = dict[int, Tensor]()
@@ -316,34 +408,44 @@ class ConversationEncoder:
             masks += [(call + calls, frame + frames, mask) for call, frame, mask in each.masks]
             rows += [row] * len(each.modules)
             conditions |= {call + calls: torch.from_numpy(found) for call, found in each.conditions.items()}
-            frames += len(each.frames)
+            frames += each.num_frames
             calls += len(each.modules)
-        side = self.processor.image_processor.side // self.config.mask_stride
-        regions = np.concatenate([each.regions for each in encoded])
+        media, frame_rows = self._media([each.visuals for each in encoded])
+        if self._types_name is not None:
+            media[self._types_name] = torch.tensor(self.processor.create_mm_token_type_ids(ids.tolist()))
+        unknown = (float("nan"),) * 4
+        boxes = [box or unknown for each in encoded for box in each.region_boxes]
         return Batch(
             input_ids=ids,
             attention_mask=attention,
             labels=labels,
-            pixel_values=self._pixel_values(encoded) if frames else None,
-            frame_counts=torch.tensor([n for each in encoded for n in each.counts]) if frames else None,
-            region_masks=torch.from_numpy(regions).float() / 255 if len(regions) else None,
-            region_frames=torch.tensor(region_frames) if region_frames else None,
+            media=media,
+            frame_rows=frame_rows,
+            region_masks=[torch.from_numpy(mask).float() / 255 for each in encoded for mask in each.regions],
+            region_frames=torch.tensor(region_frames, dtype=torch.long),
+            region_boxes=torch.tensor(boxes).reshape(-1, 4),
             call_modules=[module for each in encoded for module in each.modules],
             call_rows=torch.tensor(rows, dtype=torch.long),
             call_tokens=[tokens for each in encoded for tokens in self._call_tokens(each.ids)],
             mask_calls=torch.tensor([call for call, _, _ in masks], dtype=torch.long),
             mask_frames=torch.tensor([frame for _, frame, _ in masks], dtype=torch.long),
-            mask_targets=torch.from_numpy(np.stack([mask for _, _, mask in masks])).float()
-            if masks
-            else torch.zeros(0, side, side),
+            mask_targets=[torch.from_numpy(mask).float() / 255 for _, _, mask in masks],
             tasks=[each.task for each in encoded],
             conditions=conditions,
         )
 
-    def _pixel_values(self, encoded: Sequence[Encoded]) -> Tensor:
-        return self.processor.image_processor.to_pixel_values(
-            np.concatenate([each.frames for each in encoded])
-        )
+    def _media(
+        self, samples: Sequence[Sequence[tuple[Literal["image", "video"], NDArray[np.uint8]]]]
+    ) -> tuple[dict[str, Any], Tensor | None]:
+        visuals = [[Visual(*each) for each in sample] for sample in samples]
+        inputs, rows = self.media.process(visuals)
+        found = [row for each in rows for row in each]
+        return inputs, torch.tensor(found, dtype=torch.long) if found else None
+
+    def visual_inputs(self, visuals: Sequence[Visual]) -> dict[str, Any]:
+        """Return the inputs of :meth:`VitronForConditionalGeneration.frame_features` for visuals."""
+        inputs, rows = self.media.process([visuals])
+        return inputs | {"frame_rows": torch.tensor([row for each in rows for row in each])}
 
     def _call_tokens(self, ids: Sequence[int]) -> list[list[int]]:
         """Return the instruction tokens of each call; a call ends with its last signal."""
@@ -365,10 +467,35 @@ class ConversationEncoder:
         return self.collate([self.encode(example) for example in examples], left=left)
 
 
+def move(value: Any, device: torch.device | str) -> Any:
+    """Return a tensor, or the tensors of a list or a dictionary, on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: move(each, device) for key, each in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list) and value and isinstance(value[0], Tensor):
+        return [each.to(device) for each in cast("list[Tensor]", value)]
+    return value
+
+
 def _behind(handle: str, shown: list[dict[str, str]]) -> list[dict[str, str]]:
     """Return a medium or a region behind its handle, on a line of its own."""
     text = f"{handle}: " if shown else handle
     return [{"type": "text", "text": text}, *shown, {"type": "text", "text": "\n"}]
+
+
+def _expand(text: str, tokens: Sequence[str], expansions: Any) -> str:
+    """Replace each placeholder of an image or a video by the text of its tokens."""
+    parts, start = list[str](), 0
+    while True:
+        found = min(((at, token) for token in tokens if (at := text.find(token, start)) >= 0), default=None)
+        if found is None:
+            return "".join([*parts, text[start:]])
+        expanded = next(expansions, None)
+        if expanded is None:
+            raise ValueError(f"the text has more placeholders {found[1]} than there are images and videos")
+        parts += [text[start : found[0]], expanded]
+        start = found[0] + len(found[1])
 
 
 def _known(number: int, count: int, what: str) -> None:

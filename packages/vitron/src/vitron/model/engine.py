@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +11,19 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from common_kernels.runtime.hub import find_model, resolve_device
+from common_kernels.runtime.hub import find_model, read_config, resolve_device
 from numpy.typing import NDArray
+from transformers import AutoProcessor
 
 from vitron.data.example import Example
 from vitron.errors import UnsupportedRequestError
+from vitron.model.assembly import attach
 from vitron.model.batching import generate_messages
-from vitron.model.encoding import ConversationEncoder
+from vitron.model.checkpoints import is_adapter_folder, load_adapters, save_adapters
+from vitron.model.encoding import ConversationEncoder, move
 from vitron.model.generation import ModelGenerator, hidden_of
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration, VitronOutput
-from vitron.model.hf.processing import VitronProcessor
 from vitron.model.precision import choose_precision
 from vitron.protocol import MODULES, ModuleRegistry
 from vitron.protocol.media import Artefact
@@ -32,13 +35,15 @@ from vitron.specialists.registry import SpecialistRegistry
 
 __all__ = ["Vitron"]
 
+_log = logging.getLogger(__name__)
+
 
 class Vitron(ModelGenerator):
     """A model with its processor; generates the messages of a :class:`vitron.Conversation`.
 
     Args:
         model: Model.
-        processor: Processor of the model.
+        processor: Processor of the backbone.
         modules: Modules that may be called.
 
     Example:
@@ -52,7 +57,7 @@ class Vitron(ModelGenerator):
     def __init__(
         self,
         model: VitronForConditionalGeneration,
-        processor: VitronProcessor,
+        processor: Any,
         *,
         modules: ModuleRegistry = MODULES,
     ) -> None:
@@ -71,31 +76,53 @@ class Vitron(ModelGenerator):
     ) -> Vitron:
         """Load a model.
 
+        A vision language model without heads gets new ones, with a warning: they have to be trained.
+
         Args:
-            name_or_path: Name of a shipped model, folder, or hub id; safetensors only.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
+            name_or_path: Name of a shipped model, folder, or hub id, of a Vitron model or of any of
+                ``AutoModelForImageTextToText``; safetensors only.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``; not used with a ``device_map``.
             dtype: ``auto``, a floating-point type of torch by name, ``8bit`` or ``4bit``; see
                 :func:`vitron.model.precision.choose_precision`.
-            **kwargs: Arguments of transformers, such as a ``quantization_config`` of another kind.
+            **kwargs: Arguments of transformers, such as ``device_map``, ``attn_implementation``, or a
+                ``quantization_config`` of another kind.
 
         Raises:
             ImportError: If a quantised dtype is asked for and bitsandbytes is missing.
             ModelNotFoundError: If there is no such model.
-            ValueError: If there is no such device or dtype.
+            ValueError: If there is no such device or dtype, or the model reads no images.
         """
         target = resolve_device(device)
         chosen, quantisation = choose_precision(dtype, target)
-        kwargs = quantisation | kwargs
+        kwargs = {"dtype": chosen, "use_safetensors": True} | quantisation | kwargs
         folder = find_model(name_or_path, shipped=SHIPPED)
-        model: Any = VitronForConditionalGeneration.from_pretrained(
-            folder, dtype=chosen, use_safetensors=True, **kwargs
-        )
-        if "quantization_config" not in kwargs:
+        if is_adapter_folder(folder):
+            model, processor = load_adapters(folder, **kwargs)
+        elif read_config(folder).get("model_type") == VitronConfig.model_type:
+            model = cast("Any", VitronForConditionalGeneration).from_pretrained(folder, **kwargs)
+            processor = AutoProcessor.from_pretrained(folder)
+        else:
+            model, processor = attach(folder, **kwargs)
+            _log.warning(
+                "%s has no region encoder, signals and masks yet: they are new, and untrained until you run "
+                "`vitron fit`",
+                name_or_path,
+            )
+        if not {"quantization_config", "device_map"} & set(kwargs):
             model.to(target)
-        return cls(model, VitronProcessor.from_pretrained(folder))
+        return cls(model, processor)
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write configuration, weights (safetensors) and processor."""
+    def save_pretrained(self, folder: Path | str, *, adapters_only: bool = False) -> None:
+        """Write configuration, weights (safetensors) and processor.
+
+        Args:
+            folder: Folder.
+            adapters_only: Write what differs from the base model alone; see
+                :func:`vitron.model.checkpoints.save_adapters`.
+        """
+        if adapters_only:
+            save_adapters(self.model, self.processor, folder)
+            return
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
@@ -153,15 +180,16 @@ class Vitron(ModelGenerator):
         """
         if module not in self.model.mask_head.queries:
             raise UnsupportedRequestError(f"the mask head does not serve {module}")
-        masks = list[NDArray[np.bool_]]()
-        images, count = self.processor.image_processor, self.processor.num_frames
+        media, masks = self.encoder.media, list[NDArray[np.bool_]]()
+        count = self.model.config.num_frames or 8
         for start in range(0, artefact.num_frames, count):
-            frames = images.fit(artefact.frames[start : start + count])
-            pixels = images.to_pixel_values(frames).to(self.device, self.model.dtype)
-            signals = torch.from_numpy(signal).to(pixels).expand(len(pixels), -1, -1)
-            features = self.model.get_image_features(pixels)
-            logits = self.model.mask_head(signals, [module] * len(pixels), features, pixels)
-            masks.append(images.post_process_masks(logits, artefact.size))
+            visuals = media.visuals(artefact.kind, artefact.frames[start : start + count])
+            size, inputs = visuals[0].size, move(self.encoder.visual_inputs(visuals), self.device)
+            features = self.model.frame_features(inputs)
+            frames = range(len(features.maps))
+            signals = torch.from_numpy(signal).to(self.device).expand(len(frames), -1, -1)
+            for group in self.model.mask_groups(signals, [module] * len(frames), frames, features):
+                masks.append(media.to_image(group.logits, size))
         return np.concatenate(masks)
 
     def locate(self, module: str, image: Artefact, signal: NDArray[np.float32]) -> NDArray[np.bool_] | None:

@@ -12,7 +12,15 @@ __all__ = ["choose_precision"]
 
 BITS = ("8bit", "4bit")
 # small next to the language model, and their output is measured in pixels: not quantised
-UNQUANTISED = ("projector", "region_encoder", "mask_head", "condition_heads", "lm_head")
+UNQUANTISED = (
+    "multi_modal_projector",
+    "merger",
+    "connector",
+    "region_encoder",
+    "mask_head",
+    "condition_heads",
+    "lm_head",
+)
 
 
 def choose_precision(dtype: str, device: torch.device | str) -> tuple[torch.dtype, dict[str, Any]]:

@@ -19,21 +19,23 @@ __all__ = [
 ]
 
 
-def mask_weights(masks: Tensor, grid: int, mode: Literal["soft", "any", "sampled"] | str = "soft") -> Tensor:
+def mask_weights(
+    masks: Tensor, grid: tuple[int, int], mode: Literal["soft", "any", "sampled"] | str = "soft"
+) -> Tensor:
     """Return the weight of each patch.
 
     Args:
-        masks: ``(R, S, S)``, 0 to 1, in the square of the tower.
-        grid: Patches along a side.
+        masks: ``(R, H, W)``, 0 to 1, as the tower sees the image.
+        grid: Rows and columns of patches.
         mode: ``soft``: covered share of the patch. ``any``: 1 for a patch that is touched. ``sampled``, as in
             the published code: 1 where bilinear sampling at the patch's centre hits the mask, so that a mask
             thinner than a patch may have no patch.
 
     Returns:
-        ``(R, grid * grid)``.
+        ``(R, P)``, row by row.
     """
     if mode == "sampled":
-        read = F.interpolate(masks[:, None].float(), size=(grid, grid), mode="bilinear").flatten(1)
+        read = F.interpolate(masks[:, None].float(), size=grid, mode="bilinear").flatten(1)
         return (read > 0).to(read.dtype)
     covered = F.adaptive_avg_pool2d(masks[:, None].float(), grid).flatten(1)
     return (covered > 0).to(covered.dtype) if mode == "any" else covered
@@ -56,21 +58,21 @@ def pool_masks(patches: Tensor, weights: Tensor) -> Tensor:
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """Return left, top, right and bottom of masks as fractions of the square, ``(R, 4)``; zeros if empty.
+    """Return left, top, right and bottom of masks as fractions of the image, ``(R, 4)``; zeros if empty.
 
     Args:
-        masks: ``(R, S, S)``.
+        masks: ``(R, H, W)``.
     """
     found = masks > 0
-    side = masks.shape[-1]
-    steps = torch.arange(side, device=masks.device)
     corners = list[Tensor]()
     for line in (found.any(1), found.any(2)):  # columns, then rows
+        side = line.shape[1]
+        steps = torch.arange(side, device=masks.device)
         low = torch.where(line, steps, side).amin(1)
         high = torch.where(line, steps + 1, 0).amax(1)
-        corners.append(torch.stack([low, high], 1))
+        corners.append(torch.stack([low, high], 1).float() / side)
     (left, right), (top, bottom) = (each.unbind(1) for each in corners)
-    box = torch.stack([left, top, right, bottom], 1).float() / side
+    box = torch.stack([left, top, right, bottom], 1)
     return torch.where(found.flatten(1).any(1)[:, None], box, torch.zeros_like(box))
 
 
@@ -98,20 +100,22 @@ class RegionEncoder(nn.Module):
             nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, out)) if location else None
         )
 
-    def forward(self, patches: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, maps: Tensor, masks: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Encode regions.
 
         Args:
-            patches: Patches of the frame of each region, ``(R, P, C)``.
-            masks: ``(R, S, S)``.
+            maps: Features of the frame of each region, ``(R, h, w, C)``.
+            masks: ``(R, H, W)``, 0 to 1, as the tower sees the image.
+            boxes: Left, top, right and bottom as fractions of the image, ``(R, 4)``; NaN, or nothing at all,
+                for the box around the mask.
 
         Returns:
             ``(R, out)``.
         """
-        grid = int(patches.shape[1] ** 0.5)
-        token = self.features(pool_masks(patches, mask_weights(masks, grid, self.pooling)))
+        weights = mask_weights(masks, (maps.shape[1], maps.shape[2]), self.pooling)
+        token = self.features(pool_masks(maps.flatten(1, 2), weights))
         if self.location is not None:
-            token = token + self.location(mask_boxes(masks).to(patches.dtype))
+            token = token + self.location(_boxes(masks, boxes).to(maps.dtype))
         return token
 
 
@@ -137,13 +141,23 @@ class PublishedRegionEncoder(nn.Module):
         )
         self.location = nn.Sequential(nn.Linear(4, out // 2), nn.ReLU(), nn.Linear(out // 2, out))
 
-    def forward(self, patches: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, maps: Tensor, masks: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Encode regions; see :class:`RegionEncoder` for arguments and result."""
-        grid = int(patches.shape[1] ** 0.5)
         seen = masks.mT if self.mirrored else masks
-        token = self.features(pool_masks(patches, mask_weights(seen, grid, "sampled")))
-        box = mask_boxes(masks) * masks.shape[-1]
-        return token + self.location(box.to(patches.dtype))
+        weights = mask_weights(seen, (maps.shape[1], maps.shape[2]), "sampled")
+        token = self.features(pool_masks(maps.flatten(1, 2), weights))
+        height, width = masks.shape[-2:]
+        pixels = _boxes(masks, boxes) * torch.tensor([width, height, width, height], device=masks.device)
+        return token + self.location(pixels.to(maps.dtype))
+
+
+def _boxes(masks: Tensor, boxes: Tensor | None) -> Tensor:
+    """Return the given boxes, whose corners may lie inside pixels, and else those around the masks."""
+    around = mask_boxes(masks)
+    if boxes is None:
+        return around
+    given = boxes.to(around)
+    return torch.where(given.isnan(), around, given)
 
 
 def make_region_encoder(

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 __all__ = [
     "ConditionHead",
+    "MaskGroup",
     "MaskHead",
     "PublishedConditionHead",
     "alignment_loss",
@@ -32,8 +34,7 @@ class MaskHead(nn.Module):
         signal_width: Channels of a signal embedding.
         num_signals: Number of signals of a call.
         patch_width: Channels of a patch.
-        patch_size: Side of a patch in pixels.
-        grid: Patches along a side.
+        grid: Patches along a side for which places are learned; those of other maps are interpolated.
         width: Hidden channels.
         stride: Input pixels per mask pixel.
         modules: Modules, each with its own projection.
@@ -45,14 +46,13 @@ class MaskHead(nn.Module):
         num_signals: int,
         patch_width: int,
         *,
-        patch_size: int,
         grid: int,
         width: int = 64,
         stride: int = 2,
         modules: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        self.scale = patch_size // stride
+        self.stride = stride
         self.queries = nn.ModuleDict({name: nn.Linear(signal_width, width) for name in modules})
         self.memory = nn.Linear(patch_width, width)
         self.places = nn.Parameter(torch.randn(grid * grid, width) * 0.2)
@@ -75,40 +75,47 @@ class MaskHead(nn.Module):
             nn.GELU(), nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 1)
         )
 
-    def forward(self, signals: Tensor, modules: list[str], patches: Tensor, images: Tensor) -> Tensor:
+    def forward(self, signals: Tensor, modules: list[str], maps: Tensor, images: Tensor) -> Tensor:
         """Return logits of masks.
 
         Args:
             signals: One set for each frame, ``(N, num_signals, signal_width)``.
             modules: Module of each set.
-            patches: ``(N, P, patch_width)``.
-            images: Normalised, ``(N, 3, S, S)``.
+            maps: Features of the frames, ``(N, h, w, patch_width)``.
+            images: Normalised, ``(N, 3, H, W)``.
 
         Returns:
-            ``(N, S / stride, S / stride)``.
+            ``(N, H / stride, W / stride)``, rounded up.
         """
-        return mask_logits(*self.features(signals, modules, patches, images))
+        return mask_logits(*self.features(signals, modules, maps, images))
 
     def features(
-        self, signals: Tensor, modules: list[str], patches: Tensor, images: Tensor
+        self, signals: Tensor, modules: list[str], maps: Tensor, images: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return queries and pixel features, whose product is the mask; arguments as of :meth:`forward`.
 
         Returns:
-            Queries ``(N, width + 1)``, a bias last; pixels ``(N, width, S / stride, S / stride)``.
+            Queries ``(N, width + 1)``, a bias last; pixels ``(N, width, H / stride, W / stride)``.
         """
         asked = signals.new_zeros(*signals.shape[:2], self.memory.out_features)
         for name in set(modules):
             rows = torch.tensor([each == name for each in modules], device=signals.device)
             asked[rows] = self.queries[name](signals[rows]).to(asked.dtype)
-        asked = self.decoder(asked, self.memory(patches) + self.places)
+        grid = (maps.shape[1], maps.shape[2])
+        asked = self.decoder(asked, self.memory(maps.flatten(1, 2)) + self.places_of(grid))
         query = self.query(asked.flatten(1))
-        side = int(patches.shape[1] ** 0.5)
-        coarse = self.patches(patches.transpose(1, 2).unflatten(2, (side, side)))
-        fine = self.joined(
-            self.pixels(images) + F.interpolate(coarse, scale_factor=self.scale, mode="bilinear")
-        )
+        fine = self.pixels(images)
+        coarse = self.patches(maps.permute(0, 3, 1, 2))
+        fine = self.joined(fine + F.interpolate(coarse, fine.shape[-2:], mode="bilinear"))
         return query, fine
+
+    def places_of(self, grid: tuple[int, int]) -> Tensor:
+        """Return the codes of the places of a map, ``(h * w, width)``: learned ones, or between them."""
+        side = int(len(self.places) ** 0.5)
+        if grid == (side, side):
+            return self.places
+        known = self.places.T.unflatten(1, (side, side))[None]
+        return F.interpolate(known, grid, mode="bilinear")[0].flatten(1).T
 
 
 def mask_logits(query: Tensor, fine: Tensor) -> Tensor:
@@ -201,23 +208,51 @@ def make_condition_head(
     raise ValueError(f"form of a condition head must be vitron or published, got {form!r}")
 
 
-def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
+@dataclass
+class MaskGroup:
+    """Masks of frames of one size.
+
+    Attributes:
+        places: Position of each mask among those that were asked for.
+        query: ``(n, width + 1)``, a bias last.
+        fine: Features of pixels, ``(n, width, h, w)``.
+    """
+
+    places: list[int]
+    query: Tensor
+    fine: Tensor
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits of the masks, ``(n, h, w)``."""
+        return mask_logits(self.query, self.fine)
+
+    def truth(self, targets: Sequence[Tensor]) -> Tensor:
+        """Return the targets of these masks, ``(n, h, w)``, out of those of all."""
+        return torch.stack([targets[place] for place in self.places]).to(self.fine)
+
+
+def mask_loss(groups: Sequence[MaskGroup], targets: Sequence[Tensor]) -> Tensor:
     """Return dice plus binary cross-entropy, the mean over masks.
 
     Args:
-        logits: ``(N, h, w)``.
-        truth: Covered share of each pixel, ``(N, h, w)``.
+        groups: Found masks.
+        targets: Covered share of each pixel, ``(h, w)`` each.
     """
-    truth = truth.to(logits.dtype)
+    terms = [_mask_terms(group.logits, group.truth(targets)) for group in groups]
+    return torch.cat(terms).mean()
+
+
+def _mask_terms(logits: Tensor, truth: Tensor) -> Tensor:
     cross = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
     chance = logits.sigmoid()
     overlap = (chance * truth).sum((1, 2))
     dice = 1 - (2 * overlap + 1) / (chance.sum((1, 2)) + truth.sum((1, 2)) + 1)
-    return (cross + dice).mean()
+    return cross + dice
 
 
 def match_loss(
-    query: Tensor, fine: Tensor, truth: Tensor, calls: Tensor, *, sharpness: float = 10.0
+    groups: Sequence[MaskGroup], targets: Sequence[Tensor], calls: Tensor, *, sharpness: float = 10.0
 ) -> Tensor:
     """Return the cross-entropy of matching each query to its object among those of other calls (InfoNCE).
 
@@ -225,18 +260,24 @@ def match_loss(
     whose gradient is small while neither factor separates objects.
 
     Args:
-        query: ``(N, width + 1)``; the bias is not used.
-        fine: ``(N, width, h, w)``.
-        truth: ``(N, h, w)``, 0 to 1; frames where it is empty are ignored.
-        calls: Call of each row, ``(N,)``; frames of one call are not negatives of each other.
+        groups: Found masks; the bias of a query is not used.
+        targets: ``(h, w)`` each, 0 to 1; frames where it is empty are ignored.
+        calls: Call of each mask, ``(N,)``; frames of one call are not negatives of each other.
         sharpness: Factor of the cosine.
     """
-    shown = truth.sum((1, 2)) > 0
-    query, fine, truth, calls = query[shown], fine[shown], truth[shown].to(fine.dtype), calls[shown]
+    queries, objects, own = list[Tensor](), list[Tensor](), list[Tensor]()
+    for group in groups:
+        truth = group.truth(targets)
+        area = truth.sum((1, 2))
+        shown = area > 0
+        queries.append(group.query[shown, :-1])
+        means = torch.einsum("nchw,nhw->nc", group.fine[shown], truth[shown]) / area[shown][:, None]
+        objects.append(means)
+        own.append(calls[group.places].to(shown.device)[shown])
+    query, calls = torch.cat(queries), torch.cat(own)
     if len(query) == 0:
         return query.sum()
-    objects = torch.einsum("nchw,nhw->nc", fine, truth) / truth.sum((1, 2))[:, None]
-    alike = F.normalize(query[:, :-1], dim=-1) @ F.normalize(objects, dim=-1).T * sharpness
+    alike = F.normalize(query, dim=-1) @ F.normalize(torch.cat(objects), dim=-1).T * sharpness
     same = (calls[:, None] == calls[None]) & ~torch.eye(len(calls), dtype=torch.bool, device=calls.device)
     return F.cross_entropy(alike.masked_fill(same, -torch.inf), torch.arange(len(calls), device=calls.device))
 

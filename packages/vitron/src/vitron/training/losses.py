@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from vitron.model.encoding import IGNORED, Batch
 from vitron.model.hf.modeling import VitronForConditionalGeneration, VitronOutput
 from vitron.model.regions import mask_boxes
-from vitron.model.signals import alignment_loss, mask_logits, mask_loss, match_loss
+from vitron.model.signals import MaskGroup, alignment_loss, mask_loss, match_loss
 from vitron.training.stages import Losses
 
 __all__ = ["BatchLosses", "SignalReader", "batch_losses", "loss_counts"]
@@ -58,7 +58,8 @@ class SignalReader(nn.Module):
         loss = loss / wanted.sum().clamp(min=1)
         if len(batch.mask_calls):
             found = self.box(flat[batch.mask_calls])
-            loss = loss + (found - mask_boxes(batch.mask_targets > 0.5)).abs().mean()
+            boxes = torch.cat([mask_boxes(each[None] > 0.5) for each in batch.mask_targets])
+            loss = loss + (found - boxes).abs().mean()
         return loss
 
 
@@ -105,10 +106,10 @@ def batch_losses(
     if len(rows) != len(batch.call_modules):
         raise ValueError(f"{len(batch.call_modules)} calls have {len(rows)} sets of signals between them")
     if "mask" in counts:
-        query, fine = _mask_features(model, batch, found, signals)
-        losses["mask"] = mask_loss(mask_logits(query, fine), batch.mask_targets)
+        groups = _mask_groups(model, batch, found, signals)
+        losses["mask"] = mask_loss(groups, batch.mask_targets)
         if "match" in counts:
-            losses["match"] = match_loss(query, fine, batch.mask_targets, batch.mask_calls)
+            losses["match"] = match_loss(groups, batch.mask_targets, batch.mask_calls)
     if "alignment" in counts:
         losses["alignment"] = _alignment(model, batch, signals)
     if "words" in counts and reader is not None:
@@ -116,16 +117,16 @@ def batch_losses(
     return BatchLosses(losses, signals)
 
 
-def _mask_features(
+def _mask_groups(
     model: VitronForConditionalGeneration, batch: Batch, found: VitronOutput, signals: Tensor
-) -> tuple[Tensor, Tensor]:
-    if found.patches is None or batch.pixel_values is None:
+) -> list[MaskGroup]:
+    if found.features is None:
         raise ValueError("a target mask needs an image")
-    return model.mask_head.features(
+    return model.mask_groups(
         signals[batch.mask_calls],
         [batch.call_modules[call] for call in batch.mask_calls.tolist()],
-        found.patches[batch.mask_frames],
-        batch.pixel_values[batch.mask_frames],
+        batch.mask_frames.tolist(),
+        found.features,
     )
 
 

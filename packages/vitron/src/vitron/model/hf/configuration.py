@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 from transformers import PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConfig
 
-__all__ = ["VitronConfig", "pooled_frames"]
+__all__ = ["VitronConfig"]
 
-Pooling = Literal["soft", "any"]
 SubConfig = dict[str, Any] | PretrainedConfig | None
 
 
@@ -18,17 +17,13 @@ class VitronConfig(PretrainedConfig):
     """Configuration of :class:`VitronForConditionalGeneration`.
 
     Attributes:
-        text_config: Language model; any of ``AutoModelForCausalLM``.
-        vision_config: Vision tower; any of ``AutoModel`` that returns patches row by row.
-        image_token_id: Placeholder of one image feature.
+        backbone_config: Vision language model; any of ``AutoModelForImageTextToText``.
         region_token_id: Placeholder of a region.
         signal_token_ids: Signal tokens, task-specific ones before those that all tasks share (paper, 3.2).
         num_specific: Number of task-specific signal tokens.
-        vision_layer: Hidden state of the tower that is used.
-        projector: ``linear``, ``identity``, or ``mlp{n}x_gelu`` with ``n`` linear layers.
-        spatial_merge: Patches along each side that are joined to one token.
-        temporal_pool: Pooling of a video's frames: ``mean`` (paper), ``none``, or ``every-k``, the mean of
-            every k frames.
+        num_frames: Largest number of frames that are shown of a video; ``None`` leaves the choice to the
+            video processor of the backbone.
+        feature_width: Channels of a feature of the vision tower; by default the hidden size of the tower.
         region_form: ``vitron``, or ``published`` for weights of the authors' release, whose boxes are in
             pixels; ``published-mirrored`` also exchanges rows and columns of masks, as the release does.
         region_pooling: Patch weights of the first form: ``soft``, the covered share of a patch, or ``any``, 1
@@ -36,26 +31,24 @@ class VitronConfig(PretrainedConfig):
         region_location: Whether regions carry a code of their location.
         mask_modules: Modules that the mask head serves.
         mask_width: Channels of the mask head.
-        mask_stride: Input pixels per mask pixel; divides the patch size.
+        mask_stride: Pixels of the tower's input per mask pixel.
+        mask_grid: Patches along a side for which the mask head learns places; others are interpolated.
+        mask_side: Longest side, in pixels, of the image that the mask head reads.
         conditions: Projections of signals to a text encoder's space, by module: number of vectors
             (``num_vectors``), their ``width``, and the projection's ``form``, ``vitron`` or ``published``.
-        image_size: Side of the square input of the tower.
+        base_model: Folder or hub id of the model to which all this was attached.
     """
 
     model_type = "vitron"
     # the base has a class property here, which pyright does not support
-    sub_configs: ClassVar[Any] = {"text_config": AutoConfig, "vision_config": AutoConfig}
+    sub_configs: ClassVar[Any] = {"backbone_config": AutoConfig}
 
-    text_config: SubConfig = None
-    vision_config: SubConfig = None
-    image_token_id: int = 0
-    region_token_id: int = 1
+    backbone_config: SubConfig = None
+    region_token_id: int = 0
     signal_token_ids: tuple[int, ...] | list[int] = ()
-    num_specific: int = 4
-    vision_layer: int = -2
-    projector: str = "mlp2x_gelu"
-    spatial_merge: int = 1
-    temporal_pool: str = "mean"
+    num_specific: int = 0
+    num_frames: int | None = 8
+    feature_width: int | None = None
     region_form: str = "vitron"
     region_pooling: str = "soft"
     region_location: bool = True
@@ -67,30 +60,38 @@ class VitronConfig(PretrainedConfig):
     )
     mask_width: int = 64
     mask_stride: int = 2
+    mask_grid: int = 16
+    mask_side: int = 512
     conditions: dict[str, Any] | None = None
-    image_size: int = 336
+    base_model: str | None = None
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.text_config = _sub_config(self.text_config, "llama")
-        self.vision_config = _sub_config(self.vision_config, "clip_vision_model")
+        self.backbone_config = _sub_config(self.backbone_config)
+        self.tie_word_embeddings = bool(
+            getattr(self.backbone_config, "tie_word_embeddings", self.tie_word_embeddings)
+        )
         self.conditions = dict(self.conditions or {})
         cast("Any", super()).__post_init__(**kwargs)
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
+        """Return the configuration of the language model."""
+        return self.backbone.get_text_config(decoder=decoder, encoder=encoder)
+
+    @property
+    def backbone(self) -> Any:
+        """Configuration of the vision language model."""
+        return self.backbone_config
 
     @property
     def text(self) -> Any:
         """Configuration of the language model."""
-        return self.text_config
+        return self.get_text_config()
 
     @property
     def vision(self) -> Any:
-        """Configuration of the vision tower."""
-        return self.vision_config
-
-    @property
-    def grid(self) -> int:
-        """Patches along a side of the square."""
-        return self.image_size // int(self.vision.patch_size)
+        """Configuration of the vision tower; ``None`` if the backbone names it otherwise."""
+        return getattr(self.backbone, "vision_config", None)
 
     @property
     def num_signals(self) -> int:
@@ -98,38 +99,31 @@ class VitronConfig(PretrainedConfig):
         return len(self.signal_token_ids)
 
     @property
-    def num_image_tokens(self) -> int:
-        """Tokens of one image."""
-        return (self.grid // self.spatial_merge) ** 2
+    def context_length(self) -> int:
+        """Largest number of tokens of a conversation."""
+        return int(self.text.max_position_embeddings)
+
+    @property
+    def width(self) -> int:
+        """Channels of a feature of the vision tower."""
+        if self.feature_width is not None:
+            return self.feature_width
+        # the tower of Qwen2-VL calls the width of the language model its hidden size
+        name = "embed_dim" if self.backbone.model_type == "qwen2_vl" else "hidden_size"
+        return int(getattr(self.vision, name))
+
+    def mask_size(self, view: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width of the mask of an image of ``view`` pixels (height, width)."""
+        shrink = max(1.0, max(view) / self.mask_side)
+        height, width = (-(-round(side / shrink) // self.mask_stride) for side in view)
+        return height, width
 
 
-def pooled_frames(temporal_pool: str, frames: int) -> int:
-    """Return the number of blocks of image tokens of a video.
-
-    Args:
-        temporal_pool: Pooling of a video's frames; see :class:`VitronConfig`.
-        frames: Number of shown frames.
-
-    Raises:
-        ValueError: If ``temporal_pool`` is unknown.
-    """
-    if temporal_pool == "mean":
-        return 1
-    if temporal_pool == "none":
-        return frames
-    word, _, number = temporal_pool.partition("-")
-    if word != "every" or not number.isdecimal() or int(number) < 1:
-        raise ValueError(
-            f"temporal_pool must be mean, none or every-k with a number for k, got {temporal_pool!r}"
-        )
-    return -(-frames // int(number))
-
-
-def _sub_config(value: SubConfig, default: str) -> PretrainedConfig:
+def _sub_config(value: SubConfig) -> PretrainedConfig:
     if isinstance(value, PretrainedConfig):
         return value
     given = dict(value or {})
-    return CONFIG_MAPPING[given.pop("model_type", default)](**given)
+    return CONFIG_MAPPING[given.pop("model_type", "llava")](**given)
 
 
 AutoConfig.register(VitronConfig.model_type, VitronConfig)
