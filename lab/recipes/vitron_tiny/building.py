@@ -1,51 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small model before training: tokenizer, sizes, and the vision tower of the small CLIP."""
+"""The small model before training: tokenizer, processor, and an InternVL of small size with a trained tower."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor
-from transformers import CLIPVisionConfig, PreTrainedTokenizerFast, Qwen3Config
-from vitron.model import CHAT_TEMPLATES, VitronConfig, VitronForConditionalGeneration, VitronProcessor
-from vitron.model.assembly import make_processor, signal_tokens, special_tokens
+from transformers import (
+    AutoModelForImageTextToText,
+    InternVLConfig,
+    InternVLProcessor,
+    InternVLVideoProcessor,
+    InternVLVisionConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
+from vitron.model import VitronConfig, VitronForConditionalGeneration, chat_template
+from vitron.model.assembly import REGION_TOKEN, signal_tokens, special_tokens
 
-__all__ = ["SIZES", "load_tower", "make_config", "make_model", "make_tokenizer", "tiny_processor"]
+__all__ = ["SIZES", "make_config", "make_model", "make_processor", "make_tokenizer", "tower_config"]
 
 Size = Literal["tiny", "nano"]
 SIZES: dict[Size, dict[str, int]] = {
     "tiny": {"hidden": 192, "layers": 6, "heads": 4, "kv": 2, "inner": 512, "mask": 64},
     "nano": {"hidden": 96, "layers": 3, "heads": 4, "kv": 2, "inner": 256, "mask": 32},
 }
-TEMPLATE = "compact"
+SIDE, PATCH, MERGE = 64, 8, 2
+IMAGE_TOKENS = (SIDE // PATCH // MERGE) ** 2
+END = "<|im_end|>"
+TURNS = ("<|user|>", "<|system|>", "<|assistant|>")  # of the chat template "compact"
+MEDIA = {
+    "context_image_token": "<|image|>",
+    "start_image_token": "<|image_start|>",
+    "end_image_token": "<|image_end|>",
+    "video_token": "<|video|>",
+}
 CONDITIONS = {"text_to_image": {"num_vectors": 24, "width": 128}}
 
 
-def make_tokenizer(texts: Iterable[str], *, size: int = 768) -> PreTrainedTokenizerFast:
+def make_tokenizer(texts: Iterable[str], *, size: int = 771) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE; digits are single tokens.
 
     Ties are broken at random: a tokenizer belongs to one training and is shipped with it.
     """
-    special = special_tokens(template=TEMPLATE)
     tokenizer: Any = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=size,
+        special_tokens=[MEDIA["context_image_token"], *special_tokens(), END, *TURNS, *_marks()],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    end = CHAT_TEMPLATES[TEMPLATE].end_token
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=end, eos_token=end)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=END, eos_token=END, extra_special_tokens=dict(MEDIA)
+    )
+
+
+def _marks() -> list[str]:
+    return [token for token in MEDIA.values() if token != MEDIA["context_image_token"]]
 
 
 def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
@@ -54,11 +73,24 @@ def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     return found
 
 
+def tower_config() -> InternVLVisionConfig:
+    """Return the configuration of the vision tower, in the sizes of the small CLIP."""
+    return InternVLVisionConfig(
+        hidden_size=160,
+        intermediate_size=640,
+        num_hidden_layers=5,
+        num_attention_heads=5,
+        image_size=SIDE,
+        patch_size=PATCH,
+        layer_norm_eps=1e-5,
+        attention_bias=True,
+        layer_scale_init_value=1.0,
+    )
+
+
 def make_config(tokenizer: PreTrainedTokenizerFast, size: Size = "tiny") -> VitronConfig:
-    """Return the configuration; the vision tower is that of the small CLIP without its last layer."""
+    """Return the configuration."""
     sizes = SIZES[size]
-    signals = [_id(tokenizer, token) for token in signal_tokens()]
-    end = CHAT_TEMPLATES[TEMPLATE].end_token
     text = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=sizes["hidden"],
@@ -69,85 +101,43 @@ def make_config(tokenizer: PreTrainedTokenizerFast, size: Size = "tiny") -> Vitr
         intermediate_size=sizes["inner"],
         max_position_embeddings=2048,
         tie_word_embeddings=True,
-        eos_token_id=_id(tokenizer, end),
-        pad_token_id=_id(tokenizer, end),
+        eos_token_id=_id(tokenizer, END),
+        pad_token_id=_id(tokenizer, END),
     )
-    vision = CLIPVisionConfig(
-        hidden_size=160,
-        intermediate_size=640,
-        num_hidden_layers=5,
-        num_attention_heads=5,
-        image_size=64,
-        patch_size=8,
-        hidden_act="gelu",
+    backbone = InternVLConfig(
+        text_config=text,
+        vision_config=tower_config(),
+        image_token_id=_id(tokenizer, MEDIA["context_image_token"]),
+        image_seq_length=IMAGE_TOKENS,
+        downsample_ratio=1 / MERGE,
+        tie_word_embeddings=True,
     )
     return VitronConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=_id(tokenizer, "<|image|>"),
-        region_token_id=_id(tokenizer, "<|region|>"),
-        signal_token_ids=signals,
-        vision_layer=-1,
-        projector="mlp2x_gelu",
-        spatial_merge=2,
-        temporal_pool="none",
+        backbone_config=backbone,
+        region_token_id=_id(tokenizer, REGION_TOKEN),
+        signal_token_ids=[_id(tokenizer, token) for token in signal_tokens()],
+        num_specific=4,
         mask_width=sizes["mask"],
+        mask_grid=SIDE // PATCH,
         conditions=CONDITIONS,
-        image_size=64,
     )
 
 
-def tiny_processor(tokenizer: PreTrainedTokenizerFast, config: VitronConfig) -> VitronProcessor:
+def make_processor(tokenizer: PreTrainedTokenizerFast) -> InternVLProcessor:
     """Return the processor of the model."""
-    return make_processor(
+    size = {"height": SIDE, "width": SIDE}
+    norm = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    return InternVLProcessor(
+        GotOcr2ImageProcessor(size=size, crop_to_patches=False, min_patches=1, max_patches=1, **norm),
         tokenizer,
-        config,
-        template=TEMPLATE,
-        num_frames=8,
-        image_mean=(0.5, 0.5, 0.5),
-        image_std=(0.25, 0.25, 0.25),
+        InternVLVideoProcessor(size=size, **norm),
+        image_seq_length=IMAGE_TOKENS,
+        chat_template=chat_template("compact", MEDIA["context_image_token"], MEDIA["video_token"]),
     )
 
 
 def make_model(config: VitronConfig, *, seed: int = 0) -> VitronForConditionalGeneration:
-    """Return the untrained model with a trained vision tower."""
+    """Return the untrained model; :mod:`recipes.vitron_tiny.tower` gives it a trained vision tower."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = VitronForConditionalGeneration(config)
-    model.vision_tower.load_state_dict(load_tower(config.vision.num_hidden_layers), strict=False)
-    return model
-
-
-def load_tower(layers: int, folder: Path | None = None) -> dict[str, Tensor]:
-    """Return the weights of the small CLIP's vision tower under the names that transformers gives them.
-
-    Args:
-        layers: Taken from the bottom.
-        folder: Of an open_clip model; by default the one that itaclip ships.
-    """
-    folder = folder or Path(str(resources.files("itaclip") / "assets" / "tiny-shapes"))
-    width = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["vision_cfg"]["width"]
-    source = {
-        name.removeprefix("visual."): each.float()
-        for name, each in load_file(folder / "open_clip_model.safetensors").items()
-        if name.startswith("visual.")
-    }
-    found = {
-        "embeddings.class_embedding": source["class_embedding"],
-        "embeddings.patch_embedding.weight": source["conv1.weight"],
-        "embeddings.position_embedding.weight": source["positional_embedding"],
-    }
-    norms = {"pre_layrnorm": "ln_pre", "post_layernorm": "ln_post"}
-    for number in range(layers):
-        here, there = f"encoder.layers.{number}.", f"transformer.resblocks.{number}."
-        norms |= {f"{here}layer_norm1": f"{there}ln_1", f"{here}layer_norm2": f"{there}ln_2"}
-        norms |= {f"{here}mlp.fc1": f"{there}mlp.c_fc", f"{here}mlp.fc2": f"{there}mlp.c_proj"}
-        norms[f"{here}self_attn.out_proj"] = f"{there}attn.out_proj"
-        for place, letter in enumerate("qkv"):
-            rows = slice(place * width, (place + 1) * width)
-            for kind in ("weight", "bias"):
-                found[f"{here}self_attn.{letter}_proj.{kind}"] = source[f"{there}attn.in_proj_{kind}"][rows]
-    for new, old in norms.items():
-        for kind in ("weight", "bias"):
-            found[f"{new}.{kind}"] = source[f"{old}.{kind}"]
-    return found
+        return VitronForConditionalGeneration(config, AutoModelForImageTextToText.from_config(config.backbone))
