@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from common_kernels.runtime import images
 from common_kernels.runtime.images import MAX_PIXELS, ImageError
 from common_kernels.runtime.images.decoding import check_size, image_errors, open_pillow
 from numpy.typing import NDArray
@@ -392,10 +394,8 @@ def read_labels(path: Path, table: Table, *, max_pixels: int = MAX_PIXELS) -> Te
     Raises:
         SampleError: If the file is missing, damaged or too large, or holds colours or other numbers.
     """
-    stored = _decode(path, max_pixels)
-    if stored.mode not in ("L", "P", "1", "I", "I;16"):
-        raise SampleError(f"{path} holds colours (mode {stored.mode}), not the numbers of classes")
-    numbers = np.asarray(stored).astype(np.int64)
+    with _sample_errors(path):
+        numbers = images.read_labels(path, max_pixels=max_pixels).astype(np.int64)
     labels = table[numbers.clip(0, 255)]
     wrong = numbers[(labels == FOREIGN) | (numbers < 0) | (numbers > 255)]
     if wrong.size:
@@ -404,12 +404,22 @@ def read_labels(path: Path, table: Table, *, max_pixels: int = MAX_PIXELS) -> Te
 
 
 def _decode(path: Path, max_pixels: int) -> Image.Image:
-    """Decode a file as it is stored: with its palette, without its orientation."""
+    """Decode a file as it is stored, without its orientation."""
+    with (
+        _sample_errors(path),
+        path.open("rb") as file,
+        image_errors(file, str(path)),
+        open_pillow(file) as image,
+    ):
+        check_size(str(path), *image.size, max_pixels)
+        image.load()
+        return image.copy()
+
+
+@contextmanager
+def _sample_errors(path: Path) -> Generator[None]:
     try:
-        with path.open("rb") as file, image_errors(file, str(path)), open_pillow(file) as image:
-            check_size(str(path), *image.size, max_pixels)
-            image.load()
-            return image.copy()
+        yield
     except FileNotFoundError as error:
         raise SampleError(f"{path} is missing") from error
     except (ImageError, OSError) as error:
