@@ -37,7 +37,7 @@ _data = App(
     vitron data check mine/
 """,
 )
-for _name in ("convert", "demo", "check", "show"):
+for _name in ("convert", "demo", "conditions", "check", "show"):
     _data.command(f"vitron.cli.data:{_name}", name=_name)
 app.command(_data)
 

@@ -13,6 +13,8 @@ from common_kernels.runtime.cli import Output, Report, emit, progress_bars, say,
 from common_kernels.runtime.cli import show as show_table
 from cyclopts import Parameter
 
+from vitron.cli.options import require
+
 if TYPE_CHECKING:
     from vitron.data.schema import Sample
 
@@ -104,6 +106,57 @@ def demo(*, scenes: int = 4, seed: int = 0, output: Output) -> None:
         emit({"output": str(file), "samples": count})
     else:
         say(f"{count} samples in {file}")
+
+
+def conditions(
+    data: Path,
+    /,
+    *,
+    pipeline: str,
+    module: str = "text_to_image",
+    device: str = "auto",
+    batch_size: int = 16,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    report: Report = Report(),
+) -> None:
+    """Compute the prompt embeddings that condition heads learn, by a pipeline of diffusers.
+
+    They are stored in conditions/ beside data.jsonl, and training reads them from there. Only the text
+    encoders of the pipeline are loaded. Embeddings that the same pipeline computed before are kept.
+
+    **Examples**
+
+        vitron data conditions mine/ --pipeline stable-diffusion-v1-5/stable-diffusion-v1-5
+
+        vitron data conditions mine/ --pipeline cerspense/zeroscope_v2_576w --module text_to_video
+
+    Args:
+        data: Folder with data.jsonl, or the file.
+        pipeline: Folder or hub id of the pipeline.
+        module: Module whose calls the pipeline runs.
+        device: Device: auto, cpu or cuda[:n].
+        batch_size: Prompts per batch.
+        overwrite: Compute all embeddings again.
+    """
+    require("specialists", "diffusers")
+    from vitron.data.conditions import compute_conditions
+
+    with progress_bars() as bars:
+        found = compute_conditions(
+            data,
+            module,
+            pipeline,
+            device=device,
+            batch_size=batch_size,
+            overwrite=overwrite,
+            track=lambda files: bars.track(files, total=len(files), description="files"),
+        )
+    figures = {"prompts": len(found.files), "num_vectors": found.num_vectors, "width": found.width}
+    if report.json:
+        emit({"output": str(found.folder), "status": "done", **figures})
+    else:
+        size = f"{found.num_vectors} vectors of {found.width} each"
+        say(f"{len(found.files)} prompts, {size}, in {found.folder}")
 
 
 def check(data: Path, /, *, media: bool = True, report: Report = Report()) -> int:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from vitron.training.randomness import seeded
-from vitron.training.roles import language_model
 
 if TYPE_CHECKING:
     from vitron.training.stages import LoraSettings
@@ -36,7 +35,7 @@ def add_adapters(model: Any, settings: LoraSettings, seed: int) -> None:
     if has_adapters(model):
         return
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
-    inside = language_model(model)
+    inside = model.get_decoder()
     if targets == "all-linear":
         head = model.get_output_embeddings()
         targets = [

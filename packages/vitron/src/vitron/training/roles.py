@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["ROLES", "backbone_of", "language_model", "match_parameters", "parameter_roles"]
+__all__ = ["ROLES", "match_parameters", "parameter_roles"]
 
 ROLES = (
     "vision_tower",
@@ -35,22 +35,13 @@ _PROJECTORS = (
 )
 
 
-def backbone_of(model: Any) -> Any:
-    """Return the image-text-to-text model inside a model."""
-    return getattr(model, "backbone", model)
-
-
-def language_model(model: Any) -> nn.Module:
-    """Return the decoder of the backbone."""
-    return backbone_of(model).get_decoder()
-
-
 def parameter_roles(model: Any) -> dict[str, frozenset[str]]:
     """Return the names of the parameters of each of :data:`ROLES`; a role may be empty.
 
     The projector is what lies between tower and language model, and may be a part of the tower's module.
     ``embeddings`` are those of input and output tokens; they belong to ``language_model`` as well, and so do
-    adapters. ``heads`` are signal norm, mask head and condition heads.
+    adapters. ``region_encoder`` includes the norm of its features. ``heads`` are signal norm, mask head and
+    condition heads.
 
     Args:
         model: Model, of any backbone.
@@ -62,19 +53,19 @@ def parameter_roles(model: Any) -> dict[str, frozenset[str]]:
 
     head = model.get_output_embeddings()
     embeddings = of(model.get_input_embeddings(), head)
-    words = of(language_model(model), head) | embeddings
+    words = of(model.get_decoder(), head) | embeddings
     joints = {
         name
         for name in names.values()
         if name not in words and any(part in _PROJECTORS for part in name.split("."))
     }
     found = {
-        "vision_tower": of(backbone_of(model).get_encoder("image")) - joints,
+        "vision_tower": of(model.vision_tower) - joints,
         "projector": joints,
         "language_model": words,
         "embeddings": embeddings,
         "lora": {name for name in names.values() if ".lora_" in name},
-        "region_encoder": of(model.region_encoder),
+        "region_encoder": of(model.region_encoder, model.feature_norm),
         **{role: of(getattr(model, role)) for role in _HEADS},
     }
     found["heads"] = set[str]().union(*(found[role] for role in _HEADS))

@@ -3,24 +3,28 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, overload
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 
+from vitron.data.conditions import calls_of, compute_conditions, prompt_of, read_conditions
 from vitron.data.example import Example
 from vitron.data.files import read_example, read_samples
 from vitron.data.schema import Sample
+from vitron.model.checkpoints import save_adapters
 from vitron.model.encoding import ConversationEncoder
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration
-from vitron.model.hf.processing import VitronProcessor
 from vitron.training.adapters import merge_adapters
 from vitron.training.callbacks import LastCheckpoint, TrainableSetCheck
+from vitron.training.conditions import add_condition_heads
 from vitron.training.data import VitronData
 from vitron.training.module import VitronModule
 from vitron.training.options import TrainerOptions
@@ -28,9 +32,11 @@ from vitron.training.stages import Stage
 
 __all__ = ["Examples", "fit_stage"]
 
+_log = logging.getLogger(__name__)
+
 
 class Examples(Sequence[Example]):
-    """Conversations of a data set; media are read on access.
+    """Conversations of a data set with its stored conditions; media are read on access.
 
     Args:
         source: Folder with ``data.jsonl``, or the file.
@@ -45,6 +51,7 @@ class Examples(Sequence[Example]):
         if not self.samples:
             raise ValueError(f"{source} holds no samples")
         self.tasks = [sample.task for sample in self.samples]
+        self.conditions = read_conditions(source)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -57,13 +64,25 @@ class Examples(Sequence[Example]):
 
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
         if isinstance(index, slice):
-            return [read_example(sample, self.folder) for sample in self.samples[index]]
-        return read_example(self.samples[index], self.folder)
+            return [self._read(sample) for sample in self.samples[index]]
+        return self._read(self.samples[index])
+
+    def _read(self, sample: Sample) -> Example:
+        example = read_example(sample, self.folder)
+        if not self.conditions:
+            return example
+        prompts = {number: (call.module, prompt_of(call)) for number, call in enumerate(calls_of(sample))}
+        found = {
+            number: self.conditions[module][prompt]
+            for number, (module, prompt) in prompts.items()
+            if module in self.conditions and prompt in self.conditions[module]
+        }
+        return replace(example, conditions=found)
 
 
 def fit_stage(
     model: VitronForConditionalGeneration,
-    processor: VitronProcessor,
+    processor: Any,
     stage: Stage,
     data: Path,
     out: Path,
@@ -93,14 +112,18 @@ def fit_stage(
 
     Raises:
         RuntimeError: If the run was interrupted.
+        ValueError: If adapters are to be kept and the model has no base model.
     """
     options = options or TrainerOptions()
+    if options.keep_adapters and model.config.base_model is None:
+        raise ValueError("keep_adapters needs a model that was attached to a base model: this one is whole")
     settings = stage.optimisation
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    examples = _with_conditions(stage, data, model, seed)
     data_module = VitronData(
         ConversationEncoder(processor, cast("VitronConfig", model.config)),
-        Examples(data),
+        examples,
         Examples(validation) if validation else (),
         batch_size=settings.batch_size,
         steps=settings.steps,
@@ -126,19 +149,33 @@ def fit_stage(
         raise RuntimeError(f"interrupted; the same command resumes from {last}")
     if not runner.is_global_zero:
         return None
-    return _save(model, processor, out / "model", keep_adapters=options.keep_adapters)
+    return _save(model, processor, out / "model", keep=options.keep_adapters)
+
+
+def _with_conditions(stage: Stage, data: Path, model: Any, seed: int) -> Examples:
+    """Compute the conditions that a stage asks for, add heads for them, and return the conversations."""
+    for module, wanted in stage.conditions.items():
+        compute_conditions(data, module, wanted.pipeline)
+    examples = Examples(data)
+    if stage.losses.alignment and examples.conditions:
+        add_condition_heads(model, examples.conditions, seed)
+    elif stage.losses.alignment:
+        _log.warning(
+            "stage %s: the data have no conditions, so no condition head learns: see vitron data conditions",
+            stage.name,
+        )
+    return examples
 
 
 def _trainer_arguments(
     stage: Stage, out: Path, options: TrainerOptions, validates: bool, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     every = options.checkpoint_every
-    callbacks = given.get("callbacks") or []
-    own: list[pl.Callback] = [
-        LastCheckpoint(out / "last.ckpt", every),
-        TrainableSetCheck(),
-        RichProgressBar(),
-    ]
+    more: Any = given.get("callbacks") or []
+    more = [more] if isinstance(more, pl.Callback) else list(more)
+    own: list[pl.Callback] = [LastCheckpoint(out / "last.ckpt", every), TrainableSetCheck()]
+    if given.get("enable_progress_bar", True) and not any(isinstance(each, ProgressBar) for each in more):
+        own.append(RichProgressBar())
     return {
         "max_epochs": 1,
         "enable_checkpointing": False,
@@ -155,16 +192,16 @@ def _trainer_arguments(
         "precision": options.precision,
         "deterministic": options.deterministic or None,
         **given,
-        "callbacks": [*own, *([callbacks] if isinstance(callbacks, pl.Callback) else callbacks)],
+        "callbacks": [*own, *more],
     }
 
 
-def _save(model: Any, processor: Any, folder: Path, *, keep_adapters: bool) -> Path:
+def _save(model: VitronForConditionalGeneration, processor: Any, folder: Path, *, keep: bool) -> Path:
     model.eval()
-    if keep_adapters:
-        model.save_pretrained(folder, adapters_only=True)
-    else:
-        merge_adapters(model)
-        model.save_pretrained(folder)
+    if keep:
+        save_adapters(model, processor, folder)
+        return folder
+    merge_adapters(model)
+    model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

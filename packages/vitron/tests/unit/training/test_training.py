@@ -17,8 +17,8 @@ from vitron.training import (
     list_stages,
     load_stage,
 )
-from vitron.training.callbacks import LastCheckpoint
 from vitron.training.adapters import merge_adapters
+from vitron.training.callbacks import LastCheckpoint
 from vitron.training.roles import parameter_roles
 from vitron.training.stages import LoraSettings, Losses, Optimisation, Synergy
 
@@ -28,7 +28,7 @@ from ..model.conftest import (  # noqa: TID252  # builders that both folders use
     make_encoder,
     make_image,
     make_model,
-    make_tokenizer,
+    make_processor,
     make_video,
     segment,
     square,
@@ -64,10 +64,10 @@ def conversations(count=8):
 
 
 def run(stage, folder, *, examples=None, model=None, callbacks=(), resume=None):
-    tokenizer = make_tokenizer()
-    config = make_config(tokenizer)
+    processor = make_processor()
+    config = make_config(processor)
     model = model or make_model(config)
-    encoder = make_encoder(tokenizer, config)
+    encoder = make_encoder(processor, config)
     settings = stage.optimisation
     data = VitronData(
         encoder, examples or conversations(), batch_size=settings.batch_size, steps=settings.steps, parts=2
@@ -122,7 +122,7 @@ def test_each_stage_teaches_what_it_declares(name, tmp_path):
         )
     )
     others = ("image_editing", "video_segmentation", "video_editing")  # no example calls these
-    model = make_model(make_config(make_tokenizer(), mask_modules=("image_segmentation",)))
+    model = make_model(make_config(make_processor(), mask_modules=("image_segmentation",)))
     before = {key: each.clone() for key, each in model.state_dict().items()}
     run(stage, tmp_path, examples=examples, model=model, callbacks=[TrainableSetCheck(10)])
     learns = {key for key, each in model.named_parameters() if each.requires_grad}
@@ -138,8 +138,8 @@ def test_each_stage_teaches_what_it_declares(name, tmp_path):
 
 
 def test_adapters_begin_by_changing_nothing(tmp_path):
-    model = make_model(make_config(make_tokenizer()))
-    batch = make_encoder(make_tokenizer(), model.config)(conversations())
+    model = make_model(make_config(make_processor()))
+    batch = make_encoder(make_processor(), model.config)(conversations())
     with torch.no_grad():
         before = model(**batch.inputs()).logits
         module = VitronModule(model, load_stage("1.2"))
@@ -147,7 +147,7 @@ def test_adapters_begin_by_changing_nothing(tmp_path):
 
 
 def test_a_glob_that_fits_nothing_is_a_slip(tmp_path):
-    model = make_model(make_config(make_tokenizer()))
+    model = make_model(make_config(make_processor()))
     with pytest.raises(ValueError, match="is neither a role nor the name"):
         VitronModule(model, small(train=("projectr.*",)))
 
@@ -173,14 +173,14 @@ def test_a_discriminator_with_weight_is_felt(mode, tmp_path):
     plain, _ = run(small(), tmp_path)
     synergy = Synergy(mode=mode, weight=1.0, steps=2, width=16, layers=1, heads=2)
     felt, _ = run(small(synergy=synergy), tmp_path)
-    key = "language_model.model.layers.1.mlp.down_proj.weight"
+    key = "backbone.model.language_model.layers.1.mlp.down_proj.weight"
     assert not torch.equal(plain.model.state_dict()[key], felt.model.state_dict()[key])
 
 
 def test_parts_of_like_length_teach_the_same():
-    tokenizer = make_tokenizer()
-    model = make_model(make_config(tokenizer))
-    encoder = make_encoder(tokenizer, model.config)
+    processor = make_processor()
+    model = make_model(make_config(processor))
+    encoder = make_encoder(processor, model.config)
     examples = [*conversations(6), ask(make_video(3), text="a long question about it all", reply=("ok", ()))]
     found = []
     for parts in (1, 3):
@@ -256,8 +256,8 @@ def test_sixteen_conversations_are_learnt_by_heart(tmp_path):
     stage = small(optimisation=Optimisation(lr=5e-3, steps=220, batch_size=16, warmup=0.1))
     examples = conversations(16)
     module, _ = run(stage, tmp_path, examples=examples)
-    tokenizer = make_tokenizer()
-    vitron = Vitron(module.model, make_encoder(tokenizer, module.model.config).processor)
+    processor = make_processor()
+    vitron = Vitron(module.model, make_encoder(processor, module.model.config).processor)
     replies = vitron.generate_batch(examples, max_new_tokens=80)
     assert replies == [vitron.encoder.assistant_text(each.messages[-1]) for each in examples]
     for example, signals in zip(examples, vitron.signals_of(examples), strict=True):
@@ -269,7 +269,7 @@ def test_sixteen_conversations_are_learnt_by_heart(tmp_path):
 def test_merged_adapters_say_what_they_said(tmp_path):
     stage = small(train=("*lora_*",), losses=Losses(text=1), lora=LoraSettings(rank=4, alpha=8, dropout=0.0))
     module, _ = run(stage, tmp_path)
-    batch = make_encoder(make_tokenizer(), module.model.config)(conversations())
+    batch = make_encoder(make_processor(), module.model.config)(conversations())
     with torch.no_grad():
         before = module.model.eval()(**batch.inputs()).logits
         merge_adapters(module.model)

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompt embeddings of generators' text encoders, stored with a data set: what condition heads learn."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from common_kernels.runtime.files import atomic_path, make_folder, write_json
+from common_kernels.runtime.fingerprint import digest_model
+from numpy.typing import NDArray
+
+from vitron.data.files import data_file, read_samples
+from vitron.data.schema import Sample
+from vitron.errors import DataError
+from vitron.protocol import MODULES
+from vitron.protocol.contract import Invocation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["StoredConditions", "calls_of", "compute_conditions", "prompt_of", "read_conditions"]
+
+FOLDER, RECORD = "conditions", "record.json"
+_PER_FILE = 256  # 77 vectors of 768 in half precision: 30 MB
+
+
+def prompt_of(call: Invocation) -> str:
+    """Return the prompt of a call: the text of its instructions, as specialists read it."""
+    texts = (" ".join(each.text.split()) for each in call.instruction)
+    return ", ".join(text for text in texts if text)
+
+
+@dataclass(frozen=True)
+class StoredConditions:
+    """Prompt embeddings of one module.
+
+    Attributes:
+        folder: Folder of the files.
+        pipeline: Folder or hub id of the pipeline.
+        digest: Digest of the pipeline.
+        num_vectors: Vectors of a prompt.
+        width: Channels of a vector.
+        files: File of each prompt, by the prompt's digest.
+    """
+
+    folder: Path
+    pipeline: str
+    digest: str
+    num_vectors: int
+    width: int
+    files: dict[str, str]
+
+    def __contains__(self, prompt: object) -> bool:
+        return isinstance(prompt, str) and _key(prompt) in self.files
+
+    def __getitem__(self, prompt: str) -> NDArray[np.float32]:
+        """Return the embeddings of a prompt, ``(num_vectors, width)``.
+
+        Raises:
+            KeyError: If they were not computed.
+            DataError: If their file is missing or damaged.
+        """
+        from safetensors import SafetensorError
+
+        key = _key(prompt)
+        file = self.files[key]
+        try:
+            if file not in self._open:
+                from safetensors import safe_open
+
+                self._open[file] = safe_open(self.folder / file, "np")
+            return self._open[file].get_tensor(key).astype(np.float32)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{self.folder / file} cannot be read: compute the conditions again") from error
+
+    @cached_property
+    def _open(self) -> dict[str, Any]:
+        return {}
+
+
+def read_conditions(source: Path) -> dict[str, StoredConditions]:
+    """Return the conditions that are stored with a data set, by module.
+
+    Args:
+        source: Folder of the data set, or its file of lines.
+
+    Raises:
+        DataError: If a record cannot be read.
+    """
+    folder = data_file(source).parent / FOLDER
+    found = dict[str, StoredConditions]()
+    for record in sorted(folder.glob(f"*/{RECORD}")):
+        try:
+            found[record.parent.name] = StoredConditions(
+                folder=record.parent, **json.loads(record.read_text("utf-8"))
+            )
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{record} is not a record of conditions: compute them again") from error
+    return found
+
+
+def compute_conditions(
+    source: Path,
+    module: str,
+    pipeline: str | Path,
+    *,
+    device: str = "auto",
+    batch_size: int = 16,
+    overwrite: bool = False,
+    track: Callable[[Sequence[Any]], Iterator[Any]] = iter,
+) -> StoredConditions:
+    """Compute the prompt embeddings of all calls of a module, and store them with the data set.
+
+    Those that the same pipeline computed before are kept, so that a stopped computation resumes.
+
+    Args:
+        source: Folder of the data set, or its file of lines.
+        module: Name of the module, such as ``text_to_image``.
+        pipeline: Folder or hub id of a pipeline of diffusers with ``encode_prompt``.
+        device: Device of the text encoder.
+        batch_size: Prompts per batch.
+        overwrite: Compute all again.
+        track: Function that returns an iterator over the files to compute, such as a progress bar.
+
+    Returns:
+        The stored conditions.
+
+    Raises:
+        DataError: If no call of the data names the module, or the pipeline gives no prompt embeddings.
+        ValueError: If there is no such module.
+    """
+    known_module = MODULES.resolve(module)
+    if known_module is None:
+        raise ValueError(f"module must be one of {', '.join(each.name for each in MODULES)}, got {module!r}")
+    name = known_module.name
+    place = make_folder(data_file(source).parent / FOLDER / name)
+    prompts = _prompts(source, name)
+    digest = digest_model(pipeline)
+    known = read_conditions(source).get(name)
+    if known is None or known.digest != digest or overwrite:
+        shutil.rmtree(place)
+        make_folder(place)
+        known = None
+    files = {} if known is None else dict(known.files)
+    missing = [prompt for prompt in prompts if _key(prompt) not in files]
+    if not missing and known is not None:
+        return known
+    encode = _encoder(pipeline, device)
+    shape = None if known is None else (known.num_vectors, known.width)
+    for block in track(_blocks(missing, _PER_FILE)):
+        found = np.concatenate([encode(part) for part in _blocks(block, batch_size)])
+        if shape is not None and found.shape[1:] != shape:
+            raise DataError(f"{pipeline} gave embeddings of {found.shape[1:]} and of {shape}")
+        shape = found.shape[1:]
+        file = f"{len(set(files.values())):06d}.safetensors"
+        _write(place / file, {_key(prompt): each for prompt, each in zip(block, found, strict=True)})
+        files |= dict.fromkeys(map(_key, block), file)
+        record = {"pipeline": str(pipeline), "digest": digest, "num_vectors": shape[0], "width": shape[1]}
+        write_json(place / RECORD, record | {"files": files})
+    return read_conditions(source)[name]
+
+
+def _prompts(source: Path, module: str) -> list[str]:
+    calls = (
+        call
+        for _, sample in read_samples(source)
+        for call in calls_of(sample)
+        if call.module == module and prompt_of(call)
+    )
+    prompts = list(dict.fromkeys(prompt_of(call) for call in calls))
+    if not prompts:
+        raise DataError(f"{source} holds no call of {module} with a text")
+    return prompts
+
+
+def calls_of(sample: Sample) -> list[Invocation]:
+    """Return all calls of a conversation, in order."""
+    return [call for message in sample.messages for call in message.calls]
+
+
+def _blocks(items: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _key(prompt: str) -> str:
+    return hashlib.blake2b(prompt.encode(), digest_size=16).hexdigest()
+
+
+def _write(path: Path, tensors: dict[str, NDArray[np.float16]]) -> None:
+    from safetensors.numpy import save_file
+
+    with atomic_path(path) as part:
+        save_file(tensors, part)
+
+
+def _encoder(pipeline: str | Path, device: str) -> Callable[[Sequence[str]], NDArray[np.float16]]:
+    """Return a function from prompts to embeddings ``(B, n, C)``; only the text encoders are loaded."""
+    import torch
+    from common_kernels.runtime.hub import quiet_libraries, resolve_device
+    from diffusers import DiffusionPipeline
+
+    target = resolve_device(device)
+    with quiet_libraries("diffusers", "transformers"):
+        stored: Any = DiffusionPipeline.load_config(pipeline)
+        unused = [
+            name
+            for name, value in stored.items()
+            if isinstance(value, list) and not name.startswith(("text_encoder", "tokenizer", "scheduler"))
+        ]
+        pipe = DiffusionPipeline.from_pretrained(pipeline, use_safetensors=True, **dict.fromkeys(unused))
+        pipe = pipe.to(target)
+    if not hasattr(pipe, "encode_prompt"):
+        raise DataError(f"{pipeline} is a {type(pipe).__name__}, which has no prompt embeddings")
+    known = inspect.signature(pipe.encode_prompt).parameters
+    given = {
+        "device": target,
+        "num_images_per_prompt": 1,
+        "num_videos_per_prompt": 1,
+        "do_classifier_free_guidance": False,
+    }
+    settings = {name: value for name, value in given.items() if name in known}
+
+    def encode(prompts: Sequence[str]) -> NDArray[np.float16]:
+        with torch.inference_mode():
+            found = pipe.encode_prompt(prompt=list(prompts), **settings)
+        embeddings: Tensor = found[0] if isinstance(found, tuple) else found
+        return embeddings.float().cpu().numpy().astype(np.float16)
+
+    return encode

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program that trains stages and kills itself in the middle of them, for tests."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from vitron.model.engine import Vitron
+from vitron.training import TrainerOptions, fit_stage, load_stage
+from vitron.training.stages import Optimisation
+
+
+class KillAt(pl.Callback):
+    """Ends the process at once, as a machine that loses power does."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx + 1 == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(model, data, out, stage, *, steps=5, kill_at=None, devices=1, workers=0):
+    """Train a small form of a shipped stage."""
+    torch.set_num_threads(1)
+    chosen = load_stage(stage)
+    changes = {"optimisation": Optimisation(lr=1e-3, steps=steps, batch_size=5)}
+    if chosen.lora:
+        changes["lora"] = chosen.lora.model_copy(update={"rank": 4, "alpha": 8, "dropout": 0.3})
+    if chosen.synergy.mode != "off":
+        changes["synergy"] = chosen.synergy.model_copy(update={"width": 16, "layers": 1, "heads": 2})
+    vitron = Vitron.from_pretrained(model, device="cpu", dtype="float32")
+    fit_stage(
+        vitron.model,
+        vitron.processor,
+        chosen.model_copy(update=changes),
+        Path(data),
+        Path(out),
+        seed=3,
+        options=TrainerOptions(
+            accelerator="cpu",
+            devices=str(devices),
+            checkpoint_every=2,
+            micro_batches=2,
+            num_workers=workers,
+        ),
+        enable_progress_bar=False,
+        logger=False,
+        callbacks=[] if kill_at is None else [KillAt(kill_at)],
+    )
+
+
+def main(jobs):
+    """Run each job in a process of its own, started before torch works; print how it ended."""
+    for job in jobs:
+        child = os.fork()
+        if child == 0:
+            train(**job)
+            os._exit(0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
