@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,8 @@ def split_instances(mask: Mask) -> list[Mask]:
     """
     from scipy import ndimage  # slow to import and rarely needed
 
-    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    labelled: Any = ndimage.label(mask, np.ones((3, 3, 3)))
+    parts, count = labelled
     found = (np.asarray(parts == number) for number in range(1, int(count) + 1))
     return [part for part in found if part.sum(axis=(1, 2)).max() >= SMALLEST * mask[0].size]
 

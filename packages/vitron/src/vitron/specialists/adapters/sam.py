@@ -144,4 +144,4 @@ def _clicks(mask: NDArray[np.bool_]) -> list[list[float]]:
     """Return clicks all over a mask; of a mask with few pixels some twice."""
     rows, columns = np.nonzero(mask)
     chosen = np.linspace(0, len(rows) - 1, _POINTS).astype(np.int64)
-    return [[columns[at] + 0.5, rows[at] + 0.5] for at in chosen.tolist()]
+    return [[float(columns[at]) + 0.5, float(rows[at]) + 0.5] for at in chosen.tolist()]
