@@ -13,6 +13,7 @@ import torch
 from common_kernels.runtime import images
 from common_kernels.runtime.images import MAX_PIXELS, ImageError
 from common_kernels.runtime.images.decoding import check_size, image_errors, open_pillow
+from common_kernels.runtime.images.reading import open_source
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -394,7 +395,7 @@ def read_labels(path: Path, table: Table, *, max_pixels: int = MAX_PIXELS) -> Te
     Raises:
         SampleError: If the file is missing, damaged or too large, or holds colours or other numbers.
     """
-    with _sample_errors(path):
+    with _sample_errors():
         numbers = images.read_labels(path, max_pixels=max_pixels).astype(np.int64)
     labels = table[numbers.clip(0, 255)]
     wrong = numbers[(labels == FOREIGN) | (numbers < 0) | (numbers > 255)]
@@ -406,8 +407,8 @@ def read_labels(path: Path, table: Table, *, max_pixels: int = MAX_PIXELS) -> Te
 def _decode(path: Path, max_pixels: int) -> Image.Image:
     """Decode a file as it is stored, without its orientation."""
     with (
-        _sample_errors(path),
-        path.open("rb") as file,
+        _sample_errors(),
+        open_source(path) as file,
         image_errors(file, str(path)),
         open_pillow(file) as image,
     ):
@@ -417,10 +418,8 @@ def _decode(path: Path, max_pixels: int) -> Image.Image:
 
 
 @contextmanager
-def _sample_errors(path: Path) -> Generator[None]:
+def _sample_errors() -> Generator[None]:
     try:
         yield
-    except FileNotFoundError as error:
-        raise SampleError(f"{path} is missing") from error
     except (ImageError, OSError) as error:
         raise SampleError(str(error)) from error

@@ -100,7 +100,7 @@ def test_tables_and_failures(run, cityscapes):
     labels[0].unlink()
     labels[1].write_bytes(b"no image")
     result = run("cityscapes", cityscapes, "--texts", "none", code=1)
-    assert "ulm_000000_gtFine_labelTrainIds.png is missing" in result.stderr
+    assert "ulm_000000_gtFine_labelTrainIds.png does not exist" in result.stderr
     assert "ulm_000001_gtFine_labelTrainIds.png is not an image" in result.stderr
     assert "road" in result.stdout
     assert "measured here" in result.stdout

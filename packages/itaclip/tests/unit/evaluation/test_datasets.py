@@ -132,8 +132,8 @@ def _cut(path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: s.image.unlink(), "jpg is missing"),
-        (lambda s: s.label.unlink(), "png is missing"),
+        (lambda s: s.image.unlink(), "jpg does not exist"),
+        (lambda s: s.label.unlink(), "png does not exist"),
         (lambda s: s.image.write_text("no image"), "jpg is not an image"),
         (lambda s: _cut(s.label), "png is damaged or cut short"),
         (lambda s: Image.new("L", (2, 2)).save(s.label), "2 x 2, its image 6 x 5"),

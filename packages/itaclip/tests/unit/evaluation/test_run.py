@@ -64,7 +64,7 @@ def test_bad_files_are_named_and_the_run_goes_on(tree):
         open_dataset("ade20k", tree), predict, LABELS, on_image=lambda *event: seen.append(event)
     )
     assert [failure.image for failure in found.failures] == ["000001", "000003"]
-    assert "000001.png is missing" in found.failures[0].error
+    assert "000001.png does not exist" in found.failures[0].error
     assert "000003.jpg is not an image" in found.failures[1].error
     assert found.evaluated == 3
     assert [event[:2] for event in seen] == [(number, 5) for number in range(1, 6)]
