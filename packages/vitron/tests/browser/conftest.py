@@ -48,5 +48,11 @@ def open_site():
 
 
 @pytest.fixture(scope="session")
-def site(open_site, scripted):
-    return open_site(scripted())
+def watched(scripted):
+    """The generator behind the page, which keeps what it got."""
+    return scripted()
+
+
+@pytest.fixture(scope="session")
+def site(open_site, watched):
+    return open_site(watched)

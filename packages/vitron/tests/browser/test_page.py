@@ -74,13 +74,19 @@ def stroke(page):
     painted(page, lambda pixels: (np.abs(pixels.astype(int) - brush).max(axis=-1) < 12).sum() > 100)
 
 
-def ask(page, text, images):
+def ask(page, text, results, kind="img"):
     page.fill("#message textarea", text)
     page.click("#send")
     page.wait_for_function(
-        "wanted => document.querySelectorAll('#results .grid-wrap img').length == wanted",
-        arg=images,
+        "([wanted, kind]) => document.querySelectorAll(`#results .grid-wrap ${kind}`).length == wanted",
+        arg=[results, kind],
     )
+
+
+def plays(page, where):
+    """Wait until a video has a frame to show."""
+    page.wait_for_function(f"document.querySelector('{where}')?.readyState >= 2")
+    return page.evaluate(f"document.querySelector('{where}').videoWidth")
 
 
 def newest(page):
@@ -99,10 +105,14 @@ def newest(page):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"))
 
 
-def test_a_drawn_region_is_edited(page, scene):
+def test_a_drawn_region_is_edited(page, scene, watched):
     bring(page, scene)
     stroke(page)
     ask(page, "make the circle green", 1)
+    # the model gets the image as it was uploaded: strokes are regions, and change no colour
+    _, (media,), (region,), _ = watched.seen[-1]
+    assert np.array_equal(media.data, draw(*SCENE))
+    assert region.mask[:48, :48].any()
     conversation = page.inner_text("#chat")
     assert "make the circle green [img_1, 1 region]" in conversation
     assert "I change it." in conversation
@@ -128,17 +138,35 @@ def test_a_drawn_region_is_edited(page, scene):
     other.context.close()
 
 
-def test_a_frame_of_a_video_is_chosen_by_a_click(page, video):
+def test_a_frame_of_a_video_is_chosen_by_a_click(page, mp4, watched):
     page.click("#video button")
     page.wait_for_selector("#video-file input[type=file]", state="attached")
     page.set_input_files(
-        "#video-file input[type=file]", {"name": "video.gif", "mimeType": "image/gif", "buffer": video}
+        "#video-file input[type=file]", {"name": "video.mp4", "mimeType": "video/mp4", "buffer": mp4}
     )
     page.wait_for_selector("#frames img >> nth=3")
+    assert plays(page, "#player video") == 384
     page.locator("#frames img").nth(2).click()
     page.wait_for_function("document.querySelector('#frame input[type=number]')?.value == '2'")
-    ask(page, "track the circle", 1)
+    ask(page, "track the circle", 1, "video")
+    assert watched.seen[-1][1][0].num_frames == 4
     assert "by toy-segmenter" in page.inner_text("#results")
+    assert plays(page, "#results .grid-wrap video") == 384
+
+
+def test_an_example_and_an_own_image_behind_it(page, scene, watched):
+    page.wait_for_selector("#examples .grid-wrap button >> nth=4")
+    # the first is an image, the fourth a video
+    page.locator("#examples .grid-wrap button").nth(3).click()
+    plays(page, "#player video")
+    assert page.input_value("#message textarea")
+    ask(page, "track the cross", 1, "video")
+    assert watched.seen[-1][1][0].kind == "video"
+    bring(page, scene)
+    page.fill("#message textarea", "look")
+    page.click("#send")
+    page.wait_for_function("document.querySelector('#chat').innerText.includes('I see')")
+    assert np.array_equal(watched.seen[-1][1][-1].data, draw(*SCENE))
 
 
 class Together:

@@ -71,7 +71,7 @@ def shown(conversation: Conversation, result: CallResult) -> Artefact | None:
 
 def image_tag(artefact: Artefact, caption: str) -> str:
     """Return an image or video as HTML that holds its own bytes."""
-    content, suffix = encode(artefact)
+    content, suffix = encode(artefact, "gif")
     return html_image(content, caption, f"image/{suffix[1:]}")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from gradio.themes import Soft
+from numpy.typing import NDArray
 from PIL import Image
 
 from vitron.errors import MediaError, explain
@@ -21,11 +22,14 @@ from vitron.protocol.messages import MessageGenerator
 from vitron.protocol.sampling import SamplingParams
 from vitron.session import Conversation
 from vitron.specialists.registry import SpecialistRegistry
-from vitron.ui.state import GalleryItem, PageState, enlarge, rgb, status_of, thumbnails
+from vitron.ui.examples import page_examples
+from vitron.ui.state import PageState, enlarge, rgb, status_of, thumbnails
 
 MAX_PIXELS, MAX_FRAMES, MAX_UPLOAD = 64_000_000, 256, "32mb"
 MAX_CHARACTERS = 8000
-SHOWN = ("state", "chat", "message", "editor", "slider", "frames", "results", "status")
+VIDEO_SUFFIXES = [".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif", ".webp", ".png", ".apng"]
+MEDIA = ("editor", "video", "player", "slider", "frames")
+SHOWN = ("state", "chat", "message", *MEDIA, "results", "status")
 
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
@@ -35,11 +39,12 @@ CSS = """
 #head p { margin: .15rem 0 0; opacity: .75; }
 #chat .message { font-size: .95rem; }
 #chat button[aria-label="Clear"] { display: none; }
-#results .grid-wrap, #frames .grid-wrap { padding-top: 2.2rem; }
+#results .grid-wrap, #frames .grid-wrap, #examples .grid-wrap { padding-top: 2.2rem; }
 #results .grid-wrap > div { display: flex !important; flex-wrap: wrap; gap: .5rem; }
 #results .grid-wrap button { width: 15rem !important; height: 15rem !important; flex: none; }
 #results .gallery-item { width: auto !important; }
 #results .caption-label { white-space: normal; text-align: right; }
+#examples .caption-label { font-size: .7rem; padding: 0 .3rem; }
 #message textarea { font-size: 1rem; }
 .specialists { width: 100%; border-collapse: collapse; font-size: .82rem; }
 .specialists th { text-align: left; font-weight: 600; }
@@ -76,7 +81,7 @@ def build_page(
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as page:
         gr.HTML(
             f"<h1>vitron</h1><p>{html.escape(model)} &middot; add an image or a video, mark regions on "
-            "it (a layer for each), and write what you want</p>",
+            "it (a layer for each), and write what you want; or begin with an example</p>",
             elem_id="head",
         )
         with gr.Row(equal_height=False):
@@ -84,19 +89,9 @@ def build_page(
                 parts = _conversation_parts()
             with gr.Column(scale=5, min_width=320):
                 parts |= _media_parts()
-        parts["results"] = gr.Gallery(
-            label="results, the newest first",
-            columns=4,
-            height=320,
-            object_fit="contain",
-            interactive=False,
-            buttons=["download"],
-            format="png",  # edges of masks stay sharp
-            elem_id="results",
-        )
         with gr.Accordion("specialists", open=False):
             parts["status"] = gr.HTML(elem_id="status")
-        parts["state"] = gr.State(None, time_to_live=3600)
+        parts["state"] = gr.State(None, time_to_live=3600, delete_callback=_forget)
         _connect(page, parts, handlers, concurrent)
     return page
 
@@ -124,7 +119,17 @@ def _conversation_parts() -> dict[str, Any]:
         send = gr.Button("Send", variant="primary", elem_id="send", min_width=80)
         stop = gr.Button("Stop", elem_id="stop", min_width=80)
         new = gr.Button("New conversation", elem_id="new", min_width=80)
-    return {"chat": chat, "message": message, "send": send, "stop": stop, "new": new}
+    results = gr.Gallery(
+        label="results, the newest first",
+        columns=3,
+        height=460,
+        object_fit="contain",
+        interactive=False,
+        buttons=["download"],
+        format="png",  # edges of masks stay sharp
+        elem_id="results",
+    )
+    return {"chat": chat, "message": message, "send": send, "stop": stop, "new": new, "results": results}
 
 
 def _media_parts() -> dict[str, Any]:
@@ -141,12 +146,21 @@ def _media_parts() -> dict[str, Any]:
         placeholder="Drop an image here, paste one, or upload it with the arrow on the left",
         height=440,
     )
-    with gr.Accordion("video", open=False, elem_id="video"):
+    with gr.Accordion("video", open=False, elem_id="video") as video:
         upload = gr.File(
-            label="GIF, WebP or APNG",
+            label="MP4, MOV, WebM, MKV, GIF, WebP or APNG",
             elem_id="video-file",
-            file_types=[".gif", ".webp", ".png", ".apng"],
-            height=96,
+            file_types=VIDEO_SUFFIXES,
+            height=140,
+        )
+        player = gr.Video(
+            label="the video, as the model gets it",
+            interactive=False,
+            loop=True,
+            height=240,
+            visible=False,
+            buttons=["download"],
+            elem_id="player",
         )
         slider = gr.Slider(0, 1, step=1, value=0, label="frame", visible=False, elem_id="frame")
         frames = gr.Gallery(
@@ -159,28 +173,42 @@ def _media_parts() -> dict[str, Any]:
             buttons=[],
             elem_id="frames",
         )
-    return {"editor": editor, "upload": upload, "slider": slider, "frames": frames}
+    examples = gr.Gallery(
+        label="examples: click one",
+        columns=5,
+        height=180,
+        object_fit="contain",
+        interactive=False,
+        allow_preview=False,
+        buttons=[],
+        format="png",
+        elem_id="examples",
+    )
+    found = {"editor": editor, "video": video, "upload": upload, "player": player, "slider": slider}
+    return found | {"frames": frames, "examples": examples}
 
 
 def _connect(page: gr.Blocks, parts: dict[str, Any], handlers: _Handlers, concurrent: int) -> None:
     """Connect the events; none of the handlers can be called from outside the page."""
     state, editor, slider, frames = (parts[name] for name in ("state", "editor", "slider", "frames"))
+    message, examples = parts["message"], parts["examples"]
     shown = [parts[name] for name in SHOWN]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     generating: dict[str, Any] = {"concurrency_limit": concurrent, "concurrency_id": "generate"} | quiet
     sending: Any = [
-        event(handlers.send, [state, parts["message"], editor], shown, **generating)
-        for event in (parts["send"].click, parts["message"].submit)
+        event(handlers.send, [state, message, editor], shown, **generating)
+        for event in (parts["send"].click, message.submit)
     ]
     parts["stop"].click(None, cancels=sending, **quiet)
-    parts["new"].click(handlers.new, None, shown, cancels=sending, **quiet)
-    page.load(handlers.status, None, parts["status"], **quiet)
-    media = [state, editor, slider, frames]
+    parts["new"].click(handlers.new, [state], shown, cancels=sending, **quiet)
+    page.load(handlers.welcome, None, [parts["status"], examples], **quiet)
+    media = [state, *(parts[name] for name in MEDIA)]
     editor.upload(handlers.add_image, [state, editor], media, **quiet)
     editor.clear(handlers.clear, [state], media, **quiet)
     parts["upload"].upload(handlers.add_video, [state, parts["upload"]], media, **quiet)
     slider.release(handlers.select, [state, slider], [state, editor], **quiet)
     frames.select(handlers.click, [state], [state, editor, slider], **quiet)
+    examples.select(handlers.add_example, [state], [*media, message], **quiet)
 
 
 class _Handlers:
@@ -193,17 +221,25 @@ class _Handlers:
         self._registry = registry
         self._sampling = sampling
         self._folder = tempfile.TemporaryDirectory(prefix="vitron-")  # deleted with the process
+        self._examples = dict[int, str]()
 
     def _state(self, state: PageState | None) -> PageState:
         return state or PageState(Conversation(self._generator, specialists=self._registry))
 
-    def new(self) -> tuple[Any, ...]:
+    def new(self, state: PageState | None) -> tuple[Any, ...]:
         """Show an empty page."""
+        _forget(state)
         return self._all(self._state(None))
 
-    def status(self) -> str:
-        """Show the states of the specialists."""
-        return status_of(self._registry)
+    def welcome(self) -> tuple[Any, ...]:
+        """Show the states of the specialists, and the examples."""
+        shown = list[tuple[Any, str]]()
+        for example in page_examples():
+            if example.artefact.kind == "video" and id(example) not in self._examples:
+                self._examples[id(example)] = self._write(example.artefact)
+            image = Image.fromarray(enlarge(example.artefact.frames[0]))
+            shown.append((self._examples.get(id(example), image), example.text))
+        return status_of(self._registry), shown
 
     def send(
         self, state: PageState | None, text: str, drawing: dict[str, Any] | None
@@ -211,15 +247,18 @@ class _Handlers:
         """Send a message, and show the answer as it comes."""
         state = self._state(state)
         if not text.strip():
-            yield (state, *[gr.skip()] * 7)
+            yield (state, *[gr.skip()] * (len(SHOWN) - 1))
             return
-        layers = (drawing or {}).get("layers") or []
+        # the model gets what the visitor sees: strokes are regions, and never part of the image
+        background, layers = (drawing or {}).get("background"), (drawing or {}).get("layers") or []
+        if background is not None and state.is_new(rgb(np.asarray(background))):
+            self._add(state, rgb(np.asarray(background)))
         message: Any = ""  # cleared once: text typed during the answer is kept
         skip = gr.skip()
         for news in state.send(text.strip()[:MAX_CHARACTERS], layers, self._sampling):
             if news != "done":
-                results = self._gallery(state.results) if news == "result" else skip
-                yield state, _lines(state), message, skip, skip, skip, results, skip
+                results = self._gallery(state) if news == "result" else skip
+                yield state, _lines(state), message, *[skip] * len(MEDIA), results, skip
                 message = skip
         yield self._all(state, message)
 
@@ -228,55 +267,94 @@ class _Handlers:
             state,
             _lines(state),
             message,
-            *_canvas(state),
-            self._gallery(state.results),
-            self.status(),
+            *self._media(state),
+            self._gallery(state),
+            status_of(self._registry),
         )
 
-    def _gallery(self, results: list[GalleryItem]) -> list[tuple[Any, str]]:
-        return [(self._preview(item), item.caption) for item in results[:32]]
+    def _gallery(self, state: PageState) -> list[tuple[Any, str]]:
+        """Return images as pixels, videos as files; Gradio copies them to its own folder."""
+        shown = list[tuple[Any, str]]()
+        for item in state.results[:32]:
+            artefact = item.artefact
+            is_video = artefact.kind == "video"
+            made = self._file(state, artefact) if is_video else Image.fromarray(enlarge(artefact.frames[0]))
+            shown.append((made, item.caption))
+        return shown
 
-    def _preview(self, item: GalleryItem) -> Any:
-        """Return an image as pixels, a video as a file; Gradio copies it to its own folder."""
-        if item.artefact.kind == "image":
-            return Image.fromarray(enlarge(item.artefact.frames[0]))
-        if not item.file:
-            frames = np.stack([enlarge(frame) for frame in item.artefact.frames])
-            folder = Path(self._folder.name)
-            item.file = str(write_media(Artefact("video", frames), folder, secrets.token_hex(16)))
-        return item.file
+    def _file(self, state: PageState, video: Artefact) -> str:
+        """Return the file of a video of the conversation; it is written once."""
+        known = next((path for other, path in state.files if other is video), None)
+        if known is None:
+            known = self._write(video)
+            state.files.append((video, known))
+        return known
+
+    def _write(self, video: Artefact) -> str:
+        frames = np.stack([enlarge(frame) for frame in video.frames])
+        large = Artefact("video", frames, fps=video.fps)
+        return str(write_media(large, Path(self._folder.name), secrets.token_hex(16)))
+
+    def _media(self, state: PageState) -> tuple[Any, ...]:
+        """Return editor, video, player, slider and frames for the image or video to work on."""
+        latest = state.latest
+        if latest is None or latest.kind != "video":
+            hidden = gr.update(visible=False)
+            return _drawing(state), gr.skip(), gr.update(visible=False, value=None), hidden, hidden
+        return (
+            _drawing(state),
+            gr.update(open=True),
+            gr.update(visible=True, value=self._file(state, latest)),
+            gr.update(
+                visible=latest.num_frames > 1, maximum=max(1, latest.num_frames - 1), value=state.frame
+            ),
+            gr.update(visible=True, value=thumbnails(latest)),
+        )
 
     def add_image(self, state: PageState | None, drawing: dict[str, Any] | None) -> tuple[Any, ...]:
         """Add the image in the editor."""
         state = self._state(state)
         background = (drawing or {}).get("background")
         if background is None:
-            return (state, *[gr.skip()] * 3)
+            return (state, *[gr.skip()] * len(MEDIA))
         image = rgb(np.asarray(background))
+        if state.has_shown(image):
+            return (state, *[gr.skip()] * len(MEDIA))
+        self._add(state, image)
+        return (state, *self._media(state))
+
+    def _add(self, state: PageState, image: NDArray[np.uint8]) -> None:
         if image.shape[0] * image.shape[1] > MAX_PIXELS:
             raise gr.Error(f"an image has at most {MAX_PIXELS} pixels")
-        if state.has_shown(image):
-            return (state, *[gr.skip()] * 3)
         state.add(Artefact("image", image))
-        return (state, *_canvas(state))
 
     def clear(self, state: PageState | None) -> tuple[Any, ...]:
         """Remove the unsent medium and the drawing; the latest image of the conversation is shown again."""
         state = self._state(state)
         state.clear()
-        return (state, *_canvas(state))
+        return (state, *self._media(state))
 
     def add_video(self, state: PageState | None, path: str | None) -> tuple[Any, ...]:
         """Add an uploaded video or image."""
         state = self._state(state)
         if path is None:
-            return (state, *[gr.skip()] * 3)
+            return (state, *[gr.skip()] * len(MEDIA))
         try:
-            state.add(read_media(Path(path), max_pixels=MAX_PIXELS, max_frames=MAX_FRAMES))
+            found = read_media(Path(path), max_pixels=MAX_PIXELS, max_frames=MAX_FRAMES)
         except MediaError as error:
             # the message must not show the upload folder
             raise gr.Error(explain(error).replace(path, "the file")) from error
-        return (state, *_canvas(state))
+        if found.note:
+            gr.Info(f"{found.note} are used")
+        state.add(found)
+        return (state, *self._media(state))
+
+    def add_example(self, state: PageState | None, event: gr.SelectData) -> tuple[Any, ...]:
+        """Add the image or video of the example that was clicked, and offer its message."""
+        state = self._state(state)
+        example = page_examples()[int(event.index)]
+        state.add(example.artefact)
+        return (state, *self._media(state), example.text)
 
     def select(self, state: PageState | None, frame: float) -> tuple[Any, ...]:
         """Show another frame."""
@@ -304,15 +382,10 @@ def _drawing(state: PageState) -> dict[str, Any] | None:
     return None if canvas is None else {"background": canvas, "layers": [], "composite": None}
 
 
-def _canvas(state: PageState) -> tuple[Any, ...]:
-    """Return editor, slider and frames for the image or video to work on."""
-    latest = state.latest
-    if latest is None or latest.kind != "video":
-        return _drawing(state), gr.update(visible=False), gr.update(visible=False, value=[])
-    slider = gr.update(
-        visible=latest.num_frames > 1, maximum=max(1, latest.num_frames - 1), value=state.frame
-    )
-    return _drawing(state), slider, gr.update(visible=True, value=thumbnails(latest))
+def _forget(state: PageState | None) -> None:
+    """Delete the files of a visitor who left."""
+    for _, path in [] if state is None else state.files:
+        Path(path).unlink(missing_ok=True)
 
 
 def launch(

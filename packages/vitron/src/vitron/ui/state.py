@@ -77,12 +77,10 @@ class GalleryItem:
     Attributes:
         artefact: Image or video; masks as an overlay.
         caption: One line.
-        file: File of a video; empty before it is written.
     """
 
     artefact: Artefact
     caption: str
-    file: str = ""
 
 
 @dataclass(slots=True)
@@ -96,6 +94,8 @@ class PageState:
         pending: Image or video of the next message.
         frame: Frame of the video in the editor, from 0.
         shown: Frames given to the editor since the image or video was added.
+        past: Size and every n-th pixel of all images given to the editor.
+        files: Videos that were written for the page, and their files.
     """
 
     conversation: Conversation
@@ -104,6 +104,8 @@ class PageState:
     pending: Artefact | None = None
     frame: int = 0
     shown: set[int] = field(default_factory=set[int])
+    past: list[tuple[tuple[int, ...], Pixels]] = field(default_factory=list[tuple[tuple[int, ...], Pixels]])
+    files: list[tuple[Artefact, str]] = field(default_factory=list[tuple[Artefact, str]])
 
     @property
     def latest(self) -> Artefact | None:
@@ -121,7 +123,10 @@ class PageState:
     def show(self) -> Pixels | None:
         """Return the image to draw on, and remember that the editor has it."""
         self.shown.add(self.frame)
-        return self.canvas
+        canvas = self.canvas
+        if canvas is not None:
+            self.past = [*self.past[-63:], (canvas.shape, _sparse(canvas))]
+        return canvas
 
     def has_shown(self, image: Pixels) -> bool:
         """Return whether an image from the editor is one that the page gave to it.
@@ -133,6 +138,14 @@ class PageState:
             return False
         frames = (latest.frames[at] for at in self.shown if at < latest.num_frames)
         return any(_alike(enlarge(frame), image) for frame in frames)
+
+    def is_new(self, image: Pixels) -> bool:
+        """Return whether an image from the editor is one that the page never gave to it.
+
+        The page may hear of an upload with what the editor held before, and of the image with the message.
+        """
+        sparse = _sparse(image)
+        return not any(shape == image.shape and _alike(other, sparse) for shape, other in self.past)
 
     def add(self, artefact: Artefact) -> None:
         """Add an image or a video to the next message."""
@@ -221,6 +234,12 @@ class PageState:
     def _show(self, role: str, content: str, title: str = "") -> None:
         metadata = {"metadata": {"title": title}} if title else {}
         self.messages.append({"role": role, "content": content, **metadata})
+
+
+def _sparse(image: Pixels) -> Pixels:
+    """Return pixels that tell images apart: whole rows and columns would be much to keep."""
+    height, width = image.shape[:2]
+    return image[:: max(1, height // 64), :: max(1, width // 64)].copy()
 
 
 def _alike(one: Pixels, other: Pixels) -> bool:

@@ -1,21 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a visitor of the page says and sees, without a page."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from vitron import Artefact, Conversation, SpecialistRegistry
 from vitron.demo.scripted import CIRCLE, SCENE, draw, mask_of
-from vitron.protocol.media import decode_media
+from vitron.protocol.media import decode_media, read_media
 from vitron.protocol.rle import decode_mask
 from vitron.protocol.sampling import SamplingParams
+from vitron.ui.examples import page_examples
 from vitron.ui.state import SMALLEST, PageState, enlarge, regions_of, rgb, status_of, thumbnails
 
 
 @pytest.fixture
 def state(generator, specialists):
     return PageState(Conversation(generator, specialists=specialists))
+
+
+@pytest.fixture
+def page():
+    return pytest.importorskip("vitron.ui.page", reason="gradio is not installed")
+
+
+@pytest.fixture
+def handlers(page, generator, specialists):
+    handlers = page._Handlers(generator, specialists, SamplingParams())
+    yield handlers
+    handlers._folder.cleanup()
 
 
 def ask(state, text, *layers):
@@ -170,9 +184,7 @@ def test_a_image_that_the_editor_gives_back_is_no_new_one(state, video):
     assert state.has_shown(state.show())
 
 
-def test_the_page_keeps_a_video_when_its_editor_reports_an_upload(state, video, generator, specialists):
-    page = pytest.importorskip("vitron.ui.page", reason="gradio is not installed")
-    handlers = page._Handlers(generator, specialists, SamplingParams())
+def test_the_page_keeps_a_video_when_its_editor_reports_an_upload(state, video, page, handlers):
     state.add(decode_media(video))
     drawing = page._drawing(state)
     handlers.add_image(state, drawing)
@@ -189,8 +201,6 @@ def test_the_page_keeps_a_video_when_its_editor_reports_an_upload(state, video, 
 
 
 def test_what_is_written_while_a_reply_comes_is_kept(state, generator, specialists):
-    page = pytest.importorskip("vitron.ui.page", reason="gradio is not installed")
-    handlers = page._Handlers(generator, specialists, SamplingParams())
     texts = [shown[page.SHOWN.index("message")] for shown in handlers.send(state, "a long story", None)]
     assert texts[0] == ""
     assert "" not in texts[1:]
@@ -200,3 +210,42 @@ def test_what_is_written_while_a_reply_comes_is_kept(state, generator, specialis
         assert "<" not in content
     assert "&lt;img src=x&gt; &amp; " in content
     handlers._folder.cleanup()
+
+
+def test_the_model_gets_what_the_visitor_sees_without_the_strokes(state, page, handlers, generator, video):
+    image = draw(*SCENE)
+    state.add(decode_media(video))
+    page._drawing(state)
+    # an upload of which the page heard only that something was uploaded
+    stroke = np.zeros((*image.shape[:2], 4), dtype=np.uint8)
+    stroke[20:30, 20:30] = 255, 59, 107, 255
+    burnt = np.where(stroke[..., 3:] > 0, stroke[..., :3], image)
+    drawing = {"background": image, "layers": [stroke], "composite": burnt}
+    *_, last = handlers.send(state, "look", drawing)
+    media = generator.seen[-1][1]
+    assert [each.kind for each in media] == ["image"]
+    assert np.array_equal(media[0].data, image)
+    assert np.array_equal(generator.seen[-1][2][0].mask, stroke[..., 3] > 0)
+    # what the page itself gave to the editor is no new image, now or later
+    shown = last[3]["background"]
+    list(handlers.send(state, "look again", {"background": shown, "layers": []}))
+    assert len(generator.seen[-1][1]) == 1
+
+
+def test_examples_are_images_and_videos(page, handlers):
+    examples = page_examples()
+    assert {example.artefact.kind for example in examples} == {"image", "video"}
+    assert all(example.text for example in examples)
+    _, shown = handlers.welcome()
+    assert [text for _, text in shown] == [example.text for example in examples]
+    videos = [file for file, _ in shown if isinstance(file, str)]
+    assert all(read_media(Path(file)).kind == "video" for file in videos)
+    # they are written once, however many come
+    assert [file for file, _ in handlers.welcome()[1] if isinstance(file, str)] == videos
+    index = next(at for at, each in enumerate(examples) if each.artefact.kind == "video")
+    state, _, _, player, _, frames, text = handlers.add_example(None, SimpleNamespace(index=index))
+    assert (state.latest, text) == (examples[index].artefact, examples[index].text)
+    assert read_media(Path(player["value"])).num_frames == state.latest.num_frames
+    assert len(frames["value"]) == state.latest.num_frames
+    page._forget(state)
+    assert not Path(player["value"]).exists()
