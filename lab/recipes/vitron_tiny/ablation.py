@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ablation of what specialists receive of a call: text, signals, or both (paper, figure 4).
 
-``text``: specialists get the words of a call. ``signal``: they get its module and its signals; the words are
-withheld. ``hybrid``: both. The mask head reads signals; the toy specialists read words, and take a mask where
-there is one. The model is the same throughout: what differs is what of its message is passed on.
+``text``: specialists receive the instruction of a call. ``signal``: they receive its module and its signals,
+without the instruction. ``hybrid``: both. The mask head reads signals; the toy specialists read instructions,
+and take a mask where there is one. The model is the same throughout; only what is
+passed on of its message differs.
 """
 
 from __future__ import annotations
@@ -37,33 +38,33 @@ TASKS = (*MASKED, *EDITED)
 def run_calls(
     registry: SpecialistRegistry, message: Message, call: Invocation, medium: Artefact, mask: Bool | None
 ) -> Artefact | None:
-    """Carry out one call on what a message passes on of it.
+    """Run one call on the parts of it that are passed on.
 
     Args:
-        registry: Who reads words.
-        message: What is passed on.
-        call: As the model wrote it.
+        registry: Specialists that read instructions.
+        message: Parts that are passed on.
+        call: Call of the model.
         medium: Image or video.
-        mask: What the mask head makes of the call's signals, ``(T, H, W)``; ``None`` if it lacks some.
+        mask: Mask of the call's signals, ``(T, H, W)``; ``None`` if signals are missing.
 
     Returns:
-        What is made, or ``None`` if it cannot be carried out.
+        The result, or ``None`` if the call cannot run.
     """
-    logged = mask if message != "text" else None
-    if logged is not None and call.module in ("image_segmentation", "video_segmentation"):
-        return Artefact("masks", logged[None], ("region",))
+    passed = mask if message != "text" else None
+    if passed is not None and call.module in ("image_segmentation", "video_segmentation"):
+        return Artefact("masks", passed[None], ("region",))
     module = MODULES[call.module]
     actions = tuple(Action(module.action(each), each.text, each.verb) for each in call.instruction)
     if message == "signal":
-        # signals name no deed: the specialist is left with the module's first
+        # signals name no action: the specialist takes the first of the module
         actions = (Action(next(iter(module.verbs.values())), "", ""),)
     try:
         request = Request(
             module=call.module,
             actions=actions,
             media=medium,
-            mask=logged[0]
-            if logged is not None and logged.any() and call.module == "image_editing"
+            mask=passed[0]
+            if passed is not None and passed.any() and call.module == "image_editing"
             else None,
             region=None,
             frames=None,
@@ -85,21 +86,21 @@ def ablate(
     """Measure text, signals and both on the same assistant messages.
 
     Args:
-        model: What writes them.
-        seed: Of the examples, which are of the test split.
-        count: Examples of each task.
-        batch_size: Conversations that are answered at once.
+        model: Model.
+        seed: Random seed of the examples, which are of the test split.
+        count: Number of examples of each task.
+        batch_size: Number of conversations per batch.
         log: Called with a line for each task.
 
     Returns:
-        By message, by measure: ``execution_rate`` over all tasks and of each, ``referring_ciou``,
-        ``sketch_ciou``, ``tracking_miou`` (what is not made is an empty mask), and ``editing_error`` and
-        ``video_editing_error``, the mean absolute difference in 0..1 to what the true call makes of the true
-        mask (what is not made leaves image or video as they were).
+        Figures by name for each kind of message: ``execution_rate`` over all tasks and of each,
+        ``referring_ciou``, ``sketch_ciou``, ``tracking_miou`` (a missing result is an empty mask), and
+        ``editing_error`` and ``video_editing_error``, the mean absolute difference in [0, 1] to the result of
+        the true call with the true mask (a missing result is the input).
     """
     registry = toy_registry()
     figures: dict[str, dict[str, float]] = {message: {} for message in MESSAGES}
-    carried: dict[str, list[bool]] = {message: [] for message in MESSAGES}
+    executed: dict[str, list[bool]] = {message: [] for message in MESSAGES}
     for task in TASKS:
         made: dict[str, list[Artefact | None]] = {message: [] for message in MESSAGES}
         examples = [draw_example(task, seed, index, split="test") for index in range(count)]
@@ -111,13 +112,13 @@ def ablate(
                     made[message].append(_first(registry, message, example, reply, found))
         for message in MESSAGES:
             done = [each is not None for each in made[message]]
-            carried[message] += done
+            executed[message] += done
             figures[message][f"execution_rate_{task}"] = share(done)
             figures[message] |= _quality(registry, task, examples, made[message])
         if log is not None:
             rates = ", ".join(f"{one} {figures[one][f'execution_rate_{task}']:.2f}" for one in MESSAGES)
-            log(f"{task}: carried out {rates}")
-    return {message: {"execution_rate": share(carried[message])} | figures[message] for message in MESSAGES}
+            log(f"{task}: executed {rates}")
+    return {message: {"execution_rate": share(executed[message])} | figures[message] for message in MESSAGES}
 
 
 def _first(

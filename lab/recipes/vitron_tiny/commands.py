@@ -12,17 +12,26 @@ import torch
 from common_kernels.runtime.cli import OutputPath, say, warn
 from cyclopts import Group, Parameter
 from cyclopts.types import PositiveInt
+from cyclopts.validators import Number
 from vitron.model.engine import Vitron
 
 from recipes.cards import CARDS, folder_size, read_card, weights_of
 from recipes.options import Accelerator, Debug, Flag
 from recipes.vitron_tiny.ablation import ablate as measure_messages
 from recipes.vitron_tiny.building import Size
-from recipes.vitron_tiny.evaluation import SHARES, ShippedModel, evaluate_all, table
+from recipes.vitron_tiny.evaluation import (
+    CONVERSATIONS,
+    FIRST_SEED,
+    SHARES,
+    TEST_SEED,
+    VALIDATION_SEED,
+    ShippedModel,
+)
 from recipes.vitron_tiny.experiments import Plan, run_pairs, run_seed
+from recipes.vitron_tiny.figures import REQUIREMENTS, missed_requirements, table
+from recipes.vitron_tiny.judging import evaluate_all, page
 from recipes.vitron_tiny.pool import make_pool
 from recipes.vitron_tiny.results import draw_figure, markdown, matrix, read_results, summarise
-from recipes.vitron_tiny.scoring import AT_LEAST, AT_MOST, missed_requirements
 from recipes.vitron_tiny.training import prepare, stage_of
 from recipes.vitron_tiny.training import train as train_stage
 
@@ -35,9 +44,13 @@ SYNERGY_HEAD = (
     "# Synergy: all figures\n\n"
     "Written by `vitron report RUN --write`; the study is described in [results](results.md)."
 )
+RESULTS_HEAD = (
+    "# All figures of vitron-tiny\n\n"
+    "Written by `vitron judge --test --write`; they are described in [results](results.md)."
+)
 STATEMENT = (
-    "Trained on drawn scenes of five shapes alone, 64 pixels, clips of four frames. It shows that the method "
-    "works from end to end; what it understands is no measure of any published model."
+    "Trained on drawn scenes of five shapes alone, 64 pixels, videos of four frames. It shows that the "
+    "method works from end to end; its figures are no measure of any published model."
 )
 
 StudyPlan = Annotated[Plan, Parameter(name="*", group=Group("Study", sort_key=1))]
@@ -48,7 +61,7 @@ def pool(
     output: OutputPath,
     count: int = 64_000,
     size: Size = "tiny",
-    seed: PositiveInt = 1,
+    seed: Annotated[int, Parameter(validator=Number(gte=1, lt=FIRST_SEED))] = 1,
     processes: int = 2,
     debug: Debug = Debug(),
 ) -> None:
@@ -60,7 +73,7 @@ def pool(
         output: Folder of the run: tokenizer, pool and checkpoints.
         count: Number of examples of all tasks.
         size: Size of the model.
-        seed: Random seed; 4000 and above are for evaluation.
+        seed: Random seed, below 4000: the others are for evaluation.
         processes: Number of processes.
     """
     prepare(output, size=size)
@@ -124,8 +137,8 @@ def ship(model: Path, /, *, folder: Path = ASSETS, debug: Debug = Debug()) -> No
 def judge(
     *,
     folder: Path = ASSETS,
-    seed: int = 4000,
-    count: PositiveInt = 200,
+    test: Flag = False,
+    count: PositiveInt = 100,
     batch_size: PositiveInt = 32,
     training: Path | None = None,
     write: Flag = False,
@@ -135,17 +148,18 @@ def judge(
 
     Args:
         folder: Folder of the trained model.
-        seed: Random seed of the examples.
-        count: Number of examples of most tasks in each part.
+        test: Use the test seed, which is read once per release, instead of the validation seed.
+        count: Number of examples of a task of share 1 in each part.
         batch_size: Number of conversations per batch.
         training: JSON with how it was trained, for the card.
-        write: Write the card.
+        write: Write the card and the tables of the documentation.
     """
     torch.set_num_threads(machine.threads)
     vitron = _load(folder, machine.device)
-    figures = evaluate_all(ShippedModel(vitron), seed=seed, count=count, batch_size=batch_size, log=warn)
-    missed = missed_requirements(figures["test"])
-    say(table(figures))
+    seed = TEST_SEED if test else VALIDATION_SEED
+    report = evaluate_all(ShippedModel(vitron), seed=seed, count=count, batch_size=batch_size, log=warn)
+    missed = missed_requirements(report.figures)
+    say(page(report))
     for line in missed:
         say(f"missed: {line}")
     if write:
@@ -153,17 +167,22 @@ def judge(
             **_facts(vitron, folder),
             "statement": STATEMENT,
             "evaluated_on": {
+                "set": "test" if test else "validation",
                 "seed": seed,
                 "count": count,
                 "shares": dict(SHARES),
+                "conversations": CONVERSATIONS,
                 "decoding": "greedy, without the grammar",
             },
-            "requirements": {"at_least": dict(AT_LEAST), "at_most": dict(AT_MOST)},
-            "figures": figures,
+            "requirements": [str(each) for each in REQUIREMENTS],
+            "figures": report.figures,
+            "baseline": report.baseline,
+            "slices": report.slices,
             "missed": missed,
             "passed": not missed,
         }
         CARD.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+        (DOCS / "results-table.md").write_text(f"{RESULTS_HEAD}\n\n{page(report)}\n", "utf-8")
     return int(bool(missed))
 
 

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores of messages and masks against the truth, independent of a model.
 
-Shares are in [0, 1]. A mask that lacks counts as empty; where prediction and truth are both empty, the
-overlap is whole.
+Shares are in [0, 1]. A missing mask counts as empty; where prediction and truth are both empty, the overlap
+is 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from statistics import fmean
 
 import numpy as np
@@ -27,12 +28,12 @@ class MessageScore:
     """Score of one message.
 
     Attributes:
-        parsed: It was read without an issue.
-        modules: It calls the right modules in the right order, or none where none is right.
-        instructions: Besides, each call says exactly what it should, region and frames included.
-        spurious: It calls something where nothing is to be called.
-        text: Its words are exactly those of the truth.
-        box: Overlap of the boxes that it and the truth name, from 0 to 1; ``None`` if the truth names none.
+        parsed: Whether it has no issue.
+        modules: Whether it calls the right modules in the right order, or none where none is right.
+        instructions: Whether each call besides is an exact match: instruction, arguments, region and frames.
+        spurious: Whether it has a call where none is right.
+        text: Whether its text is an exact match.
+        box: IoU of its box and the true one, from 0 to 1; ``None`` if the truth has none.
     """
 
     parsed: bool
@@ -76,7 +77,7 @@ def _box_overlap(turn: Turn, truth: str) -> float | None:
 
 
 def box_in(text: str) -> BoxRegion | None:
-    """Return the box that a text names between square brackets, or ``None``."""
+    """Return the box between the square brackets of a text, or ``None``."""
     start, stop = text.find("["), text.find("]")
     if not 0 <= start < stop:
         return None
@@ -134,32 +135,21 @@ def share(values: Sequence[bool]) -> float:
         ValueError: If there is none.
     """
     if not values:
-        raise ValueError("values must hold at least one verdict, got none")
+        raise ValueError("values must have at least one value, got none")
     return sum(values) / len(values)
 
 
-AT_LEAST: Mapping[str, float] = {
-    "module_accuracy": 0.99,
-    "instruction_exact": 0.95,
-    "parse_rate": 0.995,
-    "parse_rate_constrained": 1.0,
-    "region_caption": 0.90,
-    "referring_ciou_attribute": 0.70,
-    "referring_ciou_relation": 0.50,
-    "tracking_miou": 0.60,
-    "chain_exact": 0.90,
-}
-AT_MOST: Mapping[str, float] = {"spurious_calls": 0.01}
+def lower_bound(right: int, count: int, z: float = 1.959964) -> float:
+    """Return the lower bound of Wilson's 95 % confidence interval of a share.
 
+    Args:
+        right: Number of successes.
+        count: Number of trials, at least 1.
+        z: Quantile of the normal distribution.
 
-def missed_requirements(figures: Mapping[str, float]) -> list[str]:
-    """Return which requirements are missed or were not measured, one line each."""
-    lines: list[str] = []
-    for name, requirement in (*AT_LEAST.items(), *AT_MOST.items()):
-        sign = "at least" if name in AT_LEAST else "at most"
-        value = figures.get(name)
-        if value is None:
-            lines.append(f"{name}: not measured, {sign} {requirement:g}")
-        elif (value < requirement) if name in AT_LEAST else (value > requirement):
-            lines.append(f"{name}: {value:.4f}, {sign} {requirement:g}")
-    return lines
+    Source:
+        E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927.
+    """
+    rate, square = right / count, z * z / count
+    spread = z * sqrt(rate * (1 - rate) / count + square / (4 * count))
+    return max(0.0, (rate + square / 2 - spread) / (1 + square))

@@ -14,13 +14,13 @@ from shapeworld import scene_rng
 from shapeworld.words import Phrasing, check_choice
 from vitron.data.example import Example
 from vitron.protocol import render
-from vitron.protocol.contract import Turn
+from vitron.protocol.contract import Invocation, Turn
 
 from recipes.vitron_tiny import editing, generation, images, questions, videos
 from recipes.vitron_tiny.composing import Composer, Drawn, Step
 from recipes.vitron_tiny.scenes import Draw, View
 
-__all__ = ["TASKS", "WEIGHTS", "Split", "assistant_text", "corpus", "draw_example", "draw_task"]
+__all__ = ["TASKS", "WEIGHTS", "Split", "assistant_text", "corpus", "draw_example", "draw_task", "rendered"]
 
 Split = Literal["train", "test", "novel"]
 SPLITS: tuple[Split, ...] = ("train", "test", "novel")
@@ -29,9 +29,7 @@ Source = Callable[[Draw], View | None]
 Maker = Callable[[Draw, View, Composer], Step | None]
 
 
-def _on(
-    source: Source, maker: Callable[[Draw, View, Composer], Step | None]
-) -> Callable[[Draw], Composer | None]:
+def _on(source: Source, maker: Maker) -> Callable[[Draw], Composer | None]:
     """Return a task whose turn is about a new image or video."""
 
     def make(draw: Draw) -> Composer | None:
@@ -167,19 +165,23 @@ def draw_task(
     raise RuntimeError(f"no example of {task} in {_ATTEMPTS} attempts")
 
 
+def rendered(text: str, *calls: Invocation) -> str:
+    """Return an assistant message in the format of the model, without signals."""
+    return render(Turn(text=text, invocations=calls))
+
+
 def assistant_text(example: Example) -> str:
-    """Return the last message as a model should write it, without signals."""
-    message = example.messages[-1]
-    return render(Turn(text=message.text, invocations=message.calls))
+    """Return the last message in the format of the model, without signals."""
+    return rendered(example.messages[-1].text, *example.messages[-1].calls)
 
 
 def corpus(seed: int, count: int, *, side: int = 32) -> Iterator[str]:
-    """Yield user and assistant texts of examples of all tasks in turn, for a vocabulary.
+    """Yield user and assistant texts of examples of all tasks, for a vocabulary.
 
     Args:
         seed: Random seed of the world.
         count: Examples; two texts come from each.
-        side: Side in pixels of the images, which are not used.
+        side: Side of the images in pixels.
     """
     for index in range(count):
         example = draw_example(TASKS[index % len(TASKS)], seed, index // len(TASKS), side=side)

@@ -6,13 +6,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from recipes.vitron_tiny.scoring import (
-    AT_LEAST,
     box_in,
     box_iou,
     cumulative_iou,
     fit_mask,
+    lower_bound,
     mean_iou,
-    missed_requirements,
     score_message,
     share,
 )
@@ -127,9 +126,9 @@ def test_share_needs_verdicts() -> None:
         share([])
 
 
-def test_missed_names_what_falls_short() -> None:
-    good = dict.fromkeys(AT_LEAST, 1.0) | {"spurious_calls": 0.0}
-    assert missed_requirements(good) == []
-    assert missed_requirements(good | {"module_accuracy": 0.98}) == ["module_accuracy: 0.9800, at least 0.99"]
-    assert missed_requirements(good | {"spurious_calls": 0.02}) == ["spurious_calls: 0.0200, at most 0.01"]
-    assert len(missed_requirements({})) == len(good)
+def test_lower_bound_of_wilson() -> None:
+    """81 of 100: 0.7222 (Wilson, 95 %); all of few is far from certain."""
+    assert lower_bound(81, 100) == pytest.approx(0.7222, abs=1e-3)
+    assert lower_bound(10, 10) == pytest.approx(0.7225, abs=1e-3)
+    assert lower_bound(0, 5) == 0
+    assert lower_bound(990, 1000) > lower_bound(99, 100)

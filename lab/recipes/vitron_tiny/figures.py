@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of judged turns: of a part, and by world, turn, form and task; and the requirements on them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from recipes.vitron_tiny.evaluation import CALLING, SILENT, Judged
+from recipes.vitron_tiny.scoring import cumulative_iou, lower_bound, mean_iou, share
+
+__all__ = ["REQUIREMENTS", "SLICES", "Requirement", "figures_of", "missed_requirements", "sliced", "table"]
+
+Figures = dict[str, float]
+_WORDS = ("caption", "question", "region_caption", "video_question", "span_grounding", "no_call")
+_SPURIOUS = ("caption", "question", "no_call")
+
+
+def figures_of(judged: Sequence[Judged]) -> Figures:
+    """Return all figures that the turns at hand allow; of shares, the lower 95 % bound beside some."""
+    found: Figures = {}
+
+    def put(name: str, values: Sequence[bool], *, bound: bool = False) -> None:
+        if values:
+            found[name] = share(values)
+            if bound:
+                found[f"{name}_lower"] = lower_bound(sum(values), len(values))
+
+    calling = [each for each in judged if each.drawn.example.messages[-1].calls]
+    silent = [each for each in judged if not each.drawn.example.messages[-1].calls]
+    put("modules", [each.score.modules for each in calling], bound=True)
+    put("instructions", [each.score.instructions for each in calling], bound=True)
+    later = [each.score.instructions for each in calling if each.drawn.turn > 1]
+    put("later_right_call", later, bound=True)
+    put("chains", [each.score.instructions for each in _of(judged, "chains")], bound=True)
+    put("spurious_calls", [each.score.spurious for each in _of(silent, *_SPURIOUS)])
+    put("spurious_calls_all", [each.score.spurious for each in silent])
+    put("malformed", [not each.score.parsed for each in judged])
+    for task in _WORDS:
+        right = [each.score.text and each.score.modules for each in _of(judged, task)]
+        put(task, right, bound=task == "region_caption")
+    found |= _commonest(judged)
+    put("grounding_acc50", [_box(each) > 0.5 for each in _of(judged, "grounding")])
+    put("executed", [each.executed for each in judged if each.executed is not None])
+    put("executed_right", [each.alike for each in judged if each.alike is not None])
+    return found | _mask_figures(judged)
+
+
+def _of(judged: Sequence[Judged], *tasks: str) -> list[Judged]:
+    return [each for each in judged if each.drawn.task in tasks]
+
+
+def _box(judged: Judged) -> float:
+    return judged.score.box or 0.0
+
+
+def _commonest(judged: Sequence[Judged]) -> Figures:
+    """Return the share of questions that the commonest answer of each kind would get right."""
+    found: Figures = {}
+    for task in ("question", "video_question"):
+        kinds = defaultdict[str, Counter[str]](Counter)
+        for each in _of(judged, task):
+            kinds[each.drawn.example.group][each.drawn.example.messages[-1].text] += 1
+        if kinds:
+            right = sum(answers.most_common(1)[0][1] for answers in kinds.values())
+            found[f"{task}_commonest"] = right / sum(answers.total() for answers in kinds.values())
+            own = share([each.score.text and each.score.modules for each in _of(judged, task)])
+            found[f"{task}_gain"] = own - found[f"{task}_commonest"]
+    return found
+
+
+def _mask_figures(judged: Sequence[Judged]) -> Figures:
+    found: Figures = {}
+    groups = defaultdict[str, list[Judged]](list)
+    for each in judged:
+        if each.masks is not None:
+            groups[each.drawn.task].append(each)
+            if each.drawn.task == "referring_segmentation":
+                kind = each.drawn.example.group or each.drawn.form or "named"
+                groups[f"referring_{kind}"].append(each)
+    for name, turns in sorted(groups.items()):
+        pairs = [each.masks for each in turns if each.masks is not None]
+        if name in ("tracking", "editing", "video_editing"):
+            found[f"{name}_miou"] = mean_iou(pairs)
+        elif name != "chains":
+            found[f"{name}_ciou"] = cumulative_iou(pairs)
+    return found
+
+
+SLICES: Mapping[str, Callable[[Judged], str]] = {
+    "world": lambda each: each.drawn.world,
+    "turn": lambda each: str(each.drawn.turn),
+    "form": lambda each: each.drawn.form or "independent",
+    "task": lambda each: each.drawn.task,
+}
+"""How turns are grouped, by the name of the table."""
+
+
+def sliced(judged: Sequence[Judged], name: str) -> dict[str, Figures]:
+    """Return figures of each group of turns: number, right calls or right words, and their lower bound.
+
+    Args:
+        judged: Turns.
+        name: One of :data:`SLICES`.
+    """
+    groups = defaultdict[str, list[Judged]](list)
+    for each in judged:
+        groups[SLICES[name](each)].append(each)
+    table: dict[str, Figures] = {}
+    for key, turns in sorted(groups.items()):
+        cell: Figures = {"turns": len(turns)}
+        calling = [each.score for each in turns if each.drawn.task in CALLING]
+        silent = [each.score for each in turns if each.drawn.task in SILENT]
+        if calling:
+            right = [score.instructions for score in calling]
+            cell["modules"] = share([score.modules for score in calling])
+            cell["right_call"] = share(right)
+            cell["right_call_lower"] = lower_bound(sum(right), len(right))
+        if silent:
+            cell["words"] = share([score.text and score.modules for score in silent])
+            cell["spurious_calls"] = share([score.spurious for score in silent])
+        cell["malformed"] = share([not each.score.parsed for each in turns])
+        done = [each.alike for each in turns if each.alike is not None]
+        if done:
+            cell["executed_right"] = share(done)
+        pairs = [each.masks for each in turns if each.masks is not None]
+        if pairs:
+            cell["mask_ciou"] = cumulative_iou(pairs)
+        table[key] = cell
+    return table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """What a checkpoint has to reach.
+
+    Attributes:
+        part: Part.
+        figure: Name of the figure.
+        at_least: Smallest value; ``None`` if ``at_most`` is given.
+        at_most: Largest value.
+    """
+
+    part: str
+    figure: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def __str__(self) -> str:
+        bound = f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+        return f"{self.part} {self.figure} {bound}"
+
+    def is_met(self, value: float) -> bool:
+        """Return whether a value reaches the requirement."""
+        return value >= self.at_least if self.at_least is not None else value <= (self.at_most or 0.0)
+
+
+REQUIREMENTS: tuple[Requirement, ...] = (
+    Requirement(part="test", figure="modules", at_least=0.99),
+    Requirement(part="test", figure="instructions", at_least=0.95),
+    Requirement(part="test", figure="chains", at_least=0.90),
+    Requirement(part="test", figure="spurious_calls", at_most=0.01),
+    Requirement(part="test", figure="malformed", at_most=0.005),
+    Requirement(part="test", figure="malformed_constrained", at_most=0.0),
+    Requirement(part="test", figure="region_caption", at_least=0.90),
+    Requirement(part="test", figure="referring_attribute_ciou", at_least=0.70),
+    Requirement(part="test", figure="referring_relation_ciou", at_least=0.50),
+    Requirement(part="test", figure="tracking_miou", at_least=0.60),
+    Requirement(part="test", figure="question_gain", at_least=0.20),
+    Requirement(part="conversations", figure="later_right_call_lower", at_least=0.95),
+    Requirement(part="held_out", figure="modules_lower", at_least=0.90),
+    Requirement(part="held_out", figure="instructions_lower", at_least=0.80),
+)
+"""Requirements of the shipped model; names that end in ``_lower`` are lower 95 % bounds."""
+
+
+def missed_requirements(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return which requirements are missed or were not measured, one line each."""
+    lines: list[str] = []
+    for each in REQUIREMENTS:
+        value = figures.get(each.part, {}).get(each.figure)
+        if value is None:
+            lines.append(f"{each}: not measured")
+        elif not each.is_met(value):
+            lines.append(f"{each}: {value:.4f}")
+    return lines
+
+
+def table(figures: Mapping[str, Mapping[str, float]], head: str = "figure") -> str:
+    """Return figures as a table in Markdown, one row a figure, one column a part."""
+    names = dict.fromkeys(name for part in figures.values() for name in part)
+    lines = [f"| {head} | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
+    for name in names:
+        cells = [_cell(part[name]) if name in part else "" for part in figures.values()]
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3f}"

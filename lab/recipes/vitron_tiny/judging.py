@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation of a checkpoint on all parts beside the baseline, with tables for card and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from recipes.vitron_tiny.baseline import KeywordRouter
+from recipes.vitron_tiny.evaluation import CALLING, PARTS, EvaluatedModel, Judged, draw_part, judge
+from recipes.vitron_tiny.figures import SLICES, figures_of, sliced, table
+
+__all__ = ["Report", "evaluate_all", "page"]
+
+CONSTRAINED = 0.5  # of the count, for figures under the grammar
+_MAIN = (
+    *("modules", "modules_lower", "instructions", "instructions_lower", "chains", "spurious_calls"),
+    *("malformed", "executed_right", "question", "question_commonest"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Figures of a checkpoint.
+
+    Attributes:
+        figures: Figures by part.
+        baseline: Figures of the keyword router by part.
+        slices: Figures by table, part and group of turns.
+    """
+
+    figures: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    baseline: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    slices: dict[str, dict[str, dict[str, dict[str, float]]]] = field(
+        default_factory=dict[str, dict[str, dict[str, dict[str, float]]]]
+    )
+
+
+def evaluate_all(
+    model: EvaluatedModel,
+    *,
+    seed: int,
+    count: int,
+    batch_size: int = 32,
+    parts: Sequence[str] = tuple(PARTS),
+    log: Callable[[str], None] | None = None,
+) -> Report:
+    """Evaluate a model and the baseline on all parts, and calls of the test part under the grammar.
+
+    Args:
+        model: Model.
+        seed: Random seed of the examples.
+        count: Number of examples of a task of share 1 in a part.
+        batch_size: Number of conversations per batch.
+        parts: Names of the parts.
+        log: Called with a line from time to time.
+    """
+    report = Report(slices={name: {} for name in SLICES})
+    for name in parts:
+        part = PARTS[name]
+        turns = list(draw_part(part, seed, count))
+        judged = judge(model, turns, batch_size=batch_size, log=log)
+        report.figures[name] = figures_of(judged)
+        for by in SLICES:
+            report.slices[by][name] = sliced(judged, by)
+        report.baseline[name] = figures_of(judge(KeywordRouter(), turns, batch_size=batch_size))
+        if log is not None:
+            log(f"{name}: {_summary(judged)}")
+    if "test" in parts:
+        few = draw_part(PARTS["test"], seed, max(1, round(CONSTRAINED * count)), CALLING)
+        held = figures_of(judge(model, few, batch_size=batch_size, constrained=True, execute=False))
+        for figure in ("malformed", "instructions"):
+            report.figures["test"][f"{figure}_constrained"] = held[figure]
+    return report
+
+
+def _summary(judged: Sequence[Judged]) -> str:
+    figures = figures_of(judged)
+    return ", ".join(f"{name} {figures[name]:.3f}" for name in _MAIN if name in figures)
+
+
+def page(report: Report) -> str:
+    """Return all tables in Markdown."""
+    parts = [
+        table(report.figures),
+        "Baseline: a router by verbs and regular expressions, on the same turns.",
+        table(_only(report.baseline, _MAIN)),
+    ]
+    for by, found in report.slices.items():
+        for part, groups in found.items():
+            if len(groups) > 1:
+                parts += [f"By {by}, {part.replace('_', ' ')}:", table(_columns(groups), by)]
+    return "\n\n".join(parts)
+
+
+def _only(figures: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    return {part: {name: each[name] for name in names if name in each} for part, each in figures.items()}
+
+
+def _columns(groups: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the transpose: figures by figure name and group."""
+    names = dict.fromkeys(name for each in groups.values() for name in each)
+    return {
+        name.replace("_", " "): {group: each[name] for group, each in groups.items() if name in each}
+        for name in names
+    }
