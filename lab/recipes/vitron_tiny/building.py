@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small model before training: tokenizer, processor, and an InternVL of small size with a trained tower."""
+"""The small model before training: tokenizer, processor, and an InternVL of small size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    AutoModelForImageTextToText,
     InternVLConfig,
     InternVLProcessor,
     InternVLVideoProcessor,
@@ -140,4 +139,4 @@ def make_model(config: VitronConfig, *, seed: int = 0) -> VitronForConditionalGe
     """Return the untrained model; :mod:`recipes.vitron_tiny.tower` gives it a trained vision tower."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return VitronForConditionalGeneration(config, AutoModelForImageTextToText.from_config(config.backbone))
+        return VitronForConditionalGeneration(config)

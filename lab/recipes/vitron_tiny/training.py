@@ -18,15 +18,16 @@ from vitron.training import Stage, VitronData, VitronModule
 from vitron.training.callbacks import LastCheckpoint
 from vitron.training.stages import Losses, Optimisation, Synergy
 
-from recipes.vitron_tiny.building import Size, make_config, make_model, make_tokenizer, tiny_processor
+from recipes.vitron_tiny.building import Size, make_config, make_model, make_processor, make_tokenizer
 from recipes.vitron_tiny.pool import read_pool
 from recipes.vitron_tiny.tasks import corpus
+from recipes.vitron_tiny.tower import read_tower
 
 __all__ = ["prepare", "stage_of", "train"]
 
 
 HARD = "referring_hard"
-# of every batch: what must be seen takes longest to learn, how calls are written is learnt in minutes
+# from scratch: what must be seen takes longest to learn, how calls are written is learnt in minutes
 SHARES = {
     "caption": 0.05,
     "grounding": 0.02,
@@ -48,18 +49,29 @@ SHARES = {
     "no_call": 0.03,
     "conversation": 0.08,
 }
-
-
-# phrases of place come later, for until objects are told apart they teach nothing; what was slowest to be
-# learnt gets more room at the end
-LATER = {
-    HARD: 0.14,
-    "referring_segmentation": 0.12,
-    "region_caption": 0.3,
-    "text_to_image": 0.08,
-    "chains": 0.05,
-    "question": 0.08,
-    "video_editing": 0.05,
+# phrases of place come later, for until objects are told apart they teach nothing
+LATER = {HARD: 0.14, "referring_segmentation": 0.12, "region_caption": 0.3, "question": 0.08}
+# from a trained model: conversations, which hold all tasks, and what needs sight
+POLISH = {
+    "caption": 0.01,
+    "grounding": 0.005,
+    "question": 0.05,
+    "region_caption": 0.08,
+    "referring_segmentation": 0.09,
+    HARD: 0.06,
+    "sketch_segmentation": 0.02,
+    "editing": 0.05,
+    "restoration": 0.005,
+    "text_to_image": 0.03,
+    "text_to_video": 0.005,
+    "image_to_video": 0.01,
+    "video_question": 0.01,
+    "span_grounding": 0.01,
+    "tracking": 0.03,
+    "video_editing": 0.01,
+    "chains": 0.03,
+    "no_call": 0.02,
+    "conversation": 0.5,
 }
 
 RATES = {"joint": 1.5e-3, "polish": 1e-3}  # peaks
@@ -86,7 +98,7 @@ def prepare(folder: Path, *, size: Size = "tiny", seed: int = 0) -> None:
     tokenizer = make_tokenizer(corpus(5, 6000))
     config = make_config(tokenizer, size)
     config.save_pretrained(folder)
-    tiny_processor(tokenizer, config).save_pretrained(folder)
+    make_processor(tokenizer).save_pretrained(folder)
 
 
 def stage_of(
@@ -96,7 +108,7 @@ def stage_of(
 
     Args:
         name: ``joint``: all that there is learns from all tasks, since there is no pretrained language model
-            to align with. ``polish``: the same from a model so trained, in the shares of its end throughout.
+            to align with. ``polish``: the same from a model so trained, half of it conversations.
             ``synergy``: ``joint`` with a discriminator (paper, stage 3), at a lower rate.
         steps: Number of steps.
         batch_size: Conversations of a step.
@@ -112,14 +124,14 @@ def stage_of(
         synergy=Synergy.model_validate({"width": 64, "layers": 2, "heads": 4} | synergy),
         optimisation=Optimisation(
             lr=rate,
-            groups={"vision_tower.*": rate / 4},
+            groups={"vision_tower": rate / 4},
             weight_decay=0.05,
             warmup=0.04,
             steps=steps,
             batch_size=batch_size,
         ),
-        tasks=SHARES | LATER if name == "polish" else dict(SHARES),
-        tasks_later=dict(LATER),
+        tasks=dict(POLISH if name == "polish" else SHARES),
+        tasks_later={} if name == "polish" else dict(LATER),
     )
 
 
@@ -140,7 +152,8 @@ def train(
         folder: Where :func:`prepare` wrote; checkpoints and the trained model go below it.
         pool: Folder of the pool.
         stage: Stage.
-        init: Folder of a trained model to start from.
+        init: Folder of a trained model to start from; by default new weights, with the tower that
+            :func:`recipes.vitron_tiny.tower.distil_tower` wrote.
         seed: Random seed of weights and order.
         threads: Number of CPU threads.
         device: Accelerator, as Lightning names it.
@@ -148,25 +161,8 @@ def train(
     """
     torch.set_num_threads(threads)
     encoder = ConversationEncoder.from_pretrained(folder)
-    model = (
-        make_model(encoder.config, seed=seed)
-        if init is None
-        else VitronForConditionalGeneration.from_pretrained(init, dtype=torch.float32)
-    )
-    drawn = read_pool(pool)
+    model = _initial_model(folder, encoder, init, seed)
     runs = folder / f"stage-{stage.name}"
-    settings = stage.optimisation
-    data = VitronData(
-        encoder,
-        separate_hard_phrases(drawn, encoder) if HARD in stage.tasks else drawn,
-        batch_size=settings.batch_size,
-        steps=settings.steps,
-        shares=stage.tasks,
-        later=stage.tasks_later,
-        seed=seed,
-        parts=2,
-    )
-    keep = LastCheckpoint(runs / "last.ckpt", every)
     last = runs / "last.ckpt"
     began = time.monotonic()
     trainer = pl.Trainer(
@@ -175,7 +171,7 @@ def train(
         max_epochs=1,
         enable_checkpointing=False,
         limit_val_batches=0,
-        callbacks=[keep],
+        callbacks=[LastCheckpoint(last, every)],
         logger=CSVLogger(runs, name="logs"),
         log_every_n_steps=20,
         enable_progress_bar=False,
@@ -183,6 +179,7 @@ def train(
         default_root_dir=runs,
     )
     module = VitronModule(model.train(), stage, seed)
+    data = _training_data(pool, encoder, stage, seed)
     trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=False)
     out = runs / "model"
     model.eval().save_pretrained(out)
@@ -190,3 +187,29 @@ def train(
     spent = {"stage": stage.model_dump(), "seconds": round(time.monotonic() - began), "seed": seed}
     (runs / "training.json").write_text(json.dumps(spent, indent=1) + "\n")
     return model
+
+
+def _initial_model(
+    folder: Path, encoder: ConversationEncoder, init: Path | None, seed: int
+) -> VitronForConditionalGeneration:
+    if init is not None:
+        return VitronForConditionalGeneration.from_pretrained(init, dtype=torch.float32)
+    model = make_model(encoder.config, seed=seed)
+    tower = read_tower(folder)
+    if tower is not None:
+        model.vision_tower.load_state_dict(tower)
+    return model
+
+
+def _training_data(pool: Path, encoder: ConversationEncoder, stage: Stage, seed: int) -> VitronData:
+    drawn, settings = read_pool(pool), stage.optimisation
+    return VitronData(
+        encoder,
+        separate_hard_phrases(drawn, encoder) if HARD in stage.tasks else drawn,
+        batch_size=settings.batch_size,
+        steps=settings.steps,
+        shares=stage.tasks,
+        later=stage.tasks_later,
+        seed=seed,
+        parts=3,
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes.vitron_tiny.building import make_config, make_model, make_tokenizer, tiny_processor
+from recipes.vitron_tiny.building import make_config, make_model, make_processor, make_tokenizer
 from recipes.vitron_tiny.experiments import (
     Plan,
     exact_rows,
@@ -29,7 +29,7 @@ SMALLEST = Plan(base_steps=2, arm_steps=2, batch_size=8, pool_size=60, tests=4, 
 def nano() -> tuple[VitronForConditionalGeneration, ConversationEncoder]:
     tokenizer = make_tokenizer(corpus(5, 10 * len(TASKS)), size=400)
     config = make_config(tokenizer, "nano")
-    return make_model(config).eval(), ConversationEncoder(tiny_processor(tokenizer, config), config)
+    return make_model(config).eval(), ConversationEncoder(make_processor(tokenizer), config)
 
 
 def result(arm: str, seed: int, value: float, setting: str = "full") -> dict[str, object]:
