@@ -112,7 +112,7 @@ def llava(root):
 def release(root):
     write_image(root / "a.png")
     value = "On it. <module>B</module><instruction>segmentation: the ball</instruction>"
-    turns = [{"from": "human", "value": "<image>\nMark this."}, {"from": "gpt", "value": value}]
+    turns = [{"from": "human", "value": "<image>\n<objs> Mark this."}, {"from": "gpt", "value": value}]
     dump(
         root / "invocations.json",
         [{"idx": 3, "image": "a.png", "bbox": [5, 0, 25, 5], "conversations": turns}],

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from vitron.data.converters import LAYOUTS, read_layout
 from vitron.data.files import read_example, read_samples, write_samples
 from vitron.errors import DataError
@@ -60,6 +61,47 @@ def test_the_release_has_calls_and_a_box(layout):
     # beyond the edge it is cut off
     assert sample.regions[0].region.corners == (0.25, 0.0, 1.0, 0.5)
     assert [part.type for part in sample.messages[0].content] == ["media", "region", "text"]
+
+
+def dialogue(tmp_path, *values, first="human"):
+    """A dialogue of the release whose turns take turns, with a box on its image."""
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    speakers = ["human", "gpt"] if first == "human" else ["gpt", "human"]
+    turns = [{"from": speakers[at % 2], "value": value} for at, value in enumerate(values)]
+    item = {"idx": 1, "image": "a.png", "bbox": [5, 0, 25, 5], "conversations": turns}
+    (tmp_path / "x.json").write_text(json.dumps([item]))
+    (sample,) = read_layout("release", tmp_path)
+    return sample
+
+
+def test_a_box_without_a_tag_is_not_shown(tmp_path):
+    sample = dialogue(tmp_path, "<image>\nMark the ball.", "Ok.")
+    assert sample.regions == ()
+    assert [part.type for part in sample.messages[0].content] == ["media", "text"]
+
+
+def test_text_keeps_its_lines_and_gives_the_one_behind_media_away(tmp_path):
+    sample = dialogue(tmp_path, "<image>\nMark this:\n<objs>\nand\nno more", "Ok.")
+    parts = sample.messages[0].content
+    assert [part.type for part in parts] == ["media", "text", "region", "text"]
+    assert [part.text for part in parts if part.type == "text"] == ["Mark this:", "and\nno more"]
+
+
+def test_a_first_turn_of_the_assistant_is_skipped(tmp_path):
+    sample = dialogue(tmp_path, "Welcome!", "<image>\nWhat is it?", "A ball.", first="gpt")
+    assert [message.role for message in sample.messages] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize(("values", "kept"), [(["x", "y"] * 40, 64), (["x" * 9000, "y"] * 5, 6)])
+def test_long_dialogues_are_cut_behind_an_answer(values, kept, tmp_path):
+    sample = dialogue(tmp_path, *values)
+    assert len(sample.messages) == kept
+    assert sample.messages[-1].role == "assistant"
+
+
+def test_a_dialogue_without_an_answer_in_the_limits_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no answer within 32000 characters"):
+        dialogue(tmp_path, "x" * 32_001, "y")
 
 
 def test_tags_in_plain_conversations_stay_text(layout):
