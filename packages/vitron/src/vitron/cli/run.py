@@ -49,8 +49,8 @@ def run(
 ) -> int:
     """Run the calls of an assistant message and write their results.
 
-    No language model takes part: the message is given; `vitron chat` has one. Images have the handles img_1,
-    img_2, ..., videos vid_1. Results of the same message, files and settings are not computed again.
+    No language model takes part: the message is given. Images have the handles img_1, img_2, ..., videos
+    vid_1. Results of the same message, files and settings are not computed again.
 
     **Examples**
 
@@ -75,9 +75,7 @@ def run(
     paths = inputs or []
     registry = SpecialistRegistry(device=str(resolve_device(device.device)), dtype=device.dtype).discover()
     conversation = Conversation(specialists=specialists.apply(registry))
-    names = dict[str, str]()
-    for path in paths:
-        names[conversation.add_media(read_input(path))] = str(path)
+    names = {conversation.add_media(read_input(path)): str(path) for path in paths}
     turn = parse(read_text(reply))
     for issue in turn.issues:
         warn(issue.message)
@@ -85,24 +83,18 @@ def run(
     if not calls:
         raise ValueError("the message has no call that can run")
     if dry_run:
-        _report([_planned(call) for call in calls], json=output.json)
-        return 0
+        return _report([_planned(call) for call in calls], json=output.json)
     asked = {name: registry.spec(name).model_dump() for call in calls for name in call.specialists[:1]}
-    settings = {"reply": turn.model_dump(), "seed": seed, "dtype": device.dtype, "specialists": asked}
-    settings["video_format"] = video_format
-    digest = digest_settings([[digest_file(path) for path in paths], settings])
+    settings = [turn.model_dump(), seed, device.dtype, asked, video_format]
+    digest = digest_settings([*map(digest_file, paths), settings])
     record = _Record(output.output, digest, calls, overwrite=output.overwrite)
     if record.results:
-        _report([entry | {"status": "skipped"} for entry in record.results], json=output.json)
-        return 0
+        return _report([entry | {"status": "skipped"} for entry in record.results], json=output.json)
     record.begin()
     results = conversation.stream_results(turn, seed=seed)
     entries = _write_results(conversation, results, names, output.output, video_format)
     record.complete(entries)
-    if turn.text.strip() and not output.json:
-        say(turn.text.strip())
-    _report(entries, json=output.json)
-    return int(any(entry["status"] == "failed" for entry in entries))
+    return _report(entries, json=output.json, text=turn.text.strip())
 
 
 def _write_results(
@@ -194,9 +186,12 @@ def _planned(call: PlannedCall) -> dict[str, Any]:
     }
 
 
-def _report(entries: Sequence[dict[str, Any]], *, json: bool) -> None:
+def _report(entries: Sequence[dict[str, Any]], *, json: bool, text: str = "") -> int:
+    """Print text and each entry; return the exit code."""
     from vitron.cli.results import report_result
 
+    if text and not json:
+        say(text)
     for entry in entries:
         if entry.get("error"):
             warn(f"{entry['module']}: {entry['error']}")
@@ -209,3 +204,4 @@ def _report(entries: Sequence[dict[str, Any]], *, json: bool) -> None:
             report_result(entry)
             if entry["status"] == "skipped":
                 warn(f"{entry['handle']}: skipped, the result exists (--overwrite discards it)")
+    return int(any(entry.get("status") == "failed" for entry in entries))
