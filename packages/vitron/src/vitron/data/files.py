@@ -18,6 +18,7 @@ from vitron.errors import DataError, MediaError, RegionError, explain
 from vitron.protocol.contract import MAX_PIXELS
 from vitron.protocol.media import MAX_FRAMES, Artefact, read_media
 from vitron.protocol.messages import PlacedRegion
+from vitron.protocol.regions.convert import box_in_pixels
 from vitron.protocol.regions.raster import rasterise
 from vitron.protocol.rle import decode_mask
 
@@ -172,7 +173,7 @@ def _place(region: object, number: int, media: tuple[Artefact, ...]) -> PlacedRe
             f"medium {number} has {artefact.num_frames} frames, and frame {frame} is not one of them"
         )
     mask = rasterise(shape, *artefact.size)  # pyright: ignore[reportArgumentType]  # checked by the schema
-    return PlacedRegion(media=number, mask=mask, frame=frame)
+    return PlacedRegion(media=number, mask=mask, frame=frame, box=box_in_pixels(shape, mask.shape))
 
 
 def _masks(regions: Iterable[object], artefact: Artefact) -> NDArray[np.bool_]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from .encoding import Batch as Batch
+from .batch import Batch as Batch
 from .encoding import ConversationEncoder as ConversationEncoder
 from .hf.chat import chat_template as chat_template
 from .hf.configuration import VitronConfig as VitronConfig

@@ -18,9 +18,10 @@ from transformers import AutoProcessor
 from vitron.data.example import Example
 from vitron.errors import UnsupportedRequestError
 from vitron.model.assembly import attach
+from vitron.model.batch import move
 from vitron.model.batching import generate_messages
 from vitron.model.checkpoints import is_adapter_folder, load_adapters, save_adapters
-from vitron.model.encoding import ConversationEncoder, move
+from vitron.model.encoding import ConversationEncoder
 from vitron.model.generation import ModelGenerator, hidden_of
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration, VitronOutput

@@ -100,14 +100,12 @@ class RegionEncoder(nn.Module):
             nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, out)) if location else None
         )
 
-    def forward(self, maps: Tensor, masks: Tensor, boxes: Tensor | None = None) -> Tensor:
+    def forward(self, maps: Tensor, masks: Tensor) -> Tensor:
         """Encode regions.
 
         Args:
             maps: Features of the frame of each region, ``(R, h, w, C)``.
             masks: ``(R, H, W)``, 0 to 1, as the tower sees the image.
-            boxes: Left, top, right and bottom as fractions of the image, ``(R, 4)``; NaN, or nothing at all,
-                for the box around the mask.
 
         Returns:
             ``(R, out)``.
@@ -115,7 +113,7 @@ class RegionEncoder(nn.Module):
         weights = mask_weights(masks, (maps.shape[1], maps.shape[2]), self.pooling)
         token = self.features(pool_masks(maps.flatten(1, 2), weights))
         if self.location is not None:
-            token = token + self.location(_boxes(masks, boxes).to(maps.dtype))
+            token = token + self.location(mask_boxes(masks).to(maps.dtype))
         return token
 
 
@@ -142,7 +140,17 @@ class PublishedRegionEncoder(nn.Module):
         self.location = nn.Sequential(nn.Linear(4, out // 2), nn.ReLU(), nn.Linear(out // 2, out))
 
     def forward(self, maps: Tensor, masks: Tensor, boxes: Tensor | None = None) -> Tensor:
-        """Encode regions; see :class:`RegionEncoder` for arguments and result."""
+        """Encode regions.
+
+        Args:
+            maps: Features of the frame of each region, ``(R, h, w, C)``.
+            masks: ``(R, H, W)``, 0 to 1, as the tower sees the image.
+            boxes: Left, top, right and bottom as fractions of the image, ``(R, 4)``; NaN, or nothing at all,
+                for the box around the mask.
+
+        Returns:
+            ``(R, out)``.
+        """
         seen = masks.mT if self.mirrored else masks
         weights = mask_weights(seen, (maps.shape[1], maps.shape[2]), "sampled")
         token = self.features(pool_masks(maps.flatten(1, 2), weights))

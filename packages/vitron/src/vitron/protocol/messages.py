@@ -99,11 +99,13 @@ class PlacedRegion:
         media: Position of the medium.
         mask: Mask ``(H, W)``, boolean, in the size of the medium.
         frame: Frame of a video, from 0.
+        box: Left, top, right and bottom in pixels, not rounded, if the region is a box.
     """
 
     media: int
     mask: NDArray[np.bool_]
     frame: int = 0
+    box: tuple[float, float, float, float] | None = None
 
 
 def media_handles(kinds: Sequence[MediaKind]) -> list[str]:

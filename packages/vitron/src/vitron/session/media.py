@@ -12,7 +12,7 @@ from vitron.errors import PlanError, RegionError
 from vitron.protocol.contract import MediaKind, ReferenceRegion, Region
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import HANDLE_PREFIXES, PlacedRegion, region_handle
-from vitron.protocol.regions.convert import mask_to_region
+from vitron.protocol.regions.convert import box_in_pixels, mask_to_region
 from vitron.protocol.regions.raster import rasterise
 
 __all__ = ["ConversationMedia"]
@@ -90,7 +90,10 @@ class ConversationMedia:
         found = [self.resolve(region, known[on[-1]], "the latest image or video") for region in regions]
         first = len(self.placed)
         self.placed += [
-            PlacedRegion(media=on[-1], mask=mask, frame=region.frame or 0) for region, mask in found
+            PlacedRegion(
+                media=on[-1], mask=mask, frame=region.frame or 0, box=box_in_pixels(region, mask.shape)
+            )
+            for region, mask in found
         ]
         self._drawn += [region for region, _ in found]
         return list(range(first, len(self.placed)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitron.model.encoding import IGNORED, Batch
+from vitron.model.batch import IGNORED, Batch
 from vitron.model.hf.modeling import VitronForConditionalGeneration, VitronOutput
 from vitron.model.regions import mask_boxes
 from vitron.model.signals import MaskGroup, alignment_loss, mask_loss, match_loss

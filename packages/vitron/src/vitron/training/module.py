@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from vitron.model.encoding import Batch
+from vitron.model.batch import Batch
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration
 from vitron.model.synergy import Discriminator, confusion_loss, grl_weight, reverse_gradient

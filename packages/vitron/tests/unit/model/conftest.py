@@ -4,84 +4,43 @@
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 from vitron.data import Example
-from vitron.model import CHAT_TEMPLATES, ConversationEncoder, VitronConfig, VitronForConditionalGeneration
-from vitron.model.assembly import make_processor, signal_tokens, special_tokens
+from vitron.model import ConversationEncoder, VitronConfig, VitronForConditionalGeneration
+from vitron.model.assembly import REGION_TOKEN, add_tokens, signal_tokens, special_tokens
 from vitron.model.engine import Vitron
 from vitron.protocol.contract import Instruction, Invocation
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart, text_message
 
-TEXTS = [
-    "segment the red circle",
-    "a blue star, a green ring",
-    "Here it is.",
-    "track the heart 0123456789 [, ]",
-]
+from .backbones import internvl
 
 
-def make_tokenizer(template="compact"):
-    special = special_tokens(template=template)
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=360,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    end = CHAT_TEMPLATES[template].end_token
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=end, eos_token=end)
+def make_processor():
+    """Return the processor of a small InternVL, with the tokens of Vitron."""
+    _, processor = internvl()
+    add_tokens(processor.tokenizer, special_tokens())
+    return processor
 
 
-def language_config(vocab_size, width, *, layers, heads, tied=True):
-    return LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=2,
-        intermediate_size=2 * width,
-        max_position_embeddings=1024,
-        tie_word_embeddings=tied,
-    )
-
-
-def tower_config(width):
-    return CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-    )
-
-
-def make_config(tokenizer, **settings):
-    ids = tokenizer.convert_tokens_to_ids
-    text = language_config(len(tokenizer), 48, layers=2, heads=4)
-    vision = tower_config(32)
+def make_config(processor, **settings):
+    """Return the configuration of a small model over InternVL."""
+    backbone, _ = internvl()
+    backbone.text_config.vocab_size = len(processor.tokenizer)
+    ids = processor.tokenizer.convert_tokens_to_ids
     chosen = {
-        "text_config": text,
-        "vision_config": vision,
-        "image_token_id": ids("<|image|>"),
-        "region_token_id": ids("<|region|>"),
+        "backbone_config": backbone,
+        "region_token_id": ids(REGION_TOKEN),
         "signal_token_ids": ids(signal_tokens()),
-        "vision_layer": -1,
+        "num_specific": 4,
         "mask_width": 16,
-        "image_size": 32,
+        "mask_grid": 4,
         "conditions": {"text_to_image": {"num_vectors": 3, "width": 8}},
     }
     return VitronConfig(**(chosen | settings))
 
 
-def make_encoder(tokenizer, config, template="compact"):
-    return ConversationEncoder(make_processor(tokenizer, config, template=template), config)
+def make_encoder(processor, config):
+    return ConversationEncoder(processor, config)
 
 
 def make_model(config, seed=0):
@@ -128,23 +87,23 @@ def ask(*media, text="segment the red circle", regions=(), reply=("Here it is.",
 
 
 @pytest.fixture(scope="session")
-def tokenizer():
-    return make_tokenizer()
+def processor():
+    return make_processor()
 
 
 @pytest.fixture(scope="session")
-def model(tokenizer):
-    return make_model(make_config(tokenizer))
+def tokenizer(processor):
+    return processor.tokenizer
 
 
 @pytest.fixture(scope="session")
-def processor(tokenizer, model):
-    return make_processor(tokenizer, model.config, template="compact")
+def model(processor):
+    return make_model(make_config(processor))
 
 
 @pytest.fixture(scope="session")
 def encoder(processor, model):
-    return ConversationEncoder(processor, model.config)
+    return make_encoder(processor, model.config)
 
 
 @pytest.fixture(scope="session")

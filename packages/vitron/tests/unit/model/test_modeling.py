@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model says the same with and without a cache, alone and in a batch, before and after it is written."""
+"""The model: what it refuses, what it shares between passes, before and after it is written."""
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from transformers import DynamicCache
 from vitron.model import VitronForConditionalGeneration
+from vitron.model.hf.features import FrameFeatures
+from vitron.model.hf.media import Visual
+from vitron.model.signals import mask_loss, match_loss
 
-from .conftest import ask, make_config, make_image, make_model, make_video, segment, square
+from .conftest import ask, make_config, make_encoder, make_image, make_model, make_video, segment, square
 
 
 @pytest.fixture(scope="module")
@@ -19,48 +25,26 @@ def examples():
     ]
 
 
-@torch.no_grad()
-def test_a_cache_changes_nothing(model, encoder, examples):
-    for chosen in (examples[:1], examples):
-        batch = encoder(chosen, left=True)
-        whole = model(**batch.inputs())
-        start = int((batch.labels == -100).all(0).sum())
-        start = max(start, 20) if len(chosen) == 1 else batch.input_ids.shape[1] - 6
-        inputs = batch.inputs()
-        ids, attention = inputs.pop("input_ids"), inputs.pop("attention_mask")
-        cache = DynamicCache()
-        cut = int(max((ids == model.config.image_token_id).nonzero()[:, 1])) + 3
-        start = max(start, cut)
-        found = model(ids[:, :start], attention[:, :start], past_key_values=cache, use_cache=True, **inputs)
-        steps = [found.logits[:, -1]]
-        for place in range(start, ids.shape[1]):
-            found = model(
-                ids[:, place : place + 1], attention[:, : place + 1], past_key_values=cache, use_cache=True
-            )
-            steps.append(found.logits[:, -1])
-        torch.testing.assert_close(torch.stack(steps, 1), whole.logits[:, start - 1 :], rtol=1e-4, atol=1e-4)
-
-
-@torch.no_grad()
-def test_padding_on_either_side_and_company_change_nothing(model, encoder, examples):
-    right, left = encoder(examples), encoder(examples, left=True)
-    found = {side: model(**batch.inputs()).logits for side, batch in (("right", right), ("left", left))}
-    for row, example in enumerate(examples):
-        count = int(right.attention_mask[row].sum())
-        alone = model(**encoder([example]).inputs()).logits[0]
-        torch.testing.assert_close(found["right"][row, :count], alone, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(found["left"][row, -count:], alone, rtol=1e-4, atol=1e-4)
-
-
 def test_too_many_or_too_few_features_are_refused(model, encoder, examples):
     inputs = encoder(examples[:1]).inputs()
     inputs["pixel_values"] = inputs["pixel_values"].repeat(2, 1, 1, 1)
-    inputs["frame_counts"] = torch.tensor([1, 1])
-    with pytest.raises(ValueError, match="placeholders of patches"):
+    with pytest.raises(ValueError, match="do not match"):
         model(**inputs)
     inputs = encoder(examples[:1]).inputs()
     inputs["region_masks"], inputs["region_frames"] = torch.ones(2, 32, 32), torch.tensor([0, 0])
-    with pytest.raises(ValueError, match="placeholders of regions"):
+    with pytest.raises(ValueError, match="1 placeholders of regions, and there are 2"):
+        model(**inputs)
+    inputs = encoder(examples[:1]).inputs()
+    for name in ("region_masks", "region_frames"):
+        del inputs[name]
+    with pytest.raises(ValueError, match="1 placeholders of regions, and there are 0"):
+        model(**inputs)
+    inputs = encoder(examples[:1]).inputs()
+    del inputs["frame_rows"]
+    with pytest.raises(ValueError, match="region_masks need"):
+        model(**inputs)
+    inputs = encoder(examples[:1]).inputs() | {"frame_rows": torch.tensor([3])}
+    with pytest.raises(ValueError, match="read 1 frames, and frame_rows names 3"):
         model(**inputs)
 
 
@@ -81,17 +65,114 @@ def test_signals_are_found_with_their_rows(model, encoder, examples):
 
 
 @torch.no_grad()
-def test_masks_depend_on_signals_and_images(model, processor):
-    images = processor.image_processor.to_pixel_values(
-        processor.image_processor.fit(make_image(0).frames)
-    ).repeat(2, 1, 1, 1)
+def test_masks_depend_on_signals_and_images(model, encoder):
+    visuals = [Visual("image", make_image(0, *size).frames) for size in ((32, 32), (32, 32))]
+    features = model.frame_features(encoder.visual_inputs(visuals))
     signals = torch.randn(2, 8, 48, generator=torch.Generator().manual_seed(0))
-    patches = model.get_image_features(images)
-    first = model.mask_head(signals, ["image_segmentation", "video_editing"], patches, images)
-    assert first.shape == (2, 16, 16)
-    swapped = model.mask_head(signals.flip(0), ["video_editing", "image_segmentation"], patches, images)
-    torch.testing.assert_close(first, swapped.flip(0), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(first[0], first[1])
+    (group,) = model.mask_groups(signals, ["image_segmentation", "video_editing"], [0, 1], features)
+    assert group.logits.shape == (2, 16, 16)
+    modules = ["video_editing", "image_segmentation"]
+    (swapped,) = model.mask_groups(signals.flip(0), modules, [1, 0], features)
+    torch.testing.assert_close(group.logits, swapped.logits.flip(0), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(group.logits[0], group.logits[1])
+
+
+@torch.no_grad()
+def test_frames_of_several_sizes_are_grouped(model):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(4, 4), (6, 2), (4, 4)]
+    maps = [torch.randn(*size, 32, generator=generator) for size in sizes]
+    views = [torch.randn(3, 8 * height, 8 * width, generator=generator) for height, width in sizes]
+    signals = torch.randn(3, 8, 48, generator=generator)
+    features = FrameFeatures(maps, views)
+    modules = ["image_segmentation"] * 3
+    groups = model.mask_groups(signals, modules, [0, 1, 2], features)
+    assert [(each.places, tuple(each.logits.shape)) for each in groups] == [
+        ([0, 2], (2, 16, 16)),
+        ([1], (1, 24, 8)),
+    ]
+    for number in range(3):
+        (alone,) = model.mask_groups(signals[number : number + 1], modules[:1], [number], features)
+        logits = next(each.logits[each.places.index(number)] for each in groups if number in each.places)
+        torch.testing.assert_close(logits, alone.logits[0], rtol=1e-4, atol=1e-4)
+    targets = [
+        torch.rand(mask.shape, generator=generator).round()
+        for mask in (*groups[0].logits, groups[1].logits[0])
+    ]
+    targets = [targets[0], targets[2], targets[1]]
+    alone = [
+        mask_loss(model.mask_groups(signals[n : n + 1], modules[:1], [n], features), [targets[n]])
+        for n in range(3)
+    ]
+    torch.testing.assert_close(mask_loss(groups, targets), torch.stack(alone).mean())
+    assert match_loss(groups, targets, torch.arange(3)).isfinite()
+
+
+def test_large_images_are_read_smaller_by_the_mask_head(processor):
+    config = make_config(processor, mask_side=24)
+    assert config.mask_size((32, 16)) == (12, 6)
+    assert make_config(processor).mask_size((33, 32)) == (17, 16)
+    model = make_model(config)
+    features = FrameFeatures([torch.randn(4, 2, 32)], [torch.randn(3, 32, 16)])
+    with torch.no_grad():
+        (group,) = model.mask_groups(torch.randn(1, 8, 48), ["image_editing"], [0], features)
+    assert group.logits.shape == (1, 12, 6)
+
+
+def test_learned_places_are_used_as_they_are_or_interpolated(model):
+    head = model.mask_head
+    assert head.places_of((4, 4)) is head.places
+    assert head.places_of((3, 8)).shape == (24, 16)
+
+
+def test_gradients_reach_all_that_is_new_and_the_tower(processor):
+    model = make_model(make_config(processor)).train()
+    model.activation_checkpointing_enable()
+    encoder = make_encoder(processor, model.config)
+    example = ask(make_image(0), regions=(square(),), reply=("ok", (segment(),)), masks={0: square()[None]})
+    batch = encoder([example])
+    output = model(**batch.inputs(), labels=batch.labels, use_cache=False)
+    signals, _ = model.signals(output.hidden, batch.input_ids)
+    groups = model.mask_groups(signals[batch.mask_calls], batch.call_modules, [0], output.features)
+    (output.loss + mask_loss(groups, batch.mask_targets)).backward()
+    for part in (model.region_encoder, model.feature_norm, model.signal_norm, model.mask_head.decoder):
+        assert all(each.grad is not None and each.grad.any() for each in part.parameters())
+    assert model.vision_tower.get_input_embeddings().weight.grad is not None or any(
+        each.grad is not None and each.grad.any() for each in model.vision_tower.parameters()
+    )
+
+
+def test_passes_of_several_threads_do_not_meet(model, encoder, examples):
+    batches = [encoder([example]) for example in examples]
+
+    @torch.no_grad()
+    def read(batch):
+        return model(**batch.inputs()).logits
+
+    wanted = [read(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            for found, each in zip(pool.map(read, batches), wanted, strict=True):
+                torch.testing.assert_close(found, each, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_copy_is_a_model_of_its_own(model, encoder, examples):
+    batch = encoder(examples[:1])
+    other = pickle.loads(pickle.dumps(model))
+    for part in other.parameters():
+        part.zero_()
+    assert not torch.equal(copy.deepcopy(model)(**batch.inputs()).logits, other(**batch.inputs()).logits)
+    torch.testing.assert_close(copy.deepcopy(model)(**batch.inputs()).logits, model(**batch.inputs()).logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_runs(processor, examples, dtype):
+    model = make_model(make_config(processor)).to(dtype)
+    output = model(**make_encoder(processor, model.config)(examples).inputs())
+    assert output.logits.isfinite().all()
+    assert output.logits.dtype == dtype
 
 
 @torch.no_grad()
@@ -109,16 +190,8 @@ def test_written_and_read_it_generates_the_same(model, encoder, examples, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"image_size": 30}, "multiple of the patch size"),
-        ({"spatial_merge": 3}, "spatial_merge"),
-        ({"mask_stride": 3}, "mask_stride"),
-        ({"num_specific": 9}, "num_specific"),
-        ({"temporal_pool": "every"}, "temporal_pool"),
-        ({"projector": "conv"}, "projector"),
-    ],
+    ("settings", "message"), [({"num_specific": 9}, "num_specific"), ({"region_form": "x"}, "region_form")]
 )
-def test_sizes_that_do_not_fit_are_refused(tokenizer, settings, message):
+def test_settings_that_do_not_fit_are_refused(processor, settings, message):
     with pytest.raises(ValueError, match=message):
-        make_model(make_config(tokenizer, **settings))
+        make_model(make_config(processor, **settings))

@@ -14,11 +14,12 @@ from vitron.model.regions import (
 )
 
 GRID = 4
+SQUARE = (GRID, GRID)
 
 
 @pytest.fixture(scope="module")
 def patches():
-    return torch.randn(1, GRID * GRID, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return torch.randn(1, GRID, GRID, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
@@ -31,33 +32,34 @@ def encoder():
 def test_a_token_is_the_mlp_of_the_mean_plus_the_place(patches, encoder):
     mask = torch.zeros(1, 32, 32)
     mask[0, 8:24, 16:32] = 1  # patches of rows 1 and 2, columns 2 and 3
-    mean = patches.view(1, GRID, GRID, 6)[:, 1:3, 2:4].mean((1, 2))
+    mean = patches[:, 1:3, 2:4].mean((1, 2))
     box = torch.tensor([[0.5, 0.25, 1.0, 0.75]], dtype=torch.float64)
     wanted = encoder.features(mean) + encoder.location(box)
     torch.testing.assert_close(encoder(patches, mask), wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_a_full_mask_is_the_plain_mean_and_one_patch_is_itself(patches):
-    full = mask_weights(torch.ones(1, 32, 32), GRID).double()
-    torch.testing.assert_close(pool_masks(patches, full), patches.mean(1))
+    full = mask_weights(torch.ones(1, 32, 32), SQUARE).double()
+    torch.testing.assert_close(pool_masks(patches.flatten(1, 2), full), patches.mean((1, 2)))
     one = torch.zeros(1, 32, 32)
     one[0, 8:16, 24:32] = 1
-    torch.testing.assert_close(pool_masks(patches, mask_weights(one, GRID).double()), patches[:, GRID + 3])
+    found = pool_masks(patches.flatten(1, 2), mask_weights(one, SQUARE).double())
+    torch.testing.assert_close(found, patches[:, 1, 3])
 
 
 def test_soft_weighs_by_the_covered_share_and_any_counts_whole(patches):
     mask = torch.zeros(1, 32, 32)
     mask[0, 0:8, 0:10] = 1  # the first patch, and a quarter of the next
-    soft, hard = (mask_weights(mask, GRID, mode).double() for mode in ("soft", "any"))
+    soft, hard = (mask_weights(mask, SQUARE, mode).double() for mode in ("soft", "any"))
     assert soft[0, :3].tolist() == [1, 0.25, 0]
     assert hard[0, :3].tolist() == [1, 1, 0]
-    wanted = (patches[:, 0] + 0.25 * patches[:, 1]) / 1.25
-    torch.testing.assert_close(pool_masks(patches, soft), wanted)
+    wanted = (patches[:, 0, 0] + 0.25 * patches[:, 0, 1]) / 1.25
+    torch.testing.assert_close(pool_masks(patches.flatten(1, 2), soft), wanted)
 
 
 def test_an_empty_mask_is_zeros(patches):
     empty = torch.zeros(1, 32, 32)
-    assert pool_masks(patches, mask_weights(empty, GRID).double()).abs().max() == 0
+    assert pool_masks(patches.flatten(1, 2), mask_weights(empty, SQUARE).double()).abs().max() == 0
     assert mask_boxes(empty).tolist() == [[0, 0, 0, 0]]
 
 
@@ -65,7 +67,7 @@ def test_turning_image_and_box_together_keeps_the_features(patches):
     encoder = RegionEncoder(6, 10, location=False).double()
     mask = torch.zeros(1, 32, 32)
     mask[0, 4:20, 8:30] = 1
-    turned = torch.rot90(patches.view(1, GRID, GRID, 6), 1, (1, 2)).reshape(1, -1, 6)
+    turned = torch.rot90(patches, 1, (1, 2))
     torch.testing.assert_close(encoder(turned, torch.rot90(mask, 1, (1, 2))), encoder(patches, mask))
 
 
@@ -73,6 +75,26 @@ def test_places_are_left_top_right_bottom():
     mask = torch.zeros(1, 10, 10)
     mask[0, 2:5, 6:9] = 0.5
     torch.testing.assert_close(mask_boxes(mask), torch.tensor([[0.6, 0.2, 0.9, 0.5]]))
+
+
+def test_the_published_encoder_takes_corners_between_pixels(patches):
+    encoder = PublishedRegionEncoder(6, 10).double()
+    mask = torch.zeros(2, 32, 32)
+    mask[:, 4:20, 8:30] = 1
+    unknown, box = [float("nan")] * 4, [0.26, 0.13, 0.94, 0.61]
+    found = encoder(patches.repeat(2, 1, 1, 1), mask, torch.tensor([unknown, box]))
+    torch.testing.assert_close(found[0], encoder(patches, mask[:1])[0])
+    around, given = (encoder.location(each.double() * 32) for each in (mask_boxes(mask[:1]), torch.tensor([box])))
+    torch.testing.assert_close(found[1] - found[0], (given - around)[0], rtol=1e-6, atol=1e-6)
+
+
+def test_maps_need_not_be_square(encoder):
+    maps = torch.randn(1, 2, 5, 6, dtype=torch.float64)
+    mask = torch.zeros(1, 16, 40)
+    mask[0, 8:, 24:32] = 1
+    box = torch.tensor([[0.6, 0.5, 0.8, 1.0]], dtype=torch.float64)
+    wanted = encoder.features(maps[:, 1, 3]) + encoder.location(box)
+    torch.testing.assert_close(encoder(maps, mask), wanted, rtol=1e-6, atol=1e-6)
 
 
 def read_at_centres(mask, grid):
@@ -107,7 +129,7 @@ def test_the_published_encoder_in_both_orders_of_axes(patches, box, mirrored):
     mask = torch.zeros(1, 32, 32)
     mask[0, top:bottom, left:right] = 1
     seen = read_at_centres(mask[0].T.numpy() if mirrored else mask[0].numpy(), GRID).ravel()
-    mean = patches[0].numpy()[seen].sum(0) / (seen.sum() + 1e-8)
+    mean = patches[0].flatten(0, 1).numpy()[seen].sum(0) / (seen.sum() + 1e-8)
     wanted = mlp(encoder.features, mean) + mlp(encoder.location, np.array(box, dtype=np.float64))
     np.testing.assert_allclose(encoder(patches, mask)[0].detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
 
@@ -118,8 +140,8 @@ def test_the_published_encoder_has_the_published_size_and_misses_thin_masks():
     assert sum(each.numel() for each in encoder.parameters()) == 46_163_968
     thin = torch.zeros(1, 32, 32)
     thin[0, :, 8] = 1  # between two centres, which read columns 3, 4 and 11, 12
-    assert mask_weights(thin, GRID, "sampled").sum() == 0
-    assert mask_weights(thin, GRID, "any").sum() == GRID
+    assert mask_weights(thin, SQUARE, "sampled").sum() == 0
+    assert mask_weights(thin, SQUARE, "any").sum() == GRID
 
 
 def test_an_unknown_form_is_told():

@@ -143,7 +143,7 @@ class ChatRenderer:
         A conversation that does not end with an assistant message ends with the opening of one.
 
         Args:
-            messages: Messages with ``role`` and ``content``: a list of parts ``{"type": "text", "text": ...}``,
+            messages: Messages with ``role`` and ``content``, a list of parts: ``{"type": "text", "text": ...}``,
                 ``{"type": "image"}`` and ``{"type": "video"}``.
 
         Raises:
@@ -163,12 +163,13 @@ class ChatRenderer:
             last = place == len(answers)
             if place:
                 piece = self._behind_answer(piece)
-            if not last:
-                piece = piece.removesuffix(self.lead)
+            # templates that treat the last answer apart write what opens it there alone
+            lead = self.lead if not last and piece.endswith(self.lead) else ""
+            piece = piece.removesuffix(lead)
             if piece:
                 found.append(Segment(piece, False))
             if not last:
-                found.append(Segment(self.lead + answers[place] + self.tail + self.end, True))
+                found.append(Segment(lead + answers[place] + self.tail + self.end, True))
         return found
 
     def _behind_answer(self, text: str) -> str:
@@ -185,7 +186,7 @@ class ChatRenderer:
                 number += 1
                 continue
             if role == "system" and not self._has_system:
-                system = "".join(part["text"] for part in parts) + "\n\n"
+                system = _text(parts) + "\n\n"
                 continue
             parts = [{"type": "text", "text": system}, *parts] if system else list(parts)
             system = ""
@@ -197,6 +198,10 @@ class ChatRenderer:
                 )
                 found.append(self._message(role, text))
         return found
+
+
+def _text(parts: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(part["text"] for part in parts)
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

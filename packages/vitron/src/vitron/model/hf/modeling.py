@@ -18,7 +18,7 @@ from transformers.utils.generic import ModelOutput
 
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.features import FrameFeatures, TowerPass, group_by_shape, read_passes
-from vitron.model.regions import make_region_encoder
+from vitron.model.regions import PublishedRegionEncoder, make_region_encoder
 from vitron.model.signals import MaskGroup, MaskHead, make_condition_head
 
 __all__ = ["VitronForConditionalGeneration", "VitronOutput"]
@@ -126,6 +126,9 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.condition_heads = nn.ModuleDict(
             {module: make_condition_head(hidden, each) for module, each in (config.conditions or {}).items()}
         )
+        # all hidden states would be kept for the last; not every backbone can leave out logits
+        known = signature(self.backbone.forward).parameters
+        self._unknown_inputs = {"output_hidden_states", *({"logits_to_keep"} - set(known))}
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -196,11 +199,13 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         is_first = past_key_values is None or past_key_values.get_seq_length() == 0
         if is_first:
             _check_regions(input_ids, self.config.region_token_id, 0 if regions is None else len(regions[0]))
-        if position_ids is None and input_ids is not None and attention_mask is not None:
+        if position_ids is None and input_ids is not None and (is_first or attention_mask is not None):
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             if is_first or not self.uses_3d_positions:
-                given = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
+                given = {"input_ids": input_ids, "attention_mask": mask, **kwargs}
                 position_ids = self.positions(given)[0][..., -input_ids.shape[1] :]
-        kwargs.pop("output_hidden_states", None)
+        for name in self._unknown_inputs:
+            kwargs.pop(name, None)
         call = _Call(self, input_ids, frame_rows, regions)
         token = _CURRENT.set(call)
         try:
@@ -272,6 +277,12 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         mask = torch.ones(ids.shape[:2], dtype=torch.long, device=ids.device) if mask is None else mask
         return self.positions(model_kwargs | {"input_ids": ids, "attention_mask": mask})[0]
 
+    def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        """Accept the inputs of the backbone, which :meth:`forward` does not name."""
+        known = signature(self.backbone.forward).parameters
+        own = {name: each for name, each in model_kwargs.items() if name not in known}
+        cast("Any", super())._validate_model_kwargs(own)
+
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Drop media and regions once the cache holds them."""
         inputs = cast("dict[str, Any]", cast("Any", super()).prepare_inputs_for_generation(*args, **kwargs))
@@ -316,13 +327,15 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         boxes: Tensor | None = None,
     ) -> Tensor:
         """Return one embedding a region, ``(R, D)``; arguments as of :meth:`forward`."""
+        if not isinstance(self.region_encoder, PublishedRegionEncoder):
+            boxes = None
         maps = [features.maps[frame] for frame in frames.tolist()]
         out: list[Tensor | None] = [None] * len(maps)
         for places, stacked in group_by_shape(maps):
             for inner, own in group_by_shape([masks[place] for place in places]):
                 here = [places[place] for place in inner]
-                around = None if boxes is None else boxes[here].to(stacked.device)
-                tokens = self.region_encoder(stacked[inner], own.to(stacked), around)
+                corners = () if boxes is None else (boxes[here].to(stacked.device),)
+                tokens = self.region_encoder(stacked[inner], own.to(stacked), *corners)
                 for place, each in zip(here, tokens, strict=True):
                     out[place] = each
         return torch.stack(cast("list[Tensor]", out))

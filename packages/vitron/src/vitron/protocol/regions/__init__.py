@@ -3,6 +3,7 @@
 
 from vitron.protocol.regions.convert import (
     box_from_pixels,
+    box_in_pixels,
     convert_region,
     mask_to_box,
     mask_to_point,
@@ -16,6 +17,7 @@ from vitron.protocol.regions.text import format_frames, format_region, parse_reg
 
 __all__ = [
     "box_from_pixels",
+    "box_in_pixels",
     "convert_region",
     "dilate",
     "format_frames",

@@ -52,6 +52,17 @@ def pixels_of_box(box: BoxRegion, *, width: int, height: int) -> tuple[float, fl
     return box.x0 * width, box.y0 * height, box.x1 * width, box.y1 * height
 
 
+def box_in_pixels(region: object, size: Sequence[int]) -> tuple[float, float, float, float] | None:
+    """Return left, top, right and bottom of a box in pixels, not rounded; ``None`` for other kinds.
+
+    Args:
+        region: Region.
+        size: Height and width of the image.
+    """
+    height, width = size
+    return pixels_of_box(region, width=width, height=height) if isinstance(region, BoxRegion) else None
+
+
 def points_from_pixels(
     points: Sequence[tuple[float, float]], *, width: int, height: int
 ) -> tuple[tuple[float, float], ...]:
