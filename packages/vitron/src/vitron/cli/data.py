@@ -33,7 +33,9 @@ def convert(
 ) -> int:
     """Convert a public layout into data.jsonl with the media beside it.
 
-    Layouts: captions, davis, llava, magicbrush, refcoco, refcoco-box, refcoco-caption, release, vidstg, vqa.
+    Layouts: captions, cc3m, davis, flickr30k, got10k, gqa, lasot, llava, magicbrush, mot, refcoco,
+    refcoco-box, refcoco-caption, release, vidstg, vqa, webvid. The layouts captions-generation,
+    cc3m-generation and webvid-generation give calls that generate what the captions describe.
     Samples whose media are missing are skipped and named; the exit code is 1 then.
 
     **Examples**

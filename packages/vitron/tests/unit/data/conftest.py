@@ -119,17 +119,112 @@ def release(root):
     )
 
 
+def cc3m(root):
+    for number in range(2):
+        write_image(root / "00000" / f"00000000{number}.jpg")
+        (root / "00000" / f"00000000{number}.txt").write_text(f"a red  picture {number}\n")
+        dump(root / "00000" / f"00000000{number}.json", {"status": "success", "url": "http://x"})
+    # a download that failed
+    dump(root / "00000" / "000000002.json", {"status": "failed_to_download", "caption": "gone"})
+    (root / "00000" / "000000002.txt").write_text("gone")
+
+
+def webvid(root):
+    frames = [Image.new("RGB", (16, 16), (at * 60, 9, 9)) for at in range(3)]
+    place = root / "videos" / "000001_000050"
+    place.mkdir(parents=True)
+    # the suffix is that of the data set; the reader of videos looks at the content
+    frames[0].save(place / "21.mp4", format="GIF", save_all=True, append_images=frames[1:])
+    (root / "results_2M_val.csv").write_text(
+        "videoid,contentUrl,duration,page_dir,name\n"
+        '21,https://x/21.mp4,PT00H00M03S,000001_000050,"A red square, ""fading"""\n'
+    )
+
+
+def flickr30k(root):
+    for folder in ("Sentences", "Annotations"):
+        (root / folder).mkdir()
+    write_image(root / "flickr30k-images" / "36.jpg")
+    (root / "Sentences" / "36.txt").write_text(
+        "[/EN#1/people A man] in [/EN#2/clothing a hat] near [/EN#3/scene a wall] .\nNothing here .\n"
+    )
+    (root / "Annotations" / "36.xml").write_text(
+        "<annotation><filename>36.jpg</filename><size><width>20</width><height>10</height><depth>3</depth></size>"
+        "<object><name>1</name><bndbox><xmin>0</xmin><ymin>0</ymin><xmax>9</xmax><ymax>4</ymax></bndbox></object>"
+        "<object><name>2</name><name>9</name>"
+        "<bndbox><xmin>10</xmin><ymin>5</ymin><xmax>19</xmax><ymax>9</ymax></bndbox></object>"
+        "<object><name>3</name><scene>1</scene><nobndbox>0</nobndbox></object></annotation>"
+    )
+    (root / "test.txt").write_text("36\n")
+
+
+def lasot(root):
+    folder = root / "ball" / "ball-3"
+    for at in range(4):
+        write_image(folder / "img" / f"{at + 1:08d}.jpg", (20, 10))
+    (folder / "groundtruth.txt").write_text("0,0,4,4\n2,0,4,4\n4,0,4,4\n6,0,4,4\n")
+    (folder / "full_occlusion.txt").write_text("0,0,0,0\n")
+    (folder / "out_of_view.txt").write_text("1,0,0,0\n")
+    (folder / "nlp.txt").write_text("red ball rolling to the right\n")
+
+
+def got10k(root):
+    folder = root / "train" / "GOT-10k_Train_000001"
+    for at in range(3):
+        write_image(folder / f"{at + 1:08d}.jpg", (20, 10))
+    (folder / "groundtruth.txt").write_text("0.0000,0.0000,4.0000,4.0000\n2,0,4,4\nnan,nan,nan,nan\n")
+    (folder / "absence.label").write_text("0\n0\n1\n")
+    (folder / "meta_info.ini").write_text(
+        "[METAINFO]\nurl: https://x/?a=%20\nobject_class: beaver\nmotion_class: swimming\n"
+    )
+
+
+def mot(root):
+    folder = root / "train" / "MOT16-02"
+    for at in range(40):
+        write_image(folder / "img1" / f"{at + 1:06d}.jpg", (20, 10))
+    rows = [f"{at + 1},1,{at / 4},0,4,8,1,1,1" for at in range(40)]
+    rows += ["1,2,0,0,4,4,0,1,1", "2,3,0,0,4,4,1,7,1"]  # not to be counted, and not a pedestrian
+    (folder / "gt").mkdir()
+    (folder / "gt" / "gt.txt").write_text("\n".join(rows) + "\n")
+
+
+def gqa(root):
+    write_image(root / "images" / "2354786.jpg")
+    note = {"question": {"2": "11"}, "answer": {}, "fullAnswer": {"1": "11"}}
+    item = {
+        "imageId": "2354786",
+        "question": "What colour is the ball?",
+        "answer": "red",
+        "annotations": note,
+    }
+    plain = {"imageId": "2354786", "question": "Is it day?", "answer": "yes", "annotations": {"answer": {}}}
+    dump(root / "val_balanced_questions.json", {"05": item, "06": plain})
+    thing = {"name": "ball", "x": 4, "y": 2, "w": 8, "h": 6}
+    dump(root / "val_sceneGraphs.json", {"2354786": {"width": 20, "height": 10, "objects": {"11": thing}}})
+
+
 WRITERS = {
     "captions": captions,
+    "captions-generation": captions,
+    "cc3m": cc3m,
+    "cc3m-generation": cc3m,
     "davis": davis,
+    "flickr30k": flickr30k,
+    "got10k": got10k,
+    "gqa": gqa,
+    "lasot": lasot,
     "llava": llava,
     "magicbrush": magicbrush,
+    "mot": mot,
     "refcoco": refcoco,
     "refcoco-box": refcoco,
     "refcoco-caption": refcoco,
     "release": release,
     "vidstg": vidstg,
     "vqa": vqa,
+    "webvid": webvid,
+    "webvid-generation": webvid,
 }
 
 

@@ -20,7 +20,8 @@ def test_every_layout_becomes_examples_and_survives_a_round_trip(layout, tmp_pat
     for sample in again:
         example = read_example(sample, out)
         assert example.task == sample.task
-        assert len(example.media) == len(sample.media) > 0
+        assert len(example.media) == len(sample.media)
+        assert bool(sample.media) != name.endswith("-generation")
         assert set(example.masks) == set(example.mask_media)
 
 
@@ -121,6 +122,104 @@ def test_magicbrush_vqa_and_vidstg_keep_their_truth(layout):
     (video,) = read_layout("vidstg", layout("vidstg"))
     assert video.targets.span == (1, 2)
     assert [box.frame for box in video.targets.boxes] == [1, 2]
+
+
+def test_captions_are_said_or_called_for(layout):
+    said = list(read_layout("cc3m", layout("cc3m")))
+    assert [each.targets.captions for each in said] == [("a red picture 0",), ("a red picture 1",)]
+    assert [each.id for each in said] == ["00000/000000000", "00000/000000001"]
+    (video,) = read_layout("webvid", layout("webvid"))
+    assert video.media[0].path == "videos/000001_000050/21.mp4"
+    assert video.messages[1].text == 'A red square, "fading"'
+    made = next(read_layout("webvid-generation", layout("webvid-generation")))
+    assert made.messages[1].calls[0].module == made.task == "text_to_video"
+    assert made.messages[1].calls[0].instruction[0].text == video.messages[1].text
+
+
+def test_a_table_of_captions_is_read_with_or_without_a_header(tmp_path):
+    for number, head in enumerate(("", "caption\tpath\n")):
+        file = tmp_path / f"{number}.tsv"
+        file.write_text(f'{head}a "red" ball\tx/1.jpg\nblue\tx/2.jpg\n')
+        samples = list(read_layout("cc3m", file))
+        assert [each.media[0].path for each in samples] == ["x/1.jpg", "x/2.jpg"]
+        assert samples[0].messages[1].text == 'a "red" ball'
+    for text, message in (
+        ("a ball\n", "must be a caption, a tab and a path"),
+        ("a ball\thttp://x/1.jpg\n", "download the images first"),
+        (" \tx.jpg\n", "has no caption"),
+    ):
+        file.write_text(text)
+        with pytest.raises(DataError, match=message):
+            list(read_layout("cc3m", file))
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps([{"video": "a.mp4", "caption": "b"}]))
+    assert next(read_layout("webvid", file)).media[0].type == "video"
+
+
+def test_phrases_have_the_boxes_of_their_entities(layout):
+    (sample,) = read_layout("flickr30k", layout("flickr30k"), split="test")
+    assert sample.split == "test"
+    assert sample.messages[0].text.endswith("A man in a hat near a wall .")
+    # the corners of a box are pixels, both included
+    assert [box.corners for box in sample.targets.boxes] == [(0, 0, 0.5, 0.5), (0.5, 0.5, 1, 1)]
+    answer = sample.messages[1].text
+    assert answer.startswith("A man [")
+    assert "; a hat [" in answer
+    assert "wall" not in answer
+
+
+def test_tracks_have_spans_and_boxes_of_the_frames_that_are_shown(layout):
+    (ball,) = read_layout("lasot", layout("lasot"))
+    assert ball.messages[0].text.endswith("red ball rolling to the right")
+    assert ball.targets.span == (1, 3)  # out of view on the first
+    assert ball.targets.boxes[0].corners == (0.1, 0, 0.3, 0.4)
+    (beaver,) = read_layout("got10k", layout("got10k"))
+    assert beaver.messages[0].text.endswith("the beaver")
+    assert beaver.targets.span == (0, 1)
+    root = layout("mot")
+    (walker,) = read_layout("mot", root)
+    assert walker.task == "video_tracking"
+    assert len(walker.media[0].paths) == 32  # of 40, first and last included
+    assert walker.media[0].paths[-1].endswith("000040.jpg")
+    assert walker.targets.span == (0, 31)
+    assert walker.targets.boxes[-1].x0 == pytest.approx(39 / 4 / 20)
+    assert read_example(walker, root).regions[0].frame == 0
+
+
+def test_an_answer_comes_behind_the_box_that_grounds_it(layout, tmp_path):
+    (sample,) = read_layout("gqa", layout("gqa"))  # the second question names nothing
+    assert sample.targets.boxes[0].corners == (0.2, 0.2, 0.6, 0.8)
+    assert sample.messages[1].text.endswith("] red")
+    Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps([{"image": "a.png", "question": "q", "answer": "a", "bbox": [0, 0, 5, 5]}]))
+    assert next(read_layout("gqa", file)).targets.boxes[0].corners == (0, 0, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "old", "new", "message"),
+    [
+        ("webvid", "results_2M_val.csv", "videoid", "id", "has no column 'videoid'"),
+        ("webvid", "results_2M_val.csv", "21,https", "21,,https", "has 6 columns, not 5"),
+        ("flickr30k", "test.txt", "36", "../36", "is not an id"),
+        ("flickr30k", "test.txt", "36", "37", "holds no 37.txt"),
+        ("flickr30k", "Annotations/36.xml", "<width>20", "<width>x", "not an annotation"),
+        ("flickr30k", "Annotations/36.xml", "</annotation>", "", "not an annotation"),
+        ("flickr30k", "Annotations/36.xml", "<annotation>", "<!DOCTYPE a><annotation>", "defines entities"),
+        ("lasot", "ball/ball-3/groundtruth.txt", "0,0,4,4", "0,0,4", "line 1 has 3 numbers, not 4"),
+        ("lasot", "ball/ball-3/groundtruth.txt", "2,0", "two,0", "line 2 must be numbers"),
+        ("got10k", "train/GOT-10k_Train_000001/meta_info.ini", "[METAINFO]", "", "not a file of settings"),
+        ("mot", "train/MOT16-02/gt/gt.txt", "40,1", "41,1", "names frame 41 of 40"),
+        ("gqa", "val_balanced_questions.json", '"answer": "red"', '"answer": 3', "'answer' is a int"),
+    ],
+)
+def test_text_that_does_not_fit_is_one_sentence(layout, name, file, old, new, message):
+    root = layout(name)
+    text = (root / file).read_text("utf-8")
+    assert old in text
+    (root / file).write_text(text.replace(old, new, 1))
+    with pytest.raises(DataError, match=message):
+        list(read_layout(name, root))
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,25 @@ Reader = Callable[..., Iterator[Sample]]
 
 LAYOUTS: dict[str, str] = {
     "captions": "questions:read_captions",
+    "captions-generation": "questions:read_captions:text_to_image",
+    "cc3m": "captions:read_cc3m",
+    "cc3m-generation": "captions:read_cc3m:text_to_image",
     "davis": "davis:read_davis",
+    "flickr30k": "flickr30k:read_flickr30k",
+    "got10k": "tracks:read_got10k",
+    "gqa": "gqa:read_gqa",
+    "lasot": "tracks:read_lasot",
     "llava": "dialogues:read_llava",
     "magicbrush": "magicbrush:read_magicbrush",
+    "mot": "tracks:read_mot",
     "refcoco": "refcoco:read_refcoco",
     "refcoco-box": "refcoco:read_refcoco:referring_box",
     "refcoco-caption": "refcoco:read_refcoco:region_caption",
     "release": "dialogues:read_release",
     "vidstg": "vidstg:read_vidstg",
     "vqa": "questions:read_vqa",
+    "webvid": "captions:read_webvid",
+    "webvid-generation": "captions:read_webvid:text_to_video",
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vitron.data.converters.captions import Task, caption_sample
 from vitron.data.converters.common import (
     assistant_message,
     field,
@@ -79,11 +80,12 @@ def _question(what: str, name: str, image: str, question: str, answers: list[str
     )
 
 
-def read_captions(source: Path) -> Iterator[Sample]:
+def read_captions(source: Path, *, task: Task = "caption") -> Iterator[Sample]:
     """Yield one sample for each image with captions in the format of COCO, images in ``images``.
 
     Args:
         source: The folder.
+        task: Caption the image, or call the generator of images by the first caption alone.
 
     Raises:
         DataError: If the files do not hold that.
@@ -96,15 +98,6 @@ def read_captions(source: Path) -> Iterator[Sample]:
     for number, image in enumerate(items_of(table.get("images"), "images")):
         captions = by_image.get(image.get("id"))
         if captions:
-            yield sample_of(
-                f"{file.name}, item {number}",
-                id=str(image.get("id")),
-                task="caption",
-                messages=(
-                    user_message("Describe the image in one sentence."),
-                    assistant_message(captions[0]),
-                ),
-                media=(SampleMedia(path=image_by_id(file.parent, "images", image.get("id"))),),
-                targets=Targets(captions=tuple(captions)),
-                split="val",
-            )
+            path = image_by_id(file.parent, "images", image.get("id"))
+            what = f"{file.name}, item {number}"
+            yield caption_sample(what, str(image.get("id")), path, tuple(captions), task, split="val")
