@@ -34,7 +34,7 @@ RECIPES = {
     "upscaling": ("upscaling", "study gate", "Ablation of pixelsmith on drawn scenes."),
     "vitron": (
         "vitron_tiny",
-        "pool train ship judge ablate synergy pairs report",
+        "pool train ship examples judge ablate synergy pairs report",
         "The small model of vitron, trained on drawn scenes, and the paper's ablations.",
     ),
 }

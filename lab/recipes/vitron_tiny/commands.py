@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m recipes vitron``: prepare, draw the pool, train, ship, judge; and the two experiments."""
+"""``python -m recipes vitron``: draw the pool, train, ship and evaluate; and the two experiments."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from recipes.cards import CARDS, folder_size, read_card, weights_of
 from recipes.options import Accelerator, Debug, Flag
 from recipes.vitron_tiny.ablation import ablate as measure_messages
 from recipes.vitron_tiny.building import Size
+from recipes.vitron_tiny.demo_conversations import write_demo
 from recipes.vitron_tiny.evaluation import (
     CONVERSATIONS,
     FIRST_SEED,
@@ -37,6 +38,7 @@ from recipes.vitron_tiny.training import train as train_stage
 
 ROOT = Path(__file__).parents[3]
 ASSETS = ROOT / "packages" / "vitron" / "src" / "vitron" / "assets" / "vitron-tiny"
+EXAMPLES = ASSETS.parent / "demo"
 CARD = CARDS / "vitron-tiny.json"
 SYNERGY_CARD = CARDS / "vitron-synergy.json"
 DOCS = ROOT / "docs" / "vitron"
@@ -132,6 +134,15 @@ def ship(model: Path, /, *, folder: Path = ASSETS, debug: Debug = Debug()) -> No
         shutil.rmtree(folder)
     vitron.save_pretrained(folder)
     say(f"{folder}: {folder_size(folder)} bytes")
+
+
+def examples(*, folder: Path = EXAMPLES, debug: Debug = Debug()) -> None:
+    """Replace the example conversations of the package.
+
+    Args:
+        folder: Folder of the package's asset.
+    """
+    say(f"{write_demo(folder)} conversations in {folder}")
 
 
 def judge(

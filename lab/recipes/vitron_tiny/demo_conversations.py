@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversations of vitron's demo: the first ones of a test seed, not chosen by their results."""
+"""Example conversations of the package: the first ones of a test seed, not chosen by their results."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from itertools import count as count_from
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
@@ -27,7 +29,13 @@ TASKS = (
 
 
 def to_sample(example: Example, name: str, folder: Path) -> Sample:
-    """Write the media of an example into a folder, and return the line that speaks of them."""
+    """Write the media of an example into a folder, and return its line of the data file.
+
+    Args:
+        example: Conversation without masks among its media.
+        name: Name of the sample.
+        folder: Folder of the files.
+    """
     media = list[SampleMedia]()
     for number, each in enumerate(example.media):
         paths = list[str]()
@@ -66,12 +74,15 @@ def to_sample(example: Example, name: str, folder: Path) -> Sample:
 
 
 def write_demo(out: Path, *, count: int = 1, conversations: int = 2) -> int:
-    """Write the conversations of the demo anew.
+    """Replace the example conversations.
 
     Args:
-        out: Folder of the package's assets; what is there is replaced.
-        count: Conversations of each task.
-        conversations: Conversations of several turns.
+        out: Folder of the package's assets.
+        count: Number of conversations of each task.
+        conversations: Number of conversations of several turns.
+
+    Returns:
+        Number of conversations.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,9 +91,12 @@ def write_demo(out: Path, *, count: int = 1, conversations: int = 2) -> int:
             for task in TASKS
             for index in range(count)
         ]
+        # a file of conversations has no masks among its media
+        several = (draw_conversation(SEED, index, split="test") for index in count_from(0))
+        unmasked = (each for each in several if all(medium.kind != "masks" for medium in each.media))
         samples += [
-            to_sample(draw_conversation(SEED, index, split="test"), f"conversation-{index}", folder)
-            for index in range(conversations)
+            to_sample(each, f"conversation-{index}", folder)
+            for index, each in enumerate(islice(unmasked, conversations))
         ]
         shutil.rmtree(out, ignore_errors=True)
         return write_samples(samples, out, source=folder)

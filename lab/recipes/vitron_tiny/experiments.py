@@ -30,7 +30,8 @@ from cyclopts.validators import Number
 from torch import Tensor
 from vitron.data.example import Example
 from vitron.model import ConversationEncoder, VitronConfig, VitronForConditionalGeneration
-from vitron.model.encoding import Batch, Encoded
+from vitron.model.batch import Batch, Encoded
+from vitron.model.generation import hidden_of
 from vitron.model.synergy import fresh_probe
 from vitron.training import Stage
 from vitron.training.module import MODULE_NAMES
@@ -250,21 +251,21 @@ class TeacherForced:
     """A forward pass over a batch whose messages are the true ones.
 
     Attributes:
-        batch: What was shown.
-        right: ``(B, L)`` boolean: whether the token at a place is what the model would write there.
-        masks: Of each mask of the batch, ``(N, s, s)`` boolean.
-        signals: Of each call, ``(K, num_signals, D)``.
+        batch: Batch of conversations.
+        right: ``(B, L)`` boolean: whether the token has the highest score there.
+        masks: Found masks ``(h, w)``, boolean, in the order of the targets of the batch.
+        signals: Signals of each call, ``(K, num_signals, D)``.
     """
 
     batch: Batch
     right: Tensor
-    masks: Tensor
+    masks: list[Tensor]
     signals: Tensor
 
 
 @cache
 def drawn(task: str, seed: int, count: int) -> tuple[Example, ...]:
-    """Return the conversations that all arms are judged by."""
+    """Return the conversations that all arms are evaluated on."""
     return tuple(draw_example(task, seed, index, split="test") for index in range(count))
 
 
@@ -279,20 +280,16 @@ def teacher_force(
         found = model(**batch.inputs(), use_cache=False)
         right = torch.zeros_like(batch.labels, dtype=torch.bool)
         right[:, 1:] = found.logits[:, :-1].argmax(-1) == batch.input_ids[:, 1:]
-        signals, _ = model.signals(found.hidden, batch.input_ids)
-        side = batch.mask_targets.shape[-1]
-        masks = torch.zeros(0, side, side, dtype=torch.bool)
-        if len(batch.mask_calls) and batch.pixel_values is not None:
-            masks = (
-                model.mask_head(
-                    signals[batch.mask_calls],
-                    [batch.call_modules[call] for call in batch.mask_calls.tolist()],
-                    found.patches[batch.mask_frames],
-                    batch.pixel_values[batch.mask_frames],
-                )
-                > 0
-            )
-        yield TeacherForced(batch, right, masks.cpu(), signals)
+        signals, _ = model.signals(hidden_of(found), batch.input_ids)
+        masks = [torch.empty(0)] * len(batch.mask_calls)
+        if len(batch.mask_calls):
+            assert found.features is not None
+            modules = [batch.call_modules[call] for call in batch.mask_calls.tolist()]
+            frames = batch.mask_frames.tolist()
+            for group in model.mask_groups(signals[batch.mask_calls], modules, frames, found.features):
+                for place, logits in zip(group.places, group.logits, strict=True):
+                    masks[place] = (logits > 0).cpu()
+        yield TeacherForced(batch, right, masks, signals)
 
 
 def examine(
@@ -349,9 +346,13 @@ def named_rows(seen: TeacherForced, encoder: ConversationEncoder) -> list[bool]:
 
 def mask_pairs(seen: TeacherForced) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return found and true masks of each call, ``(T, s, s)``."""
-    truth, calls = (seen.batch.mask_targets > 0.5).cpu().numpy(), seen.batch.mask_calls.cpu().numpy()
-    found = seen.masks.numpy()
-    return [(found[calls == call], truth[calls == call]) for call in dict.fromkeys(calls.tolist())]
+    pairs: dict[int, tuple[list[np.ndarray], list[np.ndarray]]] = {}
+    masks = zip(seen.batch.mask_calls.tolist(), seen.masks, seen.batch.mask_targets, strict=True)
+    for call, found, truth in masks:
+        own = pairs.setdefault(call, ([], []))
+        own[0].append(found.numpy())
+        own[1].append((truth > 0.5).cpu().numpy())
+    return [(np.stack(found), np.stack(truth)) for found, truth in pairs.values()]
 
 
 def probes(

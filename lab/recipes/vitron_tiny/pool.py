@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from vitron.data.example import Example
-from vitron.model.encoding import ConversationEncoder, Encoded
+from vitron.model import ConversationEncoder
+from vitron.model.batch import Encoded
 
 from recipes.vitron_tiny.conversations import draw_conversation
 from recipes.vitron_tiny.tasks import WEIGHTS, draw_example
