@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from common_kernels.runtime.files import atomic_path
 from common_kernels.runtime.images import ImageError
 from common_kernels.runtime.pictures import LegendEntry, add_legend
+from common_kernels.runtime.video import Frame, VideoFile, VideoLimits, open_video, write_video
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # mean difference of two frames, of 1, above which they count as two scenes
 _CUT = 0.2
+_CRF = 20
+_LIMITS = VideoLimits(max_seconds=math.inf)  # one frame at a time is in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ def segment_video(
 
     Args:
         segmenter: Segmenter with its classes set.
-        source: Video file that FFmpeg reads.
+        source: Video of any container of :func:`common_kernels.runtime.video.open_video`.
         target: An ``.mp4`` file.
         options: Options of the segmentation; the defaults if ``None``.
         labels: ``.npz`` file for ``labels (frames, H, W)``, ``times`` in seconds and ``names``.
@@ -128,136 +131,66 @@ def segment_video(
         OSError: If a file cannot be written.
     """
     options = options or VideoOptions()
-    av = import_av()
     if target.suffix.lower() != ".mp4":
         raise ImageError(f"a video must be an .mp4 file, got {target.name}")
     if labels is not None and labels.suffix.lower() != ".npz":
         raise ImageError(f"label maps of a video must be an .npz file, got {labels.name}")
     kept = nullcontext() if labels is None else atomic_path(labels)
-    with atomic_path(target) as video_part, kept as labels_part, _reading(av, source) as container:
-        if not container.streams.video:
-            raise ImageError(f"{source} has no video stream")
+    with open_video(source, limits=_LIMITS) as video, kept as labels_part:
         keeper = None if labels_part is None else _LabelFile(labels_part)
+        pass_ = _Pass(_Painter(segmenter, options), options, keeper, progress)
         try:
-            report = _process(av, segmenter, container, video_part, options, keeper, progress)
-            if not report.frames:
-                raise ImageError(f"{source} has no frames that can be decoded")
+            write_video(target, pass_.frames(video), video.fps, crf=_CRF)
             if keeper is not None:
                 keeper.finish(segmenter.class_names)
         finally:
             if keeper is not None:
                 keeper.close()
-    return report
+    return pass_.report(segmenter.class_names)
 
 
-def import_av() -> Any:
-    """Return PyAV.
+class _Pass:
+    """One pass over a video.
 
-    Raises:
-        ImportError: If it is missing.
+    Args:
+        painter: Turns frames into overlays.
+        options: Options of the segmentation.
+        keeper: Collects label maps, if they are wanted.
+        progress: Called with frames done and frames in total.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError('videos need PyAV: pip install "itaclip[video]"') from error
-    return av
 
+    def __init__(
+        self,
+        painter: _Painter,
+        options: VideoOptions,
+        keeper: _LabelFile | None,
+        progress: Callable[[int, int | None], None] | None,
+    ) -> None:
+        self.painter, self.options, self.keeper, self.progress = painter, options, keeper, progress
+        self.done = 0
+        self.areas: NDArray[np.float64] = np.zeros(len(painter.segmenter.class_names))
 
-@contextmanager
-def _reading(av: Any, source: Path) -> Generator[Any]:
-    if not source.is_file():
-        raise ImageError(f"{source} does not exist" if not source.exists() else f"{source} is no file")
-    try:
-        with av.open(str(source)) as container:
-            yield container
-    except (av.error.FFmpegError, UnicodeDecodeError) as error:
-        raise ImageError(f"{source} is not a video that can be read: {error}") from error
+    def frames(self, video: VideoFile) -> Iterator[Frame]:
+        """Yield an overlay for each frame, at its time."""
+        total = min(video.num_frames, self.options.max_frames or video.num_frames)
+        for frame in video.frames(range(total)):
+            image = shrink(Image.fromarray(frame.pixels), self.options.max_side)
+            drawn, found = self.painter.draw(image, fresh=self.done % self.options.every == 0)
+            counts = np.bincount(found.labels.numpy().ravel(), minlength=len(self.areas))
+            self.areas += counts / found.labels.numel()
+            if self.keeper is not None:
+                self.keeper.add(found, frame.time)
+            yield Frame(np.asarray(drawn.convert("RGB"), dtype=np.uint8), frame.time)
+            self.done += 1
+            if self.progress is not None:
+                self.progress(self.done, total)
 
-
-def _process(
-    av: Any,
-    segmenter: ITACLIP,
-    container: Any,
-    target: Path,
-    options: VideoOptions,
-    keeper: _LabelFile | None,
-    progress: Callable[[int, int | None], None] | None,
-) -> VideoReport:
-    stream = container.streams.video[0]
-    total = stream.frames or None
-    if total is not None and options.max_frames is not None:
-        total = min(total, options.max_frames)
-    painter = _Painter(segmenter, options)
-    areas: NDArray[np.float64] = np.zeros(len(segmenter.class_names))
-    done = 0
-    with av.open(str(target), "w") as out:
-        encoder: Any = None
-        for frame in _frames(container, stream, options.max_frames):
-            image = shrink(_upright(frame), options.max_side)
-            drawn, found = painter.draw(image, fresh=done % options.every == 0)
-            if encoder is None:
-                encoder = _add_stream(out, stream, drawn.size)
-            encoded = av.VideoFrame.from_image(_fit(drawn, (encoder.width, encoder.height)))
-            encoded.pts, encoded.time_base = _time(frame, done, stream)
-            for packet in encoder.encode(encoded):
-                out.mux(packet)
-            areas += np.bincount(found.labels.numpy().ravel(), minlength=len(areas)) / found.labels.numel()
-            if keeper is not None:
-                keeper.add(found, float(encoded.pts * encoded.time_base))
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        if encoder is not None:
-            for packet in encoder.encode():
-                out.mux(packet)
-    names = segmenter.class_names
-    shares = {name: float(area / done) for name, area in zip(names, areas, strict=True) if area > 0}
-    ordered = dict(sorted(shares.items(), key=lambda item: -item[1]))
-    return VideoReport(done, painter.segmented, painter.smoother.cuts, ordered)
-
-
-def _frames(container: Any, stream: Any, max_frames: int | None) -> Iterator[Any]:
-    for number, frame in enumerate(container.decode(stream)):
-        if max_frames is not None and number >= max_frames:
-            return
-        yield frame
-
-
-def _upright(frame: Any) -> Image.Image:
-    """Rotate a frame by its display matrix, which phones write."""
-    image: Image.Image = frame.to_image()
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    kinds = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
-    return image.transpose(kinds[turns]) if turns else image
-
-
-def _add_stream(out: Any, source: Any, size: tuple[int, int]) -> Any:
-    rate = source.average_rate or Fraction(25)
-    encoder = out.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
-    # the chroma planes have half the size
-    encoder.width, encoder.height = size[0] + size[0] % 2, size[1] + size[1] % 2
-    encoder.pix_fmt = "yuv420p"
-    encoder.time_base = source.time_base or 1 / rate
-    encoder.codec_context.time_base = encoder.time_base
-    return encoder
-
-
-def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Fit an image into the video's frame; later frames may differ in size."""
-    if image.size == size:
-        return image
-    sheet = Image.new("RGB", size)
-    sheet.paste(image, (0, 0))
-    return sheet
-
-
-def _time(frame: Any, number: int, stream: Any) -> tuple[int, Fraction]:
-    base = stream.time_base
-    if frame.pts is None or base is None:
-        rate = stream.average_rate or Fraction(25)
-        base = base or 1 / rate
-        return round(number / rate / base), base
-    return max(0, frame.pts - (stream.start_time or 0)), base
+    def report(self, names: Sequence[str]) -> VideoReport:
+        """Return the report once all frames are done."""
+        pairs = zip(names, self.areas, strict=True)
+        shares = {name: float(area / self.done) for name, area in pairs if area > 0}
+        ordered = dict(sorted(shares.items(), key=lambda item: -item[1]))
+        return VideoReport(self.done, self.painter.segmented, self.painter.smoother.cuts, ordered)
 
 
 class _Painter:

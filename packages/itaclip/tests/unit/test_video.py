@@ -9,7 +9,6 @@ import pytest
 import torch
 from common_kernels.runtime.images import ImageError
 from itaclip import ITACLIP, ITACLIPConfig, Segmentation
-from itaclip import video as video_module
 from itaclip.config import VideoOptions
 from itaclip.video import Smoother, relabel, segment_video
 from PIL import Image
@@ -131,26 +130,12 @@ def test_rules_hold_for_smoothed_probabilities():
     assert relabel(before, scores, config).labels.tolist() == [[1, 1, 0]]
 
 
-def test_turned_videos_are_turned_back(monkeypatch):
-    class Frame:
-        rotation = -90
-
-        def to_image(self):
-            image = Image.new("RGB", (4, 2))
-            image.putpixel((0, 0), (255, 255, 255))
-            return image
-
-    upright = video_module._upright(Frame())
-    assert upright.size == (2, 4)
-    assert upright.getpixel((1, 0)) == (255, 255, 255)
-
-
 def test_wrong_input_is_named(model, clip, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     out = tmp_path / "out.mp4"
     for source, target, labels, reason in [
         (tmp_path / "gone.mp4", out, None, "does not exist"),
-        (tmp_path, out, None, "is no file"),
+        (tmp_path, out, None, "is a folder, not a video"),
         (tmp_path / "text.mp4", out, None, "is not a video that can be read"),
         (clip, tmp_path / "out.avi", None, r"must be an \.mp4 file"),
         (clip, out, tmp_path / "out.npy", r"must be an \.npz file"),
@@ -177,12 +162,6 @@ def test_a_failure_half_way_leaves_nothing(model, clip, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="stopped"):
         segment_video(model, clip, tmp_path / "out.mp4", labels=tmp_path / "out.npz", progress=stop)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["clip.mp4"]
-
-
-def test_missing_pyav_names_the_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(ImportError, match=r"pip install \"itaclip\[video\]\""):
-        video_module.import_av()
 
 
 def test_command(clip, tiny_folder, invoke):

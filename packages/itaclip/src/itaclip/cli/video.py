@@ -44,7 +44,9 @@ def video(
         source: Video file.
         labels: Also write the label maps of all frames, as .npz.
     """
-    from itaclip.video import import_av, segment_video
+    from common_kernels.runtime.video.container import import_av
+
+    from itaclip.video import segment_video
 
     import_av()
     if output.output.suffix.lower() != ".mp4":
