@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -282,6 +283,10 @@ def quiet_libraries(*names: str) -> Generator[None]:
     Args:
         names: ``"diffusers"``, ``"transformers"``; they are imported. Their state is restored at the end.
     """
+    # both import bitsandbytes where it is installed, which warns of kernels that nobody asked for
+    quantisation = logging.getLogger("bitsandbytes")
+    level = quantisation.level
+    quantisation.setLevel(logging.ERROR)
     loggings = [import_module(f"{name}.utils.logging") for name in names]
     before = [(each, each.is_progress_bar_enabled(), each.get_verbosity()) for each in loggings]
     try:
@@ -290,6 +295,7 @@ def quiet_libraries(*names: str) -> Generator[None]:
             each.set_verbosity_error()
         yield
     finally:
+        quantisation.setLevel(level)
         for each, shown, verbosity in before:
             each.set_verbosity(verbosity)
             if shown:

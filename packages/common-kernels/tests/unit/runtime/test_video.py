@@ -207,6 +207,8 @@ def test_two_hours_are_sampled_by_jumps(tmp_path):
         read_video(path, fps=1)
     with pytest.raises(VideoError, match="has too few key frames: more than 100 frames"):
         read_video(path, frames=8, limits=VideoLimits(max_decoded=100))
+    with open_video(path, limits=VideoLimits(max_decoded=10)) as whole:
+        assert sum(1 for _ in whole) == 7200  # nothing is decoded in vain
     with pytest.raises(VideoError, match=r"lasts 7199 s, more than 3600 s"):
         read_video(path, frames=8, limits=VideoLimits(max_seconds=3600))
 

@@ -180,6 +180,7 @@ class Container(VideoFile):
                 with video_errors(self._av, self.name):
                     pixels = self._pixels(self._decode(self._pts[index]))
                 previous = index
+                self._left += 1  # only what is decoded in vain counts
             yield Frame(pixels, self.timestamps[index])
 
     def _decode(self, wanted: int) -> Any:

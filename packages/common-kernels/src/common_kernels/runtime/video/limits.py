@@ -21,7 +21,7 @@ class VideoLimits:
         max_frames: Most frames returned at once.
         max_pixels: Most pixels of all returned frames together, and of any one frame.
         max_seconds: Longest video, in seconds.
-        max_decoded: Most frames decoded on the way to those returned.
+        max_decoded: Most frames decoded on the way to those returned, without these.
     """
 
     max_frames: int = MAX_FRAMES
