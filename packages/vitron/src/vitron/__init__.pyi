@@ -6,7 +6,7 @@ from .protocol.contract import Region as Region
 from .protocol.contract import SpecialistSpec as SpecialistSpec
 from .protocol.contract import Turn as Turn
 from .protocol.escape import escape as escape
-from .protocol.grammar import Grammar as Grammar
+from .protocol.grammar import call_grammar as call_grammar
 from .protocol.media import Artefact as Artefact
 from .protocol.parser import StreamParser as StreamParser
 from .protocol.parser import parse as parse

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,6 +24,8 @@ from vitron.protocol.messages import Message, MessageChunk, PlacedRegion
 from vitron.protocol.sampling import SamplingParams
 
 __all__ = ["ContinuousBatcher", "generate_messages"]
+
+_log = logging.getLogger(__name__)
 
 StreamItem = MessageChunk | BaseException | None
 """Next part of a message, an error, or the end."""
@@ -41,6 +45,8 @@ def generate_messages(
     Returns:
         Raw text with tags and signals.
     """
+    if generator.why_single is not None:
+        return [_alone(generator, each, sampling) for each in examples]
     rows = [_Row(generator.decoder(sampling)) for _ in examples]
     batch = _Batch(generator)
     batch.prefill(rows, examples)
@@ -51,13 +57,18 @@ def generate_messages(
     return [generator.encoder.decode(row.decoder.tokens) for row in rows]
 
 
+def _alone(generator: ModelGenerator, example: Example, sampling: SamplingParams) -> str:
+    chunks = generator.stream(example.messages, example.media, example.regions, sampling)
+    return "".join(chunk.text for chunk in chunks)
+
+
 class ContinuousBatcher:
     """Generates the messages of a server, several at a time.
 
     Each forward pass reads the next token of every message, and the tokens behind it that the grammar forces.
     A conversation is prefilled alone, then its row joins the batch; shorter rows are padded. Sums over padded
     rows round differently: a message may then differ from that of :meth:`ModelGenerator.stream` where two
-    tokens are almost equally likely.
+    tokens are almost equally likely. Models with layers that cannot be padded generate one message at a time.
 
     Args:
         generator: Model.
@@ -93,6 +104,10 @@ class ContinuousBatcher:
         sampling: SamplingParams,
     ) -> Iterator[MessageChunk]:
         """Generate a message, from any thread; see :class:`vitron.protocol.messages.MessageGenerator`."""
+        if self.generator.why_single is not None:
+            with self._single:
+                yield from self.generator.stream(messages, media, regions, sampling)
+            return
         row = _Row(self.generator.decoder(sampling))
         example = Example(task="", messages=tuple(messages), media=tuple(media), regions=tuple(regions))
         with self._lock:
@@ -160,7 +175,13 @@ class _Row:
             chunk = self.decoder.append(token, state)
             if chunk is not None:
                 self.items.put(chunk)
+        self.sample(logits)
+
+    def sample(self, logits: Tensor) -> None:
+        """Sample the next tokens; at the end, emit what is left."""
         self.ahead = self.decoder.sample(logits)
+        if not self.ahead and (chunk := self.decoder.close()) is not None:
+            self.items.put(chunk)
 
     def check(self) -> None:
         """Raise the error of a message that failed."""
@@ -177,24 +198,27 @@ class _Batch:
         self.rows = list[_Row]()
         self._generator = generator
         self._cache, self._mask = _join([])
+        self._next = torch.zeros(0, dtype=torch.long, device=generator.device)
 
     def prefill(self, rows: Sequence[_Row], examples: Sequence[Example]) -> None:
         """Run the model on conversations and let their rows join."""
-        batch = self._generator.encoder(examples, left=True).to(self._generator.device)
-        cache, mask = DynamicCache(), batch.attention_mask.bool()
-        logits = logits_of(self._generator.forward(cache, **batch.inputs()))[:, -1]
+        start = self._generator.prefill(examples)
         for index, row in enumerate(rows):
-            row.ahead = row.decoder.sample(logits[index])
+            if start.room is not None:
+                row.decoder.limit(start.room[index])
+            row.sample(start.logits[index])
             if not row.ahead:
                 row.items.put(None)
         staying = [index for index, row in enumerate(rows) if row.ahead]
-        parts = [(cache, index, mask[index]) for index in staying]
+        parts = [(start.cache, index, start.mask[index]) for index in staying]
         self._cache, self._mask = _join([*self._parts(range(len(self.rows))), *parts])
+        self._next = torch.cat([self._next, start.next_positions[staying]])
         self.rows += [rows[index] for index in staying]
 
     def step(self) -> None:
         """Run the sampled tokens of every row; finished and abandoned rows leave."""
-        width = max(len(row.ahead) for row in self.rows)
+        counts = [len(row.ahead) for row in self.rows]
+        width = max(counts)
         ids = torch.full((len(self.rows), width), self._generator.encoder.pad_id)
         new = torch.zeros(ids.shape, dtype=torch.bool)
         for index, row in enumerate(self.rows):
@@ -202,8 +226,12 @@ class _Batch:
             new[index, width - len(row.ahead) :] = True
         self._mask = torch.cat([self._mask, new.to(self._mask.device)], 1)
         output = self._generator.forward(
-            self._cache, input_ids=ids.to(self._generator.device), attention_mask=self._mask.long()
+            self._cache,
+            input_ids=ids.to(self._generator.device),
+            attention_mask=self._mask.long(),
+            position_ids=self._generator.positions(self._next, counts),
         )
+        self._next = self._next + torch.tensor(counts, device=self._next.device)
         logits, hidden = logits_of(output)[:, -1], hidden_of(output)
         staying = list[int]()
         for index, row in enumerate(self.rows):
@@ -217,15 +245,18 @@ class _Batch:
             else:
                 row.items.put(None)
         if len(staying) < len(self.rows):
-            self._cache, self._mask = _join(self._parts(staying))
-            self.rows = [self.rows[index] for index in staying]
+            self._keep(staying)
 
     def fail(self, error: Exception) -> None:
         """Pass an error to all rows, and remove them."""
         for row in self.rows:
             row.items.put(error)
-        self.rows = []
-        self._cache, self._mask = _join([])
+        self._keep([])
+
+    def _keep(self, staying: Sequence[int]) -> None:
+        self._cache, self._mask = _join(self._parts(staying))
+        self._next = self._next[list(staying)]
+        self.rows = [self.rows[index] for index in staying]
 
     def _parts(self, indices: Iterable[int]) -> list[tuple[DynamicCache, int, Tensor]]:
         return [(self._cache, index, self._mask[index]) for index in indices]
@@ -251,20 +282,8 @@ def _join(parts: Sequence[tuple[DynamicCache, int, Tensor]]) -> tuple[DynamicCac
         return F.pad(own, (0, 0, longest - own.shape[1], 0))
 
     for number in range(len(parts[0][0].layers)):
-        layers = [(_layer(cache, number), index, mask) for cache, index, mask in parts]
-        keys = torch.stack([row(keys, index, mask) for (keys, _), index, mask in layers])
-        values = torch.stack([row(values, index, mask) for (_, values), index, mask in layers])
+        layers = [(cast("DynamicLayer", cache.layers[number]), index, mask) for cache, index, mask in parts]
+        keys = torch.stack([row(layer.keys, index, mask) for layer, index, mask in layers])
+        values = torch.stack([row(layer.values, index, mask) for layer, index, mask in layers])
         joined.update(keys, values, number)
     return joined, torch.stack(masks)
-
-
-def _layer(cache: DynamicCache, number: int) -> tuple[Tensor, Tensor]:
-    """Return keys and values of a layer.
-
-    Raises:
-        TypeError: If it keeps another state, as recurrent models do.
-    """
-    layer = cache.layers[number]
-    if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
-        raise TypeError(f"layer {number} keeps no keys that can be padded: generate one message at a time")
-    return layer.keys, layer.values

@@ -1,180 +1,294 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Constrained decoding: which tokens may come next, so that every call follows the grammar."""
+"""Constrained decoding: the tokens that may come next, so that every call can be parsed.
+
+llguidance computes them from :func:`vitron.protocol.call_grammar`. Text outside calls is free: a matcher
+starts behind the tag that begins a call, and ends with the call.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
+import string
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import LogitsProcessor
 
 from vitron.model.encoding import ConversationEncoder
-from vitron.protocol import MODULES, Grammar, ModuleRegistry
+from vitron.model.token_bytes import TokenBytes, read_tokens
+from vitron.protocol.grammar import Start, call_grammar
+from vitron.protocol.lexer import WORDS, Lexer, Token
 
-__all__ = ["CallLogitsProcessor", "CallState", "Vocabulary"]
+__all__ = ["CallGrammar", "CallLogitsProcessor", "CallState"]
+
+_TAGS = tuple(f"<{slash}{word}>" for word in WORDS for slash in ("", "/"))
+# of letters and digits also the tokens that continue a word are needed
+_INNER = string.digits + "".join(sorted(set("".join(WORDS) + "maskpointspolygonscribble")))
+_OUTER = "<>/[]|,;@-_"
+
+# blocks that may continue the last call: all, a region alone, or none
+_Tail = Literal["blocks", "region", None]
+_TAILS: dict[Start, _Tail] = {"module": "blocks", "further instruction": "blocks", "instruction": "region"}
 
 
-class Vocabulary:
-    """The texts of all tokens, indexed so that few need to be checked.
+class CallGrammar:
+    """The grammar of calls, compiled for a tokenizer and a registry of modules; threads share it.
 
     Args:
-        encoder: Encoder with the tokenizer.
+        encoder: Encoder with tokenizer, signal tokens and modules.
         size: Number of logits, which may be larger than the vocabulary of the tokenizer.
+        end_ids: Tokens that end a message, besides that of the encoder.
     """
 
-    def __init__(self, encoder: ConversationEncoder, size: int) -> None:
-        self.texts = [encoder.token_text(number) for number in range(size)]
-        self.end_id = encoder.end_id
+    def __init__(self, encoder: ConversationEncoder, size: int, end_ids: Iterable[int] = ()) -> None:
+        self.size = size
+        self.end_ids = frozenset((encoder.end_id, *end_ids))
         self.signals = [
             encoder.token_id(f"<sig_{'s' if each.kind == 'shared' else 'p'}{each.index}>")
             for each in encoder.signals
         ]
-        silent = {self.end_id, encoder.pad_id}
-        self.spoken = [number for number, text in enumerate(self.texts) if text and number not in silent]
-        # only these can open or close a tag, so only these are checked in free text
-        self.with_bracket = [
-            number for number in self.spoken if "<" in self.texts[number] or ">" in self.texts[number]
-        ]
-        self.plain = torch.zeros(size, dtype=torch.bool)
-        self.plain[[number for number in self.spoken if "<" not in self.texts[number]]] = True
-        self.by_first = dict[str, list[int]]()
-        for number in self.spoken:
-            self.by_first.setdefault(self.texts[number][0], []).append(number)
-        self.by_text = dict[str, list[int]]()
-        for number in self.spoken:
-            self.by_text.setdefault(self.texts[number], []).append(number)
-        self._sorted = sorted(self.by_text)
-        self.masks = dict[Hashable, Tensor]()
-        # a token that continues behind a tag may violate the grammar within one step
-        self.risky = [
-            number
-            for number in self.with_bracket
-            if len(self.texts[number]) > 1
-            and not (self.texts[number][0] == "<" and self.texts[number][-1] == ">")
-        ]
+        self._encoder = encoder
+        self._matchers = dict[Start, LLMatcher]()
+        self._refused = dict[tuple[str, _Tail], Tensor | None]()
 
-    def within(self, text: str) -> Iterator[int]:
-        """Yield the tokens that a text begins with, the text itself among them."""
-        for end in range(1, len(text) + 1):
-            yield from self.by_text.get(text[:end], ())
+    @cached_property
+    def tokens(self) -> TokenBytes:
+        """Bytes of each token."""
+        return read_tokens(self._encoder.tokenizer, self.size, literal=_TAGS)
 
-    def beyond(self, text: str) -> Iterator[int]:
-        """Yield the tokens that begin with a text and are longer than it."""
-        for place in range(bisect_right(self._sorted, text), len(self._sorted)):
-            if not self._sorted[place].startswith(text):
-                return
-            yield from self.by_text[self._sorted[place]]
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        texts, ends = self.tokens.texts, {each for each in self.end_ids if each < self.size}
+        known = set(texts)
+        for char in _INNER + _OUTER:
+            spaced = char in _OUTER and self.tokens.is_spaced and f" {char}".encode() in known
+            if char.encode() not in known and not spaced:
+                raise ValueError(f"calls cannot be constrained: the tokenizer has no token for {char!r}")
+        silent = {number for number, text in enumerate(texts) if not text}
+        # in a call no ASCII is spelled by byte tokens: decoders replace runs of them that are not UTF-8
+        spare = {number for number in self.tokens.byte_tokens if texts[number] < b"\x80"}
+        special = {*self.tokens.special, *self.signals, *ends, *silent, *spare}
+        named = [
+            f"<special {number}>".encode() if number in special else text for number, text in enumerate(texts)
+        ]
+        wrapped = TokenizerWrapper(_Tokens(self._encoder, named, sorted(special)))
+        # tokens without a "<" are checked at once where any text may go on
+        return LLTokenizer(wrapped, slices=["[^<]+"])
+
+    def matcher(self, start: Start) -> LLMatcher:
+        """Return a new matcher of a part of the grammar.
+
+        Raises:
+            ValueError: If the tokenizer lacks a character that calls need.
+        """
+        if start not in self._matchers:
+            signals = [f"<[{number}]>" for number in self.signals]
+            spaced = self.tokens.is_spaced
+            text = call_grammar(self._encoder.modules, signals=signals, spaced=spaced, start=start)
+            self._matchers[start] = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(text), log_level=0)
+        return self._matchers[start].deep_copy()
+
+    def spell(self, text: bytes) -> list[int]:
+        """Return tokens of single characters that make up a text; -1 for what no token is."""
+        return [self._spelling.get(text[place : place + 1], -1) for place in range(len(text))]
+
+    @cached_property
+    def _spelling(self) -> dict[bytes, int]:
+        return {
+            text: number
+            for number, text in enumerate(self.tokens.texts)
+            if len(text) == 1 and number not in self.tokens.special
+        }
+
+    @cached_property
+    def _crossing(self) -> dict[str, list[int]]:
+        """Tokens with characters behind a ``>``, by what comes before it: one may open a call and go on."""
+        found = defaultdict[str, list[int]](list)
+        for number, text in enumerate(self.tokens.texts):
+            chars = text.decode("latin-1")
+            for place, char in enumerate(chars[:-1]):
+                if char == ">":
+                    found[chars[:place]].append(number)
+        return dict(found)
+
+    def refused(self, state: CallState) -> Tensor | None:
+        """Return the ids of tokens that end a tag and go on against the grammar; ``None`` without any."""
+        key = (state.held.lower(), state.tail)
+        if key not in self._refused:
+            found = set[int]()
+            for before, numbers in self._crossing.items():
+                if any(token.kind == "open" for token in Lexer().feed(f"{state.held}{before}>")):
+                    found |= {number for number in numbers if not state.accepts(number)}
+            self._refused[key] = torch.tensor(sorted(found)) if found else None
+        return self._refused[key]
+
+
+class _Tokens:
+    """A tokenizer as llguidance takes one; calling it returns the ids of a text."""
+
+    def __init__(self, encoder: ConversationEncoder, tokens: list[bytes], special: list[int]) -> None:
+        self.eos_token_id, self.bos_token_id = encoder.end_id, None
+        self.tokens, self.special_token_ids = tokens, special
+        self._encoder = encoder
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self._encoder.tokenize(text.decode())
 
 
 class CallState:
     """Grammar state of one message.
 
     Args:
-        vocabulary: Texts of the tokens.
-        modules: Modules that may be called.
+        grammar: Compiled grammar.
     """
 
-    def __init__(self, vocabulary: Vocabulary, modules: ModuleRegistry = MODULES) -> None:
-        self.vocabulary = vocabulary
-        self.grammar = Grammar(modules)
-        self._due = 0  # next signal of a started set; 0 is none
-        self._allowed: Tensor | None = None
-        self._is_known = False  # whether the cached mask is valid for this state
+    def __init__(self, grammar: CallGrammar) -> None:
+        self.grammar = grammar
+        self._lexer = Lexer()
+        self._matcher: LLMatcher | None = None
+        # without signals the end of a call is open: what may continue it, and the characters since
+        self._tail: _Tail = None
+        self._since = ""
+        self._run = b""
+
+    @property
+    def in_call(self) -> bool:
+        """Whether a call is open: the message may not end."""
+        return self._matcher is not None
+
+    @property
+    def held(self) -> str:
+        """Characters that may become a tag."""
+        return self._lexer.held
+
+    @property
+    def tail(self) -> _Tail:
+        """Blocks that may continue the last call, if only white space has followed it."""
+        blank = not self._since.encode("latin-1").decode("utf-8", "replace").strip()
+        return self._tail if blank else None
+
+    def accepts(self, token: int) -> bool:
+        """Return whether a token of free text is allowed, without advancing."""
+        ahead = CallState(self.grammar)
+        ahead._lexer, ahead._tail, ahead._since = self._lexer.copy(), self._tail, self._since
+        ahead._run = self._run
+        return ahead._read(token)
 
     def advance(self, token: int) -> None:
-        """Advance by a token that was sampled."""
-        vocabulary = self.vocabulary
-        if token == vocabulary.end_id:
-            return
-        signals = vocabulary.signals
-        self._due = (signals.index(token) + 1) % len(signals) if token in signals else 0
-        self.grammar.advance(vocabulary.texts[token])
-        self._is_known = False
+        """Advance by a token that was sampled.
+
+        Raises:
+            ValueError: If the grammar does not allow it.
+        """
+        if not (self._read(token) if self._matcher is None else self._consume(self._matcher, [token])):
+            raise ValueError(f"the grammar of calls does not allow token {token} here")
 
     def advance_forced(self, limit: int) -> list[int]:
-        """Advance as long as the grammar allows a single token.
+        """Advance as long as the grammar leaves no choice.
 
         Args:
             limit: Largest number of tokens.
 
         Returns:
-            The forced tokens.
+            The forced tokens, as the tokenizer splits the text that must follow.
         """
         forced = list[int]()
-        while len(forced) < limit:
-            mask = self.allowed()
-            found = [] if mask is None else mask.nonzero()[:, 0].tolist()
-            if len(found) != 1:
+        while self._matcher is not None and len(forced) < limit:
+            found = self._forced()[: limit - len(forced)]
+            if not found:
                 break
+            self._consume(self._matcher, found)
             forced += found
-            self.advance(found[0])
         return forced
 
+    def _forced(self) -> list[int]:
+        """Return the tokens that must follow."""
+        if self._matcher is None:
+            return []
+        if not self.grammar.tokens.is_spaced:
+            return self._matcher.compute_ff_tokens()
+        # what a spaced tokenizer makes of a text depends on what precedes it
+        allowed = self._bits(self._matcher).nonzero()[0]
+        return allowed.tolist() if len(allowed) == 1 else []
+
     def allowed(self) -> Tensor | None:
-        """Return which tokens are allowed, ``(V,)`` boolean; ``None`` if all are."""
-        if not self._is_known:
-            self._allowed, self._is_known = self._may_come(), True
-        return self._allowed
+        """Return which tokens are allowed, ``(V,)`` boolean on the CPU; ``None`` outside a call.
 
-    def _may_come(self) -> Tensor | None:
-        vocabulary, grammar = self.vocabulary, self.grammar
-        if self._due:
-            return self._only([vocabulary.signals[self._due]])
-        if grammar.behind_call and vocabulary.signals:
-            more = self._accepted(["<", " "], tags=True) if grammar.call_may_go_on else []
-            return self._only([*more, vocabulary.signals[0]])
-        if not grammar.in_call:
-            refused = [number for number in vocabulary.risky if not grammar.accepts(vocabulary.texts[number])]
-            if not refused:
-                return None
-            mask = torch.ones(len(vocabulary.texts), dtype=torch.bool)
-            mask[refused] = False
-            return mask
-        # within tags and text the same few states recur
-        key = None if grammar.place is None else (grammar.place, grammar.spellings)
-        if key is None:
-            return self._only(self._accepted(grammar.allowed_next().only or frozenset()))
-        if key not in vocabulary.masks:
-            vocabulary.masks[key] = self._in_tag_or_text()
-        return vocabulary.masks[key]
+        Raises:
+            RuntimeError: If llguidance fails.
+        """
+        return None if self._matcher is None else torch.from_numpy(self._bits(self._matcher))
 
-    def _in_tag_or_text(self) -> Tensor:
-        vocabulary, grammar = self.vocabulary, self.grammar
-        rest = grammar.must_follow()
-        if rest is not None:  # avoids a check of every token of a large vocabulary
-            beyond = (number for text in rest for number in vocabulary.beyond(text))
-            found = [number for number in beyond if grammar.accepts(vocabulary.texts[number])]
-            return self._only([*found, *(number for text in rest for number in vocabulary.within(text))])
-        mask = vocabulary.plain.clone()
-        mask[[n for n in vocabulary.with_bracket if grammar.accepts(vocabulary.texts[n])]] = True
-        return mask
-
-    def _accepted(self, first: Sequence[str] | frozenset[str], *, tags: bool = False) -> list[int]:
-        """Return the allowed tokens that begin with one of these characters."""
-        texts, found = self.vocabulary.texts, list[int]()
-        for char in first:
-            for number in self.vocabulary.by_first.get(char, ()):
-                text = texts[number]
-                if tags and text.strip() not in ("", "<instruction>", "<region>"):
-                    continue
-                if self.grammar.accepts(text):
-                    found.append(number)
-        return found
-
-    def _only(self, numbers: list[int]) -> Tensor:
-        mask = torch.zeros(len(self.vocabulary.texts), dtype=torch.bool)
-        mask[numbers] = True
-        return mask
+    def _bits(self, matcher: LLMatcher) -> NDArray[np.bool_]:
+        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        if matcher.is_error():
+            raise RuntimeError(f"constrained decoding failed: {matcher.get_error()[:200]}")
+        return np.unpackbits(bits, bitorder="little", count=self.grammar.size).view(bool)
 
     def constrain(self, logits: Tensor) -> Tensor:
-        """Return logits ``(V,)``, minus infinity for tokens that are not allowed."""
-        mask = self.allowed()
-        if mask is None:
+        """Return logits ``(V,)``, minus infinity for tokens that are not allowed; outside calls unchanged."""
+        allowed = self.allowed()
+        if allowed is not None:
+            return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
+        refused = self.grammar.refused(self)
+        if refused is None:
             return logits
-        return logits.masked_fill(~mask.to(logits.device), float("-inf"))
+        return logits.index_fill(0, refused.to(logits.device), float("-inf"))
+
+    def _read(self, token: int) -> bool:
+        """Read a token of free text, and start a matcher where it opens a call; return if it is allowed."""
+        grammar = self.grammar
+        text = self._text(token).decode("latin-1")
+        whole, end = self._lexer.held + text, 0
+        for found in self._lexer.feed(text):
+            end += len(found.raw)
+            start = self._opened(found) if found.kind == "open" else None
+            if start is not None:
+                rest = grammar.spell(whole[end:].encode("latin-1"))
+                return self._consume(self._begin(start), rest)
+            if found.kind != "text":
+                self._tail = None
+            self._since += found.raw if self._tail else ""
+        if token in grammar.signals:
+            return self._consume(self._begin("signals"), grammar.signals[: grammar.signals.index(token) + 1])
+        return True
+
+    def _text(self, token: int) -> bytes:
+        """Return the bytes of a token, which decoders replace in runs of byte tokens that are not UTF-8."""
+        tokens = self.grammar.tokens
+        self._run = self._run + tokens.texts[token] if token in tokens.byte_tokens else b""
+        try:
+            self._run.decode()
+        except UnicodeDecodeError:
+            return b"\xff"
+        return tokens.texts[token]
+
+    def _opened(self, tag: Token) -> Start | None:
+        """Return what an opening tag begins."""
+        if tag.value == "module":
+            return "module"
+        if tag.value == "instruction":
+            return "further instruction" if self.tail == "blocks" else "instruction"
+        return "region" if self.tail else None
+
+    def _begin(self, start: Start) -> LLMatcher:
+        self._matcher = self.grammar.matcher(start)
+        self._tail = None if self.grammar.signals else _TAILS.get(start)
+        self._since, self._run, self._lexer = "", b"", Lexer()
+        return self._matcher
+
+    def _consume(self, matcher: LLMatcher, tokens: list[int]) -> bool:
+        """Advance within a call, and leave one that has ended; return whether all tokens are allowed."""
+        count = 0 if -1 in tokens else matcher.try_consume_tokens(tokens)
+        if matcher.is_stopped():
+            self._matcher = None
+        return count == len(tokens)
 
 
 class CallLogitsProcessor(LogitsProcessor):
@@ -183,30 +297,25 @@ class CallLogitsProcessor(LogitsProcessor):
     Outside calls logits pass unchanged. One object serves one call of ``generate`` without beams.
 
     Args:
-        vocabulary: Texts of the tokens.
+        grammar: Compiled grammar.
         prompt_length: Length of the padded prompt in tokens.
-        modules: Modules that may be called.
     """
 
-    def __init__(self, vocabulary: Vocabulary, prompt_length: int, modules: ModuleRegistry = MODULES) -> None:
-        self.vocabulary, self.modules = vocabulary, modules
-        self.seen = prompt_length
-        self.states = list[CallState]()
-        self.done = list[bool]()
+    def __init__(self, grammar: CallGrammar, prompt_length: int) -> None:
+        self.grammar, self.seen = grammar, prompt_length
+        self.states = list[CallState | None]()
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Return scores ``(B, V)`` of the next token, given ids ``(B, L)`` so far."""
         if not self.states:
-            self.states = [CallState(self.vocabulary, self.modules) for _ in input_ids]
-            self.done = [False] * len(self.states)
+            self.states = [CallState(self.grammar) for _ in input_ids]
         for step in range(self.seen, input_ids.shape[1]):
             for row, token in enumerate(input_ids[:, step].tolist()):
-                self.done[row] |= token == self.vocabulary.end_id
-                if not self.done[row]:
-                    self.states[row].advance(token)
+                state = self.states[row]
+                if token in self.grammar.end_ids:
+                    self.states[row] = None
+                elif state is not None:
+                    state.advance(token)
         self.seen = input_ids.shape[1]
-        rows = [
-            scores[row] if self.done[row] else state.constrain(scores[row])
-            for row, state in enumerate(self.states)
-        ]
-        return torch.stack(rows)
+        rows = zip(self.states, scores, strict=True)
+        return torch.stack([row if state is None else state.constrain(row) for state, row in rows])

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from .escape import escape as escape
 from .escape import unescape as unescape
-from .grammar import Allowed as Allowed
-from .grammar import Grammar as Grammar
+from .grammar import call_grammar as call_grammar
 from .legacy import LegacyReply as LegacyReply
 from .legacy import parse_legacy as parse_legacy
 from .modules import MODULES as MODULES

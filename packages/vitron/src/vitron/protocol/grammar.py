@@ -1,305 +1,194 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grammar of calls: the characters that may come next, so that every generated call can be parsed.
+"""Grammar of calls as text, for llguidance and for servers that run it, such as vLLM.
 
-Outside a call everything is allowed. From a module tag on, only what is parsed without an issue: the
-name of a module, instructions that are not empty, a box with its corners in order or the handle of a mask.
+Outside a call everything is allowed. From the tag that begins a call on, only what the parser reads without
+an issue: the name of a module, instructions that are not empty, regions with corners in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from vitron.protocol.lexer import Lexer, Token
+from vitron.protocol.lexer import MAX_SPACES
 from vitron.protocol.modules import MODULES, ModuleRegistry
 
-MAX_STEP = 999
-MAX_FRAME = 99_999
+__all__ = ["Start", "call_grammar"]
 
-_State = Literal["free", "forced", "instruction", "region"]
+Start = Literal["message", "module", "instruction", "further instruction", "region", "signals"]
 
+MAX_FRAME_DIGITS = 5
+MAX_POINTS = 64
+MAX_STROKES = 16
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """A set of characters.
-
-    Attributes:
-        only: The characters; ``None`` is every one.
-        without: Excluded characters.
-    """
-
-    only: frozenset[str] | None = None
-    without: frozenset[str] = frozenset()
-
-    def __contains__(self, char: object) -> bool:
-        return char not in self.without if self.only is None else char in self.only
-
-    @property
-    def everything(self) -> bool:
-        """Whether every character is allowed."""
-        return self.only is None and not self.without
+# regular expressions; Python calls four more characters white space than \s
+_SAID = r"[^<:\s\x1c-\x1f]"
+_TERMINALS = rf"""
+TEXT: /[^<]*{_SAID}[^<]*/ | /[^<]*:[^<]*:[^<]*/
+LEADING_TEXT: /[^<]{{0,200}}{_SAID}[^<]{{0,200}}/
+FREE_TEXT: /(?s:.*)/
+STEP: /0|[1-9][0-9]{{0,2}}/
+FRAME: /0|[1-9][0-9]{{0,{MAX_FRAME_DIGITS - 1}}}/
+HANDLE: /[1-9][0-9]{{0,5}}/
+DIGIT: /[0-9]/
+"""
 
 
-EVERYTHING = Allowed()
-_TEXT = Allowed(without=frozenset("<"))
+def call_grammar(
+    modules: ModuleRegistry = MODULES,
+    *,
+    signals: Sequence[str] = (),
+    spaced: bool = False,
+    start: Start = "message",
+) -> str:
+    """Return the grammar in the Lark dialect of llguidance.
 
-
-@dataclass(frozen=True, slots=True)
-class _Number:
-    """An integer between bounds; the lower bound may depend on an earlier number."""
-
-    low: int
-    high: int
-    above: int | None = None  # distance back to the number that this one must exceed
-    equal: bool = False
-
-    def bounds(self, numbers: Sequence[int]) -> tuple[int, int]:
-        if self.above is None:
-            return self.low, self.high
-        return numbers[-self.above] + (0 if self.equal else 1), self.high
-
-
-_BOX: tuple[str | _Number, ...] = (
-    "[",
-    _Number(0, MAX_STEP - 1),
-    ", ",
-    _Number(0, MAX_STEP - 1),
-    ", ",
-    _Number(0, MAX_STEP, above=2),
-    ", ",
-    _Number(0, MAX_STEP, above=2),
-    "]",
-)
-_NAME: tuple[str | _Number, ...] = ("mask_", _Number(1, MAX_STEP))
-_FRAMES: tuple[str | _Number, ...] = (
-    "| ",
-    _Number(0, MAX_FRAME),
-    ", ",
-    _Number(0, MAX_FRAME, above=1, equal=True),
-    "</region>",
-)
-_REGIONS = (
-    _FRAMES,
-    *((*place, *end) for place in (_BOX, _NAME) for end in (("</region>",), (" ", *_FRAMES))),
-)
-
-
-@dataclass(slots=True)
-class _Path:
-    """A path through the pieces of a region."""
-
-    pieces: tuple[str | _Number, ...]
-    piece: int = 0
-    typed: str = ""
-    numbers: tuple[int, ...] = ()
-
-    def choices(self) -> dict[str, _Path]:
-        """Return the next characters and the paths they lead to; nothing for a finished path."""
-        if self.piece == len(self.pieces):
-            return {}
-        here = self.pieces[self.piece]
-        if isinstance(here, str):
-            char = here[len(self.typed)]
-            return {char: self._typed(self.typed + char, done=len(self.typed) + 1 == len(here))}
-        low, high = here.bounds(self.numbers)
-        found = {
-            digit: self._typed(self.typed + digit)
-            for digit in "0123456789"
-            if _may_become(self.typed + digit, low, high)
-        }
-        if self.typed and low <= int(self.typed) <= high:
-            after = _Path(self.pieces, self.piece + 1, "", (*self.numbers, int(self.typed)))
-            found |= after.choices()
-        return found
-
-    def _typed(self, text: str, *, done: bool = False) -> _Path:
-        if done:
-            return _Path(self.pieces, self.piece + 1, "", self.numbers)
-        return _Path(self.pieces, self.piece, text, self.numbers)
-
-
-def _may_become(typed: str, low: int, high: int) -> bool:
-    """Return whether digits, possibly with more behind them, can form an integer between bounds."""
-    if typed[0] == "0":
-        return typed == "0" and low <= 0
-    first = last = int(typed)
-    while first <= high:
-        if last >= low:
-            return True
-        first, last = first * 10, last * 10 + 9
-    return False
-
-
-class Grammar:
-    """An automaton over the characters of an assistant message.
+    Corners and frames are in order because rules carry the digits of a number to the number that must exceed
+    it: parametric rules, which no other grammar format has.
 
     Args:
         modules: Modules that may be called.
+        signals: Signal tokens behind each call, by name as ``<sig_p0>`` or by id as ``<[768]>``.
+        spaced: Whether tags, numbers and punctuation may have a space before them, as tokenizers add that
+            decode words with spaces between them.
+        start: What the grammar describes: a whole message, or the rest of one behind the tag that opens a
+            module, an instruction before its module, a further instruction of a call, or a region; or the
+            signals alone.
 
     Example:
-        >>> grammar = Grammar()
-        >>> grammar.allowed_next().everything
+        >>> "image_segmentation" in call_grammar()
         True
-        >>> grammar.advance("Sure. <module>resto")
-        >>> sorted(grammar.allowed_next().only)
-        ['r']
     """
+    gap = '" "?' if spaced else ""
+    names = sorted({name for each in modules.spellings() for name in _spellings(each, spaced)})
+    # without signals nothing marks the end of a call: what may continue it is read apart, but for a server
+    has_end = bool(signals) or start == "message"
+    blocks, region = ("(GAP? instruction)+", "(GAP? region)?") if has_end else ("GAP? instruction", "")
+    starts: dict[Start, str] = {
+        "message": "(message_module from_module | message_instruction from_instruction)* FREE_TEXT",
+        "module": "from_module",
+        "instruction": "from_instruction",
+        "further instruction": f"TEXT {_tag('/instruction', gap)}",
+        "region": f"region_body {gap} {_tag('/region', gap)}",
+        "signals": "signals",
+    }
+    rules = [
+        f"start: {starts[start]}",
+        f"message_module[lazy]: FREE_TEXT /{_opening('module')}/",
+        f"message_instruction[lazy]: FREE_TEXT /{_opening('instruction')}/",
+        f"from_module: named {blocks} {region} signals",
+        f"from_instruction: LEADING_TEXT {_tag('/instruction', gap)} (GAP? leading)* GAP? "
+        f"{_tag('module', gap)} named {region} signals",
+        f"leading: {_tag('instruction', gap)} LEADING_TEXT {_tag('/instruction', gap)}",
+        f"named: {gap} ({' | '.join(names)}) {gap} {_tag('/module', gap)}",
+        f"instruction: {_tag('instruction', gap)} TEXT {_tag('/instruction', gap)}",
+        f"region: {_tag('region', gap)} region_body {gap} {_tag('/region', gap)}",
+        f"signals: {' '.join(signals)}",
+        *_region_rules(gap),
+    ]
+    # special tokens and the words behind them may both bring a space
+    rules.append(f"GAP: /[ \\n]{{1,{2 if spaced else 1}}}/")
+    # how a tokenizer that adds spaces splits a forced text is not known
+    options = '%llguidance {"no_forcing": true}\n' if spaced else ""
+    return options + "\n".join(rules) + _TERMINALS
 
-    def __init__(self, modules: ModuleRegistry = MODULES) -> None:
-        names = tuple(f"{name}</module>" for name in modules.spellings())
-        self._names = names
-        self._lexer = Lexer()
-        self._state: _State = "free"
-        # behind an instruction: white space, then possibly another block of the same call
-        self._tail = False
-        # an instruction that precedes its module
-        self._leads = False
-        # behind a region, which ends a call
-        self._ended = False
-        self._forced: tuple[str, ...] = ()
-        self._typed = ""
-        self._after: _State = "free"
-        self._marks = ""
-        self._paths: tuple[_Path, ...] = ()
 
-    def copy(self) -> Grammar:
-        """Return an independent copy in the same state."""
-        other = object.__new__(Grammar)
-        other.__dict__.update(self.__dict__)
-        other._lexer = self._lexer.copy()
-        return other
+def _tag(name: str, gap: str) -> str:
+    pieces = ["<", *(["/"] if name[0] == "/" else []), name.lstrip("/"), ">"]
+    return f" {gap} ".join(f'"{piece}"' for piece in pieces) if gap else f'"<{name}>"'
 
-    @property
-    def spellings(self) -> tuple[str, ...]:
-        """Texts that may follow the tag of a module, up to the end of its name."""
-        return self._names
 
-    @property
-    def in_call(self) -> bool:
-        """Whether some characters are excluded."""
-        return self._state != "free"
+def _opening(name: str) -> str:
+    """Return the regular expression of an opening tag as the lexer reads it."""
+    white = rf"[ \t\r\n]{{0,{MAX_SPACES}}}"
+    return f"<{white}{''.join(f'[{char}{char.upper()}]' for char in name)}{white}>"
 
-    @property
-    def behind_call(self) -> bool:
-        """Whether a call was just completed; further blocks may follow, unless it has its region."""
-        return self._state == "free" and (self._tail or self._ended)
 
-    @property
-    def call_may_go_on(self) -> bool:
-        """Whether a further block of the same call may come here."""
-        return self._state == "free" and self._tail
+def _spellings(name: str, spaced: bool) -> list[str]:
+    if not spaced:
+        return [f'"{name}"']
+    # a vocabulary may lack capitals, and separate words from underscores
+    words = ' " "? "_" " "? '.join(f'"{word}"' for word in name.split("_"))
+    return [words, words.lower()]
 
-    def can_end(self) -> bool:
-        """Return whether the message may end here."""
-        return self._state == "free"
 
-    def allowed_next(self) -> Allowed:
-        """Return the characters that may come next; never none."""
-        match self._state:
-            case "free":
-                return EVERYTHING
-            case "forced":
-                return Allowed(frozenset(text[0] for text in self.must_follow() or ()))
-            case "instruction":
-                return EVERYTHING if self._says_something else _TEXT
-            case "region":
-                return Allowed(frozenset(char for path in self._paths for char in path.choices()))
+def _region_rules(gap: str) -> Iterator[str]:
+    """Yield the rules of what region tags enclose."""
+    step = f'STEP "," " "? STEP {gap} "]"'
+    pairs = f"pair{{1,{MAX_POINTS}}}"
+    yield f"""region_body: {gap} ("[" {gap} left::0 | ("mask" | "region") {gap} "_" {gap} HANDLE span
+  | "points" minus{{0,{MAX_POINTS // 4}}} pair (pair | minus){{0,{MAX_POINTS // 2}}} span
+  | "polygon" pair{{3,{MAX_POINTS}}} span
+  | "scribble" {pairs} ({gap} ";" {pairs}){{0,{MAX_STROKES - 1}}} span
+  | frames)"""
+    yield f'pair: " " "[" {gap} {step}'
+    yield f'minus: " " "-" {gap} "[" {gap} {step}'
+    yield from _kept_number("left", 3, 0, '"," " "? top::_')
+    yield from _kept_number("top", 3, 12, '"," " "? right::_')
+    yield from _larger_number("right", 3, 0, '"," " "? bottom::_')
+    yield from _larger_number("bottom", 3, 12, f'{gap} "]" span')
+    yield 'span: (" " "@" " "? FRAME)? (" " frames)?'
+    yield 'frames: "|" " "? first::0'
+    yield from _kept_number("first", MAX_FRAME_DIGITS, 0, '"," " "? last::_', any_value=True)
+    yield from _larger_number("last", MAX_FRAME_DIGITS, 0, "", or_equal=True)
 
-    def must_follow(self) -> tuple[str, ...] | None:
-        """Return the texts of which one must come next, such as the rest of a tag, or ``None``."""
-        if self._state != "forced":
-            return None
-        done = len(self._typed)
-        return tuple(text[done:] for text in self._forced if text.startswith(self._typed))
 
-    @property
-    def place(self) -> Hashable | None:
-        """Key that is equal in states that allow the same texts; ``None`` if unknown."""
-        if self._state == "forced":
-            return self.must_follow(), self._forced is self._names, self._after
-        if self._state == "instruction":
-            return self._marks if self._marks in ("", ":") else "said"
-        return None
+def _kept_number(name: str, digits: int, bit: int, then: str, *, any_value: bool = False) -> Iterator[str]:
+    """Yield rules that read a number and keep its digits in the parameter, four bits each.
 
-    @property
-    def _says_something(self) -> bool:
-        return bool(self._marks) and self._marks != ":"
+    Args:
+        name: Name of the rule.
+        digits: Largest number of digits.
+        bit: First bit of the last digit.
+        then: What follows.
+        any_value: Whether the largest number is allowed, which none exceeds.
+    """
+    yield f"{name}::_ : " + " | ".join(f"{name}_lead{place}::_" for place in range(digits))
+    for place in range(digits):
+        follow = f"{name}_end" if place == 0 else f"{name}_rest{place - 1}"
+        for form in ("lead", "rest"):
+            choices = list[str]()
+            # without leading zeros
+            for digit in range(int(form == "lead" and place > 0), 10):
+                keep = f"bit_or({digit << (bit + 4 * place)})" if digit else "_"
+                is_largest = place == 0 and digit == 9 and not any_value
+                nines = f" %if ne([{bit + 4}:{bit + 4 * digits}], {_nines(digits - 1)})" if is_largest else ""
+                choices.append(f'"{digit}" {follow}::{keep}{nines}')
+            yield f"{name}_{form}{place}::_ : " + " | ".join(choices)
+    yield f"{name}_end::_ : {then}"
 
-    def accepts(self, text: str) -> bool:
-        """Return whether a text may come next, character by character, without advancing."""
-        ahead = self.copy()
-        try:
-            ahead.advance(text)
-        except ValueError:
-            return False
-        return True
 
-    def advance(self, text: str) -> None:
-        """Advance by the next characters.
+def _larger_number(name: str, digits: int, bit: int, then: str, *, or_equal: bool = False) -> Iterator[str]:
+    """Yield rules that read a number larger than the one kept at a bit; see :func:`_kept_number`."""
+    passed = "::_" if "::_" in then else ""
+    yield f"{name}::_ : " + " | ".join(f"{name}_lead{place}::_" for place in range(digits))
+    for place in range(digits):
+        first = bit + 4 * place
+        # once a digit is larger, the others are free
+        free = f"{name}_free{place - 1}{passed}" if place else f"{name}_end{passed}"
+        equal = f"{name}_equal{place - 1}::_" if place else f"{name}_end{passed}" if or_equal else ""
+        # while all are equal, the rest must still be able to be larger
+        can_grow = [] if or_equal or not place else [f"lt([{bit}:{first}], {_nines(place)})"]
+        for form in ("lead", "equal"):
+            is_short = form == "lead" and place < digits - 1
+            shorter = [f"eq([{first + 4}:{bit + 4 * digits}], 0)"] if is_short else []
+            choices = list[str]()
+            for digit in range(int(form == "lead" and place > 0), 10):
+                if digit:
+                    larger = [*shorter, f"lt([{first}:{first + 4}], {digit})"]
+                    choices.append(f'"{digit}" {free} %if {_all(larger)}')
+                if equal:
+                    same = [*shorter, f"eq([{first}:{first + 4}], {digit})", *can_grow]
+                    choices.append(f'"{digit}" {equal} %if {_all(same)}')
+            yield f"{name}_{form}{place}::_ : " + " | ".join(choices)
+        yield f"{name}_free{place}{passed} : DIGIT {free}"
+    yield f"{name}_end{passed} : {then}"
 
-        Raises:
-            ValueError: If one of them is not allowed; the ones before it are consumed.
-        """
-        for place, char in enumerate(text):
-            if char not in self.allowed_next():
-                raise ValueError(f"{char!r} may not come behind {text[max(0, place - 20) : place]!r}")
-            match self._state:
-                case "free":
-                    for token in self._lexer.feed(char):
-                        self._take(token)
-                case "forced":
-                    self._force(char)
-                case "instruction":
-                    self._say(char)
-                case "region":
-                    self._place(char)
 
-    def _take(self, token: Token) -> None:
-        """Advance by a token of free text like the parser."""
-        if token.kind == "text" and not token.raw.strip():
-            return
-        in_tail, self._tail, self._ended = self._tail, False, False
-        if token.kind != "open":
-            return
-        if token.value == "module":
-            self._leads = False
-            self._expect(self._names, "instruction")
-        elif token.value == "instruction":
-            self._state, self._marks = "instruction", ""
-            self._leads = not in_tail or self._leads
-        elif in_tail:
-            self._state = "region"
-            self._paths = tuple(_Path(pieces) for pieces in _REGIONS)
+def _all(conditions: Sequence[str]) -> str:
+    first, *others = conditions
+    return f"and({first}, {_all(others)})" if others else first
 
-    def _expect(self, texts: tuple[str, ...], after: _State) -> None:
-        self._state, self._forced, self._typed, self._after = "forced", texts, "", after
 
-    def _force(self, char: str) -> None:
-        self._typed += char
-        if self._typed not in self._forced:
-            return
-        if self._leads and self._forced is self._names:
-            self._state, self._tail = "free", True
-        elif self._leads and self._after == "free":
-            self._expect(("<module>", " <module>"), "forced")
-        elif self._leads:
-            self._expect(self._names, "free")
-        elif self._forced is self._names:
-            self._expect(("<instruction>", " <instruction>"), "instruction")
-        else:
-            self._state, self._marks = self._after, ""
-            self._tail = self._after == "free"
-
-    def _say(self, char: str) -> None:
-        if char == "<":
-            self._expect(("</instruction>",), "free")
-            self._typed = char
-        elif not char.isspace() and len(self._marks) < 2:
-            self._marks += char
-
-    def _place(self, char: str) -> None:
-        found = (path.choices().get(char) for path in self._paths)
-        self._paths = tuple(path for path in found if path is not None)
-        if any(path.piece == len(path.pieces) for path in self._paths):
-            self._state, self._ended = "free", True
+def _nines(digits: int) -> int:
+    return int("9" * digits, 16)

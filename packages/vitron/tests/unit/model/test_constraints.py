@@ -1,130 +1,205 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever an untrained model would say, its calls can be read (checks 6 and 7)."""
+"""Whatever an untrained model would say with any tokenizer, its calls have no issue (checks 6, 7)."""
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from vitron.model.constraints import CallLogitsProcessor, CallState, Vocabulary
-from vitron.protocol import Grammar, parse
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+from vitron.model.constraints import CallGrammar, CallLogitsProcessor, CallState
+from vitron.protocol import parse
 
-OPENING = "Sure. <module>"
+from .vocabularies import KINDS, SIGNALS, make_encoder
+
+OPENINGS = ("Sure. <module>", "<instruction>", "< MODULE >", "ok <b> <mod", "")
+MOST = 120  # tokens of a message
+SAMPLES = 130  # of each of the four forms of a tokenizer: 520 a kind
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["special tags", "spelled tags"])
+def tags(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=[SIGNALS, ()], ids=["signals", "no signals"])
+def encoder(request, kind, tags):
+    return make_encoder(kind, special_tags=tags, signals=request.param)
 
 
 @pytest.fixture(scope="module")
-def vocabulary(encoder, tokenizer):
-    return Vocabulary(encoder, len(tokenizer))
+def grammar(encoder):
+    # padded, as embeddings often are
+    return CallGrammar(encoder, len(encoder.tokenizer) + 5)
 
 
-def ids_of(encoder, text):
-    return encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
+def babble(grammar, encoder, generator, opening):
+    """Sample from random logits, in which tokens that may close a tag are likelier, as calls end so rarely.
 
-
-def babble(state, rng, opening, *, most=400):
-    """Write as a model without sense would: any token that may come, the end where nothing is open."""
-    written = list(opening)
+    Returns:
+        The tokens, and whether the message ended.
+    """
+    texts = grammar.tokens.texts
+    closing = [number for number, text in enumerate(texts) if text.lstrip()[:1] == b"<" or text[-1:] == b">"]
+    scores = 3 * torch.randn((MOST, grammar.size), generator=generator)
+    scores[:, closing] += 6 * torch.rand((MOST, 1), generator=generator)
+    scores[:, len(encoder.tokenizer) :] = float("-inf")
+    scores[:, encoder.end_id] = torch.linspace(2, 16, MOST)
+    state, written = CallState(grammar), list(opening)
     for token in opening:
         state.advance(token)
-    vocabulary = state.vocabulary
-    for step in range(most):
-        mask = state.allowed()
-        free = mask is None or bool(mask[vocabulary.end_id])
-        if free and (step > most // 2 or rng.random() < 0.2):
+    for row in scores:
+        token = int(state.constrain(row).argmax())
+        if token == encoder.end_id:
+            assert not state.in_call
             return written, True
-        choices = vocabulary.spoken if mask is None else mask.nonzero()[:, 0].tolist()
-        # brackets are rare among tokens, and a call that never closes says nothing of what is allowed
-        closing = [each for each in choices if vocabulary.texts[each].startswith("</")]
-        token = int(rng.choice(closing if closing and rng.random() < 0.3 else choices))
-        written.append(token)
         state.advance(token)
-    return written, False
+        written += [token, *state.advance_forced(8)]
+    return written, not state.in_call
 
 
-def test_an_untrained_model_makes_no_call_that_cannot_be_read(encoder, vocabulary):
-    opening = ids_of(encoder, OPENING)
-    finished = 0
-    for seed in range(500):
-        written, ended = babble(CallState(vocabulary), np.random.default_rng(seed), opening)
+def test_random_logits_make_no_call_with_an_issue(encoder, grammar):
+    finished, calls = 0, 0
+    for seed in range(SAMPLES):
+        opening = encoder.tokenize(OPENINGS[seed % len(OPENINGS)])
+        written, ended = babble(grammar, encoder, torch.Generator().manual_seed(seed), opening)
+        if not ended:
+            continue
         text = encoder.decode(written)
-        assert Grammar().accepts(text)
         turn = parse(text)
-        if ended:
-            finished += 1
-            assert not turn.issues, text
-            assert len(turn.invocations) >= 1
-            assert len(turn.signals) >= 8
-    assert finished > 450
+        assert not turn.issues, (text, turn.issues)
+        assert len(turn.signals) >= len(grammar.signals) * len(turn.invocations)
+        finished += 1
+        calls += len(turn.invocations)
+    assert finished > SAMPLES // 2
+    assert calls > SAMPLES // 4
 
 
-def test_logits_pass_unchanged_outside_calls(encoder, vocabulary):
-    state = CallState(vocabulary)
-    logits = torch.randn(len(vocabulary.texts), generator=torch.Generator().manual_seed(0))
-    for token in ids_of(encoder, "A red star & 3 > 2, so: fine."):
+def test_free_text_passes_unchanged(encoder, grammar):
+    state = CallState(grammar)
+    logits = torch.randn(grammar.size, generator=torch.Generator().manual_seed(0))
+    for token in encoder.tokenize("a red star & 3 > 2, so: fine. < b"):
         assert state.constrain(logits) is logits
+        assert state.allowed() is None
         state.advance(token)
-    state.advance(encoder.token_id("<module>"))
+    for token in encoder.tokenize(" <module>"):
+        state.advance(token)
     held = state.constrain(logits)
-    assert torch.isneginf(held).any()
     kept = ~torch.isneginf(held)
+    assert 0 < kept.sum() < grammar.size / 2
     assert torch.equal(held[kept], logits[kept])
 
 
-def test_a_call_ends_with_all_its_signals(encoder, vocabulary):
-    state = CallState(vocabulary)
-    for token in ids_of(encoder, "<module>B</module> <instruction>segment: it</instruction>"):
+def test_the_canonical_tokens_of_a_call_are_allowed(encoder, grammar):
+    state = CallState(grammar)
+    text = (
+        "ok. <module>image_editing</module> <instruction>remove: the \u65e5 \U0001f600</instruction> "
+        "<region>[1, 20, 300, 999]</region>"
+    )
+    for token in encoder.tokenize(text):
+        allowed = state.allowed()
+        assert allowed is None or allowed[token], (grammar.tokens.texts[token], state.held)
+        assert allowed is None or not allowed[encoder.end_id]
         state.advance(token)
-    allowed = {vocabulary.texts[each].strip() for each in state.allowed().nonzero()[:, 0].tolist()}
-    assert allowed <= {"", "<instruction>", "<region>", "<sig_p0>"}
-    assert "<sig_p0>" in allowed
-    for signal in vocabulary.signals:
-        assert state.allowed()[signal]
-        state.advance(signal)
-    assert state.allowed() is None
+    assert state.in_call == bool(grammar.signals)
+    assert state.advance_forced(9) == grammar.signals
 
 
-def test_rows_of_a_batch_are_held_apart(encoder, vocabulary):
-    rows = [ids_of(encoder, text) for text in ("hello there", "ok<module>res")]
-    prompt = 3
-    length = max(len(row) for row in rows)
-    holder = CallLogitsProcessor(vocabulary, prompt)
-    states = [CallState(vocabulary), CallState(vocabulary)]
-    logits = torch.randn(2, len(vocabulary.texts), generator=torch.Generator().manual_seed(1))
+def test_texts_of_tokens_make_up_the_message(encoder, grammar):
+    message = (
+        "Sure, \u65e5\u672c. <module>B</module> <instruction>segment: \U0001f600 x > y</instruction> \u00e4"
+    )
+    ids = encoder.tokenize(message)
+    joined = b"".join(grammar.tokens.texts[each] for each in ids).decode()
+    assert joined.removeprefix(" ") == encoder.decode(ids).removeprefix(" ")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A byte-level tokenizer, whose tags are spelled: tokens as ">B" end a tag and go on."""
+    encoder = make_encoder("bytes", special_tags=False)
+    return encoder, CallGrammar(encoder, len(encoder.tokenizer))
+
+
+def spelled(grammar, text):
+    return [grammar.tokens.texts.index(text[place : place + 1].encode()) for place in range(len(text))]
+
+
+def test_a_token_that_opens_a_call_and_goes_on_follows_the_grammar(plain):
+    _, grammar = plain
+    crossing = grammar.tokens.texts.index(b">B")
+    other = next(
+        number for number, text in enumerate(grammar.tokens.texts) if text[:1] == b">" and text[1:2] == b"s"
+    )
+    state = CallState(grammar)
+    logits = torch.zeros(grammar.size)
+    for token in spelled(grammar, "a <module"):
+        state.advance(token)
+    held = state.constrain(logits)
+    assert held[crossing] == 0
+    assert torch.isneginf(held[other])
+    with pytest.raises(ValueError, match=f"does not allow token {other}"):
+        state.advance(other)
+    state = CallState(grammar)
+    for token in [*spelled(grammar, "a <module"), crossing]:
+        state.advance(token)
+    assert state.in_call
+    state = CallState(grammar)
+    for token in spelled(grammar, "a <b"):
+        state.advance(token)
+    assert state.constrain(logits) is logits
+
+
+def test_a_started_set_of_signals_is_completed(plain):
+    _, grammar = plain
+    state = CallState(grammar)
+    state.advance(grammar.signals[1])
+    assert state.advance_forced(9) == grammar.signals[2:]
+    assert not state.in_call
+
+
+def test_rows_of_a_batch_are_held_apart(plain):
+    encoder, grammar = plain
+    rows = [encoder.tokenize(text) for text in ("hello there", "ok<module>res")]
+    holder, prompt = CallLogitsProcessor(grammar, 3), 3
+    states = [CallState(grammar), CallState(grammar)]
+    logits = torch.randn(2, grammar.size, generator=torch.Generator().manual_seed(1))
     ids = torch.zeros(2, prompt, dtype=torch.long)
-    for place in range(length):
+    for place in range(max(map(len, rows))):
         found = holder(ids, logits)
         for row, state in enumerate(states):
             assert torch.equal(found[row], state.constrain(logits[row]))
         step = [row[place] if place < len(row) else encoder.end_id for row in rows]
         for row, state in enumerate(states):
-            state.advance(step[row])
+            if step[row] != encoder.end_id:
+                state.advance(step[row])
         ids = torch.cat([ids, torch.tensor(step)[:, None]], 1)
 
 
-def test_what_may_come_is_what_the_grammar_takes_token_by_token():
-    """Tokens cut calls anywhere, within tags and across their ends; none is passed over."""
-    call = (
-        "<module>image_editing</module> <instruction>remove: the dog</instruction>"
-        "<instruction> : x</instruction><region>[1, 2, 30, 400]</region>"
-    )
-    rng = np.random.default_rng(0)
-    starts = rng.integers(0, len(call) - 1, 400)
-    cut = {
-        call[start : start + length] for start, length in zip(starts, rng.integers(1, 24, 400), strict=True)
-    }
-    texts = ["", "", *sorted(cut | {*call, "B</module>", "B</module><instruction>a", "video_"})]
-    made = SimpleNamespace(
-        token_text=texts.__getitem__, token_id=texts.index, end_id=0, pad_id=1, signals=(), texts=texts
-    )
-    vocabulary = Vocabulary(made, len(texts))
-    looked = 0
-    ends = [*range(len("<module>"), len(call))]
-    for end in ends * 2:  # the second time from memory
-        state = CallState(vocabulary)
-        state.grammar.advance(call[:end])
-        if not state.grammar.in_call:
-            continue
-        wanted = [bool(text) and state.grammar.accepts(text) for text in texts]
-        assert state.allowed().tolist() == wanted, call[:end]
-        looked += 1
-    assert looked > 160
+def test_threads_share_a_grammar(plain):
+    encoder, _ = plain
+    grammar = CallGrammar(encoder, len(encoder.tokenizer))
+
+    def one(seed):
+        return babble(grammar, encoder, torch.Generator().manual_seed(seed), encoder.tokenize("<module>"))
+
+    wanted = [one(seed) for seed in range(4)]
+    grammar = CallGrammar(encoder, len(encoder.tokenizer))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(4))) == wanted
+
+
+def test_a_tokenizer_without_brackets_is_refused(plain):
+    encoder, _ = plain
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "red": 1, "</s>": 2}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>")
+    small = SimpleNamespace(**(vars(encoder) | {"tokenizer": tokenizer, "signals": (), "end_id": 2}))
+    grammar = CallGrammar(small, 3)
+    with pytest.raises(ValueError, match="cannot be constrained: the tokenizer has no token for"):
+        grammar.matcher("module")

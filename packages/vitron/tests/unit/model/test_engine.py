@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from vitron.errors import UnsupportedRequestError
-from vitron.model.constraints import CallState
 from vitron.model.engine import Vitron
 from vitron.protocol.sampling import SamplingParams
 from vitron.session import DoneEvent, ResultEvent, TextEvent
@@ -59,60 +58,6 @@ def test_streamed_signals_are_those_of_the_whole_conversation(vitron, monkeypatc
     assert "".join(piece.text for piece in pieces) == text
     (found,) = [piece.signal for piece in pieces if piece.signal is not None]
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
-
-
-def test_what_the_grammar_leaves_no_choice_about_is_read_in_one_pass(vitron, monkeypatch):
-    """The message, its pieces and its signals are those of a pass for each token."""
-    example = ask(make_image(0), reply=("ok", (segment(),)))
-    text = vitron.encoder.assistant_text(example.messages[1])
-    ids = vitron.encoder.tokenize(text)
-    ids.append(vitron.encoder.end_id)
-    logged, passes = list[int](), list[int]()
-    advance, step = CallState.advance, vitron.forward
-
-    def advance_told(state, token):
-        logged.append(token)
-        advance(state, token)
-
-    def step_counted(cache, **inputs):
-        passes.append(inputs["input_ids"].shape[1])
-        return step(cache, **inputs)
-
-    monkeypatch.setattr(CallState, "advance", advance_told)
-    monkeypatch.setattr(vitron, "forward", step_counted)
-    monkeypatch.setattr("vitron.model.generation._sample", lambda *_: ids[len(logged)])
-
-    def reply():
-        logged.clear()
-        passes.clear()
-        pieces = list(
-            vitron.stream(example.messages[:1], example.media, (), SamplingParams(max_new_tokens=200))
-        )
-        return pieces, passes[1:]  # behind the question
-
-    pieces, together = reply()
-    monkeypatch.setattr(CallState, "advance_forced", lambda *_: [])
-    wanted, alone = reply()
-    assert sum(together) == sum(alone) == len(alone) == len(ids) - 1
-    assert len(vitron.vocabulary.signals) in together or len(vitron.vocabulary.signals) - 1 in together
-    assert [piece.text for piece in pieces] == [piece.text for piece in wanted]
-    for piece, each in zip(pieces, wanted, strict=True):
-        assert (piece.signal is None) == (each.signal is None)
-        if piece.signal is not None:
-            np.testing.assert_allclose(piece.signal, each.signal, rtol=1e-4, atol=1e-4)
-
-
-def test_a_run_without_choice_ends_where_the_message_must(vitron):
-    example = ask(make_image(0), reply=("ok", (segment(),)))
-    text = vitron.encoder.assistant_text(example.messages[1])
-    ids = vitron.encoder.tokenize(text)
-    first = ids.index(vitron.vocabulary.signals[0])
-    state = CallState(vitron.vocabulary)
-    for token in ids[: first + 1]:
-        state.advance(token)
-    assert state.advance_forced(3) == vitron.vocabulary.signals[1:4]
-    assert state.advance_forced(100) == vitron.vocabulary.signals[4:]
-    assert state.advance_forced(100) == []
 
 
 def test_a_conversation_segments_by_its_own_signals(vitron, monkeypatch):

@@ -1,59 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The text of the grammar, as llguidance reads it byte by byte: the same calls as the parser's."""
+
 import pytest
-from vitron.protocol import Grammar, parse
+from llguidance import LLMatcher, LLTokenizer
+from vitron.protocol import MODULES, Module, call_grammar, parse
 from vitron.protocol.contract import BoxRegion
 
-HEAD = "<module>B</module> <instruction>segment: the dog</instruction>"
+TOKENIZER = LLTokenizer("byte")
+HEAD = "B</module> <instruction>segment: the dog</instruction>"
 
 
-def after(text):
-    grammar = Grammar()
-    grammar.advance(text)
-    return grammar
+def matcher(**settings):
+    found = LLMatcher(TOKENIZER, call_grammar(**({"signals": ["<[256]>"]} | settings)), log_level=0)
+    assert not found.get_error()
+    return found
 
 
-def allowed(text):
-    return "".join(sorted(after(text).allowed_next().only))
+@pytest.fixture(scope="module")
+def call():
+    return matcher(start="module")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "a < b <mod",
-        "</module></instruction><region>",
-        "</s>&lt;module>",
-        HEAD,
-        f"{HEAD} \n",
-        f"{HEAD} <reg",
-        f"{HEAD} and <region>",
-        f"{HEAD}<region>mask_1</region>",
-        f"{HEAD}<region>mask_1</region> <region>",
-        "<instruction>a</instruction> <module>C</module>",
-        f"{HEAD}</region>",
-    ],
-)
-def test_outside_a_call_everything_is_allowed(text):
-    grammar = after(text)
-    assert grammar.allowed_next().everything
-    assert "\U0001f600" in grammar.allowed_next()
-    assert grammar.can_end()
-    assert not grammar.in_call
+def following(base, text):
+    """Return the characters that may come behind a text; ``None`` if the text itself may not come."""
+    state = base.deep_copy()
+    tokens = list(text.encode())
+    if state.try_consume_tokens(tokens) < len(tokens):
+        return None
+    # forced bytes are those that must come, and the mask then names no other
+    mask = state.compute_logit_bias()
+    return "".join(chr(byte) for byte in range(128) if mask[byte])
 
 
 @pytest.mark.parametrize(
-    ("text", "next_characters"),
+    ("text", "characters"),
     [
-        ("<module>", "ABCDEFGRirtv"),
-        ("< MODULE >", "ABCDEFGRirtv"),
-        ("<module>image_", "est"),
-        ("<module>A", "<"),
-        ("<module>A</mod", "u"),
-        ("<module>A</module>", " <"),
-        ("<module>A</module> <", "i"),
-        (f"{HEAD} <region>", "[m|"),
+        ("", "ABCDEFGRirtv"),
+        ("image_", "est"),
+        ("A", "<"),
+        ("A</mod", "u"),
+        ("A</module>", "\n <"),
+        ("A</module> <", "i"),
+        (f"{HEAD} <", "ir"),
+        (f"{HEAD} <region>", "[mprs|"),
         (f"{HEAD} <region>| 7, ", "123456789"),
-        (f"{HEAD}<REGION>[", "0123456789"),
+        (f"{HEAD}<region>[", "0123456789"),
         (f"{HEAD}<region>[0", ","),
         (f"{HEAD}<region>[998", ","),
         (f"{HEAD}<region>[99", ",012345678"),
@@ -61,52 +52,85 @@ def test_outside_a_call_everything_is_allowed(text):
         (f"{HEAD}<region>[997, 5, ", "9"),
         (f"{HEAD}<region>[997, 5, 99", "89"),
         (f"{HEAD}<region>[40, 5, 4", "0123456789"),
+        (f"{HEAD}<region>[129, 5, 1", "3456789"),
+        (f"{HEAD}<region>[40, 998, 41, 9", "9"),
         (f"{HEAD}<region>[40, 5, 41, 6]", " <"),
         (f"{HEAD}<region>mask_", "123456789"),
-        (f"{HEAD}<region>mask_1 | 12, ", "123456789"),
+        (f"{HEAD}<region>region_1 | 12, ", "123456789"),
         (f"{HEAD}<region>mask_1 | 12, 1", "0123456789"),
         (f"{HEAD}<region>mask_1 | 12, 12", "0123456789<"),
+        (f"{HEAD}<region>points -[1, 2]", " "),
+        (f"{HEAD}<region>points -[1, 2] [3, 4]", " <"),
+        (f"{HEAD}<region>polygon [1, 2] [3, 4]", " "),
+        (f"{HEAD}<region>scribble [1, 2]", " ;<"),
+        (f"{HEAD}<region>mask_1</region>", ""),
     ],
 )
-def test_inside_a_call_only_what_can_be_read(text, next_characters):
-    assert allowed(text) == next_characters
-    assert not after(text).can_end()
+def test_inside_a_call_only_what_can_be_read(call, text, characters):
+    assert sorted(following(call, text)) == sorted(characters)
 
 
-def test_an_instruction_must_say_something_before_it_ends():
-    start = "<module>B</module><instruction>"
-    for silent in ("", " ", ":", " : \n"):
-        assert "<" not in after(start + silent).allowed_next()
-        assert "x" in after(start + silent).allowed_next()
-    for telling in ("x", "::", ": x", "segment:", "&"):
-        assert "<" in after(start + telling).allowed_next()
-        assert allowed(start + telling + "<") == "/"
-        assert parse(f"{start}{telling}</instruction>").issues == ()
+@pytest.mark.parametrize(
+    "text",
+    ["Z", "image_x", "B</module><region>", f"{HEAD}<region>[5, 5, 5, 6]", f"{HEAD}<region>[5, 9, 6, 8]"]
+    + [f"{HEAD}<region>{bad}" for bad in ("[01", "[1000", "mask_0", "| 7, 6<", "points -[1, 2]<", "circle")]
+    + [f"B</module><instruction>{blank}</" for blank in ("", " ", ":", " : \n", "\u00a0", "\x1c")],
+)
+def test_what_would_be_an_issue_is_refused(call, text):
+    assert following(call, text) is None
 
 
-def test_what_is_refused_leaves_what_came_before():
-    grammar = Grammar()
-    with pytest.raises(ValueError, match="'Z' may not come behind '<module>'"):
-        grammar.advance("<module>Z")
-    assert grammar.accepts("B</module>")
-    assert not grammar.accepts("Bicycle")
-    grammar.advance("B")
-    assert grammar.allowed_next().only == {"<"}
+@pytest.mark.parametrize("content", ["x", "::", ": x", "segment:", "&", "\u00a0\u65e5", "10:45 > 9"])
+def test_an_instruction_says_something(call, content):
+    text = f"B</module><instruction>{content}</instruction>"
+    assert following(call, text) is not None
+    assert parse(f"<module>{text}").issues == ()
 
 
-def test_a_copy_goes_its_own_way():
-    one = after("Look: <mod")
-    two = one.copy()
-    two.advance("ule>")
-    assert (one.in_call, two.in_call) == (False, True)
-    one.advance("el>")
-    assert one.allowed_next().everything
+def test_an_instruction_before_its_module():
+    leading = matcher(start="instruction")
+    assert following(leading, "remove: x</instruction>") == "\n <"
+    assert following(leading, "remove: x</instruction> <instruction>y</instruction><module>C</") == "m"
+    assert following(leading, "remove: x</instruction><region>") is None
+    # the parser takes a longer one for text
+    assert following(leading, "x" * 500 + "</instruction>") is None
 
 
-def test_a_whole_call_is_what_it_says():
-    text = f"{HEAD}\n<region>[40, 5, 41, 6] | 3, 3</region> ok"
-    grammar = after(text)
-    assert grammar.can_end()
-    (call,) = parse(text).invocations
-    assert call.region == BoxRegion(x0=40 / 999, y0=5 / 999, x1=41 / 999, y1=6 / 999)
-    assert call.frames == (3, 3)
+def test_signals_come_in_order_behind_a_call():
+    signals = matcher(start="module", signals=["<[256]>"])
+    signals.consume_tokens(list(f"{HEAD}<region>mask_1</region>".encode()))
+    assert signals.compute_ff_tokens() == [256]
+
+
+def test_modules_are_those_of_the_registry():
+    name = Module(
+        name="count", letter="N", summary="count", verbs={"count": "count"}, inputs=(), output="masks"
+    )
+    more = matcher(start="module", modules=MODULES.with_modules(name))
+    assert following(more, "") == "ABCDEFGNRcirtv"
+
+
+def test_spaces_where_tokenizers_add_them():
+    spaced = matcher(start="module", spaced=True)
+    text = " image _ editing < / module > < instruction > remove : it < / instruction >"
+    region = " < region > [ 1, 2, 3, 4 ] | 1, 2 < / region >"
+    assert following(spaced, text + region) is not None
+    assert following(matcher(start="module"), text) is None
+    (found,) = parse(f"<module>{text}{region}").invocations
+    assert found.region == BoxRegion(x0=1 / 999, y0=2 / 999, x1=3 / 999, y1=4 / 999)
+    assert found.frames == (1, 2)
+
+
+@pytest.mark.parametrize("signals", [(), ["<[256]>"]])
+def test_a_server_gets_the_grammar_of_whole_messages(signals):
+    message = matcher(signals=signals)
+    free = following(message, "a < b <mod")
+    assert len(free) == 128
+    for opening in ("hello <module>", "< MODULE >", "x <Module>"):
+        assert following(message, opening) == "ABCDEFGRirtv"
+    assert following(message, "ok <module>Z") is None
+    behind = following(message, f"ok <module>{HEAD}")
+    if signals:
+        assert behind == "\n <"
+    else:
+        assert following(message, f"<module>{HEAD} and <module>") == "ABCDEFGRirtv"

@@ -142,8 +142,8 @@ def _shape(text: str, frame: int | None, size: Size | None) -> Region:
         return MaskRegion(size=(int(found[1]), int(found[2])), counts=found[3], frame=frame)
     word, _, rest = text.partition(" ")
     if word.lower() not in _KINDS:
-        if re.fullmatch(r"(mask|region)_[1-9][0-9]{0,5}", text):
-            return ReferenceRegion(name=text, frame=frame)
+        if found := re.fullmatch(r"(mask|region)\s?_\s?([1-9][0-9]{0,5})", text):
+            return ReferenceRegion(name=f"{found[1]}_{found[2]}", frame=frame)
         raise RegionError(
             f"a region is a box as [0, 0, 500, 999], points, a polygon, a scribble, a mask or its name, "
             f"got {_short(text)}"
