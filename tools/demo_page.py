@@ -24,6 +24,7 @@ MEDIA_TYPES = {
     ".webp": "image/webp",
     ".gif": "image/gif",
     ".svg": "image/svg+xml",
+    ".mp4": "video/mp4",
 }
 
 STYLE = """
@@ -34,7 +35,7 @@ h1 { margin-bottom: 0 } h2 { border-top: 1px solid var(--line); padding-top: 1.5
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem 1rem .25rem 0; text-align: left;
   border-bottom: 1px solid var(--line) } td { font-variant-numeric: tabular-nums }
 figure { margin: 1.2rem 0 } figcaption { opacity: .7; font-size: .9rem }
-img { max-width: 100%; height: auto; border-radius: .4rem; border: 1px solid var(--line) }
+img, video { max-width: 100%; height: auto; border-radius: .4rem; border: 1px solid var(--line) }
 """
 
 
@@ -57,11 +58,15 @@ def figures_table(figures: dict[str, object]) -> str:
 
 
 def image(file: Path) -> str:
-    """Return an image as an HTML figure with its bytes inside."""
+    """Return an image or a video as an HTML figure with its bytes inside."""
     data = base64.b64encode(file.read_bytes()).decode("ascii")
     name = html.escape(file.stem.replace("_", " ").replace("-", " "))
-    source = f"data:{MEDIA_TYPES[file.suffix.lower()]};base64,{data}"
-    return f'<figure><img src="{source}" alt="{name}"><figcaption>{name}</figcaption></figure>'
+    kind = MEDIA_TYPES[file.suffix.lower()]
+    source = f"data:{kind};base64,{data}"
+    shown = f'<img src="{source}" alt="{name}">'
+    if kind.startswith("video/"):
+        shown = f'<video src="{source}" controls loop muted></video>'
+    return f"<figure>{shown}<figcaption>{name}</figcaption></figure>"
 
 
 def section(name: str) -> str:

@@ -20,7 +20,7 @@ def demo(
     """Hold conversations with the small model about drawn images and videos it was not trained on.
 
     It answers, segments, edits, generates and tracks; toy specialists, which know drawn shapes only, run its
-    calls. Scores compare with what was drawn. Writes every result as an image, and transcript.html.
+    calls. Scores compare with what was drawn. Writes every result, an image or a video, and transcript.html.
 
     **Examples**
 
@@ -31,7 +31,7 @@ def demo(
     Args:
         model: Shipped name, folder, or hub id.
         scripted: Run the calls of written messages; no model takes part.
-        output: Folder of the images and the transcript.
+        output: Folder of the results and the transcript.
     """
     if scripted:
         from vitron.demo.scripted import run_demo

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
+from PIL import Image
 from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
 from vitron.demo.painters.edits import fill_in
 from vitron.demo.painters.find import best_shape, things_in
@@ -9,6 +10,7 @@ from vitron.demo.painters.words import COLOURS, SHAPES, Phrase, read_phrase, rea
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.media import Artefact
 from vitron.specialists import Action, Request
+from vitron.specialists.registry import SpecialistRegistry
 
 
 def scene(*things, size=(48, 64)):
@@ -275,3 +277,24 @@ def test_what_a_toy_cannot_do_it_says(toy, module, said, more, message):
 def test_an_empty_image_holds_nothing():
     assert things_in(blank(8, 8)) == []
     assert tuple(blank(1, 1)[0, 0]) == BACKGROUND
+
+
+def test_no_toy_runs_the_calls_of_a_user():
+    assert not [name for name in SpecialistRegistry().discover().names if "toy" in name]
+
+
+@pytest.mark.parametrize(
+    ("specialist", "module", "said"),
+    [
+        (ToySegmenter, "image_segmentation", ("segment", "the red circle")),
+        (ToyPainter, "image_editing", ("recolour", "the red circle to blue")),
+        (ToyPainter, "image_editing", ("remove", "the star")),
+    ],
+)
+def test_something_like_a_photograph_is_refused(specialist, module, said):
+    rng = np.random.default_rng(0)
+    large = np.asarray(Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((320, 240)))
+    with pytest.raises(
+        UnsupportedRequestError, match="know drawn images, and this one has more than"
+    ):
+        ask(specialist(), module, said, image=large)
