@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from vitron.model.hf.media import Visual
 
 __all__ = ["IGNORED", "Batch", "Encoded", "move"]
 
@@ -92,7 +94,7 @@ class Encoded:
 
     ids: list[int]
     labels: list[int]
-    visuals: list[tuple[Literal["image", "video"], NDArray[np.uint8]]]
+    visuals: list[Visual]
     regions: list[NDArray[np.uint8]]
     region_frames: list[int]
     region_boxes: list[tuple[float, float, float, float] | None]
@@ -104,7 +106,7 @@ class Encoded:
     @property
     def num_frames(self) -> int:
         """Number of shown frames."""
-        return sum(len(frames) for _, frames in self.visuals)
+        return sum(len(each.frames) for each in self.visuals)
 
 
 def move(value: Any, device: torch.device | str) -> Any:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -171,11 +171,9 @@ class ConversationEncoder:
                     content += _behind(region_handle(part.region), [token])
         return {"role": message.role, "content": content}
 
-    def _tokens(
-        self, segments: Sequence[Segment], sizes: tuple[VisualSize, ...]
-    ) -> tuple[list[int], list[int]]:
-        """Return token ids and labels; each segment is tokenized apart, so that no token spans their border."""
-        expansions = iter(self.media.expansions(sizes) if sizes else ())
+    def _tokens(self, segments: Sequence[Segment], visuals: Sequence[Visual]) -> tuple[list[int], list[int]]:
+        """Return token ids and labels; no token spans the border of two segments."""
+        expansions = iter(self.media.expansions(visuals))
         tokens = [each for each in (self.media.image_token, self.media.video_token) if each]
         ids, labels, before = list[int](), list[int](), ""
         for text, is_generated in segments:
@@ -213,8 +211,7 @@ class ConversationEncoder:
                 "the chat template of the model writes earlier assistant messages in another way than the "
                 "last one: train on conversations of one turn"
             )
-        sizes = tuple(visual.size for each in shown.values() for visual in each.visuals)
-        return self._tokens(segments, sizes)
+        return self._tokens(segments, [visual for each in shown.values() for visual in each.visuals])
 
     # -- examples
 
@@ -233,9 +230,10 @@ class ConversationEncoder:
                 artefact = media[part.media]
                 if artefact.kind == "masks":
                     continue
-                frames = self.media.sample_frames(artefact.num_frames)
+                frames = self.media.sample_frames(artefact.num_frames, artefact.fps)
                 chosen = artefact.frames[frames] if len(frames) < artefact.num_frames else artefact.frames
-                shown[part.media] = _Shown(start, frames, self.media.visuals(artefact.kind, chosen))
+                visuals = self.media.visuals(artefact.kind, chosen, frames, artefact.fps)
+                shown[part.media] = _Shown(start, frames, visuals)
                 start += len(frames)
         return shown
 
@@ -260,7 +258,7 @@ class ConversationEncoder:
         return Encoded(
             ids=ids,
             labels=labels,
-            visuals=[tuple(visual) for each in shown.values() for visual in each.visuals],
+            visuals=[visual for each in shown.values() for visual in each.visuals],
             regions=[mask for mask, _, _ in placed],
             region_frames=[frame for _, frame, _ in placed],
             region_boxes=[box for _, _, box in placed],
@@ -342,11 +340,8 @@ class ConversationEncoder:
             conditions=conditions,
         )
 
-    def _media(
-        self, samples: Sequence[Sequence[tuple[Literal["image", "video"], NDArray[np.uint8]]]]
-    ) -> tuple[dict[str, Any], Tensor | None]:
-        visuals = [[Visual(*each) for each in sample] for sample in samples]
-        inputs, rows = self.media.process(visuals)
+    def _media(self, samples: Sequence[Sequence[Visual]]) -> tuple[dict[str, Any], Tensor | None]:
+        inputs, rows = self.media.process(samples)
         found = [row for each in rows for row in each]
         return inputs, torch.tensor(found, dtype=torch.long) if found else None
 

@@ -117,9 +117,9 @@ def test_the_decoder_reads_regions_at_their_placeholders(vitron):
     wanted = encoder.features(mean) + encoder.location(torch.tensor(box))
     place = batch.input_ids[0] == model.config.region_token_id
     torch.testing.assert_close(seen[0][0, place][0], wanted, rtol=1e-4, atol=1e-5)
-    top, left = 42 / SIZE[0], 14 / SIZE[1]  # half a pixel of the view may be lost
-    assert abs(box[1] - top) * height <= 1
-    assert abs(box[0] - left) * width <= 1
+    top, left = 42 / SIZE[0], 14 / SIZE[1]  # filters reach two pixels beyond an edge
+    assert abs(box[1] - top) * height <= 2
+    assert abs(box[0] - left) * width <= 2
 
 
 @torch.no_grad()

@@ -49,8 +49,8 @@ AGAIN = {"role": "user", "content": [part("again")]}
         (
             "vicuna",  # the model generates the space, and no space stands before the next turn
             [
-                "<s>A chat between a curious user and an artificial intelligence assistant. The assistant gives "
-                "helpful, detailed, and polite answers to the user's questions. "
+                "<s>A chat between a curious user and an artificial intelligence assistant. "
+                "The assistant gives helpful, detailed, and polite answers to the user's questions. "
                 "USER: img_1: <image>\nhello ASSISTANT:",
                 " hi there.<|im_end|>",
                 "USER: again ASSISTANT:",
@@ -111,7 +111,8 @@ def test_a_template_that_takes_strings_alone_gets_placeholders_as_text():
 
 def test_without_a_place_for_system_text_the_user_says_it():
     refusing = (
-        "{% for message in messages %}{% if message['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        "{% for message in messages %}"
+        "{% if message['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
         "{{ '[' + message['role'] + '] ' + message['content'] + '<|im_end|>' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
     )

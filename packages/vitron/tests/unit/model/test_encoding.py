@@ -185,7 +185,8 @@ def test_a_template_that_rewrites_history_is_for_single_turns(processor):
         "{% if message['role'] == 'assistant' and loop.last %}{{ '(' }}{% endif %}"
         "{% for part in message['content'] %}{% if part.type == 'text' %}{{ part.text }}"
         "{% else %}{{ {'image': '<IMG_CONTEXT>', 'video': '<video>'}[part.type] }}{% endif %}{% endfor %}"
-        "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}{% endif %}"
+        "{{ '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}{% endif %}"
     )
     _, other = internvl()
     other.chat_template = rewriting

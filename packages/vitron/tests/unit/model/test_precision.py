@@ -29,7 +29,7 @@ def replies():
     vitron = Vitron.from_pretrained("vitron-tiny", device="cpu")
     found = list[tuple[torch.Tensor, torch.Tensor]]()
     for request in (each.format(thing) for thing in THINGS for each in REQUESTS):
-        ids = vitron.encoder.tokens(ask(text=request, reply=None).messages, [])[0]
+        ids = vitron.encoder.encode(ask(text=request, reply=None)).ids
         with torch.no_grad():
             whole = vitron.model.generate(
                 torch.tensor([list(ids)]),
@@ -51,7 +51,7 @@ def test_fewer_bits_mostly_generate_the_same(replies, dtype, kind):
     )
     kinds = {name: type(each).__name__ for name, each in vitron.model.named_modules()}
     fewer = [name for name, each in kinds.items() if each == kind]
-    assert any(name.startswith("language_model.") for name in fewer)
+    assert any(".language_model." in name for name in fewer)
     assert not any(part in name.split(".") for name in fewer for part in UNQUANTISED)
     same = total = 0
     with torch.no_grad():

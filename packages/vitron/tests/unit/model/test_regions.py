@@ -84,7 +84,9 @@ def test_the_published_encoder_takes_corners_between_pixels(patches):
     unknown, box = [float("nan")] * 4, [0.26, 0.13, 0.94, 0.61]
     found = encoder(patches.repeat(2, 1, 1, 1), mask, torch.tensor([unknown, box]))
     torch.testing.assert_close(found[0], encoder(patches, mask[:1])[0])
-    around, given = (encoder.location(each.double() * 32) for each in (mask_boxes(mask[:1]), torch.tensor([box])))
+    around, given = (
+        encoder.location(each.double() * 32) for each in (mask_boxes(mask[:1]), torch.tensor([box]))
+    )
     torch.testing.assert_close(found[1] - found[0], (given - around)[0], rtol=1e-6, atol=1e-6)
 
 

@@ -143,8 +143,8 @@ class ChatRenderer:
         A conversation that does not end with an assistant message ends with the opening of one.
 
         Args:
-            messages: Messages with ``role`` and ``content``, a list of parts: ``{"type": "text", "text": ...}``,
-                ``{"type": "image"}`` and ``{"type": "video"}``.
+            messages: Messages with ``role`` and ``content``, a list of parts:
+                ``{"type": "text", "text": ...}``, ``{"type": "image"}`` and ``{"type": "video"}``.
 
         Raises:
             ValueError: If the template drops a message.

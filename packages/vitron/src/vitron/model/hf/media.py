@@ -20,7 +20,7 @@ from vitron.model.hf.features import family_of, unflatten_patches
 
 __all__ = ["MediaProcessor", "Visual", "VisualSize"]
 
-FRAMES_PER_SECOND = 8.0
+FRAMES_PER_SECOND = 8.0  # of a video that does not say
 TEXT_INPUTS = (
     "input_ids",
     "attention_mask",
@@ -36,16 +36,30 @@ class Visual(NamedTuple):
     Attributes:
         kind: ``image`` or ``video``.
         frames: ``(T, H, W, 3)``, uint8.
+        numbers: Number of each frame in its video, from 0.
+        fps: Frames a second of the video.
     """
 
     kind: Literal["image", "video"]
     frames: NDArray[np.uint8]
+    numbers: tuple[int, ...] = (0,)
+    fps: float = FRAMES_PER_SECOND
 
     @property
     def size(self) -> VisualSize:
         """Kind, number of frames, height and width."""
         count, height, width = self.frames.shape[:3]
         return VisualSize(self.kind, count, height, width)
+
+    @property
+    def metadata(self) -> VideoMetadata:
+        """Times of the frames, for video processors, some of which write them in the text."""
+        return VideoMetadata(
+            total_num_frames=self.numbers[-1] + 1,
+            fps=self.fps,
+            frames_indices=list(self.numbers),
+            duration=(self.numbers[-1] + 1) / self.fps,
+        )
 
 
 class VisualSize(NamedTuple):
@@ -116,12 +130,12 @@ class MediaProcessor:
         self.reads_videos = self.family.videos and getattr(processor, "video_processor", None) is not None
         self.image_token = getattr(processor, "image_token", None)
         self.video_token = getattr(processor, "video_token", None) if self.reads_videos else None
-        self.expansions = lru_cache(maxsize=4096)(self._expansions)
+        self._expanded = lru_cache(maxsize=4096)(self._expand)
         self.axes = lru_cache(maxsize=4096)(self._axes)
 
     # -- frames and placeholders
 
-    def sample_frames(self, count: int) -> list[int]:
+    def sample_frames(self, count: int, fps: float | None = None) -> list[int]:
         """Return which frames of a video are shown.
 
         With ``num_frames`` of the configuration, all, or so many from the first to the last; distances are
@@ -130,7 +144,7 @@ class MediaProcessor:
         limit = self.config.num_frames
         if limit is None and self.reads_videos:
             processor = self.processor.video_processor
-            metadata = VideoMetadata(total_num_frames=count, fps=FRAMES_PER_SECOND)
+            metadata = VideoMetadata(total_num_frames=count, fps=fps or FRAMES_PER_SECOND)
             chosen = processor.sample_frames(metadata, num_frames=processor.num_frames, fps=processor.fps)
             return sorted({min(max(int(each), 0), count - 1) for each in chosen})
         limit = limit or 8
@@ -138,11 +152,25 @@ class MediaProcessor:
             return list(range(count))
         return np.linspace(0, count - 1, limit).astype(int).tolist()
 
-    def visuals(self, kind: Literal["image", "video"], frames: NDArray[np.uint8]) -> list[Visual]:
-        """Return what the placeholders of an image or a video stand for: itself, or each of its frames."""
-        if kind == "image" or self.reads_videos:
-            return [Visual(kind, frames)]
-        return [Visual("image", frame[None]) for frame in frames]
+    def visuals(
+        self,
+        kind: Literal["image", "video"],
+        frames: NDArray[np.uint8],
+        numbers: Sequence[int] | None = None,
+        fps: float | None = None,
+    ) -> list[Visual]:
+        """Return what the placeholders of an image or a video stand for: itself, or each of its frames.
+
+        Args:
+            kind: ``image`` or ``video``.
+            frames: Shown frames, ``(T, H, W, 3)``.
+            numbers: Numbers of the shown frames in the video; by default from 0.
+            fps: Frames a second of the video.
+        """
+        if kind == "image" or not self.reads_videos:
+            return [Visual("image", frame[None]) for frame in frames]
+        chosen = range(len(frames)) if numbers is None else numbers
+        return [Visual("video", frames, tuple(chosen), fps or FRAMES_PER_SECOND)]
 
     def placeholder(self, kind: str) -> str:
         """Return the token that stands for an image or a video in rendered text."""
@@ -151,9 +179,16 @@ class MediaProcessor:
             raise ValueError(f"the processor {type(self.processor).__name__} names no token for a {kind}")
         return token
 
-    def _expansions(self, sizes: tuple[VisualSize, ...]) -> tuple[str, ...]:
-        """Return the text that replaces each placeholder of a conversation with visuals of these sizes."""
-        blank = [Visual(s.kind, np.zeros((s.frames, s.height, s.width, 3), np.uint8)) for s in sizes]
+    def expansions(self, visuals: Sequence[Visual]) -> tuple[str, ...]:
+        """Return the text that replaces each placeholder of a conversation."""
+        shapes = tuple((each.size, each.numbers, each.fps) for each in visuals)
+        return self._expanded(shapes) if shapes else ()
+
+    def _expand(self, shapes: tuple[tuple[VisualSize, tuple[int, ...], float], ...]) -> tuple[str, ...]:
+        blank = [
+            Visual(kind, np.zeros((count, height, width, 3), np.uint8), numbers, fps)
+            for (kind, count, height, width), numbers, fps in shapes
+        ]
         found = self._run([blank], return_text_replacement_offsets=True)
         return tuple(each["replacement"] for each in found["text_replacement_offsets"][0])
 
@@ -179,13 +214,11 @@ class MediaProcessor:
         images = [
             [_channels_first(each.frames)[0] for each in sample if each.kind == "image"] for sample in samples
         ]
-        videos = [_channels_first(each.frames) for s in samples for each in s if each.kind == "video"]
+        shown = [each for sample in samples for each in sample if each.kind == "video"]
+        videos = [_channels_first(each.frames) for each in shown]
         if videos:
-            given = dict(kwargs.pop("videos_kwargs", {}))
-            kwargs["videos_kwargs"] = given | {
-                "do_sample_frames": False,
-                "video_metadata": [_metadata(len(each)) for each in videos],
-            }
+            metadata = [each.metadata for each in shown]
+            kwargs["videos_kwargs"] = {"do_sample_frames": False, "video_metadata": metadata}
         return self.processor(
             text=texts,
             images=images if any(images) else None,
@@ -198,8 +231,7 @@ class MediaProcessor:
     def _rows(self, samples: Sequence[Sequence[Visual]], inputs: Mapping[str, Any]) -> list[list[int]]:
         counts = list[tuple[str, int, list[int]]]()
         for sample in samples:
-            expanded = self.expansions(tuple(each.size for each in sample))
-            for each, text in zip(sample, expanded, strict=True):
+            for each, text in zip(sample, self.expansions(sample), strict=True):
                 counts.append((each.kind, *self._frames_of(each, text, sample, inputs)))
         order = list(range(len(counts)))
         if not self.family.joined:
@@ -353,6 +385,4 @@ def _channels_first(frames: NDArray[np.uint8]) -> Tensor:
 
 
 def _metadata(count: int) -> VideoMetadata:
-    return VideoMetadata(
-        total_num_frames=count, fps=FRAMES_PER_SECOND, frames_indices=list(range(count)), duration=count / 8
-    )
+    return VideoMetadata(total_num_frames=count, fps=FRAMES_PER_SECOND, frames_indices=list(range(count)))
