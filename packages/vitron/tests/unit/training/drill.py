@@ -57,12 +57,17 @@ def train(model, data, out, stage, *, steps=5, kill_at=None, devices=1, workers=
 
 def main(jobs):
     """Run each job in a process of its own, started before torch works; print how it ended."""
+    if "LOCAL_RANK" in os.environ:  # Lightning started this one beside the first
+        return train(**jobs[0])
     for job in jobs:
         child = os.fork()
         if child == 0:
+            sys.argv = [sys.argv[0], json.dumps([job])]
             train(**job)
+            sys.stdout.flush()
             os._exit(0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+    return None
 
 
 if __name__ == "__main__":
