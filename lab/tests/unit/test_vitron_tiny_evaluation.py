@@ -276,10 +276,11 @@ def test_difference_of_pictures() -> None:
     assert difference(black, Artefact("image", half)) == 0.5
 
 
-@pytest.mark.parametrize(("model", "code"), [(Oracle, 0), (Mute, 1)])
+@pytest.mark.parametrize(("model", "code", "count"), [(Oracle, 0, 16), (Mute, 1, 2)])
 def test_judge_command(
     model: type[Oracle],
     code: int,
+    count: int,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     recipes: Callable[..., Any],
@@ -289,7 +290,7 @@ def test_judge_command(
     monkeypatch.setattr(commands, "ShippedModel", lambda vitron: model())
     monkeypatch.setattr(commands, "CARD", tmp_path / "card.json")
     monkeypatch.setattr(commands, "DOCS", tmp_path)
-    found = recipes("vitron", "judge", "--count", 20, "--write")
+    found = recipes("vitron", "judge", "--count", count, "--write")
     assert found.exit_code == code, found.stdout
     assert ("missed: test modules" in found.stdout) is bool(code)
     card = json.loads((tmp_path / "card.json").read_text())
