@@ -67,7 +67,7 @@ def pool(
     processes: int = 2,
     debug: Debug = Debug(),
 ) -> None:
-    """Train the tokenizer, and draw what is missing of the pool.
+    """Train the tokenizer and draw the missing shards of the pool.
 
     To continue from a trained model, put its processor and configuration into the folder first.
 

@@ -107,14 +107,14 @@ class Step:
         text: User text.
         reply: Assistant text.
         calls: Calls of the assistant message.
-        shown: What the user shows instead of the current image, such as a noisy one.
+        shown: Image that the user shows instead of the current one, such as a noisy one.
         region: Mask of a region that the user draws on the current medium, ``(H, W)``.
         frame: Frame of a video on which the region lies.
         masks: True mask of each call that has one, ``(T, H, W)``, by position of the call.
         mask_on: Position of the call whose result a mask lies on, for a mask on such a result.
         mask_input: Handle of the medium on which the masks lie; empty for the current one.
         results: Result of each call: a view, or masks.
-        subject: What "it" means from now on; ``None`` keeps it while the medium is the same, one without
+        subject: Meaning of "it" from now on; ``None`` keeps it while the medium is the same, one without
             targets clears it.
         action: Last call on an object.
         group: Part of the task that is scored separately.
@@ -158,13 +158,14 @@ class Drawn:
 
 
 class Composer:
-    """A conversation as it grows: what is shown, what it is about, and the messages so far.
+    """A conversation that grows turn by turn.
 
     Attributes:
         view: Current image or video; ``None`` before there is one.
-        subject: What "it" means.
+        subject: Meaning of "it".
         action: Last call on an object.
         num_shown: Number of images and videos shown.
+        is_new: Whether the user shows ``view`` with the next message.
     """
 
     def __init__(self) -> None:
@@ -183,7 +184,7 @@ class Composer:
         self._settled = 0  # media before the results of the last step
         self._last: Step | None = None
         self._world = "none"
-        self.is_new = False  # whether the user shows the view with the next message
+        self.is_new = False
 
     def show(self, view: View) -> None:
         """Let the user show an image or video with the next message."""

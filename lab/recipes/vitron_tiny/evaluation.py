@@ -102,7 +102,7 @@ CONVERSATIONS = 4.0
 
 
 class EvaluatedModel(Protocol):
-    """Interface of what is evaluated."""
+    """Interface of evaluated models."""
 
     def generate_batch(self, examples: Sequence[Example], *, constrained: bool = True) -> list[str]:
         """Generate the last message of each conversation, greedily, tags and signals included."""

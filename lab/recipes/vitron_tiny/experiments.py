@@ -124,7 +124,7 @@ def run_seed(
     device: str = "cpu",
     log: Callable[[str], None] | None = None,
 ) -> None:
-    """Train and judge what is missing of one seed; each result is one JSON file below ``results``.
+    """Train and evaluate the missing arms of one seed; each result is a JSON file below ``results``.
 
     Args:
         folder: Folder of the study.
@@ -202,7 +202,7 @@ def run_pairs(
 
 @dataclass(frozen=True, slots=True)
 class _StageTrainer:
-    """Trains stages of one seed; what is trained already is read.
+    """Trains stages of one seed; stages that exist are read.
 
     Attributes:
         folder: Folder of the study.

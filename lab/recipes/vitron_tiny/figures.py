@@ -133,7 +133,7 @@ def sliced(judged: Sequence[Judged], name: str) -> dict[str, Figures]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """What a checkpoint has to reach.
+    """A bound that a figure of a checkpoint has to reach.
 
     Attributes:
         part: Part.

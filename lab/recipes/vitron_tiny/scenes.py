@@ -142,7 +142,7 @@ def scene_of(
     """Draw a scene of the five shapes.
 
     Args:
-        draw: What to draw from.
+        draw: Source of random choices.
         counts: Weights of 1, 2, ... objects before scenes with other shapes are left out.
         plain: Whether nothing has a pattern.
         occlusion: Share of the scenes in which objects may cover each other.

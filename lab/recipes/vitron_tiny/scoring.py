@@ -135,7 +135,7 @@ def share(values: Sequence[bool]) -> float:
         ValueError: If there is none.
     """
     if not values:
-        raise ValueError("values must have at least one value, got none")
+        raise ValueError("values must have at least one entry, got none")
     return sum(values) / len(values)
 
 
