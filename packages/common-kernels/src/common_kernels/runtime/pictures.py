@@ -135,7 +135,8 @@ def draw_masks(
         return image
     line = line or max(1, round(max(image.shape[:2]) / 200))
     dimmed = _DIMMED * image + (1 - _DIMMED) * _GREY
-    drawn = np.where(masks.any(axis=0)[..., None], image, dimmed.round().astype(np.uint8))
+    covered = masks.max(axis=0, keepdims=True)[0]
+    drawn = np.where(covered[..., None], image, dimmed.round().astype(np.uint8))
     for mask, colour in zip(masks, distinct_colours(len(masks)), strict=True):
         wider = Image.fromarray(mask.view(np.uint8)).filter(ImageFilter.MaxFilter(2 * line + 1))
         drawn[(np.asarray(wider) > 0) & ~mask] = colour

@@ -8,7 +8,6 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -126,10 +125,13 @@ class Container(VideoFile):
         """Find the times of all frames, without decoding any."""
         stream = self._stream
         discarded, timed, end = 0, True, 0.0
-        for packet in islice(self._container.demux(), _MAX_PACKETS):
+        for number, packet in enumerate(self._container.demux()):
+            if number >= _MAX_PACKETS:
+                raise VideoError(f"{self.name} has more than {_MAX_PACKETS} packets: cut it first")
             if not packet.size:  # the last of each stream is empty
                 continue
-            last = packet.pts if packet.pts is not None else packet.dts
+            pts: int | None = packet.pts
+            last = packet.dts if pts is None else pts
             if last is not None:
                 end = max(end, float((last + (packet.duration or 0)) * packet.time_base))
             if packet.stream_index != stream.index:
@@ -137,13 +139,13 @@ class Container(VideoFile):
             if packet.is_discard:  # cut away by an edit list
                 discarded += 1
                 continue
-            timed = timed and packet.pts is not None
-            self._pts.append(packet.pts if timed else len(self._pts))
+            timed = timed and pts is not None
+            self._pts.append(len(self._pts) if pts is None else pts)
             if packet.is_keyframe:
                 self._keys.append(self._pts[-1])
                 # only Matroska has an index by the time of display, the others by that of decoding
-                by_pts = self._kind == "matroska" or packet.dts is None
-                self._jumps.append(self._pts[-1] if by_pts else packet.dts)
+                dts: int | None = None if self._kind == "matroska" else packet.dts
+                self._jumps.append(self._pts[-1] if dts is None else dts)
         if not self._pts:
             raise VideoError(f"{self.name} is damaged or cut short: it has no frames")
         self._check_whole(len(self._pts) + discarded, end)
