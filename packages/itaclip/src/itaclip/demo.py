@@ -191,7 +191,7 @@ def _write(scenes: DemoScenes, columns: dict[str, _Column], out: Path) -> None:
 
 def contact_sheet(scenes: DemoScenes, columns: dict[str, _Column]) -> Image.Image:
     """Return a row per scene: the image, the truth, and each result, with the mIoU of all rows on top."""
-    titles = {"vanilla": "plain CLIP", "itaclip": "ITACLIP", "default": "model default"}
+    titles = {"vanilla": "plain CLIP", "itaclip": "ITACLIP", "default": "preset tiny-shapes"}
     heads = [("image", ""), ("truth", "")]
     heads += [(titles[key], f"mIoU {column.scores.mean_iou:.1f}") for key, column in columns.items()]
     rows: list[list[Panel]] = []
