@@ -17,3 +17,8 @@ def test_every_check_names_a_test_that_exists():
         if not (TESTS / file).is_file() or (test and f"def {test}(" not in (TESTS / file).read_text("utf-8"))
     ]
     assert missing == []
+
+
+def test_the_checks_are_numbered_from_1_to_40():
+    cells = re.findall(r"^\| ([\d, ]+) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert [int(number) for cell in cells for number in cell.split(",")] == list(range(1, 41))
