@@ -104,8 +104,10 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.backbone.get_decoder().register_forward_pre_hook(_place_regions, with_kwargs=True)
         self.backbone.get_decoder().register_forward_hook(_keep_hidden)
         hidden = int(config.text.hidden_size)
-        # hidden states of a tower are large and uneven; unnormalised, they outweigh what is added to them
-        self.feature_norm = nn.LayerNorm(config.width)
+        # hidden states of a tower are large and uneven; unnormalised, they outweigh what is added to them;
+        # the region encoder of the release was trained on them as they are
+        is_published = config.region_form.startswith("published")
+        self.feature_norm = nn.Identity() if is_published else nn.LayerNorm(config.width)
         self.region_encoder = make_region_encoder(
             config.region_form,
             config.width,
