@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from common_kernels.runtime.files import atomic_path
-from PIL import Image, ImageDraw, ImageFont
+from common_kernels.runtime.pictures import Panel, comparison, stack
+from PIL import Image
 
 from pixelsmith.config import JobConfig
 from pixelsmith.core.model import JobModel
@@ -33,8 +34,7 @@ _COLUMNS = (
     "sampled at once, {size} px",
     "pixelsmith, {size} px",
 )
-_TILE, _GAP, _HEAD = 256, 8, 34
-_PAPER, _INK, _FAINT = (18, 18, 20), (245, 245, 245), (165, 168, 175)
+_TILE = 256  # least width of an image in the comparison
 
 OnDemo = Callable[[str, int, int], None]
 
@@ -179,20 +179,16 @@ def _write(rows: Sequence[_Row], out: Path) -> None:
 
 
 def _sheet(rows: Sequence[_Row]) -> Image.Image:
-    """Lay the images out, a row per prompt."""
+    """Draw a row of images per prompt."""
     base, size = len(rows[0].images[0]), len(rows[0].images[-1])
-    tile = max(_TILE, size)
-    step = tile + _GAP
-    sheet = Image.new("RGB", (len(_COLUMNS) * step + _GAP, len(rows) * (step + _HEAD) + _HEAD), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    font, small = ImageFont.load_default(16), ImageFont.load_default(14)
-    for place, title in enumerate(_COLUMNS):
-        draw.text((_GAP + place * step, 8), title.format(base=base, size=size), _INK, font)
+    titles = [title.format(base=base, size=size) for title in _COLUMNS]
+    sheets = list[Image.Image]()
     for number, row in enumerate(rows):
-        top = _HEAD + number * (step + _HEAD)
-        for place, image in enumerate(row.images):
-            # the small image as it is, its pixels as squares
-            shown = Image.fromarray(image).resize((tile, tile), Image.Resampling.NEAREST)
-            sheet.paste(shown, (_GAP + place * step, top))
-        draw.text((_GAP, top + tile + 4), row.prompt, _FAINT, small)
-    return sheet
+        heads = titles if number == 0 else [""] * len(titles)
+        prompts = [row.prompt] + [""] * (len(titles) - 1)
+        panels = [
+            Panel(head, prompt, Image.fromarray(image))
+            for head, prompt, image in zip(heads, prompts, row.images, strict=True)
+        ]
+        sheets.append(comparison(panels, width=max(_TILE, size)))
+    return stack(sheets)

@@ -47,7 +47,8 @@ def test_figures_are_those_of_the_images(dummies, load, tmp_path):
         ours = np.asarray(image)
     with Image.open(tmp_path / "comparison.png") as image:
         sheet = np.asarray(image)
-    shown = [sheet[34 : 34 + 256, 8 + column * 264 :][:, :256] for column in range(4)]
+    # below title and prompt, with a gap of 14 between the images
+    shown = [sheet[64 : 64 + 256, 14 + column * 270 :][:, :256] for column in range(4)]
     np.testing.assert_array_equal(shown[3][::2, ::2], ours)
     np.testing.assert_array_equal(shown[2][::2, ::2], dummies.scene((128, 128), 3))
     np.testing.assert_array_equal(shown[0][::8, ::8], dummies.scene((32, 32), 3))
