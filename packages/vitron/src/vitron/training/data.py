@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from vitron.data.example import Example
-from vitron.model.encoding import Batch, ConversationEncoder, Encoded
+from vitron.model.batch import Batch, Encoded
+from vitron.model.encoding import ConversationEncoder
 
 __all__ = ["MixedTasks", "VitronData"]
 

@@ -119,7 +119,9 @@ def fit_stage(
         raise ValueError("keep_adapters needs a model that was attached to a base model: this one is whole")
     settings = stage.optimisation
     if options.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # the name that transformers gives up in version 6
+        enable: Any = getattr(model, "activation_checkpointing_enable", None)
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
     examples = _with_conditions(stage, data, model, seed)
     data_module = VitronData(
         ConversationEncoder(processor, cast("VitronConfig", model.config)),
@@ -140,10 +142,12 @@ def fit_stage(
             logger.log_hyperparams({"stage": stage.model_dump(mode="json"), "seed": seed})
     module = VitronModule(model.train(), stage, seed)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers")  # reading is cheap beside a step
-        # this run wrote the checkpoint; the state of optimisers is more than tensors
+        # reading is cheap beside a step, and the batches are those of the steps to come
+        warnings.filterwarnings("ignore", ".*does not have many workers")
+        warnings.filterwarnings("ignore", ".*your dataloader is not resumable")
+        warnings.filterwarnings("ignore", "Grad strides do not match")
         runner.fit(
-            module, datamodule=data_module, ckpt_path=last if last.exists() else None, weights_only=False
+            module, datamodule=data_module, ckpt_path=last if last.exists() else None, weights_only=True
         )
     if runner.interrupted:
         raise RuntimeError(f"interrupted; the same command resumes from {last}")

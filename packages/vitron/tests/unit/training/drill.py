@@ -4,7 +4,9 @@
 import json
 import os
 import signal
+import socket
 import sys
+import traceback
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -55,19 +57,32 @@ def train(model, data, out, stage, *, steps=5, kill_at=None, devices=1, workers=
     )
 
 
+def start(job, rank):
+    """Train in a process of its own, a copy of this one; return its number."""
+    child = os.fork()
+    if child:
+        return child
+    count = job.get("devices", 1)
+    if count > 1:  # what a launcher sets, such as torchrun
+        os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(count)}
+    try:
+        train(**job)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
 def main(jobs):
-    """Run each job in a process of its own, started before torch works; print how it ended."""
-    if "LOCAL_RANK" in os.environ:  # Lightning started this one beside the first
-        return train(**jobs[0])
+    """Run each job in processes that are started before torch works; print how they ended."""
     for job in jobs:
-        child = os.fork()
-        if child == 0:
-            sys.argv = [sys.argv[0], json.dumps([job])]
-            train(**job)
-            sys.stdout.flush()
-            os._exit(0)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
-    return None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        children = [start(job, rank) for rank in range(job.get("devices", 1))]
+        codes = {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children}
+        sys.stdout.write(f"{codes.pop() if len(codes) == 1 else codes}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,141 +1,216 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stage from the command line: from data on disk and pretrained parts to a model that loads."""
+"""Stages from a plain vision language model to one that loads; loggers and checkpoints."""
+
+import json
 
 import pytest
 import torch
 from common_kernels.runtime.cli import run_app
-from PIL import Image
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    CLIPVisionModel,
-    LlamaForCausalLM,
-)
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import CSVLogger, Logger
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from vitron.cli import app
-from vitron.data.files import write_samples
-from vitron.data.schema import MaskTarget, Sample, SampleMedia, Targets
-from vitron.model import CHAT_TEMPLATES
-from vitron.model.assembly import assemble
+from vitron.data.drawn import write_drawn_data
 from vitron.model.engine import Vitron
-from vitron.protocol.messages import MediaPart, Message, TextPart, text_message
-from vitron.protocol.regions import mask_to_region
+from vitron.training import TrainerOptions, VitronModule, fit_stage, list_stages, load_stage
+from vitron.training.stages import Condition, LoraSettings, Losses, Optimisation, Stage
 
-from ..model.conftest import language_config, make_image, make_tokenizer, segment, square, tower_config  # noqa: TID252
+from ..model.backbones import (  # noqa: TID252  # builders that both folders use
+    make_tokenizer,
+    save_backbone,
+    square_tower,
+    text_settings,
+)
+from .test_exact_runs import write_conditions
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
     pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable"),
 ]
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """A language model with its tokenizer and a vision tower, in the formats of transformers."""
-    folder = tmp_path_factory.mktemp("parts")
-    tokenizer = make_tokenizer("chatml")
-    config = language_config(len(tokenizer), 32, layers=1, heads=2, tied=False)
-    vision = tower_config(16)
+def base(tmp_path_factory):
+    """Models in the formats of transformers, and a data set with every task."""
+    folder = tmp_path_factory.mktemp("base")
+    for family in ("qwen2_5_vl", "llava"):
+        save_backbone(family, folder / family)
+    write_drawn_data(folder / "data", scenes=2)
+    write_conditions(folder / "data")
+    tokenizer = make_tokenizer("<|im_start|>")
+    tokenizer.save_pretrained(folder / "words")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder / "words")
-        CLIPVisionModel(vision).save_pretrained(folder / "eyes")
-        text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-        whole = CLIPConfig(
-            text_config=text | {"vocab_size": 50}, vision_config=vision.to_dict(), projection_dim=8
+        LlamaForCausalLM(LlamaConfig(**text_settings(tokenizer))).save_pretrained(folder / "words")
+        tower = square_tower("clip_vision_model")
+        CLIPVisionModel(CLIPVisionConfig(**tower)).save_pretrained(folder / "eyes")
+    (folder / "eyes" / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "image_processor_type": "CLIPImageProcessor",
+                "size": {"shortest_edge": 32},
+                "crop_size": {"height": 32, "width": 32},
+            }
         )
-        CLIPModel(whole).save_pretrained(folder / "clip")
-    # what a foreign tokenizer has: no tags, no signals, no placeholders
-    plain_tokenizer = make_tokenizer("chatml")
-    plain_tokenizer.save_pretrained(folder / "words")
+    )
     return folder
-
-
-@pytest.fixture
-def data(tmp_path):
-    source = tmp_path / "source"
-    source.mkdir()
-    samples = []
-    for number in range(4):
-        Image.fromarray(make_image(number).data).save(source / f"{number}.png")
-        words = (MediaPart(media=0), TextPart(text=f"segment the red circle {number}"))
-        target = MaskTarget(call=0, media=0, masks=(mask_to_region(square(4 * number)),))
-        samples.append(
-            Sample(
-                id=str(number),
-                task="segmentation",
-                messages=(Message(role="user", content=words), text_message("assistant", "ok", segment())),
-                media=(SampleMedia(type="image", path=f"{number}.png"),),
-                targets=Targets(masks=(target,)),
-            )
-        )
-    write_samples(samples, tmp_path / "data", source=source)
-    return tmp_path / "data"
 
 
 def command(*args):
     return run_app(app, ["fit", *map(str, args), "--accelerator", "cpu", "--devices", "1"])
 
 
-def test_a_new_model_is_trained_and_a_finished_run_is_left(parts, data, tmp_path):
-    out = tmp_path / "run"
-    stage = tmp_path / "stage.yaml"
+def small(**changes):
+    stage = {
+        "name": "t",
+        "train": ("lora", "heads"),
+        "lora": LoraSettings(rank=4, alpha=8, dropout=0.2),
+        "losses": Losses(text=1, mask=1, alignment=1),
+        "optimisation": Optimisation(lr=1e-3, steps=3, batch_size=4),
+    }
+    return Stage(**(stage | changes))
+
+
+def fit(base, out, stage, *, model="llava", data="data", seed=0, options=None, **more):
+    vitron = Vitron.from_pretrained(base / model, device="cpu", dtype="float32")
+    chosen = TrainerOptions(accelerator="cpu", devices="1", checkpoint_every=2, **(options or {}))
+    more = {"enable_progress_bar": False, "logger": False} | more
+    fit_stage(vitron.model, vitron.processor, stage, base / data, out, seed=seed, options=chosen, **more)
+    return vitron
+
+
+def test_all_stages_follow_each_other(base, tmp_path):
+    model = base / "qwen2_5_vl"
+    for stage in list_stages():
+        out = tmp_path / stage
+        assert command(base / "data", "-o", out, "--stage", stage, "--model", model, "--steps", 2,
+                       "--batch-size", 3) == 0  # fmt: skip
+        model = out / "model"
+    found = Vitron.from_pretrained(model, device="cpu")
+    assert not any("lora" in name for name, _ in found.model.named_parameters())
+    assert found.model.config.conditions == {"text_to_image": {"num_vectors": 6, "width": 10}}
+    assert not [path for path in model.iterdir() if path.suffix in (".bin", ".pt", ".ckpt")]
+
+
+def test_new_models_are_joined_from_parts_and_a_finished_run_is_left(base, tmp_path):
+    stage, out = tmp_path / "stage.yaml", tmp_path / "run"
     stage.write_text(
-        "name: t\ntrain: ['*lora_*', projector.*, mask_head.*, signal_norm.*]\n"
-        "lora: {rank: 4, alpha: 8}\nlosses: {text: 1, mask: 1}\n"
-        "optimisation: {lr: 0.001, steps: 4, batch_size: 4}\n"
+        "name: t\ntrain: [lora, projector, mask_head]\nlora: {rank: 4, alpha: 8}\n"
+        "losses: {text: 1, mask: 1}\noptimisation: {lr: 0.001, steps: 2, batch_size: 4}\n"
     )
-    chosen = ("--stage", stage, "--checkpoint-every", "2", "--validation", data)
-    new = ("--language-model", parts / "words", "--vision-tower", parts / "eyes")
-    assert command(data, "-o", out, *chosen, *new) == 0
-    assert (out / "logs" / "version_0" / "metrics.csv").exists()
-    model = Vitron.from_pretrained(out / "model", device="cpu")
-    assert not any("lora" in name for name, _ in model.model.named_parameters())
-    weights = sorted(path.name for path in (out / "model").iterdir())
-    assert "model.safetensors" in weights
-    assert not any(name.endswith((".bin", ".pt", ".ckpt")) for name in weights)
+    args = (
+        base / "data",
+        "-o",
+        out,
+        "--stage",
+        stage,
+        "--validation",
+        base / "data",
+        "--checkpoint-every",
+        1,
+    )
+    new = ("--language-model", base / "words", "--vision-tower", base / "eyes", "--template", "chatml")
+    assert command(*args, *new) == 0
+    rows = (out / "logs" / "version_0" / "metrics.csv").read_text()
+    assert "loss/text" in rows
+    assert "val/mask" in rows
     before = (out / "model" / "model.safetensors").read_bytes()
-    assert command(data, "-o", out, *chosen, *new) == 0  # there is nothing left to do
-    assert torch.load(out / "last.ckpt", weights_only=False)["resumed_at"] == 4
+    assert command(*args, *new) == 0  # there is nothing left to do
     assert (out / "model" / "model.safetensors").read_bytes() == before
 
 
-def test_usage_that_cannot_work_is_one_sentence(parts, data, tmp_path, capsys):
-    out = tmp_path / "run"
+def test_kept_adapters_give_the_model_that_was_trained(base, tmp_path):
+    trained = fit(base, tmp_path / "run", small(), options={"keep_adapters": True})
+    again = Vitron.from_pretrained(tmp_path / "run" / "model", device="cpu", dtype="float32")
+    assert any("lora_B" in name for name, _ in again.model.named_parameters())
+    for (name, one), (other, two) in zip(
+        trained.model.named_parameters(), again.model.named_parameters(), strict=True
+    ):
+        assert name == other
+        assert torch.equal(one, two), name
+    # a stage goes on with adapters that the model has
+    module = VitronModule(again.model, small(lora=LoraSettings(rank=8)))
+    assert {each.shape[0] for name, each in module.model.named_parameters() if "lora_A" in name} == {4}
+
+
+def test_losses_go_to_any_logger(base, tmp_path):
+    class Memory(Logger):
+        name, version = "memory", 0
+        rows, settings = (), None
+
+        def log_hyperparams(self, params):
+            self.settings = params
+
+        def log_metrics(self, metrics, step=None):
+            self.rows = (*self.rows, metrics)
+
+    seen, own = [], Memory()
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append(trainer.progress_bar_metrics)
+
+    fit(base, tmp_path, small(), logger=[own, CSVLogger(tmp_path)], callbacks=Watch(), log_every_n_steps=1)
+    assert own.settings["stage"]["name"] == "t"
+    shown = {name for row in own.rows for name in row}
+    assert {"loss/text", "gradient", "lr"} <= shown
+    assert "loss/text" in seen[0]
+
+
+def test_a_checkpoint_loads_by_its_path(base, tmp_path):
+    trained = fit(base, tmp_path, small(), seed=5)
+    again = VitronModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=False)
+    assert again.stage == small()
+    assert again.seed == 5
+    state = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
+    assert all(torch.equal(each, state[name]) for name, each in again.state_dict().items())
+    assert again.model.config.conditions == trained.model.config.conditions
+
+
+@pytest.mark.parametrize("options", [{"micro_batches": 3}, {"gradient_checkpointing": True}])
+def test_less_memory_makes_the_same_step(base, tmp_path, options):
+    # without dropout, whose numbers depend on the parts
+    stage = small(
+        lora=LoraSettings(rank=4, dropout=0.0), optimisation=Optimisation(lr=1e-3, steps=1, batch_size=6)
+    )
+    states = []
+    for number, chosen in enumerate(({}, options)):
+        out = tmp_path / str(number)
+        fit(base, out, stage, options=chosen)
+        states.append(torch.load(out / "last.ckpt", weights_only=False)["optimizer_states"][0]["state"])
+    for one, other in zip(states[0].values(), states[1].values(), strict=True):
+        torch.testing.assert_close(one["exp_avg"], other["exp_avg"], rtol=1e-3, atol=1e-6)
+
+
+def test_a_stage_computes_its_conditions(base, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("vitron.training.run.compute_conditions", lambda *args: asked.append(args))
+    stage = small(conditions={"text_to_image": Condition(pipeline="some/pipeline")})
+    trained = fit(base, tmp_path, stage)
+    assert asked == [(base / "data", "text_to_image", "some/pipeline")]
+    assert trained.model.config.conditions["text_to_image"]["width"] == 10
+
+
+def test_usage_that_cannot_work_is_one_sentence(base, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    write_drawn_data(tmp_path / "data", scenes=1)
+    write_conditions(tmp_path / "data", shape=(2, 4))
+    fit(base, tmp_path / "first", small())
     for args, message in (
-        ((data, "-o", out, "--stage", "9"), "there is no stage 9"),
-        ((data, "-o", out, "--language-model", parts / "words"), "needs both"),
-        ((data, "-o", out, "--model", tmp_path / "none"), "none"),
+        ((base / "data", "--stage", "9"), "there is no stage 9"),
+        ((base / "data", "--language-model", base / "words"), "needs both"),
+        ((base / "data", "--model", tmp_path / "none"), "none"),
+        ((tmp_path, "--model", base / "llava"), "does not exist"),
         (
-            (
-                data,
-                "-o",
-                out,
-                "--language-model",
-                parts / "words",
-                "--vision-tower",
-                parts / "eyes",
-                "--template",
-                "x",
-            ),
-            "there is no template",
-        ),
-        (
-            (tmp_path, "-o", out, "--language-model", parts / "words", "--vision-tower", parts / "eyes"),
-            "does not exist",
+            (tmp_path / "data", "--model", tmp_path / "first" / "model", "--stage", "1.3", "--steps", "1"),
+            "gives 6 vectors of 10, and p has 2 of 4",
         ),
     ):
-        assert command(*args) == 2
+        assert command(*args, "-o", tmp_path / "run") == 2
         error = capsys.readouterr().err
         assert message in error
         assert "Traceback" not in error
-
-
-@pytest.mark.parametrize("eyes", ["eyes", "clip"])
-def test_parts_keep_their_weights_and_new_tokens_start_at_the_mean(parts, eyes):
-    model, processor = assemble(parts / "words", parts / eyes, vision_layer=-1)
-    words = LlamaForCausalLM.from_pretrained(parts / "words")
-    ids = torch.tensor([processor.tokenizer("segment the red circle", add_special_tokens=False)["input_ids"]])
-    with torch.no_grad():
-        known = words(ids).logits
-        torch.testing.assert_close(model.eval()(ids).logits[..., : known.shape[-1]], known)
-    assert processor.chat_template == CHAT_TEMPLATES["chatml"].source
+    slip = load_stage("1.1").model_copy(update={"train": ("projectr",)})
+    with pytest.raises(ValueError, match="'projectr' is neither a role"):
+        fit(base, tmp_path / "x", slip)
