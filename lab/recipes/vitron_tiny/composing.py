@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from vitron.data.example import Example
-from vitron.protocol.contract import Instruction, Invocation, ReferenceRegion
+from vitron.protocol.contract import Instruction, Invocation, MediaKind, ReferenceRegion
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import (
     MediaPart,
@@ -75,6 +75,11 @@ class Subject:
     targets: tuple[int, ...]
     phrase: str
     handle: str = ""
+
+    @property
+    def is_plural(self) -> bool:
+        """Whether it is several objects."""
+        return len(self.targets) > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +204,7 @@ class Composer:
     @property
     def input(self) -> str:
         """Handle of the current image or video; that which it will have if it is not shown yet."""
-        kinds = [each.kind for each in self._media]
+        kinds: list[MediaKind] = [each.kind for each in self._media]
         if self.is_new and self.view is not None:
             return media_handles([*kinds, self.view.media.kind])[-1]
         return media_handles(kinds)[self._current]

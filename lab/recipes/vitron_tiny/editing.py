@@ -19,7 +19,7 @@ from vitron.demo.painters.words import read_phrase
 from vitron.protocol.media import Artefact
 
 from recipes.vitron_tiny.composing import Composer, Step, Subject, call
-from recipes.vitron_tiny.images import act, name_of, plural, plural_text, prompt_mask
+from recipes.vitron_tiny.images import act, name_of, plural, plural_text, prompt_mask, union
 from recipes.vitron_tiny.scenes import (
     FILL,
     FRAMES,
@@ -96,7 +96,7 @@ def edit(
         to: New colour, new object or direction; drawn if empty.
         form: How the turn depends on those before.
     """
-    if kind != "remove" and len(subject.targets) > 1:
+    if kind != "remove" and subject.is_plural:
         return None
     target = subject.targets[0]
     to = to or draw_change(draw, shown, target, kind)
@@ -112,7 +112,7 @@ def edit(
         text=text,
         reply=EDITED,
         calls=(call("image_editing", (kind, subject.phrase + ending), region=subject.handle),),
-        masks={0: shown.masks[list(subject.targets)].any(axis=0)},
+        masks={0: union(shown.masks[list(subject.targets)])},
         results=() if after is None else (after,),
         subject=known,
         action=None if several else act("image_editing", kind, ending, target, shown, state),
@@ -275,7 +275,7 @@ def animate(
     draw: Draw, shown: View, state: Composer, subject: Subject, way: str, *, text: str, form: str = ""
 ) -> Step | None:
     """Return a turn that lets one object move."""
-    if len(subject.targets) > 1:
+    if subject.is_plural:
         return None
     target = subject.targets[0]
     after = moving(draw, shown, target, way)

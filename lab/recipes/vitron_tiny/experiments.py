@@ -53,7 +53,7 @@ SHARES: Mapping[str, float] = {
     "restoration": 0.05,
 }
 """Share of each task in a batch: all modules but one occur, and captions, which call none."""
-LEARNING = ("language_model.*", "projector.*", "region_encoder.*", "signal_norm.*", "mask_head.*")
+LEARNING = ("language_model", "embeddings", "projector", "region_encoder", "signal_norm", "mask_head")
 RATE = 1.5e-3  # peak of a base
 SCARCE = ("tracking", "editing")  # of which the low setting has a tenth
 

@@ -24,7 +24,7 @@ def edit_it(draw: Draw, shown: View, state: Composer) -> Step | None:
     subject = state.subject
     if subject is None:
         return None
-    several = len(subject.targets) > 1
+    several = subject.is_plural
     kind = "remove" if several else draw.pick(*EDIT_VERBS)
     to = "" if several else draw_change(draw, shown, subject.targets[0], kind)
     text = worded(draw, FOLLOW_UPS[_form(kind, several)], to=to)
@@ -38,7 +38,7 @@ def _form(kind: str, several: bool) -> str:
 def animate_it(draw: Draw, shown: View, state: Composer) -> Step | None:
     """Let the object that was spoken of move."""
     subject = state.subject
-    if subject is None or len(subject.targets) > 1:
+    if subject is None or subject.is_plural:
         return None
     way = draw.pick(*WAYS)
     text = worded(draw, FOLLOW_UPS["animate_it"], way=WAYS[way])
@@ -59,7 +59,7 @@ def segment_it(draw: Draw, shown: View, state: Composer) -> Step | None:
 def track_it(draw: Draw, shown: View, state: Composer) -> Step | None:
     """Track the object that was spoken of, if it is not tracked yet."""
     subject = state.subject
-    if subject is None or len(subject.targets) > 1 or subject.handle.startswith("mask"):
+    if subject is None or subject.is_plural or subject.handle.startswith("mask"):
         return None
     return track(shown, state, subject, text=worded(draw, FOLLOW_UPS["track_it"]), form="it")
 
@@ -67,7 +67,7 @@ def track_it(draw: Draw, shown: View, state: Composer) -> Step | None:
 def ask_about_it(draw: Draw, shown: View, state: Composer) -> Step | None:
     """Ask for colour, shape or pattern of the object that was spoken of."""
     subject = state.subject
-    if subject is None or len(subject.targets) > 1:
+    if subject is None or subject.is_plural:
         return None
     thing = shown.scene.things[subject.targets[0]]
     kinds = ["colour", "shape", *(["material"] if shown.style == "drawn" else [])]
@@ -83,7 +83,7 @@ def ask_about_it(draw: Draw, shown: View, state: Composer) -> Step | None:
 def name_it(draw: Draw, shown: View, state: Composer) -> Step | None:
     """Ask for the name of an object that was marked by the user or by a mask."""
     subject = state.subject
-    if subject is None or len(subject.targets) > 1 or not subject.handle:
+    if subject is None or subject.is_plural or not subject.handle:
         return None
     reply = f"{capital(with_article(full_noun(shown.scene.things[subject.targets[0]])))}."
     text = worded(draw, FOLLOW_UPS["what_is_it"], "?")

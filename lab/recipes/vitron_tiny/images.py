@@ -176,13 +176,18 @@ def segment(
         text=text,
         reply=FOUND_ALL if several else FOUND,
         calls=(call("image_segmentation", ("segment", phrase), region=handle),),
-        masks={0: masks.any(axis=0)},
+        masks={0: union(masks)},
         results=(mask_artefact(masks, phrase),),
         subject=Subject(targets=targets, phrase=phrase, handle=state.next_mask),
         action=None if several else act("image_segmentation", "segment", "", targets[0], shown, state),
         group=group,
         form=form,
     )
+
+
+def union(masks: Bool) -> Bool:
+    """Return the union of masks ``(K, T, H, W)``."""
+    return np.asarray(masks.any(axis=0), dtype=np.bool_)
 
 
 def act(module: str, verb: str, ending: str, target: int, shown: View, state: Composer) -> Action:

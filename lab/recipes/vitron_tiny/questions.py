@@ -45,6 +45,7 @@ ANSWERS: Mapping[QuestionKind, tuple[str, ...]] = {
     "comparison": YES_NO,
 }
 """Answers of each kind of question about an image, each equally likely."""
+_KINDS: tuple[QuestionKind, ...] = tuple(ANSWERS)
 _VALUES = {*SHAPES, *COLOURS, *MATERIALS}
 _SCENES, _QUESTIONS = 60, 6  # tries for an answer
 _APART = 16  # numbers of scenes between two tries
@@ -52,7 +53,7 @@ _APART = 16  # numbers of scenes between two tries
 
 def fresh_question(draw: Draw) -> tuple[View, Step] | None:
     """Return an image and a question about it."""
-    kind = draw.pick(*ANSWERS)
+    kind = draw.pick(*_KINDS)
     wanted = draw.pick(*ANSWERS[kind])
     # nothing that is painted flat has a pattern
     style = "drawn" if kind == "material" else draw_style(draw)
@@ -68,7 +69,7 @@ def fresh_question(draw: Draw) -> tuple[View, Step] | None:
 
 def question(draw: Draw, shown: View, state: Composer) -> Step | None:
     """Ask for one word about the image of a conversation."""
-    kinds = [kind for kind in ANSWERS if kind != "material" or shown.style == "drawn"]
+    kinds = [kind for kind in _KINDS if kind != "material" or shown.style == "drawn"]
     kind = draw.pick(*kinds)
     wanted = draw.pick(*ANSWERS[kind])
     query = _asked(draw, shown.scene, kind, wanted, tries=_QUESTIONS)

@@ -13,7 +13,7 @@ from vitron.demo.painters.words import COLOURS
 from vitron.protocol.media import Artefact
 
 from recipes.vitron_tiny.composing import Composer, Step, Subject, call, mask_artefact
-from recipes.vitron_tiny.images import act, prompt_mask
+from recipes.vitron_tiny.images import act, prompt_mask, union
 from recipes.vitron_tiny.scenes import TINTS, Draw, View, draw_style, noun, render_video, video_of
 from recipes.vitron_tiny.wordings import RECOLOUR, TRACK, worded
 
@@ -70,13 +70,14 @@ def track(
 def video_editing(draw: Draw, shown: View, state: Composer) -> Step | None:
     """Give objects and background new colours."""
     front, back = draw.pick(*TINTS), draw.pick(*TINTS)
-    things = shown.masks.any(axis=0)  # (T, H, W)
+    things = union(shown.masks)
     # a frame without objects has no foreground
-    if not things.any(axis=(1, 2)).all() or front == back:
+    if front == back or not all(frame.any() for frame in things):
         return None
     if {front} == {thing.colour for thing in shown.scene.things}:
         return None
-    frames = np.where(things[..., None], np.uint8(COLOURS[front]), np.uint8(COLOURS[back]))
+    colours = np.array([COLOURS[back], COLOURS[front]], dtype=np.uint8)
+    frames = colours[things.astype(np.intp)]
     scene = replace(shown.scene, things=tuple(replace(thing, colour=front) for thing in shown.scene.things))
     assert shown.video is not None
     video = replace(shown.video, things=scene.things)
@@ -86,7 +87,7 @@ def video_editing(draw: Draw, shown: View, state: Composer) -> Step | None:
         text=worded(draw, RECOLOUR, front=front, back=back),
         reply=RECOLOURED,
         calls=(call("video_editing", ("foreground", front), ("background", back)),),
-        masks={0: np.asarray(things, dtype=np.bool_)},
+        masks={0: things},
         results=(after,) if _is_named(scene.things, draw) else (),
     )
 
