@@ -159,7 +159,7 @@ def main() -> None:
     best_whole, best_fast, best_gain = fastest(pairs)
     held, free, cost = ratio(
         interleaved(
-            lambda: cached(vitron, inputs, tokens, state=CallState(vitron.vocabulary)),
+            lambda: cached(vitron, inputs, tokens, state=CallState(vitron.grammar)),
             lambda: cached(vitron, inputs, tokens),
             2 * options.rounds + 1,
         )

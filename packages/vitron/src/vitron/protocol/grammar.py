@@ -124,9 +124,9 @@ def _region_rules(gap: str) -> Iterator[str]:
     yield f'pair: " " "[" {gap} {step}'
     yield f'minus: " " "-" {gap} "[" {gap} {step}'
     yield from _kept_number("left", 3, 0, '"," " "? top::_')
-    yield from _kept_number("top", 3, 12, '"," " "? right::_')
+    yield from _kept_number("top", 3, 16, '"," " "? right::_')
     yield from _larger_number("right", 3, 0, '"," " "? bottom::_')
-    yield from _larger_number("bottom", 3, 12, f'{gap} "]" span')
+    yield from _larger_number("bottom", 3, 16, f'{gap} "]" span')
     yield 'span: (" " "@" " "? FRAME)? (" " frames)?'
     yield 'frames: "|" " "? first::0'
     yield from _kept_number("first", MAX_FRAME_DIGITS, 0, '"," " "? last::_', any_value=True)
@@ -134,61 +134,64 @@ def _region_rules(gap: str) -> Iterator[str]:
 
 
 def _kept_number(name: str, digits: int, bit: int, then: str, *, any_value: bool = False) -> Iterator[str]:
-    """Yield rules that read a number and keep its digits in the parameter, four bits each.
+    """Yield rules that read a number and keep it in the parameter: four bits a digit, then its length.
 
     Args:
-        name: Name of the rule.
+        name: Name of the rule; with a number, the rule behind so many digits.
         digits: Largest number of digits.
-        bit: First bit of the last digit.
+        bit: First bit of the first digit.
         then: What follows.
         any_value: Whether the largest number is allowed, which none exceeds.
     """
-    yield f"{name}::_ : " + " | ".join(f"{name}_lead{place}::_" for place in range(digits))
+    length = bit + 4 * digits
     for place in range(digits):
-        follow = f"{name}_end" if place == 0 else f"{name}_rest{place - 1}"
-        for form in ("lead", "rest"):
-            choices = list[str]()
-            # without leading zeros
-            for digit in range(int(form == "lead" and place > 0), 10):
-                keep = f"bit_or({digit << (bit + 4 * place)})" if digit else "_"
-                is_largest = place == 0 and digit == 9 and not any_value
-                nines = f" %if ne([{bit + 4}:{bit + 4 * digits}], {_nines(digits - 1)})" if is_largest else ""
-                choices.append(f'"{digit}" {follow}::{keep}{nines}')
-            yield f"{name}_{form}{place}::_ : " + " | ".join(choices)
+        choices = [] if place == 0 else [f"{name}_end::bit_or({place << length})"]
+        for digit in range(10):
+            kept = digit << (bit + 4 * place)
+            ends = place == digits - 1 or place == digit == 0
+            if ends:
+                kept |= (place + 1) << length
+            follow = f"{name}_end" if ends else f"{name}_{place + 1}"
+            is_largest = place == digits - 1 and digit == 9 and not any_value
+            others = f" %if ne([{bit}:{length - 4}], {int('9' * (digits - 1), 16)})" if is_largest else ""
+            choices.append(f'"{digit}" {follow}::{f"bit_or({kept})" if kept else "_"}{others}')
+        yield f"{name}{f'_{place}' if place else ''}::_ : " + " | ".join(choices)
     yield f"{name}_end::_ : {then}"
 
 
 def _larger_number(name: str, digits: int, bit: int, then: str, *, or_equal: bool = False) -> Iterator[str]:
-    """Yield rules that read a number larger than the one kept at a bit; see :func:`_kept_number`."""
-    passed = "::_" if "::_" in then else ""
-    yield f"{name}::_ : " + " | ".join(f"{name}_lead{place}::_" for place in range(digits))
+    """Yield rules that read a number larger than the one kept at a bit; see :func:`_kept_number`.
+
+    Behind each digit the number so far is above, level with or below the first digits of the kept one. It may
+    end if it is longer, or of the same length and above.
+    """
+    end = f"{name}_end{'::_' if '::_' in then else ''}"
+    length = f"[{bit + 4 * digits}:{bit + 4 * digits + 3}]"
     for place in range(digits):
-        first = bit + 4 * place
-        # once a digit is larger, the others are free
-        free = f"{name}_free{place - 1}{passed}" if place else f"{name}_end{passed}"
-        equal = f"{name}_equal{place - 1}::_" if place else f"{name}_end{passed}" if or_equal else ""
-        # while all are equal, the rest must still be able to be larger
-        can_grow = [] if or_equal or not place else [f"lt([{bit}:{first}], {_nines(place)})"]
-        for form in ("lead", "equal"):
-            is_short = form == "lead" and place < digits - 1
-            shorter = [f"eq([{first + 4}:{bit + 4 * digits}], 0)"] if is_short else []
-            choices = list[str]()
-            for digit in range(int(form == "lead" and place > 0), 10):
-                if digit:
-                    larger = [*shorter, f"lt([{first}:{first + 4}], {digit})"]
-                    choices.append(f'"{digit}" {free} %if {_all(larger)}')
-                if equal:
-                    same = [*shorter, f"eq([{first}:{first + 4}], {digit})", *can_grow]
-                    choices.append(f'"{digit}" {equal} %if {_all(same)}')
-            yield f"{name}_{form}{place}::_ : " + " | ".join(choices)
-        yield f"{name}_free{place}{passed} : DIGIT {free}"
-    yield f"{name}_end{passed} : {then}"
-
-
-def _all(conditions: Sequence[str]) -> str:
-    first, *others = conditions
-    return f"and({first}, {_all(others)})" if others else first
-
-
-def _nines(digits: int) -> int:
-    return int("9" * digits, 16)
+        slot, rest = bit + 4 * place, bit + 4 * (place + 1)
+        kept = f"[{slot}:{slot + 4}]"
+        above, level, below = (
+            end if rest == bit + 4 * digits else f"{name}_{state}{place + 1}::_"
+            for state in ("above", "level", "below")
+        )
+        # the number can still become longer, or a later digit larger
+        can_grow = f"lt({length}, {digits})"
+        nines = int("9" * (digits - 1 - place) or "0", 16)
+        can_exceed = f"or({can_grow}, ne([{rest}:{bit + 4 * digits}], {nines}))" if nines else can_grow
+        choices = list[str]()
+        for digit in range(int(place == 0), 10):
+            larger, same, smaller = (f"{test}({kept}, {digit})" for test in ("lt", "eq", "gt"))
+            same = same if or_equal else f"and({same}, {can_exceed})"
+            choices += [
+                f'"{digit}" {above} %if or(le({length}, {place}), {larger})',
+                f'"{digit}" {level} %if and(gt({length}, {place}), {same})',
+                f'"{digit}" {below} %if and(gt({length}, {place}), and({smaller}, {can_grow}))',
+            ]
+        if place == 0 and or_equal:
+            choices.append(f'"0" {end} %if and(eq({length}, 1), eq({kept}, 0))')
+        if place:
+            choices.append(f"{end} %if {'le' if or_equal else 'lt'}({length}, {place})")
+            yield f"{name}_above{place}::_ : {end} %if le({length}, {place}) | DIGIT {above}"
+            yield f"{name}_below{place}::_ : {end} %if lt({length}, {place}) | DIGIT {below}"
+        yield f"{name}{f'_level{place}' if place else ''}::_ : " + " | ".join(choices)
+    yield f"{end} : {then}"
