@@ -32,6 +32,7 @@ _PROJECTORS = (
     "deepstack_merger_list",
     "connector",
     "aligner",
+    "image_newline",
 )
 
 
