@@ -194,7 +194,7 @@ def _report(task: str, settings: dict[str, Any], found: Evaluation, *, json: boo
     for title, figures in parts.items():
         table = Table("score", "here", "95 % interval", "samples", title=title)
         for name, each in figures.items():
-            table.add_row(name, f"{each.value:.4f}", f"{each.low:.4f} to {each.high:.4f}", str(each.count))
+            table.add_row(name, f"{each.value:.4f}", f"{each.low:.4f} to {each.high:.4f}", str(each.samples))
         show(table)
     if published:
         paper = Table("benchmark", "score", "paper", "without synergy", "best other", title="As published")

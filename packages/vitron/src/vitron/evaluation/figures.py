@@ -25,13 +25,13 @@ class Figure(NamedTuple):
         value: The number.
         low: Lower end of the confidence interval.
         high: Upper end.
-        count: Number of samples.
+        samples: Number of samples.
     """
 
     value: float
     low: float
     high: float
-    count: int
+    samples: int
 
 
 def mean_figure(values: Sequence[float]) -> Figure:

@@ -58,7 +58,7 @@ def test_scores_beside_the_published_ones(evaluate):
     found = json.loads(evaluate("--json", code=1).out)
     assert found["scores"]["ciou"] == 1
     rate = found["figures"]["module_accuracy"]
-    assert (rate["value"], rate["high"], rate["count"]) == (1, 1, 2)
+    assert (rate["value"], rate["high"], rate["samples"]) == (1, 1, 2)
     assert rate["low"] == pytest.approx(0.3424, abs=1e-4)
     assert found["parts"] == {}
     assert list(found["failures"]) == ["seg-2"]

@@ -179,7 +179,7 @@ def test_figures_by_turn_and_by_group(tmp_path):
     write_samples(samples, tmp_path)
     model = ScriptedGenerator(["red"])
     found = evaluate(TASKS["vqa"], read_items(tmp_path, "vqa"), lambda _: model, specialists=toys())
-    assert found.figures["accuracy"].count == 3
+    assert found.figures["accuracy"].samples == 3
     assert found.scores["accuracy"] == pytest.approx(2 / 3)
     assert list(found.parts) == ["turn 1", "turn 2", "group drawn", "group flat"]
     values = [figures["accuracy"].value for figures in found.parts.values()]
