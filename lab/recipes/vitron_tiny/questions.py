@@ -53,7 +53,7 @@ _APART = 16  # numbers of scenes between two tries
 
 def fresh_question(draw: Draw) -> tuple[View, Step] | None:
     """Return an image and a question about it."""
-    kind = draw.pick(*_KINDS)
+    kind: QuestionKind = draw.pick(*_KINDS)
     wanted = draw.pick(*ANSWERS[kind])
     # nothing that is painted flat has a pattern
     style = "drawn" if kind == "material" else draw_style(draw)
@@ -69,8 +69,8 @@ def fresh_question(draw: Draw) -> tuple[View, Step] | None:
 
 def question(draw: Draw, shown: View, state: Composer) -> Step | None:
     """Ask for one word about the image of a conversation."""
-    kinds = [kind for kind in _KINDS if kind != "material" or shown.style == "drawn"]
-    kind = draw.pick(*kinds)
+    kinds: list[QuestionKind] = [kind for kind in _KINDS if kind != "material" or shown.style == "drawn"]
+    kind: QuestionKind = draw.pick(*kinds)
     wanted = draw.pick(*ANSWERS[kind])
     query = _asked(draw, shown.scene, kind, wanted, tries=_QUESTIONS)
     if query is None:
