@@ -162,7 +162,10 @@ def test_an_example_and_an_own_image_behind_it(page, scene, watched):
     assert page.input_value("#message textarea")
     ask(page, "track the cross", 1, "video")
     assert watched.seen[-1][1][0].kind == "video"
-    bring(page, scene)
+    page.set_input_files(
+        "#editor input[type=file]", {"name": "scene.png", "mimeType": "image/png", "buffer": scene}
+    )
+    painted(page, lambda pixels: (pixels == (214, 40, 40)).all(axis=-1).any())
     page.fill("#message textarea", "look")
     page.click("#send")
     page.wait_for_function("document.querySelector('#chat').innerText.includes('I see')")

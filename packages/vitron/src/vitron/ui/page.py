@@ -203,9 +203,7 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], handlers: _Handlers, concur
     parts["new"].click(handlers.new, [state], shown, cancels=sending, **quiet)
     page.load(handlers.welcome, None, [parts["status"], examples], **quiet)
     media = [state, *(parts[name] for name in MEDIA)]
-    uploaded: Any = editor.upload(handlers.add_image, [state, editor], media, **quiet)
-    # the editor may report an upload before it holds the image
-    uploaded.then(handlers.add_image, [state, editor], media, **quiet)
+    editor.upload(handlers.add_image, [state, editor], media, **quiet)
     editor.clear(handlers.clear, [state], media, **quiet)
     parts["upload"].upload(handlers.add_video, [state, parts["upload"]], media, **quiet)
     slider.release(handlers.select, [state, slider], [state, editor], **quiet)
