@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times what constraining calls costs per token, for vocabularies of several sizes.
 
-``python bench_grammar.py [--json] [--rounds 5]`` prints a table, or JSON. A message is read token by token: free
-text, then a call with its region. ``mask`` is the time to learn which tokens may come, ``step`` that and the
-advance by one token, ``apply`` what the mask costs on top, on logits in fp32. Times are CPU time of the thread, so
-that other work on the machine does not count. With xgrammar installed, its structural tag of the same calls is
-timed beside; corners that are in order are beyond it, and so are tags in capitals.
+``python bench_grammar.py [--json] [--rounds 5]`` prints a table, or JSON. A message is read token by token:
+free text, then a call with its region. ``mask`` is the time to learn which tokens may come, ``step`` that
+and the advance by one token, ``apply`` what the mask costs on top, on logits in fp32. Times are CPU time of
+the thread, so that other work on the machine does not count. With xgrammar installed, its structural tag of
+the same calls is timed beside; corners that are in order are beyond it, and so are tags in capitals.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times the parser.
 
-``python bench_language.py [--json] [--rounds 9]`` prints a table, or JSON. It reads texts of 8 to 64 thousand
-characters: words, calls, and what is hardest for a parser, brackets without end. Its time divided by the length must
-not grow.
+``python bench_language.py [--json] [--rounds 9]`` prints a table, or JSON. It reads texts of 8 to 64
+thousand characters: words, calls, and what is hardest for a parser, brackets without end. Its time divided
+by the length must not grow.
 """
 
 from __future__ import annotations

@@ -86,6 +86,9 @@ class ContinuousBatcher:
         self._lock = threading.Lock()
         self._waiting = deque[tuple[_Row, Example]]()
         self._is_working = False
+        self._single = threading.Lock()
+        if generator.why_single is not None:
+            _log.warning(generator.why_single)
 
     @property
     def context_length(self) -> int | None:

@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from vitron.model.batching import ContinuousBatcher
+from vitron.model.assembly import attach_to
+from vitron.model.batching import ContinuousBatcher, generate_messages
+from vitron.model.engine import Vitron
 from vitron.model.generation import Decoder
 from vitron.protocol.sampling import SamplingParams
 
+from .backbones import FAMILIES, make_backbone
 from .conftest import ask, make_image, make_video, segment, square
 
 
@@ -126,3 +129,38 @@ def test_a_pass_that_fails_is_told_to_all_and_the_next_conversation_resumes(vitr
 def test_a_batch_needs_a_row(vitron):
     with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
         ContinuousBatcher(vitron, rows=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_messages_of_any_backbone_are_those_written_alone(family):
+    """Some have positions in time, height and width, and one has layers that cannot be padded."""
+    vitron = Vitron(*attach_to(*make_backbone(family)))
+    assert (vitron.why_single is None) == (family != "gemma3")
+    examples = [ask(make_image(0, 56, 40), reply=None), ask(text="hello", reply=None)]
+    examples.append(ask(make_image(1, 40, 64), text="a blue star and the red circle", reply=None))
+    settings = {"max_new_tokens": 8, "constrained": False}
+    wanted = [generate(vitron, each, **settings) for each in examples]
+    assert generate_messages(vitron, examples, SamplingParams(**settings)) == wanted
+    batcher = ContinuousBatcher(vitron, rows=2)
+    assert together(batcher, examples, [8, 8, 8], constrained=False) == wanted
+    assert idle(batcher)
+
+
+def test_a_step_has_the_positions_of_the_whole_conversation():
+    """Three axes: after images the next position is not the number of tokens."""
+    vitron = Vitron(*attach_to(*make_backbone("qwen2_5_vl")))
+    example = ask(make_image(0, 56, 84), reply=None)
+    ids = vitron.encoder.tokenize("a blue star")
+    with torch.inference_mode():
+        start = vitron.prefill([example])
+        positions = vitron.positions(start.next_positions, [len(ids)])
+        step = vitron.forward(start.cache, input_ids=torch.tensor([ids]), position_ids=positions)
+        inputs = vitron.encoder([example]).inputs()
+        whole = torch.cat([inputs["input_ids"], torch.tensor([ids])], 1)
+        inputs |= {"input_ids": whole, "attention_mask": torch.ones_like(whole)}
+        if "mm_token_type_ids" in inputs:
+            kinds = inputs["mm_token_type_ids"]
+            inputs["mm_token_type_ids"] = torch.cat([kinds, kinds.new_zeros(1, len(ids))], 1)
+        wanted = vitron.model(**inputs, use_cache=False).hidden[:, -len(ids) :]
+    assert int(start.next_positions) < len(whole[0]) - len(ids)
+    torch.testing.assert_close(step.hidden, wanted, rtol=1e-4, atol=1e-4)
