@@ -6,9 +6,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from tokenizers import AddedToken
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -22,7 +23,6 @@ from transformers import (
     LlavaProcessor,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-from transformers.tokenization_utils_base import AddedToken
 
 from vitron.model.hf.chat import chat_template
 from vitron.model.hf.configuration import VitronConfig
@@ -119,12 +119,13 @@ def attach_to(
     grow_embeddings(backbone, len(tokenizer), new)
     ids = tokenizer.convert_tokens_to_ids
     attention = _attention(backbone.config)
+    chosen: dict[str, Any] = {"num_frames": _num_frames(backbone.config, processor)} | (settings or {})
     config = VitronConfig(
         backbone_config=backbone.config,
         region_token_id=ids(REGION_TOKEN),
         signal_token_ids=[ids(each) for each in names],
         num_specific=num_specific,
-        **({"num_frames": _num_frames(backbone.config, processor)} | (settings or {})),
+        **chosen,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -237,7 +238,7 @@ def join_parts(
     patch = int(tower.config.patch_size)
     has_class_token = hasattr(getattr(tower, "embeddings", None), "class_embedding")
     strategy = "default" if has_class_token else "full"
-    config = LlavaConfig(
+    config = cast("Any", LlavaConfig)(
         text_config=language.config,
         vision_config=tower.config,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),

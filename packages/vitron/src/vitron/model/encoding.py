@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class ConversationEncoder:
         from transformers import AutoProcessor
 
         config = VitronConfig.from_pretrained(folder)
-        return cls(AutoProcessor.from_pretrained(folder), cast("VitronConfig", config))
+        return cls(AutoProcessor.from_pretrained(folder), config)
 
     # -- text
 

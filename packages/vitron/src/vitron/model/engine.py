@@ -110,7 +110,7 @@ class Vitron(ModelGenerator):
                 name_or_path,
             )
         if not {"quantization_config", "device_map"} & set(kwargs):
-            model.to(target)
+            cast("Any", model).to(target)
         return cls(model, processor)
 
     def save_pretrained(self, folder: Path | str, *, adapters_only: bool = False) -> None:
@@ -184,7 +184,8 @@ class Vitron(ModelGenerator):
         media, masks = self.encoder.media, list[NDArray[np.bool_]]()
         count = self.model.config.num_frames or 8
         for start in range(0, artefact.num_frames, count):
-            visuals = media.visuals(artefact.kind, artefact.frames[start : start + count])
+            kind = "image" if artefact.kind == "image" else "video"
+            visuals = media.visuals(kind, artefact.frames[start : start + count], fps=artefact.fps)
             size, inputs = visuals[0].size, move(self.encoder.visual_inputs(visuals), self.device)
             features = self.model.frame_features(inputs)
             frames = range(len(features.maps))

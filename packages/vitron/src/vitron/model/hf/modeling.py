@@ -84,7 +84,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config_class = VitronConfig
     base_model_prefix = "backbone"
     main_input_name = "input_ids"
-    input_modalities = ("image", "text", "video")
+    input_modalities = ["image", "text", "video"]  # noqa: RUF012  # as the base declares it
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
     _supports_sdpa = True
