@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -116,7 +116,7 @@ def compute_conditions(
     device: str = "auto",
     batch_size: int = 16,
     overwrite: bool = False,
-    track: Callable[[Sequence[Any]], Iterator[Any]] = iter,
+    track: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> StoredConditions:
     """Compute the prompt embeddings of all calls of a module, and store them with the data set.
 
@@ -129,7 +129,7 @@ def compute_conditions(
         device: Device of the text encoder.
         batch_size: Prompts per batch.
         overwrite: Compute all again.
-        track: Function that returns an iterator over the files to compute, such as a progress bar.
+        track: Function that iterates over the files to compute, such as a progress bar.
 
     Returns:
         The stored conditions.
@@ -206,7 +206,7 @@ def _encoder(pipeline: str | Path, device: str) -> Callable[[Sequence[str]], NDA
     """Return a function from prompts to embeddings ``(B, n, C)``; only the text encoders are loaded."""
     import torch
     from common_kernels.runtime.hub import quiet_libraries, resolve_device
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     target = resolve_device(device)
     with quiet_libraries("diffusers", "transformers"):

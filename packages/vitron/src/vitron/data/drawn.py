@@ -63,10 +63,11 @@ def _masks(scene: _Scene, count: int) -> Targets:
     return Targets(masks=(MaskTarget(masks=regions),))
 
 
-def _calling(made: Invocation, text: str, *, medium: SampleMedia | None = None, **more: object) -> _Turn:
-    return _Turn(
-        user_message(text, media=int(medium is not None)), assistant_message("", made), medium, **more
-    )  # pyright: ignore[reportArgumentType]  # fields of a turn
+def _calling(
+    made: Invocation, text: str, *, medium: SampleMedia | None = None, targets: Targets | None = None
+) -> _Turn:
+    said = user_message(text, media=int(medium is not None))
+    return _Turn(said, assistant_message("", made), medium, targets=targets or Targets())
 
 
 def _caption(s: _Scene) -> _Turn:
