@@ -8,6 +8,7 @@ an issue: the name of a module, instructions that are not empty, regions with co
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 from vitron.protocol.lexer import MAX_SPACES
@@ -39,6 +40,7 @@ def call_grammar(
     *,
     signals: Sequence[str] = (),
     spaced: bool = False,
+    special_tags: bool = False,
     start: Start = "message",
 ) -> str:
     """Return the grammar in the Lark dialect of llguidance.
@@ -51,6 +53,7 @@ def call_grammar(
         signals: Signal tokens behind each call, by name as ``<sig_p0>`` or by id as ``<[768]>``.
         spaced: Whether tags, numbers and punctuation may have a space before them, as tokenizers add that
             decode words with spaces between them.
+        special_tags: Whether tags may be special tokens, which llguidance does not read as text.
         start: What the grammar describes: a whole message, or the rest of one behind the tag that opens a
             module, an instruction before its module, a further instruction of a call, or a region; or the
             signals alone.
@@ -60,29 +63,34 @@ def call_grammar(
         True
     """
     gap = '" "?' if spaced else ""
+    tag = partial(_tag, gap=gap, special=special_tags)
     names = sorted({name for each in modules.spellings() for name in _spellings(each, spaced)})
     # without signals nothing marks the end of a call: what may continue it is read apart, but for a server
     has_end = bool(signals) or start == "message"
     blocks, region = ("(GAP? instruction)+", "(GAP? region)?") if has_end else ("GAP? instruction", "")
     starts: dict[Start, str] = {
-        "message": "(message_module from_module | message_instruction from_instruction)* FREE_TEXT",
+        "message": "(to_module from_module | to_instruction from_instruction)* FREE_TEXT",
         "module": "from_module",
         "instruction": "from_instruction",
-        "further instruction": f"TEXT {_tag('/instruction', gap)}",
-        "region": f"region_body {gap} {_tag('/region', gap)}",
+        "further instruction": f"TEXT {tag('/instruction')}",
+        "region": f"region_body {gap} {tag('/region')}",
         "signals": "signals",
     }
     rules = [
         f"start: {starts[start]}",
-        f"message_module[lazy]: FREE_TEXT /{_opening('module')}/",
-        f"message_instruction[lazy]: FREE_TEXT /{_opening('instruction')}/",
+        *(
+            f"to_{name}: spelled_{name}" + (f" | FREE_TEXT <{name}>" if special_tags else "")
+            for name in ("module", "instruction")
+        ),
+        f"spelled_module[lazy]: FREE_TEXT /{_opening('module')}/",
+        f"spelled_instruction[lazy]: FREE_TEXT /{_opening('instruction')}/",
         f"from_module: named {blocks} {region} signals",
-        f"from_instruction: LEADING_TEXT {_tag('/instruction', gap)} (GAP? leading)* GAP? "
-        f"{_tag('module', gap)} named {region} signals",
-        f"leading: {_tag('instruction', gap)} LEADING_TEXT {_tag('/instruction', gap)}",
-        f"named: {gap} ({' | '.join(names)}) {gap} {_tag('/module', gap)}",
-        f"instruction: {_tag('instruction', gap)} TEXT {_tag('/instruction', gap)}",
-        f"region: {_tag('region', gap)} region_body {gap} {_tag('/region', gap)}",
+        f"from_instruction: LEADING_TEXT {tag('/instruction')} (GAP? leading)* GAP? "
+        f"{tag('module')} named {region} signals",
+        f"leading: {tag('instruction')} LEADING_TEXT {tag('/instruction')}",
+        f"named: {gap} ({' | '.join(names)}) {gap} {tag('/module')}",
+        f"instruction: {tag('instruction')} TEXT {tag('/instruction')}",
+        f"region: {tag('region')} region_body {gap} {tag('/region')}",
         f"signals: {' '.join(signals)}",
         *_region_rules(gap),
     ]
@@ -93,9 +101,10 @@ def call_grammar(
     return options + "\n".join(rules) + _TERMINALS
 
 
-def _tag(name: str, gap: str) -> str:
+def _tag(name: str, *, gap: str, special: bool) -> str:
     pieces = ["<", *(["/"] if name[0] == "/" else []), name.lstrip("/"), ">"]
-    return f" {gap} ".join(f'"{piece}"' for piece in pieces) if gap else f'"<{name}>"'
+    spelled = f" {gap} ".join(f'"{piece}"' for piece in pieces) if gap else f'"<{name}>"'
+    return f"(<{name}> | {spelled})" if special else spelled
 
 
 def _opening(name: str) -> str:

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from llguidance import LLMatcher
+from llguidance.hf import from_tokenizer
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from vitron.model.constraints import CallGrammar, CallLogitsProcessor, CallState
-from vitron.protocol import parse
+from vitron.protocol import call_grammar, parse
 
-from .vocabularies import KINDS, SIGNALS, make_encoder
+from .vocabularies import KINDS, NAMES, SIGNALS, make_encoder
 
 OPENINGS = ("Sure. <module>", "<instruction>", "< MODULE >", "ok <b> <mod", "")
 MOST = 120  # tokens of a message
@@ -203,3 +205,18 @@ def test_a_tokenizer_without_brackets_is_refused(plain):
     grammar = CallGrammar(small, 3)
     with pytest.raises(ValueError, match="cannot be constrained: the tokenizer has no token for"):
         grammar.matcher("module")
+
+
+@pytest.mark.parametrize("tags", [True, False])
+def test_a_server_reads_the_grammar_with_the_tokenizer_of_the_model(tags):
+    """As vLLM does, by the adapter of llguidance; tags are special tokens of attached models."""
+    encoder = make_encoder("bytes", special_tags=tags)
+    grammar = call_grammar(signals=NAMES, special_tags=tags)
+    matcher = LLMatcher(from_tokenizer(encoder.tokenizer), grammar, log_level=0)
+    assert not matcher.get_error()
+    call = "<module>B</module> <instruction>segment: it</instruction>"
+    ids = encoder.tokenize(f"a < b {call}{''.join(NAMES)} and {call} <region>[1, 2, 3, 4]")
+    assert matcher.try_consume_tokens(ids) == len(ids)
+    allowed = [number for number, one in enumerate(matcher.compute_logit_bias()) if one]
+    assert encoder.end_id not in allowed
+    assert encoder.tokenize("<module>")[0] not in allowed
