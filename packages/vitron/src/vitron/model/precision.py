@@ -57,6 +57,7 @@ def choose_precision(dtype: str, device: torch.device | str) -> tuple[torch.dtyp
         load_in_4bit=dtype == "4bit",
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=plain,
-        llm_int8_skip_modules=list(UNQUANTISED),
+        # as parts of a name: backbones put them at any depth
+        llm_int8_skip_modules=[rf"(?:.*\.)?{name}" for name in UNQUANTISED],
     )
     return plain, {"quantization_config": settings, "device_map": {"": str(device)}}
