@@ -280,7 +280,8 @@ def _join(parts: Sequence[tuple[DynamicCache, int, Tensor]]) -> tuple[DynamicCac
         F.pad(mask[mask], (longest - length, 0)) for (*_, mask), length in zip(parts, lengths, strict=True)
     ]
 
-    def row(states: Tensor, index: int, mask: Tensor) -> Tensor:
+    def row(states: Tensor | None, index: int, mask: Tensor) -> Tensor:
+        assert states is not None
         own = states[index, :, mask]
         return F.pad(own, (0, 0, longest - own.shape[1], 0))
 

@@ -36,6 +36,9 @@ _OUTER = "<>/[]|,;@-_"
 _Tail = Literal["blocks", "region", None]
 _TAILS: dict[Start, _Tail] = {"module": "blocks", "further instruction": "blocks", "instruction": "region"}
 
+# the bits of each byte, the lowest first
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").view(bool)
+
 
 class CallGrammar:
     """The grammar of calls, compiled for a tokenizer and a registry of modules; threads share it.
@@ -156,6 +159,7 @@ class CallState:
         self._tail: _Tail = None
         self._since = ""
         self._run = b""
+        self._memory: NDArray[np.bool_] | None = None
 
     @property
     def in_call(self) -> bool:
@@ -220,22 +224,28 @@ class CallState:
     def allowed(self) -> Tensor | None:
         """Return which tokens are allowed, ``(V,)`` boolean on the CPU; ``None`` outside a call.
 
+        The next call of this state writes to the same memory.
+
         Raises:
             RuntimeError: If llguidance fails.
         """
         return None if self._matcher is None else torch.from_numpy(self._bits(self._matcher))
 
     def _bits(self, matcher: LLMatcher) -> NDArray[np.bool_]:
-        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        # new memory for each token of a large vocabulary would take longer than the rest
+        if self._memory is None:
+            self._memory = np.empty((-(-self.grammar.size // 32) * 4, 8), np.bool_)
+        packed = np.frombuffer(matcher.compute_bitmask(), np.uint8)
         if matcher.is_error():
             raise RuntimeError(f"constrained decoding failed: {matcher.get_error()[:200]}")
-        return np.unpackbits(bits, bitorder="little", count=self.grammar.size).view(bool)
+        np.take(_BITS, packed, axis=0, out=self._memory, mode="clip")
+        return self._memory.reshape(-1)[: self.grammar.size]
 
     def constrain(self, logits: Tensor) -> Tensor:
         """Return logits ``(V,)``, minus infinity for tokens that are not allowed; outside calls unchanged."""
         allowed = self.allowed()
         if allowed is not None:
-            return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
+            return torch.where(allowed.to(logits.device), logits, float("-inf"))
         refused = self.grammar.refused(self)
         if refused is None:
             return logits
@@ -308,7 +318,7 @@ class CallLogitsProcessor(LogitsProcessor):
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Return scores ``(B, V)`` of the next token, given ids ``(B, L)`` so far."""
         if not self.states:
-            self.states = [CallState(self.grammar) for _ in input_ids]
+            self.states = list[CallState | None](CallState(self.grammar) for _ in input_ids)
         for step in range(self.seen, input_ids.shape[1]):
             for row, token in enumerate(input_ids[:, step].tolist()):
                 state = self.states[row]
