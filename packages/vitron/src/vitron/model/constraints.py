@@ -232,12 +232,12 @@ class CallState:
         return None if self._matcher is None else torch.from_numpy(self._bits(self._matcher))
 
     def _bits(self, matcher: LLMatcher) -> NDArray[np.bool_]:
-        # new memory for each token of a large vocabulary would take longer than the rest
-        if self._memory is None:
-            self._memory = np.empty((-(-self.grammar.size // 32) * 4, 8), np.bool_)
         packed = np.frombuffer(matcher.compute_bitmask(), np.uint8)
         if matcher.is_error():
             raise RuntimeError(f"constrained decoding failed: {matcher.get_error()[:200]}")
+        # new memory for each token of a large vocabulary would take longer than the rest
+        if self._memory is None:
+            self._memory = np.empty((len(packed), 8), np.bool_)
         np.take(_BITS, packed, axis=0, out=self._memory, mode="clip")
         return self._memory.reshape(-1)[: self.grammar.size]
 
