@@ -200,7 +200,7 @@ def test_the_page_keeps_a_video_when_its_editor_reports_an_upload(state, video, 
     handlers._folder.cleanup()
 
 
-def test_what_is_written_while_a_reply_comes_is_kept(state, generator, specialists):
+def test_what_is_written_while_a_reply_comes_is_kept(state, page, handlers):
     texts = [shown[page.SHOWN.index("message")] for shown in handlers.send(state, "a long story", None)]
     assert texts[0] == ""
     assert "" not in texts[1:]
@@ -209,7 +209,6 @@ def test_what_is_written_while_a_reply_comes_is_kept(state, generator, specialis
         content = shown[page.SHOWN.index("chat")][-1]["content"]
         assert "<" not in content
     assert "&lt;img src=x&gt; &amp; " in content
-    handlers._folder.cleanup()
 
 
 def test_the_model_gets_what_the_visitor_sees_without_the_strokes(state, page, handlers, generator, video):
