@@ -32,6 +32,8 @@ class ScriptedGenerator:
     It writes what it repeats of a user through ``escape``, as a model has to.
     """
 
+    why_single = None  # messages may be generated together
+
     def __init__(self, *, pause=0.0, context_length=None):
         self.pause = pause
         self.context_length = context_length
