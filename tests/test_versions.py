@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.metadata import metadata, version
 
 HEADING = re.compile(r"^## \[?(\d+\.\d+\.\d+)\]?( - (\d{4}-\d\d-\d\d|unreleased))?$", re.MULTILINE)
-RANGE = re.compile(r"^common-kernels\[runtime\]>=(\d+)\.(\d+)(\.\d+)?,<(\d+)\.(\d+)$")
+RANGE = re.compile(r"^common-kernels\[runtime(?:,video)?\]>=(\d+)\.(\d+)(\.\d+)?,<(\d+)\.(\d+)$")
 
 
 def test_one_version(package):

@@ -294,7 +294,5 @@ def test_no_toy_runs_the_calls_of_a_user():
 def test_something_like_a_photograph_is_refused(specialist, module, said):
     rng = np.random.default_rng(0)
     large = np.asarray(Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((320, 240)))
-    with pytest.raises(
-        UnsupportedRequestError, match="know drawn images, and this one has more than"
-    ):
+    with pytest.raises(UnsupportedRequestError, match="know drawn images, and this one has more than"):
         ask(specialist(), module, said, image=large)

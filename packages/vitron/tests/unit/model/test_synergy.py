@@ -6,7 +6,7 @@ from math import log
 import pytest
 import torch
 from torch.nn import functional as F
-from vitron.model.signals import alignment_loss, mask_loss, match_loss
+from vitron.model.signals import MaskGroup, alignment_loss, mask_loss, match_loss
 from vitron.model.synergy import Discriminator, confusion_loss, fresh_probe, grl_weight, reverse_gradient
 
 
@@ -99,10 +99,15 @@ def test_alignment_is_zero_and_smooth_at_equality():
 
 
 def test_masks_cost_less_the_better_they_are():
-    truth = torch.zeros(1, 8, 8)
-    truth[0, 2:6, 2:6] = 1
-    good, plain, bad = 8 * (2 * truth - 1), torch.zeros(1, 8, 8), -8 * (2 * truth - 1)
-    assert mask_loss(good, truth) < 0.01 < mask_loss(plain, truth) < mask_loss(bad, truth)
+    truth = torch.zeros(8, 8)
+    truth[2:6, 2:6] = 1
+
+    def loss(scale):
+        # one channel, whose product with the query is the mask
+        group = MaskGroup([0], torch.tensor([[scale, 0.0]]), (2 * truth - 1)[None, None])
+        return mask_loss([group], [truth])
+
+    assert loss(8.0) < 0.01 < loss(0.0) < loss(-8.0)
 
 
 def test_a_query_is_to_find_its_own_thing_among_others():
@@ -115,12 +120,16 @@ def test_a_query_is_to_find_its_own_thing_among_others():
     own = torch.cat([torch.eye(2), bias], dim=1)
     other, both = torch.cat([torch.eye(2).flip(0), bias], dim=1), torch.cat([torch.ones(2, 2), bias], dim=1)
     calls = torch.tensor([0, 1])
-    right, none, wrong = (match_loss(query, fine, truth, calls) for query in (own, both, other))
+
+    def loss(query, calls):
+        return match_loss([MaskGroup([0, 1], query, fine)], list(truth), calls)
+
+    right, none, wrong = (loss(query, calls) for query in (own, both, other))
     assert right < 0.01 < none < wrong
     assert none.item() == pytest.approx(log(2))
     # frames of one call are not held against each other, those without the object are left out
-    assert match_loss(other, fine, truth, torch.tensor([3, 3])).item() == pytest.approx(0)
+    assert loss(other, torch.tensor([3, 3])).item() == pytest.approx(0)
     truth[1] = 0
-    assert match_loss(other, fine, truth, calls).item() == pytest.approx(0)
+    assert loss(other, calls).item() == pytest.approx(0)
     truth[0] = 0
-    assert match_loss(own.requires_grad_(), fine, truth, calls).item() == 0
+    assert loss(own.requires_grad_(), calls).item() == 0

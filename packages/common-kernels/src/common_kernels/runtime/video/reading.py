@@ -85,6 +85,8 @@ def open_video(
 
     Example:
         >>> import io
+        >>> import numpy as np
+        >>> from common_kernels.runtime.video import encode_video
         >>> file = io.BytesIO(encode_video([np.zeros((8, 8, 3), np.uint8)] * 3, 10, ".gif"))
         >>> with open_video(file) as video:
         ...     print(video.num_frames, video.size, round(video.fps), len(list(video)))

@@ -381,7 +381,8 @@ class MediaProcessor:
 
 
 def _channels_first(frames: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    # a copy: frames of a conversation may be read-only, which torch does not support
+    return torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2)
 
 
 def _metadata(count: int) -> VideoMetadata:
