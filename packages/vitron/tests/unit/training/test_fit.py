@@ -26,7 +26,6 @@ from .test_exact_runs import write_conditions
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
     pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"),
-    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable"),
 ]
 
 

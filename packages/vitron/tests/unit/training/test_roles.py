@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters have one role each, whatever a family calls them; adapters learn with dropout on (check 13)."""
+"""Parameters have one role each, whatever a family calls them, and adapters learn."""
 
 import pytest
 import torch
