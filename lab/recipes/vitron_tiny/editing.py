@@ -106,7 +106,7 @@ def edit(
     several = subject.phrase.startswith("all ")
     known = None
     if after is not None and kind != "remove":
-        known = Subject(targets=(target,), phrase=f"the {noun(after.scene.things[target])}")
+        known = Subject(targets=(target,), phrase=_name_after(subject.phrase, kind, after.scene.things[target]))
     return Step(
         task="editing",
         text=text,
@@ -119,6 +119,20 @@ def edit(
         group=kind,
         form=form,
     )
+
+
+def _name_after(phrase: str, kind: str, thing: Thing) -> str:
+    """Return what "it" is called after a change: in the words of the conversation where they still name it.
+
+    Args:
+        phrase: Noun phrase before the change.
+        kind: Verb of the change.
+        thing: Object after it.
+    """
+    short = (f"the {thing.shape}", f"the {thing.colour} thing")
+    if kind == "recolour" and phrase.endswith(" thing"):
+        return short[1]  # a new colour is one that no other object has
+    return phrase if kind != "replace" and phrase in short else f"the {noun(thing)}"
 
 
 def draw_change(draw: Draw, shown: View, target: int, kind: str) -> str:
@@ -286,7 +300,7 @@ def animate(
         reply=MOVED,
         calls=(call("image_to_video", ("animate", subject.phrase + ending), region=subject.handle),),
         results=() if after is None else (after,),
-        subject=Subject(targets=(target,), phrase=f"the {noun(shown.scene.things[target])}"),
+        subject=Subject(targets=(target,), phrase=_name_after(subject.phrase, "move", shown.scene.things[target])),
         action=act("image_to_video", "animate", ending, target, shown, state),
         form=form,
     )
