@@ -73,6 +73,17 @@ class Mixing(DDIM):
         return torch.clamp(0.6 * x + 0.2 * near + 0.01 * step, -3, 3)
 
 
+class Coupled(Mixing):
+    """Gives a sample values that depend on the others of its batch, and on its place among them.
+
+    An exaggeration of what matrix products do by rounding.
+    """
+
+    def noise_in(self, x, step, origins):
+        place = torch.arange(len(x)).view(-1, 1, 1, 1)
+        return super().noise_in(x, step, origins) + 0.05 * x.mean() + 0.01 * place
+
+
 class TwoStep(Mixing):
     """Uses the clean estimate of the step before."""
 
@@ -100,5 +111,5 @@ def job(**settings):
 @pytest.fixture(scope="session")
 def toys():
     """Denoisers in closed form, latents and small jobs."""
-    return SimpleNamespace(DDIM=DDIM, Ideal=Ideal, Mixing=Mixing, TwoStep=TwoStep,
+    return SimpleNamespace(DDIM=DDIM, Ideal=Ideal, Mixing=Mixing, Coupled=Coupled, TwoStep=TwoStep,
                            ideal=ideal, latents=latents, job=job)  # fmt: skip

@@ -16,6 +16,7 @@ from pathlib import Path
 from pixelsmith.core.engine import run_stage
 from pixelsmith.store import FolderStore
 
+MODELS = ("Mixing", "TwoStep", "Coupled")
 TRACED = (f"pixelsmith{os.sep}core{os.sep}", f"pixelsmith{os.sep}store{os.sep}")
 
 
@@ -38,7 +39,9 @@ class Fuse:
 
 def work(toys, folder, model):
     denoiser = toys[model](3)
-    config = toys["job"](slider=2, mode="official" if model == "Mixing" else "parallel", batch_size=2)
+    batch_size = 4 if model == "Coupled" else 2
+    mode = "official" if model == "Mixing" else "parallel"
+    config = toys["job"](slider=2, mode=mode, batch_size=batch_size)
     canvas = run_stage(
         denoiser, toys["latents"](2, 24, 30), config, store=FolderStore(folder, checkpoint_every=4).stage(0)
     )
@@ -60,12 +63,12 @@ def main():
     toys, folder = runpy.run_path(sys.argv[1]), Path(sys.argv[2])
     draw, kills = random.Random(int(sys.argv[3])), int(sys.argv[4])
     report = {"kills": 0, "different": 0, "calls": []}
-    for model in ("Mixing", "TwoStep"):
+    for model in MODELS:
         count = Fuse()
         sys.settrace(count)
         expected, _ = work(toys, folder / f"whole-{model}", model)
         sys.settrace(None)
-        for attempt in range(kills // 2):
+        for attempt in range(kills // len(MODELS)):
             place = folder / f"{model}-{attempt}"
             report["kills"] += killed(toys, place, model, draw.randint(1, count.lines))
             # and once more while resuming

@@ -191,8 +191,11 @@ class _Runner:
         # patches that depend on one another are computed one by one
         size = 1 if self.steps.is_ordered(step) else self.config.batch_size * num_ranks
         while self.count.done < len(plan):
-            indices = range(self.count.done, min(len(plan), self.count.done + size))
-            for index, values in zip(indices, self._compute(work, indices), strict=True):
+            # a resumed batch is computed whole again: the values of a patch may depend on its batch
+            first = self.count.done - self.count.done % size
+            indices = range(first, min(len(plan), first + size))
+            results = self._compute(work, indices)[self.count.done - first :]
+            for index, values in zip(indices[self.count.done - first :], results, strict=True):
                 self._apply(work, index, values)
                 progress = self._progress(plan)
                 if self._agree(on_patch is not None and bool(on_patch(progress))):
