@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, get_args
+
+from itaclip.methods import METHODS, merged_fields
 
 Pair = Literal["qq", "kk", "vv", "qk"]
 Branch = Literal["identity", "gray", "blur", "vflip", "hflip"]
 Positions = Literal["legacy", "size"]
 TemplateSet = Literal["imagenet", "photo", "plain"]
+Option = str | int | float
 
 PAIRS: tuple[Pair, ...] = get_args(Pair)
 BRANCHES: tuple[Branch, ...] = get_args(Branch)
 FLIPS: tuple[Branch, ...] = ("vflip", "hflip")
-
-# layers 7, 8 and 10 of 12, for towers of any depth
-RELATIVE_LAYERS = (7 / 12, 8 / 12, 10 / 12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +26,15 @@ class AttentionConfig:
     """Attention of the last block of the image tower.
 
     Attributes:
+        strategy: Kind of attention: mixed for sums of maps as the fields below say, value for the value of
+            each token alone (MaskCLIP), or another that "itaclip presets" lists.
+        options: Options of the strategy, as beta=1.2,tower=./dino; mixed and value have the fields below.
         pairs: Attention maps of the last block that are summed, any of qq, kk, vv and qk; the rows of the
             sum add up to their number.
         mid_layers: Earlier blocks whose attention maps are averaged and mixed in: numbers counted from 1, or
             relative depths in (0, 1) that fit a tower of any depth; empty for none.
         mid_pairs: Attention maps of those blocks that are summed; default is the value of pairs.
         mid_weight: Weight of the average of the middle layers, in [0, 1].
-        value_only: Value of each token in place of attention (MaskCLIP); pairs and mid_layers are then not
-            used.
         gain: Factor on the mixed attention map.
         locality: Standard deviation, in patches, of a Gaussian of height 1 around each patch, added to the
             logits of the last block (NACLIP); 0 for none.
@@ -41,11 +42,12 @@ class AttentionConfig:
         ffn: Feed-forward half of the block, with its own residual.
     """
 
+    strategy: str = "mixed"
+    options: Mapping[str, Option] = field(default_factory=dict[str, Option])
     pairs: tuple[Pair, ...] = ("qq", "kk")
     mid_layers: tuple[int | float, ...] = (7, 8, 10)
     mid_pairs: tuple[Pair, ...] | None = None
     mid_weight: float = 0.5
-    value_only: bool = False
     gain: float = 1.0
     locality: float = 0.0
     residual: bool = True
@@ -106,7 +108,8 @@ class ITACLIPConfig:
         attention: Attention of the last block of the image tower.
         resize_short: Short side after resizing, in pixels; 0 keeps the size of the image.
         resize_long: Upper limit of the long side after resizing, in pixels.
-        crop: Side of the square windows, in pixels; 0 takes the whole image as one window.
+        crop: Side of the square windows, in pixels; 0 takes the whole image as one window, whose scores are
+            enlarged from patches to the original size at once.
         stride: Distance between neighbouring windows, in pixels, at most crop.
         branches: Versions of each window that are encoded: identity, gray and blur (first category), vflip
             and hflip (second category).
@@ -120,6 +123,7 @@ class ITACLIPConfig:
         area_threshold: Share of the foreground that a class must exceed to be kept; default is no such rule.
         pamr_steps: Iterations of pixel-adaptive mask refinement (PAMR); 0 for none.
         pamr_dilations: Distances of the neighbours in PAMR, in pixels.
+        pamr_whole: PAMR also where crop is 0; the published code leaves it out there.
         closing: 3x3 morphological closing of the label map; depends on the order of the classes.
         positions: Interpolation of position embeddings: legacy as in the published code, size to the exact
             size of the grid.
@@ -142,6 +146,7 @@ class ITACLIPConfig:
     area_threshold: float | None = None
     pamr_steps: int = 10
     pamr_dilations: tuple[int, ...] = (8, 16)
+    pamr_whole: bool = False
     closing: bool = True
     positions: Positions = "legacy"
     batch_size: int = 20
@@ -188,34 +193,29 @@ class ITACLIPConfig:
             raise ValueError(f"branches must not repeat, got {self.branches!r}")
 
     @classmethod
-    def preset(cls, name: str, **changes: object) -> ITACLIPConfig:
-        """Return a named configuration.
+    def preset(cls, name: str, *, dataset: str | None = None, **changes: object) -> ITACLIPConfig:
+        """Return the configuration of a method, for any image or as published for a data set.
 
         Args:
-            name: ``"itaclip"`` for any image; ``"voc21"``, ``"context60"``, ``"coco-object"``,
-                ``"coco-stuff"``, ``"cityscapes"`` as published for these data sets; ``"sclip"``,
-                ``"clearclip"``, ``"naclip"``, ``"maskclip"``, ``"resclip"`` and ``"vanilla"`` for the
-                attention of these related methods; ``"fast"``; ``"tiny-shapes"`` for the shipped model.
+            name: Method: ``"itaclip"``, ``"sclip"``, ``"naclip"``, ``"clearclip"``, ``"resclip"``,
+                ``"maskclip"``, ``"vanilla"`` (plain CLIP), ``"fast"`` (ITACLIP with two versions of every
+                window) or ``"tiny-shapes"`` (for the shipped model).
+            dataset: Data set whose settings by the method's authors are taken: ``"voc21"``, ``"context60"``,
+                ``"coco-object"``, ``"coco-stuff"``, ``"cityscapes"``, ``"voc20"``, ``"context59"`` or
+                ``"ade20k"``; ``None`` for any image.
             **changes: Fields to replace, such as ``stride=56``.
 
         Raises:
-            ValueError: If the name or a field is unknown, or a change is invalid.
+            ValueError: If the method, the data set or a field is unknown, or a change is invalid.
 
-        Source: ITACLIP, arXiv 2411.12044, Tables 7 and 9 and the published settings. The related methods
-            differ from each other in the attention only; ``resclip`` mixes maps of middle layers as in its
-            paper, without the feedback step.
+        Source: :data:`itaclip.methods.METHODS` names the publication of each.
         """
-        if name not in _PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(_PRESETS)}, got {name!r}")
-        unknown = changes.keys() - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"ITACLIPConfig has no field {', '.join(sorted(unknown))}")
-        return replace(_PRESETS[name], **changes)  # pyright: ignore[reportArgumentType] - checked in __post_init__
+        return cls.from_dict({**merged_fields(name, dataset), **changes})
 
     @classmethod
     def presets(cls) -> tuple[str, ...]:
         """Return the names that :meth:`preset` knows."""
-        return tuple(_PRESETS)
+        return tuple(METHODS)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> ITACLIPConfig:
@@ -282,46 +282,3 @@ class VideoOptions:
                 "every and max_frames must be positive and max_side at least 16, "
                 f"got every={self.every}, max_frames={self.max_frames}, max_side={self.max_side}"
             )
-
-
-_ITACLIP = ITACLIPConfig(attention=AttentionConfig(mid_layers=RELATIVE_LAYERS))
-_PAPER = ITACLIPConfig(stride=28)
-_BARE = ITACLIPConfig(branches=("identity",), pamr_steps=0, closing=False)
-
-
-def _relative(**attention: object) -> ITACLIPConfig:
-    settings: dict[str, object] = {"mid_layers": (), "residual": False, **attention}
-    return replace(_BARE, attention=AttentionConfig(**settings))  # pyright: ignore[reportArgumentType] - as above
-
-
-_PRESETS = {
-    "itaclip": _ITACLIP,
-    "voc21": replace(_PAPER, logit_scale=60.0, prob_threshold=0.1, area_threshold=0.1, lam=0.7, alpha=0.05),
-    "context60": replace(_PAPER, logit_scale=55.0, prob_threshold=0.1, alpha=0.15),
-    "coco-object": replace(_PAPER, logit_scale=50.0, prob_threshold=0.1, alpha=0.1),
-    "coco-stuff": replace(_PAPER, resize_short=448),
-    "cityscapes": replace(_PAPER, resize_short=560, lam=0.7, alpha=0.05),
-    "sclip": _relative(residual=True, ffn=True),
-    "clearclip": _relative(pairs=("qq",)),
-    "naclip": _relative(pairs=("kk",), locality=5.0),
-    "maskclip": _relative(value_only=True),
-    "resclip": _relative(
-        pairs=("kk",), locality=5.0, mid_layers=(6 / 12, 7 / 12, 8 / 12, 9 / 12), mid_pairs=("qk",)
-    ),
-    "vanilla": _relative(pairs=("qk",), residual=True, ffn=True),
-    "fast": replace(_ITACLIP, branches=("identity", "hflip")),
-    # the shipped model has windows of 64 px and patches of 8 px; sizes have the paper's proportions, the rest
-    # scored best on drawn scenes
-    "tiny-shapes": replace(
-        _relative(value_only=True),
-        resize_short=96,
-        crop=64,
-        stride=32,
-        blur_kernel=5,
-        blur_sigma=1.4,
-        prob_threshold=0.4,
-        pamr_steps=10,
-        pamr_dilations=(4, 8),
-        closing=True,
-    ),
-}

@@ -54,8 +54,6 @@ class ITACLIP:
         self.config = ITACLIPConfig.preset("itaclip") if config is None else config
         self.cache = cache
         self.encoder = build_encoder(model)
-        if not self.config.attention.value_only:
-            self.config.attention.resolve_layers(self.encoder.tower.num_blocks)
         self.windows = WindowEncoder(self.encoder, Normalizer(model), self.config)
         self._list: ClassList | None = None
         self._text: Tensor | None = None
@@ -66,6 +64,7 @@ class ITACLIP:
         backbone: str | Path,
         *,
         preset: str | ITACLIPConfig = "auto",
+        dataset: str | None = None,
         pretrained: str | None = None,
         device: str | torch.device = "auto",
         dtype: DType | torch.dtype = "auto",
@@ -76,8 +75,9 @@ class ITACLIP:
         Args:
             backbone: ``"tiny-shapes"`` (shipped), a folder in open_clip's format, a hub id, or open_clip's
                 name of an architecture together with ``pretrained``.
-            preset: Name for :meth:`ITACLIPConfig.preset`, or a configuration; ``"auto"`` is ``"tiny-shapes"``
-                for the shipped backbone, else ``"itaclip"``.
+            preset: Method, as for :meth:`ITACLIPConfig.preset`, or a configuration; ``"auto"`` is
+                ``"tiny-shapes"`` for the shipped backbone, else ``"itaclip"``.
+            dataset: Data set whose published settings the method takes; not with a configuration.
             pretrained: Tag or ``.safetensors`` file of an architecture's weights.
             device: ``"auto"`` takes CUDA if there is any.
             dtype: ``"auto"`` is fp16 on CUDA, else fp32.
@@ -86,11 +86,14 @@ class ITACLIP:
         Raises:
             ModelNotFoundError: If there is no such model or its files cannot be used.
             NotImplementedError: If its image tower is no vision transformer.
-            ValueError: If the preset, device or dtype is unknown, or the weights need another activation.
+            ValueError: If the preset, data set, device or dtype is unknown, or the weights need another
+                activation.
         """
         if isinstance(preset, str):
             own = "tiny-shapes" if str(backbone) == "tiny-shapes" else "itaclip"
-            preset = ITACLIPConfig.preset(own if preset == "auto" else preset)
+            preset = ITACLIPConfig.preset(own if preset == "auto" else preset, dataset=dataset)
+        elif dataset is not None:
+            raise ValueError(f"a configuration is complete: leave out dataset={dataset!r}")
         model, tokenizer = load_clip(backbone, pretrained=pretrained, device=device, dtype=dtype)
         return cls(model, tokenizer, preset, cache=cache)
 

@@ -171,7 +171,7 @@ def choose_config(layout: Layout, model: ModelOptions, changes: Changes) -> ITAC
     """
     if model.preset != "auto" or model.model == "tiny-shapes":
         return model.config(changes)
-    return apply_changes(ITACLIPConfig.preset(layout.preset, **layout.changes), changes)
+    return apply_changes(ITACLIPConfig.preset("itaclip", dataset=layout.name), changes)
 
 
 def _run(
