@@ -52,6 +52,20 @@ def test_one_object_per_result(run, tmp_path):
     assert all((tmp_path / path).is_file() for path in paths)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+def test_a_video_goes_in_and_comes_out(run, tmp_path, mp4, suffix):
+    (tmp_path / "moves.mp4").write_bytes(mp4)
+    reply = "<module>E</module><instruction>track: the red circle</instruction>"
+    (entry,) = results(run("run", "moves.mp4", "--reply", reply, "--json", "--video-format", suffix))
+    assert entry["outputs"]["overlay"].endswith(f"overlay.{suffix}")
+    masks, overlay = (read_media(tmp_path / path) for path in entry["outputs"].values())
+    assert (masks.num_frames, overlay.num_frames, overlay.fps) == (4, 4, 10)
+    source = read_media(tmp_path / "moves.mp4").data
+    is_red = (source[..., 0] > 128) & (source[..., 1] < 128)
+    found = masks.data[..., 0] > 128
+    assert (found & is_red).sum() / (found | is_red).sum() > 0.9
+
+
 def test_every_instance_has_its_box(run):
     reply = "<module>B</module><instruction>segment: everything</instruction>"
     (entry,) = results(run("run", "a; photo's.png", "--reply", reply, "--json"))

@@ -192,6 +192,32 @@ def test_a_named_specialist_is_asked_before_the_mask_head(registry_of, image):
     assert chosen.for_module("video_segmentation") == ("named", "mask-head")
 
 
+def test_a_sam_that_the_user_set_is_asked_before_the_mask_head(models, image, monkeypatch):
+    head = squares((2, 3))
+    asked = []
+
+    def mask(signal, module, media):
+        asked.append(module)
+        return head[None]
+
+    def registry(*named):
+        made = SpecialistRegistry(locate=lambda module, media, signal: head)
+        made.register("mask-head", lambda: MaskHeadSpecialist(mask), origin="vitron")
+        return SpecialistOptions(specialist=named).apply(made.discover())
+
+    monkeypatch.setenv("VITRON_SAM_MODEL", models["sam2"])
+    request = ask("the square", image)
+    for named in ((), ("sam",), ("image_segmentation=sam",)):
+        outcome = registry(*named).run(request, signal=SIGNAL)
+        assert (outcome.specialist, outcome.failures) == ("sam", ())
+        assert "expected IoU" in outcome.result.note
+    assert asked == []
+    assert registry("mask-head").run(request, signal=SIGNAL).specialist == "mask-head"
+    assert asked == ["image_segmentation"]
+    monkeypatch.delenv("VITRON_SAM_MODEL")
+    assert registry().run(request, signal=SIGNAL).specialist == "mask-head"
+
+
 def test_the_region_of_a_video_is_on_the_frame_where_its_part_begins(registry_of, video):
     made = registry_of(Named())
     request = ask("the square", video, module="video_segmentation")

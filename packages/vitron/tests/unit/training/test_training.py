@@ -115,7 +115,7 @@ class Gradients(pl.Callback):
 
 @pytest.mark.parametrize("name", list_stages())
 def test_each_stage_teaches_what_it_declares(name, tmp_path):
-    """Ten steps with the stage's own dropout: what has gradients is what is declared, the rest keeps its bits."""
+    """Ten steps with its own dropout: gradients are those of what it declares, the rest keeps its bits."""
     stage = load_stage(name)
     tiny = {"optimisation": Optimisation(lr=1e-3, steps=10, batch_size=8)}
     if stage.lora:
