@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import Any, Literal
 
 from anyio import to_thread
@@ -16,12 +16,22 @@ from fastapi.responses import JSONResponse, Response
 from vitron.protocol.sampling import SamplingParams
 from vitron.server.errors import ApiError, error_response
 from vitron.server.parsing import newest
+from vitron.server.queue import Watch
 from vitron.server.responses import CompletionFrame, finish_reason, issue_event, result_event, tool_call
 from vitron.server.schemas import ChatMessage, ChatRequest
 from vitron.server.state import ServerState, state_of
 from vitron.server.store import new_key
 from vitron.server.streaming import EventStream, until_gone
-from vitron.session import CallEvent, Conversation, DoneEvent, IssueEvent, ResultEvent, RetryEvent, TextEvent
+from vitron.session import (
+    CallEvent,
+    Conversation,
+    DoneEvent,
+    Event,
+    IssueEvent,
+    ResultEvent,
+    RetryEvent,
+    TextEvent,
+)
 
 router = APIRouter()
 HEADER = "x-vitron-conversation"
@@ -38,7 +48,7 @@ class _Completion:
         self.body = body
         self.key = key
         self.conversation = conversation
-        self.gone = threading.Event()
+        self.watch = Watch()
         self.calls = list[dict[str, Any]]()
         self._call_ids = list[str]()
 
@@ -61,10 +71,13 @@ class _Completion:
             seed=body.seed or 0,
         )
 
-    async def stream(self, sampling: SamplingParams) -> AsyncGenerator[StreamItem]:
+    async def begin(self, sampling: SamplingParams) -> Iterator[Event]:
+        """Check that the messages fit the context, and return the events that :meth:`stream` takes."""
+        return await to_thread.run_sync(partial(self.conversation.generate, sampling, check=self.watch.check))
+
+    async def stream(self, generated: Iterator[Event]) -> AsyncGenerator[StreamItem]:
         """Generate the message, yield its events, and keep the conversation at the end."""
-        generated = self.state.queue.stream(self.conversation, sampling, self.gone)
-        async with aclosing(generated) as events:
+        async with aclosing(self.state.queue.stream(generated, self.watch)) as events:
             async for event in events:
                 match event:
                     case TextEvent():
@@ -105,11 +118,13 @@ async def chat(body: ChatRequest, request: Request) -> Response:
         completion, messages = _open(state, body, request.headers.get(HEADER), stack)
         sampling = completion.sampling
         frame = await completion.add_messages(messages)
+        # what can be refused is refused here: the status of a stream is sent before its first token
+        events = await completion.begin(sampling)
         headers = {HEADER: completion.key}
         if body.stream:
-            chunks = _chunks(completion, frame, sampling)
-            return EventStream(chunks, stack.pop_all(), headers, completion.gone)
-        whole = await until_gone(request, _whole(completion, frame, sampling), completion.gone)
+            chunks = _chunks(completion, frame, events)
+            return EventStream(chunks, stack.pop_all(), headers, completion.watch.gone)
+        whole = await until_gone(request, _whole(completion, frame, events), completion.watch.gone)
         return JSONResponse(whole, headers=headers)
 
 
@@ -138,9 +153,11 @@ def _open(
     return _Completion(state, body, key, conversation), messages
 
 
-async def _whole(completion: _Completion, frame: CompletionFrame, sampling: SamplingParams) -> dict[str, Any]:
+async def _whole(
+    completion: _Completion, frame: CompletionFrame, generated: Iterator[Event]
+) -> dict[str, Any]:
     text, events = list[str](), list[dict[str, Any]]()
-    async with aclosing(completion.stream(sampling)) as items:
+    async with aclosing(completion.stream(generated)) as items:
         async for item in items:
             if isinstance(item, str):
                 text.append(item)
@@ -154,7 +171,7 @@ async def _whole(completion: _Completion, frame: CompletionFrame, sampling: Samp
 
 
 async def _chunks(
-    completion: _Completion, frame: CompletionFrame, sampling: SamplingParams
+    completion: _Completion, frame: CompletionFrame, generated: Iterator[Event]
 ) -> AsyncGenerator[bytes]:
     def event(content: dict[str, Any]) -> bytes:
         return b"data: " + json.dumps(content, ensure_ascii=False).encode() + b"\n\n"
@@ -163,7 +180,7 @@ async def _chunks(
     try:
         first = {"role": "assistant", "content": ""}
         yield event(frame.chunk(first, vitron={"conversation": completion.key}))
-        async with aclosing(completion.stream(sampling)) as items:
+        async with aclosing(completion.stream(generated)) as items:
             async for item in items:
                 if isinstance(item, str):
                     yield event(frame.chunk({"content": item}))

@@ -4,18 +4,45 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 
-from vitron.protocol.sampling import SamplingParams
 from vitron.server.errors import ApiError
 from vitron.server.limits import Limits
-from vitron.session import Conversation, Event, MessageEvent
+from vitron.session import Event, MessageEvent
+
+
+class Watch:
+    """Ends a message whose client has disconnected, or that takes too long.
+
+    Attributes:
+        gone: Flag that the client has disconnected.
+    """
+
+    def __init__(self) -> None:
+        self.gone = threading.Event()
+        self._seconds = self._deadline = math.inf
+
+    def start(self, seconds: float) -> None:
+        """Begin to count the time."""
+        self._seconds, self._deadline = seconds, time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Check both.
+
+        Raises:
+            ApiError: If the message has to end.
+        """
+        if self.gone.is_set():
+            raise ApiError(499, "the client disconnected", "client_gone")
+        if time.monotonic() > self._deadline:
+            raise ApiError(504, f"the message took more than {self._seconds:g} s", "reply_timeout")
 
 
 class RequestQueue:
@@ -46,17 +73,14 @@ class RequestQueue:
         finally:
             self._admitted -= 1
 
-    async def stream(
-        self, conversation: Conversation, sampling: SamplingParams, gone: threading.Event
-    ) -> AsyncGenerator[Event]:
+    async def stream(self, events: Iterator[Event], watch: Watch) -> AsyncGenerator[Event]:
         """Generate a message and yield its events, except :class:`MessageEvent`.
 
         The slot is held while tokens are generated, and free while specialists run.
 
         Args:
-            conversation: Conversation to continue.
-            sampling: Sampling options.
-            gone: Flag that ends the message at the next chunk.
+            events: What ``Conversation.generate`` returns, with ``watch.check`` as its check.
+            watch: Reasons to end the message at the next chunk.
 
         Raises:
             ApiError: If generating takes too long.
@@ -64,16 +88,7 @@ class RequestQueue:
         with ExitStack() as slot:
             await self._slots.acquire()
             slot.callback(self._slots.release)
-            deadline = time.monotonic() + self._limits.reply_seconds
-
-            def check() -> None:
-                if gone.is_set():
-                    raise ApiError(499, "the client disconnected", "client_gone")
-                if time.monotonic() > deadline:
-                    seconds = self._limits.reply_seconds
-                    raise ApiError(504, f"the message took more than {seconds:g} s", "reply_timeout")
-
-            events: Any = conversation.generate(sampling, check=check)
+            watch.start(self._limits.reply_seconds)
             try:
                 # a thread per step and no queue: the next token waits until this one is sent
                 while event := await to_thread.run_sync(next, events, None, limiter=self._threads):
@@ -82,7 +97,7 @@ class RequestQueue:
                     else:
                         yield event
             finally:
-                gone.set()
+                watch.gone.set()
                 # a thread that is still inside the generator ends it by itself, at its next check
                 with CancelScope(shield=True), suppress(ValueError):
-                    await to_thread.run_sync(events.close, limiter=self._threads)
+                    await to_thread.run_sync(cast("Any", events).close, limiter=self._threads)

@@ -213,8 +213,9 @@ class Conversation:
         """Generate the assistant message, run its calls, and yield each event as it happens.
 
         Of a conversation that is longer than the context of the model the oldest turns are left out; see
-        :func:`vitron.session.context.fit_context`. A message with malformed calls is dropped, and generated
-        once again: with the grammar, the next seed and a temperature of at least 0.5.
+        :func:`vitron.session.context.fit_context`. The call checks the length at once; everything else happens
+        in the iteration. A message with malformed calls is dropped, and generated once again: with the
+        grammar, the next seed and a temperature of at least 0.5.
 
         An iterator that is closed before :class:`MessageEvent` leaves the conversation as it was; one that is
         closed later keeps the message and the results so far.
@@ -223,10 +224,10 @@ class Conversation:
             sampling: Sampling options.
             check: Function to call after each chunk; an exception from it ends the message.
 
-        Yields:
-            An issue if turns are left out; text as it arrives; after the issues of a first attempt that
-            failed, :class:`RetryEvent`, then the text of the second; the calls and issues of the message,
-            :class:`MessageEvent`, a result for each call, and :class:`DoneEvent`.
+        Returns:
+            The events: an issue if turns are left out; text as it arrives; after the issues of a first
+            attempt that failed, :class:`RetryEvent`, then the text of the second; the calls and issues of the
+            message, :class:`MessageEvent`, a result for each call, and :class:`DoneEvent`.
 
         Raises:
             ContextLengthError: If the last user message alone is longer than the context of the model.
@@ -235,7 +236,11 @@ class Conversation:
         if self.model is None:
             raise ValueError("this conversation has no model to generate a message: pass one as model=")
         sampling = sampling or SamplingParams()
-        prompt = fit_context(self.messages, self._media, self.model, sampling)
+        return self._generate(fit_context(self.messages, self._media, self.model, sampling), sampling, check)
+
+    def _generate(
+        self, prompt: Prompt, sampling: SamplingParams, check: Callable[[], None] | None
+    ) -> Generator[Event]:
         issues = [] if prompt.issue is None else [prompt.issue]
         yield from map(IssueEvent, issues)
         draft = yield from self._attempt(prompt, check, is_last=False)

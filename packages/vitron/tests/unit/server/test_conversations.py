@@ -5,6 +5,7 @@ import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -133,9 +134,31 @@ def test_a_long_conversation_is_shortened_and_a_long_message_refused(scripted):
     assert second["usage"]["prompt_tokens"] == 20
     assert len(generator.seen[-1][0]) == 1
     body = {"model": "vitron", "messages": [{"role": "user", "content": "c " * 50}]}
-    refused = client.post(CHAT, json=body | {"vitron": {"conversation": key}})
-    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
-    assert refused.json()["error"]["message"].startswith("the message has 50 tokens, and the context")
+    for is_stream in (False, True):
+        asked = body | {"vitron": {"conversation": key}, "stream": is_stream}
+        refused = client.post(CHAT, json=asked)
+        # not a stream of one error: its status would be 200
+        assert (refused.status_code, refused.headers["content-type"]) == (400, "application/json")
+        error = refused.json()["error"]
+        assert error["code"] == "context_length_exceeded"
+        assert error["message"].startswith("the message has 50 tokens, and the context")
     # the conversation is as it was
     assert ask(client, "everything", conversation=key, max_tokens=1).json()["vitron"]["conversation"] == key
     assert len(generator.seen) == 3
+
+
+def test_a_message_that_is_too_long_waits_for_nobody(scripted, serve):
+    """It is refused while another message holds the only slot."""
+    slow = scripted(pause=0.02, context_length=4000)
+    with (
+        serve(create_app(slow, specialists=toy_registry())) as url,
+        httpx.Client(base_url=url) as client,
+    ):
+        body = {"model": "vitron", "stream": True}
+        first = body | {"messages": [{"role": "user", "content": "x" * 3000}]}
+        with client.stream("POST", CHAT, json=first) as response:
+            next(response.iter_lines())
+            long = [{"role": "user", "content": "c " * 5000}]
+            refused = client.post(CHAT, json=body | {"messages": long})
+            assert slow.at_once == 1
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
