@@ -213,7 +213,7 @@ class Conversation:
         """Generate the assistant message, run its calls, and yield each event as it happens.
 
         Of a conversation that is longer than the context of the model the oldest turns are left out; see
-        :func:`vitron.session.context.fit_context`. The call checks the length at once; everything else happens
+        :func:`vitron.session.context.fit_context`. The length is checked by the call itself, all else happens
         in the iteration. A message with malformed calls is dropped, and generated once again: with the
         grammar, the next seed and a temperature of at least 0.5.
 
