@@ -6,9 +6,8 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import torch
-from itaclip.config import AttentionConfig, Positions
-from itaclip.encoder import Encoder
-from itaclip.encoder.driver import LastInput
+from itaclip.config import Positions
+from itaclip.encoder import AttentionStrategy, BlockInput, Encoder, LastInput
 from itaclip.encoder.tower import Tower
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +16,6 @@ from recipes.segmentation.prior import pooled
 
 # features are smaller than the inputs of all blocks
 _FEATURES_PER_INPUTS = 6
-_Kept = tuple[tuple[Tensor, Tensor, Tensor], float]
 
 
 class RememberingEncoder(Encoder):
@@ -38,7 +36,7 @@ class RememberingEncoder(Encoder):
         self._inputs: dict[bytes, Tensor] = {}
         self._features: dict[bytes, Tensor] = {}
         self._pooled: dict[bytes, Tensor] = {}
-        self._attention: AttentionConfig | None = None
+        self._attention: AttentionStrategy | None = None
 
     @property
     def is_crowded(self) -> bool:
@@ -52,7 +50,7 @@ class RememberingEncoder(Encoder):
         self._pooled.clear()
 
     def __call__(
-        self, images: Tensor, attention: AttentionConfig, *, positions: Positions = "legacy"
+        self, images: Tensor, attention: AttentionStrategy, *, positions: Positions = "legacy"
     ) -> Tensor:
         """Return the feature of every patch, as the base class does."""
         if attention != self._attention:
@@ -70,19 +68,21 @@ class RememberingEncoder(Encoder):
         return torch.stack([found[key] if key in found else self._features[key] for key in keys])
 
     def prepare(
-        self, images: Tensor, attention: AttentionConfig, *, positions: Positions = "legacy"
+        self, images: Tensor, attention: AttentionStrategy, *, positions: Positions = "legacy"
     ) -> LastInput:
         """Run every block but the last, unless it is known what comes out."""
         tower = self.tower
-        wanted = () if attention.value_only else attention.resolve_layers(tower.num_blocks)
+        wanted = attention.layers(tower.num_blocks)
         grid = (images.shape[-2] // self.patch_size[0], images.shape[-1] // self.patch_size[1])
         inputs = self._block_inputs(images, positions)  # (blocks, B, N, C)
         last = tower.num_blocks - 1
-        kept: dict[int, _Kept] = {
-            layer: (tower.qkv(layer - 1, inputs[layer - 1], grid), tower.scale(layer - 1)) for layer in wanted
-        }
+        kept: dict[int, BlockInput] = {}
+        for layer in wanted:
+            x = inputs[layer - 1]
+            kept[layer] = BlockInput(x, tower.qkv(layer - 1, x, grid), tower.scale(layer - 1))
+        earlier = tuple(kept[layer] for layer in wanted)
         qkv = tower.qkv(last, inputs[last], grid)
-        return LastInput(inputs[last], qkv, tuple(kept[layer] for layer in wanted), grid)
+        return LastInput(inputs[last], qkv, tower.scale(last), earlier, grid, images)
 
     def pooled(self, images: Tensor) -> Tensor:
         """Return the model's own embeddings of images; one is too small to count."""

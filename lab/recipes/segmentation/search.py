@@ -25,7 +25,7 @@ CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     ],
     "maps": [
         *(
-            {"pairs": pairs, "value_only": False}
+            {"pairs": pairs, "strategy": "mixed"}
             for pairs in (
                 ("qq", "kk"),
                 ("qk",),
@@ -37,7 +37,7 @@ CHOICES: Mapping[str, Sequence[Mapping[str, Any]]] = {
                 ("qq", "kk", "vv"),
             )
         ),
-        {"value_only": True},
+        {"strategy": "value"},
     ],
     "middle": [
         *({"mid_layers": layers} for layers in ((), (4,), (5,), (4, 5), (3, 4, 5), (2, 3, 4, 5), (1, 2)))
@@ -114,7 +114,7 @@ def climb(
 
     def turn(row: Row, name: str, switches: Mapping[str, Sequence[Mapping[str, Any]]]) -> Row:
         for switch, values in switches.items():
-            if row.config.attention.value_only and switch in _OF_MAPS:
+            if row.config.attention.strategy == "value" and switch in _OF_MAPS:
                 continue
             rows = list(dict.fromkeys([row, *(vary(row, **value) for value in values)]))
             scores = _scores(bench, rows, seeds, kinds, views, progress)

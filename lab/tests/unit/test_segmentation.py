@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from itaclip import ITACLIP, AttentionConfig
+from itaclip.attention import build_attention
 from itaclip.encoder import build_encoder
 from itaclip.text.prompts import get_templates
 from recipes.segmentation import commands, memory, prior
@@ -84,9 +85,9 @@ def test_auxiliary_texts_stand_for_their_class():
 
 
 ATTENTIONS = {
-    "itaclip": AttentionConfig(mid_layers=(3, 4, 4)),
-    "vanilla": AttentionConfig(pairs=("qk",), mid_layers=(), ffn=True),
-    "value": AttentionConfig(value_only=True, residual=False),
+    "itaclip": build_attention(AttentionConfig(mid_layers=(3, 4, 4))),
+    "vanilla": build_attention(AttentionConfig(pairs=("qk",), mid_layers=(), ffn=True)),
+    "value": build_attention(AttentionConfig(strategy="value", residual=False)),
 }
 
 
@@ -224,7 +225,9 @@ def test_every_row_fits_the_model(folder):
         assert bool(table.source) == bool(table.beside)
         assert len(set(table.rows.values())) == len(table.rows)
         for row in table.rows.values():
-            assert row.config.attention.value_only or row.config.attention.resolve_layers(6) is not None
+            assert (
+                row.config.attention.strategy == "value" or row.config.attention.resolve_layers(6) is not None
+            )
             assert get_templates(row.templates)
     assert bench.segmenter(preset("naclip"), "shape").class_names[1:] == CLASSES["shape"]
 
@@ -320,7 +323,7 @@ class Landscape:
 
     @staticmethod
     def height(attention):
-        return 10.0 - len(attention.pairs) - 3 * attention.residual - 5 * attention.value_only
+        return 10.0 - len(attention.pairs) - 3 * attention.residual - 5 * (attention.strategy == "value")
 
 
 def test_climbing_ends_on_the_top():

@@ -43,7 +43,7 @@ class AttentionConfig:
     """
 
     strategy: str = "mixed"
-    options: Mapping[str, Option] = field(default_factory=dict[str, Option])
+    options: Mapping[str, Option] = field(default_factory=dict[str, Option], hash=False)
     pairs: tuple[Pair, ...] = ("qq", "kk")
     mid_layers: tuple[int | float, ...] = (7, 8, 10)
     mid_pairs: tuple[Pair, ...] | None = None

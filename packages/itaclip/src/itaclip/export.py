@@ -72,13 +72,14 @@ class WindowScorer(nn.Module):
         super().__init__()
         self.visual = segmenter.model.visual
         self.encoder, self.config = segmenter.encoder, segmenter.config
+        self.attention = segmenter.windows.attention
         self.register_buffer("pixel_mean", segmenter.windows.normalizer.mean.clone())
         self.register_buffer("pixel_std", segmenter.windows.normalizer.std.clone())
 
     def forward(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and scores."""
         inputs = make_branches((images - self.pixel_mean) / self.pixel_std, self.config)
-        maps = self.encoder(inputs, self.config.attention, positions=self.config.positions)
+        maps = self.encoder(inputs, self.attention, positions=self.config.positions)
         features = join_branches(maps, self.config)
         return features, text_scores(text)(features)
 
@@ -157,9 +158,7 @@ def _grid(segmenter: ITACLIP, size: tuple[int, int]) -> tuple[int, int]:
 @torch.inference_mode()
 def _feature_dim(scorer: WindowScorer, size: tuple[int, int]) -> int:
     """Return the channels of the text space; fills the tower's store of position embeddings, too."""
-    maps = scorer.encoder(
-        torch.zeros(1, 3, *size), scorer.config.attention, positions=scorer.config.positions
-    )
+    maps = scorer.encoder(torch.zeros(1, 3, *size), scorer.attention, positions=scorer.config.positions)
     return maps.shape[1]
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
+from itaclip.attention.registry import build_attention
 from itaclip.config import BRANCHES, FLIPS, ITACLIPConfig
-from itaclip.encoder import Encoder
+from itaclip.encoder import AttentionStrategy, Encoder
 from itaclip.inputs import ImageLike, Normalizer, to_tensor
 from itaclip.windows import Grid, plan_windows, resized_shape
 
@@ -61,13 +62,25 @@ class WindowEncoder:
         encoder: The image tower.
         normalizer: Resizing and normalisation.
         config: Windows, branches, the last block and the batch size.
+        attention: Attention of the last block; the one that the configuration names if ``None``.
 
     Raises:
-        ValueError: If a window is smaller than a patch.
+        ValueError: If a window is smaller than a patch, the attention is unknown, or it does not fit the
+            tower.
+        ModelNotFoundError: If the attention needs another model that is not there.
     """
 
-    def __init__(self, encoder: Encoder, normalizer: Normalizer, config: ITACLIPConfig) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        normalizer: Normalizer,
+        config: ITACLIPConfig,
+        attention: AttentionStrategy | None = None,
+    ) -> None:
         self.encoder, self.normalizer, self.config = encoder, normalizer, config
+        self.attention = build_attention(config.attention) if attention is None else attention
+        self.attention.layers(encoder.tower.num_blocks)
+        self.attention.bind(encoder)
         patch = max(encoder.patch_size)
         if 0 < config.crop < patch:
             raise ValueError(f"crop must be at least one patch of {patch} px, got {config.crop}")
@@ -112,7 +125,7 @@ class WindowEncoder:
                     images[jobs[job][0]].plan.cut(images[jobs[job][0]].image, jobs[job][1]) for job in chunk
                 ]
                 versions = make_branches(torch.stack(cuts), self.config)
-                features = self.encoder(versions, self.config.attention, positions=self.config.positions)
+                features = self.encoder(versions, self.attention, positions=self.config.positions)
                 maps.update(zip(chunk, reduce(join_branches(features, self.config)), strict=True))
                 if progress is not None:
                     progress(len(maps), len(jobs))

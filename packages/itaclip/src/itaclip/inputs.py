@@ -94,6 +94,19 @@ def shrink(image: Image.Image, max_side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
+def channel_stats(clip_model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of the channels by which a model's images are normalised, in [0, 1].
+
+    Args:
+        clip_model: open_clip model; where it states none, they are those of the original CLIP.
+    """
+    visual: Any = getattr(clip_model, "visual", None)
+    stated: dict[str, Any] = getattr(visual, "preprocess_cfg", None) or {}
+    mean = stated.get("mean") or getattr(visual, "image_mean", None) or CLIP_MEAN
+    std = stated.get("std") or getattr(visual, "image_std", None) or CLIP_STD
+    return tuple(mean), tuple(std)
+
+
 class Normalizer:
     """Resizes and normalises as the image tower was trained.
 
@@ -102,10 +115,7 @@ class Normalizer:
     """
 
     def __init__(self, clip_model: nn.Module) -> None:
-        visual: Any = getattr(clip_model, "visual", None)
-        stated: dict[str, Any] = getattr(visual, "preprocess_cfg", None) or {}
-        mean = stated.get("mean") or getattr(visual, "image_mean", None) or CLIP_MEAN
-        std = stated.get("std") or getattr(visual, "image_std", None) or CLIP_STD
+        mean, std = channel_stats(clip_model)
         self.mean = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
 

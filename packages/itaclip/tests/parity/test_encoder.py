@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from itaclip.attention import build_attention
+from itaclip.attention.mixed import explicit_map, fused_attention
 from itaclip.config import AttentionConfig
 from itaclip.encoder import build_encoder
-from itaclip.encoder.driver import explicit_map, fused_attention
 from torch.nn import functional as F
 
 PLAIN = AttentionConfig(pairs=("qk",), mid_layers=(), ffn=True)
@@ -28,7 +29,12 @@ def heads_of(block, x):
 
 
 def all_tokens(encoder, images, attention):
-    return encoder.tokens(encoder.prepare(images, attention), attention)
+    strategy = build_attention(attention)
+    return strategy.tokens(encoder.prepare(images, strategy), encoder)
+
+
+def map_of(encoder, images, attention):
+    return encoder.attention_map(images, build_attention(attention))
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
@@ -104,19 +110,21 @@ def test_sclip_keeps_the_rest_of_the_block(tools):
 def test_fused_is_explicit(tools, attention, kind):
     model = tools.native() if kind == "native" else tools.timm(kind)
     encoder, images = build_encoder(model), tools.image(3, 3, 32, 40)
-    last = encoder.prepare(images, attention)
-    terms = encoder.terms(last, attention)
+    strategy = build_attention(attention)
+    last = encoder.prepare(images, strategy)
+    terms = strategy.terms(last, encoder)
     fused, whole = fused_attention(terms, last.qkv[2]), explicit_map(terms)
     assert torch.allclose(fused, whole @ last.qkv[2], atol=2e-5)
-    assert torch.allclose(whole, encoder.attention_map(images, attention), atol=1e-6)
+    assert torch.allclose(whole, encoder.attention_map(images, strategy), atol=1e-6)
 
 
 def test_many_terms_stack_only_up_to_the_bound(tools, monkeypatch):
     encoder, images = build_encoder(tools.native()), tools.image(2, 3, 32, 32)
-    last = encoder.prepare(images, ITACLIP)
-    terms = encoder.terms(last, ITACLIP)
+    strategy = build_attention(ITACLIP)
+    last = encoder.prepare(images, strategy)
+    terms = strategy.terms(last, encoder)
     stacked = fused_attention(terms, last.qkv[2])
-    monkeypatch.setattr("itaclip.encoder.driver._STACKED_VALUES", 2 * last.qkv[2].numel())
+    monkeypatch.setattr("itaclip.attention.mixed._STACKED_VALUES", 2 * last.qkv[2].numel())
     assert torch.allclose(fused_attention(terms, last.qkv[2]), stacked, atol=1e-6)
 
 
@@ -132,7 +140,7 @@ def test_the_map_is_the_formula(tools):
             mids.append(last)
             x = block(x)
     expected = 0.5 * last + 0.5 * sum(mids) / 3
-    assert torch.allclose(build_encoder(model).attention_map(images, ITACLIP), expected, atol=1e-5)
+    assert torch.allclose(map_of(build_encoder(model), images, ITACLIP), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +155,7 @@ def test_the_map_is_the_formula(tools):
     ids=["q-k", "self-self", "mixed", "gain", "local"],
 )
 def test_rows_add_up(tools, attention, total):
-    whole = build_encoder(tools.native()).attention_map(tools.image(1, 3, 32, 32), attention)
+    whole = map_of(build_encoder(tools.native()), tools.image(1, 3, 32, 32), attention)
     assert torch.allclose(whole.sum(dim=-1), torch.tensor(float(total)), atol=2e-6)
 
 
@@ -157,8 +165,8 @@ def test_equal_query_and_key_weights_give_twice_the_usual_map(tools):
     for tensor in (attn.in_proj_weight, attn.in_proj_bias):
         tensor[32:64] = tensor[:32]
     encoder, images = build_encoder(model), tools.image(1, 3, 32, 32)
-    both = encoder.attention_map(images, AttentionConfig(mid_layers=()))
-    usual = encoder.attention_map(images, AttentionConfig(pairs=("qk",), mid_layers=()))
+    both = map_of(encoder, images, AttentionConfig(mid_layers=()))
+    usual = map_of(encoder, images, AttentionConfig(pairs=("qk",), mid_layers=()))
     assert torch.allclose(both, 2 * usual, atol=1e-5)
 
 
@@ -175,10 +183,10 @@ def test_values_that_agree_come_out_twice(tools):
 
 def test_no_mid_layers_is_full_weight_on_the_last_map(tools):
     encoder, images = build_encoder(tools.native()), tools.image(1, 3, 32, 32)
-    none = encoder.attention_map(images, replace(ITACLIP, mid_layers=()))
-    assert torch.equal(none, encoder.attention_map(images, replace(ITACLIP, mid_weight=0.0)))
-    once = encoder.attention_map(images, replace(ITACLIP, mid_layers=(2,)))
-    twice = encoder.attention_map(images, replace(ITACLIP, mid_layers=(2, 2)))
+    none = map_of(encoder, images, replace(ITACLIP, mid_layers=()))
+    assert torch.equal(none, map_of(encoder, images, replace(ITACLIP, mid_weight=0.0)))
+    once = map_of(encoder, images, replace(ITACLIP, mid_layers=(2,)))
+    twice = map_of(encoder, images, replace(ITACLIP, mid_layers=(2, 2)))
     assert torch.allclose(once, twice, atol=1e-6)
     assert not torch.allclose(once, none, atol=1e-3)
 
@@ -200,13 +208,13 @@ def test_without_output_projection_the_input_goes_straight_into_text_space(tools
 def test_value_path_only(tools, kind):
     model = tools.native() if kind == "native" else tools.timm(kind)
     encoder, images = build_encoder(model), tools.image(1, 3, 32, 32)
-    attention = AttentionConfig(value_only=True, residual=False, mid_layers=(99,))
+    attention = build_attention(AttentionConfig(strategy="value", residual=False, mid_layers=(99,)))
     last = encoder.prepare(images, attention)
-    assert last.mids == ()
+    assert last.earlier == ()
     block = encoder.tower.num_blocks - 1
     expected = encoder.tower.to_text_space(encoder.tower.project(block, last.qkv[2], last.x))
-    assert torch.equal(encoder.tokens(last, attention), expected)
-    with pytest.raises(ValueError, match="no attention map"):
+    assert torch.equal(attention.tokens(last, encoder), expected)
+    with pytest.raises(ValueError, match="ValueAttention has no attention map"):
         encoder.attention_map(images, attention)
 
 
@@ -215,9 +223,10 @@ def test_value_path_only(tools, kind):
 def test_a_batch_is_its_images_one_by_one(tools, kind, size):
     model = tools.native() if kind == "native" else tools.timm(kind)
     encoder, images = build_encoder(model), tools.image(3, 3, *size)
-    together = encoder(images, ITACLIP)
+    strategy = build_attention(ITACLIP)
+    together = encoder(images, strategy)
     assert together.shape[-2:] == (size[0] // 8, size[1] // 8)
-    alone = torch.cat([encoder(image[None], ITACLIP) for image in images])
+    alone = torch.cat([encoder(image[None], strategy) for image in images])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
@@ -225,7 +234,7 @@ def test_the_model_is_left_as_it_was(tools):
     model = copy.deepcopy(tools.native())
     before = copy.deepcopy(model.state_dict())
     expected = model.encode_image(tools.image(1, 3, 32, 32))
-    build_encoder(model)(tools.image(1, 3, 40, 48), ITACLIP)
+    build_encoder(model)(tools.image(1, 3, 40, 48), build_attention(ITACLIP))
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

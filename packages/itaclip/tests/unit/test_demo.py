@@ -22,7 +22,7 @@ def quick(monkeypatch):
             attention=AttentionConfig(pairs=("qk",), mid_layers=(), ffn=True), resize_short=0, **small
         ),
         "itaclip": ITACLIPConfig(attention=AttentionConfig(mid_layers=()), resize_short=0, **small),
-        "default": ITACLIPConfig(attention=AttentionConfig(value_only=True), resize_short=0, **small),
+        "default": ITACLIPConfig(attention=AttentionConfig(strategy="value"), resize_short=0, **small),
     }
     monkeypatch.setattr(demo, "demo_configs", lambda: configs)
     return configs

@@ -81,7 +81,7 @@ def test_scorer_joins_branches_as_the_engine_does(tiny_folder):
         with torch.inference_mode():
             features, _ = WindowScorer(model)(images, torch.randn(2, 16))
             normalised = (images - model.windows.normalizer.mean) / model.windows.normalizer.std
-            maps = model.encoder(make_branches(normalised, model.config), model.config.attention)
+            maps = model.encoder(make_branches(normalised, model.config), model.windows.attention)
         torch.testing.assert_close(features, join_branches(maps, model.config))
 
 

@@ -3,9 +3,10 @@ import math
 
 import pytest
 import torch
+from itaclip.attention import build_attention
+from itaclip.attention.mixed import Term, explicit_map, fused_attention, gaussian_bias
 from itaclip.config import ITACLIPConfig
 from itaclip.encoder import build_encoder
-from itaclip.encoder.driver import Term, explicit_map, fused_attention, gaussian_bias
 from itaclip.encoder.tower import resize_positions
 from itaclip.features import blur, join_branches, luma_gray, make_branches
 from torch.nn import functional as F
@@ -124,7 +125,7 @@ def test_transposed_image_and_positions_give_transposed_features(tools):
     table = model.visual.positional_embedding
     visual.positional_embedding[1:] = table[1:].unflatten(0, (4, 4)).transpose(0, 1).flatten(0, 1)
     images = tools.image(1, 3, 40, 24)
-    attention = ITACLIPConfig.preset("itaclip").attention
+    attention = build_attention(ITACLIPConfig.preset("itaclip").attention)
     upright = build_encoder(model)(images, attention, positions="size")
     across = build_encoder(turned)(images.mT, attention, positions="size")
     assert torch.allclose(across, upright.mT, atol=1e-5)

@@ -44,7 +44,7 @@ def presets(name: str | None = None, /, *, method: MethodOptions = None, report:
         layers = (str(layer) if isinstance(layer, int) else f"{layer:.0%}" for layer in attention.mid_layers)
         table.add_row(
             each,
-            "values only" if attention.value_only else " + ".join(attention.pairs),
+            "values only" if attention.strategy == "value" else " + ".join(attention.pairs),
             ", ".join(layers),
             f"{config.crop} px, stride {config.stride}",
             str(len(config.branches)),

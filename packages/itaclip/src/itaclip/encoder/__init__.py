@@ -7,12 +7,13 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from itaclip.encoder.driver import Encoder, LastInput
+from itaclip.encoder.driver import AttentionStrategy, BlockInput, Encoder, LastInput
 from itaclip.encoder.native import NativeTower
 from itaclip.encoder.timm_tower import TimmTower
 from itaclip.encoder.tower import Tower
+from itaclip.inputs import channel_stats
 
-__all__ = ["Encoder", "LastInput", "Tower", "build_encoder"]
+__all__ = ["AttentionStrategy", "BlockInput", "Encoder", "LastInput", "Tower", "build_encoder"]
 
 
 def build_encoder(clip_model: nn.Module) -> Encoder:
@@ -26,9 +27,11 @@ def build_encoder(clip_model: nn.Module) -> Encoder:
     """
     visual = getattr(clip_model, "visual", None)
     if isinstance(visual, VisionTransformer):
-        return Encoder(NativeTower(visual))
-    if isinstance(visual, TimmModel):
-        return Encoder(TimmTower(visual))
-    raise NotImplementedError(
-        f"the image tower must be a vision transformer of open_clip or timm, got {type(visual).__name__}"
-    )
+        tower: Tower = NativeTower(visual)
+    elif isinstance(visual, TimmModel):
+        tower = TimmTower(visual)
+    else:
+        raise NotImplementedError(
+            f"the image tower must be a vision transformer of open_clip or timm, got {type(visual).__name__}"
+        )
+    return Encoder(tower, *channel_stats(clip_model))
