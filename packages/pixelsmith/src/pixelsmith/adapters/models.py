@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pixelsmith.adapters.assets import model_name
 from pixelsmith.adapters.base import Condition, Extras, Guidance, PatchCondition
 from pixelsmith.adapters.callable import describe_scheduler
+from pixelsmith.adapters.memory import DeviceMemory, measure_memory
 from pixelsmith.adapters.options import (
     IMAGES,
     SAMPLING,
@@ -27,6 +28,7 @@ from pixelsmith.adapters.options import (
 )
 from pixelsmith.adapters.schedulers import ClosedForm, closed_form
 from pixelsmith.core.protocol import Denoiser
+from pixelsmith.io.tiles import Tiling
 
 _KEPT_PROMPTS = 256  # prompts whose encodings are cached
 
@@ -322,6 +324,12 @@ class PipelineModel(ABC):
         if self.options.attention_kwargs is not None:
             given[self.attention_name] = dict(self.options.attention_kwargs)
         return given
+
+    def device_memory(
+        self, size: tuple[int, int], patch: tuple[int, int], batch_size: int, tiling: Tiling
+    ) -> DeviceMemory:
+        """Return the memory of a GPU for a stage, see :func:`pixelsmith.adapters.memory.measure_memory`."""
+        return measure_memory(self, size, patch, batch_size, tiling)
 
     def describe(self) -> dict[str, object]:
         """Return everything that decides the result, as JSON values."""

@@ -55,6 +55,9 @@ def _show_estimate(found: Estimate, output: Path) -> None:
     seconds = "not measured" if found.seconds is None else f"about {format_seconds(found.seconds)} here"
     say(f"calls   {found.calls:,} patches, two evaluations each with guidance")
     say(f"memory  {format_bytes(found.memory_bytes)} beside the model")
+    if found.device is not None:
+        peak, offloaded = (format_bytes(found.device[name]) for name in ("peak", "peak_offloaded"))
+        say(f"GPU     about {peak}, {offloaded} with --offload model, in this dtype, at any size")
     folder, file = format_bytes(found.folder_bytes), format_bytes(found.output_bytes)
     say(f"disk    {folder} meanwhile, {file} at most for {output.name}")
     say(f"time    {seconds}")

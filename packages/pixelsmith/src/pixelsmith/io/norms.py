@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from pixelsmith.io.lockstep import Lockstep
+
 
 class _Norm:
     """One layer: the statistics gathered so far, and those it normalises by."""
@@ -27,10 +29,10 @@ class _Norm:
         self.sums = sums if self.sums is None else self.sums + sums
         self.count += groups.shape[1]
 
-    def apply(self, x: Tensor) -> Tensor | None:
-        """Return the normalised ``(B, C, ...)``, or ``None`` while there are no statistics."""
+    def apply(self, x: Tensor, output: Tensor) -> Tensor:
+        """Write the normalised ``(B, C, ...)`` over the output of the layer, once there are statistics."""
         if self.sums is None:
-            return None
+            return output
         mean = self.sums[0] / self.count
         variance = (self.sums[1] / self.count - mean.square()).clamp_min(0)
         each = self.layer.num_channels // self.layer.num_groups
@@ -40,13 +42,15 @@ class _Norm:
             scale = scale * self.layer.weight
             shift = shift * self.layer.weight + self.layer.bias
         shape = (1, -1, *(1,) * (x.ndim - 2))
-        wide = x if x.dtype == torch.float64 else x.float()
-        return (wide * scale.to(wide).view(shape) + shift.to(wide).view(shape)).to(x.dtype)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        factor, term = (part.to(x.device, wide).view(shape) for part in (scale, shift))
+        # into the output that the layer made, so that nothing of its size is made besides
+        return torch.addcmul(term, x, factor, out=output)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Windows of one size that go through the network together.
+    """Windows of one size that go through the network together, a part of all windows.
 
     Attributes:
         size: Height and width of a window in latents; layers of finer resolution see a multiple of it.
@@ -67,9 +71,10 @@ class GlobalNorms:
     """
 
     def __init__(self, network: nn.Module) -> None:
+        self._network = network
         self._norms = [_Norm(layer) for layer in network.modules() if isinstance(layer, nn.GroupNorm)]
         self._handles: list[RemovableHandle] = []
-        self._sample: Sample | None = None
+        self._march: Lockstep[Sample] | None = None
 
     def __enter__(self) -> GlobalNorms:
         for norm in self._norms:
@@ -82,26 +87,32 @@ class GlobalNorms:
         while self._handles:
             self._handles.pop().remove()
 
-    def gather(self, sample: Sample) -> None:
+    def gather(self, samples: Sequence[Sample]) -> None:
         """Take the statistics of all layers over some windows.
 
         The windows pass each layer together and are normalised by their common statistics. Measured one by
         one, each normalised by itself, the input of a layer would differ from that in use, and the error
         grows from layer to layer, most of all where an image is flat.
-        """
-        self._sample = sample
-        try:
-            sample.run()
-        finally:
-            self._sample = None
 
-    def _hook(self, norm: _Norm) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
-        def replace(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            sample = self._sample
-            if sample is not None:
+        Args:
+            samples: All windows. One sample after the other is on the device; those that wait for the others
+                at a layer wait in host memory.
+        """
+        self._march = Lockstep(samples)
+        try:
+            with self._march.watching(self._network):
+                self._march.run(lambda sample: sample.run())
+        finally:
+            self._march = None
+
+    def _hook(self, norm: _Norm) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def replace(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if self._march is not None:
+                sample = self._march.item
                 for window, keep in zip(inputs[0], sample.keeps, strict=True):
                     norm.add(_kept(window, sample.size, keep))
-            return norm.apply(inputs[0])
+                self._march.wait(inputs[0], output)
+            return norm.apply(inputs[0], output)
 
         return replace
 

@@ -19,9 +19,8 @@ class Tiling:
         statistics: Group normalisation by the whole image, ``"global"``, or of each tile by itself,
             ``"tile"``, which sequential offloading always uses.
         samples: Number of windows that the statistics are taken from, spread over the image. A window
-            has a quarter of the side of a tile with its halo, and all go through the autoencoder at once, so
-            16 windows take the memory of one tile. The statistics are exact for images that are no larger
-            than all windows.
+            has a quarter of the side of a tile with its halo; 8 are on the device at a time, which take the
+            memory of half a tile. The statistics are exact for images that are no larger than all windows.
         wrap: Whether rows (top and bottom) and columns (left and right) join.
     """
 

@@ -8,7 +8,7 @@ changes its tone from tile to tile; here mean and variance come from the whole i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.rows import Pixels, Rows, read_wrapped
 
 OnTile = Callable[[int, int], object]
+_TOGETHER = 8  # windows on the device, half of the pixels of a tile
 
 
 class TiledVAE:
@@ -197,13 +198,15 @@ class TiledVAE:
 
     def _gather(self, norms: GlobalNorms, network: _Network, size: tuple[int, int]) -> None:
         windows = sample_windows(size, self.tiling)
-        height, width = (span.length for span in windows[0])
-        keeps = [(row.inner, column.inner) for row, column in windows]
+        span = (windows[0][0].length, windows[0][1].length)
 
-        def run() -> None:
-            network.process(torch.stack([network.fetch(row, column) for row, column in windows]))
+        def sample(part: Sequence[tuple[Span, Span]]) -> Sample:
+            def run() -> None:
+                network.process(torch.stack([network.fetch(row, column) for row, column in part]))
 
-        norms.gather(Sample((height, width), keeps, run))
+            return Sample(span, [(row.inner, column.inner) for row, column in part], run)
+
+        norms.gather([sample(windows[at : at + _TOGETHER]) for at in range(0, len(windows), _TOGETHER)])
 
 
 @dataclass(frozen=True, slots=True)

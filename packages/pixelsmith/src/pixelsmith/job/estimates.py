@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,10 +59,12 @@ class Estimate:
     Attributes:
         stages: Estimates of the stages, in order.
         calls: Patches through the model in all stages; each is evaluated twice with classifier-free guidance.
-        memory_bytes: Memory beyond the model and its activations for a batch of patches or a tile.
+        memory_bytes: Host memory beyond the model and its activations for a batch of patches or a tile.
         folder_bytes: Largest size of the job folder.
         output_bytes: Largest size of the output, temporary files included; 0 without an output.
         seconds: Duration; ``None`` if nothing was measured.
+        device: Memory of a GPU in bytes, by what takes it, ``peak`` and ``peak_offloaded`` at most; ``None``
+            if nothing was measured, or the model is a function.
     """
 
     stages: tuple[StageEstimate, ...]
@@ -71,6 +73,7 @@ class Estimate:
     folder_bytes: int
     output_bytes: int
     seconds: float | None = None
+    device: Mapping[str, int] | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, fit for JSON."""
@@ -86,7 +89,8 @@ def estimate(
         model: The model.
         spec: The job.
         output: File to write.
-        measure: Whether to time a call and a tile of each kind, which takes a few of them.
+        measure: Whether to time a call and a tile of each kind, which takes a few of them, and to compute the
+            memory of a GPU.
 
     Raises:
         TypeError: If the model has no autoencoder.
@@ -127,7 +131,18 @@ def estimate(
         folder_bytes=source + sum(stage.image_bytes for stage in stages) + canvas_bytes,
         output_bytes=0 if output is None else disk_needed(output, *spec.size),
         seconds=measure_seconds(model, spec, stages) if measure else None,
+        device=_device_memory(model, spec) if measure and spec.sizes else None,
     )
+
+
+def _device_memory(model: JobModel, spec: JobSpec) -> Mapping[str, int] | None:
+    """Return the memory of a GPU in the last stage, whose patches are the largest."""
+    measure = getattr(model, "device_memory", None)
+    if measure is None:
+        return None
+    config = spec.stage_config(len(spec.sizes) - 1)
+    patch = sized(model, spec.size, config)[1]
+    return measure(spec.size, patch, config.batch_size, spec.tiling_of(model)).to_dict()
 
 
 def measure_seconds(model: JobModel, spec: JobSpec, stages: list[StageEstimate]) -> float:
