@@ -17,10 +17,13 @@ app = create_app(
 
     semanir restore holiday/ -o restored/ --recursive
 
+    semanir degrade jpeg photo.png -o blocky.png --quality 10
+
     semanir models
 """,
 )
 app.command("semanir.cli.restore:restore", name="restore")
+app.command("semanir.cli.degrade:app", name="degrade")
 app.command("semanir.cli.models:models", name="models")
 app.command("semanir.cli.demo:demo", name="demo")
 

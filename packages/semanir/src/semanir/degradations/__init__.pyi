@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+from .blur import blur as blur
+from .blur import motion_kernels as motion_kernels
+from .compression import compress_jpeg as compress_jpeg
+from .kinds import JPEG as JPEG
+from .kinds import BayerMosaic as BayerMosaic
+from .kinds import BicubicDownscale as BicubicDownscale
+from .kinds import CameraNoise as CameraNoise
+from .kinds import Chain as Chain
+from .kinds import CorrelatedNoise as CorrelatedNoise
+from .kinds import Degradation as Degradation
+from .kinds import GaussianNoise as GaussianNoise
+from .kinds import MotionBlur as MotionBlur
+from .kinds import OneOf as OneOf
+from .kinds import Rain as Rain
+from .kinds import Raindrops as Raindrops
+from .kinds import Snow as Snow
+from .mosaic import demosaic_malvar as demosaic_malvar
+from .mosaic import mosaic as mosaic
+from .noise import add_camera_noise as add_camera_noise
+from .noise import add_correlated_noise as add_correlated_noise
+from .noise import add_gaussian_noise as add_gaussian_noise
+from .scaling import resize_bicubic as resize_bicubic
+from .weather import add_rain as add_rain
+from .weather import add_raindrops as add_raindrops
+from .weather import add_snow as add_snow
