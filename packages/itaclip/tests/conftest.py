@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import copy
 import functools
 import runpy
 from pathlib import Path
@@ -39,6 +40,12 @@ def make_native(seed=0, **vision):
 
 
 @functools.cache
+def make_exact(seed=0, **vision):
+    """Return the same model in fp64."""
+    return copy.deepcopy(make_native(seed, **vision)).double()
+
+
+@functools.cache
 def make_timm(kind, seed=0, **trunk):
     create = timm.create_model
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
@@ -62,7 +69,12 @@ def tools():
     """Builders of tiny models and inputs, and the serial algorithm."""
     reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("reference.py"))))
     return SimpleNamespace(
-        native=make_native, timm=make_timm, text=random_text, image=random_image, reference=reference
+        native=make_native,
+        exact=make_exact,
+        timm=make_timm,
+        text=random_text,
+        image=random_image,
+        reference=reference,
     )
 
 

@@ -3,7 +3,8 @@
 
 Written from the formulas of the papers (ITACLIP arXiv 2411.12044 with its published code, PAMR arXiv
 2005.08104, NACLIP arXiv 2404.08181) on open_clip's own vision transformer. It imports nothing of itaclip:
-configurations come as the plain dictionaries that are stored with results.
+configurations come as the plain dictionaries that are stored with results. It computes in the dtype of the
+model: in fp64 it is what the engine is held against, in fp32 what its speed is compared with.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def prepare(pixels: Tensor, patch: int, config: Config) -> Tensor:
     short = config["resize_short"] or min(height, width)
     factor = min(Fraction(config["resize_long"], max(height, width)), Fraction(short, min(height, width)))
     size = [max(patch, int(side * factor + Fraction(1, 2))) for side in (height, width)]
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (CLIP_MEAN, CLIP_STD))
+    mean, std = (pixels.new_tensor(each).view(3, 1, 1) for each in (CLIP_MEAN, CLIP_STD))
     return (resize(pixels, size) - mean) / std
 
 
@@ -71,12 +72,12 @@ def attention_map(block: Any, x: Tensor, pairs: Sequence[str], bias: Tensor | fl
 def locality_bias(grid: Sequence[int], std: float) -> Tensor:
     """Return a Gaussian of the distance between patches; 0 to and from the class token."""
     height, width = grid
-    bias = torch.zeros(1 + height * width, 1 + height * width)
+    bias = torch.zeros(1 + height * width, 1 + height * width, dtype=torch.float64)
     for row in range(height):
         for column in range(width):
             down = (torch.arange(height) - row).square()[:, None]
             across = (torch.arange(width) - column).square()[None]
-            bias[1 + row * width + column, 1:] = torch.exp(-(down + across) / (2 * std**2)).flatten()
+            bias[1 + row * width + column, 1:] = torch.exp(-(down + across).double() / (2 * std**2)).flatten()
     return bias
 
 
@@ -98,8 +99,8 @@ def encode_tokens(visual: Any, image: Tensor, config: Config) -> Tensor:
         x = block(x)
     block = blocks[-1]
     y = heads(block, x)["v"]
-    if not attention["value_only"]:
-        bias = locality_bias(grid, attention["locality"]) if attention["locality"] else 0.0
+    if attention["strategy"] == "mixed":
+        bias = locality_bias(grid, attention["locality"]).to(x) if attention["locality"] else 0.0
         whole = attention_map(block, x, attention["pairs"], bias)
         if layers:
             share = attention["mid_weight"]
@@ -116,7 +117,7 @@ def blur(image: Tensor, kernel: int, sigma: float) -> Tensor:
     """Blur ``(3, H, W)`` by a Gaussian, one axis after the other, borders reflected."""
     for axis in (-2, -1):
         reach = min(kernel, 2 * image.shape[axis] - 1) // 2
-        weights = torch.exp(-torch.arange(-reach, reach + 1).square() / (2 * sigma**2))
+        weights = torch.exp(-torch.arange(-reach, reach + 1).to(image).square() / (2 * sigma**2))
         weights = weights / weights.sum()
         sides = (0, 0, reach, reach) if axis == -2 else (reach, reach, 0, 0)
         padded = F.pad(image[None], sides, mode="reflect")[0]
@@ -124,10 +125,20 @@ def blur(image: Tensor, kernel: int, sigma: float) -> Tensor:
     return image
 
 
-def window_scores(visual: Any, window: Tensor, text: Tensor, config: Config) -> Tensor:
-    """Return the scores of one window ``(3, height, width)`` at its own size, ``(names, height, width)``."""
-    size = window.shape[-2:]
-    grid = [side // patch for side, patch in zip(size, visual.patch_size, strict=True)]
+def map_scores(visual: Any, window: Tensor, text: Tensor, config: Config, size: Sequence[int]) -> Tensor:
+    """Return the scores of a window ``(3, height, width)``, enlarged from patches to a size in one step.
+
+    Args:
+        visual: The image tower.
+        window: Normalised.
+        text: ``(names, D)``.
+        config: Configuration.
+        size: Height and width of the result.
+
+    Returns:
+        ``(names, *size)``.
+    """
+    grid = [side // patch for side, patch in zip(window.shape[-2:], visual.patch_size, strict=True)]
     red, green, blue = window
     gray = (0.2989 * red + 0.587 * green + 0.114 * blue).expand(3, -1, -1)
     versions = {
@@ -162,18 +173,29 @@ def spans(length: int, crop: int, stride: int) -> list[tuple[int, int]]:
     return [(max(end - crop, 0), end) for end in ends]
 
 
-def image_scores(visual: Any, image: Tensor, size: Sequence[int], text: Tensor, config: Config) -> Tensor:
-    """Return the averaged scores of all windows at the original size, ``(names, *size)``."""
+def slide(visual: Any, image: Tensor, size: Sequence[int], text: Tensor, config: Config) -> Tensor:
+    """Return the averaged scores of all windows, enlarged a second time to the original size."""
     height, width = image.shape[-2:]
-    crop, stride = (config["crop"], config["stride"]) if config["crop"] else (max(height, width), 1)
     total = image.new_zeros((len(text), height, width))
     visits = image.new_zeros((height, width))
-    for top, bottom in spans(height, crop, stride):
-        for left, right in spans(width, crop, stride):
+    for top, bottom in spans(height, config["crop"], config["stride"]):
+        for left, right in spans(width, config["crop"], config["stride"]):
             window = image[:, top:bottom, left:right]
-            total[:, top:bottom, left:right] += window_scores(visual, window, text, config)
+            scores = map_scores(visual, window, text, config, window.shape[-2:])
+            total[:, top:bottom, left:right] += scores
             visits[top:bottom, left:right] += 1
     return resize(total / visits, size)
+
+
+def image_scores(visual: Any, image: Tensor, size: Sequence[int], text: Tensor, config: Config) -> Tensor:
+    """Return the scores at the original size, ``(names, *size)``; whole images are refined if asked only."""
+    if config["crop"]:
+        scores, refined = slide(visual, image, size, text, config), True
+    else:
+        scores, refined = map_scores(visual, image, text, config, size), config["pamr_whole"]
+    if config["pamr_steps"] and refined:
+        return refine(resize(image, size), scores, config["pamr_steps"], config["pamr_dilations"])
+    return scores
 
 
 def neighbours(maps: Tensor, dilations: Sequence[int]) -> Tensor:
@@ -247,7 +269,8 @@ def segment(
     """Segment one image.
 
     Args:
-        clip_model: open_clip model with its own vision transformer, fp32, normalised as CLIP is.
+        clip_model: open_clip model with its own vision transformer, normalised as CLIP is; its dtype is that
+            of the computation.
         pixels: ``(3, H, W)`` in [0, 1].
         text: ``(names, D)``.
         owner: Class of each name.
@@ -259,10 +282,8 @@ def segment(
         Labels ``(H, W)`` and the probabilities of the classes ``(classes, H, W)``.
     """
     visual: Any = clip_model.visual
-    size = pixels.shape[-2:]
-    image = prepare(pixels, max(visual.patch_size), config)
-    scores = image_scores(visual, image, size, text, config)
-    if config["pamr_steps"]:
-        scores = refine(resize(image, size), scores, config["pamr_steps"], config["pamr_dilations"])
+    dtype = visual.conv1.weight.dtype
+    image = prepare(pixels.to(dtype), max(visual.patch_size), config)
+    scores = image_scores(visual, image, pixels.shape[-2:], text.to(dtype), config)
     probabilities = class_probabilities(scores, owner, config["logit_scale"], columns)
     return labels(probabilities, config, background=background), probabilities

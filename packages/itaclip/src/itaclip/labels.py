@@ -33,9 +33,16 @@ class Decision:
 
     def __init__(self, prepared: Prepared, windows: WindowMaps, config: ITACLIPConfig) -> None:
         self.prepared, self.config = prepared, config
-        device = prepared.image.device
-        self.merger = WindowMerger(prepared.plan, windows.grid, prepared.size, device=device)
+        self.merger = WindowMerger(
+            prepared.plan,
+            windows.grid,
+            prepared.size,
+            direct=not config.crop,
+            device=prepared.image.device,
+        )
         self.scores = windows.values
+        # the published code refines windows only
+        self.pamr_steps = config.pamr_steps if config.crop or config.pamr_whole else 0
 
     def name_scores(self, top: int, bottom: int, chunks: list[tuple[int, int]]) -> Iterator[Tensor]:
         """Yield refined scores of some rows, ``(names of a chunk, bottom - top, W)``.
@@ -49,22 +56,22 @@ class Decision:
             chunks: Half-open runs of names.
         """
         config, (height, _) = self.config, self.prepared.size
-        halo = config.pamr_steps * max(config.pamr_dilations)
+        halo = self.pamr_steps * max(config.pamr_dilations)
         first, last = max(0, top - halo), min(height, bottom + halo)
         weights = None
-        if config.pamr_steps:
+        if self.pamr_steps:
             image = resize_rows(self.prepared.image, self.prepared.size, first, last)
             weights = affinity(image, config.pamr_dilations)
         for start, stop in chunks:
             maps = self.merger.merge(self.scores[start:stop], top=first, bottom=last)
             if weights is not None:
-                maps = refine(maps, weights, steps=config.pamr_steps, dilations=config.pamr_dilations)
+                maps = refine(maps, weights, steps=self.pamr_steps, dilations=config.pamr_dilations)
             yield maps[:, top - first : bottom - first]
 
     def probabilities(self, top: int, bottom: int, classes: ClassList) -> Tensor:
         """Return the probabilities of the classes in some rows, ``(classes, bottom - top, W)``."""
         width = self.prepared.size[1]
-        halo = 2 * self.config.pamr_steps * max(self.config.pamr_dilations)
+        halo = 2 * self.pamr_steps * max(self.config.pamr_dilations)
         chunks = class_chunks(classes.owner, max(1, _NAME_NUMBERS // ((bottom - top + halo) * width)))
         collected = ClassScores(
             len(classes.labels), (bottom - top, width), self.config.logit_scale, device=self.scores.device

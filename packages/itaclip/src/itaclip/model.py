@@ -11,9 +11,10 @@ import torch
 from common_kernels.runtime.hub import DType
 from torch import Tensor, nn
 
+from itaclip.attention.splice import build_windows
 from itaclip.config import ITACLIPConfig
-from itaclip.encoder import build_encoder
-from itaclip.features import Prepared, Progress, WindowEncoder, WindowMaps, text_scores
+from itaclip.encoder import AttentionStrategy, build_encoder
+from itaclip.features import Prepared, Progress, WindowMaps, text_scores
 from itaclip.inputs import ImageLike, Normalizer, to_list
 from itaclip.labels import Decision
 from itaclip.loading import load_clip
@@ -32,6 +33,7 @@ class ITACLIP:
         config: Configuration; the preset ``"itaclip"`` if ``None``.
         cache: Folder of cached text features; ``"auto"`` is :func:`itaclip.text.default_cache`, ``None``
             caches nothing.
+        attention: Attention of the last block; the one that the configuration names if ``None``.
 
     Example:
         >>> segmenter = ITACLIP.from_pretrained("tiny-shapes")  # doctest: +SKIP
@@ -49,12 +51,13 @@ class ITACLIP:
         config: ITACLIPConfig | None = None,
         *,
         cache: str | Path | None = None,
+        attention: AttentionStrategy | None = None,
     ) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.config = ITACLIPConfig.preset("itaclip") if config is None else config
         self.cache = cache
         self.encoder = build_encoder(model)
-        self.windows = WindowEncoder(self.encoder, Normalizer(model), self.config)
+        self.windows = build_windows(self.encoder, Normalizer(model), self.config, attention)
         self._list: ClassList | None = None
         self._text: Tensor | None = None
 
@@ -257,7 +260,8 @@ class ITACLIP:
         (maps,) = self.windows.encode([prepared], lambda features: features)
         sides = zip(prepared.image.shape[-2:], self.encoder.patch_size, strict=True)
         height, width = (side // patch for side, patch in sides)
-        merger = WindowMerger(prepared.plan, maps.grid, (height, width), device=prepared.image.device)
+        direct, device = not self.config.crop, prepared.image.device
+        merger = WindowMerger(prepared.plan, maps.grid, (height, width), direct=direct, device=device)
         return merger.merge(maps.values)
 
     def adjust_scores(self, prepared: Prepared, scores: WindowMaps) -> WindowMaps:

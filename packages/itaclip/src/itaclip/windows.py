@@ -52,13 +52,20 @@ class WindowMerger:
 
     Each window's scores go bilinearly to the window's pixels, overlapping windows are averaged, and the
     result goes bilinearly to the size of the output. All three are linear and act on rows and columns apart,
-    so they are one matrix for the rows and one for the columns.
+    so they are one matrix for the rows and one for the columns. An image taken as a whole is no window: its
+    patches go to the size of the output in one step.
 
     Args:
         plan: The windows.
         grid: Patches of a window along height and width.
         size: Height and width of the output.
+        direct: Whether the image is taken as a whole; the plan then has one window.
         device: Device of the matrices.
+
+    Raises:
+        ValueError: If an image of several windows is to be taken as a whole.
+
+    Source: arXiv 2411.12044, published code, for windows and for whole images.
     """
 
     def __init__(
@@ -67,10 +74,17 @@ class WindowMerger:
         grid: Grid,
         size: tuple[int, int],
         *,
+        direct: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.rows = _axis_matrix(plan.rows, plan.height, grid[0], size[0]).to(device, torch.float32)
-        self.columns = _axis_matrix(plan.columns, plan.width, grid[1], size[1]).to(device, torch.float32)
+        if direct and len(plan) > 1:
+            raise ValueError(f"direct is for one window, got {len(plan)}")
+        if direct:
+            rows, columns = (_linear(patches, side) for patches, side in zip(grid, size, strict=True))
+        else:
+            rows = _axis_matrix(plan.rows, plan.height, grid[0], size[0])
+            columns = _axis_matrix(plan.columns, plan.width, grid[1], size[1])
+        self.rows, self.columns = rows.to(device, torch.float32), columns.to(device, torch.float32)
 
     def merge(self, scores: Tensor, *, top: int = 0, bottom: int | None = None) -> Tensor:
         """Return the map of the output's size, or some of its rows.

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine against the serial algorithm: every preset, odd sizes, batches, bands."""
+"""The engine against the serial algorithm: every method, odd sizes, batches, bands, and fp64."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 from itaclip.config import ITACLIPConfig
+from itaclip.inputs import CLIP_MEAN, CLIP_STD
 from itaclip.model import ITACLIP
 from itaclip.pamr import affinity, refine
-from itaclip.windows import resize_rows
+from itaclip.windows import resize_rows, resized_shape
+from torch import nn
 from torch.nn import functional as F
 
 SMALL = {"crop": 32, "stride": 13, "resize_short": 48, "resize_long": 100, "pamr_dilations": (1, 3)}
@@ -34,9 +37,11 @@ def engine_and_serial(tools, classes, config, image):
     return engine.predict(image, return_scores=True), labels, probabilities
 
 
+@pytest.mark.parametrize("dataset", [None, "voc21"])
 @pytest.mark.parametrize("name", ITACLIPConfig.presets())
-def test_every_preset(tools, classes, name):
-    found, labels, probabilities = engine_and_serial(tools, classes, small(name), tools.image(3, 53, 71))
+def test_every_preset(tools, classes, name, dataset):
+    config = small(name, dataset=dataset)
+    found, labels, probabilities = engine_and_serial(tools, classes, config, tools.image(3, 53, 71))
     assert torch.allclose(found.scores, probabilities, atol=1e-5)
     assert (found.labels == labels).float().mean() > 0.999
 
@@ -45,6 +50,7 @@ def test_every_preset(tools, classes, name):
     "changes",
     [
         {"crop": 0},
+        {"crop": 0, "pamr_whole": True},
         {"crop": 64, "stride": 64},
         {"resize_short": 0},
         {"positions": "size", "crop": 40, "stride": 9},
@@ -63,6 +69,77 @@ def test_options_and_sizes(tools, classes, changes, size):
     assert found.labels.shape == size
     assert torch.allclose(found.scores, probabilities, atol=1e-5)
     assert (found.labels == labels).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("changes", [{}, {"crop": 0}], ids=str)
+def test_similarities_are_those_of_fp64(tools, classes, changes):
+    config = small("itaclip", dataset="voc21", **changes)
+    engine = ITACLIP(tools.native(), None, config).set_text_features(tools.text(6), classes)
+    pixels, reference, visual = tools.image(3, 53, 71), tools.reference, tools.exact().visual
+    with torch.inference_mode():
+        image = reference.prepare(pixels.double(), 8, config.to_dict())
+        expected = reference.image_scores(visual, image, (53, 71), tools.text(6).double(), config.to_dict())
+    assert (engine.scores(pixels).double() - expected).abs().max() < 5e-6
+
+
+@pytest.mark.parametrize("size", [(53, 71), (40, 32), (20, 33)], ids=str)
+def test_a_whole_image_goes_from_patches_to_pixels_in_one_step(tools, classes, size):
+    """Held by open_clip alone: no window, no refinement, one enlargement."""
+    config = ITACLIPConfig.preset("vanilla", crop=0, resize_short=0, pamr_steps=10, positions="size")
+    pixels, model = tools.image(3, *size), tools.native()
+    engine = ITACLIP(model, None, config).set_text_features(tools.text(6), classes)
+    visual = copy.deepcopy(tools.exact()).visual
+    grid = (size[0] // 8, size[1] // 8)
+    table = visual.positional_embedding
+    image = table[1:].T.reshape(1, 32, 4, 4)
+    patches = F.interpolate(image, size=grid, mode="bicubic").flatten(2)[0].T if grid != (4, 4) else table[1:]
+    visual.positional_embedding = nn.Parameter(torch.cat([table[:1], patches]), requires_grad=False)
+    mean, std = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
+    x = visual._embeds(((pixels - mean) / std)[None].double())
+    tokens = visual.ln_post(visual.transformer(x)) @ visual.proj
+    cosines = tools.text(6).double() @ F.normalize(tokens[0, 1:], dim=-1).T
+    maps = F.interpolate(cosines.reshape(1, 6, *grid), size=size, mode="bilinear")
+    assert (engine.scores(pixels).double() - maps[0]).abs().max() < 5e-6
+    expected = (maps[0] * config.logit_scale).softmax(dim=0)
+    names = torch.tensor(classes.owner)
+    best = torch.stack([expected[names == number].amax(dim=0) for number in range(len(classes))])
+    found = engine.predict(pixels, return_scores=True).scores.double()
+    # a probability moves by the scale times what a similarity moves, at most
+    assert (found - best).abs().max() < 5e-6 * config.logit_scale
+
+
+def test_refinement_of_a_whole_image_is_an_option(tools, classes):
+    image = tools.image(3, 53, 71)
+    config = small("itaclip", crop=0)
+
+    def scores(**changes):
+        engine = ITACLIP(tools.native(), None, replace(config, **changes))
+        return engine.set_text_features(tools.text(6), classes).scores(image)
+
+    assert torch.equal(scores(), scores(pamr_steps=0))
+    refined = scores(pamr_whole=True)
+    assert not torch.allclose(refined, scores(), atol=1e-3)
+    whole = refine(
+        scores(), affinity(resized(image), config.pamr_dilations), steps=2, dilations=config.pamr_dilations
+    )
+    assert torch.allclose(refined, whole, atol=1e-6)
+
+
+def resized(image):
+    """Return the normalised image as refinement sees it: to the tower's size, and back."""
+    mean, std = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
+    size = tuple(image.shape[-2:])
+    small_one = F.interpolate(image[None], size=resized_shape(*size, short=48, long=100), mode="bilinear")
+    return F.interpolate((small_one - mean) / std, size=size, mode="bilinear")[0]
+
+
+def test_features_of_a_whole_image_are_those_of_its_patches(tools, classes):
+    config = ITACLIPConfig.preset("maskclip", crop=0, resize_short=0)
+    engine = ITACLIP(tools.native(), None, config)
+    image = tools.image(3, 45, 70)
+    prepared = engine.windows.prepare(image)
+    (maps,) = engine.windows.encode([prepared], lambda features: features)
+    assert torch.equal(engine.features(image), maps.values)
 
 
 def test_a_batch_of_images_is_its_images_one_by_one(tools, classes):
@@ -106,11 +183,11 @@ def test_bands_and_chunks_fit_together(tools, classes, monkeypatch, area_thresho
 @pytest.mark.parametrize("dilations", [(1,), (8, 16)], ids=str)
 def test_refinement_is_that_of_all_neighbours_at_once(tools, monkeypatch, size, dilations):
     image, masks = tools.image(3, *size), tools.image(7, *size, seed=9)
-    expected = tools.reference.refine(image, masks, 3, dilations)
+    expected = tools.reference.refine(image.double(), masks.double(), 3, dilations)
     for block in (10, 2**16):
         monkeypatch.setattr("itaclip.pamr._CPU_BLOCK", block)
         found = refine(masks, affinity(image, dilations), steps=3, dilations=dilations)
-        assert torch.allclose(found, expected, atol=1e-5)
+        assert torch.allclose(found.double(), expected, atol=1e-5)
 
 
 def test_rows_of_a_resized_image(tools):

@@ -99,11 +99,28 @@ def test_merging_is_upsampling_averaging_and_resizing(size, crop, data):
 
 
 def test_one_window_over_the_image_is_the_whole_image():
-    windows = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    merged = []
-    for crop in (0, 32, 100):
-        plan = plan_windows(32, 32, crop=crop, stride=max(crop, 1))
-        merger = WindowMerger(plan, (4, 4), (50, 40))
-        merged.append(merger.merge(windows[0]))
-    assert torch.equal(merged[0], merged[1])
-    assert torch.equal(merged[0], merged[2])
+    windows = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
+    plan = plan_windows(32, 32, crop=0, stride=1)
+    whole = WindowMerger(plan, (4, 4), (32, 32), direct=True).merge(windows)
+    for crop in (32, 100):
+        merger = WindowMerger(plan_windows(32, 32, crop=crop, stride=crop), (4, 4), (32, 32))
+        assert torch.allclose(merger.merge(windows), whole, atol=1e-6)
+
+
+@given(
+    size=st.tuples(st.integers(8, 60), st.integers(8, 60)),
+    target=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+)
+@SETTINGS
+def test_whole_images_are_enlarged_once(size, target):
+    plan = plan_windows(*size, crop=0, stride=1)
+    maps = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    merged = WindowMerger(plan, (3, 5), target, direct=True).merge(maps)
+    expected = F.interpolate(maps[None], size=target, mode="bilinear", align_corners=False)[0]
+    assert torch.allclose(merged, expected, atol=1e-5)
+
+
+def test_several_windows_are_no_whole_image():
+    plan = plan_windows(32, 40, crop=32, stride=8)
+    with pytest.raises(ValueError, match="direct is for one window, got 2"):
+        WindowMerger(plan, (4, 4), (32, 40), direct=True)
