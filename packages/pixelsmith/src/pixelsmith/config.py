@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
 __all__ = [
+    "SCHEDULERS",
     "DenoisingConfig",
     "JobConfig",
+    "LoadingConfig",
     "SamplingConfig",
     "SizeConfig",
     "Slider",
     "check_slider",
+    "parse_lora",
     "parse_size",
 ]
 
@@ -30,6 +33,8 @@ SliderMap = tuple[tuple[float, ...], ...]
 Slider = int | float | Literal["auto"] | SliderMap
 Conditioning = Literal["true", "official", "base", "none"]
 Positions = Literal["patch", "canvas"]
+Fit = Literal["crop", "pad"]
+Offload = Literal["none", "model", "sequential"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "plan": get_args(PlanKind),
@@ -39,6 +44,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "wrap": get_args(Wrap),
     "conditioning": get_args(Conditioning),
     "positions": get_args(Positions),
+    "fit": get_args(Fit),
+    "offload": get_args(Offload),
 }
 # these divide the work and do not change the result
 _FREE = {"batch_size"}
@@ -216,6 +223,79 @@ class SamplingConfig:
             raise ValueError(f"patch must be at least 1 latent wide, got {self.patch}")
 
 
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "flow-euler": "FlowMatchEulerDiscreteScheduler",
+}
+"""Schedulers with a closed form: short name, and class of diffusers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadingConfig:
+    """What is loaded besides a model, and how.
+
+    Attributes:
+        variant: Variant of the weight files, such as fp16.
+        config: Folder with the configuration of a model that is one .safetensors file.
+        scheduler: Scheduler instead of the model's own: ddim, euler, dpm++ or flow-euler.
+        lora: LoRA, a .safetensors file, folder or hub id, with its weight behind a colon if that is not 1; may
+            be repeated.
+        controlnet: ControlNet, folder or hub id, for the control image.
+        control_image: Image that the ControlNet follows; for an upscale the image itself, as tile ControlNets
+            take it, if not given.
+        control_scale: Weight of the ControlNet.
+        offload: Networks that wait in host memory: none; all but the one in use (model); or all but the layer
+            in use (sequential), which is slow.
+
+    Raises:
+        ValueError: If a value is out of range, or an option lacks the one that it belongs to.
+    """
+
+    variant: str | None = None
+    config: str | None = None
+    scheduler: str | None = None
+    lora: tuple[str, ...] | None = None
+    controlnet: str | None = None
+    control_image: str | None = None
+    control_scale: float = 1.0
+    offload: Offload = "none"
+
+    def __post_init__(self) -> None:
+        _check_choices(self, ("offload",))
+        if self.scheduler is not None and self.scheduler not in (*SCHEDULERS, *SCHEDULERS.values()):
+            raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}, got {self.scheduler!r}")
+        for text in self.lora or ():
+            parse_lora(text)
+        if self.control_image is not None and self.controlnet is None:
+            raise ValueError("control_image needs a controlnet, which is not given")
+        if not math.isfinite(self.control_scale):
+            raise ValueError(f"control_scale must be a finite number, got {self.control_scale}")
+
+
+def parse_lora(text: str) -> tuple[str, float]:
+    """Parse a LoRA with its weight, ``PATH`` or ``PATH:WEIGHT``.
+
+    Example:
+        >>> parse_lora("style.safetensors:0.8")
+        ('style.safetensors', 0.8)
+
+    Raises:
+        ValueError: If the weight is not a finite number.
+    """
+    path, colon, weight = text.rpartition(":")
+    if not colon or "/" in weight or "\\" in weight:  # a drive, or no weight
+        return text, 1.0
+    try:
+        value = float(weight)
+    except ValueError as error:
+        raise ValueError(f"a LoRA is PATH or PATH:WEIGHT, got {text!r}") from error
+    if not path or not math.isfinite(value):
+        raise ValueError(f"a LoRA is PATH or PATH:WEIGHT, got {text!r}")
+    return path, value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeConfig:
     """Size of the result, and the sizes on the way to it.
@@ -230,6 +310,8 @@ class SizeConfig:
         width: Width of the result in pixels; the height follows if not given.
         stages: Number of stages, all of which enlarge by the same factor.
         via: Sizes on the way, each a stage, instead of a number of stages.
+        fit: How an image comes to a size of another shape: crop keeps its middle, pad adds white. Without it
+            another shape is refused.
 
     Raises:
         ValueError: If a size cannot be read, or two options contradict each other.
@@ -241,8 +323,11 @@ class SizeConfig:
     width: int | None = None
     stages: int = 1
     via: tuple[str, ...] | None = None
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
+        if self.fit is not None:
+            _check_choices(self, ("fit",))
         given = [name for name in ("size", "scale") if getattr(self, name) is not None]
         if self.height is not None or self.width is not None:
             given.append("height or width")
