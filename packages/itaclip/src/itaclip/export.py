@@ -141,6 +141,11 @@ def _window_size(segmenter: ITACLIP, size: tuple[int, int] | None) -> tuple[int,
     if size[0] < patch[0] or size[1] < patch[1]:
         raise ValueError(f"size must be at least one patch of {patch[0]} x {patch[1]} px, got {size}")
     weight = next(segmenter.model.parameters())
+    if segmenter.windows.attention.has_towers:
+        raise ValueError(
+            f"attention {config.attention.strategy} needs another model, which the file cannot hold: export "
+            "a method of CLIP alone"
+        )
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise ValueError(f"the model must be on the CPU in fp32, got {weight.device} and {weight.dtype}")
     visual: Any = segmenter.model.visual

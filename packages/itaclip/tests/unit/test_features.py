@@ -78,8 +78,19 @@ def test_branches_of_an_encoder_that_flips_along_agree():
     assert torch.equal(features[4:].flip(-2), windows)
     joined = join_branches(features, config)
     assert torch.allclose(joined, F.normalize(windows, dim=1), atol=1e-6)
-    flips = ITACLIPConfig(branches=("vflip", "hflip"))
-    assert torch.equal(join_branches(make_branches(windows, flips), flips), F.normalize(windows, dim=1))
+    for names in (("identity",), ("vflip",), ("hflip",), ("vflip", "hflip")):
+        config = ITACLIPConfig(branches=names)
+        joined = join_branches(make_branches(windows, config), config)
+        assert torch.equal(joined, F.normalize(windows, dim=1))
+
+
+@pytest.mark.parametrize("name", ["vflip", "hflip"])
+def test_a_flip_twice_is_the_image(name):
+    windows = noise(2, 3, 4, 5)
+    config = ITACLIPConfig(branches=(name,))
+    once = make_branches(windows, config)
+    assert not torch.equal(once, windows)
+    assert torch.equal(make_branches(once, config), windows)
 
 
 def test_first_category_is_averaged_without_normalising_again():
@@ -118,7 +129,8 @@ def test_legacy_positions_go_by_the_factor(grid):
 def test_transposed_image_and_positions_give_transposed_features(tools):
     import copy
 
-    model = tools.native()
+    # in fp32 the blocks alone differ by more, as their sums run in another order
+    model = tools.exact()
     turned = copy.deepcopy(model)
     visual = turned.visual
     visual.conv1.weight.copy_(model.visual.conv1.weight.mT)
@@ -128,7 +140,27 @@ def test_transposed_image_and_positions_give_transposed_features(tools):
     attention = build_attention(ITACLIPConfig.preset("itaclip").attention)
     upright = build_encoder(model)(images, attention, positions="size")
     across = build_encoder(turned)(images.mT, attention, positions="size")
-    assert torch.allclose(across, upright.mT, atol=1e-5)
+    assert torch.allclose(across, upright.mT, atol=1e-6, rtol=0)
+
+
+def test_transposed_positions_are_positions_of_a_transposed_grid():
+    table = noise(17, 8)
+    turned = torch.cat([table[:1], table[1:].unflatten(0, (4, 4)).transpose(0, 1).flatten(0, 1)])
+    upright = resize_positions(table, (4, 4), (5, 3), num_prefix=1, mode="size")
+    across = resize_positions(turned, (4, 4), (3, 5), num_prefix=1, mode="size")
+    expected = upright[1:].unflatten(0, (5, 3)).transpose(0, 1).flatten(0, 1)
+    assert torch.allclose(across[1:], expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "size"])
+def test_positions_keep_their_dtype(mode):
+    table = noise(17, 8).double()
+    exact = resize_positions(table, (4, 4), (5, 3), num_prefix=1, mode=mode)
+    assert exact.dtype == torch.float64
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 0.05)):
+        found = resize_positions(table.to(dtype), (4, 4), (5, 3), num_prefix=1, mode=mode)
+        assert found.dtype == dtype
+        assert torch.allclose(found.double(), exact, atol=tolerance)
 
 
 def test_gaussian_bias():

@@ -16,6 +16,9 @@ GROUP = "itaclip.attention"
 _OWN = {
     "mixed": "itaclip.attention.mixed:MixedAttention",
     "value": "itaclip.attention.mixed:ValueAttention",
+    "gem": "itaclip.attention.gem:GEMAttention",
+    "proxyclip": "itaclip.attention.proxy:ProxyAttention",
+    "trident": "itaclip.attention.trident:TridentAttention",
 }
 
 

@@ -87,7 +87,7 @@ class AttentionStrategy(ABC):
         """
         return ()
 
-    def bind(self, encoder: Encoder) -> None:
+    def bind(self, encoder: Encoder) -> None:  # noqa: B027 - most strategies need nothing besides
         """Load what is needed besides the encoder, on its device; called once before the first image.
 
         Raises:

@@ -62,11 +62,15 @@ class NativeTower(Tower):
         """Return queries, keys and values of a block's input."""
         layer = self.blocks[block]
         attn = layer.attn
-        joint = F.linear(layer.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
+        joint = F.linear(self.normed(block, x), attn.in_proj_weight, attn.in_proj_bias)
         q, k, v = (split_heads(part, attn.num_heads) for part in joint.chunk(3, dim=-1))
         if isinstance(attn, Attention):
             q, k = attn.ln_q(q), attn.ln_k(k)
         return q, k, v
+
+    def normed(self, block: int, x: Tensor) -> Tensor:
+        """Return the normalised input of a block's attention."""
+        return self.blocks[block].ln_1(x)
 
     def scale(self, block: int) -> float:
         """Return the factor on the attention logits of a block."""

@@ -87,7 +87,7 @@ class TimmTower(Tower):
         """Return queries, keys and values of a block's input."""
         layer = self.trunk.blocks[block]
         attn = layer.attn
-        normed = layer.norm1(x)
+        normed = self.normed(block, x)
         if attn.qkv is None:
             parts = [attn.q_proj(normed), attn.k_proj(normed), attn.v_proj(normed)]
         elif getattr(attn, "q_bias", None) is not None:
@@ -123,6 +123,10 @@ class TimmTower(Tower):
         half = getattr(attn, "rotate_half", False)
         prefix, patches = x[:, :, : self.num_prefix], x[:, :, self.num_prefix :]
         return torch.cat([prefix, apply_rot_embed_cat(patches, turns, half=half)], dim=2).type_as(x)
+
+    def normed(self, block: int, x: Tensor) -> Tensor:
+        """Return the normalised input of a block's attention."""
+        return self.trunk.blocks[block].norm1(x)
 
     def scale(self, block: int) -> float:
         """Return the factor on the attention logits of a block."""

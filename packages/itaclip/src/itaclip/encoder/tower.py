@@ -61,6 +61,10 @@ class Tower(ABC):
         """Return queries, keys and values of a block's input, each ``(B, heads, N, head_dim)``."""
 
     @abstractmethod
+    def normed(self, block: int, x: Tensor) -> Tensor:
+        """Return the normalised input of a block's attention, ``(B, N, C)``."""
+
+    @abstractmethod
     def scale(self, block: int) -> float:
         """Factor on the attention logits of a block."""
 
@@ -142,7 +146,8 @@ def resize_positions(
     if same:
         return table
     prefix, patches = table[:num_prefix], table[num_prefix:]
-    image = patches.reshape(1, *native, -1).permute(0, 3, 1, 2).float()  # (1, C, height, width)
+    image = patches.reshape(1, *native, -1).permute(0, 3, 1, 2)  # (1, C, height, width)
+    image = image.to(torch.promote_types(table.dtype, torch.float32))
     if mode == "legacy":
         factors = [(n + 0.1) / side for n, side in zip(grid, native, strict=True)]
         resized = F.interpolate(image, scale_factor=factors, mode="bicubic")
