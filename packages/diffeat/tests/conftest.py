@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLWan,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
@@ -20,14 +22,22 @@ from diffusers import (
     FluxTransformer2DModel,
     HunyuanDiT2DModel,
     HunyuanDiTPipeline,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
     PixArtAlphaPipeline,
     PixArtTransformer2DModel,
     PNDMScheduler,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    WanPipeline,
+    WanTransformer3DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from transformers import (
     BertConfig,
@@ -294,6 +304,115 @@ def build_flux() -> FluxPipeline:
     )
 
 
+def build_sana() -> SanaPipeline:
+    transformer = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=12,
+        sample_size=16,
+    )
+    vae = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=4,
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        encoder_layers_per_block=(1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1),
+        encoder_qkv_multiscales=((), (), ()),
+        decoder_qkv_multiscales=((), (), ()),
+    )
+    return SanaPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=t5_encoder(12),
+        vae=vae,
+        transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+    )
+
+
+def build_lumina2() -> Lumina2Pipeline:
+    transformer = Lumina2Transformer2DModel(
+        sample_size=8,
+        hidden_size=24,
+        num_layers=2,
+        num_refiner_layers=1,
+        num_attention_heads=2,
+        num_kv_heads=1,
+        multiple_of=8,
+        in_channels=4,
+        axes_dim_rope=(4, 4, 4),
+        axes_lens=(256, 16, 16),
+        cap_feat_dim=12,
+    )
+    return Lumina2Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+        vae=tiny_vae(8),  # the pipeline counts on 8 pixels per cell
+        text_encoder=t5_encoder(12),
+        tokenizer=t5_tokenizer(),
+    )
+
+
+def build_z_image() -> ZImagePipeline:
+    transformer = ZImageTransformer2DModel(
+        dim=24,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        in_channels=4,
+        cap_feat_dim=12,
+        axes_dims=[4, 4, 4],
+        axes_lens=[256, 16, 16],
+    )
+    tokenizer = t5_tokenizer()
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    return ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=tiny_vae(),
+        text_encoder=t5_encoder(12),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+
+
+def build_wan() -> WanPipeline:
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=12,
+        freq_dim=8,
+        ffn_dim=32,
+        num_layers=2,
+        rope_max_seq_len=32,
+    )
+    vae = AutoencoderKLWan(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.1, 0.2, -0.1, 0.0],
+        latents_std=[1.5, 2.0, 0.5, 1.0],
+        scale_factor_spatial=4,
+    )
+    return WanPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=t5_encoder(12),
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        transformer=transformer,
+    )
+
+
 BUILDERS: dict[str, Callable[[], Any]] = {
     "SD1.5": build_sd15,
     "SDXL": build_sdxl,
@@ -301,6 +420,10 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "Hunyuan": build_hunyuan,
     "SD3": build_sd3,
     "Flux": build_flux,
+    "Sana": build_sana,
+    "Lumina2": build_lumina2,
+    "Z-Image": build_z_image,
+    "Wan": build_wan,
 }
 
 

@@ -293,9 +293,11 @@ class _HookedDenoiser:
         """Activations of one pass over noisy latents."""
         extractor, recorder = self._extractor, self._recorder
         adapter, device = extractor.adapter, extractor.device
+        noisy, clean = (latent.to(device, extractor.dtype) for latent in (noisy, clean))
         stream = noisy if adapter.pack is None else adapter.pack(extractor.model, noisy, clean)
-        step = (torch.tensor(level.effective) * adapter.time_scale).to(device)
-        inputs = {adapter.stream: stream.to(device, extractor.dtype), "timestep": step.expand(len(stream))}
+        time = level.effective if adapter.time is None else adapter.time(extractor.model, level.effective)
+        step = torch.tensor(time, device=device, dtype=extractor.dtype if adapter.is_time_cast else None)
+        inputs = {adapter.stream: stream, adapter.clock: step.expand(len(stream))}
         try:
             extractor.model(**inputs, **conditions)
         except StopForward as stop:

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 NAME = "up-level1-repeat0-res-out"
+FAMILIES = ["SD1.5", "SDXL", "PixArt", "Hunyuan", "SD3", "Flux", "Sana", "Lumina2", "Z-Image", "Wan"]
 FEW = ["down-level0-repeat0-vit-block0-self-q", NAME, "up-level1-repeat0-vit-block0-cross-map"]
 
 
@@ -44,7 +45,7 @@ def sd15(pipelines):
     return FeatureExtractor(pipelines("SD1.5"))
 
 
-@pytest.mark.parametrize("family", ["SD1.5", "SDXL", "PixArt", "Hunyuan", "SD3", "Flux"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_listing_is_what_a_run_gives(pipelines, images, family):
     """Names, order, shapes and bytes of the plan on the meta device against a real run."""
     extractor = FeatureExtractor(pipelines(family))
@@ -87,10 +88,12 @@ def test_the_plan_counts_the_work_of_a_real_run(pipelines, family):
     assert {name: work / total for name, work in done.items()} == {tap.name: shares[tap.name] for tap in taps}
 
 
-@pytest.mark.parametrize("family", ["SD1.5", "SDXL", "PixArt", "Hunyuan", "SD3", "Flux"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_batches_and_orders_do_not_matter(pipelines, images, family):
     extractor = FeatureExtractor(pipelines(family))
     names = [a.name for a in extractor.list_activations(size=None)][::-3]
+    if family == "Lumina2":  # maps of a batch need texts of one length
+        names = [name for name in names if not name.is_map]
     together = extractor(images, names, ExtractionOptions(size=64, prompt=("a cat", "a long walk")))
     forwards = extractor(
         images, names[::-1], ExtractionOptions(size=64, prompt=("a cat", "a long walk")), batch_size=1
@@ -147,13 +150,13 @@ def test_without_noise_seeds_do_not_matter(sd15, images):
     )
 
 
-@pytest.mark.parametrize("family", ["SD1.5", "SDXL", "PixArt", "Hunyuan", "SD3", "Flux"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_sizes_that_are_not_square(pipelines, images, family):
     extractor = FeatureExtractor(pipelines(family))
     size = (48, 80) if extractor.factor == 4 else (96, 160)
     names = [a.name for a in extractor.list_activations(size=None)]
     found = extractor(images[:1], names, ExtractionOptions(size=size))
-    cells = 1 if family.startswith("SD1") or family == "SDXL" else 2
+    cells = 1 if family in {"SD1.5", "SDXL", "Sana"} else 2
     grid = size[0] // extractor.factor // cells, size[1] // extractor.factor // cells
     widest = max((tuple(tensor.shape[2:4]) for tensor in found.values()), key=max)
     assert widest == grid
@@ -163,7 +166,7 @@ def test_sizes_that_are_not_square(pipelines, images, family):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("family", ["SD1.5", "SD3"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_half_precision_stays_close(pipelines, fresh, images, family, dtype):
     names = [a.name for a in list_activations(pipelines(family), size=None)]
     exact = FeatureExtractor(pipelines(family))(images, names, ExtractionOptions(size=64))
@@ -173,7 +176,7 @@ def test_half_precision_stays_close(pipelines, fresh, images, family, dtype):
     assert half.meta.dtype == str(dtype).removeprefix("torch.")
     for name in exact:
         cosine = F.cosine_similarity(half[name].float().flatten(), exact[name].flatten(), dim=0)
-        assert cosine >= 0.998, name
+        assert cosine >= 0.999, name
 
 
 def test_storage(sd15, images):
@@ -336,13 +339,50 @@ class _Takes:
 
 
 @pytest.mark.parametrize(
-    ("family", "tokens"), [("PixArt", 120), ("Hunyuan", 256), ("SD3", 256), ("Flux", 512)]
+    ("family", "tokens"),
+    [
+        ("PixArt", 120),
+        ("Hunyuan", 256),
+        ("SD3", 256),
+        ("Flux", 512),
+        ("Sana", 300),
+        ("Lumina2", 256),
+        ("Z-Image", 512),
+        ("Wan", 226),
+    ],
 )
 def test_prompts_that_transformers_cannot_take(pipelines, images, family, tokens):
     with pytest.raises(ValueError, match=f"prompt must have at most {tokens} tokens for this model, got"):
         FeatureExtractor(pipelines(family))(
             images, "vit-block0-out", ExtractionOptions(size=64, prompt="cat " * 200)
         )
+
+
+def test_denoisers_get_the_timestep_in_their_own_units(pipelines, images):
+    """Sources: the pipelines; Lumina 2 and Z-Image count from noise at 0 to the image at 1."""
+    scale = {"Flux": 1e-3, "Lumina2": -1e-3, "Z-Image": -1e-3}
+    for family in FAMILIES:
+        extractor, seen = FeatureExtractor(pipelines(family)), []
+        hook = extractor.model.register_forward_pre_hook(
+            lambda _, args, kwargs, seen=seen: seen.append(kwargs.get("timestep", kwargs.get("t"))),
+            with_kwargs=True,
+        )
+        last = str(extractor.list_activations(size=None)[-1].name)
+        found = extractor(images[:1], last, ExtractionOptions(size=64, timesteps=(200,)))
+        hook.remove()
+        wanted = found.meta.noise_levels[0].effective * scale.get(family, 1) + (scale.get(family, 1) < 0)
+        assert float(seen[0][0]) == pytest.approx(wanted), family
+
+
+def test_two_denoisers_and_schedules_of_their_own_are_refused(fresh, images):
+    wan = fresh("Wan")
+    wan.transformer_2 = wan.transformer
+    with pytest.raises(NotImplementedError, match="a denoiser for strong and one for weak noise"):
+        FeatureExtractor(wan)(images, "vit-block0-out", ExtractionOptions(size=64))
+    sana = fresh("Sana")
+    sana.transformer.register_to_config(guidance_embeds=True)
+    with pytest.raises(NotImplementedError, match="Sana-Sprint"):
+        FeatureExtractor(sana)(images, "vit-block0-out", ExtractionOptions(size=64))
 
 
 def test_effective_timesteps(pipelines):

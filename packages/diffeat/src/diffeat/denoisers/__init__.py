@@ -7,6 +7,7 @@ from torch import nn
 
 from diffeat.denoisers.adapter import Adapter
 from diffeat.denoisers.dit import FLUX, HUNYUAN, PIXART, SD3
+from diffeat.denoisers.newer import LUMINA2, SANA, WAN, Z_IMAGE
 from diffeat.denoisers.unet import UNET
 
 ADAPTERS: dict[str, Adapter] = {
@@ -16,6 +17,10 @@ ADAPTERS: dict[str, Adapter] = {
     "HunyuanDiT2DModel": HUNYUAN,
     "SD3Transformer2DModel": SD3,
     "FluxTransformer2DModel": FLUX,
+    "SanaTransformer2DModel": SANA,
+    "Lumina2Transformer2DModel": LUMINA2,
+    "ZImageTransformer2DModel": Z_IMAGE,
+    "WanTransformer3DModel": WAN,
 }
 
 

@@ -21,17 +21,22 @@ class Adapter:
         conditions: Function of pipeline, prompts, image size in pixels, device and dtype that makes the
             conditions.
         stream: Name of the argument of the latent.
+        clock: Name of the argument of the timestep.
         pack: Function of denoiser, noisy and clean latent that lays the latent out for the denoiser.
-        time_scale: Factor on the schedule's timestep.
+        time: Function of denoiser and timestep of the schedule that gives the denoiser's own timestep.
+        is_time_cast: Whether the timestep has the compute dtype, which the denoiser takes from it.
         patch: Latent cells per token and side; ``None`` reads it from the denoiser's config.
     """
 
     conditions: Conditions
     stream: str = "hidden_states"
-    pack: Callable[[Any, Tensor, Tensor], Tensor] | None = None
-    time_scale: float = 1.0
+    clock: str = "timestep"
+    pack: Callable[[Any, Tensor, Tensor], Tensor | list[Tensor]] | None = None
+    time: Callable[[Any, float], float] | None = None
+    is_time_cast: bool = False
     patch: int | None = None
 
     def cells(self, model: Any) -> int:
         """Latent cells per token and side: the sides of latents are multiples of it."""
-        return self.patch or int(getattr(model.config, "patch_size", None) or 1)
+        patch = self.patch or getattr(model.config, "patch_size", None) or 1
+        return int(patch[-1] if isinstance(patch, list | tuple) else patch)

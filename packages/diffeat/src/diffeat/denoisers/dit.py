@@ -35,7 +35,7 @@ def check_length(tokenizer: Any, prompts: Sequence[str], limit: int) -> None:
             )
 
 
-def _limit(pipeline: Any) -> int:
+def text_limit(pipeline: Any) -> int:
     """Text tokens that a pipeline takes by default."""
     default = inspect.signature(pipeline.encode_prompt).parameters["max_sequence_length"].default
     return int(default)
@@ -44,7 +44,7 @@ def _limit(pipeline: Any) -> int:
 def _pixart(
     pipeline: Any, prompts: Sequence[str], size: tuple[int, int], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    check_length(pipeline.tokenizer, prompts, _limit(pipeline))
+    check_length(pipeline.tokenizer, prompts, text_limit(pipeline))
     with torch.no_grad():
         embeds, mask, *_ = pipeline.encode_prompt(
             list(prompts), do_classifier_free_guidance=False, device=device, clean_caption=False
@@ -123,7 +123,7 @@ def _sd3(
 ) -> dict[str, Any]:
     has_t5 = getattr(pipeline, "text_encoder_3", None) is not None
     if has_t5:
-        check_length(pipeline.tokenizer_3, prompts, _limit(pipeline))
+        check_length(pipeline.tokenizer_3, prompts, text_limit(pipeline))
     else:
         check_length(pipeline.tokenizer, prompts, _CLIP_LENGTH)
     with torch.no_grad():
@@ -139,7 +139,7 @@ def _sd3(
 def _flux(
     pipeline: Any, prompts: Sequence[str], size: tuple[int, int], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    check_length(pipeline.tokenizer_2, prompts, _limit(pipeline))
+    check_length(pipeline.tokenizer_2, prompts, text_limit(pipeline))
     with torch.no_grad():
         embeds, pooled, text_ids = pipeline.encode_prompt(list(prompts), device=device)
     cell = 2 * int(pipeline.vae_scale_factor)
@@ -170,6 +170,6 @@ def _fold(model: Any, noisy: Tensor, _clean: Tensor) -> Tensor:
 
 
 PIXART = Adapter(conditions=_pixart)
-HUNYUAN = Adapter(conditions=_hunyuan)
+HUNYUAN = Adapter(conditions=_hunyuan, is_time_cast=True)
 SD3 = Adapter(conditions=_sd3)
-FLUX = Adapter(conditions=_flux, pack=_fold, time_scale=1e-3, patch=2)
+FLUX = Adapter(conditions=_flux, pack=_fold, time=lambda _, timestep: timestep * 1e-3, patch=2)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from diffeat.hooks.geometry import Geometry, arguments, geometry_of_call
+from diffeat.hooks.geometry import Geometry, arguments, geometry_of_call, stream_of_call
 from diffeat.hooks.guards import may_stop
 from diffeat.hooks.maps import AttentionWatch, Scores, attention_map
 from diffeat.names.grammar import ActivationName
@@ -149,8 +149,8 @@ class Recorder:
         self._frames = {None: self._geometry or geometry_of_call(module, args, kwargs)}
         self._pieces.clear()
         named = arguments(module, args, kwargs)
-        stream = named.get("hidden_states", named.get("sample"))
-        self._batch = stream.shape[0] if isinstance(stream, Tensor) else 0
+        stream = stream_of_call(named)
+        self._batch = 0 if stream is None else stream.shape[0]
         self._is_running = self._sink.start(self.call, named)
 
     def _on_end(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -172,14 +172,14 @@ class Recorder:
     def _output_hook(self, tap: Tap, source: Source) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if self._is_running:
-                self._take(tap, source, _pick(output, tap))
+                self._take(tap, source, self._pick(output, tap))
 
         return hook
 
     def _input_hook(self, tap: Tap, source: Source) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._is_running:
-                self._take(tap, source, _pick(args or tuple(kwargs.values()), tap))
+                self._take(tap, source, self._pick(args or tuple(kwargs.values()), tap))
 
         return hook
 
@@ -204,8 +204,9 @@ class Recorder:
                     "called neither scaled_dot_product_attention nor softmax; switch to the native attention "
                     "backend (set_attention_backend('native') or set_default_attn_processor())"
                 )
+            whole = _one_call(found, self._batch)
             for tap in taps:
-                self._take_map(tap, found[tap.call])
+                self._take_map(tap, found[tap.call] if whole is None else whole)
 
         return hook
 
@@ -217,10 +218,8 @@ class Recorder:
             self._done(tap)
             return
         queries, keys = scores.size
-        rows, columns = slice(0, queries), slice(0, keys)
-        if tap.keys != "all":
-            rows = geometry.rows(queries, text_first=tap.text_first)
-            columns = rows if tap.keys == "image" else geometry.text(keys, text_first=tap.text_first)
+        rows = geometry.rows(queries, tap)
+        columns = {"all": slice(0, keys), "image": rows, "text": geometry.text(keys, tap)}[tap.keys]
         value = self._sink.compute_map(tap, scores, rows, columns, self._batch)
         self._deliver(tap, value.unflatten(2, geometry.grid))  # (B, heads, h, w, keys)
 
@@ -271,16 +270,47 @@ class Recorder:
     def _stops_here(self) -> bool:
         return self._stop_after in ("each", self.call)
 
+    def _pick(self, output: Any, tap: Tap) -> Tensor:
+        """Return the tensor of the image stream in a module's output: a tensor, a tuple or a dataclass."""
+        if isinstance(output, Tensor):
+            return output
+        items: Sequence[Any] = tuple(output.values()) if isinstance(output, dict) else tuple(output)
+        if tap.item is None:
+            geometry = self._frames.get(tap.frame)
+            tokens = None if geometry is None else geometry.tokens
+            fitting = [each for each in items if isinstance(each, Tensor) and each.shape[1:2] == (tokens,)]
+            if len(fitting) == 1:
+                return fitting[0]
+            raise ValueError(
+                f"{tap.name} is one of {len(items)} outputs, of which {len(fitting)} have the image's "
+                f"{tokens} tokens, and which is the image is not known for this model; take it by its module "
+                "path"
+            )
+        tensor = items[tap.item] if tap.item < len(items) else None
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{tap.name} needs a tensor at position {tap.item} of the module's output, got "
+                f"{[type(item).__name__ for item in items]}"
+            )
+        return tensor
 
-def _pick(output: Any, tap: Tap) -> Tensor:
-    """Return the tensor of the image stream in a module's output: a tensor, a tuple or a dataclass."""
-    if isinstance(output, Tensor):
-        return output
-    items: Sequence[Any] = tuple(output.values()) if isinstance(output, dict) else tuple(output)
-    tensor = items[tap.item] if tap.item < len(items) else None
-    if not isinstance(tensor, Tensor):
-        raise TypeError(
-            f"{tap.name} needs a tensor at position {tap.item} of the module's output, got "
-            f"{[type(item).__name__ for item in items]}"
-        )
-    return tensor
+
+def _one_call(found: Sequence[Scores], batch: int) -> Scores | None:
+    """Join attentions that a model computes image by image, as Mochi does.
+
+    Raises:
+        ValueError: If their texts differ in length, so that there is no one map.
+    """
+    parts = [(each.q, each.k) for each in found if each.q is not None and each.k is not None]
+    if batch < 2 or len(parts) != batch or any(q.shape[0] != 1 for q, _ in parts):
+        return None
+    if len({(q.shape, k.shape) for q, k in parts}) > 1:
+        raise ValueError("maps of several images need texts of one length; take the images one by one")
+    first = found[0]
+    return Scores(
+        torch.cat([q for q, _ in parts]),
+        torch.cat([k for _, k in parts]),
+        None if first.mask is None else torch.cat([each.mask for each in found if each.mask is not None]),
+        first.scale,
+        first.is_causal,
+    )

@@ -13,7 +13,18 @@ from diffeat.names.grammar import ActivationName, Stage
 from diffeat.names.taps import Source, Tap
 
 FEED_FORWARD = ("ff", "ffn", "img_mlp", "mlp", "feed_forward", "ff_image")
-ATTENTIONS = ("attn", "attn1", "attn2", "self_attn", "cross_attn", "self_attention", "cross_attention")
+ATTENTIONS = (
+    "attn",
+    "attention",
+    "attn1",
+    "attn2",
+    "self_attn",
+    "cross_attn",
+    "self_attention",
+    "cross_attention",
+)
+# the projection after a gated hidden activation that is no module's output, and a module beside it
+_AFTER_GATE = (("conv_point", "conv_depth"), ("linear_2", "linear_3"), ("w2", "w3"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,11 @@ def self_attention(place: Place, path: str, prefix: str = "self-", **options: An
     yield place.tap(f"{prefix}map", Source(path=path), port="map", **options)
 
 
+def has_map(attention: nn.Module) -> bool:
+    """Whether an attention computes a map; linear attention, as in Sana, has none."""
+    return "Linear" not in type(getattr(attention, "processor", None)).__name__
+
+
 def cross_attention(place: Place, path: str, **options: Any) -> Iterator[Tap]:
     """Queries, map and the text-side keys and values of an attention to text."""
     sources = projections(path, is_cross=True)
@@ -90,27 +106,41 @@ def cross_attention(place: Place, path: str, **options: Any) -> Iterator[Tap]:
     yield place.tap("cross-map", Source(path=path), port="map", **options)
 
 
-def feed_forward(block: nn.Module) -> tuple[str, str] | None:
-    """Attribute name of a block's feed-forward and the path of its hidden activation inside it."""
-    for name in FEED_FORWARD:
-        module = getattr(block, name, None)
-        if not isinstance(module, nn.Module):
-            continue
-        net = getattr(module, "net", None)
-        if isinstance(net, nn.ModuleList | nn.Sequential):
-            return name, f"{name}.net.0"
-        for inner in ("act_fn", "act", "activation", "nonlinearity"):
-            if isinstance(getattr(module, inner, None), nn.Module):
-                return name, f"{name}.{inner}"
-    return None
+def feed_forward(block: nn.Module) -> str | None:
+    """Attribute name of a block's feed-forward."""
+    return next((name for name in FEED_FORWARD if isinstance(getattr(block, name, None), nn.Module)), None)
 
 
-def basic_block(place: Place, block: nn.Module, *, is_ours: bool = False) -> Iterator[Tap]:
+def ffn_inner(place: Place, block: nn.Module, *, is_ours: bool) -> Iterator[Tap]:
+    """The hidden activation of a block's feed-forward, after the gate."""
+    name = feed_forward(block)
+    if name is None:
+        return
+    module, path = block.get_submodule(name), f"{place.path}.{name}"
+    if isinstance(getattr(module, "net", None), nn.ModuleList | nn.Sequential):
+        yield place.tap("ffn-inner", Source(path=f"{path}.net.0"), is_ours=is_ours)
+        return
+    for last, beside in _AFTER_GATE:
+        if hasattr(module, last) and hasattr(module, beside):
+            layout = "image" if isinstance(getattr(module, last), nn.Conv2d) else "tokens"
+            source = Source(path=f"{path}.{last}")
+            yield place.tap("ffn-inner", source, port="input", layout=layout, is_ours=is_ours)
+            return
+    for inner in ("act_fn", "act", "activation", "nonlinearity"):
+        if isinstance(getattr(module, inner, None), nn.Module):
+            yield place.tap("ffn-inner", Source(path=f"{path}.{inner}"), is_ours=is_ours)
+            return
+
+
+def basic_block(
+    place: Place, block: nn.Module, *, item: int | None = 0, is_ours: bool = False
+) -> Iterator[Tap]:
     """A block of self-attention, cross-attention and feed-forward, each where present.
 
     Args:
         place: Place of the block.
         block: The block.
+        item: Position of the image stream in the block's output.
         is_ours: Whether the authors' code has no names for this model at all.
     """
     for attribute, attention in attentions(block).items():
@@ -121,11 +151,11 @@ def basic_block(place: Place, block: nn.Module, *, is_ours: bool = False) -> Ite
             for tap in cross_attention(place, path):
                 yield replace(tap, call=call if tap.port == "map" else 0, is_ours=tap.is_ours or is_ours)
         else:
-            prefix = "self-" if attribute in {"attn1", "attn", "self_attn", "self_attention"} else "self2-"
-            yield from self_attention(place, path, prefix, is_ours=is_ours)
-    if inner := feed_forward(block):
-        yield place.tap("ffn-inner", Source(path=f"{place.path}.{inner[1]}"), is_ours=is_ours)
-    yield place.tap("out", Source(path=place.path), is_ours=is_ours)
+            prefix = "self2-" if attribute in {"attn2", "cross_attn", "cross_attention"} else "self-"
+            taps = self_attention(place, path, prefix, is_ours=is_ours)
+            yield from (tap for tap in taps if tap.port != "map" or has_map(attention))
+    yield from ffn_inner(place, block, is_ours=is_ours)
+    yield place.tap("out", Source(path=place.path), item=item, is_ours=is_ours)
 
 
 def attends_text(attention: nn.Module) -> bool:
@@ -137,41 +167,60 @@ def attends_text(attention: nn.Module) -> bool:
     return bool(flag) if flag is not None else True
 
 
-def joint_block(
-    place: Place, block: nn.Module, *, item: int, text_first: bool, is_ours: bool
-) -> Iterator[Tap]:
+def joint_block(place: Place, block: nn.Module, *, item: int | None, is_ours: bool) -> Iterator[Tap]:
     """A block in which image and text tokens attend to each other, with separate weights.
 
     Args:
         place: Place of the block.
         block: The block.
         item: Position of the image stream in the block's output.
-        text_first: Whether the joint sequence starts with text.
         is_ours: Whether the authors' code has no names for this model.
     """
     found = attentions(block)
-    path = f"{place.path}.attn"
+    path = f"{place.path}.{next(iter(found))}"
     for letter, sources in projections(path, is_cross=False).items():
         yield place.tap(letter, *sources, is_ours=is_ours)
     for kind, keys in (("self-map", "image"), ("cross-map", "text")):
-        yield place.tap(
-            kind, Source(path=path), port="map", keys=keys, text_first=text_first, is_ours=is_ours
-        )
-    yield place.tap("attn-out", Source(path=path), is_ours=is_ours)
+        yield place.tap(kind, Source(path=path), port="map", keys=keys, is_ours=is_ours)
+    # an attention returns the streams in their joint order or the image first
+    yield place.tap("attn-out", Source(path=path), item=None if item is None else 0, is_ours=is_ours)
     if "attn2" in found:  # SD3.5-medium: a second attention of the image to itself, beside the joint one
         yield from self_attention(place, f"{place.path}.attn2", "self2-", is_ours=True)
         yield place.tap("self2-out", Source(path=f"{place.path}.attn2"), is_ours=True)
-    if inner := feed_forward(block):
-        outer = Source(path=f"{place.path}.{inner[0]}")
+    if name := feed_forward(block):
+        outer = Source(path=f"{place.path}.{name}")
         yield place.tap("norm-out", outer, port="input", is_ours=is_ours)
         # stored as "out" by the authors' code: the input of the feed-forward, not the block's output
         yield place.tap("paper-out", outer, port="input", is_listed=False, is_ours=True)
-        yield place.tap("ffn-inner", Source(path=f"{place.path}.{inner[1]}"), is_ours=is_ours)
+        yield from ffn_inner(place, block, is_ours=is_ours)
     yield place.tap("out", Source(path=place.path), item=item, is_ours=is_ours)
 
 
-def single_block(place: Place, block: nn.Module, *, item: int, is_ours: bool) -> Iterator[Tap]:
-    """A block of text and image tokens as one sequence, text first, with shared weights.
+def shared_block(
+    place: Place, block: nn.Module, *, item: int | None, has_text: bool, is_ours: bool
+) -> Iterator[Tap]:
+    """A block of text and image tokens as one sequence, attention before feed-forward, with shared weights.
+
+    Args:
+        place: Place of the block.
+        block: The block.
+        item: Position of the image stream in the block's output.
+        has_text: Whether the sequence has text tokens; refiners of the image have none.
+        is_ours: Whether the authors' code has no names for this model.
+    """
+    path = f"{place.path}.{next(iter(attentions(block)))}"
+    for letter, sources in projections(path, is_cross=False).items():
+        yield place.tap(letter, *sources, is_ours=is_ours)
+    yield place.tap("self-map", Source(path=path), port="map", keys="image", is_ours=is_ours)
+    if has_text:
+        yield place.tap("cross-map", Source(path=path), port="map", keys="text", is_ours=is_ours)
+    yield place.tap("attn-out", Source(path=path), item=item, is_ours=is_ours)
+    yield from ffn_inner(place, block, is_ours=is_ours)
+    yield place.tap("out", Source(path=place.path), item=item, is_ours=is_ours)
+
+
+def single_block(place: Place, block: nn.Module, *, item: int | None, is_ours: bool) -> Iterator[Tap]:
+    """A block of text and image tokens as one sequence with shared weights, as in FLUX.
 
     Attention and feed-forward run side by side, so the order differs from other blocks: the hidden activation
     comes first where the two have separate projections, and before the maps where they share one.
@@ -197,5 +246,5 @@ def single_block(place: Place, block: nn.Module, *, item: int, is_ours: bool) ->
     for letter, sources in projections(path, is_cross=False).items():
         yield place.tap(letter, *sources, is_ours=is_ours)
     yield from maps
-    yield place.tap("attn-out", Source(path=path), is_ours=is_ours)
+    yield place.tap("attn-out", Source(path=path), item=None if item is None else 0, is_ours=is_ours)
     yield out

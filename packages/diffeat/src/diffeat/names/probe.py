@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,10 @@ TEXT_LENGTHS = {
     "Flux2Transformer2DModel": 512,
     "QwenImageTransformer2DModel": 64,
     "WanTransformer3DModel": 512,
+    "SanaTransformer2DModel": 300,
+    "Lumina2Transformer2DModel": 256,
+    "ZImageTransformer2DModel": 512,
+    "HunyuanVideoTransformer3DModel": 256,
 }
 
 
@@ -41,6 +45,8 @@ def dry_inputs(
     """
     name = type(model).__name__
     config: Any = model.config
+    if name == "Lumina2Transformer2DModel":
+        cast("Any", model).rope_embedder.register_forward_pre_hook(_whole_mask)
     maker = _MAKERS.get(name)
     if maker is not None:
         return maker(config, height, width)
@@ -179,6 +185,71 @@ def _wan(config: Any, height: int, width: int) -> Made:
     return inputs, None
 
 
+def _sana(config: Any, height: int, width: int) -> Made:
+    inputs: dict[str, Any] = {
+        "hidden_states": _image(config, height, width),
+        "encoder_hidden_states": _zeros(1, TEXT_LENGTHS["SanaTransformer2DModel"], config.caption_channels),
+        "timestep": torch.ones(1, device="meta"),
+    }
+    if config.guidance_embeds:
+        inputs["guidance"] = torch.ones(1, device="meta")
+    return inputs, None
+
+
+def _whole_mask(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give positions a mask with values: their module reads the length of the text from them."""
+    latent, mask = args
+    return latent, torch.ones(mask.shape, dtype=torch.bool)
+
+
+def _lumina2(config: Any, height: int, width: int) -> Made:
+    length = TEXT_LENGTHS["Lumina2Transformer2DModel"]
+    return {
+        "hidden_states": _image(config, height, width),
+        "encoder_hidden_states": _zeros(1, length, config.cap_feat_dim),
+        "encoder_attention_mask": torch.ones(1, length, dtype=torch.bool, device="meta"),
+        "timestep": torch.ones(1, device="meta"),
+    }, None
+
+
+def _z_image(config: Any, height: int, width: int) -> Made:
+    return {
+        "x": [_zeros(config.in_channels, 1, height, width)],
+        "t": torch.ones(1, device="meta"),
+        "cap_feats": [_zeros(TEXT_LENGTHS["ZImageTransformer2DModel"], config.cap_feat_dim)],
+    }, None
+
+
+def _hunyuan_video(config: Any, height: int, width: int) -> Made:
+    length = TEXT_LENGTHS["HunyuanVideoTransformer3DModel"]
+    inputs: dict[str, Any] = {
+        "hidden_states": _zeros(1, config.in_channels, 1, height, width),
+        "timestep": torch.ones(1, device="meta"),
+        "encoder_hidden_states": _zeros(1, length, config.text_embed_dim),
+        "encoder_attention_mask": torch.ones(1, length, device="meta"),
+        "pooled_projections": _zeros(1, config.pooled_projection_dim),
+    }
+    if config.guidance_embeds:
+        inputs["guidance"] = torch.ones(1, device="meta")
+    return inputs, None
+
+
+def _cogvideox(config: Any, height: int, width: int) -> Made:
+    frames = config.patch_size_t or 1
+    h, w = height // config.patch_size, width // config.patch_size
+    inputs: dict[str, Any] = {
+        "hidden_states": _zeros(1, frames, config.in_channels, height, width),
+        "timestep": torch.ones(1, device="meta"),
+        "encoder_hidden_states": _zeros(1, config.max_text_seq_length, config.text_embed_dim),
+    }
+    if config.use_rotary_positional_embeddings:
+        rotary = _zeros(h * w, config.attention_head_dim)
+        inputs["image_rotary_emb"] = (rotary, rotary)
+    if config.ofs_embed_dim is not None:
+        inputs["ofs"] = torch.ones(1, device="meta")
+    return inputs, None
+
+
 _MAKERS = {
     "PixArtTransformer2DModel": _pixart,
     "HunyuanDiT2DModel": _hunyuan,
@@ -187,4 +258,9 @@ _MAKERS = {
     "Flux2Transformer2DModel": _flux,
     "QwenImageTransformer2DModel": _qwen,
     "WanTransformer3DModel": _wan,
+    "SanaTransformer2DModel": _sana,
+    "Lumina2Transformer2DModel": _lumina2,
+    "ZImageTransformer2DModel": _z_image,
+    "HunyuanVideoTransformer3DModel": _hunyuan_video,
+    "CogVideoXTransformer3DModel": _cogvideox,
 }

@@ -16,6 +16,8 @@ from torch import nn
 from diffeat.shipped import SHIPPED
 
 DENOISERS = ("unet", "transformer")
+# pixels per latent cell and side, where a denoiser's own config does not go with the usual 8
+_FACTORS = {"SanaTransformer2DModel": 32}
 _LONGEST_TEXT = 1024
 
 
@@ -62,14 +64,14 @@ def blueprint(source: object) -> Blueprint:
         ValueError: If a config names no diffusers model.
     """
     if isinstance(source, Mapping):
-        return Blueprint(_from_config(cast("Mapping[str, Any]", source)), 8)
+        return _bare(_from_config(cast("Mapping[str, Any]", source)))
     if isinstance(source, str | Path):
         return _from_folder(source)
     model = denoiser_of(source)
     config = getattr(model, "config", None)
     if config is None:
         raise TypeError(f"a diffusers model with a config is needed, got {type(model).__name__}")
-    factor = 8 if isinstance(source, nn.Module) else vae_factor(source)
+    factor = _bare(model).factor if isinstance(source, nn.Module) else vae_factor(source)
     length = getattr(getattr(source, "tokenizer", None), "model_max_length", None)
     # tokenizers without a limit report an astronomical one
     known = isinstance(length, int) and length <= _LONGEST_TEXT
@@ -97,6 +99,11 @@ def _from_config(config: Mapping[str, Any]) -> nn.Module:
     return _build(model_class, dict(config))
 
 
+def _bare(model: nn.Module) -> Blueprint:
+    """A denoiser whose autoencoder is not known."""
+    return Blueprint(model, _FACTORS.get(type(model).__name__, 8))
+
+
 def _build(model_class: type[nn.Module], config: dict[str, Any]) -> nn.Module:
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation warnings about outdated configs
@@ -108,10 +115,10 @@ def _from_folder(source: str | Path) -> Blueprint:
     folder = SHIPPED.folder(str(source)) if str(source) in SHIPPED.names() else Path(source)
     if not folder.is_dir():
         if folder.suffix == ".json" and folder.is_file():
-            return Blueprint(_from_config(_read(folder)), 8)
+            return _bare(_from_config(_read(folder)))
         return _from_hub(str(source))
     if (folder / "config.json").is_file():
-        return Blueprint(_from_config(_read(folder / "config.json")), 8)
+        return _bare(_from_config(_read(folder / "config.json")))
     for name in DENOISERS:
         if (folder / name / "config.json").is_file():
             model = _from_config(_read(folder / name / "config.json"))
@@ -133,7 +140,7 @@ def _from_hub(name: str) -> Blueprint:
             model = _from_config(load(name, subfolder=folder))
         except (OSError, ValueError):
             continue
-        return Blueprint(model, 8)
+        return _bare(model)
     raise ValueError(f"{name!r} is neither a folder nor a reachable model or pipeline on the hub")
 
 
@@ -142,8 +149,9 @@ def _factor(vae: Mapping[str, Any]) -> int:
     for key in ("scale_factor_spatial", "spatial_compression_ratio"):
         if isinstance(vae.get(key), int):
             return int(vae[key])
-    if "block_out_channels" in vae:
-        return 2 ** (len(vae["block_out_channels"]) - 1)
+    for key in ("block_out_channels", "encoder_block_out_channels"):
+        if key in vae:
+            return 2 ** (len(vae[key]) - 1)
     return 2 ** len(vae["temperal_downsample"]) if "temperal_downsample" in vae else 8
 
 

@@ -35,12 +35,13 @@ class Tap:
         sources: Modules that may hold it. Fused projections decide which of them runs; a module can keep
             projections that no longer run, so the one that is called counts, not the one that exists.
         port: ``"output"`` or ``"input"`` of the module, or the ``"map"`` of the attention inside it.
-        item: Position of the image stream in an output tuple.
+        item: Position of the image stream in an output tuple; ``None`` finds it by its number of tokens.
         frame: Dotted path of the module whose input spans the token grid; ``None`` for the model as a whole.
         layout: ``"image"``: already ``(B, C, H, W)``; ``"tokens"``: ``(B, N, C)`` with a grid; ``"text"``:
             tokens without one; ``"free"``: the unchanged output of the module.
         keys: Kept keys of a map: ``"all"``, ``"image"`` or ``"text"``.
-        text_first: Whether text tokens precede image tokens in a joint sequence.
+        text_first: Whether text tokens precede image tokens in a joint sequence; ``None`` if the model's
+            order is not known, so that joint sequences are refused.
         call: Number of the attention inside the module that gives a map when there are several, from 0;
             negative counts from the end.
         is_listed: Whether listings and globs include it.
@@ -50,11 +51,11 @@ class Tap:
     name: ActivationName
     sources: tuple[Source, ...]
     port: Port = "output"
-    item: int = 0
+    item: int | None = 0
     frame: str | None = None
     layout: Literal["image", "tokens", "text", "free"] = "tokens"
     keys: Literal["all", "image", "text"] = "all"
-    text_first: bool = True
+    text_first: bool | None = True
     call: int = 0
     is_listed: bool = True
     is_ours: bool = False

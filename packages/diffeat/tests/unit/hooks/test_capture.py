@@ -15,6 +15,8 @@ EXTRA: dict[str, dict[str, Any]] = {
     "Hunyuan": {"use_resolution_binning": False},
     "SD3": {"max_sequence_length": 16},
     "Flux": {"max_sequence_length": 16},
+    "Sana": {"use_resolution_binning": False, "max_sequence_length": 16, "clean_caption": False},
+    "Z-Image": {"max_sequence_length": 16},
 }
 
 
