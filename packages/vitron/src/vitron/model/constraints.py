@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import LogitsProcessor
@@ -159,7 +160,7 @@ class CallState:
         self._tail: _Tail = None
         self._since = ""
         self._run = b""
-        self._memory: NDArray[np.bool_] | None = None
+        self._memory: tuple[NDArray[np.int32], NDArray[np.bool_], Tensor] | None = None
 
     @property
     def in_call(self) -> bool:
@@ -174,6 +175,8 @@ class CallState:
     @property
     def tail(self) -> _Tail:
         """Blocks that may continue the last call, if only white space has followed it."""
+        if self._tail is None:
+            return None
         blank = not self._since.encode("latin-1").decode("utf-8", "replace").strip()
         return self._tail if blank else None
 
@@ -192,6 +195,19 @@ class CallState:
         """
         if not (self._read(token) if self._matcher is None else self._consume(self._matcher, [token])):
             raise ValueError(f"the grammar of calls does not allow token {token} here")
+
+    def try_advance(self, token: int) -> bool:
+        """Advance by a token if it is allowed, and return whether it is.
+
+        Takes a small part of the time of a mask: the most likely token of all is nearly always allowed. A
+        token that ends the message is not read.
+        """
+        if self._matcher is not None:
+            return self._consume(self._matcher, [token])  # what is not allowed leaves the matcher as it is
+        refused = self.grammar.refused(self)
+        if refused is not None and bool((refused == token).any()):
+            return False
+        return token in self.grammar.end_ids or self._read(token)
 
     def advance_forced(self, limit: int) -> list[int]:
         """Advance as long as the grammar leaves no choice.
@@ -218,7 +234,7 @@ class CallState:
         if not self.grammar.tokens.is_spaced:
             return self._matcher.compute_ff_tokens()
         # what a spaced tokenizer makes of a text depends on what precedes it
-        allowed = self._bits(self._matcher).nonzero()[0]
+        allowed = self._mask(self._matcher).nonzero()[:, 0]
         return allowed.tolist() if len(allowed) == 1 else []
 
     def allowed(self) -> Tensor | None:
@@ -229,17 +245,20 @@ class CallState:
         Raises:
             RuntimeError: If llguidance fails.
         """
-        return None if self._matcher is None else torch.from_numpy(self._bits(self._matcher))
+        return None if self._matcher is None else self._mask(self._matcher)
 
-    def _bits(self, matcher: LLMatcher) -> NDArray[np.bool_]:
-        packed = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+    def _mask(self, matcher: LLMatcher) -> Tensor:
+        # memory, arrays and tensors of their own for each token would take longer than the rest
+        if self._memory is None:
+            packed = allocate_token_bitmask(1, self.grammar.size)
+            bits = np.empty((packed.nbytes, 8), np.bool_)
+            self._memory = packed, bits, torch.from_numpy(bits.reshape(-1)[: self.grammar.size])
+        packed, bits, mask = self._memory
+        fill_next_token_bitmask(matcher, packed)
         if matcher.is_error():
             raise RuntimeError(f"constrained decoding failed: {matcher.get_error()[:200]}")
-        # new memory for each token of a large vocabulary would take longer than the rest
-        if self._memory is None:
-            self._memory = np.empty((len(packed), 8), np.bool_)
-        np.take(_BITS, packed, axis=0, out=self._memory, mode="clip")
-        return self._memory.reshape(-1)[: self.grammar.size]
+        np.take(_BITS, packed.view(np.uint8)[0], axis=0, out=bits, mode="clip")
+        return mask
 
     def constrain(self, logits: Tensor) -> Tensor:
         """Return logits ``(V,)``, minus infinity for tokens that are not allowed; outside calls unchanged."""
@@ -254,7 +273,10 @@ class CallState:
     def _read(self, token: int) -> bool:
         """Read a token of free text, and start a matcher where it opens a call; return if it is allowed."""
         grammar = self.grammar
-        text = self._text(token).decode("latin-1")
+        data = self._text(token)
+        if b"<" not in data and not self._lexer.held and self._tail is None and token not in grammar.signals:
+            return True  # most of free text
+        text = data.decode("latin-1")
         whole, end = self._lexer.held + text, 0
         for found in self._lexer.feed(text):
             end += len(found.raw)

@@ -73,18 +73,28 @@ class Decoder:
         """
         if self._left < 1:
             return []
-        logits = logits.float()
-        if self._state is not None:
-            logits = self._state.constrain(logits)
-        token = _sample(logits, self._warpers, self._generator)
+        token = self._choose(logits.float())
         if token in self._grammar.end_ids:
             return []
         tokens = [token]
         if self._state is not None:
-            self._state.advance(token)
             tokens += self._state.advance_forced(self._left - 1)
         self._left -= len(tokens)
         return tokens
+
+    def _choose(self, logits: Tensor) -> int:
+        """Sample a token that is allowed, and advance the state of the grammar."""
+        state = self._state
+        if state is None:
+            return _sample(logits, self._warpers, self._generator)
+        if not self._warpers:  # the likeliest of all tokens is that of the allowed ones, if it is allowed
+            token = _sample(logits, self._warpers, self._generator)
+            if state.try_advance(token):
+                return token
+        token = _sample(state.constrain(logits), self._warpers, self._generator)
+        if token not in self._grammar.end_ids:
+            state.advance(token)
+        return token
 
     def append(self, token: int, hidden: Tensor) -> MessageChunk | None:
         """Append a sampled token and return the new text; ``None`` while its character is incomplete.

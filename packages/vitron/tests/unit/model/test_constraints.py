@@ -83,6 +83,41 @@ def test_random_logits_make_no_call_with_an_issue(encoder, grammar):
     assert calls > SAMPLES // 4
 
 
+def test_a_token_tried_first_is_that_of_the_mask(encoder, grammar):
+    """A token that is not allowed leaves everything as it is, and one that is allowed needs no mask."""
+    texts = grammar.tokens.texts
+    closing = [number for number, text in enumerate(texts) if text.lstrip()[:1] == b"<" or text[-1:] == b">"]
+    tried = {True: 0, False: 0}
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        ahead, behind = CallState(grammar), CallState(grammar)
+        for token in encoder.tokenize(OPENINGS[seed % len(OPENINGS)]):
+            ahead.advance(token)
+            behind.advance(token)
+        # half of the tokens continue a message; the others are random, and mostly not allowed
+        message = encoder.tokenize("B</module> <instruction>segment: a red star</instruction> ok < b")
+        for planned in message:
+            logits = torch.randn(grammar.size, generator=generator)
+            logits[closing] += 2
+            logits[planned] += 8 * (torch.rand((), generator=generator) < 0.8)
+            held = behind.constrain(logits)
+            wanted, token = int(held.argmax()), int(logits.argmax())
+            is_allowed = ahead.try_advance(token)
+            assert is_allowed == (not torch.isneginf(held[token]))
+            tried[is_allowed] += 1
+            if not is_allowed:
+                assert torch.equal(ahead.constrain(logits), held)
+                token = int(ahead.constrain(logits).argmax())
+                assert ahead.try_advance(token)
+            assert token == wanted
+            if token in grammar.end_ids:
+                assert torch.equal(ahead.constrain(logits), held)
+                break
+            behind.advance(token)
+            assert (ahead.in_call, ahead.held) == (behind.in_call, behind.held)
+    assert min(tried.values()) > 20
+
+
 def test_free_text_passes_unchanged(encoder, grammar):
     state = CallState(grammar)
     logits = torch.randn(grammar.size, generator=torch.Generator().manual_seed(0))
