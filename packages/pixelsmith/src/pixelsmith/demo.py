@@ -153,8 +153,9 @@ def _generate(model: JobModel, prompt: str, config: JobConfig, on_progress: OnDe
         begin = time.perf_counter()
         direct = np.asarray(model.base_image(size, config.seed))
         seconds_direct = time.perf_counter() - begin
-    base = store.source()
-    assert base is not None
+    source = store.source()
+    assert source is not None
+    base = source.image
     lanczos = Resized(base, size).read(0, size[0])
     return _Row(
         prompt,

@@ -113,7 +113,7 @@ def spec(sizes=((48, 56),), source_size=(24, 28), **settings):
     """Return a job from a base image; settings of the loop or of the job."""
     from pixelsmith import JobConfig
 
-    names = ("source", "source_digest", "sliders", "canvas", "max_pixels", "tiling")
+    names = ("source", "source_digest", "sliders", "canvas", "max_pixels", "tiling", "fit")
     own = {name: settings.pop(name) for name in names if name in settings}
     config = JobConfig(**{"patch": 16, "patch_multiple": 2, "band": 3, **settings})
     tiling = Tiling(tile=10, halo=3, wrap=config.wraps)

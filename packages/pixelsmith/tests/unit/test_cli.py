@@ -14,7 +14,7 @@ from PIL import Image
 from pixelsmith import adapters
 from pixelsmith.cli import app
 from pixelsmith.cli.options import file_stem, parse_sliders
-from pixelsmith.config import SamplingConfig
+from pixelsmith.config import LoadingConfig, SamplingConfig
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def model(dummies, tmp_path, monkeypatch):
     dummy = dummies.Dummy()
     dummy.asked = []
 
-    def load(name, prompt, **options):
+    def load(name, prompt, announce, **options):
         dummy.asked.append({"name": name, "prompt": prompt, **options})
         if name == "nothing":
             raise FileNotFoundError("no model 'nothing': it is neither shipped, nor a folder, nor a hub id")
@@ -33,6 +33,7 @@ def model(dummies, tmp_path, monkeypatch):
         return dummy
 
     monkeypatch.setattr(adapters, "load_model", load)
+    monkeypatch.setattr(adapters, "read_outline", lambda *args, **settings: None)
     return dummy
 
 
@@ -80,7 +81,7 @@ def test_words_become_an_image_of_the_size_asked_for(run, model, dummies, tmp_pa
     assert model.bases == [((28, 36), 3)]
     assert model.asked[0] == {
         "name": "tiny-sdxl", "prompt": "A red circle!", "device": "auto", "dtype": "auto",
-        **asdict(SamplingConfig()),
+        "loading": LoadingConfig(), **asdict(SamplingConfig()),
     }  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def test_options_reach_the_model_and_the_loop(run, model, dummies, tmp_path):
         "generate", "x", "--size", "64", "--via", "48", "--slider", "2,1", "--plan", "jitter", "--wrap",
         "both", "--mode", "official", "--conditioning", "base", "--num-inference-steps", 3,
         "--guidance-scale", 2.5, "--negative-prompt", "fog", "--model", "some/model", "--band", 2,
-        "--start", "noise", "--canvas", "float16", "--base", "32x24", "--device", "cpu",
+        "--start", "noise", "--canvas", "float16", "--base", "32", "--device", "cpu",
         "--dtype", "float32", "-o", "a.png", "--job", "work", "--keep",
     )  # fmt: skip
     asked = model.asked[0]
@@ -97,7 +98,7 @@ def test_options_reach_the_model_and_the_loop(run, model, dummies, tmp_path):
     assert (asked["num_inference_steps"], asked["guidance_scale"], asked["dtype"]) == (3, 2.5, "float32")
     held = json.loads(Path("work/job.json").read_text())
     assert held["sizes"] == [[48, 48], [64, 64]]
-    assert held["source_size"] == [24, 32]
+    assert held["source_size"] == [32, 32]
     assert held["sliders"] == [2, 1]
     assert held["canvas"] == "float16"
     settings = {name: held["config"][name] for name in ("plan", "wrap", "mode", "band", "start", "patch")}
@@ -141,11 +142,14 @@ def test_a_dry_run_tells_what_it_takes(run, model, photo, tmp_path):
 
 
 @pytest.fixture
-def whole(dummies, tmp_path):
+def whole(run, model):
     """The bytes of a job without a stop."""
-    settings = {"sizes": ((48, 56),), "band": 10, "sliders": ("auto",), "tiling": None}
-    dummies.finish(tmp_path / "whole", output=tmp_path / "whole.png", source_size=(24, 28), **settings)
-    return (tmp_path / "whole.png").read_bytes()
+    run("generate", "a boat", "--size", "56x48", "--base", "28x24", "-o", "whole.png")
+    found = Path("whole.png").read_bytes()
+    Path("whole.png").unlink()
+    for held in (model.calls, model.bases, model.asked):
+        held.clear()
+    return found
 
 
 def interrupt(model, at, error):
@@ -232,7 +236,9 @@ BAD = {
         "pixels, got height 44 and width 61; the nearest are height 44 and width",
     ),
     "huge": (["--size", "2000000"], "must be at most 1000000 pixels, got height 2000000 and width 2000000"),
-    "base": (["--size", "60", "--base", "2000000x2"], "got height 2 and width 2000000"),
+    "base": (["--size", "60", "--base", "2000000"], "got height 2000000 and width 2000000"),
+    "shape": (["--size", "60", "--base", "40x20"], "must have the shape of the result, 60 x 60, got 40 x"),
+    "fit": (["--size", "60", "--fit", "stretch"], "Invalid value"),
     "base-size": (["--size", "60", "--base", "small"], "got 'small'"),
     "slider": (["--size", "60", "--slider", "much"], "--slider takes steps (20), a fraction (0.4), auto"),
     "sliders": (["--size", "60", "--slider", "1,2"], "one for each of 1 stages, got '1,2'"),
@@ -246,7 +252,7 @@ BAD = {
     "map": (["--size", "60", "--slider", "no.json"], "no.json: no such file"),
 }
 # errors that only the loaded model can find
-NEEDS_MODEL = {"odd", "huge", "base", "steps", "model"}
+NEEDS_MODEL = {"odd", "huge", "base", "shape", "steps", "model"}
 
 
 @pytest.mark.parametrize("options", BAD.values(), ids=BAD)
@@ -315,7 +321,7 @@ def test_a_folder_of_another_job_is_refused_until_overwritten(run, model):
     interrupt(model, 3, KeyboardInterrupt)
     run("generate", "x", "--size", "48", "-o", "a.png", code=130)
     said = sentence(run("generate", "y", "--size", "48", "-o", "a.png", "--seed", "1", code=2))
-    assert "belongs to another job, which differs in config, model; use another folder" in said
+    assert "belongs to another job, which differs in prompt, seed; use another folder" in said
     run("generate", "y", "--size", "48", "-o", "a.png", "--seed", "1", "--overwrite")
     assert sorted(path.name for path in Path().iterdir()) == [".results", "a.png"]
 

@@ -9,6 +9,7 @@ from pixelsmith.adapters.families import from_pipeline
 from pixelsmith.adapters.loading import load_model, load_pipeline
 from pixelsmith.adapters.models import PipelineModel
 from pixelsmith.adapters.options import ModelOptions, PatchPlace
+from pixelsmith.adapters.outline import read_outline
 
 __all__ = [
     "CallableModel",
@@ -20,5 +21,6 @@ __all__ = [
     "from_pipeline",
     "load_model",
     "load_pipeline",
+    "read_outline",
     "shipped_models",
 ]

@@ -116,7 +116,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, *more: object, **options:
 
 
 def count_peak(call: Callable[[], object]) -> int:
-    """Return the most bytes of tensors that a call makes and holds at once; it may work on the meta device."""
+    """Return the most bytes of tensors that a call makes and holds at once, on the meta device, too."""
     with torch.no_grad(), _FusedAttention(), LiveBytes() as live:
         call()
     return live.peak
@@ -136,13 +136,15 @@ def measure_memory(
         batch_size: Patches in one call.
         tiling: Tiles of the autoencoder.
     """
-    network, vae = _shell(model.network), _shell(model.vae)
+    network: Any = _shell(model.network)
+    vae: Any = _shell(model.vae)
     encoders = [
         part for name, part in model.pipe.components.items()
         if isinstance(part, nn.Module) and name not in (model.network_name, "vae")
     ]  # fmt: skip
     upcast = vae.dtype == torch.float16 and bool(vae.config.get("force_upcast"))
-    vae = nn.Module.to(vae, dtype=torch.float32) if upcast else vae
+    if upcast:
+        nn.Module.to(vae, dtype=torch.float32)
     denoiser: Any = copy.copy(model.denoiser(size, patch))
     setattr(denoiser, model.network_name, network)
     denoiser._device = _META

@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelsmith.cli.job import JobRequest, ModelRequest, run_job, validate_options
-from pixelsmith.cli.options import Denoising, JobOutput, Patches, Sampling, Size, SliderText, file_stem
-from pixelsmith.config import DenoisingConfig, SamplingConfig, SizeConfig, parse_size
+from pixelsmith.cli.options import (
+    Denoising,
+    JobOutput,
+    Loading,
+    Patches,
+    Sampling,
+    Size,
+    SliderText,
+    file_stem,
+)
+from pixelsmith.config import DenoisingConfig, LoadingConfig, SamplingConfig, SizeConfig, parse_size
 
 if TYPE_CHECKING:
     from pixelsmith.core.model import JobModel
@@ -24,6 +33,7 @@ def generate(
     slider: SliderText = "auto",
     denoising: Denoising = DenoisingConfig(),
     sampling: Sampling = SamplingConfig(),
+    loading: Loading = LoadingConfig(),
     machine: Patches = Patches(),
     output: JobOutput = JobOutput(),
     model: str = "tiny-sdxl",
@@ -45,6 +55,8 @@ def generate(
 
         pixelsmith generate "a city" --size 31616 --model ./sdxl -o city.dzi --dry-run
 
+        pixelsmith generate "a city" --size 4096 --model ./sdxl --variant fp16 --lora style.safetensors:0.8
+
         accelerate launch -m pixelsmith generate "a city" --size 16384 --model ./sdxl -o city.tif
 
     Args:
@@ -53,7 +65,7 @@ def generate(
             not given.
         slider: Guided steps: a number (20), a fraction (0.4), auto, one per stage (20,30), or a .json file
             with rows of fractions, stretched over the image; more keeps more of the base image.
-        model: Shipped name, folder in the format of diffusers, or hub id.
+        model: Shipped name, folder in the format of diffusers, .safetensors file, or hub id.
     """
     sliders = validate_options(slider, sizes, output)
     if base is not None:
@@ -65,6 +77,6 @@ def generate(
         config = request.config(loaded)
         return plan_job(loaded, config, sizes, base=base, sliders=sliders)
 
-    chosen = ModelRequest.create(model, prompt, sampling, machine)
+    chosen = ModelRequest.create(model, prompt, sampling, machine, loading)
     request = JobRequest(chosen, denoising, machine, output, prompt, Path.cwd() / file_stem(prompt))
     return run_job(request, plan)

@@ -16,7 +16,15 @@ from common_kernels.runtime.processes import join_processes
 from common_kernels.runtime.records import ResultRecord
 
 from pixelsmith.cli.options import JobOutput, parse_sliders
-from pixelsmith.config import DenoisingConfig, JobConfig, SamplingConfig, SizeConfig, Slider
+from pixelsmith.config import (
+    DenoisingConfig,
+    JobConfig,
+    LoadingConfig,
+    SamplingConfig,
+    SizeConfig,
+    Slider,
+    parse_lora,
+)
 
 if TYPE_CHECKING:
     from pixelsmith.core.model import JobModel
@@ -35,6 +43,7 @@ class ModelRequest:
         model: Shipped name, folder or hub id.
         prompt: Prompt.
         sampling: Settings of the model.
+        loading: What is loaded besides the model, and how.
         device: Device.
         dtype: Compute dtype.
     """
@@ -42,19 +51,42 @@ class ModelRequest:
     model: str
     prompt: str
     sampling: SamplingConfig
+    loading: LoadingConfig
     device: str
     dtype: DType
 
     @classmethod
-    def create(cls, model: str, prompt: str, sampling: SamplingConfig, machine: Machine) -> ModelRequest:
-        """Return the request of a command; a folder by its whole path, for a resume from elsewhere."""
-        place = str(Path(model).absolute()) if Path(model).exists() else model
-        return cls(model=place, prompt=prompt, sampling=sampling, device=machine.device, dtype=machine.dtype)
+    def create(
+        cls,
+        model: str,
+        prompt: str,
+        sampling: SamplingConfig,
+        machine: Machine,
+        loading: LoadingConfig = LoadingConfig(),
+    ) -> ModelRequest:
+        """Return the request of a command; files by their whole paths, for a resume from elsewhere."""
+        loras = [parse_lora(text) for text in loading.lora or ()]
+        whole = replace(
+            loading,
+            config=_whole(loading.config), controlnet=_whole(loading.controlnet),
+            control_image=_whole(loading.control_image),
+            lora=tuple(f"{_whole(place)}:{weight}" for place, weight in loras) or None,
+        )  # fmt: skip
+        return cls(
+            model=_whole(model) or model, prompt=prompt, sampling=sampling, loading=whole,
+            device=machine.device, dtype=machine.dtype,
+        )  # fmt: skip
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelRequest:
         """Return the request that ``asdict`` described."""
-        given: dict[str, Any] = {**values, "sampling": SamplingConfig(**values["sampling"])}
+        loading: dict[str, Any] = {
+            **values["loading"],
+            "lora": tuple(values["loading"]["lora"] or ()) or None,
+        }
+        given: dict[str, Any] = {
+            **values, "sampling": SamplingConfig(**values["sampling"]), "loading": LoadingConfig(**loading)
+        }  # fmt: skip
         return cls(**given)
 
     def digest(self, model: JobModel, spec: JobSpec) -> str:
@@ -66,7 +98,17 @@ class ModelRequest:
         """
         from pixelsmith.adapters.assets import locate_model
 
-        return digest_settings([digest_model(locate_model(self.model)), self.dtype, spec.identity(model)])
+        files = [self.model, *(parse_lora(text)[0] for text in self.loading.lora or ())]
+        files += [self.loading.controlnet] if self.loading.controlnet else []
+        weights = [digest_model(locate_model(file)) for file in files]
+        return digest_settings([weights, self.dtype, self.loading.variant, spec.identity(model)])
+
+    def outline(self) -> JobModel | None:
+        """Return the model without its weights, to plan with, if its configuration is at hand."""
+        from pixelsmith import adapters
+
+        found: Any = adapters.read_outline(self.model, self.loading, **asdict(self.sampling))
+        return found
 
     def load(self) -> JobModel:
         """Load the model, without the log messages of libraries."""
@@ -76,8 +118,13 @@ class ModelRequest:
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             return adapters.load_model(
-                self.model, self.prompt, device=self.device, dtype=self.dtype, **asdict(self.sampling)
-            )
+                self.model, self.prompt, device=self.device, dtype=self.dtype, loading=self.loading,
+                announce=warn, **asdict(self.sampling),
+            )  # fmt: skip
+
+
+def _whole(place: str | None) -> str | None:
+    return str(Path(place).absolute()) if place and Path(place).exists() else place
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +223,9 @@ def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
 
     if request.output.output is not None:  # a first check, before the model is loaded
         refuse_existing(request.folder(request.output.output), request.output)
+    outline = request.model.outline()
+    if outline is not None:  # mistakes in sizes and settings, too
+        check_outline(request, outline, plan(outline))
     ranks, device = join(request.model.device)
     model = replace(request.model, device=device).load()
     spec = replace(plan(model), canvas=request.output.canvas)
@@ -198,6 +248,24 @@ def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
         "input": request.input,
     }  # fmt: skip
     return run_in_folder(model, spec, options, notes, ranks=ranks)
+
+
+def check_outline(request: JobRequest, outline: Any, spec: JobSpec) -> None:
+    """Check a job against the outline of its model.
+
+    Raises:
+        ValueError: If a size, the slider or the output does not fit.
+    """
+    from pixelsmith.core.steps import plan_steps
+    from pixelsmith.io.writers import check_output
+    from pixelsmith.job.spec import check_sizes, sized
+
+    check_sizes(outline, spec)
+    for number, size in enumerate(spec.sizes):
+        config = spec.stage_config(number)
+        patch = sized(outline, size, config)[1]
+        plan_steps(config, outline.solver(patch[0] * patch[1]).num_steps, scale=spec.scale(number))
+    check_output(request.target(spec.size), *spec.size)
 
 
 def refuse_existing(folder: Path, options: JobOutput) -> None:

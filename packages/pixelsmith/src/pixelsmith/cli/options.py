@@ -12,11 +12,19 @@ from typing import Annotated, Literal
 from common_kernels.runtime.cli import Machine, Report
 from cyclopts import Group, Parameter
 
-from pixelsmith.config import DenoisingConfig, SamplingConfig, SizeConfig, Slider, check_slider
+from pixelsmith.config import (
+    DenoisingConfig,
+    LoadingConfig,
+    SamplingConfig,
+    SizeConfig,
+    Slider,
+    check_slider,
+)
 
 __all__ = [
     "Denoising",
     "JobOutput",
+    "Loading",
     "Patches",
     "Sampling",
     "Size",
@@ -29,6 +37,7 @@ _DENOISING = Group("Denoising", sort_key=3)
 Size = Annotated[SizeConfig, Parameter(name="*", group=Group("Size", sort_key=2))]
 Denoising = Annotated[DenoisingConfig, Parameter(name="*", group=_DENOISING)]
 SliderText = Annotated[str, Parameter(group=_DENOISING)]
+Loading = Annotated[LoadingConfig, Parameter(name="*", group=Group("Model", sort_key=5))]
 Sampling = Annotated[SamplingConfig, Parameter(name="*", group=Group("Sampling", sort_key=4))]
 
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from common_kernels.runtime.cli import warn
 
 from pixelsmith.cli.job import JobRequest, ModelRequest, run_job, validate_options
-from pixelsmith.cli.options import Denoising, JobOutput, Patches, Sampling, Size, SliderText
-from pixelsmith.config import DenoisingConfig, SamplingConfig, SizeConfig
+from pixelsmith.cli.options import Denoising, JobOutput, Loading, Patches, Sampling, Size, SliderText
+from pixelsmith.config import DenoisingConfig, LoadingConfig, SamplingConfig, SizeConfig
 
 if TYPE_CHECKING:
+    from common_kernels.runtime.images import ImageFile
+
     from pixelsmith.core.model import JobModel
     from pixelsmith.job import JobSpec
 
@@ -27,6 +29,7 @@ def upscale(
     slider: SliderText = "auto",
     denoising: Denoising = DenoisingConfig(),
     sampling: Sampling = SamplingConfig(),
+    loading: Loading = LoadingConfig(),
     machine: Patches = Patches(),
     output: JobOutput = JobOutput(),
     model: str = "tiny-sdxl",
@@ -44,6 +47,10 @@ def upscale(
 
         pixelsmith upscale photo.jpg --size 8192 --via 4096 --slider 0.4,0.6 --model ./sdxl -o photo.dzi
 
+        pixelsmith upscale photo.jpg --size 3840x2160 --fit crop --model ./sdxl
+
+        pixelsmith upscale photo.jpg --scale 4 --model ./sdxl --controlnet ./tile --offload model
+
         pixelsmith upscale tile.png --scale 2 --wrap both --model ./sdxl
 
         pixelsmith upscale photo.jpg --scale 8 --model ./sdxl --dry-run
@@ -53,7 +60,7 @@ def upscale(
         prompt: Prompt that describes the image.
         slider: Guided steps: a number (20), a fraction (0.4), auto, one per stage (20,30), or a .json file
             with rows of fractions, stretched over the image; more keeps more of the image.
-        model: Shipped name, folder in the format of diffusers, or hub id.
+        model: Shipped name, folder in the format of diffusers, .safetensors file, or hub id.
         max_pixels: Limit of the pixels of the image, checked before it is decoded.
     """
     from common_kernels.runtime.images import read_image
@@ -66,16 +73,32 @@ def upscale(
     size, digest = (found.height, found.width), digest_image(image)
     if found.note:
         warn(f"{image}: {found.note}")
+    _tell_losses(found, output.output)
+    if model == "tiny-sdxl":
+        warn("tiny-sdxl knows drawn shapes only; name a model for photographs with --model")
     del found
 
     def plan(loaded: JobModel) -> JobSpec:
         from pixelsmith.job.plan import plan_job
 
         spec = plan_job(loaded, request.config(loaded), sizes, image_size=size, sliders=sliders)
-        if model == "tiny-sdxl":
-            warn("tiny-sdxl knows drawn shapes only; name a model for photographs with --model")
         return replace(spec, source=image.absolute(), source_digest=digest, max_pixels=max_pixels)
 
-    chosen = ModelRequest.create(model, prompt, sampling, machine)
+    if loading.controlnet is not None and loading.control_image is None:
+        if sizes.fit is not None:
+            raise ValueError("--controlnet with --fit needs a --control-image of the shape of the result")
+        loading = replace(loading, control_image=str(image.absolute()))
+    chosen = ModelRequest.create(model, prompt, sampling, machine, loading)
     request = JobRequest(chosen, denoising, machine, output, str(image), image.with_suffix("").absolute())
     return run_job(request, plan)
+
+
+def _tell_losses(image: ImageFile, output: Path | None) -> None:
+    """Warn of what the result will not have."""
+    from pixelsmith.io.writers import holds_alpha
+
+    if image.pixels.dtype != "uint8":
+        warn(f"the image has {image.pixels.dtype.itemsize * 8} bits per channel, the result has 8")
+    is_transparent = image.pixels.ndim == 3 and image.pixels.shape[2] in (2, 4)
+    if is_transparent and output is not None and not holds_alpha(output):
+        warn(f"a {output.suffix} file holds no transparency: those parts become white")

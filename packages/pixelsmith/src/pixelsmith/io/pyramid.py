@@ -39,8 +39,10 @@ def build_pyramid(rows: Rows, folder: Path, smallest: int = 1) -> list[Rows]:
         smallest: Longest side of the last level, see :func:`halved`.
     """
     sizes = halved((rows.height, rows.width), smallest)
+    channels = rows.read(0, 1).shape[2]
     levels = [
-        RawImage.create(folder / f"level-{number}.npy", *size) for number, size in enumerate(sizes[1:], 1)
+        RawImage.create(folder / f"level-{number}.npy", *size, channels=channels)
+        for number, size in enumerate(sizes[1:], 1)
     ]
     halves = [_Half(level) for level in levels]
     for _, band in bands(rows, _BAND):
@@ -92,7 +94,7 @@ def _feed(halves: Sequence[_Half], band: Pixels | None) -> None:
 
 
 def halve(rows: Pixels) -> Pixels:
-    """Return the means of 2 x 2 pixels of ``(2n, W, 3)``, ``(n, ceil(W / 2), 3)`` uint8."""
+    """Return the means of 2 x 2 pixels of ``(2n, W, C)``, ``(n, ceil(W / 2), C)`` uint8."""
     if rows.shape[1] % 2:
         rows = np.concatenate([rows, rows[:, -1:]], axis=1)
     wide: NDArray[np.uint16] = rows.astype(np.uint16)

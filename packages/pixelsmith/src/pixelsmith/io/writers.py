@@ -9,7 +9,9 @@ from pathlib import Path
 from common_kernels.runtime.files import atomic_path, check_free_space, remove_temporary_files
 from PIL import Image
 
+from pixelsmith.io.alpha import Transparent
 from pixelsmith.io.dzi import write_dzi
+from pixelsmith.io.metadata import NO_METADATA, Metadata
 from pixelsmith.io.png import write_png
 from pixelsmith.io.tiff import write_tiff
 from pixelsmith.io.viewer import write_viewer
@@ -47,13 +49,25 @@ def check_output(path: str | os.PathLike[str], height: int, width: int) -> Path:
     return path
 
 
-def disk_needed(path: Path, height: int, width: int) -> int:
+def holds_alpha(path: Path) -> bool:
+    """Return whether files of this format hold transparency."""
+    return path.suffix.lower() in (".png", ".tif", ".tiff", ".webp")
+
+
+def disk_needed(path: Path, height: int, width: int, *, alpha: bool = False) -> int:
     """Return the most bytes that writing may take, scratch files included."""
-    raw = height * width * 3
+    raw = height * width * (4 if alpha else 3)
     return raw * 2 if path.suffix.lower() in (".tif", ".tiff", ".dzi") else raw + raw // 8
 
 
-def write_image(path: str | os.PathLike[str], rows: Rows, *, quality: int = 92) -> list[Path]:
+def write_image(
+    path: str | os.PathLike[str],
+    rows: Rows,
+    *,
+    quality: int = 92,
+    metadata: Metadata = NO_METADATA,
+    alpha: Rows | None = None,
+) -> list[Path]:
     """Write an image in the format of its suffix.
 
     Args:
@@ -61,6 +75,9 @@ def write_image(path: str | os.PathLike[str], rows: Rows, *, quality: int = 92) 
             beside it), .jpg or .webp.
         rows: The image.
         quality: Quality of JPEG and WebP, 1 to 95.
+        metadata: How the image was made, EXIF and resolution; a .dzi has none.
+        alpha: Opacity, see :class:`pixelsmith.io.alpha.Transparent`; kept where the format has it, which
+            :func:`holds_alpha` tells.
 
     Returns:
         The files written: the output, and for .dzi the folder of tiles and the viewer.
@@ -71,18 +88,23 @@ def write_image(path: str | os.PathLike[str], rows: Rows, *, quality: int = 92) 
         OSError: If the file cannot be written.
     """
     path = check_output(path, rows.height, rows.width)
-    check_free_space(path, disk_needed(path, rows.height, rows.width))
+    if alpha is not None and holds_alpha(path):
+        rows = Transparent(rows, alpha)
+    check_free_space(path, disk_needed(path, rows.height, rows.width, alpha=isinstance(rows, Transparent)))
     remove_temporary_files(path.parent)  # of a run that was killed
     match path.suffix.lower():
         case ".dzi":
             write_dzi(path, rows, quality=quality)
             return [path, path.with_name(f"{path.stem}_files"), write_viewer(path)]
         case ".png":
-            write_png(path, rows)
+            write_png(path, rows, metadata=metadata)
         case ".tif" | ".tiff":
-            write_tiff(path, rows)
+            write_tiff(path, rows, metadata=metadata)
         case suffix:
             kind = "WEBP" if suffix == ".webp" else "JPEG"
             with atomic_path(path) as temporary:
-                Image.fromarray(rows.read(0, rows.height)).save(temporary, format=kind, quality=quality)
+                Image.fromarray(rows.read(0, rows.height)).save(
+                    temporary, format=kind, quality=quality, exif=metadata.whole_exif(),
+                    **({} if metadata.dpi is None else {"dpi": metadata.dpi}),
+                )  # fmt: skip
     return [path]

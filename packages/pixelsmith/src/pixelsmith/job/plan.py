@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pixelsmith.config import JobConfig, SizeConfig, Slider, parse_size
+from pixelsmith.config import Fit, JobConfig, SizeConfig, Slider, parse_size
 from pixelsmith.core.model import JobModel
 from pixelsmith.job.spec import JobSpec, Size
 
@@ -35,20 +35,26 @@ def plan_job(
         sliders: Slider of each stage, or one for all; that of the configuration if there is none.
 
     Raises:
-        ValueError: If a size is out of range, or the number of sliders is neither one nor that of the stages.
+        ValueError: If a size is out of range or of another shape, or the number of sliders is neither one nor
+            that of the stages.
     """
     factor = model.vae_scale_factor
     native = model.patch * factor
     target = _target(sizes, image_size or (native, native), factor)
+    fit = None
     if image_size is not None:
-        first = image_size
+        first = _source_size(image_size, target, sizes.fit, factor)
+        fit = sizes.fit if first != image_size else None
     elif base is not None:
         first = _fit(base, target, model.patch_multiple * factor)
+        _check_shape("base", first, target, model.patch_multiple * factor)
     else:
         scale = min(1.0, native / math.sqrt(target[0] * target[1]))
         first = _nearest((target[0] * scale, target[1] * scale), model.patch_multiple * factor)
     if sizes.via:
-        stages = [*(_fit(text, image_size or target, factor) for text in sizes.via), target]
+        stages = [*(_fit(text, target, factor) for text in sizes.via), target]
+        for size in stages:
+            _check_shape("via", size, target, factor)
     elif image_size is None and first == target:
         stages = []  # the model generates the result itself
     else:
@@ -60,7 +66,7 @@ def plan_job(
     each = sliders if len(sliders) == len(stages) else list(sliders) * len(stages)
     return JobSpec(
         sizes=tuple(stages), config=replace(config, slider=sliders[0]) if sliders else config,
-        source_size=first, sliders=tuple(each),
+        source_size=first, sliders=tuple(each), fit=fit,
     )  # fmt: skip
 
 
@@ -110,6 +116,39 @@ def _fit(text: str, aspect: Size, multiple: int) -> Size:
         return longer, longer
     shorter = _nearest((longer * min(aspect) / max(aspect), longer), multiple)[0]
     return (longer, shorter) if aspect[0] > aspect[1] else (shorter, longer)
+
+
+def _source_size(image: Size, target: Size, fit: Fit | None, multiple: int) -> Size:
+    """Return the size to which an image is cropped or padded so that it has the shape of the result.
+
+    Raises:
+        ValueError: If the shapes differ and no way to fit them was chosen.
+    """
+    if fit is None:
+        if not _is_alike(image, target, multiple):
+            raise ValueError(
+                f"the image is {image[1]} x {image[0]} pixels, and {target[1]} x {target[0]} is of another "
+                "shape; add --fit crop or --fit pad, or name one side only"
+            )
+        return image
+    aspect, own = target[1] / target[0], image[1] / image[0]
+    if (own > aspect) == (fit == "crop"):  # the height of the image stays
+        return image[0], max(1, round(image[0] * aspect))
+    return max(1, round(image[1] / aspect)), image[1]
+
+
+def _check_shape(name: str, size: Size, target: Size, multiple: int) -> None:
+    if not _is_alike(size, target, multiple):
+        raise ValueError(
+            f"{name} must have the shape of the result, {target[1]} x {target[0]}, got {size[1]} x {size[0]}"
+        )
+
+
+def _is_alike(first: Size, second: Size, multiple: int) -> bool:
+    """Return whether two sizes have one shape, but for rounding to whole multiples."""
+    off = (first[0] * second[1] / second[0] - first[1], first[1] * second[0] / second[1] - first[0])
+    back = (second[0] * first[1] / first[0] - second[1], second[1] * first[0] / first[1] - second[0])
+    return min(map(abs, (*off, *back))) <= multiple
 
 
 def _nearest(size: tuple[float, float], multiple: int) -> Size:

@@ -11,22 +11,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from common_kernels.runtime.files import make_folder
-from common_kernels.runtime.images import ImageError, read_rgb
 
 from pixelsmith.core.model import JobModel
 from pixelsmith.core.protocol import Progress
 from pixelsmith.core.ranks import Ranks
+from pixelsmith.io.metadata import Metadata
 from pixelsmith.io.writers import check_output, write_image
 from pixelsmith.job.base import generate_seamless
 from pixelsmith.job.estimates import Estimate, check_disk, estimate
 from pixelsmith.job.processes import announce, share_canvas
 from pixelsmith.job.progress import Hooks, JobInterrupted, JobProgress, OnProgress, Phase
-from pixelsmith.job.source import digest_image, digest_pixels
+from pixelsmith.job.source import digest_pixels, fit_pixels, read_source
 from pixelsmith.job.spec import JobSpec, check_spec
 from pixelsmith.job.stage import StageRun
 from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.protocol import JobStore
 from pixelsmith.store.rows import ArrayRows, Pixels
+from pixelsmith.store.source import Source
 
 __all__ = ["Job", "JobResult"]
 
@@ -104,6 +105,7 @@ class Job:
         self.preview_every = preview_every
         self.ranks = ranks
         self._last: ArrayRows | None = None
+        self._photo: Source | None = None
         self._latents: Canvas | None = None
 
     def check(self, output: Path | None = None) -> Estimate:
@@ -154,7 +156,8 @@ class Job:
             if output is not None:
                 self._report("write", 0, 1)
                 make_folder(output.parent)
-                outputs = tuple(write_image(output, image))
+                photo = self._photo or Source(image)
+                outputs = tuple(write_image(output, image, metadata=self._metadata(photo), alpha=photo.alpha))
                 self._report("write", 1, 1)
             result = JobResult(
                 size=self.spec.size, calls=calls, seconds=time.monotonic() - begin, outputs=outputs,
@@ -167,7 +170,8 @@ class Job:
         """Return the image of the last stage, and the patches that all stages took."""
         calls = 0
         try:
-            self._last = self._source()
+            self._photo = self._source()
+            self._last = self._photo.image
             for number in range(len(self.spec.sizes)):
                 stage = StageRun(
                     self.model, self.spec, self.store.stage(number, self.spec.dtype), number,
@@ -199,35 +203,45 @@ class Job:
             stage.store.finish()
         return image
 
-    def _source(self) -> ArrayRows:
+    def _metadata(self, photo: Source) -> Metadata:
+        """Return how the image was made, and what belonged to the photo."""
+        settings = self.spec.identity(self.model)
+        model: Mapping[str, object] = self.model.describe()
+        about = {"prompt": model.get("prompt"), "seed": self.spec.config.seed, "model": self.model.name}
+        return replace(photo.metadata, settings={**about, "settings": settings})
+
+    def _source(self) -> Source:
         """Return the first image, read or generated once and kept."""
         found = self.store.source()
         if found is not None:
             return found
         self._report("source", 0, 1)
-        pixels = self._make_source()
-        if pixels.shape[:2] != self.spec.source_size:
+        source = self._make_source()
+        size = source.image.height, source.image.width
+        if size != self.spec.source_size:
             raise ValueError(
                 f"the first image must be {self.spec.source_size[0]} x {self.spec.source_size[1]} pixels, "
-                f"is {pixels.shape[0]} x {pixels.shape[1]}"
+                f"is {size[0]} x {size[1]}"
             )
-        image = self.store.save_source(pixels)
+        image = self.store.save_source(source)
         self._report("source", 1, 1)
         return image
 
-    def _make_source(self) -> Pixels:
+    def _make_source(self) -> Source:
         spec = self.spec
         if self.image is not None:
-            return self.image
+            return Source(ArrayRows(fit_pixels(self.image, spec.source_size, spec.fit)))
         if spec.source is not None:
-            return _read(spec.source, spec)
+            return read_source(
+                spec.source, spec.source_digest, spec.source_size, spec.fit, max_pixels=spec.max_pixels
+            )
         if spec.is_given:
             raise ValueError("the job begins with an image in memory; give image= again")
         if any(spec.config.wraps):
             pixels, self._latents = generate_seamless(self.model, spec, self._base_hooks())
-            return pixels
+            return Source(ArrayRows(pixels))
         with torch.no_grad():
-            return np.asarray(self.model.base_image(spec.source_size, spec.config.seed))
+            return Source(ArrayRows(np.asarray(self.model.base_image(spec.source_size, spec.config.seed))))
 
     def _base_hooks(self) -> Hooks:
         """Return the hooks of a base image that is denoised in patches."""
@@ -248,12 +262,3 @@ class Job:
         progress = JobProgress(phase, stage, len(self.spec.sizes), done, total)
         if self.on_progress is not None and self.on_progress(progress) and done < total:
             raise JobInterrupted(progress)
-
-
-def _read(path: Path, spec: JobSpec) -> Pixels:
-    """Read the image to enlarge; refuse one that has changed since the job began."""
-    if not path.is_file():
-        raise ImageError(f"{path} does not exist")
-    if digest_image(path) != spec.source_digest:
-        raise ImageError(f"{path} has changed since the job began; start another job")
-    return np.asarray(read_rgb(path, max_pixels=spec.max_pixels))

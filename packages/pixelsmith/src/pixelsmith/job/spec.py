@@ -11,14 +11,14 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from pixelsmith.config import JobConfig, Slider
+from pixelsmith.config import Fit, JobConfig, Slider
 from pixelsmith.core.model import JobModel
 from pixelsmith.core.plan import patch_side
 from pixelsmith.core.steps import StepPlan, plan_steps
 from pixelsmith.io.tiles import Tiling
 from pixelsmith.io.vae import TiledVAE, default_tiling
 
-__all__ = ["JobSpec", "Size", "check_spec", "sized"]
+__all__ = ["JobSpec", "Size", "check_sizes", "check_spec", "sized"]
 
 _LONGEST = 1_000_000  # pixels; a larger size is a mistake, and even planning it takes hours
 CanvasType = Literal["float32", "float16"]
@@ -41,6 +41,8 @@ class JobSpec:
         tiling: Tiles of the autoencoder; chosen by its configuration if ``None``.
         canvas: Dtype of the latents between steps, "float32" or "float16".
         max_pixels: Limit of the pixels of the source; checked in the header before anything is decoded.
+        fit: How an image of another shape comes to ``source_size``: ``"crop"`` keeps its middle, ``"pad"``
+            adds white; ``None`` if it has the size.
     """
 
     sizes: tuple[Size, ...]
@@ -52,6 +54,7 @@ class JobSpec:
     tiling: Tiling | None = None
     canvas: CanvasType = "float32"
     max_pixels: int = 100_000_000
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
         if self.sliders and len(self.sliders) != len(self.sizes):
@@ -102,6 +105,7 @@ class JobSpec:
             "tiling": None if self.tiling is None else asdict(self.tiling),
             "canvas": self.canvas,
             "max_pixels": self.max_pixels,
+            "fit": self.fit,
         }
 
     @classmethod
@@ -125,6 +129,7 @@ class JobSpec:
             tiling=_tiling(values["tiling"]),
             canvas=values["canvas"],
             max_pixels=values["max_pixels"],
+            fit=values["fit"],
         )
 
     def identity(self, model: JobModel) -> dict[str, object]:
@@ -161,6 +166,22 @@ def check_spec(model: JobModel, spec: JobSpec) -> list[StepPlan]:
         TypeError: If the model has no autoencoder.
         ValueError: If a size, the slider, the scheduler or the autoencoder does not fit.
     """
+    check_sizes(model, spec)
+    plans: list[StepPlan] = []
+    for number, size in enumerate(spec.sizes):
+        config = spec.stage_config(number)
+        denoiser = model.denoiser(size, sized(model, size, config)[1])
+        plans.append(plan_steps(config, denoiser.num_steps, scale=spec.scale(number)))
+    return plans
+
+
+def check_sizes(model: JobModel, spec: JobSpec) -> None:
+    """Check the sizes of a job against the autoencoder and the patches of its model.
+
+    Raises:
+        TypeError: If the model has no autoencoder.
+        ValueError: If a size does not fit, or the autoencoder is not that of the model.
+    """
     vae = TiledVAE(model.vae, spec.tiling_of(model) if model.vae is not None else None)
     factor = model.vae_scale_factor
     if (vae.latent_channels, vae.factor) != (model.channels, factor):
@@ -177,12 +198,8 @@ def check_spec(model: JobModel, spec: JobSpec) -> list[StepPlan]:
         vae.size(*size)
     if not spec.is_given and any(spec.config.wraps):  # denoised in patches, too
         sized(model, spec.source_size, spec.config)
-    plans: list[StepPlan] = []
     for number, size in enumerate(spec.sizes):
-        config = spec.stage_config(number)
-        denoiser = model.denoiser(size, sized(model, size, config)[1])
-        plans.append(plan_steps(config, denoiser.num_steps, scale=spec.scale(number)))
-    return plans
+        sized(model, size, spec.stage_config(number))
 
 
 def _plain(slider: Slider) -> object:

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
+from pixelsmith.adapters.base import Condition, sided
 from pixelsmith.core.protocol import Denoiser, OnPatch, Progress
 from pixelsmith.job.progress import Hooks, JobProgress
 from pixelsmith.store.canvas import Canvas
 
+_TENSORS = ("latents", "prompt_embeds")
 # as in diffusers: pipeline, step, timestep, tensors by name; returns tensors that replace them
 StepCallback = Callable[[Any, int, Any, dict[str, Any]], Mapping[str, Any] | None]
 
@@ -24,7 +29,7 @@ class CallbackAdapter:
         on_patch: Called after every patch; a true value stops.
 
     Raises:
-        ValueError: If a tensor other than the latents is requested.
+        ValueError: If another tensor than those is requested.
     """
 
     def __init__(
@@ -32,11 +37,9 @@ class CallbackAdapter:
     ) -> None:
         # callbacks that are objects of diffusers name their tensors themselves
         names = getattr(callback, "tensor_inputs", tensors)
-        others = sorted(set(names) - {"latents"})
+        others = sorted(set(names) - set(_TENSORS))
         if others:
-            raise ValueError(
-                f"callbacks can be given the latents only, since prompts belong to patches, got {others}"
-            )
+            raise ValueError(f"callbacks can be given {' and '.join(_TENSORS)} only, got {', '.join(others)}")
         self.pipe, self.callback, self.names, self.user_on_patch = pipe, callback, list(names), on_patch
         self.denoiser: Any = None
         self.bar: Any = None
@@ -83,12 +86,38 @@ class CallbackAdapter:
         if self.callback is None:
             return self.pipe._interrupt
         state = canvas.data.unsqueeze(0)
-        given = {"latents": state} if self.names else {}
+        tensors: dict[str, Any] = {"latents": state}
+        if "prompt_embeds" in self.names:
+            tensors["prompt_embeds"] = self._embeds()
+        given = {name: tensors[name] for name in self.names}
         found = self.callback(self.pipe, progress.step, self.denoiser.timestep(progress.step), given) or {}
         latents = found.get("latents", state)
         if latents is not state:
             canvas.write(0, 0, latents[0])
+        embeds = found.get("prompt_embeds")
+        if embeds is not None and embeds is not tensors.get("prompt_embeds"):
+            self._replace_embeds(embeds)
         return self.pipe._interrupt
+
+    def _embeds(self) -> Tensor:
+        """Return the embeddings of the stage, ``(2, L, D)``, negative side first, or ``(1, L, D)``.
+
+        Raises:
+            ValueError: If every patch has a prompt of its own.
+        """
+        condition = self.denoiser.prompts.condition
+        if not isinstance(condition, Condition):
+            raise ValueError(
+                "prompt_embeds cannot be given to a callback where each patch has its own prompt"
+            )
+        guided = self.denoiser.extras.guidance.is_on(condition)
+        return sided(condition.negative_embeds if guided else None, condition.embeds)
+
+    def _replace_embeds(self, embeds: Tensor) -> None:
+        """Set the embeddings of the stage; a single row switches guidance off, as in the hosts."""
+        condition = self.denoiser.prompts.condition
+        negative = embeds[:1] if len(embeds) > 1 else None
+        self.denoiser.prompts.condition = replace(condition, embeds=embeds[-1:], negative_embeds=negative)
 
     def _relay(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """Relay the call of a host, which expects a result and may be another pipeline over the parts."""

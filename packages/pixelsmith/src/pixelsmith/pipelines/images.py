@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -35,3 +36,19 @@ def from_pixels(pixels: NDArray[np.uint8], output_type: str) -> list[Image.Image
         return [Image.fromarray(pixels)]
     values = pixels[None].astype(np.float32) / 255
     return values if output_type == "np" else torch.from_numpy(values).permute(0, 3, 1, 2)
+
+
+def join_images(images: Sequence[Any]) -> Any:
+    """Return the images of a call as one batch, in the form in which each of them is."""
+    first = images[0]
+    if isinstance(first, torch.Tensor):
+        return torch.cat(list(images))
+    return (
+        np.concatenate(images) if isinstance(first, np.ndarray) else [one for each in images for one in each]
+    )
+
+
+def join_flags(flags: Sequence[list[bool] | None]) -> list[bool] | None:
+    """Return the flags of all images, or ``None`` if nobody looked."""
+    given = [each for each in flags if each is not None]
+    return [flag for each in given for flag in each] if given else None

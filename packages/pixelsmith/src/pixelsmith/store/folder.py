@@ -6,28 +6,32 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from common_kernels.runtime.files import check_free_space, is_temporary, remove_temporary_files, write_json
 
+from pixelsmith.io.metadata import Metadata
 from pixelsmith.store import lock
 from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.errors import JobFolderError
 from pixelsmith.store.journal import Journal
 from pixelsmith.store.record import NAME as RECORD
 from pixelsmith.store.record import StageRecord
-from pixelsmith.store.rows import ArrayRows, Pixels, RawImage, bands
+from pixelsmith.store.rows import ArrayRows, RawImage, bands
+from pixelsmith.store.source import Source
 
 __all__ = ["FolderStage", "FolderStore", "checksum_rows", "remove_job"]
 
-_JOB, _SOURCE, _SOURCE_RECORD = "job.json", "source.npy", "source.json"
+_JOB, _SOURCE, _ALPHA, _SOURCE_RECORD = "job.json", "source.npy", "alpha.npy", "source.json"
 _NOTES = ("preview.png", "command.json")
 _CANVASES = ("clean", "state-a", "state-b", "estimate-a", "estimate-b")
+_SECTIONS = ("config", "model")  # of job.json; what they hold goes by its own name
 _BAND = 1024
 
 
@@ -182,10 +186,10 @@ class FolderStore:
         wanted, held = json.loads(json.dumps(identity)), self.description
         if held is None:
             return
-        differing = [name for name in sorted({*wanted, *held}) if wanted.get(name) != held.get(name)]
+        differing = list(_differing(held, wanted))
         if differing:
             raise JobFolderError(
-                f"{self.path} belongs to another job, which differs in {', '.join(differing)}; "
+                f"{self.path} belongs to another job, which differs in {', '.join(sorted(differing))}; "
                 "use another folder"
             )
 
@@ -205,30 +209,47 @@ class FolderStore:
                 write_json(self.path / _JOB, identity)
             yield
 
-    def source(self) -> ArrayRows | None:
+    def source(self) -> Source | None:
         """Return the first image if it is there.
 
         Raises:
             JobFolderError: If it is damaged.
         """
-        path, record = self.path / _SOURCE, self.path / _SOURCE_RECORD
+        record = self.path / _SOURCE_RECORD
         if not record.exists():
             return None
         try:
-            image = RawImage(path)
-        except (ValueError, FileNotFoundError) as error:
+            held: dict[str, Any] = json.loads(record.read_text("utf-8"))
+            metadata = Metadata.photo_from_dict(held["photo"])
+            image = self._read_source(_SOURCE, held["checksum"])
+            alpha = None if held["alpha"] is None else self._read_source(_ALPHA, held["alpha"])
+        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
             raise JobFolderError(f"{error}; delete {record.name} beside it to make it again") from error
-        if checksum_rows(image, image.height) != json.loads(record.read_text("utf-8"))["checksum"]:
-            raise JobFolderError(f"{path} is damaged; delete {record.name} beside it to make it again")
+        return Source(image, alpha, metadata)
+
+    def _read_source(self, name: str, checksum: int) -> ArrayRows:
+        image = RawImage(self.path / name)
+        if checksum_rows(image, image.height) != checksum:
+            raise ValueError(f"{self.path / name} is damaged")
         return image
 
-    def save_source(self, pixels: Pixels) -> ArrayRows:
-        """Write the first image, then its checksum, which marks it as complete."""
-        image = RawImage.create(self.path / _SOURCE, *pixels.shape[:2])
-        for top, band in bands(ArrayRows(pixels), _BAND):
+    def save_source(self, source: Source) -> Source:
+        """Write the first image, then its checksums, which mark it as complete."""
+        image = self._write_source(_SOURCE, source.image)
+        alpha = None if source.alpha is None else self._write_source(_ALPHA, source.alpha)
+        held = {
+            "checksum": checksum_rows(image, image.height),
+            "alpha": None if alpha is None else checksum_rows(alpha, alpha.height),
+            "photo": source.metadata.photo_to_dict(),
+        }
+        self.save(_SOURCE_RECORD, held)
+        return Source(image, alpha, source.metadata)
+
+    def _write_source(self, name: str, rows: ArrayRows) -> ArrayRows:
+        image = RawImage.create(self.path / name, rows.height, rows.width)
+        for top, band in bands(rows, _BAND):
             image.write(top, band)
         image.flush()
-        self.save(_SOURCE_RECORD, {"checksum": checksum_rows(image, image.height)})
         return RawImage(image.path)
 
     def save(self, name: str, values: Mapping[str, object]) -> None:
@@ -248,6 +269,18 @@ class FolderStore:
         )  # fmt: skip
 
 
+def _differing(held: Mapping[str, Any], wanted: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """Yield the names of the settings that differ; those below a section of their own by their own name."""
+    for name in {*held, *wanted}:
+        old, new = held.get(name), wanted.get(name)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differing(old, new, "" if name in _SECTIONS else f"{name} ")
+        else:
+            yield f"{section}{name}"
+
+
 def remove_job(folder: Path) -> None:
     """Delete a job folder: the files of a job, and the folder if nothing else is in it.
 
@@ -259,7 +292,7 @@ def remove_job(folder: Path) -> None:
     with lock.hold(folder):
         for stage in folder.glob("stage-[0-9][0-9]"):
             shutil.rmtree(stage)
-        for name in (_SOURCE, _SOURCE_RECORD, *_NOTES):
+        for name in (_SOURCE, _ALPHA, _SOURCE_RECORD, *_NOTES):
             (folder / name).unlink(missing_ok=True)
     remove_temporary_files(folder)
     # last, so that after a kill the folder is still recognised as a job

@@ -12,7 +12,8 @@ import torch
 
 from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.record import StageRecord
-from pixelsmith.store.rows import ArrayRows, Pixels
+from pixelsmith.store.rows import ArrayRows
+from pixelsmith.store.source import Source
 
 __all__ = ["MemoryStage", "MemoryStore"]
 
@@ -76,7 +77,7 @@ class MemoryStore:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = device
-        self._source: ArrayRows | None = None
+        self._source: Source | None = None
         self._stages: dict[int, MemoryStage] = {}
 
     def check(self, identity: Mapping[str, object]) -> None:
@@ -86,14 +87,14 @@ class MemoryStore:
         """Return a context without effect: no other process sees this memory."""
         return nullcontext()
 
-    def source(self) -> ArrayRows | None:
+    def source(self) -> Source | None:
         """Return the first image, or ``None`` before :meth:`save_source`."""
         return self._source
 
-    def save_source(self, pixels: Pixels) -> ArrayRows:
+    def save_source(self, source: Source) -> Source:
         """Keep the first image."""
-        self._source = ArrayRows(pixels)
-        return self._source
+        self._source = source
+        return source
 
     def save(self, name: str, values: Mapping[str, object]) -> None:
         """Do nothing."""

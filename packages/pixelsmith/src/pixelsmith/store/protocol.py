@@ -13,7 +13,8 @@ import torch
 from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.journal import Journal
 from pixelsmith.store.record import StageRecord
-from pixelsmith.store.rows import ArrayRows, Pixels
+from pixelsmith.store.rows import ArrayRows
+from pixelsmith.store.source import Source
 
 __all__ = ["JobStore", "StageStore"]
 
@@ -95,7 +96,7 @@ class JobStore(Protocol):
         """
         ...
 
-    def source(self) -> ArrayRows | None:
+    def source(self) -> Source | None:
         """Return the first image, or ``None`` before :meth:`save_source`.
 
         Raises:
@@ -103,8 +104,8 @@ class JobStore(Protocol):
         """
         ...
 
-    def save_source(self, pixels: Pixels) -> ArrayRows:
-        """Keep the first image, ``(H, W, 3)`` uint8."""
+    def save_source(self, source: Source) -> Source:
+        """Keep the first image, and return it as it is kept."""
         ...
 
     def save(self, name: str, values: Mapping[str, object]) -> None:

@@ -28,7 +28,7 @@ class Rows(Protocol):
         ...
 
     def read(self, top: int, bottom: int) -> Pixels:
-        """Return rows ``[top, bottom)``, ``(bottom - top, width, 3)``, RGB in [0, 255]."""
+        """Return rows ``[top, bottom)``, ``(bottom - top, width, 3)``, RGB in [0, 255]; 4 with alpha."""
         ...
 
 
@@ -36,15 +36,15 @@ class ArrayRows:
     """The rows of an array, which may be a memory map.
 
     Args:
-        array: Pixels, ``(H, W, 3)`` uint8.
+        array: Pixels, ``(H, W, 3)`` uint8, or ``(H, W, 4)`` with alpha.
 
     Raises:
         ValueError: If the shape or dtype is another.
     """
 
     def __init__(self, array: Pixels) -> None:
-        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or 0 in array.shape:
-            raise ValueError(f"pixels must be (H, W, 3) uint8, got {array.shape} {array.dtype}")
+        if array.ndim != 3 or array.shape[2] not in (3, 4) or array.dtype != np.uint8 or 0 in array.shape:
+            raise ValueError(f"pixels must be (H, W, 3) or (H, W, 4) uint8, got {array.shape} {array.dtype}")
         self.array = array
 
     @property
@@ -98,18 +98,19 @@ class RawImage(ArrayRows):
         super().__init__(array)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], height: int, width: int) -> RawImage:
+    def create(cls, path: str | os.PathLike[str], height: int, width: int, *, channels: int = 3) -> RawImage:
         """Make a black image, with all of its disk space.
 
         Args:
             path: File of the image; an existing one is replaced.
             height: Height in pixels.
             width: Width in pixels.
+            channels: 3, or 4 with alpha.
 
         Raises:
             OSError: If the disk is full. A mapped file that finds the disk full later kills the process.
         """
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(height, width, 3))
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(height, width, channels))
         if hasattr(os, "posix_fallocate"):
             with Path(path).open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)

@@ -177,7 +177,7 @@ def test_raw_images_are_written_in_bands(tmp_path):
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-50])
     with pytest.raises(ValueError, match="not a whole image"):
         RawImage(tmp_path / "a.npy")
-    with pytest.raises(ValueError, match=r"must be \(H, W, 3\) uint8"):
+    with pytest.raises(ValueError, match=r"must be \(H, W, 3\) or \(H, W, 4\) uint8"):
         ArrayRows(np.zeros((4, 4), dtype=np.uint8))
 
 

@@ -156,7 +156,7 @@ def test_same_seed_same_bytes_and_no_global_state(dummies, tmp_path):
 def test_another_job_is_refused_by_name(dummies, tmp_path):
     stop_at(dummies, tmp_path, "denoise", 0, 3)
     model = dummies.Dummy(prompt="a ship")
-    with pytest.raises(JobFolderError, match="which differs in config, model, sizes; use another folder"):
+    with pytest.raises(JobFolderError, match="which differs in prompt, seed, sizes; use another folder"):
         Job(model, dummies.spec(seed=4), FolderStore(tmp_path)).check()
     assert model.calls == []
 

@@ -21,7 +21,6 @@ from pixelsmith.pipelines import (
     PixelsmithXLPipeline,
     pipeline_for,
 )
-from pixelsmith.pipelines.mixin import choose_seed
 from tiny_models import tiny_pipeline, tiny_vae
 
 CLASSES = {
@@ -335,17 +334,6 @@ def test_the_global_generators_are_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_seeds():
-    assert choose_seed(3, None) == 3
-    drawn = [choose_seed(None, torch.Generator().manual_seed(1)) for _ in range(2)]
-    assert drawn[0] == drawn[1] != choose_seed(None, torch.Generator().manual_seed(2))
-    assert choose_seed(None, None) != choose_seed(None, None)
-    with pytest.raises(ValueError, match="cannot both be given"):
-        choose_seed(3, torch.Generator())
-    with pytest.raises(TypeError, match=r"must be one torch\.Generator, got list"):
-        choose_seed(None, [torch.Generator()])
-
-
 @pytest.mark.parametrize(
     ("size", "held", "expected"),
     [
@@ -354,7 +342,7 @@ def test_seeds():
         ({"scale": 2.0}, (37, 51), (76, 104)),
         ({"height": 100}, (37, 51), (100, 136)),
         ({"width": 100}, (37, 51), (72, 100)),
-        ({"height": 96, "width": 32}, (37, 51), (96, 32)),
+        ({"height": 96, "width": 32, "fit": "crop"}, (37, 51), (96, 32)),
         ({"width": 256}, None, (256, 256)),
     ],
 )
@@ -389,9 +377,9 @@ def test_sizes(size, held, expected):
         ),
         ({"seed": -1}, ValueError, r"seed must lie in \[0, 2\*\*64\), got -1"),
         (
-            {"callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]},
+            {"callback_on_step_end_tensor_inputs": ["latents", "add_time_ids"]},
             ValueError,
-            r"callbacks can be given the latents only, .*, got \['prompt_embeds'\]",
+            r"callbacks can be given latents and prompt_embeds only, got add_time_ids",
         ),
     ],
 )
