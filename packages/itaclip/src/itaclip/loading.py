@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,42 +23,77 @@ from safetensors import SafetensorError
 from torch import nn
 
 from itaclip.shipped import CONFIG_FILE, SHIPPED, WEIGHTS_FILE
+from itaclip.transformers_clip import (
+    is_transformers_folder,
+    load_transformers_clip,
+    load_transformers_tokenizer,
+)
 
 _HUB = "hf-hub:"  # schema of open_clip's names
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 
 
-def needs_quick_gelu(name: str, pretrained: str | None) -> bool:
-    """Return whether a model must be built with QuickGELU although its name says GELU.
+class ActivationWarning(UserWarning):
+    """It is not known whether weights were trained with QuickGELU, or a flag contradicts what is known."""
+
+
+def choose_quick_gelu(name: str, pretrained: str | None, quick_gelu: bool | None = None) -> bool | None:
+    """Return whether a tower is to be built with QuickGELU; ``None`` for what its architecture says.
 
     The weights of OpenAI and some others were trained with QuickGELU. open_clip only warns when the name of
-    the architecture says otherwise, and then gives wrong features.
+    the architecture says otherwise, and then gives wrong features. A flag decides; without one, the tag of
+    the weights or the configuration beside their file does.
 
     Args:
         name: open_clip's name of the architecture, such as ``"ViT-B-16"``.
         pretrained: Tag of the weights, or a file.
+        quick_gelu: The flag.
 
     Raises:
-        ValueError: If the name asks for QuickGELU and the weights were trained with GELU.
+        ValueError: If the name asks for QuickGELU and the weights are known to be trained with GELU.
     """
-    config = open_clip.get_model_config(name)
+    config = open_clip.get_model_config(name) if pretrained else None
     if config is None or not pretrained or "timm_model_name" in config.get("vision_cfg", {}):
-        return False
+        return quick_gelu
     built = bool(config.get("quick_gelu", False))
-    tag: dict[str, Any] = get_pretrained_cfg(name, pretrained)
-    # a file has no tag; those of OpenAI carry the name
-    trained = bool(tag.get("quick_gelu", False)) if tag else ("openai" in pretrained.lower() or built)
-    if built and not trained:
+    trained = _trained_with_quick_gelu(name, pretrained)
+    if quick_gelu is not None:
+        if trained not in (None, quick_gelu):
+            named = "QuickGELU" if trained else "GELU"
+            message = f"the weights {pretrained!r} were trained with {named}, but quick_gelu={quick_gelu}"
+            warnings.warn(message, ActivationWarning, stacklevel=2)
+        return quick_gelu
+    if built and trained is False:
         raise ValueError(
             f"{name} uses QuickGELU but the weights {pretrained!r} were trained with GELU: "
             f"take {name.removesuffix('-quickgelu')}"
         )
-    return trained and not built
+    if trained is None and not built and f"{name}-quickgelu" in open_clip.list_models():
+        message = (
+            f"whether the weights {pretrained} were trained with QuickGELU is not known: {name} takes GELU; "
+            "for weights of OpenAI give quick_gelu=True (on the command line --quick-gelu), for others "
+            "quick_gelu=False (--no-quick-gelu)"
+        )
+        warnings.warn(message, ActivationWarning, stacklevel=2)
+    return True if trained else None
+
+
+def _trained_with_quick_gelu(name: str, pretrained: str) -> bool | None:
+    """Return what the tag of weights or the configuration beside their file says; ``None`` if nothing."""
+    tag: dict[str, Any] = get_pretrained_cfg(name, pretrained)
+    if tag:
+        return bool(tag.get("quick_gelu", False))
+    if (Path(pretrained).parent / CONFIG_FILE).is_file():
+        config: Any = read_config(Path(pretrained).parent, CONFIG_FILE).get("model_cfg", {})
+        return bool(config.get("quick_gelu", False))
+    return None
 
 
 def load_clip(
     backbone: str | Path,
     *,
     pretrained: str | None = None,
+    quick_gelu: bool | None = None,
     device: str | torch.device = "auto",
     dtype: DType | torch.dtype = "auto",
 ) -> tuple[nn.Module, Any]:
@@ -65,9 +101,12 @@ def load_clip(
 
     Args:
         backbone: A shipped name such as ``"tiny-shapes"``, a folder with ``open_clip_config.json`` and
-            ``open_clip_model.safetensors``, open_clip's name of an architecture, or a hub id such as
+            ``open_clip_model.safetensors``, a folder with a CLIP model of transformers (``config.json`` and
+            ``model.safetensors``), open_clip's name of an architecture, or a hub id such as
             ``"timm/vit_base_patch16_clip_224.openai"``.
         pretrained: Weights of an architecture: a tag, or a ``.safetensors`` file.
+        quick_gelu: QuickGELU in both towers, whatever the model's own configuration says; ``None`` for what
+            that says. Where nothing says it, there is an :class:`ActivationWarning`.
         device: ``"auto"`` takes CUDA if there is any.
         dtype: Compute dtype; ``"auto"`` is fp16 on CUDA, as the published code runs, else fp32.
 
@@ -77,10 +116,17 @@ def load_clip(
     """
     place = resolve_device(device)
     precision = resolve_dtype(dtype, place, cuda_default="float16")
-    name, weights, quick_gelu = _find(backbone, pretrained)
+    folder = Path(_plain(str(backbone)))
+    if is_transformers_folder(folder, CONFIG_FILE):
+        model = load_transformers_clip(folder, quick_gelu=quick_gelu)
+        return model.to(device=place, dtype=precision).eval(), load_transformers_tokenizer(folder)
+    name, weights = _find(backbone, pretrained)
+    chosen = choose_quick_gelu(name, weights, quick_gelu)
+    # only this order of precedence overrides a configuration that says True
+    options = {} if chosen is None else {"quick_gelu": chosen}
     try:
         model = open_clip.create_model(
-            name, pretrained=weights, force_quick_gelu=quick_gelu, require_pretrained=True
+            name, pretrained=weights, force_quick_gelu=bool(chosen), require_pretrained=True, **options
         )
         tokenizer = open_clip.get_tokenizer(name)
     # open_clip asserts where sizes of weights differ
@@ -100,18 +146,25 @@ def load_tokenizer(backbone: str) -> Any:
     """
     if open_clip.get_model_config(backbone) is not None and not Path(backbone).is_dir():
         return open_clip.get_tokenizer(backbone)
+    if is_transformers_folder(Path(backbone), CONFIG_FILE):
+        return load_transformers_tokenizer(Path(backbone))
     found = find_model(_plain(backbone), shipped=SHIPPED, index_file=CONFIG_FILE)
     return open_clip.get_tokenizer(_schema(found))
 
 
-def _find(backbone: str | Path, pretrained: str | None) -> tuple[str, str | None, bool]:
-    """Return the arguments for open_clip: name with schema, weights, whether QuickGELU is forced."""
+def _find(backbone: str | Path, pretrained: str | None) -> tuple[str, str | None]:
+    """Return the arguments for open_clip: name with schema, weights."""
     name = _plain(str(backbone))
+    if Path(name).suffix in _PICKLES:
+        raise ModelNotFoundError(
+            f"{name} is a pickle, which can run code when opened: take the same model as a folder with "
+            "safetensors, or from the hub (those of OpenAI: timm/vit_base_patch16_clip_224.openai)"
+        )
     if name in SHIPPED.names() or Path(name).is_dir() or is_hub_id(name):
         found = find_model(name, shipped=SHIPPED, index_file=CONFIG_FILE)
         if isinstance(found, Path):
             _check_folder(found)
-        return _schema(found), None, False
+        return _schema(found), None
     if open_clip.get_model_config(name) is None:
         raise ModelNotFoundError(
             f"no model {name!r}: it is neither shipped ({', '.join(SHIPPED.names())}), "
@@ -128,7 +181,7 @@ def _find(backbone: str | Path, pretrained: str | None) -> tuple[str, str | None
             f"pretrained must be a .safetensors file or one of {', '.join(tags)}, got {pretrained!r}; "
             "other files are pickles, which can run code when opened"
         )
-    return name, pretrained, needs_quick_gelu(name, pretrained)
+    return name, pretrained
 
 
 def _plain(name: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from common_kernels.runtime.hub import ModelNotFoundError
 from itaclip.config import ITACLIPConfig
-from itaclip.loading import load_clip, load_tokenizer, needs_quick_gelu
+from itaclip.loading import ActivationWarning, choose_quick_gelu, load_clip, load_tokenizer
 from itaclip.model import ITACLIP
 from safetensors.torch import save_file
 
@@ -29,27 +29,58 @@ def folder(tmp_path, tools):
 
 
 @pytest.mark.parametrize(
-    ("name", "pretrained", "forced"),
+    ("name", "pretrained", "chosen"),
     [
         ("ViT-B-16", "openai", True),
         ("ViT-L-14", "metaclip_fullcc", True),
-        ("ViT-B-16", "laion2b_s34b_b88k", False),
-        ("ViT-B-16-quickgelu", "openai", False),
-        ("ViT-B-16", "/models/openai-vit-b-16.safetensors", True),
-        ("ViT-B-16", "/models/own.safetensors", False),
-        ("ViT-B-16-quickgelu", "/models/own.safetensors", False),
-        ("ViT-B-16-SigLIP", "webli", False),
-        ("ViT-B-16", None, False),
+        ("ViT-B-16", "laion2b_s34b_b88k", None),
+        ("ViT-B-16-quickgelu", "openai", True),
+        ("ViT-B-16-quickgelu", "/models/own.safetensors", None),
+        ("ViT-B-16-SigLIP", "webli", None),
+        ("ViT-B-16", None, None),
     ],
 )
-def test_quick_gelu_follows_the_weights(name, pretrained, forced):
-    assert needs_quick_gelu(name, pretrained) is forced
+def test_quick_gelu_follows_the_weights(name, pretrained, chosen):
+    assert choose_quick_gelu(name, pretrained) is chosen
+
+
+@pytest.mark.parametrize("file", ["own.safetensors", "openai-vit-b-16.safetensors", "openai/vit.safetensors"])
+def test_the_words_of_a_path_decide_nothing(file):
+    for name in ("ViT-B-16", "ViT-L-14"):
+        with pytest.warns(ActivationWarning, match=r"is not known: .* quick_gelu=True .*--quick-gelu"):
+            assert choose_quick_gelu(name, f"/models/{file}") is None
+        for flag in (True, False):
+            assert choose_quick_gelu(name, f"/models/{file}", flag) is flag
+
+
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_the_configuration_beside_a_file_decides(tmp_path, quick_gelu):
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": quick_gelu}}))
+    assert choose_quick_gelu("ViT-B-16", str(tmp_path / "w.safetensors")) is (True if quick_gelu else None)
+
+
+def test_a_flag_against_what_is_known_is_said():
+    with pytest.warns(ActivationWarning, match="'openai' were trained with QuickGELU, but quick_gelu=False"):
+        assert choose_quick_gelu("ViT-B-16", "openai", False) is False
+    with pytest.warns(ActivationWarning, match="were trained with GELU, but quick_gelu=True"):
+        assert choose_quick_gelu("ViT-B-16", "laion2b_s34b_b88k", True) is True
 
 
 def test_gelu_weights_in_a_quick_gelu_tower_are_refused(monkeypatch):
     monkeypatch.setattr("itaclip.loading.get_pretrained_cfg", lambda name, tag: {"quick_gelu": False})
     with pytest.raises(ValueError, match="trained with GELU: take ViT-B-16"):
-        needs_quick_gelu("ViT-B-16-quickgelu", "own")
+        choose_quick_gelu("ViT-B-16-quickgelu", "own")
+
+
+@pytest.mark.parametrize(("flag", "stated"), [(None, True), (None, False), (True, False), (False, True)])
+def test_the_flag_goes_before_the_configuration(folder, tools, flag, stated):
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["quick_gelu"] = stated
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    model, _ = load_clip(folder, quick_gelu=flag, device="cpu")
+    kinds = {type(block.mlp.gelu).__name__ for block in model.visual.transformer.resblocks}
+    assert kinds == {"QuickGELU" if (stated if flag is None else flag) else "GELU"}
+    assert {type(block.mlp.gelu).__name__ for block in model.transformer.resblocks} == kinds
 
 
 def test_openai_weights_get_quick_gelu(monkeypatch, tools):
@@ -61,7 +92,7 @@ def test_openai_weights_get_quick_gelu(monkeypatch, tools):
 
     monkeypatch.setattr(open_clip, "create_model", create)
     load_clip("ViT-B-16", pretrained="openai", device="cpu")
-    assert asked["force_quick_gelu"] is True
+    assert asked["force_quick_gelu"] is asked["quick_gelu"] is True
     assert asked["require_pretrained"] is True
 
 
@@ -152,7 +183,12 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, cached):
         ("ViT-B-16", None, "needs weights: name them by pretrained .on the command line --pretrained"),
         ("ViT-B-16", "no-such-tag", "safetensors file or one of"),
         ("ViT-B-16", "weights.pt", "pickles"),
-        ("ViT-B-16", "missing.safetensors", "cannot be loaded"),
+        (
+            "ViT-B-16.pt",
+            None,
+            r"ViT-B-16\.pt is a pickle, which can run code when opened: take the same model",
+        ),
+        ("ViT-B-16-quickgelu", "missing.safetensors", "cannot be loaded"),
     ],
 )
 def test_models_that_are_not_there(backbone, pretrained, rule):
