@@ -91,7 +91,7 @@ class ModelSource:
     @property
     def digest(self) -> str:
         """Short key of all that the features depend on."""
-        settings = Settings.of(self.extractor, self.options, "float16")
+        settings = Settings.of(self.extractor, self.options)
         return f"{settings.digest}:{_images_digest(self.images)}:{self.options.prompt}"
 
     def candidates(self, names: Names) -> list[Candidate]:
@@ -161,8 +161,8 @@ class StoreSource:
     def digest(self) -> str:
         """Short key of all that the features depend on."""
         assert self.store.settings is not None  # rows were found
-        keys = {item.row: item.key for item in self.store.ledger.rows.values()}
-        return f"{self.store.settings.digest}:{hash_text(' '.join(keys[row] for row in self.rows))}"
+        items = [item for row in self.rows if (item := self.store.ledger.item(row)) is not None]
+        return f"{self.store.settings.digest}:{hash_text(' '.join(item.key for item in items))}"
 
     def candidates(self, names: Names) -> list[Candidate]:
         """The spatial activations that match, in execution order.

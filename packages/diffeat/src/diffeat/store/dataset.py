@@ -42,7 +42,7 @@ class FeatureDataset(Dataset[Any]):
     ) -> None:
         self.store = FeatureStore(store) if isinstance(store, str) else store
         self.names = self.store.match(names)
-        self.rows = [item.row for item in self.store.items(self.names)] if rows is None else list(rows)
+        self.rows = self.store.ledger.complete_rows(self.names) if rows is None else list(rows)
         if targets is not None and len(targets) != len(self.rows):
             raise ValueError(f"targets must be one per row, got {len(targets)} for {len(self.rows)} rows")
         self.targets = targets

@@ -1,31 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ledger of a store: its images with their rows, and the finished batches.
+"""Ledger of a store: its images with their rows, which activations are written, and where.
 
-Everything is a small JSON file that is written once and never changed: plans say which image has which row
-and which rows are computed together, marks say that a batch has been written. Batches are computed and marked
-as a whole, and the last bits of features depend on the other images of a batch: so a killed run that resumes
-leaves the same values as an uninterrupted one.
+It is one SQLite file, so that every change is whole or not there, whichever process makes it and however that
+ends. Features first go to a part, a file of one batch, and later to the arrays; the ledger knows which parts
+hold what.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import os
+import sqlite3
+import time
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from threading import RLock
+from typing import Any
 
-import fsspec
 import numpy as np
-from common_kernels.runtime.files import write_bytes
+from common_kernels.runtime.files import make_folder
 from PIL import Image
 from torch import Tensor
 
 from diffeat.images import ImageLike
 from diffeat.store.errors import StoreError
+from diffeat.store.place import Place
 
-FOLDER = "ledger"
+FILE = "ledger.sqlite"
+_PATIENCE = 120.0  # seconds for which another process may keep the file locked
+_UPLOAD = 30.0  # seconds between copies of the ledger to a file system that has no local files
+_TABLES = """
+CREATE TABLE items (
+    row INTEGER PRIMARY KEY, key TEXT NOT NULL, prompt TEXT NOT NULL, source TEXT NOT NULL,
+    have INTEGER NOT NULL DEFAULT 0, UNIQUE (key, prompt)
+);
+CREATE TABLE name_sets (id INTEGER PRIMARY KEY AUTOINCREMENT, names TEXT NOT NULL UNIQUE);
+CREATE TABLE shapes (name TEXT PRIMARY KEY, shape TEXT NOT NULL);
+CREATE TABLE parts (id INTEGER PRIMARY KEY, file TEXT NOT NULL UNIQUE, names TEXT NOT NULL);
+CREATE TABLE part_rows (row INTEGER, part INTEGER, place INTEGER, PRIMARY KEY (row, part)) WITHOUT ROWID;
+INSERT INTO name_sets VALUES (0, '[]');
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +54,7 @@ class Item:
         row: Row of its features.
         key: SHA-256 of the image's content: of a file as it is, else of the pixels.
         prompt: Prompt of the image.
-        source: File name, or ``""``.
+        source: File as it was given, or ``""``.
     """
 
     row: int
@@ -51,142 +69,346 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows that are computed together.
+class Part:
+    """A file of features that are not in the arrays yet.
 
     Attributes:
-        name: Name of the batch inside its store.
-        items: Images of the batch.
+        number: Number of the part.
+        file: Name of the file.
+        names: Activations in it.
+        places: Place in the file by row.
     """
 
-    name: str
-    items: tuple[Item, ...]
+    number: int
+    file: str
+    names: frozenset[str]
+    places: Mapping[int, int]
 
 
 class Ledger:
-    """Plans and marks of a store.
+    """Images, rows and finished activations of a store.
 
     Args:
-        url: Address of the store; anything that fsspec opens.
-        options: Options of the file system.
+        place: Folder of the store. In a folder that is not local, the ledger is kept in memory and copied
+            there from time to time: a killed run loses what came after the last copy.
+
+    Raises:
+        StoreError: If the file is damaged.
     """
 
-    def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
-        found = cast("Any", fsspec).core.url_to_fs(url, **(options or {}))
-        self._files: Any = found[0]
-        self._root = f"{str(found[1]).rstrip('/')}/{FOLDER}"
-        self.batches: dict[str, Batch] = {}
-        self.done: dict[int, set[str]] = {}
-        self.names: set[str] = set()
-        self.rows: dict[tuple[str, str], Item] = {}
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._lock = RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._process = os.getpid()
+        self._sets: dict[int, frozenset[str]] = {}
+        self._copied = 0.0
         self.refresh()
+
+    def refresh(self) -> None:
+        """See what other processes have written."""
+        with self._lock:
+            self._sets.clear()
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+            self._connection = None  # another process may have replaced the file
+            self._open()
+
+    def _open(self) -> sqlite3.Connection | None:
+        """The connection, or ``None`` while there is no file."""
+        with self._lock:
+            if self._process != os.getpid():  # a connection must not be carried into a forked process
+                self._connection, self._process = None, os.getpid()
+            if self._connection is None:
+                self._connection = self._connect()
+            return self._connection
+
+    def _connect(self) -> sqlite3.Connection | None:
+        if not self._place.exists(FILE):
+            return None
+        if self._place.is_local:
+            path = Path(self._place.path(FILE)).absolute().as_uri()
+            connection = sqlite3.connect(
+                f"{path}?mode=rw", uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+        else:
+            connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            connection.deserialize(self._place.read(FILE))
+        with self._reading():
+            connection.execute("SELECT COUNT(*) FROM name_sets").fetchone()
+        return connection
+
+    def _create(self) -> sqlite3.Connection:
+        if (found := self._open()) is not None:
+            return found
+        if not self._place.is_local:
+            self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            self._connection.executescript(_TABLES)
+            return self._connection
+        path = Path(self._place.path(FILE))
+        make_folder(path.parent)
+        temporary = path.with_name(f".{FILE}.{os.getpid()}")
+        with self._place.locked("ledger.lock"):
+            if not path.exists():  # another process may be faster
+                temporary.unlink(missing_ok=True)
+                made = sqlite3.connect(temporary)
+                made.executescript(_TABLES)
+                made.close()
+                temporary.replace(path)
+        opened = self._open()
+        assert opened is not None
+        return opened
+
+    @contextmanager
+    def _reading(self) -> Generator[None]:
+        """Raise errors of SQLite as those of a store."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            name = getattr(error, "sqlite_errorname", "")
+            if name == "SQLITE_FULL":
+                raise OSError(errno.ENOSPC, "No space left on device", self._place.url) from error
+            if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR"}:
+                raise StoreError(
+                    f"{self._place.url}/{FILE} is damaged: the store cannot be trusted"
+                ) from error
+            raise StoreError(f"{self._place.url}/{FILE} cannot be used: {error}") from error
+
+    @contextmanager
+    def _writing(self) -> Generator[sqlite3.Connection]:
+        """A transaction: all of it or nothing."""
+        with self._lock, self._reading():
+            connection = self._create()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._lock, self._reading():
+            connection = self._open()
+            return [] if connection is None else connection.execute(query, values).fetchall()
+
+    def copy(self, *, at_once: bool = True) -> None:
+        """Copy the ledger to a file system that is not local.
+
+        Args:
+            at_once: Whether to copy even if the last copy is recent.
+        """
+        with self._lock:
+            if self._place.is_local or self._connection is None:
+                return
+            if at_once or time.monotonic() - self._copied > _UPLOAD:
+                self._place.write(FILE, self._connection.serialize())
+                self._copied = time.monotonic()
+
+    def clear(self) -> None:
+        """Discard all content; processes that still write are refused at their next batch."""
+        if self._open() is None:
+            return
+        with self._writing() as connection:
+            for table in ("items", "shapes", "parts", "part_rows"):
+                connection.execute(f"DELETE FROM {table}")
+            connection.execute("DELETE FROM name_sets WHERE id > 0")
+        self._sets.clear()
+        self.copy()
+
+    def remove(self) -> None:
+        """Remove the file of a store that holds nothing."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+            self._place.remove(FILE)
 
     @property
     def num_rows(self) -> int:
         """Rows planned so far."""
-        return len(self.rows)
+        return next((int(row[0]) for row in self._rows("SELECT COALESCE(MAX(row) + 1, 0) FROM items")), 0)
 
-    def refresh(self) -> None:
-        """Read all existing plans and marks."""
-        self.batches.clear()
-        self.rows.clear()
-        self.done.clear()
-        self.names.clear()
-        contents = self._read()
-        for name in sorted(contents):
-            if name.startswith("plan-"):
-                self._enter(name, contents[name])
-        for name, mark in contents.items():
-            if name.startswith("done-"):
-                self._note(mark["rows"], mark["names"])
+    @property
+    def names(self) -> frozenset[str]:
+        """Activations that at least one image has."""
+        found = self._rows("SELECT names FROM name_sets")
+        return frozenset[str]().union(*(json.loads(text) for (text,) in found))
 
-    def clear(self) -> None:
-        """Discard all plans and marks."""
-        if self._files.exists(self._root):
-            self._files.rm(self._root, recursive=True)
-        self.refresh()
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one image's activation as stored."""
+        ((text,),) = self._rows("SELECT shape FROM shapes WHERE name = ?", (name,))
+        return tuple(json.loads(text))
 
-    def _read(self) -> dict[str, Any]:
-        self._files.invalidate_cache()
-        if not self._files.exists(self._root):
-            return {}
-        paths = [path for path in self._files.ls(self._root, detail=False) if str(path).endswith(".json")]
-        contents = cast("dict[str, bytes]", self._files.cat(paths)) if paths else {}
-        if isinstance(contents, bytes):
-            contents = {str(paths[0]): contents}
-        found: dict[str, Any] = {}
-        for path, content in contents.items():
-            try:
-                found[path.rsplit("/", 1)[-1].removesuffix(".json")] = json.loads(content)
-            except ValueError as error:
-                raise StoreError(f"{path} is damaged: it is not JSON; the store cannot be trusted") from error
-        return found
+    def has(self, row: int) -> frozenset[str]:
+        """Activations that the image of a row has; none if there is no such row."""
+        found = self._rows("SELECT have FROM items WHERE row = ?", (row,))
+        return self._set(int(found[0][0])) if found else frozenset()
 
-    def _enter(self, plan: str, content: dict[str, Any]) -> None:
-        items = [Item(**item) for item in content["items"]]
-        size = content["batch_size"]
-        for start in range(0, len(items), size):
-            name = f"{plan}.{start // size:06d}"
-            self.batches[name] = Batch(name, tuple(items[start : start + size]))
-        self.rows.update({item.key_and_prompt: item for item in items})
+    def _set(self, number: int) -> frozenset[str]:
+        if number not in self._sets:
+            found = self._rows("SELECT names FROM name_sets WHERE id = ?", (number,))
+            if not found:
+                return frozenset()
+            self._sets[number] = frozenset(json.loads(found[0][0]))
+        return self._sets[number]
 
-    def plan(self, images: Iterable[tuple[str, str, str]], batch_size: int) -> None:
+    def item(self, row: int) -> Item | None:
+        """The image of a row."""
+        found = self._rows("SELECT row, key, prompt, source FROM items WHERE row = ?", (row,))
+        return Item(*found[0]) if found else None
+
+    def find(self, key: str, prompt: str) -> Item | None:
+        """The row of an image."""
+        found = self._rows(
+            "SELECT row, key, prompt, source FROM items WHERE key = ? AND prompt = ?", (key, prompt)
+        )
+        return Item(*found[0]) if found else None
+
+    def complete(self, names: Iterable[str]) -> list[Item]:
+        """Images for which all of ``names`` are written, by row."""
+        chosen = self._sets_with(names)
+        query = f"SELECT row, key, prompt, source FROM items WHERE have IN ({chosen}) ORDER BY row"
+        return [Item(*values) for values in self._rows(query)]
+
+    def complete_rows(self, names: Iterable[str]) -> list[int]:
+        """Rows for which all of ``names`` are written."""
+        chosen = self._sets_with(names)
+        return [row for (row,) in self._rows(f"SELECT row FROM items WHERE have IN ({chosen}) ORDER BY row")]
+
+    def _sets_with(self, names: Iterable[str]) -> str:
+        wanted = set(names)
+        found = self._rows("SELECT id, names FROM name_sets")
+        return ", ".join(str(number) for number, text in found if wanted <= set(json.loads(text)))
+
+    def plan(self, images: Iterable[tuple[str, str, str]]) -> list[tuple[Item, frozenset[str]]]:
         """Give rows to the images that have none.
 
         Args:
             images: Key, prompt and source of each.
-            batch_size: Images computed together.
-        """
-        new: dict[tuple[str, str], Item] = {}
-        for key, prompt, source in images:
-            if (key, prompt) not in self.rows and (key, prompt) not in new:
-                new[key, prompt] = Item(self.num_rows + len(new), key, prompt, source)
-        if new:
-            name = f"plan-{len({batch.split('.')[0] for batch in self.batches}):06d}"
-            content = {"batch_size": batch_size, "items": [asdict(item) for item in new.values()]}
-            self._write(name, content)
-            self._enter(name, content)
-
-    def mark(self, batch: Batch, names: Sequence[str]) -> None:
-        """Note that activations of a batch, or of the images of a part of it, are written."""
-        rows = [item.row for item in batch.items]
-        digest = hashlib.sha256(f"{rows}{names}".encode()).hexdigest()[:8]
-        self._write(f"done-{batch.name}-{digest}", {"rows": rows, "names": list(names)})
-        self._note(rows, names)
-
-    def _note(self, rows: Iterable[int], names: Iterable[str]) -> None:
-        self.names.update(names)
-        for row in rows:
-            self.done.setdefault(row, set()).update(names)
-
-    def left(self, batch: Batch, names: Sequence[str]) -> tuple[Batch, list[str]]:
-        """Return the missing part of a batch.
 
         Returns:
-            The images that miss one of ``names``, and the names that one of them misses.
+            Each image with the activations that it has.
         """
-        wanted = set(names)
-        gaps = {item: wanted - self.done.get(item.row, set()) for item in batch.items}
-        items = tuple(item for item, gap in gaps.items() if gap)
-        missing = set[str]().union(*gaps.values())
-        return Batch(batch.name, items), [name for name in names if name in missing]
+        found: list[tuple[Item, frozenset[str]]] = []
+        with self._writing() as connection:
+            (following,) = connection.execute("SELECT COALESCE(MAX(row) + 1, 0) FROM items").fetchone()
+            for key, prompt, source in images:
+                known = connection.execute(
+                    "SELECT row, source, have FROM items WHERE key = ? AND prompt = ?", (key, prompt)
+                ).fetchone()
+                if known is None:
+                    known = (following, source, 0)
+                    connection.execute(
+                        "INSERT INTO items VALUES (?, ?, ?, ?, 0)", (following, key, prompt, source)
+                    )
+                    following += 1
+                found.append((Item(known[0], key, prompt, known[1]), self._set(known[2])))
+        return found
 
-    def complete(self, names: Iterable[str]) -> list[Item]:
-        """Images for which all of ``names`` are written, by row."""
-        wanted = set(names)
-        found = (item for item in self.rows.values() if wanted <= self.done.get(item.row, set()))
-        return sorted(found, key=lambda item: item.row)
+    def mark(self, part: str, items: Sequence[Item], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Note that activations of a batch are written to a part.
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        """Write a file atomically."""
-        text = json.dumps(content, ensure_ascii=False, indent=0).encode()
-        self._files.makedirs(self._root, exist_ok=True)
-        path = f"{self._root}/{name}.json"
-        protocols = self._files.protocol
-        if "file" not in ((protocols,) if isinstance(protocols, str) else protocols):
-            self._files.pipe_file(path, text)  # object stores write files atomically
-            return
-        write_bytes(path, text, sync=False)
+        Args:
+            part: File of the part.
+            items: Images of the part, in its order.
+            shapes: Shape of one image's activation by name.
+
+        Raises:
+            StoreError: If the store was discarded in the meantime, or an activation has another shape in it.
+        """
+        names = frozenset(shapes)
+        with self._writing() as connection:
+            for name, shape in shapes.items():
+                self._check_shape(connection, name, shape)
+            (number,) = connection.execute(
+                "INSERT INTO parts (file, names) VALUES (?, ?) RETURNING id",
+                (part, json.dumps(sorted(names))),
+            ).fetchone()
+            for index, item in enumerate(items):
+                known = connection.execute(
+                    "SELECT key, prompt, have FROM items WHERE row = ?", (item.row,)
+                ).fetchone()
+                if known is None or known[:2] != item.key_and_prompt:
+                    raise StoreError(f"the store at {self._place.url} was discarded by another process")
+                have = self._enter_set(connection, self._set(known[2]) | names)
+                connection.execute("UPDATE items SET have = ? WHERE row = ?", (have, item.row))
+                connection.execute("INSERT INTO part_rows VALUES (?, ?, ?)", (item.row, number, index))
+        self.copy(at_once=False)
+
+    def _check_shape(self, connection: sqlite3.Connection, name: str, shape: tuple[int, ...]) -> None:
+        known = connection.execute("SELECT shape FROM shapes WHERE name = ?", (name,)).fetchone()
+        if known is None:
+            connection.execute("INSERT INTO shapes VALUES (?, ?)", (name, json.dumps(shape)))
+        elif tuple(json.loads(known[0])) != shape:
+            raise StoreError(
+                f"{name} is {shape} here and {tuple(json.loads(known[0]))} in the store at "
+                f"{self._place.url}; prompts of another length change maps"
+            )
+
+    def _enter_set(self, connection: sqlite3.Connection, names: frozenset[str]) -> int:
+        text = json.dumps(sorted(names))
+        connection.execute("INSERT OR IGNORE INTO name_sets (names) VALUES (?)", (text,))
+        return int(connection.execute("SELECT id FROM name_sets WHERE names = ?", (text,)).fetchone()[0])
+
+    def parts_of(self, row: int) -> list[Part]:
+        """Parts that hold activations of a row, the latest first."""
+        found = self._rows(
+            "SELECT id, file, names, place FROM part_rows JOIN parts ON id = part "
+            "WHERE row = ? ORDER BY part DESC",
+            (row,),
+        )
+        return [Part(part, file, frozenset(json.loads(names)), {row: at}) for part, file, names, at in found]
+
+    def parts(self, start: int, stop: int) -> list[Part]:
+        """Parts that hold rows from ``start`` to before ``stop``, the earliest first."""
+        query = (
+            "SELECT part, file, names, row, place FROM part_rows JOIN parts ON id = part "
+            "WHERE row >= ? AND row < ? ORDER BY part, row"
+        )
+        places: dict[int, dict[int, int]] = {}
+        heads: dict[int, tuple[str, str]] = {}
+        for part, file, names, row, at in self._rows(query, (start, stop)):
+            heads[part] = (file, names)
+            places.setdefault(part, {})[row] = at
+        return [
+            Part(part, file, frozenset(json.loads(names)), places[part])
+            for part, (file, names) in heads.items()
+        ]
+
+    def windows(self, size: int) -> list[tuple[int, int, int]]:
+        """Windows of ``size`` rows with parts: number, rows in parts, rows that have something."""
+        staged = self._rows(
+            "SELECT row / ? AS window, COUNT(DISTINCT row) FROM part_rows GROUP BY window", (size,)
+        )
+        found: list[tuple[int, int, int]] = []
+        for window, waiting in staged:
+            ((filled,),) = self._rows(
+                "SELECT COUNT(*) FROM items WHERE have > 0 AND row >= ? AND row < ?",
+                (window * size, (window + 1) * size),
+            )
+            found.append((window, waiting, filled))
+        return found
+
+    def forget(self, parts: Iterable[Part]) -> list[str]:
+        """Note that rows of parts are in the arrays now.
+
+        Returns:
+            Files that no row needs any more.
+        """
+        with self._writing() as connection:
+            for part in parts:
+                rows = [(part.number, row) for row in part.places]
+                connection.executemany("DELETE FROM part_rows WHERE part = ? AND row = ?", rows)
+            unused = "id NOT IN (SELECT part FROM part_rows)"
+            files = [file for (file,) in connection.execute(f"SELECT file FROM parts WHERE {unused}")]
+            connection.execute(f"DELETE FROM parts WHERE {unused}")
+        self.copy(at_once=False)
+        return files
+
+    def part_files(self) -> set[str]:
+        """Files of all parts."""
+        return {file for (file,) in self._rows("SELECT file FROM parts")}
 
 
 def content_key(image: ImageLike) -> tuple[str, str]:
@@ -200,7 +422,7 @@ def content_key(image: ImageLike) -> tuple[str, str]:
     """
     if isinstance(image, str | Path):
         with Path(image).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), Path(image).name
+            return hashlib.file_digest(file, "sha256").hexdigest(), str(image)
     if isinstance(image, Image.Image):
         head, data = f"{image.mode}{image.size}", image.tobytes()
     else:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from diffeat.options import ExtractionOptions
 from diffeat.schedule import NoiseLevel
 from diffeat.store.errors import StoreError
+from diffeat.store.options import StoreOptions
 
 if TYPE_CHECKING:
     from diffeat.extractor import FeatureExtractor
 
-FORMAT = 1
-StoredDtype = Literal["float16", "float32"]
+FORMAT = 2
 # values of each weight that go into the fingerprint
 _PROBES = 64
 
@@ -36,7 +36,7 @@ class Settings:
         compute_dtype: Compute dtype of the denoiser.
         options: Options of the extraction with the size in pixels; prompts are kept for each row instead.
         noise_levels: Noise of the denoiser's input, one entry per timestep.
-        dtype: Dtype on disk.
+        storage: What is kept of the features.
     """
 
     model: str
@@ -45,14 +45,12 @@ class Settings:
     compute_dtype: str
     options: ExtractionOptions
     noise_levels: tuple[NoiseLevel, ...]
-    dtype: StoredDtype
-
-    def __post_init__(self) -> None:
-        if self.dtype not in {"float16", "float32"}:
-            raise ValueError(f"dtype of a store must be 'float16' or 'float32', got {self.dtype!r}")
+    storage: StoreOptions
 
     @classmethod
-    def of(cls, extractor: FeatureExtractor, options: ExtractionOptions, dtype: StoredDtype) -> Self:
+    def of(
+        cls, extractor: FeatureExtractor, options: ExtractionOptions, storage: StoreOptions | None = None
+    ) -> Self:
         """Settings of an extractor's features.
 
         Raises:
@@ -65,7 +63,7 @@ class Settings:
             compute_dtype=str(extractor.dtype).removeprefix("torch."),
             options=replace(options, prompt="", size=extractor.size_for(options.size)),
             noise_levels=extractor.noise_levels(options),
-            dtype=dtype,
+            storage=storage or StoreOptions(),
         )
 
     @property
@@ -93,11 +91,12 @@ class Settings:
         if head.get("format") != FORMAT:
             raise StoreError(
                 f"the store at {url} has format {head.get('format')!r}, this version of diffeat reads "
-                f"{FORMAT}"
+                f"{FORMAT}: extract again into another folder"
             )
         values: dict[str, Any] = dict(head["settings"])
         values["options"] = ExtractionOptions.from_dict(values["options"])
         values["noise_levels"] = tuple(NoiseLevel(**each) for each in values["noise_levels"])
+        values["storage"] = StoreOptions.from_dict(values["storage"])
         return cls(**values)
 
     def check(self, wanted: Settings, url: str) -> None:
@@ -118,10 +117,10 @@ class Settings:
                 )
 
     def _values(self) -> Iterator[tuple[str, object]]:
-        """All settings by name, those of the extraction among them."""
-        for owner in (self, self.options):
+        """All settings by name, those of the extraction and of what is kept among them."""
+        for owner in (self, self.options, self.storage):
             for each in fields(owner):
-                if each.name != "options":
+                if each.name not in {"options", "storage"}:
                     yield each.name, getattr(owner, each.name)
 
     @property

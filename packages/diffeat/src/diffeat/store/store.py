@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 import torch
 from common_kernels.runtime.processes import Processes, join_processes
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diffeat.features import Features, FeaturesMeta
@@ -20,10 +21,15 @@ from diffeat.names.grammar import ActivationName, Names
 from diffeat.options import ExtractionOptions
 from diffeat.presets import expand_presets
 from diffeat.store.arrays import FOLDER, FeatureArrays
-from diffeat.store.errors import StoreError
-from diffeat.store.filling import Filling, FillReport, Job, OnBatch, OnItem
+from diffeat.store.errors import StoreError, disk_errors
+from diffeat.store.filling import Filling, Job
 from diffeat.store.ledger import Item, Ledger, content_key
-from diffeat.store.settings import Settings, StoredDtype
+from diffeat.store.options import StoreOptions
+from diffeat.store.parts import Parts
+from diffeat.store.place import Place
+from diffeat.store.reduction import decode
+from diffeat.store.report import FillReport, OnBatch, OnItem
+from diffeat.store.settings import Settings
 
 if TYPE_CHECKING:
     from diffeat.extractor import FeatureExtractor
@@ -32,10 +38,11 @@ if TYPE_CHECKING:
 class FeatureStore:
     """Features of many images of one model at one setting, on disk or any file system of fsspec.
 
-    ``features.zarr`` is a zarr group of format 3 with an array ``(images, C, h, w)`` per activation, a chunk
-    per image, at the activation's own size. Beside it is the ledger: image and prompt of every row, and
-    the finished batches. Adding the same images again computes only what is missing; a run that was
-    killed resumes and ends with the same content, value for value.
+    ``features.zarr`` is a zarr group of format 3 with a sharded array ``(images, C, h, w)`` per activation,
+    at the activation's own size. Beside it is the ledger: image and prompt of every row, and what is written.
+    Batches are kept in files of their own until their shard is full; reading finds them there. Adding the
+    same images again computes only what is missing; a run that was killed loses at most the batch at work,
+    resumes, and ends with the same content, value for value. One run writes a store at a time, others wait.
 
     Args:
         url: Folder, or address such as ``"s3://bucket/features"``.
@@ -53,8 +60,10 @@ class FeatureStore:
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
         self.url = str(url)
         self._options = dict(options or {})
-        self.ledger = Ledger(self.url, self._options)
-        self.arrays = FeatureArrays(self.url, self._options)
+        self.place = Place(self.url, self._options)
+        self.ledger = Ledger(self.place)
+        self.arrays = FeatureArrays(self.place)
+        self._parts = Parts(self.place, self.ledger, self.arrays)
 
     @classmethod
     def cached(
@@ -63,7 +72,7 @@ class FeatureStore:
         extractor: FeatureExtractor,
         extraction: ExtractionOptions | None = None,
         *,
-        dtype: StoredDtype = "float16",
+        storage: StoreOptions | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Self:
         """The store below ``root`` that belongs to a model and the options of an extraction.
@@ -72,10 +81,10 @@ class FeatureStore:
             root: Folder of many stores, or address.
             extractor: The model.
             extraction: Options of the extraction; its prompt makes no difference.
-            dtype: Dtype on disk.
+            storage: What is kept of the features; half precision if ``None``.
             options: Options of the file system.
         """
-        settings = Settings.of(extractor, extraction or ExtractionOptions(), dtype)
+        settings = Settings.of(extractor, extraction or ExtractionOptions(), storage)
         return cls(f"{str(root).rstrip('/')}/{settings.digest}", options=options)
 
     @classmethod
@@ -85,7 +94,7 @@ class FeatureStore:
         extractor: FeatureExtractor,
         extraction: ExtractionOptions | None = None,
         *,
-        dtype: StoredDtype = "float16",
+        storage: StoreOptions | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Self:
         """The store at ``url``, or one inside it if features of other settings are there.
@@ -94,11 +103,11 @@ class FeatureStore:
             url: Folder, or address.
             extractor: The model.
             extraction: Options of the extraction; its prompt makes no difference.
-            dtype: Dtype on disk.
+            storage: What is kept of the features; half precision if ``None``.
             options: Options of the file system.
         """
         store = cls(url, options=options)
-        settings = Settings.of(extractor, extraction or ExtractionOptions(), dtype)
+        settings = Settings.of(extractor, extraction or ExtractionOptions(), storage)
         if not store.ledger.names or store.settings == settings:
             return store
         return cls(f"{store.url.rstrip('/')}/{settings.digest}", options=options)
@@ -121,7 +130,7 @@ class FeatureStore:
         names: Names,
         options: ExtractionOptions | None = None,
         *,
-        dtype: StoredDtype = "float16",
+        storage: StoreOptions | None = None,
         batch_size: int = 8,
         overwrite: bool = False,
         on_batch: OnBatch | None = None,
@@ -135,8 +144,8 @@ class FeatureStore:
             images: Paths, Pillow images, arrays or tensors.
             names: Names, globs, presets, means of maps or module paths.
             options: Options of the extraction.
-            dtype: Dtype on disk.
-            batch_size: Images per pass. Rows that are planned already keep their batches.
+            storage: What is kept of the features; half precision if ``None``.
+            batch_size: Images per pass.
             overwrite: Whether to discard the content of the store.
             on_batch: Called after each computed batch with batches done and batches of this process.
             on_item: Called with each image that was done, skipped or failed; if ``None`` the first image that
@@ -153,12 +162,28 @@ class FeatureStore:
             images=images,
             names=names,
             options=options or ExtractionOptions(),
-            dtype=dtype,
+            storage=storage or StoreOptions(),
             batch_size=batch_size,
             overwrite=overwrite,
         )
-        filling = Filling(self.arrays, self.ledger, extractor, job, on_item)
+        filling = Filling(self.place, self.ledger, self.arrays, extractor, job, on_item)
         return filling.run(processes or join_processes(extractor.device.type), on_batch)
+
+    def compact(self) -> None:
+        """Move all features to the arrays, for readers that know zarr and not this class.
+
+        Raises:
+            StoreFullError: If the disk is full; nothing is lost.
+        """
+        with disk_errors(self.url):
+            self.refresh()
+            self._parts.move(everything=True)
+            self.ledger.copy()
+
+    def refresh(self) -> None:
+        """See what other processes have written since this object was made."""
+        self.ledger.refresh()
+        self.arrays.refresh()
 
     @property
     def settings(self) -> Settings | None:
@@ -180,7 +205,7 @@ class FeatureStore:
         return self.ledger.complete(wanted) if wanted else []
 
     def __len__(self) -> int:
-        return len(self.items())
+        return len(self.ledger.complete_rows(self.names)) if self.names else 0
 
     def find(self, images: Sequence[ImageLike], prompt: str | Sequence[str] = "") -> list[int]:
         """Rows of images.
@@ -196,11 +221,12 @@ class FeatureStore:
         rows: list[int] = []
         for image, text in zip(images, prompts, strict=True):
             key, source = content_key(image)
-            if (key, text) not in self.ledger.rows:
+            item = self.ledger.find(key, text)
+            if item is None:
                 raise LookupError(
                     f"the store at {self.url} has no image {source or key[:12]!r} with prompt {text!r}"
                 )
-            rows.append(self.ledger.rows[key, text].row)
+            rows.append(item.row)
         return rows
 
     def match(self, names: Names | None = None) -> list[str]:
@@ -208,10 +234,14 @@ class FeatureStore:
 
         Raises:
             LookupError: If a pattern matches nothing.
+            StoreError: If nothing has been written.
         """
+        known = self.names
+        if not known:
+            raise StoreError(f"the store at {self.url} holds no features: no run wrote any, extract again")
         if names is None:
-            return list(self.names)
-        return [str(name) for name in matching(cast("Any", self.names), expand_presets(names))]
+            return list(known)
+        return [str(name) for name in matching(cast("Any", known), expand_presets(names))]
 
     def shape(self, name: str | ActivationName) -> tuple[int, ...]:
         """Shape of one image's activation.
@@ -219,7 +249,8 @@ class FeatureStore:
         Raises:
             LookupError: If the store does not have it.
         """
-        return tuple(self._array(str(name)).shape[1:])
+        self._check(str(name))
+        return self.ledger.shape(str(name))
 
     def read(self, name: str | ActivationName, rows: int | Sequence[int] | None = None) -> Tensor:
         """Read one activation.
@@ -229,29 +260,56 @@ class FeatureStore:
             rows: Rows of the images, one or several; all that have it if ``None``.
 
         Returns:
-            ``(B, C, h, w)`` in the dtype on disk; without ``B`` for a single row.
+            ``(B, C, h, w)`` in the dtype of the store; without ``B`` for a single row.
 
         Raises:
             LookupError: If the store does not have the activation, or not for these images.
             StoreError: If values are lost.
         """
         name = str(name)
-        array = self._array(name)
-        have = {item.row: item for item in self.items([name])}
-        several = list(have) if rows is None else [rows] if isinstance(rows, int) else list(rows)
-        absent = [row for row in several if row not in have]
-        if absent:
-            raise LookupError(f"{name} is not there for row {absent[0]} of the store at {self.url}")
-        out = np.empty((len(several), *array.shape[1:]), array.dtype)
-        for place, row in enumerate(several):
-            out[place] = array[row]
-            if np.isnan(out[place]).all():
-                raise StoreError(
-                    f"{name} of {have[row].source or f'row {row}'} is lost from the store at {self.url}, "
-                    "or was no number when it was computed"
-                )
-        found = torch.from_numpy(out)
-        return found[0] if isinstance(rows, int) else found
+        if isinstance(rows, int):
+            return torch.from_numpy(self._row(name, rows))
+        if rows is None:
+            self._check(name)
+            rows = self.ledger.complete_rows([name])
+        if not len(rows):
+            return torch.empty((0, *self.shape(name)), dtype=getattr(torch, self._storage.dtype))
+        first = self._row(name, rows[0])
+        out = np.empty((len(rows), *first.shape), first.dtype)
+        out[0] = first
+        for place, row in enumerate(rows[1:], 1):
+            out[place] = self._row(name, row)
+        return torch.from_numpy(out)
+
+    def _row(self, name: str, row: int) -> NDArray[Any]:
+        if name not in self.ledger.has(row):
+            self._check(name)
+            raise LookupError(f"{name} is not there for row {row} of the store at {self.url}")
+
+        def stored(tensor: str) -> NDArray[Any]:
+            waiting = self._parts.read(name, tensor, row)
+            return self.arrays.read(tensor, row) if waiting is None else waiting
+
+        try:
+            value = decode(name, stored, self._storage)
+        except KeyError:  # there is no array of this name
+            value = None
+        if value is None:
+            item = self.ledger.item(row)
+            source = item.source if item is not None and item.source else f"row {row}"
+            raise StoreError(
+                f"{name} of {source} is lost from the store at {self.url}, or was no number when it was "
+                "computed"
+            )
+        return value
+
+    @property
+    def _storage(self) -> StoreOptions:
+        if self.arrays.settings is None:  # another process has made the store since
+            self.arrays.refresh()
+        if self.arrays.settings is None:
+            raise StoreError(f"{FOLDER} is lost from the store at {self.url}: extract again")
+        return self.arrays.options
 
     def features(self, rows: Sequence[int] | None = None, names: Names | None = None) -> Features:
         """Read several activations of several images.
@@ -267,23 +325,23 @@ class FeatureStore:
         if settings is None:
             raise StoreError(f"there is no store at {self.url}")
         chosen = self.match(names)
-        items = {item.row: item for item in self.items(chosen)}
-        wanted = list(items) if rows is None else list(rows)
+        wanted = self.ledger.complete_rows(chosen) if rows is None else list(rows)
         tensors = {name: self.read(name, wanted) for name in chosen}
+        items = [item for row in wanted if (item := self.ledger.item(row)) is not None]
         meta = FeaturesMeta(
-            options=replace(settings.options, prompt=tuple(items[row].prompt for row in wanted)),
+            options=replace(settings.options, prompt=tuple(item.prompt for item in items)),
             noise_levels=settings.noise_levels,
-            image_hashes=tuple(items[row].key for row in wanted),
+            image_hashes=tuple(item.key for item in items),
             model=settings.model,
             revision=settings.revision,
             dtype=settings.compute_dtype,
         )
         return Features(tensors, meta)
 
-    def _array(self, name: str) -> Any:
-        if name not in self.names:
-            self.match([name])  # raises with the nearest names
-        return self.arrays[name]
+    def _check(self, name: str) -> None:
+        """Refuse a name that the store does not have, with the nearest names."""
+        if name not in self.ledger.names:
+            self.match([name])
 
 
 def _order(text: str) -> tuple[int, ActivationName, str]:

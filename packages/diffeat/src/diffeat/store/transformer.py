@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from diffeat.extractor import FeatureExtractor
 from diffeat.images import ImageLike
 from diffeat.names.grammar import Names
 from diffeat.options import ExtractionOptions
-from diffeat.store.settings import StoredDtype
+from diffeat.store.options import StoreOptions
+from diffeat.store.packing import PackedExtractor, pack_extractor
 from diffeat.store.store import FeatureStore
 
 Pooling = Literal["mean", "max", "cells"]
@@ -29,7 +30,9 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
     """Turns images into rows of features.
 
     Nothing is learned from images: ``fit`` loads the model and finds out the names of the columns from its
-    config. Copies by ``sklearn.base.clone`` share a model that was passed as an object.
+    config. Copies by ``sklearn.base.clone`` share a model that was passed as an object. Pickled, a model that
+    was passed by name stays a name and is loaded again where it is used; with one that was passed as an
+    object the weights are written, so pass names where many processes work.
 
     Args:
         model: A :class:`~diffeat.FeatureExtractor`, or the folder or hub id of a pipeline.
@@ -40,7 +43,7 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
         options: Options of the extraction, with one prompt for all images; the defaults if ``None``.
         batch_size: Images per pass.
         cache: Folder or address under which features are kept and looked up; none if ``None``.
-        cache_dtype: Dtype of the features under ``cache``.
+        cache_storage: What is kept of the features under ``cache``; half precision if ``None``.
 
     Attributes:
         extractor_: The model.
@@ -63,7 +66,7 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
         options: ExtractionOptions | None = None,
         batch_size: int = 8,
         cache: str | None = None,
-        cache_dtype: StoredDtype = "float16",
+        cache_storage: StoreOptions | None = None,
     ) -> None:
         self.model = model
         self.names = names
@@ -72,11 +75,25 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
         self.options = options
         self.batch_size = batch_size
         self.cache = cache
-        self.cache_dtype: StoredDtype = cache_dtype
+        self.cache_storage = cache_storage
 
     def __sklearn_clone__(self) -> Self:
         # a deep copy of the parameters, which is the default, would copy the model's weights
         return type(self)(**self.get_params(deep=False))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(cast("Any", super().__getstate__()))
+        state.pop("extractor_", None)
+        if isinstance(self.model, FeatureExtractor):
+            state["model"] = pack_extractor(self.model)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["model"], PackedExtractor):
+            state = {**state, "model": state["model"].unpack()}
+        cast("Any", super()).__setstate__(state)
+        if hasattr(self, "names_"):
+            self.extractor_ = self._load()
 
     def __sklearn_tags__(self) -> Any:
         tags: Any = super().__sklearn_tags__()
@@ -102,10 +119,7 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
         if self.grid < 1:
             raise ValueError(f"grid must be at least 1, got {self.grid}")
         _check_images(X)
-        model = self.model
-        self.extractor_: FeatureExtractor = (
-            model if isinstance(model, FeatureExtractor) else FeatureExtractor.from_pretrained(model)
-        )
+        self.extractor_: FeatureExtractor = self._load()
         values = self._extract(list(X[:1]))
         for name, value in values.items():
             if value.ndim != 4:
@@ -150,15 +164,18 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
             dtype=object,
         )
 
+    def _load(self) -> FeatureExtractor:
+        model = self.model
+        return model if isinstance(model, FeatureExtractor) else FeatureExtractor.from_pretrained(model)
+
     def _extract(self, images: list[ImageLike]) -> dict[str, Tensor]:
         options = self.options or ExtractionOptions()
         if self.cache is None:
             features = self.extractor_(images, self.names, options, batch_size=self.batch_size)
             return {name: value.float().cpu() for name, value in features.items()}
-        store = FeatureStore.cached(self.cache, self.extractor_, options, dtype=self.cache_dtype)
-        store.add(
-            self.extractor_, images, self.names, options, dtype=self.cache_dtype, batch_size=self.batch_size
-        )
+        storage = self.cache_storage
+        store = FeatureStore.cached(self.cache, self.extractor_, options, storage=storage)
+        store.add(self.extractor_, images, self.names, options, storage=storage, batch_size=self.batch_size)
         rows = store.find(images, options.prompts(len(images)))
         wanted = self.names if not hasattr(self, "names_") else self.names_
         return {name: value.float() for name, value in store.features(rows, wanted).items()}

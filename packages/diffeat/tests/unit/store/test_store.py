@@ -16,6 +16,7 @@ from diffeat.store import (
     FeatureStore,
     StoreError,
     StoreFullError,
+    StoreOptions,
     load_features,
     save_features,
 )
@@ -42,16 +43,23 @@ def images():
 
 
 OPTIONS = ExtractionOptions(size=SIZE)
+FLOAT32 = StoreOptions(dtype="float32")
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+def content_of(folder: Path) -> dict[str, object]:
+    """All arrays of a store byte by byte, and its images by row."""
+    store = FeatureStore(str(folder))
+    store.compact()
+    assert not list((folder / "parts").glob("*"))
+    arrays = folder / "features.zarr"
+    files = {str(f.relative_to(arrays)): f.read_bytes() for f in sorted(arrays.rglob("*")) if f.is_file()}
+    return {**files, "items": store.items(), "names": store.names}
 
 
 @pytest.fixture
 def filled(tmp_path, extractor, images):
     store = FeatureStore(str(tmp_path / "whole"))
-    store.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2)
+    store.add(extractor, images, NAMES, OPTIONS, storage=FLOAT32, batch_size=2)
     return store
 
 
@@ -79,58 +87,50 @@ def test_half_precision_is_rounded_once(tmp_path, extractor, images):
     assert all(torch.equal(store.read(name), direct[name].half()) for name in NAMES)
 
 
-def test_values_beyond_half_precision_are_refused(filled, tmp_path):
+def test_values_beyond_half_precision_are_refused(tmp_path, extractor, images, monkeypatch):
+    whole = FeatureExtractor.__call__
+
+    def large(self, *args, **options):
+        features = whole(self, *args, **options)
+        return replace(features, tensors={name: value * 0 + 1e5 for name, value in features.items()})
+
+    monkeypatch.setattr(FeatureExtractor, "__call__", large)
     store = FeatureStore(str(tmp_path / "half"))
-    settings = filled.settings
-    store.arrays.prepare(replace(settings, dtype="float16"))
-    store.ledger.plan([("key", "", "")], 1)
     with pytest.raises(StoreError, match=r"reaches 1e\+05, which float16 cannot hold; store float32"):
-        store.arrays.write(
-            "mid-repeat0-res-out", [*store.ledger.rows.values()], torch.full((1, 2, 2, 2), 1e5), 1
-        )
+        store.add(extractor, images, NAMES, OPTIONS)
+    store.add(extractor, images, NAMES, OPTIONS, storage=FLOAT32)
+    assert (store.read(NAMES[0]) == 1e5).all()
 
 
 class BoomError(Exception):
     pass
 
 
-@pytest.mark.parametrize("moment", ["between batches", "before the mark", "in an activation"])
-def test_a_killed_run_resumes_to_identical_content(filled, tmp_path, extractor, images, monkeypatch, moment):
-    broken = FeatureStore(str(tmp_path / "broken"))
-
+@pytest.mark.parametrize("moment", ["between batches", "before the mark", "moving to the arrays"])
+def test_a_failed_run_resumes_to_identical_content(filled, tmp_path, extractor, images, monkeypatch, moment):
     def after_first(done, _):
         if done == 2:
             raise BoomError
 
-    def no_mark(batch, names):
+    def boom(*_):
         raise BoomError
 
-    writes = []
-
-    write_whole = broken.arrays.write
-
-    def write(name, *args):
-        writes.append(name)
-        if len(writes) == 4:
-            raise BoomError
-        write_whole(name, *args)
-
+    broken = FeatureStore(str(tmp_path / "broken"))
     if moment == "before the mark":
-        monkeypatch.setattr(broken.ledger, "mark", no_mark)
-    if moment == "in an activation":
-        monkeypatch.setattr(broken.arrays, "write", write)
+        monkeypatch.setattr(broken.ledger, "mark", boom)
+    if moment == "moving to the arrays":
+        monkeypatch.setattr(broken.ledger, "forget", boom)
     callback = after_first if moment == "between batches" else None
     with pytest.raises(BoomError):
-        broken.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2, on_batch=callback)
+        broken.add(extractor, images, NAMES, OPTIONS, storage=FLOAT32, batch_size=2, on_batch=callback)
     again = FeatureStore(str(tmp_path / "broken"))
-    assert len(again) < 5
-    report = again.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=4)
+    report = again.add(extractor, images, NAMES, OPTIONS, storage=FLOAT32, batch_size=2)
     assert report.computed + report.cached == 5
-    assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
+    assert content_of(tmp_path / "broken") == content_of(tmp_path / "whole")
 
 
 def test_nothing_is_computed_twice(filled, extractor, images, monkeypatch):
-    report = filled.add(extractor, images[::-1], NAMES, OPTIONS, dtype="float32")
+    report = filled.add(extractor, images[::-1], NAMES, OPTIONS, storage=FLOAT32)
     assert (report.images, report.computed, report.cached) == (5, 0, 5)
     asked = []
     original = FeatureExtractor.__call__
@@ -140,7 +140,7 @@ def test_nothing_is_computed_twice(filled, extractor, images, monkeypatch):
         return original(self, images, names, options, **more)
 
     monkeypatch.setattr(FeatureExtractor, "__call__", spy)
-    filled.add(extractor, images[:2], ["mid-repeat1-res-out", *NAMES], OPTIONS, dtype="float32")
+    filled.add(extractor, images[:2], ["mid-repeat1-res-out", *NAMES], OPTIONS, storage=FLOAT32)
     assert asked == [(2, ["mid-repeat1-res-out"])]
     assert [item.row for item in filled.items()] == [0, 1]
     assert [item.row for item in filled.items(NAMES)] == [0, 1, 2, 3, 4]
@@ -163,7 +163,7 @@ def test_several_timesteps_and_maps(tmp_path, extractor, images):
     maps = MapOptions(heads="mean", tokens=(0, 1))
     options = ExtractionOptions(size=SIZE, timesteps=(50, 100), maps=maps)
     names = ["mid-vit-block0-cross-map", "mid-vit-out"]
-    store.add(extractor, images[:2], names, options, dtype="float32")
+    store.add(extractor, images[:2], names, options, storage=FLOAT32)
     direct = extractor(images[:2], names, options)
     assert set(store.names) == set(direct)
     assert all(torch.equal(store.read(name), direct[name]) for name in direct)
@@ -174,27 +174,25 @@ def test_processes_share_the_work(filled, tmp_path, extractor, images):
     def process(rank):
         return Processes(rank=rank, world_size=2, connected=False)
 
-    FeatureStore(str(tmp_path / "shared")).add(
-        extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2, processes=process(0)
-    )
     store = FeatureStore(str(tmp_path / "shared"))
-    # the second process starts from what the first had left, so it would share that anew
-    left = [item.row for item in store.items()]
-    assert left == [0, 1, 4]
-    for index in (0, 1):
-        store.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2, processes=process(index))
-    assert files_of(tmp_path / "shared") == files_of(tmp_path / "whole")
+    for rank in (0, 1):
+        report = store.add(
+            extractor, images, NAMES, OPTIONS, storage=FLOAT32, batch_size=2, processes=process(rank)
+        )
+        assert report.computed == (3, 2)[rank]
+        assert len(store) == (3, 5)[rank]
+    assert content_of(tmp_path / "shared") == content_of(tmp_path / "whole")
 
 
 def test_busy_shares_are_of_the_whole_time(filled, tmp_path, extractor, images):
-    report = FeatureStore(str(tmp_path / "s")).add(extractor, images, NAMES, OPTIONS, dtype="float32")
+    report = FeatureStore(str(tmp_path / "s")).add(extractor, images, NAMES, OPTIONS, storage=FLOAT32)
     assert set(report.shares) == {"read", "compute", "write"}
     assert all(0 < share <= 1 for share in report.shares.values())
 
 
 def test_a_store_of_another_setting_is_refused(filled, extractor, images):
     with pytest.raises(StoreError, match="holds features of seed 0, got 1; use another folder"):
-        filled.add(extractor, images, NAMES, ExtractionOptions(size=SIZE, seed=1), dtype="float32")
+        filled.add(extractor, images, NAMES, ExtractionOptions(size=SIZE, seed=1), storage=FLOAT32)
 
 
 def test_a_store_of_another_model_is_refused(filled, sd15_folder, images):
@@ -202,13 +200,13 @@ def test_a_store_of_another_model_is_refused(filled, sd15_folder, images):
     with torch.no_grad():
         next(other.model.parameters()).mul_(1.5)
     with pytest.raises(StoreError, match="holds features of fingerprint"):
-        filled.add(other, images, NAMES, OPTIONS, dtype="float32")
+        filled.add(other, images, NAMES, OPTIONS, storage=FLOAT32)
 
 
 def test_a_store_of_another_version_is_refused(filled):
     group = zarr.open_group(f"{filled.url}/features.zarr", mode="r+")
     group.attrs["diffeat"] = {**group.attrs["diffeat"], "format": 99}
-    with pytest.raises(StoreError, match="has format 99, this version of diffeat reads 1"):
+    with pytest.raises(StoreError, match="has format 99, this version of diffeat reads 2: extract again"):
         FeatureStore(filled.url)
 
 
@@ -219,17 +217,24 @@ def test_a_group_of_somebody_else_is_refused(tmp_path):
 
 
 def test_a_damaged_ledger_is_named(filled, tmp_path):
-    file = next((tmp_path / "whole" / "ledger").glob("plan-*"))
-    file.write_text("{")
-    with pytest.raises(StoreError, match=r"plan-000000\.json is damaged"):
+    (tmp_path / "whole" / "ledger.sqlite").write_text("{" * 4096)
+    with pytest.raises(StoreError, match=r"ledger\.sqlite is damaged"):
         FeatureStore(filled.url)
 
 
-def test_a_lost_chunk_is_not_read_as_zeros(filled, tmp_path):
-    (tmp_path / "whole" / "features.zarr" / NAMES[0] / "c" / "2" / "0" / "0" / "0").unlink()
-    assert filled.read(NAMES[0], [0, 1]).isfinite().all()
+def test_lost_values_are_not_read_as_zeros(filled, tmp_path):
+    for shard in (tmp_path / "whole" / "features.zarr" / NAMES[0]).glob("c.*"):
+        shard.unlink()
+    assert filled.read(NAMES[1], 2).isfinite().all()
     with pytest.raises(StoreError, match="row 2 is lost from the store"):
-        filled.read(NAMES[0])
+        filled.read(NAMES[0], 2)
+
+
+def test_a_shard_that_is_cut_short_is_named(filled, tmp_path):
+    (shard,) = (tmp_path / "whole" / "features.zarr" / NAMES[0]).glob("c.*")
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(StoreError, match="is damaged: the store cannot be trusted"):
+        filled.read(NAMES[0], 4)
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(filled, tmp_path, extractor, images, monkeypatch):
@@ -237,19 +242,19 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(filled, tmp_path, extract
     mark = store.ledger.mark
     calls = []
 
-    def full(batch, names):
-        calls.append(batch)
+    def full(*args):
+        calls.append(args)
         if len(calls) > 1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        mark(batch, names)
+        mark(*args)
 
     monkeypatch.setattr(store.ledger, "mark", full)
     with pytest.raises(StoreFullError, match=r"no space is left at .* every finished batch is kept"):
-        store.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2)
+        store.add(extractor, images, NAMES, OPTIONS, storage=FLOAT32, batch_size=2)
     again = FeatureStore(str(tmp_path / "small"))
     assert [item.row for item in again.items()] == [0, 1]
-    again.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2)
-    assert files_of(tmp_path / "small") == files_of(tmp_path / "whole")
+    again.add(extractor, images, NAMES, OPTIONS, storage=FLOAT32, batch_size=2)
+    assert content_of(tmp_path / "small") == content_of(tmp_path / "whole")
 
 
 def test_unknown_names_of_a_store(filled):
@@ -263,7 +268,7 @@ def test_unknown_names_of_a_store(filled):
 
 def test_a_store_lives_on_any_file_system(filled, extractor, images):
     store = FeatureStore("memory://features/run")
-    store.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2)
+    store.add(extractor, images, NAMES, OPTIONS, storage=FLOAT32, batch_size=2)
     again = FeatureStore("memory://features/run")
     assert all(torch.equal(again.read(name), filled.read(name)) for name in NAMES)
 
@@ -284,7 +289,7 @@ def test_wrong_arguments(tmp_path, extractor, images):
     with pytest.raises(ValueError, match="at least one image"):
         store.add(extractor, [], NAMES)
     with pytest.raises(ValueError, match="'float16' or 'float32'"):
-        store.add(extractor, images, NAMES, dtype="int8")
+        store.add(extractor, images, NAMES, storage=StoreOptions(dtype="int8"))
     with pytest.raises(FileNotFoundError):
         store.add(extractor, [tmp_path / "none.png"], NAMES)
     with pytest.raises(StoreError, match="there is no store"):
@@ -351,6 +356,6 @@ def test_a_store_is_discarded_on_request(filled, tmp_path, extractor, images):
     assert filled.settings.options.seed == 1
     direct = extractor(images[:2], NAMES[:1], other)
     assert torch.equal(FeatureStore(filled.url).read(NAMES[0]), direct[NAMES[0]].half())
-    filled.add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2, overwrite=True)
-    FeatureStore(str(tmp_path / "new")).add(extractor, images, NAMES, OPTIONS, dtype="float32", batch_size=2)
-    assert files_of(tmp_path / "whole") == files_of(tmp_path / "new")
+    filled.add(extractor, images, NAMES, OPTIONS, storage=FLOAT32, batch_size=2, overwrite=True)
+    FeatureStore(str(tmp_path / "new")).add(extractor, images, NAMES, OPTIONS, storage=FLOAT32, batch_size=2)
+    assert content_of(tmp_path / "whole") == content_of(tmp_path / "new")

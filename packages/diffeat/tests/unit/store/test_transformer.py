@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from diffeat import FeatureExtractor
 from diffeat.options import ExtractionOptions
+from diffeat.store import StoreOptions
 from diffeat.store.transformer import FeatureTransformer
 from diffusers import StableDiffusionPipeline
 from sklearn.base import clone
@@ -60,6 +63,20 @@ def test_clones_share_the_model_and_only_that(extractor, images):
         copy.transform(images)
 
 
+@pytest.mark.parametrize("given", ["object", "name"])
+def test_a_fitted_transformer_can_be_pickled_and_cloned(extractor, sd15_folder, images, given):
+    model = extractor if given == "object" else str(sd15_folder)
+    fitted = FeatureTransformer(model, NAMES, options=OPTIONS).fit(images)
+    rows = fitted.transform(images)  # a used pipeline holds hooks of transformers, which cannot be pickled
+    data = pickle.dumps(fitted)
+    assert (len(data) < 10_000) == (given == "name")
+    again = pickle.loads(data)
+    np.testing.assert_array_equal(again.transform(images), rows)
+    assert again.extractor_.name == fitted.extractor_.name
+    assert list(again.get_feature_names_out()) == list(fitted.get_feature_names_out())
+    np.testing.assert_array_equal(clone(again).fit_transform(images), rows)
+
+
 def test_it_is_a_step_of_pipelines(extractor, images):
     steps = make_pipeline(FeatureTransformer(extractor, NAMES[0], options=OPTIONS), LogisticRegression())
     scores = cross_val_score(steps, images * 2, [0, 1, 0, 1] * 2, cv=2)
@@ -70,7 +87,12 @@ def test_it_is_a_step_of_pipelines(extractor, images):
 def test_a_cache_is_filled_and_read(extractor, images, tmp_path, monkeypatch):
     plain = FeatureTransformer(extractor, NAMES, options=OPTIONS, batch_size=2).fit_transform(images)
     cached = FeatureTransformer(
-        extractor, NAMES, options=OPTIONS, batch_size=2, cache=str(tmp_path), cache_dtype="float32"
+        extractor,
+        NAMES,
+        options=OPTIONS,
+        batch_size=2,
+        cache=str(tmp_path),
+        cache_storage=StoreOptions(dtype="float32"),
     ).fit(images)
     np.testing.assert_allclose(cached.transform(images), plain, atol=1e-5)
 
