@@ -20,6 +20,7 @@ from itaclip.labels import Decision
 from itaclip.loading import load_clip
 from itaclip.results import Segmentation
 from itaclip.text.classes import ClassList
+from itaclip.text.prompts import Templates
 from itaclip.text.sources import AuxTexts, aux_texts
 from itaclip.windows import WindowMerger
 
@@ -69,6 +70,7 @@ class ITACLIP:
         preset: str | ITACLIPConfig = "auto",
         dataset: str | None = None,
         pretrained: str | None = None,
+        quick_gelu: bool | None = None,
         device: str | torch.device = "auto",
         dtype: DType | torch.dtype = "auto",
         cache: str | Path | None = None,
@@ -76,12 +78,13 @@ class ITACLIP:
         """Load a CLIP model by name, folder or hub id.
 
         Args:
-            backbone: ``"tiny-shapes"`` (shipped), a folder in open_clip's format, a hub id, or open_clip's
-                name of an architecture together with ``pretrained``.
+            backbone: ``"tiny-shapes"`` (shipped), a folder in the format of open_clip or of transformers, a
+                hub id, or open_clip's name of an architecture together with ``pretrained``.
             preset: Method, as for :meth:`ITACLIPConfig.preset`, or a configuration; ``"auto"`` is
                 ``"tiny-shapes"`` for the shipped backbone, else ``"itaclip"``.
             dataset: Data set whose published settings the method takes; not with a configuration.
             pretrained: Tag or ``.safetensors`` file of an architecture's weights.
+            quick_gelu: QuickGELU in both towers; ``None`` for what the model's own configuration says.
             device: ``"auto"`` takes CUDA if there is any.
             dtype: ``"auto"`` is fp16 on CUDA, else fp32.
             cache: Folder of cached text features, as for the class.
@@ -97,7 +100,9 @@ class ITACLIP:
             preset = ITACLIPConfig.preset(own if preset == "auto" else preset, dataset=dataset)
         elif dataset is not None:
             raise ValueError(f"a configuration is complete: leave out dataset={dataset!r}")
-        model, tokenizer = load_clip(backbone, pretrained=pretrained, device=device, dtype=dtype)
+        model, tokenizer = load_clip(
+            backbone, pretrained=pretrained, quick_gelu=quick_gelu, device=device, dtype=dtype
+        )
         return cls(model, tokenizer, preset, cache=cache)
 
     @property
@@ -133,6 +138,8 @@ class ITACLIP:
         *,
         background: str | Sequence[str] | None = None,
         aux: AuxTexts = None,
+        templates: Templates | None = None,
+        progress: Progress | None = None,
     ) -> Self:
         """Set the classes to segment; encodes the texts.
 
@@ -140,14 +147,19 @@ class ITACLIP:
             classes: Names; or a mapping from display names to further names of the same class; or a list.
             background: Names for what is none of the classes; they become class 0.
             aux: Definitions or synonyms of the classes, mixed in with the weight ``alpha``; whatever
-                :func:`itaclip.text.as_source` takes.
+                :func:`itaclip.text.as_source` takes: a source, a mapping from names to a text or several, a
+                function of a name, a file, or the name of texts inside this package such as
+                ``"definitions"``.
+            templates: Prompt templates, each with ``{}`` once, or the name of a set; those of the
+                configuration if ``None``.
+            progress: Called with names and texts embedded, and all there are.
 
         Returns:
             The object itself.
 
         Raises:
             ValueError: If a name is empty or given twice, no class is left, a prompt is too long for the text
-                tower, or a class has no auxiliary text.
+                tower, a class has no auxiliary text, or a template has not one ``{}``.
         """
         from itaclip.text.embed import text_features
 
@@ -158,8 +170,9 @@ class ITACLIP:
             chosen,
             aux_texts(aux, chosen),
             self.config.alpha,
-            templates=self.config.templates,
+            templates=self.config.templates if templates is None else templates,
             cache=self.cache,
+            progress=progress,
         )
         return self.set_text_features(features, chosen)
 

@@ -40,7 +40,7 @@ def image(path, height=20, width=24):
         (["-c", "cat, dog", "--texts", "short.txt"], "dog"),
         (["-c", "cat, dog", "--texts", "short.json"], "dog"),
         (["-c", "cat, dog", "--texts", "long.yaml"], "shorten the name or text"),
-        (["-c", "cat, dog", "--background", "dog"], "background word 'dog' is also the name of a class"),
+        (["-c", "cat, dog", "--background-names", "dog"], "word 'dog' is also the name of a class"),
     ],
     ids=["twice", "twice-below", "empty", "long-name", "short-list", "missing", "long-text", "background"],
 )

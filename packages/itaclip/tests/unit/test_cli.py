@@ -153,7 +153,7 @@ def test_results_of_other_options_are_not_skipped(run):
     words = ("segment", "a.png", "-o", "out", "--write", "labels", "--json")
     changed = [{"classes": "cat, dog"}, {"classes": "cat, dog, fish"}]
     Path("texts.txt").write_text("cat >=a pet with whiskers\ndog >=a tame wolf\nsky >=blue air\n")
-    for options in ((), ("--texts", "texts.txt"), ("--background", "fish"), ("--dtype", "bfloat16")):
+    for options in ((), ("--texts", "texts.txt"), ("--background-names", "fish"), ("--dtype", "bfloat16")):
         assert json.loads(run(*words, *options).stdout)["status"] == "done"
         assert json.loads(run(*words, *options).stdout)["status"] == "skipped"
     for classes in changed:
@@ -212,9 +212,13 @@ def test_images_are_shared_out_among_processes(run, monkeypatch):
         (["a.png", "-o", "out"], "cat, Cat", "'Cat' is given twice"),
         (["a.png", "-o", "out"], " , ", "--classes is empty"),
         (["a.png", "-o", "out"], "gone.txt", "gone.txt: there is no such file of classes"),
-        (["a.png", "-o", "out", "--background", "cat"], "cat, dog", "background word 'cat' is also"),
+        (["a.png", "-o", "out", "--background-names", "cat"], "cat, dog", "background word 'cat' is also"),
         (["a.png", "-o", "out", "--texts", "gone.txt"], "cat, dog", "gone.txt cannot be read"),
-        (["a.png", "-o", "out", "--preset", "best"], "cat, dog", "preset must be one of itaclip"),
+        (["a.png", "-o", "out", "--method", "best"], "cat, dog", "method must be one of itaclip"),
+        (["a.png", "-o", "out", "--dataset", "kitti"], "cat, dog", "dataset must be one of voc21"),
+        (["a.png", "-o", "out", "--template", "a {} of {}"], "cat", "must hold {} once"),
+        (["a.png", "-o", "out", "--attention.strategy", "dino"], "cat", "must be one of mixed, value"),
+        (["a.png", "-o", "out", "--attention.options", "beta"], "cat", "must read name=value"),
         (["a.png", "-o", "out", "--speed", "9"], "cat, dog", "Unknown option: --speed"),
         (["a.png", "-o", "out", "--logit-scale", "fast"], "cat, dog", 'unable to convert "fast" into float'),
         (["a.png", "-o", "out", "--attention.pairs", "qq,zz"], "cat, dog", "one of qq, kk, vv, qk, got 'zz'"),
@@ -285,9 +289,9 @@ def test_classes_are_names_files_or_data_sets(tmp_path):
     file.write_text("sky, wall\ncat, feline\n")
     assert parse_classes(str(file)).classes == (("sky", "wall"), ("cat", "feline"))
     assert ClassOptions(classes=str(file), background_first=True).parse().background
-    mine = ClassOptions(classes="cat, dog", background="sky, wall").parse()
+    mine = ClassOptions(classes="cat, dog", background_names="sky, wall").parse()
     assert (mine.labels, mine.classes[0]) == (("background", "cat", "dog"), ("sky", "wall"))
-    common = ClassOptions(classes="Sky, dog", background="auto").parse().classes[0]
+    common = ClassOptions(classes="Sky, dog", background=True).parse().classes[0]
     assert "sky" not in common
     assert len(common) == 43
 
@@ -307,10 +311,10 @@ def test_options_change_what_is_given_and_nothing_else(invoke):
     words = "--crop 64 --stride 16 --area-threshold none --attention.pairs qq,vv --lam 1 --no-closing"
     words += " --attention.mid-layers 1,0.5 --attention.mid-pairs qk --no-attention.residual"
     words = words.replace("--no-attention.residual", "--attention.no-residual")
-    shown = json.loads(invoke("presets", "voc21", *words.split()).stdout)
+    shown = json.loads(invoke("presets", "itaclip", "voc21", *words.split()).stdout)
     attention = {"pairs": ["qq", "vv"], "mid_layers": [1, 0.5], "mid_pairs": ["qk"], "residual": False}
     changed = {"crop": 64, "stride": 16, "area_threshold": None, "lam": 1.0, "closing": False}
-    before = ITACLIPConfig.preset("voc21").to_dict()
+    before = ITACLIPConfig.preset("itaclip", dataset="voc21").to_dict()
     assert shown == {**before, **changed, "attention": {**before["attention"], **attention}}
     again = json.loads(invoke("presets", "resclip", "--attention.mid-pairs", "none", "--json").stdout)
     assert again["attention"]["mid_pairs"] is None
@@ -322,10 +326,13 @@ def test_options_change_what_is_given_and_nothing_else(invoke):
 
 def test_presets_show_effective_settings(run):
     assert "maskclip" in run("presets").stdout
-    shown = json.loads(run("presets", "voc21", "--stride", 56).stdout)
+    shown = json.loads(run("presets", "itaclip", "voc21", "--stride", 56).stdout)
     assert (shown["stride"], shown["logit_scale"]) == (56, 60.0)
-    assert ITACLIPConfig.from_dict(shown) == ITACLIPConfig.preset("voc21", stride=56)
-    assert "preset must be one of" in sentence(run("presets", "none", code=2))
+    assert ITACLIPConfig.from_dict(shown) == ITACLIPConfig.preset("itaclip", dataset="voc21", stride=56)
+    assert "method must be one of" in sentence(run("presets", "none", code=2))
+    assert "voc21 is a data set" in sentence(run("presets", "voc21", code=2))
+    assert "no published settings of ClearCLIP" in run("presets", "clearclip", "ade20k").stderr
+    assert json.loads(run("presets", "sclip", "voc21", "--json").stdout)["logit_scale"] == 65.0
 
 
 def test_models_are_listed(run):
@@ -346,7 +353,7 @@ def test_help_teaches_by_example(run, name):
 
 def test_options_that_are_not_given_pass_where_pydantic_is_loaded(run):
     pytest.importorskip("pydantic")  # cyclopts then checks defaults
-    assert json.loads(run("presets", "voc21", "--stride", 56).stdout)["stride"] == 56
+    assert json.loads(run("presets", "itaclip", "voc21", "--stride", 56).stdout)["stride"] == 56
 
 
 def test_help_loads_no_torch():

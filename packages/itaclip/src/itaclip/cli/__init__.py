@@ -14,7 +14,7 @@ app = create_app(
 
     itaclip segment photo.jpg -c "cat, dog, sky" -o photo.html --model ViT-B-16 --pretrained openai
 
-    itaclip segment photos/ -r -c "person|man|woman, bicycle" --background auto -o out/ --model ./my-clip
+    itaclip segment photos/ -r -c "person|man|woman, bicycle" --background -o out/ --model ./my-clip
 
     itaclip video street.mp4 -c "person, grass, sky" -o segmented.mp4 --model ViT-B-16 --pretrained openai
 

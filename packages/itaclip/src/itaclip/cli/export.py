@@ -11,7 +11,7 @@ from common_kernels.runtime.cli import Output, emit, explain, progress, say, war
 from common_kernels.runtime.files import atomic_write
 from cyclopts import Parameter
 
-from itaclip.cli.options import ClassOptions, MethodOptions, ModelOptions
+from itaclip.cli.options import AnyImageModel, ClassOptions, MethodOptions
 
 if TYPE_CHECKING:
     from itaclip.model import ITACLIP
@@ -33,7 +33,7 @@ def export(
     *,
     output: Output,
     classes: ExportClasses = ExportClasses(),
-    model: ModelOptions = ModelOptions(),
+    model: AnyImageModel = AnyImageModel(),
     method: MethodOptions = None,
     size: int | None = None,
     verify: bool = True,
@@ -42,19 +42,19 @@ def export(
 
     Inputs: images (batch, 3, size, size), RGB in [0, 1]; text (names, D), as in NAME-texts.npz. Outputs:
     features (batch, D, height, width) and scores (batch, names, height, width), in patches. Normalisation and
-    all branches of the preset are inside. Layout of the windows, refinement and rules are not; their
+    all branches of the method are inside. Layout of the windows, refinement and rules are not; their
     configuration is in the metadata entry "itaclip". Needs: pip install "itaclip[export]".
 
     **Examples**
 
         itaclip export -o tiny.onnx
 
-        itaclip export -o vit-b-16.onnx -c "cat, dog, sky" --preset fast --model ViT-B-16 --pretrained openai
+        itaclip export -o vit-b-16.onnx -c "cat, dog, sky" --method fast --model ViT-B-16 --pretrained openai
 
     Exit code: 0 done, 1 the file disagrees with the model, 2 nothing could be done.
 
     Args:
-        size: Side of a window in pixels; by default the preset's crop.
+        size: Side of a window in pixels; by default the method's crop.
         verify: Comparison of the file with the model in ONNX Runtime, to 1e-4.
     """
     from itaclip.export import ExportError, export_onnx

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import (
@@ -21,13 +21,16 @@ from typing import (
     get_type_hints,
 )
 
-from common_kernels.runtime.cli import warn
+from common_kernels.runtime.cli import progress, warn
 from common_kernels.runtime.fingerprint import digest_model
 from cyclopts import Group, Parameter, Token
 
-from itaclip.config import ITACLIPConfig
+from itaclip.attention.registry import attention_names
+from itaclip.config import ITACLIPConfig, Option
+from itaclip.presets import Settings, resolve
 from itaclip.shipped import SHIPPED
 from itaclip.text.classes import ClassList, shipped_classes
+from itaclip.text.files import read_lines
 from itaclip.text.sources import SHIPPED_KIND, aux_texts
 
 if TYPE_CHECKING:
@@ -35,10 +38,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TINY_SHAPES = "tiny-shapes"
+SHAPES_BACKGROUND = ("leaves", "gradient", "waves", "clouds", "tiles")
 _CLASS_FILES = (".txt", ".yaml", ".yml", ".json")
 
 METHOD = Group(
-    "Method", sort_key=3, help="Configuration of the method; by default that of the preset. Lists: a,b,c."
+    "Method", sort_key=3, help="Configuration; by default that of the method and data set. Lists: a,b,c."
 )
 
 
@@ -59,6 +64,20 @@ def comma_list(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
 def _comma_list_or_none(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...] | None:
     is_none = [token.value.strip() for token in tokens] == ["none"]
     return None if is_none else comma_list(hint, tokens)
+
+
+def _pair_list(_: Any, tokens: Sequence[Token]) -> dict[str, Option]:
+    """Convert ``a=1,b=text`` to a dictionary; what reads as a number becomes one."""
+    found: dict[str, Option] = {}
+    for part in (part.strip() for token in tokens for part in token.value.split(",")):
+        name, equals, text = (each.strip() for each in part.partition("="))
+        if not name or not equals:
+            raise ValueError(f"each option must read name=value, got {part!r}")
+        try:
+            found[name] = int(text) if text.lstrip("+-").isdigit() else float(text)
+        except ValueError:
+            found[name] = text
+    return found
 
 
 def _convert(kind: Any, text: str) -> object:
@@ -92,6 +111,8 @@ def changes_of(config: type) -> Any:
         hint = hints[each.name]
         if is_dataclass(hint) and isinstance(hint, type):
             hint = changes_of(hint)
+        elif get_origin(hint) is Mapping:
+            hint = Annotated[Any, Parameter(converter=_pair_list, n_tokens=1, accepts_keys=False)]
         elif get_origin(hint) is tuple:
             hint = Annotated[hint, Parameter(converter=comma_list)]
         elif any(get_origin(option) is tuple for option in get_args(hint)):
@@ -113,7 +134,7 @@ def apply_changes(config: T, changes: Mapping[str, Any] | None) -> T:
         ValueError: If the fields do not fit each other.
     """
     given = {
-        name: apply_changes(getattr(config, name), value) if isinstance(value, Mapping) else value
+        name: apply_changes(inner, value) if is_dataclass(inner := getattr(config, name)) else value
         for name, value in (changes or {}).items()
     }
     return replace(config, **given)  # pyright: ignore[reportArgumentType, reportUnknownVariableType] - dataclasses
@@ -157,24 +178,35 @@ class ClassOptions(ClassNames):
     """Classes to segment.
 
     Attributes:
-        background: Names for what is none of the classes, as "wall, floor"; auto takes 44 common ones.
+        background: A class for what is none of the others, of 44 common names.
+        background_names: Names of that class instead of the common ones, as "wall, floor".
         texts: Definitions or synonyms mixed into the names: a file of "name >=text" lines (or YAML, JSON), or
             auto, definitions or synonyms for those inside this package.
+        template: Prompt template of your own with {} for the name, as "an aerial photo of a {}", or a file
+            with one in a line; may be given several times.
     """
 
-    background: str | None = None
+    background: Annotated[bool, Parameter(negative="")] = False
+    background_names: str | None = None
     texts: str | None = None
+    template: Annotated[list[str], Parameter(show_default=False)] = field(default_factory=list[str])
 
-    def parse(self) -> ClassList:
-        """Return the classes, with their background."""
+    def parse(self, model: str = "") -> ClassList:
+        """Return the classes, with their background.
+
+        Args:
+            model: Model, whose own common names are taken if it has some.
+        """
         found = ClassNames.parse(self)
-        if self.background is None:
+        if not self.background and self.background_names is None:
             return found
-        words = [word.strip() for word in self.background.split(",") if word.strip()]
-        if words == ["auto"]:
+        if self.background_names is not None:
+            words = [word.strip() for word in self.background_names.split(",") if word.strip()]
+            if not words:
+                raise ValueError('--background-names is empty: give names, as "wall, floor"')
+        else:
             taken = {name.casefold() for name in found.names}
-            common = ClassList.shipped("voc21").classes[0]
-            words = [word for word in common if word.casefold() not in taken]
+            words = [word for word in common_background(model) if word.casefold() not in taken]
         return ClassList.build(found, background=words)
 
     def setup(self, model: ModelOptions, changes: Changes, dtype: str) -> Setup:
@@ -188,11 +220,44 @@ class ClassOptions(ClassNames):
         Raises:
             ValueError: If classes, texts or configuration cannot be used.
         """
-        classes = self.parse()
+        classes = self.parse(model.model)
+        templates = read_templates(self.template)
         # the kind that the method uses for the list
         own = self.classes if self.classes in SHIPPED_KIND else "definitions"
         texts = aux_texts(own if self.texts == "auto" else self.texts, classes)
-        return Setup(model=model, config=model.config(changes), classes=classes, texts=texts, dtype=dtype)
+        return Setup(
+            model=model,
+            config=model.config(changes),
+            classes=classes,
+            texts=texts,
+            templates=templates,
+            dtype=dtype,
+        )
+
+
+def common_background(model: str) -> tuple[str, ...]:
+    """Return names of what is usually none of the classes, in words that the model knows."""
+    return SHAPES_BACKGROUND if model == TINY_SHAPES else ClassList.shipped("voc21").classes[0]
+
+
+def read_templates(given: Sequence[str]) -> tuple[str, ...] | None:
+    """Return prompt templates; ``None`` if none are given.
+
+    Args:
+        given: Templates, or files with one in a line.
+
+    Raises:
+        ValueError: If a template has not one ``{}``.
+        TextFileError: If a file cannot be read.
+    """
+    found: list[str] = []
+    for text in given:
+        found += [text] if "{}" in text else [line for _, line in read_lines(Path(text))]
+    wrong = [template for template in found if template.count("{}") != 1]
+    if wrong or (given and not found):
+        got = repr(wrong[0]) if wrong else "an empty file"
+        raise ValueError(f'a template must hold {{}} once, as "an aerial photo of a {{}}", got {got}')
+    return tuple(found) or None
 
 
 def parse_classes(text: str, *, background_first: bool = False) -> ClassList:
@@ -236,14 +301,26 @@ class ModelOptions:
     Attributes:
         model: Shipped name, folder, hub id, or open_clip's name of an architecture with --pretrained.
         pretrained: Tag of open_clip's weights, or a .safetensors file.
-        preset: Configuration of the method, see "itaclip presets"; auto fits the model.
+        method: Method, see "itaclip presets"; auto is itaclip, or that of the shipped model.
+        quick_gelu: QuickGELU in the image and text towers; by default what the checkpoint's own configuration
+            says.
         cache: Cache of embedded texts on disk.
     """
 
-    model: str = "tiny-shapes"
+    model: str = TINY_SHAPES
     pretrained: str | None = None
-    preset: str = "auto"
+    method: str = "auto"
+    quick_gelu: bool | None = None
     cache: bool = True
+
+    def resolve(self, dataset: str | None = None) -> Settings:
+        """Return the settings of the method, for a data set or for any image.
+
+        Raises:
+            ValueError: If the method or data set is unknown.
+        """
+        own = TINY_SHAPES if self.model == TINY_SHAPES else "itaclip"
+        return resolve(own if self.method == "auto" else self.method, dataset)
 
     def config(self, changes: Changes) -> ITACLIPConfig:
         """Return the effective configuration.
@@ -252,10 +329,9 @@ class ModelOptions:
             changes: Options given on the command line.
 
         Raises:
-            ValueError: If the preset is unknown or the changes do not fit it.
+            ValueError: If the method is unknown or the changes do not fit it.
         """
-        own = "tiny-shapes" if self.model == "tiny-shapes" else "itaclip"
-        return apply_changes(ITACLIPConfig.preset(own if self.preset == "auto" else self.preset), changes)
+        return checked_config(self.resolve(), changes)
 
     def load(self, config: ITACLIPConfig, *, device: str, dtype: str) -> ITACLIP:
         """Load the model.
@@ -273,6 +349,7 @@ class ModelOptions:
             return ITACLIP.from_pretrained(
                 self.model,
                 pretrained=self.pretrained,
+                quick_gelu=self.quick_gelu,
                 preset=config,
                 device=device,
                 dtype=dtype,  # pyright: ignore[reportArgumentType] - one of the choices of the option
@@ -280,6 +357,48 @@ class ModelOptions:
             )
         finally:
             logging.disable(before)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyImageModel(ModelOptions):
+    """Model and method for images of any kind.
+
+    Attributes:
+        dataset: Data set whose published settings the method takes, such as voc21; by default those for any
+            image.
+    """
+
+    dataset: str | None = None
+
+    def config(self, changes: Changes) -> ITACLIPConfig:
+        """Return the effective configuration.
+
+        Args:
+            changes: Options given on the command line.
+
+        Raises:
+            ValueError: If the method or data set is unknown or the changes do not fit it.
+        """
+        return checked_config(self.resolve(self.dataset), changes)
+
+
+def checked_config(settings: Settings, changes: Changes) -> ITACLIPConfig:
+    """Return the configuration of a method with the options that were given.
+
+    Args:
+        settings: Method and data set.
+        changes: Options given on the command line.
+
+    Raises:
+        ValueError: If the changes do not fit, or there is no such attention.
+    """
+    config = apply_changes(settings.config, changes)
+    if config.attention.strategy not in attention_names():
+        raise ValueError(
+            f"--attention.strategy must be one of {', '.join(attention_names())}, "
+            f"got {config.attention.strategy!r}"
+        )
+    return config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +410,7 @@ class Setup:
         config: Effective configuration.
         classes: Classes to segment.
         texts: Auxiliary texts of each class but the background; ``None`` for none.
+        templates: Prompt templates in place of those of the configuration.
         dtype: Compute dtype.
     """
 
@@ -298,6 +418,7 @@ class Setup:
     config: ITACLIPConfig
     classes: ClassList
     texts: Sequence[tuple[str, ...]] | None
+    templates: tuple[str, ...] | None = None
     dtype: str
 
     def settings(self) -> dict[str, object]:
@@ -305,16 +426,29 @@ class Setup:
         config = self.config.to_dict()
         del config["batch_size"]
         name = self.model.model
+        towers = [each for each in self.config.attention.options.values() if isinstance(each, str)]
         return {
             "model": digest_model(SHIPPED.folder(name) if name in SHIPPED.names() else name),
             "pretrained": digest_model(self.model.pretrained) if self.model.pretrained else None,
+            "quick_gelu": self.model.quick_gelu,
             "config": config,
             "classes": self.classes.classes,
             "background": self.classes.background,
             "texts": self.texts,
+            "templates": self.templates,
+            "towers": [digest_model(each) for each in towers if Path(each).is_dir()],
             "dtype": self.dtype,
             "version": version("itaclip"),
         }
+
+    def hint(self) -> None:
+        """Say what a closed list of several classes does, if it is none of a benchmark."""
+        lists = [ClassList.shipped(name) for name in shipped_classes()]
+        if not self.classes.background and len(self.classes) > 1 and self.classes not in lists:
+            warn(
+                f"every pixel got one of the {len(self.classes)} classes, whatever it shows: "
+                "--background adds a class for the rest"
+            )
 
     def load(self, device: str) -> ITACLIP:
         """Load the model on a device and set the classes.
@@ -325,4 +459,7 @@ class Setup:
         """
         segmenter = self.model.load(self.config, device=device, dtype=self.dtype)
         rows = None if self.texts is None else dict(zip(self.classes.foreground, self.texts, strict=True))
-        return segmenter.set_classes(self.classes, aux=rows)
+        with progress("class names") as on_progress:
+            return segmenter.set_classes(
+                self.classes, aux=rows, templates=self.templates, progress=on_progress
+            )

@@ -14,7 +14,7 @@ from common_kernels.runtime.files import atomic_write
 from common_kernels.runtime.images.limits import MAX_PIXELS
 from cyclopts import Group, Parameter
 
-from itaclip.cli.options import ClassOptions, MethodOptions, ModelOptions, comma_list
+from itaclip.cli.options import AnyImageModel, ClassOptions, MethodOptions, comma_list
 
 if TYPE_CHECKING:
     from itaclip.model import ITACLIP
@@ -91,7 +91,7 @@ def segment(
     *,
     output: Output,
     classes: ClassOptions,
-    model: ModelOptions = ModelOptions(),
+    model: AnyImageModel = AnyImageModel(),
     method: MethodOptions = None,
     results: ResultOptions = ResultOptions(),
     device: Device = Device(),
@@ -108,13 +108,13 @@ def segment(
 
     **Examples**
 
-        itaclip segment shapes.png -c "red thing, blue thing" --background "leaves, tiles" -o out.png
+        itaclip segment shapes.png -c "red thing, blue thing" --background-names "leaves, tiles" -o out.png
 
         itaclip segment photo.jpg -c "cat, dog, sky" -o photo.html --model ViT-B-16 --pretrained openai
 
-        itaclip segment photos/ -r -c "person|man|woman, bicycle" --background auto -o out/ --model ./my-clip
+        itaclip segment photos/ -r -c "person|man|woman, bicycle" --background -o out/ --model ./my-clip
 
-        itaclip segment "shots/*.png" -c voc21 --preset voc21 --texts auto -o out/ --model ./my-clip --json
+        itaclip segment "shots/*.png" -c voc21 --dataset voc21 --texts auto -o out/ --model ./my-clip --json
 
         itaclip segment photo.jpg -c classes.txt -o labels.png --write labels --stride 56 --model ./my-clip
 
@@ -133,7 +133,7 @@ def segment(
         file_suffixes=_KINDS,
     )
     if len(setup.classes) == 1:
-        warn("there is only one class, so every pixel gets it: add classes or --background auto")
+        warn("there is only one class, so every pixel gets it: add classes or --background")
 
     def start(place: str) -> Callable[[Job, OnProgress], Mapping[str, object]]:
         segmenter = setup.load(place)
@@ -156,6 +156,8 @@ def segment(
         json=output.json,
         debug=output.debug,
     )
+    if report.done and not output.json:
+        setup.hint()
     return report.exit_code
 
 

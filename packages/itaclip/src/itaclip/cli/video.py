@@ -11,7 +11,7 @@ from common_kernels.runtime.batch import Job, run_jobs
 from common_kernels.runtime.cli import Device, OnProgress, Output, say
 from cyclopts import Group, Parameter
 
-from itaclip.cli.options import ClassOptions, MethodOptions, ModelOptions
+from itaclip.cli.options import AnyImageModel, ClassOptions, MethodOptions
 from itaclip.config import VideoOptions
 
 
@@ -21,7 +21,7 @@ def video(
     *,
     output: Output,
     classes: ClassOptions,
-    model: ModelOptions = ModelOptions(),
+    model: AnyImageModel = AnyImageModel(),
     method: MethodOptions = None,
     options: Annotated[VideoOptions, Parameter(name="*", group=Group("Video", sort_key=4))] = VideoOptions(),
     labels: Annotated[Path | None, Parameter(group=Group("Output", sort_key=9))] = None,
@@ -36,7 +36,7 @@ def video(
 
         itaclip video street.mp4 -c "person, dog, grass, sky" -o out.mp4 --model ViT-B-16 --pretrained openai
 
-        itaclip video street.mov -c classes.txt -o out.mp4 --every 5 --preset fast --labels labels.npz
+        itaclip video street.mov -c classes.txt -o out.mp4 --every 5 --method fast --labels labels.npz
 
     Exit code: 0 done, 1 the video failed, 2 nothing could be done.
 
@@ -89,4 +89,6 @@ def video(
         json=output.json,
         debug=output.debug,
     )
+    if report.done and not output.json:
+        setup.hint()
     return report.exit_code

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -105,9 +105,6 @@ class Layout:
         forms: Forms of label maps, the preferred first; each image takes the first that is there.
         listing: Pattern of a file with one name per line; if ``None``, all images are taken.
         depth: Number of path parts in a name.
-        preset: Name for :meth:`itaclip.ITACLIPConfig.preset`.
-        changes: Fields that differ from the preset.
-        published: Whether the paper reports this benchmark, so that the preset is its own.
     """
 
     name: str
@@ -120,12 +117,9 @@ class Layout:
     forms: tuple[LabelForm, ...]
     listing: str | None = None
     depth: int = 1
-    preset: str
-    changes: Mapping[str, object] = field(default_factory=dict[str, object])
-    published: bool = True
 
 
-def _voc(name: str, title: str, *, background: bool, changes: Mapping[str, object]) -> Layout:
+def _voc(name: str, title: str, *, background: bool) -> Layout:
     table = train_ids(21) if background else without_zero(20)
     return Layout(
         name=name,
@@ -136,13 +130,10 @@ def _voc(name: str, title: str, *, background: bool, changes: Mapping[str, objec
         images="JPEGImages/{name}.jpg",
         forms=(LabelForm("SegmentationClass/{name}.png", table),),
         listing="ImageSets/Segmentation/{split}.txt",
-        preset="voc21",
-        changes=changes,
-        published=background,
     )
 
 
-def _context(name: str, title: str, *, background: bool, changes: Mapping[str, object]) -> Layout:
+def _context(name: str, title: str, *, background: bool) -> Layout:
     table = train_ids(60) if background else without_zero(59)
     return Layout(
         name=name,
@@ -153,9 +144,6 @@ def _context(name: str, title: str, *, background: bool, changes: Mapping[str, o
         images="JPEGImages/{name}.jpg",
         forms=(LabelForm("SegmentationClassContext/{name}.png", table),),
         listing="ImageSets/SegmentationContext/{split}.txt",
-        preset="context60",
-        changes=changes,
-        published=background,
     )
 
 
@@ -169,21 +157,18 @@ def _coco(name: str, title: str, num_classes: int, forms: tuple[LabelForm, ...])
         homes=("", "coco_stuff164k", "coco"),
         images="images/{split}/{name}.jpg",
         forms=forms,
-        preset=name,
     )
 
 
 _RAW_COCO = "annotations/{split}/{name}.png"
 _STUFF_IDS = "annotations/{split}/{name}_labelTrainIds.png"
 _OBJECT_IDS = "annotations/{split}/{name}_instanceTrainIds.png"
-# without a background class, the rules about it do not apply
-_NO_RULES: dict[str, object] = {"prob_threshold": 0.0, "area_threshold": None}
 
 LAYOUTS: Mapping[str, Layout] = {
     layout.name: layout
     for layout in (
-        _voc("voc21", "PASCAL VOC 2012, 20 classes and background", background=True, changes={}),
-        _context("context60", "PASCAL Context, 59 classes and background", background=True, changes={}),
+        _voc("voc21", "PASCAL VOC 2012, 20 classes and background", background=True),
+        _context("context60", "PASCAL Context, 59 classes and background", background=True),
         _coco(
             "coco-object",
             "COCO-Object, 80 classes and background",
@@ -212,10 +197,9 @@ LAYOUTS: Mapping[str, Layout] = {
                 LabelForm("gtFine/{split}/{name}_gtFine_labelIds.png", cityscapes_from_raw()),
             ),
             depth=2,
-            preset="cityscapes",
         ),
-        _voc("voc20", "PASCAL VOC 2012, 20 classes", background=False, changes=_NO_RULES),
-        _context("context59", "PASCAL Context, 59 classes", background=False, changes=_NO_RULES),
+        _voc("voc20", "PASCAL VOC 2012, 20 classes", background=False),
+        _context("context59", "PASCAL Context, 59 classes", background=False),
         Layout(
             name="ade20k",
             title="ADE20K, 150 classes",
@@ -225,8 +209,6 @@ LAYOUTS: Mapping[str, Layout] = {
             homes=("", "ADEChallengeData2016", "ade/ADEChallengeData2016"),
             images="images/{split}/{name}.jpg",
             forms=(LabelForm("annotations/{split}/{name}.png", without_zero(150)),),
-            preset="coco-stuff",
-            published=False,
         ),
     )
 }
@@ -241,18 +223,21 @@ class Sample:
         image: Image file.
         label: Label map file, which may be missing.
         table: Class id for each of the 256 numbers in the label map.
+        is_upright: Whether the label map was drawn on the image as it is shown, turned by its EXIF
+            orientation, and not on the stored pixels.
     """
 
     name: str
     image: Path
     label: Path
     table: Table
+    is_upright: bool = False
 
     def read(self, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Tensor]:
         """Read both files.
 
-        The image is taken as stored: label maps were drawn on the stored pixels, whatever the EXIF
-        orientation says.
+        The images of benchmarks are taken as stored: their label maps were drawn on the stored pixels,
+        whatever the EXIF orientation says.
 
         Args:
             max_pixels: Refuse files that claim more, before decoding them.
@@ -264,7 +249,9 @@ class Sample:
             SampleError: If a file is missing, damaged or too large, the label map holds colours or numbers
                 that are no classes, or the sizes differ.
         """
-        image = _decode(self.image, max_pixels)
+        image = (
+            _decode_upright(self.image, max_pixels) if self.is_upright else _decode(self.image, max_pixels)
+        )
         labels = read_labels(self.label, self.table, max_pixels=max_pixels)
         if tuple(labels.shape) != (image.height, image.width):
             height, width = labels.shape
@@ -415,6 +402,12 @@ def _decode(path: Path, max_pixels: int) -> Image.Image:
         check_size(str(path), *image.size, max_pixels)
         image.load()
         return image.copy()
+
+
+def _decode_upright(path: Path, max_pixels: int) -> Image.Image:
+    """Decode a file as it is shown."""
+    with _sample_errors():
+        return images.read_image(path, max_pixels=max_pixels).to_rgb()
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of a predictor on a data set: sharded over processes, resumable, past every bad file."""
+"""Evaluation of a predictor on a data set: batched, sharded, resumable, past every bad file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from torch import Tensor
 from itaclip.evaluation.datasets import Dataset, Sample, SampleError
 from itaclip.evaluation.metrics import Scores, confusion
 
-Predict = Callable[[Image.Image], Tensor]
+Predict = Callable[[Sequence[Image.Image]], Iterable[Tensor]]
+"""Returns class ids ``(H, W)`` for each of some images, of their sizes."""
+
 # raised by a bad file or an image too large for the memory; torch reports out of memory by a RuntimeError
 ITEM_ERRORS = (ValueError, TypeError, OSError, MemoryError, RuntimeError)
 
@@ -35,21 +37,58 @@ class Failure:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class ImageScore:
+    """Scores of one image.
+
+    Attributes:
+        image: Name in the split.
+        miou: Mean IoU in per cent over the classes that are true or predicted in it; NaN if no pixel counts.
+        pixel_accuracy: Share of its counted pixels that are right, in per cent; NaN likewise.
+    """
+
+    image: str
+    miou: float
+    pixel_accuracy: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """Result of an evaluation, over all processes.
 
     Attributes:
         scores: Counts over the evaluated images, and the scores that follow from them.
-        evaluated: Number of images that count.
+        images: Scores of each of them, the worst mIoU first, those without counted pixels last.
         resumed: Number of them that an earlier run evaluated.
         failures: Images that do not count, by name.
     """
 
     scores: Scores
-    evaluated: int
+    images: tuple[ImageScore, ...]
     resumed: int
     failures: tuple[Failure, ...]
+
+    @property
+    def evaluated(self) -> int:
+        """Number of images that count."""
+        return len(self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an image was evaluated with.
+
+    Attributes:
+        sample: Its files.
+        image: RGB.
+        truth: ``(H, W)``, uint8: class ids, or 255 for pixels that do not count.
+        predicted: ``(H, W)``, class ids.
+    """
+
+    sample: Sample
+    image: Image.Image
+    truth: Tensor
+    predicted: Tensor
 
 
 def evaluate(
@@ -57,12 +96,15 @@ def evaluate(
     predict: Predict,
     labels: Sequence[str],
     *,
+    batch_size: int = 1,
     folder: str | Path | None = None,
     settings: Mapping[str, object] | None = None,
     overwrite: bool = False,
     max_pixels: int = MAX_PIXELS,
     processes: Processes | None = None,
     on_image: Callable[[int, int, Failure | None], None] | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
+    is_complete: Callable[[Sample], bool] | None = None,
     debug: bool = False,
 ) -> Evaluation:
     """Evaluate a predictor on a data set; called by every process with the same arguments.
@@ -71,8 +113,10 @@ def evaluate(
 
     Args:
         dataset: Images and label maps.
-        predict: Returns class ids ``(H, W)`` for an image of that size.
+        predict: Returns class ids ``(H, W)`` for each of some images, of their sizes.
         labels: Display names of the classes, as many as the data set has.
+        batch_size: Number of images that are read and predicted together. If a batch fails, its images are
+            predicted one by one.
         folder: Folder in which the counts of each image are kept, so that a stopped run can be resumed; not
             kept if ``None``.
         settings: What the counts depend on, as plain values; counts of other settings are not used.
@@ -81,61 +125,138 @@ def evaluate(
         processes: The joined processes; this one alone if ``None``.
         on_image: Called after every image of this process with images done, images of this process, and the
             failure, if there is one.
+        on_outcome: Called with what each image was evaluated with, such as to write its prediction; an error
+            makes the image fail.
+        is_complete: Whether an image of an earlier run needs nothing more; it is evaluated again if not.
         debug: Whether the first bad image ends the run with its traceback.
 
     Raises:
-        ValueError: If the number of labels is not the data set's number of classes.
+        ValueError: If the number of labels is not the data set's number of classes, or ``batch_size`` is
+            below 1.
     """
     num_classes = dataset.layout.num_classes
     if len(labels) != num_classes:
         raise ValueError(f"{dataset.layout.name} has {num_classes} classes, got {len(labels)} names")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     processes = processes or Processes()
-    matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    counts = _Counts(labels)
     store = None if folder is None else RowStore(folder, settings=settings or {}, rank=processes.rank)
-    rows = _resume(store, dataset, processes, overwrite=overwrite)
+    rows = _resume(store, dataset, processes, overwrite=overwrite, is_complete=is_complete)
     # all processes wait here: none may append rows while the first still reads
     done: set[str] = processes.gather(set(rows))[0]
-    if processes.is_main:
-        for row in rows.values():
-            matrix.view(-1).index_add_(0, torch.tensor(row["cells"]), torch.tensor(row["pixels"]))
+    for name, row in rows.items():
+        counts.add(name, _matrix(row, num_classes))
     shard = processes.shard([sample for sample in dataset.samples if sample.name not in done])
     failures: list[Failure] = []
-    for number, sample in enumerate(shard, 1):
+    outcomes = _outcomes(shard, predict, batch_size=batch_size, max_pixels=max_pixels, debug=debug)
+    for number, (sample, outcome) in enumerate(zip(shard, outcomes, strict=True), 1):
         failure = None
         try:
-            image, target = sample.read(max_pixels=max_pixels)
-            counts = confusion(predict(image), target, num_classes)
+            if isinstance(outcome, Exception):
+                raise outcome
+            matrix = confusion(outcome.predicted, outcome.truth, num_classes)
+            if on_outcome is not None:
+                on_outcome(outcome)
         except ITEM_ERRORS as error:
             if debug:
                 raise
             failure = Failure(sample.name, _sentence(sample, error))
             failures.append(failure)
         else:
-            matrix += counts
+            counts.add(sample.name, matrix)
             if store is not None:
-                store.append(sample.name, _row(counts))
+                store.append(sample.name, _row(matrix))
         if on_image is not None:
             on_image(number, len(shard), failure)
-    total = torch.stack(processes.gather(matrix)).sum(dim=0)
     everywhere = [failure for part in processes.gather(failures) for failure in part]
+    images = [image for part in processes.gather(counts.images) for image in part]
     return Evaluation(
-        scores=Scores(total, tuple(labels)),
-        evaluated=len(dataset.samples) - len(everywhere),
+        scores=Scores(torch.stack(processes.gather(counts.total)).sum(dim=0), tuple(labels)),
+        images=tuple(sorted(images, key=lambda each: (each.miou != each.miou, each.miou, each.image))),
         resumed=len(done),
         failures=tuple(sorted(everywhere, key=lambda failure: failure.image)),
     )
 
 
+class _Counts:
+    """Counts of this process, in total and as scores of each image."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = tuple(labels)
+        self.total = torch.zeros(len(labels), len(labels), dtype=torch.int64)
+        self.images: list[ImageScore] = []
+
+    def add(self, name: str, matrix: Tensor) -> None:
+        self.total += matrix
+        scores = Scores(matrix, self.labels)
+        self.images.append(ImageScore(name, scores.mean_iou, scores.pixel_accuracy))
+
+
+def _outcomes(
+    samples: Sequence[Sample], predict: Predict, *, batch_size: int, max_pixels: int, debug: bool
+) -> Iterator[Outcome | Exception]:
+    """Yield for each sample what it was evaluated with, or why it could not be."""
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
+        read: dict[str, tuple[Image.Image, Tensor]] = {}
+        errors: dict[str, Exception] = {}
+        for sample in batch:
+            try:
+                read[sample.name] = sample.read(max_pixels=max_pixels)
+            except ITEM_ERRORS as error:
+                errors[sample.name] = error
+        images = [image for image, _ in read.values()]
+        found = dict(zip(read, _predict(predict, images, debug=debug), strict=True))
+        for sample in batch:
+            if sample.name in errors:
+                yield errors[sample.name]
+                continue
+            result = found[sample.name]
+            yield result if isinstance(result, Exception) else Outcome(sample, *read[sample.name], result)
+
+
+def _predict(predict: Predict, images: Sequence[Image.Image], *, debug: bool) -> list[Tensor | Exception]:
+    """Return the prediction of each image, or why there is none."""
+    if not images:
+        return []
+    try:
+        found: list[Tensor | Exception] = list(predict(images))
+    except ITEM_ERRORS as error:
+        if debug:
+            raise
+        if len(images) == 1:
+            return [error]
+        # one of them is to blame, and the others count
+        return [result for image in images for result in _predict(predict, [image], debug=debug)]
+    if len(found) != len(images):
+        raise TypeError(f"predict must return one label map per image, got {len(found)} for {len(images)}")
+    return found
+
+
 def _resume(
-    store: RowStore | None, dataset: Dataset, processes: Processes, *, overwrite: bool
+    store: RowStore | None,
+    dataset: Dataset,
+    processes: Processes,
+    *,
+    overwrite: bool,
+    is_complete: Callable[[Sample], bool] | None,
 ) -> dict[str, dict[str, list[int]]]:
     """Return the rows of earlier runs in the main process; nothing in the others."""
     if store is None or not processes.is_main:
         return {}
     if overwrite:
         store.clear()
-    rows = store.read({sample.name for sample in dataset.samples})
+    wanted = {each.name for each in dataset.samples if is_complete is None or is_complete(each)}
+    rows = store.read(wanted)
     return {name: row for name, row in rows.items() if _is_usable(row, dataset.layout.num_classes)}
+
+
+def _matrix(row: Mapping[str, list[int]], num_classes: int) -> Tensor:
+    matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    cells, pixels = (torch.tensor(row[key], dtype=torch.int64) for key in ("cells", "pixels"))
+    matrix.view(-1).index_add_(0, cells, pixels)
+    return matrix
 
 
 def _is_usable(row: Mapping[str, object], num_classes: int) -> bool:

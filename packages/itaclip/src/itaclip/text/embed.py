@@ -32,7 +32,7 @@ Cache = str | Path | Literal["auto"] | None
 
 # counted up when the same prompts would give other features
 _CACHE_VERSION = 1
-_CHUNK = 32
+_CHUNK = 8  # texts between two reports of progress
 
 
 class TextEmbedder:
@@ -169,6 +169,7 @@ def text_features(
     templates: Templates = "imagenet",
     renormalise: bool = False,
     cache: Cache = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Return the text feature of every name, mixed with the auxiliary text of its class.
 
@@ -183,6 +184,7 @@ def text_features(
         templates: Prompt templates, as for :func:`itaclip.text.get_templates`.
         renormalise: Whether mixed features are normalised again; the method leaves them shorter.
         cache: Folder of cached features, ``"auto"`` or ``None``; see :class:`TextEmbedder`.
+        progress: Called with names and texts done and in total; not at all where they come from the cache.
 
     Returns:
         ``(num_names, D)`` fp32 on the device of the model, in the order of ``classes.names``.
@@ -199,11 +201,16 @@ def text_features(
     rows = None if aux is None else check_aux(aux, classes)
     shares = _shares(alpha, classes)
     check_names(tokenizer, classes.names, classes.owner, embedder.context, background=classes.background)
-    features = embedder.embed(classes.names)
-    if rows is None or not any(rows):
+    texts = [text for row in rows or () for text in row]
+    total = len(classes.names) + len(texts)
+
+    def after(first: int) -> Callable[[int, int], None] | None:
+        return None if progress is None else lambda done, _: progress(min(first + done, total), total)
+
+    features = embedder.embed(classes.names, progress=after(0))
+    if rows is None or not texts:
         return features
-    texts = [text for row in rows for text in row]
-    parts = embedder.embed(texts).split([len(row) for row in rows])
+    parts = embedder.embed(texts, progress=after(len(classes.names))).split([len(row) for row in rows])
     return mix_auxiliary(
         features, classes, [part if len(part) else None for part in parts], shares, renormalise
     )

@@ -33,7 +33,7 @@ def get_templates(templates: Templates = "imagenet") -> tuple[str, ...]:
 
     Args:
         templates: ``"imagenet"`` for the 80 of OpenAI, ``"photo"`` for ``a photo of a {}.``, ``"plain"`` for
-            the text alone, or templates of your own.
+            the text alone, or one or more templates of your own.
 
     Raises:
         ValueError: If the set is unknown or empty, or a template has not one ``{}``.
@@ -44,6 +44,8 @@ def get_templates(templates: Templates = "imagenet") -> tuple[str, ...]:
 
     Source: the ImageNet prompts of CLIP (arXiv 2103.00020), which arXiv 2411.12044v2 keeps.
     """
+    if isinstance(templates, str) and "{}" in templates:
+        templates = (templates,)
     if isinstance(templates, str):
         sets = {"photo": ("a photo of a {}.",), "plain": ("{}",)}
         if templates not in TEMPLATE_SETS:
@@ -138,7 +140,7 @@ def check_names(
         if unknown is not None and unknown not in special and content <= {unknown}:
             raise ValueError(
                 f"class name {names[index]!r} has no word that the model's vocabulary knows: "
-                f"take {_words(tokenizer)}another model"
+                f"take {_words(tokenizer)}another model (--model ViT-B-16 --pretrained openai)"
             )
         first = seen.setdefault(tuple(row), index)
         mine, other = owner[index], owner[first]

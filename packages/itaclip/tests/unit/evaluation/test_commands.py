@@ -5,16 +5,17 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from itaclip.cli.evaluate import DatasetOptions, choose_config
-from itaclip.cli.options import ModelOptions
+from itaclip.cli.evaluate import DatasetOptions, EvaluationModel
+from itaclip.cli.options import ModelOptions, checked_config
 from itaclip.config import ITACLIPConfig
 from itaclip.evaluation.datasets import LAYOUTS
 from itaclip.evaluation.metrics import Scores, confusion
 from itaclip.model import ITACLIP
 from itaclip.text.classes import ClassList
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
+CITY = ClassList.shipped("cityscapes").labels
 SMALL = ("--resize-short", 0, "--stride", 16, "--crop", 16, "--pamr-steps", 0, "--branches", "identity")
 SMALL += ("--attention.mid-layers", 0.5)
 
@@ -108,11 +109,14 @@ def test_tables_and_failures(run, cityscapes):
     assert "1 images (0 from an earlier run), 2 failed" in result.stdout
 
 
-def test_settings_that_the_paper_does_not_have_are_said_to_be_borrowed(run, tmp_path, make_tree, cityscapes):
+def test_settings_that_no_paper_has_are_said_to_be_borrowed(run, tmp_path, make_tree, cityscapes):
     make_tree("voc20", tmp_path / "voc", 1, size=(20, 18))
-    borrowed = "the paper does not report voc20: the preset is voc21"
+    borrowed = "there are no published settings of ITACLIP for voc20: those for voc21"
     assert borrowed in run("voc20", tmp_path / "voc", "--texts", "none").stdout
-    assert "does not report" not in run("cityscapes", cityscapes, "--texts", "none").stdout
+    assert "no published settings" not in run("cityscapes", cityscapes, "--texts", "none").stdout
+    found = json.loads(run("cityscapes", cityscapes, "--json", "--method", "sclip").stdout)
+    assert found["settings"]["method"] == "sclip"
+    assert not found["settings"]["published"]  # options were given
 
 
 def test_limit(run, cityscapes):
@@ -124,7 +128,7 @@ def test_wrong_use_is_one_sentence_before_the_model_is_loaded(run, cityscapes, t
     few = tmp_path / "few.txt"
     few.write_text("road\nsky\n")
     for name, options, message in (
-        ("kitti", (), "no data set 'kitti': choose one of voc21"),
+        ("kitti", (), "dataset must be one of voc21, context60"),
         ("voc21", (), "does not hold voc21: there must be JPEGImages/"),
         (
             "cityscapes",
@@ -132,7 +136,9 @@ def test_wrong_use_is_one_sentence_before_the_model_is_loaded(run, cityscapes, t
             "must name the 19 classes of cityscapes, without a background, got 2",
         ),
         ("cityscapes", ("--strid", 3), "Unknown option: --strid"),
-        ("cityscapes", ("--preset", "best"), "preset must be one of"),
+        ("cityscapes", ("--method", "best"), "method must be one of"),
+        ("cityscapes", ("--images", "a"), "cityscapes needs --root, its folder, and no --images"),
+        ("cityscapes", ("--template", "photo.txt"), "photo.txt cannot be read"),
         ("cityscapes", ("--split", "test"), "does not hold cityscapes"),
         ("cityscapes", ("--texts", "missing.txt"), "missing.txt cannot be read"),
     ):
@@ -144,19 +150,124 @@ def test_wrong_use_is_one_sentence_before_the_model_is_loaded(run, cityscapes, t
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_every_data_set_has_its_classes_and_configuration(layout, tmp_path):
     own = DatasetOptions(root=tmp_path)
-    classes = own.choose_classes(layout)
-    assert len(classes) == layout.num_classes
-    config = choose_config(layout, ModelOptions(model="ViT-B-16"), {"stride": 56})
-    assert config == ITACLIPConfig.preset(layout.preset, **{**layout.changes, "stride": 56})
-    assert (own.choose_texts(layout, classes) is None) == (layout.name == "ade20k")
-    assert DatasetOptions(root=tmp_path, texts="none").choose_texts(layout, classes) is None
+    settings = ModelOptions(model="ViT-B-16").resolve(layout.name)
+    classes = own.choose_classes(settings)
+    assert (len(classes), classes.background) == (layout.num_classes, layout.background)
+    config = checked_config(settings, {"stride": 56})
+    assert config == ITACLIPConfig.preset("itaclip", dataset=layout.name, stride=56)
+    assert (own.choose_texts(settings, classes) is None) == (layout.name == "ade20k")
+    assert DatasetOptions(root=tmp_path, texts="none").choose_texts(settings, classes) is None
 
 
-def test_a_named_preset_is_taken_as_it_is():
-    options = ModelOptions(model="ViT-B-16", preset="sclip")
-    assert choose_config(LAYOUTS["voc21"], options, None) == ITACLIPConfig.preset("sclip")
-    own = choose_config(LAYOUTS["voc21"], ModelOptions(model="tiny-shapes"), None)
-    assert own == ITACLIPConfig.preset("tiny-shapes")
+def test_texts_are_on_only_where_the_method_has_them(tmp_path):
+    (tmp_path / "texts.txt").write_text("\n".join(f"{name} >=a text" for name in CITY) + "\n")
+    settings = ModelOptions(method="sclip").resolve("cityscapes")
+    classes = ClassList.shipped("cityscapes")
+    assert DatasetOptions().choose_texts(settings, classes) is None
+    given = DatasetOptions(texts=str(tmp_path / "texts.txt")).choose_texts(settings, classes)
+    assert given == [("a text",)] * 19
+
+
+def test_a_method_runs_with_its_own_settings():
+    benchmark = EvaluationModel(method="sclip").chosen(benchmark=True)
+    assert (benchmark.model, benchmark.pretrained) == ("ViT-B-16-quickgelu", "openai")
+    assert benchmark.resolve("voc21").config == ITACLIPConfig.preset("sclip", dataset="voc21")
+    own = EvaluationModel().chosen(benchmark=False)
+    assert (own.model, own.resolve().method) == ("tiny-shapes", "tiny-shapes")
+
+
+@pytest.fixture
+def own_images(tmp_path):
+    """Images and label maps of someone's own; one image is turned by its EXIF orientation."""
+    random = np.random.default_rng(0)
+    for name in ("a.jpg", "below/b.png"):
+        pixels = random.integers(0, 255, (18, 20, 3), dtype=np.uint8)
+        exif = Image.Exif()
+        if name == "a.jpg":
+            exif[0x0112] = 6  # shown after a quarter turn
+        shape = (20, 18) if name == "a.jpg" else (18, 20)
+        truth = random.choice(np.array([0, 1, 2, 255], dtype=np.uint8), shape)
+        for folder, image in (("photos", Image.fromarray(pixels)), ("masks", Image.fromarray(truth))):
+            place = (tmp_path / folder / name).with_suffix(".png" if folder == "masks" else name[-4:])
+            place.parent.mkdir(parents=True, exist_ok=True)
+            image.save(place, exif=exif) if folder == "photos" else image.save(place)
+    return tmp_path
+
+
+@pytest.fixture
+def run_own(backbone, invoke, own_images):
+    def call(*options, code=0, masks="masks"):
+        words = ["evaluate", "--images", own_images / "photos", "--labels", own_images / masks]
+        words += ["--model", backbone, "-o", "out", "--device", "cpu", "-c", "cat, dog, sky"]
+        return invoke(*words, *SMALL, *options, code=code)
+
+    return call
+
+
+def test_own_images_give_scores_files_and_the_worst(run_own, own_images, backbone):
+    found = json.loads(run_own("--json", "--save", "predictions,overlays", "--worst", 5).stdout)
+    assert (found["images"], found["published"], found["failed"]) == (2, [], [])
+    folder = own_images / found["folder"]
+    config = ITACLIPConfig.from_dict(found["config"])
+    segmenter = ITACLIP.from_pretrained(backbone, preset=config, device="cpu").set_classes(
+        ["cat", "dog", "sky"]
+    )
+    matrix = torch.zeros(3, 3, dtype=torch.int64)
+    for name, photo in (("a", "a.jpg"), ("below/b", "below/b.png")):
+        shown = ImageOps.exif_transpose(Image.open(own_images / "photos" / photo))
+        labels = segmenter.predict(shown).labels
+        with (
+            Image.open(folder / "predictions" / f"{name}.png") as saved,
+            Image.open(folder / "overlays" / f"{name}.png") as overlay,
+        ):
+            assert np.array_equal(np.asarray(saved), labels)
+            assert overlay.width >= 360
+        truth = torch.from_numpy(np.array(Image.open(own_images / "masks" / f"{name}.png")))
+        matrix += confusion(labels, truth, 3)
+    assert found["mIoU"] == Scores(matrix, ("cat", "dog", "sky")).to_dict()["mIoU"]
+    table = (folder / "images.csv").read_text().splitlines()
+    assert table[0] == "image,mIoU,aAcc"
+    scores = [float(line.split(",")[1]) for line in table[1:]]
+    assert scores == sorted(scores)
+    assert len(scores) == 2
+    worst = sorted((folder / "worst").iterdir())
+    assert [str(path.relative_to(own_images)) for path in worst] == found["worst"]
+    assert [path.name[4:-4] for path in worst] == [json.loads(line.split(",")[0])[-1] for line in table[1:]]
+    with Image.open(worst[0]) as drawn:
+        assert drawn.width > 3 * 480
+
+
+def test_own_images_resume_and_missing_files_are_made_up_for(run_own, own_images):
+    first = json.loads(run_own("--json").stdout)
+    again = json.loads(run_own("--json", "--batch-size", 1).stdout)
+    assert (first["resumed"], again["resumed"], again["mIoU"]) == (0, 2, first["mIoU"])
+    saved = json.loads(run_own("--json", "--save", "predictions").stdout)
+    assert (saved["resumed"], saved["mIoU"]) == (0, first["mIoU"])
+    other = json.loads(run_own("--json", "--template", "a map of {}").stdout)
+    assert (other["resumed"], other["folder"] == first["folder"]) == (0, False)
+
+
+def test_label_maps_that_begin_at_one(run_own, own_images):
+    plain = json.loads(run_own("--json").stdout)
+    for file in (own_images / "masks").rglob("*.png"):
+        numbers = np.array(Image.open(file)).astype(int)
+        place = own_images / "moved" / file.relative_to(own_images / "masks")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place = place.with_name(f"{place.stem}-labels.png")  # as "itaclip segment" names them
+        Image.fromarray(np.where(numbers == 255, 0, numbers + 1).astype(np.uint8)).save(place)
+    moved = json.loads(run_own("--json", "--ignore-zero", masks="moved").stdout)
+    assert moved["per_class"] == plain["per_class"]
+
+
+def test_wrong_folders_are_one_sentence(run_own, own_images, invoke):
+    (own_images / "empty").mkdir()
+    assert "2 images in" in run_own(masks="empty", code=2).stderr
+    assert "--labels must be a folder" in run_own(masks="none", code=2).stderr
+    need = invoke("evaluate", "--images", own_images / "photos", "--labels", own_images / "masks", code=2)
+    assert "need --classes" in need.stderr
+    assert "name a benchmark and its --root" in invoke("evaluate", "-c", "cat", code=2).stderr
+    Image.new("RGB", (4, 4)).save(own_images / "photos" / "a.png")
+    assert "would share a label map" in run_own(code=2).stderr
 
 
 def _raw(root, numbers):

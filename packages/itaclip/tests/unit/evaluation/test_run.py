@@ -20,8 +20,8 @@ import json, sys, numpy as np, torch
 from common_kernels.runtime.processes import join_processes
 from itaclip.evaluation import evaluate, open_dataset
 
-def predict(image):
-    return torch.from_numpy(np.asarray(image)[..., 0] % 150).long()
+def predict(images):
+    return [torch.from_numpy(np.asarray(image)[..., 0] % 150).long() for image in images]
 
 processes = join_processes("cpu")
 seen = []
@@ -33,9 +33,13 @@ print(json.dumps([found.scores.matrix.tolist(), found.evaluated, found.resumed,
 """
 
 
-def predict(image):
+def predict(images):
     """Any answer that depends on the image."""
-    return torch.from_numpy(np.asarray(image)[..., 0] % 150).long()
+    return [torch.from_numpy(np.asarray(image)[..., 0] % 150).long() for image in images]
+
+
+def zeros(images):
+    return [labels * 0 for labels in predict(images)]
 
 
 @pytest.fixture
@@ -72,7 +76,7 @@ def test_bad_files_are_named_and_the_run_goes_on(tree):
 
 
 def test_a_failing_predictor_names_the_image(tree):
-    def out_of_memory(image):
+    def out_of_memory(images):
         raise MemoryError
 
     found = evaluate(open_dataset("ade20k", tree), out_of_memory, LABELS)
@@ -84,18 +88,18 @@ def test_a_failing_predictor_names_the_image(tree):
 
 
 def test_answer_of_another_size_is_a_failure(tree):
-    found = evaluate(open_dataset("ade20k", tree), lambda _: torch.zeros(2, 2), LABELS)
+    found = evaluate(open_dataset("ade20k", tree), lambda _: [torch.zeros(2, 2)], LABELS)
     assert "one size" in found.failures[0].error
 
 
 def test_stopped_run_goes_on(tree, tmp_path):
     dataset, calls = open_dataset("ade20k", tree), []
 
-    def counted(image):
+    def counted(images):
         if len(calls) == 3:
             raise KeyboardInterrupt
-        calls.append(image)
-        return predict(image)
+        calls.extend(images)
+        return predict(images)
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(dataset, counted, LABELS, folder=tmp_path / "rows")
@@ -107,6 +111,90 @@ def test_stopped_run_goes_on(tree, tmp_path):
     again = evaluate(dataset, counted, LABELS, folder=tmp_path / "rows")
     assert (again.resumed, len(calls)) == (5, 2)
     assert torch.equal(again.scores.matrix, whole.scores.matrix)
+
+
+@pytest.mark.parametrize("batch_size", [3, 8])
+def test_batches_give_the_same_counts(tree, batch_size):
+    _spoil(tree)
+    sizes = []
+
+    def counted(images):
+        sizes.append(len(images))
+        return predict(images)
+
+    alone = evaluate(open_dataset("ade20k", tree), predict, LABELS)
+    found = evaluate(open_dataset("ade20k", tree), counted, LABELS, batch_size=batch_size)
+    assert max(sizes) > 1
+    assert torch.equal(found.scores.matrix, alone.scores.matrix)
+    assert (found.images, found.failures) == (alone.images, alone.failures)
+
+
+def test_one_image_of_a_batch_fails_alone(tree):
+    images = [sample.read()[0] for sample in open_dataset("ade20k", tree).samples]
+
+    def picky(batch):
+        if any(np.array_equal(image, images[2]) for image in batch):
+            raise ValueError("no answer")
+        return predict(batch)
+
+    found = evaluate(open_dataset("ade20k", tree), picky, LABELS, batch_size=5)
+    assert [failure.image for failure in found.failures] == ["000002"]
+    assert found.evaluated == 4
+    with pytest.raises(TypeError, match="one label map per image, got 0 for 5"):
+        evaluate(open_dataset("ade20k", tree), lambda _: [], LABELS, batch_size=5)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        evaluate(open_dataset("ade20k", tree), predict, LABELS, batch_size=0)
+
+
+def test_images_come_worst_first(tree, tmp_path):
+    dataset = open_dataset("ade20k", tree)
+
+    def right_but_for_one(images):
+        answers = []
+        for image in images:
+            for number, sample in enumerate(dataset.samples):
+                pixels, truth = sample.read()
+                if np.array_equal(pixels, image):
+                    known = truth.long().masked_fill(truth == 255, 0)
+                    answers.append((known + 1) % 150 if number == 3 else known)
+        return answers
+
+    found = evaluate(dataset, right_but_for_one, LABELS, folder=tmp_path)
+    assert [image.image for image in found.images] == ["000003", "000000", "000001", "000002", "000004"]
+    assert found.images[0].miou == found.images[0].pixel_accuracy == 0
+    assert {image.miou for image in found.images[1:]} == {100.0}
+    again = evaluate(dataset, right_but_for_one, LABELS, folder=tmp_path)
+    assert (again.resumed, again.images) == (5, found.images)
+
+
+def test_outcomes_are_given_and_incomplete_ones_evaluated_again(tree, tmp_path):
+    dataset, seen = open_dataset("ade20k", tree), []
+    evaluate(dataset, predict, LABELS, folder=tmp_path)
+    found = evaluate(
+        dataset,
+        predict,
+        LABELS,
+        folder=tmp_path,
+        on_outcome=seen.append,
+        is_complete=lambda sample: sample.name != "000001",
+    )
+    assert (found.resumed, found.evaluated) == (4, 5)
+    (outcome,) = seen
+    image, truth = dataset.samples[1].read()
+    assert outcome.sample == dataset.samples[1]
+    assert np.array_equal(outcome.image, image)
+    assert torch.equal(outcome.truth, truth)
+    assert torch.equal(outcome.predicted, predict([image])[0])
+
+
+def test_an_image_without_counted_pixels_is_resumed(tree, tmp_path):
+    Image.new("L", (6, 5), 0).save(tree / "annotations/validation/000004.png")
+    dataset = open_dataset("ade20k", tree)
+    first = evaluate(dataset, predict, LABELS, folder=tmp_path)
+    again = evaluate(dataset, predict, LABELS, folder=tmp_path)
+    assert again.resumed == 5
+    assert torch.equal(again.scores.matrix, first.scores.matrix)
+    assert first.images[-1].image == "000004"
 
 
 def test_failures_are_tried_again(tree, tmp_path):
@@ -121,7 +209,7 @@ def test_failures_are_tried_again(tree, tmp_path):
 
 def test_overwrite_discards_earlier_counts(tree, tmp_path):
     dataset = open_dataset("ade20k", tree)
-    evaluate(dataset, lambda image: predict(image) * 0, LABELS, folder=tmp_path)
+    evaluate(dataset, zeros, LABELS, folder=tmp_path)
     found = evaluate(dataset, predict, LABELS, folder=tmp_path, overwrite=True)
     assert found.resumed == 0
     assert torch.equal(found.scores.matrix, evaluate(dataset, predict, LABELS).scores.matrix)
@@ -176,7 +264,7 @@ def test_images_over_the_limit_are_left_out(tree):
 
 def test_counts_of_other_settings_are_not_used(tree, tmp_path):
     dataset = open_dataset("ade20k", tree)
-    evaluate(dataset, lambda image: predict(image) * 0, LABELS, folder=tmp_path, settings={"model": "a"})
+    evaluate(dataset, zeros, LABELS, folder=tmp_path, settings={"model": "a"})
     found = evaluate(dataset, predict, LABELS, folder=tmp_path, settings={"model": "b"})
     assert found.resumed == 0
     assert torch.equal(found.scores.matrix, evaluate(dataset, predict, LABELS).scores.matrix)
