@@ -115,7 +115,7 @@ def measure_speed(tower: CLIP, rounds: int, scale: int, clock: Clock) -> list[Ro
     classes = ClassList.shipped("voc21")
     height, width = 375 // scale, 500 // scale
     image = smooth_noise(height, width)
-    config = scaled(ITACLIPConfig.preset("voc21"), scale)
+    config = scaled(ITACLIPConfig.preset("itaclip", dataset="voc21"), scale)
     engines = {
         "voc21": build_engine(tower, config, classes),
         "fast": build_engine(tower, scaled(ITACLIPConfig.preset("fast"), scale), classes),
@@ -153,7 +153,9 @@ def measure_memory(tower: CLIP, scale: int) -> Row:
     """
     classes = ClassList.shipped("coco-stuff")
     image = smooth_noise(480 // scale, 640 // scale)
-    config = replace(scaled(ITACLIPConfig.preset("coco-stuff"), scale), stride=224, pamr_steps=1)
+    config = replace(
+        scaled(ITACLIPConfig.preset("itaclip", dataset="coco-stuff"), scale), stride=224, pamr_steps=1
+    )
     engine = build_engine(tower, config, classes)
     mine = peak_bytes(lambda: engine.predict(image))
     theirs = peak_bytes(lambda: serial_run(engine, image, classes, config))

@@ -123,7 +123,7 @@ def load_clip(
     name, weights = _find(backbone, pretrained)
     chosen = choose_quick_gelu(name, weights, quick_gelu)
     # only this order of precedence overrides a configuration that says True
-    options = {} if chosen is None else {"quick_gelu": chosen}
+    options: dict[str, Any] = {} if chosen is None else {"quick_gelu": chosen}
     try:
         model = open_clip.create_model(
             name, pretrained=weights, force_quick_gelu=bool(chosen), require_pretrained=True, **options

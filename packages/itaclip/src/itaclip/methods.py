@@ -115,6 +115,14 @@ _RESCLIP = {
     "context59": 0.4,
     "ade20k": 0.3,
 }
+_PROXYCLIP: Mapping[str, Fields] = {
+    "voc21": {"prob_threshold": 0.2},
+    "context60": {"prob_threshold": 0.15},
+    "coco-object": {"prob_threshold": 0.25},
+    "coco-stuff": {},
+    "cityscapes": {"resize_short": 448, "crop": 224},
+    "ade20k": {"resize_short": 448},
+}
 # one version of every window, no refinement, no closing
 _PLAIN: Fields = {"branches": ("identity",), "pamr_steps": 0, "closing": False}
 _CLEARCLIP_FIELDS: Fields = {
@@ -124,6 +132,7 @@ _CLEARCLIP_FIELDS: Fields = {
     "stride": 224,
     "logit_scale": 50.0,
 }
+_PROXYCLIP_FIELDS: Fields = {**_PLAIN, "crop": 336}
 _LAST_BLOCK: Fields = {"mid_layers": (), "residual": False}
 
 METHODS: Mapping[str, Method] = {
@@ -200,6 +209,32 @@ METHODS: Mapping[str, Method] = {
         names="first",
         source="arXiv 2407.12442, published configurations, which run MaskCLIP too",
         differs="thresholds are those for ClearCLIP",
+    ),
+    "gem": Method(
+        title="GEM",
+        attention={"strategy": "gem"},
+        fields=_CLEARCLIP_FIELDS,
+        datasets=_CLEARCLIP,
+        names="first",
+        source="arXiv 2407.12442, published configurations, which run GEM too",
+        differs="thresholds are those for ClearCLIP",
+    ),
+    "proxyclip": Method(
+        title="ProxyCLIP",
+        attention={"strategy": "proxyclip"},
+        fields=_PROXYCLIP_FIELDS,
+        datasets=_PROXYCLIP,
+        names="first",
+        source="arXiv 2408.04883, published configurations",
+        differs="windows are not padded to multiples of 56 px",
+    ),
+    "trident": Method(
+        title="Trident",
+        attention={"strategy": "trident"},
+        fields={**_PROXYCLIP_FIELDS, "stride": 224},
+        names="first",
+        source="arXiv 2411.09219, defaults of the published code",
+        differs="without the mask decoder of SAM; how maps of SAM are put together is ours",
     ),
     "vanilla": Method(
         title="CLIP",

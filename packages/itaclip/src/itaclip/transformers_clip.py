@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from common_kernels.runtime.hub import ModelNotFoundError, read_config
 from open_clip.model import CLIP
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 
@@ -87,7 +87,8 @@ def load_transformers_clip(folder: Path, *, quick_gelu: bool | None = None) -> n
         stated = json.loads(file.read_text("utf-8"))
         mean, std = stated.get("image_mean"), stated.get("image_std")
         if mean and std:
-            model.visual.preprocess_cfg = vars(PreprocessCfg(mean=tuple(mean), std=tuple(std)))
+            visual: Any = model.visual  # to pyright, attributes of modules are tensors
+            visual.preprocess_cfg = vars(PreprocessCfg(mean=tuple(mean), std=tuple(std)))
     return model.float().eval()
 
 
@@ -100,13 +101,13 @@ def load_transformers_tokenizer(folder: Path) -> Any:
     text = _read(folder).get("text_config", {})
     length = text.get("max_position_embeddings", 77)
     if any((folder / name).is_file() for name in _TOKENIZERS):
-        return open_clip.HFTokenizer(str(folder), context_length=length)
+        return HFTokenizer(str(folder), context_length=length)
     if text.get("vocab_size", _CLIP_WORDS) != _CLIP_WORDS:
         raise ModelNotFoundError(
             f"{folder} has no {_TOKENIZERS[0]}, and its vocabulary of {text['vocab_size']} words is not "
             "that of CLIP: add it"
         )
-    return open_clip.SimpleTokenizer(context_length=length)
+    return SimpleTokenizer(context_length=length)
 
 
 def convert_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

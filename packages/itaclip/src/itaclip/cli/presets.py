@@ -5,49 +5,82 @@ from __future__ import annotations
 
 import json
 
-from common_kernels.runtime.cli import Report, emit, say, show
+from common_kernels.runtime.cli import Report, emit, say, show, warn
 
 from itaclip.cli.options import MethodOptions, apply_changes
-from itaclip.config import ITACLIPConfig
+from itaclip.config import AttentionConfig, ITACLIPConfig
+from itaclip.methods import METHODS
+from itaclip.presets import method_names, resolve
 
 
-def presets(name: str | None = None, /, *, method: MethodOptions = None, report: Report = Report()) -> None:
-    """List the presets, or print the effective configuration of one as JSON.
+def presets(
+    name: str | None = None,
+    dataset: str | None = None,
+    /,
+    *,
+    method: MethodOptions = None,
+    report: Report = Report(),
+) -> None:
+    """List the methods, or print the effective configuration of one as JSON.
+
+    A method and a data set are chosen apart: sizes, scales and thresholds are those that the method's authors
+    publish for the data set. Where they publish none, a note says what is taken.
 
     **Examples**
 
         itaclip presets
 
-        itaclip presets voc21 --stride 56
+        itaclip presets sclip
+
+        itaclip presets itaclip voc21 --stride 56
 
     Args:
-        name: Preset whose configuration is printed.
+        name: Method whose configuration is printed.
+        dataset: Data set whose published settings are taken: voc21, context60, coco-object, coco-stuff,
+            cityscapes, voc20, context59 or ade20k; by default those for any image.
     """
-    from rich.table import Table
-
     if name is not None:
-        values = apply_changes(ITACLIPConfig.preset(name), method).to_dict()
+        settings = resolve(name, dataset)
+        values = apply_changes(settings.config, method).to_dict()
+        if dataset is not None and not settings.published:
+            warn(settings.source)
         if report.json:
             emit(values)
         else:
             say(json.dumps(values, indent=2))
         return
     if method:
-        raise ValueError("the options of the method need the name of a preset")
-    configs = {each: ITACLIPConfig.preset(each) for each in ITACLIPConfig.presets()}
+        raise ValueError("the options of the method need the name of a method")
+    configs = {each: ITACLIPConfig.preset(each) for each in method_names()}
     if report.json:
         emit({each: config.to_dict() for each, config in configs.items()})
         return
-    table = Table("preset", "attention", "mid layers", "windows", "branches", "PAMR")
-    for each, config in configs.items():
-        attention = config.attention
-        layers = (str(layer) if isinstance(layer, int) else f"{layer:.0%}" for layer in attention.mid_layers)
+    _show_methods(configs)
+
+
+def _show_methods(configs: dict[str, ITACLIPConfig]) -> None:
+    from rich.table import Table
+
+    table = Table("method", "last block", "windows", "PAMR", "texts", "published for")
+    for name, config in configs.items():
+        known = [dataset for dataset in METHODS[name].datasets if resolve(name, dataset).published]
         table.add_row(
-            each,
-            "values only" if attention.strategy == "value" else " + ".join(attention.pairs),
-            ", ".join(layers),
-            f"{config.crop} px, stride {config.stride}",
-            str(len(config.branches)),
+            name,
+            _last_block(config.attention),
+            f"{config.crop} px, stride {config.stride}, {len(config.branches)} versions",
             f"{config.pamr_steps} steps" if config.pamr_steps else "",
+            "yes" if METHODS[name].texts else "",
+            ", ".join(known),
         )
     show(table)
+    say("The settings for a data set: itaclip presets METHOD DATASET")
+
+
+def _last_block(attention: AttentionConfig) -> str:
+    """Return what the last block attends to, in a few words."""
+    if attention.strategy != "mixed":
+        return {"value": "values only"}.get(attention.strategy, attention.strategy)
+    layers = [str(layer) if isinstance(layer, int) else f"{layer:.0%}" for layer in attention.mid_layers]
+    middle = f", layers at {', '.join(layers)}" if layers else ""
+    local = ", near patches first" if attention.locality else ""
+    return " + ".join(attention.pairs) + middle + local

@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from itaclip.methods import METHODS
+
 PAPER = "arXiv 2411.12044"
+_KEYS = {method.title: name for name, method in METHODS.items()} | {"Baseline": "vanilla"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,8 @@ class Published:
 
     Attributes:
         method: Name of the method.
-        setting: Difference from the method's main result; empty for that one.
+        setting: Difference from the method's main result, or models that it needs besides CLIP; empty for
+            none.
         miou: MIoU in per cent, on the whole validation set.
         source: Publication.
     """
@@ -24,6 +28,11 @@ class Published:
     setting: str
     miou: float
     source: str
+
+    @property
+    def key(self) -> str:
+        """Name of the method in :data:`itaclip.methods.METHODS`; empty if it is not there."""
+        return _KEYS.get(self.method, "")
 
 
 _COLUMNS = ("coco-stuff", "coco-object", "voc21", "context60")
@@ -60,21 +69,59 @@ _ITACLIP_SETTINGS: Sequence[tuple[str, str, _Row]] = (
     ("ViT-L/14", "Table 10", (None, None, 53.3, None)),
     ("ViT-B/32", "Table 10", (None, None, 56.7, None)),
 )
-_READMES: Sequence[tuple[str, str, Mapping[str, float]]] = (
-    ("ITACLIP", "", {"cityscapes": 40.2}),
+# read in the publication or in the repository of a method
+_OTHERS: Sequence[tuple[str, str, str, Mapping[str, float]]] = (
+    ("ITACLIP", "", "README of ITACLIP", {"cityscapes": 40.2}),
     (
         "SCLIP",
         "no PAMR",
+        "README of SCLIP",
         {
             "voc21": 59.63,
             "context60": 31.74,
             "coco-object": 33.52,
             "coco-stuff": 22.77,
             "cityscapes": 32.34,
+            "voc20": 81.54,
+            "context59": 34.46,
             "ade20k": 16.45,
         },
     ),
-    ("NACLIP", "PAMR", {"voc20": 83.03, "context59": 38.35, "cityscapes": 38.27, "ade20k": 19.05}),
+    (
+        "NACLIP",
+        "PAMR",
+        "README of NACLIP",
+        {"voc20": 83.03, "context59": 38.35, "cityscapes": 38.27, "ade20k": 19.05},
+    ),
+    (
+        "CorrCLIP",
+        "DINO, SAM 2",
+        "README of CorrCLIP",
+        {
+            "voc21": 74.8,
+            "context60": 44.2,
+            "coco-object": 43.7,
+            "coco-stuff": 31.6,
+            "cityscapes": 49.4,
+            "voc20": 88.8,
+            "context59": 48.8,
+            "ade20k": 26.9,
+        },
+    ),
+)
+# rows with ViT-B of the comparison in the paper of CorrCLIP, which are not in the tables above
+_COMPARED: Sequence[tuple[str, str, Mapping[str, float]]] = (
+    ("ClearCLIP", "", {"cityscapes": 30.0, "ade20k": 16.7}),
+    (
+        "ProxyCLIP",
+        "DINO",
+        {"voc21": 61.3, "context60": 35.3, "coco-object": 37.5, "cityscapes": 38.1, "ade20k": 20.2},
+    ),
+    (
+        "Trident",
+        "DINO, SAM",
+        {"voc21": 67.1, "context60": 38.6, "coco-object": 41.1, "cityscapes": 42.9, "ade20k": 21.9},
+    ),
 )
 
 
@@ -95,8 +142,10 @@ def published(dataset: str, *, settings: bool = False) -> list[Published]:
             found += _of(method, setting, row[column], f"{PAPER}, Table 1")
         for setting, table, row in _ITACLIP_SETTINGS if settings else ():
             found += _of("ITACLIP", setting, row[column], f"{PAPER}, {table}")
-    for method, setting, results in _READMES:
-        found += _of(method, setting, results.get(dataset), f"README of {method}")
+    for method, setting, source, results in _OTHERS:
+        found += _of(method, setting, results.get(dataset), source)
+    for method, setting, results in _COMPARED:
+        found += _of(method, setting, results.get(dataset), "comparison in arXiv 2411.10086")
     return sorted(found, key=lambda result: result.miou)
 
 
