@@ -33,6 +33,7 @@ class ScriptedGenerator:
     """
 
     why_single = None  # messages may be generated together
+    notice = None
 
     def __init__(self, *, pause=0.0, context_length=None):
         self.pause = pause

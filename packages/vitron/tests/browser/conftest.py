@@ -55,4 +55,4 @@ def watched(scripted):
 
 @pytest.fixture(scope="session")
 def site(open_site, watched):
-    return open_site(watched)
+    return open_site(watched, notice="trained on <nothing> alone")

@@ -105,6 +105,10 @@ def newest(page):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"))
 
 
+def test_visitors_read_what_the_model_was_trained_on(page):
+    assert page.locator("#notice").inner_text().strip() == "trained on <nothing> alone"
+
+
 def test_a_drawn_region_is_edited(page, scene, watched):
     bring(page, scene)
     stroke(page)

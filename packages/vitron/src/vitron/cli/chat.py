@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from common_kernels.runtime.cli import OutputPath, Report
+from common_kernels.runtime.cli import OutputPath, Report, warn
 
 from vitron.cli.options import ModelDevice, Sampling, Specialists, VideoFormat, load
 from vitron.protocol.sampling import SamplingParams
@@ -48,6 +48,8 @@ def chat(
 
     media = [read_input(path) for path in inputs or []]
     generator, registry = load(model, machine, specialists)
+    if generator.notice is not None:
+        warn(generator.notice)
     conversation = Conversation(generator, specialists=registry)
     if report.json:
         Pipe(conversation, sampling, output, media, video_format).run(sys.stdin)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from common_kernels.runtime.cli import say
+from common_kernels.runtime.cli import say, warn
 from cyclopts import Group, Parameter
 
 from vitron.cli.network import api_key, batched, is_local, listen
@@ -73,6 +73,8 @@ def serve(
     host = f"[{address.host}]" if ":" in address.host else address.host
     with_key = "" if key is None else ", with a key"
     say(f"{name} at http://{host}:{place.getsockname()[1]}/v1{with_key}; Ctrl-C stops it")
+    if vitron.notice is not None:
+        warn(vitron.notice)
     config = uvicorn.Config(app, log_level="warning", ws="none", server_header=False)
     with place, suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[place])

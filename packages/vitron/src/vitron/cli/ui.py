@@ -68,6 +68,7 @@ def ui(
         batched(vitron, generations),
         specialists=registry,
         model=name,
+        notice=vitron.notice,
         host=address.host,
         port=port,
         password=key,

@@ -30,7 +30,7 @@ from vitron.protocol import MODULES, ModuleRegistry
 from vitron.protocol.media import Artefact
 from vitron.protocol.sampling import SamplingParams
 from vitron.session import Conversation
-from vitron.shipped import SHIPPED
+from vitron.shipped import SHIPPED, TRAINING_DOMAINS
 from vitron.specialists.mask_head import MaskHeadSpecialist
 from vitron.specialists.registry import SpecialistRegistry
 
@@ -111,7 +111,25 @@ class Vitron(ModelGenerator):
             )
         if not {"quantization_config", "device_map"} & set(kwargs):
             cast("Any", model).to(target)
+        if str(name_or_path) in SHIPPED.names():
+            model.config.training_domain = TRAINING_DOMAINS.get(str(name_or_path))
         return cls(model, processor)
+
+    @property
+    def notice(self) -> str | None:
+        """What users should know before they start; ``None`` for a model that was trained on photographs.
+
+        A model that never saw a photograph answers and marks all the same, and mostly wrongly. No rule tells
+        photographs from drawn scenes surely enough to say so for single images.
+        """
+        domain = cast("VitronConfig", self.model.config).training_domain
+        if domain is None:
+            return None
+        return (
+            f"this model was trained on {domain} alone: what it says, marks and follows in photographs is "
+            "mostly wrong. For photographs give a larger --model, and set up specialists such as SAM 3 "
+            "(VITRON_SAM3_MODEL), SAM (VITRON_SAM_MODEL) or Grounding DINO (VITRON_GROUNDING_DINO_MODEL)"
+        )
 
     def save_pretrained(self, folder: Path | str, *, adapters_only: bool = False) -> None:
         """Write configuration, weights (safetensors) and processor.

@@ -170,7 +170,9 @@ class VitronModule(pl.LightningModule):
                     loss, extra = self._synergy_loss(batch.call_modules, asked)
                     total = total + loss * part
                     weighted |= {name: value * part for name, value in extra.items()}
-                self.manual_backward(self._reaching_all(total))
+                total = self._reaching_all(total)
+                if total.requires_grad:  # a stage may train heads alone, which these conversations do not use
+                    self.manual_backward(total)
             for name, value in weighted.items():
                 logged[name] = logged[name] + value.detach() if name in logged else value.detach()
             signals.append(asked.detach())

@@ -202,6 +202,7 @@ def _trainer_arguments(
 
 def _save(model: VitronForConditionalGeneration, processor: Any, folder: Path, *, keep: bool) -> Path:
     model.eval()
+    cast("VitronConfig", model.config).training_domain = None  # the data may well be photographs
     if keep:
         save_adapters(model, processor, folder)
         return folder

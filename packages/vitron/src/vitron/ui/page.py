@@ -37,6 +37,7 @@ CSS = """
 #head { padding: .25rem .25rem 0; }
 #head h1 { font-size: 1.4rem; margin: 0; }
 #head p { margin: .15rem 0 0; opacity: .75; }
+#notice p { margin: 0 .25rem; font-size: .85rem; opacity: .75; }
 #chat .message { font-size: .95rem; }
 #chat button[aria-label="Clear"] { display: none; }
 #results .grid-wrap, #frames .grid-wrap, #examples .grid-wrap { padding-top: 2.2rem; }
@@ -61,6 +62,7 @@ def build_page(
     *,
     specialists: SpecialistRegistry | None = None,
     model: str = "vitron",
+    notice: str | None = None,
     sampling: SamplingParams | None = None,
     concurrent: int = 1,
 ) -> gr.Blocks:
@@ -71,6 +73,7 @@ def build_page(
             once, as :class:`vitron.model.batching.ContinuousBatcher` can be.
         specialists: Specialists that run calls; by default all that are installed.
         model: Name of the model.
+        notice: Sentence that visitors should read first, such as :attr:`vitron.Vitron.notice`.
         sampling: Sampling options.
         concurrent: Messages generated at a time; further visitors wait.
     """
@@ -84,6 +87,8 @@ def build_page(
             "it (a layer for each), and write what you want; or begin with an example</p>",
             elem_id="head",
         )
+        if notice is not None:
+            gr.HTML(f"<p>{html.escape(notice)}</p>", elem_id="notice")
         with gr.Row(equal_height=False):
             with gr.Column(scale=6, min_width=320):
                 parts = _conversation_parts()
@@ -393,6 +398,7 @@ def launch(
     *,
     specialists: SpecialistRegistry | None = None,
     model: str = "vitron",
+    notice: str | None = None,
     host: str = "127.0.0.1",
     port: int = 7860,
     password: str | None = None,
@@ -405,13 +411,14 @@ def launch(
         generator: Generator of assistant messages.
         specialists: Specialists that run calls.
         model: Name of the model.
+        notice: Sentence that visitors should read first, as in :func:`build_page`.
         host: Address to listen at.
         port: Port to listen at.
         password: Password of the user ``vitron``; ``None`` admits everybody who can reach the page.
         concurrent: Messages generated at a time, as in :func:`build_page`.
         block: Whether to return only when the page is closed.
     """
-    page = build_page(generator, specialists=specialists, model=model, concurrent=concurrent)
+    page = build_page(generator, specialists=specialists, model=model, notice=notice, concurrent=concurrent)
     page.queue(max_size=32, default_concurrency_limit=4)
     page.launch(
         server_name=host,

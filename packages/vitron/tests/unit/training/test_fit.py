@@ -119,6 +119,16 @@ def test_new_models_are_joined_from_parts_and_a_finished_run_is_left(base, tmp_p
     assert (out / "model" / "model.safetensors").read_bytes() == before
 
 
+def test_a_trained_model_says_nothing_of_what_it_was_trained_on_before(base, tmp_path):
+    vitron = Vitron.from_pretrained("vitron-tiny", device="cpu", dtype="float32")
+    assert vitron.notice is not None
+    chosen = TrainerOptions(accelerator="cpu", devices="1")
+    stage = small(train=("mask_head",), lora=None, losses=Losses(text=1, mask=1))
+    fit_stage(vitron.model, vitron.processor, stage, base / "data", tmp_path, options=chosen,
+              enable_progress_bar=False, logger=False)  # fmt: skip
+    assert Vitron.from_pretrained(tmp_path / "model", device="cpu").notice is None
+
+
 def test_kept_adapters_give_the_model_that_was_trained(base, tmp_path):
     trained = fit(base, tmp_path / "run", small(), options={"keep_adapters": True})
     again = Vitron.from_pretrained(tmp_path / "run" / "model", device="cpu", dtype="float32")

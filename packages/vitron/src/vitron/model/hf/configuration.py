@@ -37,6 +37,8 @@ class VitronConfig(PretrainedConfig):
         conditions: Projections of signals to a text encoder's space, by module: number of vectors
             (``num_vectors``), their ``width``, and the projection's ``form``, ``vitron`` or ``published``.
         base_model: Folder or hub id of the model to which all this was attached.
+        training_domain: Kind of images that the model was trained on where it saw no photographs, such as
+            ``drawn scenes``; users are told so. ``None`` for all others.
     """
 
     model_type = "vitron"
@@ -64,6 +66,7 @@ class VitronConfig(PretrainedConfig):
     mask_side: int = 512
     conditions: dict[str, Any] | None = None
     base_model: str | None = None
+    training_domain: str | None = None
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
