@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from common_kernels.runtime.images import read_size
+from common_kernels.runtime.images import ImageError, read_size
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -101,7 +101,9 @@ def _spair_pair(file: Path, images: Path) -> Pair:
         raise ValueError(f"{file} is not an annotation of SPair-71k: {error}") from error
 
 
-def read_pair_list(file: str | Path, images: str | Path) -> list[Pair]:
+def read_pair_list(
+    file: str | Path, images: str | Path, *, on_error: Callable[[str, Exception], None] | None = None
+) -> list[Pair]:
     """Read the list of pairs that the authors' script evaluates on.
 
     It is one JSON file of 360 pairs, 20 of each category of SPair-71k, taken over from Diffusion
@@ -111,6 +113,8 @@ def read_pair_list(file: str | Path, images: str | Path) -> list[Pair]:
     Args:
         file: The list.
         images: Folder to which its paths are relative.
+        on_error: Called with the number of each pair of which an image is missing, and why; such pairs are
+            left out. If ``None`` the first of them ends the reading.
 
     Raises:
         ValueError: If the file is something else, or an image is missing.
@@ -122,7 +126,15 @@ def read_pair_list(file: str | Path, images: str | Path) -> list[Pair]:
         content: Any = json.loads(Path(file).read_text("utf-8"))
         if not isinstance(content, list) or not all(isinstance(each, dict) for each in cast("Any", content)):
             raise ValueError('it must read [{"source_path": ..., "target_path": ..., ...}, ...]')
-        return [_listed_pair(number, each, Path(images)) for number, each in enumerate(cast("Any", content))]
+        found: list[Pair] = []
+        for number, each in enumerate(cast("Any", content)):
+            try:
+                found.append(_listed_pair(number, each, Path(images)))
+            except (ImageError, OSError) as error:
+                if on_error is None:
+                    raise
+                on_error(str(number), error)
+        return found
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{file} is not a list of pairs: {error}") from error
 
@@ -288,6 +300,7 @@ def evaluate_pairs(
     head: Callable[[Tensor], Tensor] | None = None,
     thresholds: Sequence[float] = (0.1,),
     on_pair: Callable[[int, int], None] | None = None,
+    on_error: Callable[[Pair, Exception], None] | None = None,
 ) -> dict[tuple[float, Against], PCK]:
     """Score features on pairs, against image and box at once.
 
@@ -298,19 +311,33 @@ def evaluate_pairs(
         head: Function applied to features ``(1, C, h, w)`` first.
         thresholds: Largest distances of a hit.
         on_pair: Called with pairs done and all of them.
+        on_error: Called with each pair of which an image cannot be read, and why; such pairs are left out. If
+            ``None`` the first of them ends the work.
 
     Returns:
         A figure for each threshold and each reference.
+
+    Raises:
+        OSError: If an image is missing.
+        ValueError: If an image cannot be read, or no pair is left.
     """
+    scored: list[Pair] = []
     predicted: list[Tensor] = []
     for number, pair in enumerate(pairs, 1):
-        source, target = features(pair.source, pair.category), features(pair.target, pair.category)
+        try:
+            source, target = features(pair.source, pair.category), features(pair.target, pair.category)
+        except (ImageError, OSError) as error:
+            if on_error is None:
+                raise
+            on_error(pair, error)
+            continue
+        scored.append(pair)
         predicted.append(predict_points(pair, source, target, side=side, head=head))
         if on_pair is not None:
             on_pair(number, len(pairs))
     ways: tuple[Against, ...] = ("image", "box")
     return {
-        (threshold, way): pck(pairs, predicted, threshold=threshold, against=way)
+        (threshold, way): pck(scored, predicted, threshold=threshold, against=way)
         for threshold in thresholds
         for way in ways
     }

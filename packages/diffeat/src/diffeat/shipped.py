@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import cast
 
 from common_kernels.runtime.hub import ShippedModels, find_model
 
@@ -21,5 +23,24 @@ def find_pipeline(name: str | Path, *, revision: str | None = None) -> str:
 
     Raises:
         ModelNotFoundError: If there is none.
+        ValueError: If a configuration in the folder is damaged or names no pipeline.
     """
-    return str(find_model(name, shipped=SHIPPED, index_file=PIPELINE_INDEX, revision=revision))
+    place = str(find_model(name, shipped=SHIPPED, index_file=PIPELINE_INDEX, revision=revision))
+    index = Path(place, PIPELINE_INDEX)
+    if index.is_file():
+        if "_class_name" not in _read(index):
+            raise ValueError(f'{index} names no pipeline: it has no "_class_name"')
+        for path in sorted(Path(place).glob("*/*config.json")):
+            _read(path)
+    return place
+
+
+def _read(path: Path) -> dict[str, object]:
+    """Read a configuration; diffusers does not always name the file that is damaged."""
+    try:
+        content: object = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no configuration: it must be a JSON object")
+    return cast("dict[str, object]", content)

@@ -16,6 +16,7 @@ Every activation has a name. List, extract and rank activations by your labels.
     diffeat demo
     diffeat names "up-*-cross-q" --model path/to/pipeline
     diffeat extract photos/ --model path/to/pipeline -p Ours-XL -o features/
+    diffeat search features/ cat.jpg
     diffeat rank images/ masks/ --model path/to/pipeline --budget 3840
     diffeat properties photos/ --model path/to/pipeline -n "up-*"
     diffeat view cat.jpg dog.jpg --model path/to/pipeline -p Ours-XL --together --kind page
@@ -29,6 +30,7 @@ for name in (
     "demo",
     "names",
     "extract",
+    "search",
     "rank",
     "properties",
     "view",

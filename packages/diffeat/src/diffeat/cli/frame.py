@@ -89,6 +89,12 @@ class Extraction(ExtractionOptions):
     size: ImageSize = None
     maps: Annotated[MapOptions, Parameter(name="*", group=_EXTRACTION)] = field(default_factory=MapOptions)
 
+    def __post_init__(self) -> None:
+        ExtractionOptions.__post_init__(self)  # the zero-argument super() fails in a dataclass with slots
+        for step in self.timesteps:
+            if self.timesteps.count(step) > 1:
+                raise ValueError(f"--timestep {step} is given more than once")
+
     def plain(self) -> ExtractionOptions:
         """Return the options of the Python API."""
         return ExtractionOptions(**{each.name: getattr(self, each.name) for each in fields(self)})

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from common_kernels.runtime.cli import Device, Report, emit, progress, show
+from common_kernels.runtime.cli import Device, Report, emit, explain, progress, show, warn
 from cyclopts import Group, Parameter
 
 from diffeat.cli.frame import Extraction, Selection, load_extractor, note, plural
@@ -65,7 +66,7 @@ def pck(
     machine: Device = Device(),
     model: str = "tiny-sdxl",
     report: Report = Report(),
-) -> None:
+) -> int:
     """Measure PCK by nearest neighbours, without any training.
 
     The full test split has 12,234 pairs; published figures refer to it unless stated otherwise. The
@@ -83,11 +84,27 @@ def pck(
     names = selection.chosen()
     from diffeat.pck import evaluate_pairs, pair_features
 
-    chosen, protocol = _read_pairs(root, pairs)
+    left_out: set[str] = set()
+
+    def on_error(name: str, error: Exception) -> None:
+        left_out.add(name)
+        warn(f"pair {name} is left out: {explain(error)}")
+
+    chosen, protocol = _read_pairs(root, pairs, on_error)
     extractor = load_extractor(model, machine)
     features = pair_features(extractor, names, options.plain(), keep=pairs.keep)
     with progress("pairs") as bar:
-        found = evaluate_pairs(chosen, features, side=pairs.side, thresholds=pairs.threshold, on_pair=bar)
+        found = evaluate_pairs(
+            chosen,
+            features,
+            side=pairs.side,
+            thresholds=pairs.threshold,
+            on_pair=bar,
+            on_error=lambda pair, error: on_error(pair.name, error),
+        )
+    count = next(iter(found.values())).pairs
+    if left_out:
+        protocol += f", {plural(len(left_out), 'pair')} left out: not comparable"
     if report.json:
         rows = [
             {
@@ -99,23 +116,26 @@ def pck(
             }
             for (threshold, against), score in found.items()
         ]
-        emit({"protocol": protocol, "pairs": len(chosen), "pck": rows})
-        return
+        emit({"protocol": protocol, "pairs": count, "left_out": sorted(left_out), "pck": rows})
+        return int(bool(left_out))
     from rich.table import Table
 
     table = Table("PCK", "against", "per point", "per image", title=protocol)
     for (threshold, against), score in found.items():
         table.add_row(f"@{threshold:g}", against, f"{score.per_point:.4f}", f"{score.per_image:.4f}")
     show(table)
-    note(f"{plural(len(chosen), 'pair')} scored")
+    note(f"{plural(count, 'pair')} scored")
+    return int(bool(left_out))
 
 
-def _read_pairs(root: Path, options: Pairs) -> tuple[list[Pair], str]:
+def _read_pairs(
+    root: Path, options: Pairs, on_error: Callable[[str, Exception], None]
+) -> tuple[list[Pair], str]:
     """Return the pairs, grouped by category because they share images, and their title."""
     from diffeat.pck import SPAIR_PAIRS, read_pair_list, read_spair
 
     if options.list is not None:
-        pairs = read_pair_list(options.list, root)
+        pairs = read_pair_list(options.list, root, on_error=on_error)
         protocol = f"list of {len(pairs)} pairs"
     else:
         pairs = read_spair(root, options.split)

@@ -89,6 +89,13 @@ def vae_factor(pipeline: object) -> int:
     return 8
 
 
+def _from_file(path: Path) -> nn.Module:
+    config = _read(path)
+    if "_class_name" not in config:
+        raise ValueError(f'{path} names no diffusers model: it has no "_class_name"')
+    return _from_config(config)
+
+
 def _from_config(config: Mapping[str, Any]) -> nn.Module:
     import diffusers
 
@@ -115,13 +122,13 @@ def _from_folder(source: str | Path) -> Blueprint:
     folder = SHIPPED.folder(str(source)) if str(source) in SHIPPED.names() else Path(source)
     if not folder.is_dir():
         if folder.suffix == ".json" and folder.is_file():
-            return _bare(_from_config(_read(folder)))
+            return _bare(_from_file(folder))
         return _from_hub(str(source))
     if (folder / "config.json").is_file():
-        return _bare(_from_config(_read(folder / "config.json")))
+        return _bare(_from_file(folder / "config.json"))
     for name in DENOISERS:
         if (folder / name / "config.json").is_file():
-            model = _from_config(_read(folder / name / "config.json"))
+            model = _from_file(folder / name / "config.json")
             vae, text = (folder / part / "config.json" for part in ("vae", "text_encoder"))
             factor = _factor(_read(vae)) if vae.is_file() else 1
             length = _read(text).get("max_position_embeddings") if text.is_file() else None
@@ -156,4 +163,10 @@ def _factor(vae: Mapping[str, Any]) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no configuration: it must be a JSON object")
+    return cast("dict[str, Any]", content)

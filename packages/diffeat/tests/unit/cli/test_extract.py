@@ -3,8 +3,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import shutil
+import socket
+import sys
+import zlib
+
 import pytest
 import torch
+from common_kernels.runtime.cli import run_app, stderr
+from diffeat.cli import app
 from diffeat.store import FeatureStore, load_features
 
 NAME = "up-level1-repeat0-vit-block0-cross-q"
@@ -182,3 +191,126 @@ def test_a_store_that_was_only_begun_is_begun_again(here, model, rows, complain)
 @pytest.mark.parametrize("device", ["toaster", "cuda:x", "cuda:99"])
 def test_a_device_that_is_not_there(here, model, complain, device):
     assert device in complain("extract", "nowhere", "-n", NAME, "-o", "store", *model[:2], "--device", device)
+
+
+def test_failures_in_folders_are_told_apart_by_their_path(here, model, rows, run):
+    for folder in ("a", "b"):
+        (here / "photos" / folder).mkdir()
+        (here / "photos" / folder / "x.png").write_text(f"no image {folder}")
+    args = ["extract", "photos", "-r", "-n", NAME, "-o", "store", *model]
+    found = {row["input"]: row["status"] for row in rows(*args, code=1)}
+    assert found["photos/a/x.png"] == found["photos/b/x.png"] == "failed"
+    assert list(found.values()).count("done") == 3
+    result = run(*args, code=1)
+    assert all(f"photos/{folder}/x.png is not an image" in result.stderr for folder in ("a", "b"))
+    assert "0 images computed, 3 cached, 2 failed" in result.stderr
+
+
+def test_a_folder_of_bad_images_leaves_no_store(here, model, run):
+    for number in (0, 1):
+        (here / "photos" / f"{number}.png").write_text("no image")
+    result = run("extract", "photos", "-n", NAME, "-o", "store", *model, code=1)
+    assert "nothing is written" in result.stderr
+    assert not (here / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["photos", "-o", "photos"], "photos holds the images: give another folder, such as photos/features"),
+        (["photos/0.png", "-o", "photos/0.png"], "photos/0.png is one of the images"),
+        (["photos", "-o", "photos/new.jpg"], "must be the folder of a store or a .safetensors file"),
+        (["photos", "-o", "note"], "note must be the folder of a store or a .safetensors file"),
+        (["photos", "-o", "a.safetensors", "--pool", "mean"], "--pool, --pca and --quantize need the folder"),
+        (["photos", "-o", "s", "-t", 50, "-t", 50], "--timestep 50 is given more than once"),
+        (["photos", "-o", "s", "--pool", 0], "pool must be 'mean', 'max' or a number of cells"),
+    ],
+)
+def test_outputs_and_options_that_do_not_fit(here, model, args, message, complain):
+    (here / "note").write_text("text")
+    assert message in complain("extract", *args, "-n", NAME, *model)
+    assert not (here / "s").exists()
+
+
+def test_pixel_bombs_are_left_out(here, model, rows):
+    head = b"IHDR" + (100_000).to_bytes(4) * 2 + bytes([8, 2, 0, 0, 0])
+    data = b"\x89PNG\r\n\x1a\n"
+    for chunk in (head, b"IDAT" + zlib.compress(bytes(100)), b"IEND"):
+        data += (len(chunk) - 4).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4)
+    (here / "photos" / "0.png").write_bytes(data)
+    found = rows("extract", "photos", "-n", NAME, "-o", "store", *model, code=1)
+    assert statuses(found) == ["failed", "done"]
+    assert "photos/0.png" in found[0]["error"]
+    assert "pixels" in found[0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("model_index.json", "{", "model_index.json is not JSON"),
+        ("model_index.json", "{}", 'model_index.json names no pipeline: it has no "_class_name"'),
+        ("unet/config.json", "{", "unet/config.json is not JSON"),
+        ("unet/config.json", "[]", "unet/config.json is no configuration"),
+    ],
+)
+def test_a_damaged_model_is_named(here, sd15_folder, file, text, message, complain):
+    shutil.copytree(sd15_folder, here / "broken")
+    (here / "broken" / file).write_text(text)
+    line = complain("extract", "photos", "-n", NAME, "-o", "store", "--model", "broken", "--device", "cpu")
+    assert message in line
+    if file.startswith("unet"):
+        assert message in complain("names", "--model", "broken")
+
+
+def test_a_config_without_its_class_is_named(here, complain):
+    (here / "config.json").write_text("{}")
+    line = complain("names", "--model", "config.json")
+    assert 'config.json names no diffusers model: it has no "_class_name"' in line
+
+
+def test_reduced_features_and_search(here, model, rows, run, complain):
+    args = ["extract", "photos", "-r", "-n", NAME, "-n", "mid-vit-out", "-o", "store", *model]
+    assert statuses(rows(*args, "--pool", "mean", "--quantize")) == ["done"] * 3
+    assert FeatureStore("store").shape(NAME) == (16, 1, 1)
+    found = rows("search", "store", "photos/1.png", "--top", 2)
+    assert (found[0]["input"], len(found[0]["found"])) == ("photos/1.png", 2)
+    first = found[0]["found"][0]
+    assert (first["image"], first["row"]) == ("photos/1.png", 1)
+    assert first["similarity"] >= 0.99
+    assert "1 image searched for among 3" in run("search", "store", "photos/0.png", "--exact").stderr
+    assert "holds no features" in complain("search", "nowhere", "photos/0.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_several_processes_print_one_report(here, sd15_folder):
+    """The processes of ``accelerate launch``, forked here so that they load nothing anew."""
+    context = multiprocessing.get_context("fork")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def work(rank):
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        torch.set_num_threads(1)
+        with open(f"out{rank}", "w") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+            sys.stdout = sys.stderr = out
+            stderr.file = out
+            args = ["extract", "photos", "-r", "-n", NAME, "-o", "store", "--batch-size", "1"]
+            code = run_app(app, [*args, "--model", str(sd15_folder), "--device", "cpu"])
+        os._exit(code)
+
+    processes = [context.Process(target=work, args=(rank,)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0, [(here / f"out{rank}").read_text() for rank in (0, 1)]
+    texts = [(here / f"out{rank}").read_text() for rank in (0, 1)]
+    assert [text.count("computed") for text in texts] == [1, 0]
+    assert "3 images computed, 0 cached" in texts[0]
+    store = FeatureStore("store")
+    assert [item.source for item in store.items()] == ["photos/0.png", "photos/1.png", "photos/inner/2.png"]

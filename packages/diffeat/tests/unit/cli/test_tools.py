@@ -253,6 +253,35 @@ def test_segment_judges_itself(labelled, rows, complain, sd15_folder):
     assert "--labelled" in complain("segment", "-n", "unet-in")
 
 
+def test_pck_goes_past_an_image_that_is_missing(labelled, run, rows, sd15_folder):
+    pair = {
+        "source_path": "p0.png",
+        "target_path": "p0.png",
+        "source_points": [[10, 7.5]],
+        "target_points": [[10, 7.5]],
+        "target_bounding_box": [0, 0, 32, 24],
+        "category": "cat",
+    }
+    Path("pairs.json").write_text(json.dumps([pair, {**pair, "target_path": "none.png"}]))
+    args = ["--model", sd15_folder, "-n", "unet-in", *SMALL, "--side", 8]
+    found = run("pck", "images", *args, "--list", "pairs.json", "--json", code=1)
+    assert "pair 1 is left out: images/none.png" in found.stderr
+    report = json.loads(found.stdout)
+    assert (report["pairs"], report["left_out"]) == (1, ["1"])
+    assert "1 pair left out: not comparable" in report["protocol"]
+    for name in ("whole", "part"):
+        spair = {"category": "cat", "src_imname": f"{name}.png", "trg_imname": "whole.png"}
+        spair |= {"src_kps": [[10, 7.5]], "trg_kps": [[10, 7.5]], "trg_bndbox": [0, 0, 32, 24]}
+        folder = Path("part/PairAnnotation/test")
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes = {"src_imsize": [32, 24, 3], "trg_imsize": [32, 24, 3]}
+        (folder / f"{name}.json").write_text(json.dumps({**spair, **sizes}))
+    Path("part/JPEGImages/cat").mkdir(parents=True)
+    Path("images/p0.png").rename("part/JPEGImages/cat/whole.png")
+    (report,) = rows("pck", "part", *args, code=1)
+    assert (report["pairs"], report["left_out"]) == (1, ["part"])
+
+
 def test_pck_of_a_list_and_of_a_split(labelled, run, rows, complain, sd15_folder):
     pair = {
         "source_path": "p0.png",
