@@ -205,7 +205,9 @@ def text_features(
     total = len(classes.names) + len(texts)
 
     def after(first: int) -> Callable[[int, int], None] | None:
-        return None if progress is None else lambda done, _: progress(min(first + done, total), total)
+        if (report := progress) is None:
+            return None
+        return lambda done, _: report(min(first + done, total), total)
 
     features = embedder.embed(classes.names, progress=after(0))
     if rows is None or not texts:

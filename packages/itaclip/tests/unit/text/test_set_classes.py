@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from itaclip import ITACLIP, ITACLIPConfig
+from itaclip import ITACLIP, AttentionConfig, ITACLIPConfig
 from itaclip.cli.options import ClassOptions, ModelOptions, read_templates
 from itaclip.text import CallableSource, shipped_texts
 
-CONFIG = ITACLIPConfig(branches=("identity",), pamr_steps=0, templates="plain", alpha=0.5)
+CONFIG = ITACLIPConfig(
+    attention=AttentionConfig(mid_layers=()),
+    branches=("identity",),
+    pamr_steps=0,
+    templates="plain",
+    alpha=0.5,
+)
 TEXTS = {"cat": "a pet that purrs", "dog": "a pet that barks"}
 
 
