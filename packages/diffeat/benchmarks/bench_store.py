@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fills a store with 100,000 tiny images and measures reading, inodes and search.
+
+``python bench_store.py FOLDER --output results.json``; a run that was stopped goes on where it was. No model
+is at work: features are random projections of 8 x 8 pixels, of the shapes that ``-p Ours-XL --pool mean``
+leaves, written through the store's own writer, so the figures are those of hashing, planning, pooling and
+writing. Reading takes turns with zarr on the same arrays and on arrays with a chunk for each image. Times are
+those of the process, so that other work on the machine disturbs little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import torch
+import zarr
+from common_kernels.bench import describe_machine
+from diffeat import ExtractionOptions
+from diffeat.features import Features
+from diffeat.images import load_images
+from diffeat.store import FeatureStore, NeighbourIndex, StoreOptions
+from torch import Tensor, nn
+
+CHANNELS = {"first": 1280, "second": 1280, "third": 640, "fourth": 640}
+SIDE = 8
+OPTIONS = StoreOptions(pool="mean")
+READS = 200
+Row = dict[str, Any]
+
+
+class TinyImages(Sequence[Any]):
+    """Images ``(8, 8, 3)`` of random bytes, made when they are asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Any) -> Any:
+        if index >= self.count:
+            raise IndexError(index)
+        return np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+class Projections:
+    """Stands in for a model: features are random projections of the pixels."""
+
+    name, revision, dtype, device = "projections", None, torch.float32, torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.model = nn.ModuleDict({name: nn.Identity() for name in CHANNELS})
+        self.pipeline = SimpleNamespace(components={})
+        generator = torch.Generator().manual_seed(0)
+        self.weights = {
+            name: torch.randn(channels, 3 * SIDE * SIDE, generator=generator) / 8
+            for name, channels in CHANNELS.items()
+        }
+
+    def size_for(self, size: object) -> tuple[int, int]:
+        """Size of all images."""
+        return SIDE, SIDE
+
+    def noise_levels(self, options: object) -> tuple[()]:
+        """No noise is added."""
+        return ()
+
+    def __call__(self, images: Any, names: Any, options: Any, **more: Any) -> Features:
+        """Features ``(B, C, 1, 1)``."""
+        pixels = torch.stack(list(load_images(images))).flatten(1) - 0.5
+        found: dict[str, Tensor] = {name: (pixels @ self.weights[name].T)[:, :, None, None] for name in names}
+        return Features(found, cast("Any", SimpleNamespace()))
+
+
+def inodes(folder: Path) -> int:
+    """Files and folders below a folder."""
+    return sum(1 for _ in folder.rglob("*"))
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Processor time of one call."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def fill(folder: Path, count: int) -> Row:
+    """Fill the store, and fill it again: the second run only hashes."""
+    store = FeatureStore(str(folder))
+    images: Any = TinyImages(count)
+    rows: Row = {}
+    for run in ("fill", "again"):
+        start, begun = time.process_time(), time.perf_counter()
+        report = store.add(
+            cast("Any", Projections()),
+            images,
+            list(CHANNELS),
+            ExtractionOptions(),
+            storage=OPTIONS,
+            batch_size=64,
+            on_item=lambda result: None,
+        )
+        rows[run] = {
+            "computed": report.computed,
+            "cached": report.cached,
+            "seconds": time.perf_counter() - begun,
+            "process_seconds": time.process_time() - start,
+        }
+    store.compact()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    rows["inodes_per_image"] = inodes(folder) / count
+    rows["bytes_per_image"] = sum(path.stat().st_size for path in files) / count
+    return rows
+
+
+def measure_reading(folder: Path, count: int) -> Row:
+    """Milliseconds of one image's four activations, by the store and by zarr."""
+    store = FeatureStore(str(folder))
+    sharded = zarr.open_group(f"{folder}/features.zarr", mode="r")
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as place:
+        plain = zarr.create_group(place)
+        for name, channels in CHANNELS.items():
+            array = plain.create_array(
+                name,
+                shape=(READS, channels, 1, 1),
+                chunks=(1, channels, 1, 1),
+                dtype="float16",
+                compressors=None,
+            )
+            array[:] = store.read(name, range(READS)).numpy()
+        arrays = {name: cast("Any", (plain[name], sharded[name])) for name in CHANNELS}
+        runs: dict[str, Callable[[int], object]] = {
+            "store": lambda row: [store.read(name, row) for name in CHANNELS],
+            "zarr, a chunk for each image": lambda row: [arrays[name][0][row % READS] for name in CHANNELS],
+            "zarr, the same shards": lambda row: [arrays[name][1][row] for name in CHANNELS],
+        }
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for row in rng.integers(0, count, READS).tolist():
+            for name, run in runs.items():
+                times[name].append(1e3 * seconds(lambda run=run, row=row: run(row)))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure_search(folder: Path) -> Row:
+    """Seconds to build the index, milliseconds of a search, and the share of true neighbours found."""
+    index = NeighbourIndex(str(folder))
+    built = seconds(index.update)
+    vectors = [index.describe(each, cast("Any", Projections())) for each in TinyImages(50)]
+    times: dict[bool, list[float]] = {False: [], True: []}
+    found: dict[bool, list[set[int]]] = {False: [], True: []}
+    for vector in vectors:
+        for exact in (False, True):
+            start = time.process_time()
+            (neighbours,) = index.find(vector, 10, exact=exact)
+            times[exact].append(1e3 * (time.process_time() - start))
+            found[exact].append({each.item.row for each in neighbours})
+    hits = [len(near & true) / len(true) for near, true in zip(found[False], found[True], strict=True)]
+    return {
+        "images": len(index),
+        "build_process_seconds": built,
+        "search_ms": statistics.median(times[False]),
+        "exact_search_ms": statistics.median(times[True]),
+        "recall_at_10": statistics.mean(hits),
+    }
+
+
+def main() -> None:
+    """Run the benchmark and write its figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--search", action="store_true", help="also build an index and search")
+    arguments = parser.parse_args()
+    figures: Row = {"machine": asdict(describe_machine(torch.device("cpu"))), "images": arguments.count}
+    figures |= fill(arguments.folder, arguments.count)
+    figures["read_ms"] = measure_reading(arguments.folder, arguments.count)
+    if arguments.search:
+        figures["search"] = measure_search(arguments.folder)
+    text = json.dumps(figures, indent=2, default=str)
+    if arguments.output is not None:
+        arguments.output.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
