@@ -17,7 +17,6 @@ from diffeat.store.options import StoredDtype, StoreOptions
 
 if TYPE_CHECKING:
     from common_kernels.runtime.processes import Processes
-    from torch import Tensor
 
     from diffeat.extractor import FeatureExtractor
     from diffeat.options import ExtractionOptions
@@ -236,27 +235,28 @@ def _fill_file(task: _Task, reporter: _Reporter) -> None:
     from common_kernels.runtime.fingerprint import digest_settings
 
     from diffeat.hooks.collector import Storage
-    from diffeat.images import fit, image_hash, load_images
+    from diffeat.images import load_images
     from diffeat.store.files import read_digest, save_features
+    from diffeat.store.ledger import content_key
     from diffeat.store.report import ItemResult
     from diffeat.store.settings import Settings
 
     output = reporter.output
     began = time.perf_counter()
     settings = Settings.of(task.extractor, task.options, task.storage)
-    found: dict[Path, Tensor] = {}
+    found: dict[Path, str] = {}
     for path in task.images:
         try:
-            (image,) = load_images(path)
-            found[path] = fit(image, settings.size)
+            next(load_images(path))  # decoded twice, so that all of them are never in memory
+            found[path] = content_key(path)[0]
         except (ValueError, OSError) as error:
             reporter(ItemResult(image=path, status="failed", error=error))
-    hashes = [image_hash(image) for image in found.values()]
-    digest = digest_settings([settings.digest, list(task.names), task.options.prompt, hashes])
+    keys = list(found.values())
+    digest = digest_settings([settings.digest, list(task.names), task.options.prompt, keys])
     is_there = not output.overwrite and read_digest(output.output) == digest
     if found and not is_there:
         features = task.extractor(
-            list(found.values()),
+            list(found),
             task.names,
             task.options,
             batch_size=task.batch_size,
