@@ -6,6 +6,7 @@ import open_clip
 import pytest
 import torch
 from common_kernels.runtime.hub import ModelNotFoundError
+from itaclip.cli.options import ModelOptions
 from itaclip.config import ITACLIPConfig
 from itaclip.loading import ActivationWarning, choose_quick_gelu, load_clip, load_tokenizer
 from itaclip.model import ITACLIP
@@ -57,6 +58,16 @@ def test_the_words_of_a_path_decide_nothing(file):
 def test_the_configuration_beside_a_file_decides(tmp_path, quick_gelu):
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": quick_gelu}}))
     assert choose_quick_gelu("ViT-B-16", str(tmp_path / "w.safetensors")) is (True if quick_gelu else None)
+
+
+@pytest.mark.parametrize("flag", [None, True])
+def test_a_doubt_is_one_line_in_the_shell(monkeypatch, capsys, tools, flag):
+    monkeypatch.setattr(open_clip, "create_model", lambda *args, **kwargs: tools.native())
+    options = ModelOptions(model="ViT-B-16", pretrained="/m/openai.safetensors", quick_gelu=flag, cache=False)
+    options.load(ITACLIPConfig.preset("sclip"), device="cpu", dtype="float32")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (flag is None)
+    assert all("is not known" in line and "--no-quick-gelu" in line for line in lines)
 
 
 def test_a_flag_against_what_is_known_is_said():

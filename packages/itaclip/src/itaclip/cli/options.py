@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
@@ -340,23 +341,29 @@ class ModelOptions:
             ValueError: As :meth:`itaclip.ITACLIP.from_pretrained`.
             ModelNotFoundError: Likewise.
         """
+        from itaclip.loading import ActivationWarning
         from itaclip.model import ITACLIP
 
         # what matters of the log lines of libraries comes as an error
         before = logging.root.manager.disable
         logging.disable(logging.ERROR)
         try:
-            return ITACLIP.from_pretrained(
-                self.model,
-                pretrained=self.pretrained,
-                quick_gelu=self.quick_gelu,
-                preset=config,
-                device=device,
-                dtype=dtype,  # pyright: ignore[reportArgumentType] - one of the choices of the option
-                cache="auto" if self.cache else None,
-            )
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                loaded = ITACLIP.from_pretrained(
+                    self.model,
+                    pretrained=self.pretrained,
+                    quick_gelu=self.quick_gelu,
+                    preset=config,
+                    device=device,
+                    dtype=dtype,  # pyright: ignore[reportArgumentType] - one of the choices of the option
+                    cache="auto" if self.cache else None,
+                )
         finally:
             logging.disable(before)
+        for doubt in (each.message for each in caught if issubclass(each.category, ActivationWarning)):
+            warn(str(doubt))
+        return loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
