@@ -10,6 +10,7 @@ from itaclip.config import ITACLIPConfig
 from itaclip.inputs import CLIP_MEAN, CLIP_STD
 from itaclip.model import ITACLIP
 from itaclip.pamr import affinity, refine
+from itaclip.text.classes import ClassList
 from itaclip.windows import resize_rows, resized_shape
 from torch import nn
 from torch.nn import functional as F
@@ -37,8 +38,12 @@ def engine_and_serial(tools, classes, config, image):
     return engine.predict(image, return_scores=True), labels, probabilities
 
 
+# those whose last block is a sum of maps; the others are held in test_attention.py
+OF_MAPS = [name for name in ITACLIPConfig.presets() if name not in ("gem", "proxyclip", "trident")]
+
+
 @pytest.mark.parametrize("dataset", [None, "voc21"])
-@pytest.mark.parametrize("name", ITACLIPConfig.presets())
+@pytest.mark.parametrize("name", OF_MAPS)
 def test_every_preset(tools, classes, name, dataset):
     config = small(name, dataset=dataset)
     found, labels, probabilities = engine_and_serial(tools, classes, config, tools.image(3, 53, 71))
@@ -151,6 +156,22 @@ def test_a_batch_of_images_is_its_images_one_by_one(tools, classes):
         alone = engine.predict(image, return_scores=True)
         assert torch.allclose(found.scores, alone.scores, atol=1e-5)
         assert torch.equal(found.labels, alone.labels)
+
+
+@pytest.mark.parametrize("area_threshold", [None, 0.2])
+def test_permuted_classes_permute_the_labels(tools, classes, area_threshold):
+    """Exact, from names to labels: windows, refinement, rules."""
+    config = small(
+        "itaclip", closing=False, area_threshold=area_threshold, prob_threshold=0.3, logit_scale=8.0
+    )
+    order = (0, 3, 1, 2)
+    rows = [row for number in order for row, owner in enumerate(classes.owner) if owner == number]
+    moved_classes = ClassList(tuple(classes.classes[number] for number in order), background=True)
+    image, model, text = tools.image(3, 53, 71), tools.native(), tools.text(6)
+    labels = ITACLIP(model, None, config).set_text_features(text, classes).predict(image).labels
+    moved = ITACLIP(model, None, config).set_text_features(text[rows], moved_classes).predict(image).labels
+    assert len(labels.unique()) > 2
+    assert torch.equal(torch.tensor(order)[moved], labels)
 
 
 def test_batched_windows_are_serial_windows(tools, classes):
