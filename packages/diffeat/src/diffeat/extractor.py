@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import prod
+from itertools import islice
+from math import prod, sqrt
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -28,6 +29,7 @@ from diffeat.hooks.collector import Collector, Storage
 from diffeat.hooks.guards import refuse_caches, uncompiled
 from diffeat.hooks.recorder import Recorder, StopForward
 from diffeat.images import ImageLike, count_images, fit, image_hash, load_images
+from diffeat.inversion import invert, prediction_type, rising
 from diffeat.names.grammar import ActivationName, Names
 from diffeat.names.listing import Activation, list_activations
 from diffeat.names.request import Request, resolve
@@ -159,6 +161,21 @@ class FeatureExtractor:
             )
         return height, width
 
+    def size_like(self, image: tuple[int, int], size: int | tuple[int, int] | None) -> tuple[int, int]:
+        """Return height and width with the aspect ratio of an image, up to the steps that the model takes.
+
+        Args:
+            image: Height and width of the image.
+            size: Size whose number of pixels is kept.
+
+        Raises:
+            ValueError: If the model cannot take the size.
+        """
+        step = self.factor * self.adapter.cells(self.model)
+        scale = sqrt(prod(self.size_for(size)) / prod(image)) / step
+        height, width = (max(1, round(side * scale)) * step for side in image)
+        return height, width
+
     def noise_levels(self, options: ExtractionOptions) -> tuple[NoiseLevel, ...]:
         """Return the noise of the denoiser's input at each timestep of the options.
 
@@ -167,7 +184,10 @@ class FeatureExtractor:
         """
         num_tokens = prod(self.size_for(options.size)) // (2 * self.factor) ** 2
         scheduler = self.pipeline.scheduler
-        return tuple(noise_level(scheduler, each, num_tokens=num_tokens) for each in options.timesteps)
+        return tuple(
+            noise_level(scheduler, each, num_tokens=num_tokens, is_clean=options.noise == "none")
+            for each in options.timesteps
+        )
 
     def __call__(
         self,
@@ -199,21 +219,31 @@ class FeatureExtractor:
         refuse_caches(self.model)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        size, prompts = self.size_for(options.size), options.prompts(count_images(images))
-        options = replace(options, size=size, prompt=prompts)
-        levels = self.noise_levels(options)
-        fitted = [fit(image, size) for image in load_images(images)]
-        hashes = [image_hash(image) for image in fitted]
-        batches: list[dict[str, Tensor]] = []
-        with _HookedDenoiser(self, request, options, with_grad=storage.with_grad).recording() as denoiser:
-            for start in range(0, len(fitted), batch_size):
-                part = slice(start, start + batch_size)
-                batch = _Batch(torch.stack(fitted[part]), hashes[part], prompts[part])
-                found = self._extract(denoiser, batch, options, levels)
-                batches.append({name: storage.store(value) for name, value in found.items()})
-                if on_batch is not None:
-                    on_batch(min(part.stop, len(fitted)), len(fitted))
-        tensors = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+        count, size = count_images(images), self.size_for(options.size)
+        prompts = options.prompts(count)
+        hashes: list[str] = []
+        levels: tuple[NoiseLevel, ...] = ()
+        denoiser: _HookedDenoiser | None = None
+        found: dict[str, list[Tensor]] = {}
+        loaded = load_images(images)
+        # images are decoded batch by batch, as they are needed
+        while part := list(islice(loaded, batch_size)):
+            if options.keep_aspect:
+                size = self._common_size(part, options.size, size if hashes else None)
+            if denoiser is None:
+                options = replace(options, size=size, prompt=prompts)
+                levels = self.noise_levels(options)
+                denoiser = _HookedDenoiser(self, request, options, with_grad=storage.with_grad)
+            fitted = [fit(image, size) for image in part]
+            done = slice(len(hashes), len(hashes) + len(part))
+            hashes += map(image_hash, fitted)
+            batch = _Batch(torch.stack(fitted), hashes[done], prompts[done])
+            with _evaluating(self.model):
+                values = self._extract(denoiser, batch, options, levels)
+            for name, value in values.items():
+                found.setdefault(name, []).append(storage.store(value))
+            if on_batch is not None:
+                on_batch(done.stop, count)
         meta = FeaturesMeta(
             options=options,
             noise_levels=levels,
@@ -222,7 +252,28 @@ class FeatureExtractor:
             revision=self.revision,
             dtype=str(self.dtype).removeprefix("torch."),
         )
-        return Features(tensors, meta)
+        return Features({name: torch.cat(each) for name, each in found.items()}, meta)
+
+    def _common_size(
+        self,
+        images: Sequence[Tensor],
+        size: int | tuple[int, int] | None,
+        known: tuple[int, int] | None,
+    ) -> tuple[int, int]:
+        """The one size of images that keep their aspect ratio.
+
+        Raises:
+            ValueError: If they have several.
+        """
+        sizes = {self.size_like((image.shape[1], image.shape[2]), size) for image in images}
+        sizes |= set() if known is None else {known}
+        if len(sizes) > 1:
+            listed = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
+            raise ValueError(
+                f"images of one call must have one size, got {listed}: extract images of different aspect "
+                "ratios one by one, or without keep_aspect"
+            )
+        return sizes.pop()
 
     def _extract(
         self,
@@ -241,14 +292,56 @@ class FeatureExtractor:
         for level in levels:
             sums: dict[ActivationName, Tensor] = {}
             for draw in range(options.num_noises):
-                noise = draw_noise(latents.shape[1:], batch.hashes, seed=seed, draw=draw).to(latents.device)
-                noisy = level.signal * latents + level.noise * noise
+                if options.noise == "inverted":
+                    noisy = self._invert(denoiser, latents, conditions, level, options)
+                else:
+                    noise = draw_noise(latents.shape[1:], batch.hashes, seed=seed, draw=draw)
+                    noisy = level.signal * latents + level.noise * noise.to(latents.device)
                 for name, value in denoiser(noisy, latents, conditions, level).items():
                     sums[name] = value if draw == 0 else sums[name] + value
             end = f"@{level.timestep}" if len(levels) > 1 else ""
             for name, value in sums.items():
                 found[f"{name}{end}"] = value / options.num_noises if options.num_noises > 1 else value
         return found
+
+    def _invert(
+        self,
+        denoiser: _HookedDenoiser,
+        latents: Tensor,
+        conditions: dict[str, Any],
+        level: NoiseLevel,
+        options: ExtractionOptions,
+    ) -> Tensor:
+        """Latents of one level by inversion."""
+        scheduler, sign = self.pipeline.scheduler, self.adapter.sign
+
+        def predict(noisy: Tensor, at: NoiseLevel) -> Tensor:
+            output = denoiser.predict(noisy, latents, conditions, at)
+            if output.shape[1] == 2 * noisy.shape[1]:
+                output = output.chunk(2, dim=1)[0]  # the other half is a variance
+            if output.shape != noisy.shape:
+                raise NotImplementedError(
+                    f"inversion needs a denoiser whose output has the shape of the latent, which that of "
+                    f"{type(self.model).__name__} has not: it is {tuple(output.shape)}"
+                )
+            return sign * output.to(noisy)
+
+        path = rising(level.timestep, options.inversion_steps)
+        levels = self.noise_levels(replace(options, timesteps=path))
+        with torch.no_grad():
+            return invert(latents, levels, predict, prediction_type(scheduler))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Generator[None]:
+    """Set evaluation mode and restore the previous one."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +354,7 @@ class _Batch:
 
 
 class _HookedDenoiser:
-    """The denoiser of an extractor under hooks, for all passes of one extraction."""
+    """The denoiser of an extractor, with and without hooks, for all passes of one extraction."""
 
     def __init__(
         self, extractor: FeatureExtractor, request: Request, options: ExtractionOptions, *, with_grad: bool
@@ -274,36 +367,35 @@ class _HookedDenoiser:
         )
         self._recorder = Recorder(extractor.model, request.taps, self._collector, stop_after="each")
 
-    @contextmanager
-    def recording(self) -> Generator[Self]:
-        """Enable hooks, evaluation mode and gradients; restore the previous state at the end."""
-        model = self._extractor.model
-        training = [module for module in model.modules() if module.training]
-        try:
-            model.eval()
-            with uncompiled(), self._recorder, torch.set_grad_enabled(self._with_grad):
-                yield self
-        finally:
-            for module in training:
-                module.training = True
+    def predict(self, noisy: Tensor, clean: Tensor, conditions: dict[str, Any], level: NoiseLevel) -> Tensor:
+        """Output of one whole pass over noisy latents, without hooks."""
+        return self._run(noisy, clean, conditions, level)[0]
 
     def __call__(
         self, noisy: Tensor, clean: Tensor, conditions: dict[str, Any], level: NoiseLevel
     ) -> dict[ActivationName, Tensor]:
         """Activations of one pass over noisy latents."""
-        extractor, recorder = self._extractor, self._recorder
+        recorder = self._recorder
+        try:
+            with uncompiled(), recorder, torch.set_grad_enabled(self._with_grad):
+                self._run(noisy, clean, conditions, level)
+        except StopForward as stop:
+            if stop.args != (recorder,):
+                raise
+        if recorder.missing:
+            missing = ", ".join(map(str, recorder.missing))
+            name = type(self._extractor.model).__name__
+            raise RuntimeError(f"{name} never computed {missing} in this call")
+        return self._collector.calls[recorder.call]
+
+    def _run(
+        self, noisy: Tensor, clean: Tensor, conditions: dict[str, Any], level: NoiseLevel
+    ) -> tuple[Tensor, ...]:
+        extractor = self._extractor
         adapter, device = extractor.adapter, extractor.device
         noisy, clean = (latent.to(device, extractor.dtype) for latent in (noisy, clean))
         stream = noisy if adapter.pack is None else adapter.pack(extractor.model, noisy, clean)
         time = level.effective if adapter.time is None else adapter.time(extractor.model, level.effective)
         step = torch.tensor(time, device=device, dtype=extractor.dtype if adapter.is_time_cast else None)
         inputs = {adapter.stream: stream, adapter.clock: step.expand(len(stream))}
-        try:
-            extractor.model(**inputs, **conditions)
-        except StopForward as stop:
-            if stop.args != (recorder,):
-                raise
-        if recorder.missing:
-            missing = ", ".join(map(str, recorder.missing))
-            raise RuntimeError(f"{type(extractor.model).__name__} never computed {missing} in this call")
-        return self._collector.calls[recorder.call]
+        return extractor.model(**inputs, **conditions, return_dict=False)

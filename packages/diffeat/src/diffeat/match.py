@@ -17,6 +17,27 @@ _CHUNK_ELEMENTS = 1 << 24
 _ROUND_TRIP = 0.05
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoftArgmax:
+    """Refinement of the most similar cell: the mean place of the cells around it, weighted by similarity.
+
+    Attributes:
+        window: Cells per side of the square around the most similar cell; odd.
+        temperature: Divisor of the similarities before the softmax; 0 in the limit is the cell itself.
+
+    Source: arXiv 2311.17034, Sec. 4.2 (soft-argmax in a window); the default temperature is ours.
+    """
+
+    window: int = 5
+    temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.window % 2 == 0:
+            raise ValueError(f"window must be an odd number of cells, got {self.window}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Matches:
     """Points of one image found in another.
@@ -83,22 +104,48 @@ class Matches:
         ]
 
 
-def find_points(source: Tensor, target: Tensor, points: Tensor) -> Matches:
+def find_points(source: Tensor, target: Tensor, points: Tensor, soft: SoftArgmax | None = None) -> Matches:
     """Find points of one image in another by :func:`nearest`, whose arguments it takes."""
-    return Matches(points, *nearest(source, target, points))
+    return Matches(points, *nearest(source, target, points, soft=soft))
 
 
-def find_mutual(source: Tensor, target: Tensor, grid: int = 10) -> Matches:
+def find_points_flipped(
+    source: Tensor, flipped: Tensor, target: Tensor, points: Tensor, soft: SoftArgmax | None = None
+) -> Matches:
+    """Find points in the way round, as it is or mirrored, in which the source is more similar to the target.
+
+    Features confuse left and right: of an object that looks the other way, a mirrored source finds the points
+    of the right side.
+
+    Args:
+        source: Features ``(C, h, w)`` of the image with the points.
+        flipped: Features of the same image mirrored left to right.
+        target: Features ``(C, h', w')`` of the other.
+        points: ``(N, 2)`` in shares of the source as it is.
+        soft: Refinement of the cells found.
+
+    Source: arXiv 2311.17034, Sec. 4.1, which tries poses and takes the nearest; here by the mean similarity
+        of the points.
+    """
+    plain = find_points(source, target, points, soft)
+    mirrored = points * points.new_tensor([-1.0, 1.0]) + points.new_tensor([1.0, 0.0])
+    other = find_points(flipped, target, mirrored, soft)
+    is_other = len(points) > 0 and bool(other.similarities.mean() > plain.similarities.mean())
+    return replace(other, source=points) if is_other else plain
+
+
+def find_mutual(source: Tensor, target: Tensor, grid: int = 10, soft: SoftArgmax | None = None) -> Matches:
     """Match a grid of points, and keep those that come back to where they started.
 
     Args:
         source: Features ``(C, h, w)`` of the one image.
         target: Features ``(C, h', w')`` of the other.
         grid: Rows and columns of the grid.
+        soft: Refinement of the cells found.
     """
     steps = (torch.arange(grid) + 0.5) / grid
     points = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).flatten(0, 1)
-    found, similarities = nearest(source, target, points)
+    found, similarities = nearest(source, target, points, soft=soft)
     back, _ = nearest(target, source, found)
     keep = (back - points).norm(dim=1) <= max(_ROUND_TRIP, 1 / min(source.shape[1:]))
     return Matches(points[keep], found[keep], similarities[keep])
@@ -125,16 +172,20 @@ def sample(values: Tensor, points: Tensor) -> Tensor:
     return read[..., 0].transpose(1, 2).to(values.dtype)  # (B, N, C)
 
 
-def nearest(source: Tensor, target: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+def nearest(
+    source: Tensor, target: Tensor, points: Tensor, *, soft: SoftArgmax | None = None
+) -> tuple[Tensor, Tensor]:
     """Find the most similar cell of another image for each point, by cosine.
 
     Args:
         source: Features ``(C, h, w)`` of the image in which the points are.
         target: Features ``(C, h', w')`` of the other.
         points: ``(N, 2)``, ``(x, y)`` in shares of the image's width and height, in [0, 1].
+        soft: Refinement of the cells found; ``None`` takes their centres.
 
     Returns:
-        Centres of the cells found, ``(N, 2)`` in shares, and their similarities ``(N,)`` in [-1, 1].
+        Places found, centres of cells unless refined, ``(N, 2)`` in shares, and their similarities ``(N,)``
+        in [-1, 1].
 
     Raises:
         ValueError: If channels or the shape of ``points`` do not fit.
@@ -150,12 +201,33 @@ def nearest(source: Tensor, target: Tensor, points: Tensor) -> tuple[Tensor, Ten
     cells = F.normalize(target.flatten(1).float(), dim=0)  # (C, h' * w')
     width, height = target.shape[2], target.shape[1]
     step = max(1, _CHUNK_ELEMENTS // cells.shape[1])
-    best = [(part @ cells).max(dim=1) for part in wanted.split(step)]
-    if not best:
+    found: list[Tensor] = []
+    values: list[Tensor] = []
+    for part in wanted.split(step):
+        scores = part @ cells  # (n, h' * w')
+        best = scores.max(dim=1)
+        values.append(best.values)
+        if soft is None:
+            rows, columns = (best.indices // width).double(), (best.indices % width).double()
+        else:
+            rows, columns = _soft_places(scores.unflatten(1, (height, width)), best.indices, soft)
+        found.append(torch.stack([(columns + 0.5) / width, (rows + 0.5) / height], dim=-1))
+    if not found:
         return points.new_zeros(0, 2), points.new_zeros(0)
-    index = torch.cat([each.indices for each in best])
-    places = torch.stack([(index % width + 0.5) / width, (index // width + 0.5) / height], dim=-1)
-    return places.to(points), torch.cat([each.values for each in best])
+    return torch.cat(found).to(points), torch.cat(values)
+
+
+def _soft_places(scores: Tensor, index: Tensor, soft: SoftArgmax) -> tuple[Tensor, Tensor]:
+    """Mean rows and columns around the best cells of ``(N, h, w)``; outside the image nothing counts."""
+    reach = soft.window // 2
+    offsets = torch.arange(-reach, reach + 1, device=scores.device)
+    rows = (index // scores.shape[2])[:, None] + offsets  # (N, window)
+    columns = (index % scores.shape[2])[:, None] + offsets
+    padded = F.pad(scores, (reach, reach, reach, reach), value=float("-inf"))
+    number = torch.arange(len(index), device=scores.device)[:, None, None]
+    around = padded[number, rows[:, :, None] + reach, columns[:, None, :] + reach].double()
+    weights = (around / soft.temperature).flatten(1).softmax(dim=1).view_as(around)
+    return (weights.sum(2) * rows).sum(1), (weights.sum(1) * columns).sum(1)
 
 
 def pixel_patches(images: Sequence[Tensor], *, cell: int = 4, patch: int = 8) -> Tensor:

@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, cast
 
-__all__ = ["ExtractionOptions", "MapOptions", "RankingOptions", "SegmentationOptions"]
+__all__ = [
+    "ExtractionOptions",
+    "MapOptions",
+    "RankingOptions",
+    "SegmentationOptions",
+    "TrainingOptions",
+]
 
 ProbeName = Literal["logistic", "mlp"]
 Absent = Literal["skip", "zero"]
+Noise = Literal["random", "none", "inverted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +50,13 @@ class ExtractionOptions:
         prompt: Prompt of all images, or one per image; it may exceed the window of a CLIP text encoder.
         size: Image size in pixels before the model, a side or height and width; by default the native square
             of the model. Images are resized to it ignoring their aspect ratio.
+        keep_aspect: Whether the size says only the number of pixels: each image keeps its aspect ratio, up to
+            the nearest size that the model takes.
         seed: Random seed of noise and posterior samples, which depend on the image and not on its batch.
         num_noises: Number of noises over which features are averaged.
+        noise: Noise of the denoiser's input: random; none, so that a clean latent meets the timestep; or
+            inverted, what the model itself sees in the image, which takes more passes.
+        inversion_steps: Passes of an inversion, at most the timestep.
         posterior: Latent taken of the autoencoder: the mode of its posterior, or a sample as in the authors'
             code.
         maps: Reduction of attention maps.
@@ -53,8 +65,11 @@ class ExtractionOptions:
     timesteps: tuple[int, ...] = (50,)
     prompt: str | tuple[str, ...] = ""
     size: int | tuple[int, int] | None = None
+    keep_aspect: bool = False
     seed: int = 0
     num_noises: int = 1
+    noise: Noise = "random"
+    inversion_steps: int = 10
     posterior: Literal["mode", "sample"] = "mode"
     maps: MapOptions = field(default_factory=MapOptions)
 
@@ -63,7 +78,11 @@ class ExtractionOptions:
             raise ValueError(
                 f"timesteps must be a tuple of at least one timestep, such as (50,), got {self.timesteps!r}"
             )
-        _check_least(1, num_noises=self.num_noises)
+        _check_least(1, num_noises=self.num_noises, inversion_steps=self.inversion_steps)
+        if self.noise not in {"random", "none", "inverted"}:
+            raise ValueError(f"noise must be 'random', 'none' or 'inverted', got {self.noise!r}")
+        if self.noise != "random" and self.num_noises > 1:
+            raise ValueError(f"num_noises must be 1 unless noise is 'random', got {self.num_noises}")
         if self.posterior not in {"mode", "sample"}:
             raise ValueError(f"posterior must be 'mode' or 'sample', got {self.posterior!r}")
 
@@ -145,6 +164,47 @@ class SegmentationOptions:
         _check_probe(self.probe)
         _check_least(2, side=self.side)
         _check_least(0, pixels=self.pixels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions:
+    """Options of training a head over frozen features.
+
+    Attributes:
+        steps: Number of steps of the optimiser.
+        batch_size: Pairs or images per step.
+        rate: Learning rate at the start; it falls as a polynomial of power 0.9.
+        weight_decay: Weight decay of AdamW.
+        dim: Channels of the head's own features.
+        side: Cells per side of an aggregation; by default those of the finest activation.
+        mask_side: Pixels per side of the square on which masks are learned.
+        temperature: Divisor of cosines in the loss of points.
+        lovasz: Weight of the Lovász loss of masks.
+        auxiliary: Weight of the auxiliary head's loss of masks.
+        save_every: Steps between checkpoints, from which a stopped run goes on.
+        keep: Number of images whose features are held in memory.
+        seed: Random seed of weights and shuffles.
+    """
+
+    steps: int = 1000
+    batch_size: int = 2
+    rate: float = 5e-4
+    weight_decay: float = 1e-2
+    dim: int = 384
+    side: int | None = None
+    mask_side: int = 256
+    temperature: float = 0.07
+    lovasz: float = 1.0
+    auxiliary: float = 0.4
+    save_every: int = 100
+    keep: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_least(1, steps=self.steps, batch_size=self.batch_size, dim=self.dim, mask_side=self.mask_side)
+        _check_least(1, save_every=self.save_every, keep=self.keep)
+        if self.rate <= 0 or self.temperature <= 0:
+            raise ValueError(f"rate and temperature must be above 0, got {self.rate} and {self.temperature}")
 
 
 def _check_probe(name: str) -> None:

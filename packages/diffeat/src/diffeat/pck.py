@@ -16,7 +16,7 @@ from common_kernels.runtime.images import ImageError, read_size
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffeat.match import hits, nearest
+from diffeat.match import SoftArgmax, hits, nearest
 from diffeat.names.grammar import Names
 from diffeat.options import ExtractionOptions
 
@@ -119,8 +119,8 @@ def read_pair_list(
     Raises:
         ValueError: If the file is something else, or an image is missing.
 
-    Source: authors' code. It takes the corner of the best cell as position, this package the centre: at 512
-    cells a difference of half a cell, a thousandth of the side.
+    Source: authors' code. It takes the corner of the best cell as position, this package the centre unless
+        :func:`predict_points` rounds: at 512 cells a difference of half a cell, a thousandth of the side.
     """
     try:
         content: Any = json.loads(Path(file).read_text("utf-8"))
@@ -243,6 +243,8 @@ def predict_points(
     *,
     side: int | None = 512,
     head: Callable[[Tensor], Tensor] | None = None,
+    soft: SoftArgmax | None = None,
+    is_rounded: bool = False,
 ) -> Tensor:
     """Predict the points of a pair by nearest neighbours.
 
@@ -250,21 +252,34 @@ def predict_points(
         pair: The pair.
         source: Features ``(C, h, w)`` of the whole source image, resized to a square or not.
         target: Features ``(C, h, w)`` of the target image.
-        side: Cells to which both are resized, as in the authors' evaluation; ``None`` keeps their size.
+        side: Cells to which the target is resized, as in the authors' evaluation; ``None`` keeps its size.
+            The source is read bilinearly at its points, which is the same as reading it enlarged.
         head: Function applied to ``(1, C, h, w)`` first, such as a trained projection.
+        soft: Refinement of the cells found.
+        is_rounded: Whether to round as the authors' code: a source point to the next whole cell, and a cell
+            found to its corner. Needs ``side``.
 
     Returns:
         ``(N, 2)`` in pixels of the target.
+
+    Raises:
+        ValueError: If rounding has no side.
+
+    Source: arXiv 2410.03558, App. B; authors' code.
     """
+    if is_rounded and side is None:
+        raise ValueError("rounding needs the side of the grid on which points are rounded")
     maps = [source[None], target[None]]
     if head is not None:
         maps = [head(each) for each in maps]
-    if side is not None:
-        maps = [
-            F.interpolate(each.float(), (side, side), mode="bilinear", align_corners=False) for each in maps
-        ]
     start = pair.source_points / torch.tensor(pair.source_size)
-    places, _ = nearest(maps[0][0], maps[1][0], start)
+    if side is not None:
+        maps[1] = F.interpolate(maps[1].float(), (side, side), mode="bilinear", align_corners=False)
+    if is_rounded and side is not None:
+        start = ((start * side).round().clamp(0, side - 1) + 0.5) / side
+    places, _ = nearest(maps[0][0], maps[1][0], start, soft=soft)
+    if is_rounded and side is not None:
+        places = places - 0.5 / side
     return places.cpu() * torch.tensor(pair.target_size)
 
 
@@ -299,6 +314,8 @@ def evaluate_pairs(
     side: int | None = 512,
     head: Callable[[Tensor], Tensor] | None = None,
     thresholds: Sequence[float] = (0.1,),
+    soft: SoftArgmax | None = None,
+    is_rounded: bool = False,
     on_pair: Callable[[int, int], None] | None = None,
     on_error: Callable[[Pair, Exception], None] | None = None,
 ) -> dict[tuple[float, Against], PCK]:
@@ -310,6 +327,8 @@ def evaluate_pairs(
         side: Cells to which features are resized.
         head: Function applied to features ``(1, C, h, w)`` first.
         thresholds: Largest distances of a hit.
+        soft: Refinement of the cells found.
+        is_rounded: Whether points are rounded as in the authors' code, see :func:`predict_points`.
         on_pair: Called with pairs done and all of them.
         on_error: Called with each pair of which an image cannot be read, and why; such pairs are left out. If
             ``None`` the first of them ends the work.
@@ -331,8 +350,9 @@ def evaluate_pairs(
                 raise
             on_error(pair, error)
             continue
+        found = predict_points(pair, source, target, side=side, head=head, soft=soft, is_rounded=is_rounded)
         scored.append(pair)
-        predicted.append(predict_points(pair, source, target, side=side, head=head))
+        predicted.append(found)
         if on_pair is not None:
             on_pair(number, len(pairs))
     ways: tuple[Against, ...] = ("image", "box")

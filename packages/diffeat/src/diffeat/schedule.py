@@ -28,7 +28,9 @@ class NoiseLevel:
     noise: float
 
 
-def noise_level(scheduler: object, timestep: int, *, num_tokens: int | None = None) -> NoiseLevel:
+def noise_level(
+    scheduler: object, timestep: int, *, num_tokens: int | None = None, is_clean: bool = False
+) -> NoiseLevel:
     """Return the entry of a schedule for a timestep.
 
     The schedule is run with as many inference steps as it was trained with, and entered at index ``steps -
@@ -39,6 +41,7 @@ def noise_level(scheduler: object, timestep: int, *, num_tokens: int | None = No
         scheduler: A diffusers scheduler; a copy is used, its state does not change.
         timestep: Timestep, 1 to the number of training steps, or 0 for a latent without noise at the first.
         num_tokens: Image tokens, for schedules that shift with them.
+        is_clean: Whether the latent stays clean whatever the timestep.
 
     Raises:
         ValueError: If ``timestep`` lies outside the schedule.
@@ -65,7 +68,7 @@ def noise_level(scheduler: object, timestep: int, *, num_tokens: int | None = No
         # distilled schedulers refuse full schedules; their training steps are the plain ones
         at = torch.tensor([first - 1])
     signal, noise = _factors(own, at)
-    if timestep == 0:
+    if timestep == 0 or is_clean:
         signal, noise = signal / (signal + noise if hasattr(own, "scale_noise") else signal), 0.0
     return NoiseLevel(timestep=timestep, effective=float(at[0]), signal=signal, noise=noise)
 

@@ -402,3 +402,50 @@ def test_effective_timesteps(pipelines):
         assert noise_level(scheduler(**betas, timestep_spacing="trailing"), 50).effective == 49
     leading = EulerDiscreteScheduler(**betas, steps_offset=1, timestep_spacing="leading")
     assert noise_level(leading, 50).effective == 50
+
+
+def test_images_are_decoded_as_they_are_needed(sd15, images):
+    events = []
+
+    class Photos(list):
+        def __iter__(self):
+            for index in range(3):
+                events.append(f"read {index}")
+                yield images[index % 2]
+
+    sd15(
+        Photos([0, 1, 2]),
+        "unet-in",
+        ExtractionOptions(size=64),
+        batch_size=1,
+        on_batch=lambda done, _: events.append(f"done {done}"),
+    )
+    assert events == ["read 0", "done 1", "read 1", "done 2", "read 2", "done 3"]
+
+
+def test_aspect_ratios_are_kept_where_asked(sd15, images):
+    tall = F.interpolate(images, (200, 100))
+    options = ExtractionOptions(size=64, keep_aspect=True)
+    found = sd15(tall, "unet-in", options)
+    # 64 x 64 pixels at 2 to 1, in steps of 4 pixels
+    assert found.meta.options.size == (92, 44)
+    assert found["unet-in"].shape[2:] == (23, 11)
+    torch.testing.assert_close(
+        found["unet-in"], sd15(tall, "unet-in", ExtractionOptions(size=(92, 44)))["unet-in"]
+    )
+    for batch_size in (1, 2):
+        with pytest.raises(ValueError, match="images of one call must have one size, got 64x64, 92x44"):
+            sd15([tall[0], images[0]], "unet-in", options, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"noise": "much"}, "noise must be 'random', 'none' or 'inverted', got 'much'"),
+        ({"noise": "none", "num_noises": 2}, "num_noises must be 1 unless noise is 'random', got 2"),
+        ({"inversion_steps": 0}, "inversion_steps must be at least 1, got 0"),
+    ],
+)
+def test_bad_noises(values, message):
+    with pytest.raises(ValueError, match=message):
+        ExtractionOptions(**values)

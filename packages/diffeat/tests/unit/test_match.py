@@ -2,7 +2,7 @@
 import pytest
 import torch
 from diffeat import match
-from diffeat.match import hits, nearest, sample, similarity_map
+from diffeat.match import SoftArgmax, find_points_flipped, hits, nearest, sample, similarity_map
 from torch.nn import functional as F
 
 
@@ -63,3 +63,40 @@ def test_mistakes(features):
         nearest(features[0], features[0][:3], torch.zeros(1, 2))
     with pytest.raises(ValueError, match=r"points must be \(N, 2\), got \(2,\)"):
         nearest(features[0], features[0], torch.zeros(2))
+
+
+def test_a_soft_argmax_is_the_mean_place_of_the_window() -> None:
+    target = torch.randn(6, 7, 9, generator=torch.Generator().manual_seed(3))
+    source = target[:, 2:3, 4:5] + target[:, 3:4, 4:5]
+    soft = SoftArgmax(window=3, temperature=0.2)
+    found, values = nearest(source, target, torch.tensor([[0.5, 0.5]], dtype=torch.float64), soft=soft)
+    wanted = torch.nn.functional.cosine_similarity(source, target, dim=0).double()
+    row, column = divmod(int(wanted.argmax()), 9)
+    around = [(r, c) for r in range(row - 1, row + 2) for c in range(column - 1, column + 2)]
+    inside = [(r, c) for r, c in around if 0 <= r < 7 and 0 <= c < 9]
+    weights = torch.stack([wanted[r, c] / 0.2 for r, c in inside]).softmax(0)
+    x = sum(float(w) * (c + 0.5) / 9 for w, (_, c) in zip(weights, inside, strict=True))
+    y = sum(float(w) * (r + 0.5) / 7 for w, (r, _) in zip(weights, inside, strict=True))
+    assert found[0].tolist() == pytest.approx([x, y], abs=1e-6)
+    assert float(values) == pytest.approx(float(wanted.max()), abs=1e-6)
+    hard = nearest(source, target, torch.tensor([[0.5, 0.5]]))[0]
+    cold, _ = nearest(source, target, torch.tensor([[0.5, 0.5]]), soft=SoftArgmax(temperature=1e-4))
+    torch.testing.assert_close(cold, hard)
+
+
+@pytest.mark.parametrize("values", [{"window": 4}, {"window": 0}, {"temperature": 0.0}])
+def test_soft_argmaxes_that_cannot_be(values) -> None:
+    with pytest.raises(ValueError, match=r"window must be an odd|temperature must be above 0"):
+        SoftArgmax(**values)
+
+
+def test_a_mirrored_target_is_found_by_the_mirrored_source() -> None:
+    source = torch.randn(16, 6, 8, generator=torch.Generator().manual_seed(5))
+    # directions matter: features change when the image is mirrored
+    flipped = torch.randn(16, 6, 8, generator=torch.Generator().manual_seed(6))
+    points = torch.tensor([[1.5 / 8, 2.5 / 6], [6.5 / 8, 0.5 / 6]])
+    straight = find_points_flipped(source, flipped, source, points)
+    torch.testing.assert_close(straight.target, points)
+    turned = find_points_flipped(source, flipped, flipped, points)
+    torch.testing.assert_close(turned.target, torch.tensor([[6.5 / 8, 2.5 / 6], [1.5 / 8, 0.5 / 6]]))
+    assert torch.equal(turned.source, points)

@@ -142,3 +142,34 @@ def test_a_head_is_applied_to_both(moved):
         )
     by_hand = predict_points(pair, features(pair.source, "")[:4], features(pair.target, "")[:4], side=None)
     assert torch.equal(by_head, by_hand)
+
+
+def test_only_the_target_is_enlarged_and_nothing_changes(spair, monkeypatch):
+    pair = read_spair(spair)[0]
+    maps = torch.randn(2, 6, 5, 5, generator=torch.Generator().manual_seed(0))
+    large = [torch.nn.functional.interpolate(each[None], (32, 32), mode="bilinear")[0] for each in maps]
+    wanted = predict_points(pair, *large, side=None)
+    sizes = []
+    enlarge = torch.nn.functional.interpolate
+
+    def seen(value, *args, **options):
+        sizes.append(value)
+        return enlarge(value, *args, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", seen)
+    assert torch.equal(predict_points(pair, *maps, side=32), wanted)
+    assert [torch.equal(each[0], maps[1]) for each in sizes] == [True]
+
+
+def test_points_are_rounded_as_by_the_authors(spair):
+    """Cell ``round(x * side / width)`` of the source, and the corner of the cell found, by hand."""
+    pair = read_spair(spair)[0]
+    maps = torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = predict_points(pair, *maps, side=8, is_rounded=True)
+    for (x, y), place in zip(pair.source_points.tolist(), found, strict=True):
+        column, row = round(x * 8 / 40), round(y * 8 / 20)
+        cosines = torch.nn.functional.cosine_similarity(maps[0][:, row, column, None, None], maps[1], dim=0)
+        best_row, best_column = divmod(int(cosines.argmax()), 8)
+        assert place.tolist() == pytest.approx([best_column * 100 / 8, best_row * 50 / 8])
+    with pytest.raises(ValueError, match="rounding needs the side"):
+        predict_points(pair, *maps, side=None, is_rounded=True)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffeat.options import SegmentationOptions
 from diffeat.ranking import MaskLabels
-from diffeat.segment import PixelSegmenter, label_scarce, resize_mask
+from diffeat.segment import PixelSegmenter, label_scarce, resize_mask, slide
+from PIL import Image
 
 SIDE = 16
 
@@ -94,3 +95,28 @@ def test_segmenter_mistakes(scenes):
         PixelSegmenter(3, SegmentationOptions(side=SIDE)).fit(
             features[:1], [np.full((SIDE, SIDE), 255, np.uint8)]
         )
+
+
+def test_windows_cover_an_image_and_overlaps_are_averaged():
+    image = Image.fromarray(np.arange(7 * 10, dtype=np.uint8).reshape(7, 10)).convert("RGB")
+    parts = []
+
+    def predict(part):
+        parts.append(part.size)
+        values = torch.from_numpy(np.array(part)).movedim(-1, 0).float()
+        return values + len(parts)  # windows disagree
+
+    found = slide(image, predict, window=5, stride=4)
+    assert parts == [(5, 5)] * 6  # columns at 0, 4 and 5, rows at 0 and 2
+    count, total = torch.zeros(7, 10), torch.zeros(7, 10)
+    number = 0
+    for top in (0, 2):
+        for left in (0, 4, 5):
+            number += 1
+            count[top : top + 5, left : left + 5] += 1
+            total[top : top + 5, left : left + 5] += number
+    wanted = torch.from_numpy(np.array(image)[..., 0]).float() + total / count
+    torch.testing.assert_close(found[0], wanted)
+    assert slide(image, lambda part: torch.zeros(2, *part.size[::-1]), window=64).shape == (2, 7, 10)
+    with pytest.raises(ValueError, match="stride must lie between 1 and the window of 5 pixels, got 6"):
+        slide(image, predict, window=5, stride=6)

@@ -22,6 +22,7 @@ Every activation has a name. List, extract and rank activations by your labels.
     diffeat view cat.jpg dog.jpg --model path/to/pipeline -p Ours-XL --together --kind page
     diffeat match cat.jpg dog.jpg --model path/to/pipeline -p Ours-XL
     diffeat segment photos/ --labelled few/ --masks few-masks/ --model path/to/pipeline -p Ours-XL
+    diffeat train SPair-71k --model path/to/sd15 -n "up-*-res-out" -t 50 -t 261 -o hyper/
     diffeat pck SPair-71k --model path/to/pipeline -p Ours-XL
     diffeat presets
 """,
@@ -36,6 +37,7 @@ for name in (
     "view",
     "match",
     "segment",
+    "train",
     "pck",
     "presets",
 ):

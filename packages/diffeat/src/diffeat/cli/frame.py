@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from common_kernels.runtime.cli import Device, progress, stderr
+from common_kernels.runtime.cli import Device, stderr
 from cyclopts import Group, Parameter, Token
 
 from diffeat.options import ExtractionOptions, MapOptions
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from diffeat.extractor import FeatureExtractor
-    from diffeat.features import Features
 
 _EXTRACTION = Group("Extraction", sort_key=2)
 
@@ -132,24 +131,6 @@ def load_extractor(model: str, machine: Device, *, device: str | None = None) ->
 
     with quiet_libraries("diffusers", "transformers"):
         return FeatureExtractor.from_pretrained(model, device=device or machine.device, dtype=machine.dtype)
-
-
-def extract_spatial(
-    extractor: "FeatureExtractor",
-    images: Sequence[Path],
-    names: Sequence[str],
-    options: ExtractionOptions,
-    machine: Machine,
-) -> "Features":
-    """Features of a few images in memory, ``(B, C, h, w)`` each, with a progress bar.
-
-    Raises:
-        ValueError: If an activation has no channels on the image.
-    """
-    with progress("images") as bar:
-        features = extractor(images, names, options, batch_size=machine.batch_size, on_batch=bar)
-    features.check_spatial()
-    return features
 
 
 def find_images(inputs: Sequence[str], *, recursive: bool) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from common_kernels.runtime.cli import Output, emit
 from cyclopts import Group, Parameter
@@ -15,16 +15,19 @@ from diffeat.cli.frame import (
     Machine,
     Selection,
     check_absent,
-    extract_spatial,
     load_extractor,
     note,
     plural,
     write_drawing,
 )
+from diffeat.cli.spatial import extract_each
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
+
+    from diffeat.extractor import FeatureExtractor
+    from diffeat.heads import AggregationHead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,35 @@ class Points:
             raise ValueError(f"--grid must be at least 2, got {self.grid}")
 
 
+@Parameter(name="*", group=Group("Matching", sort_key=4))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """The way points are found.
+
+    Attributes:
+        head: Head of "diffeat train", which brings its own activations and options of extraction.
+        tower: Model of timm, such as vit_base_patch14_dinov2, whose features are joined as unit vectors.
+        tower_weights: Safetensors file with the tower's weights; by default timm fetches them.
+        tower_share: Weight of the tower; the rest is that of the diffusion model.
+        window: Cells per side around the most similar one whose mean place is taken (soft-argmax); 0 takes
+            the cell itself.
+        flip: Whether to try the source mirrored too, for objects that look the other way; needs points.
+    """
+
+    head: Path | None = None
+    tower: str | None = None
+    tower_weights: Path | None = None
+    tower_share: float = 0.5
+    window: int = 0
+    flip: Annotated[bool, Parameter(negative="")] = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tower_share < 1:
+            raise ValueError(f"--tower-share must lie between 0 and 1, got {self.tower_share}")
+        if self.window < 0 or (self.window > 0 and self.window % 2 == 0):
+            raise ValueError(f"--window must be 0 or an odd number of cells, got {self.window}")
+
+
 def match(
     source: Path,
     target: Path,
@@ -73,6 +105,7 @@ def match(
     output: MatchOutput = MatchOutput(),
     selection: Selection = Selection(),
     points: Points = Points(),
+    matching: Matching = Matching(),
     options: Extraction = Extraction(),
     machine: Machine = Machine(),
     model: str = "tiny-sdxl",
@@ -85,26 +118,36 @@ def match(
         diffeat match cat.jpg dog.jpg --model path/to/sd21 -n up-level1-upsampler-out -t 261 --num-noises 8
         diffeat match a.png b.png -n up-level1-upsampler-out --point 120 80 --point 40 200 -o eyes.png
         diffeat match a.png b.png -n up-level1-upsampler-out --points points.json --size 128 --json
+        diffeat match cat.jpg dog.jpg --model path/to/sd15 -p DIFT --tower vit_base_patch14_dinov2
+        diffeat match cat.jpg dog.jpg --model path/to/sd15 --head hyper/head.safetensors --window 5
 
     Args:
         source: Image with the given points.
         target: Image to search.
         model: Shipped name, folder or hub id of a pipeline.
     """
-    names = selection.chosen()
+    names = [] if matching.head else selection.chosen()
+    if matching.flip and not (points.point or points.points):
+        raise ValueError("--flip needs --point or --points: a grid of points has no one way round")
     check_absent(output.output, overwrite=output.overwrite)
     from common_kernels.runtime.images import read_rgb
     from common_kernels.runtime.pictures import add_title
 
-    from diffeat.match import find_mutual, find_points
+    from diffeat.match import SoftArgmax, find_mutual, find_points, find_points_flipped
     from diffeat.pictures import draw_matches
 
     images = [read_rgb(path) for path in (source, target)]
     start, truth = _points(points, [source, target], images)
+    soft = SoftArgmax(window=matching.window) if matching.window else None
+    chosen = [*images, mirrored(images[0])] if matching.flip else images
     extractor = load_extractor(model, machine)
-    features = extract_spatial(extractor, [source, target], names, options.plain(), machine)
-    one, other = features.concat(side=points.side)
-    found = find_mutual(one, other, points.grid) if start is None else find_points(one, other, start)
+    maps = _maps(extractor, chosen, names, points, matching, options, machine)
+    if start is None:
+        found = find_mutual(maps[0], maps[1], points.grid, soft)
+    elif matching.flip:
+        found = find_points_flipped(maps[0], maps[2], maps[1], start, soft)
+    else:
+        found = find_points(maps[0], maps[1], start, soft)
     if truth is not None:
         found = found.judged(truth, images[1].size, points.threshold)
     figure = "" if found.is_right is None else f", {int(found.is_right.sum())} of {len(found)} correct"
@@ -115,6 +158,48 @@ def match(
         report = {"matches": found.to_list(images[0].size, images[1].size), "output": str(output.output)}
         emit(report if found.is_right is None else {**report, "pck": round(found.pck, 4)})
     note(f"{plural(len(found), 'match')}{figure}, drawn in {output.output}")
+
+
+def mirrored(image: Image.Image) -> Image.Image:
+    """An image mirrored left to right."""
+    from PIL import ImageOps
+
+    return ImageOps.mirror(image)
+
+
+def _maps(
+    extractor: FeatureExtractor,
+    images: list[Image.Image],
+    names: list[str],
+    points: Points,
+    matching: Matching,
+    options: Extraction,
+    machine: Machine,
+) -> list[Tensor]:
+    """Features ``(C, h, w)`` of each image, through the head and beside the tower where asked for."""
+    import torch
+
+    head, plain = None, options.plain()
+    if matching.head is not None:
+        from diffeat.heads import load_head
+
+        head = cast("AggregationHead", load_head(matching.head, "aggregation"))
+        names, plain = list(head.config.names), head.config.options
+    each = extract_each(extractor, images, names, plain, machine)
+    with torch.no_grad():
+        maps = [one.concat(side=points.side) if head is None else head(one.to("cpu")) for one in each]
+    if matching.tower is not None:
+        from diffeat.fusion import Tower, fuse
+
+        tower = Tower.from_pretrained(
+            matching.tower, checkpoint=matching.tower_weights, device=machine.device
+        )
+        weights = (1 - matching.tower_share, matching.tower_share)
+        maps = [
+            fuse([one, tower(image, max(one.shape[2:]))], weights)
+            for one, image in zip(maps, images, strict=True)
+        ]
+    return [one[0] for one in maps]
 
 
 def _points(

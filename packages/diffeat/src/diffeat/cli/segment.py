@@ -6,16 +6,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from common_kernels.runtime.cli import OnProgress, Output, emit
 from cyclopts import Group, Parameter
 
-from diffeat.cli.frame import Extraction, Machine, Selection, extract_spatial, load_extractor, note
+from diffeat.cli.frame import Extraction, Machine, Selection, load_extractor, note
+from diffeat.cli.spatial import extract_each
 from diffeat.options import ExtractionOptions, SegmentationOptions
 
 if TYPE_CHECKING:
     from common_kernels.runtime.batch import Job
+    from PIL import Image
     from torch import Tensor
 
     from diffeat.extractor import FeatureExtractor
@@ -44,6 +46,9 @@ class Labelled:
     """Labelled images and masks for training.
 
     Attributes:
+        head: Head of "diffeat train", instead of labelled images; it brings its options of extraction.
+        window: Pixels per side of the parts in which a head segments an image; by default the whole image.
+        stride: Pixels between windows; by default the window.
         labelled: Folder of labelled images.
         masks: Folder of their masks, a class number per pixel; 255 is ignored.
         classes: Class name, in the order of the numbers in the masks; may be repeated.
@@ -51,8 +56,11 @@ class Labelled:
         runs: Number of shuffles in the evaluation without inputs.
     """
 
-    labelled: Path
-    masks: Path
+    head: Path | None = None
+    window: int | None = None
+    stride: int | None = None
+    labelled: Path | None = None
+    masks: Path | None = None
     classes: list[str] = field(default_factory=list[str])
     num_train: int | None = None
     runs: int = 5
@@ -60,13 +68,17 @@ class Labelled:
     def __post_init__(self) -> None:
         if self.runs < 1:
             raise ValueError(f"--runs must be at least 1, got {self.runs}")
+        if self.head is None and (self.window is not None or self.stride is not None):
+            raise ValueError("--window and --stride are those of a --head")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"--window must be at least 1, got {self.window}")
 
 
 def segment(
     inputs: list[str] | None = None,
     /,
     *,
-    labelled: Labelled,
+    labelled: Labelled = Labelled(),
     output: SegmentOutput = SegmentOutput(),
     selection: Selection = Selection(),
     learning: Annotated[SegmentationOptions, Parameter(name="*", group=_LEARNING)] = SegmentationOptions(),
@@ -87,6 +99,7 @@ def segment(
     **Examples**
 
         diffeat segment photos/ --labelled few/ --masks few-masks/ --model path/to/sdxl -p Ours-XL
+        diffeat segment photos/ --model path/to/sdxl --head scenes/head.safetensors --window 512
         diffeat segment --labelled horses/ --masks horse-masks/ --model path/to/sd15 -p Ours-v1.5 --probe mlp
 
     Args:
@@ -94,7 +107,7 @@ def segment(
         model: Shipped name, folder or hub id of a pipeline.
         recursive: Whether to search folders below a folder.
     """
-    names = selection.chosen()
+    names = [] if labelled.head else selection.chosen()
     from common_kernels.runtime.batch import plan_jobs, run_jobs
     from common_kernels.runtime.fingerprint import digest_file, digest_model
 
@@ -116,6 +129,12 @@ def segment(
         if inputs
         else []
     )
+    if labelled.head is not None:
+        if not jobs:
+            raise ValueError("inputs must name the images that the head segments")
+        return _run_head(jobs, labelled, output, machine, model)
+    if labelled.labelled is None or labelled.masks is None:
+        raise ValueError("--labelled and --masks must say what to learn from, or --head what was learned")
     known = MaskLabels.read(labelled.labelled, labelled.masks, classes=labelled.classes)
     task = _Task(model, names, options.plain(), learning, known, machine)
     if not jobs:
@@ -164,31 +183,88 @@ class _Task:
     def features(self, extractor: FeatureExtractor) -> Sequence[Tensor]:
         """Concatenated features ``(C, h, w)`` of the labelled images."""
         images = [Path(str(each)) for each in self.known.images]
-        return list(extract_spatial(extractor, images, self.names, self.options, self.machine).concat())
+        found = extract_each(extractor, images, self.names, self.options, self.machine)
+        return [each.concat()[0] for each in found]
 
     def segment(
         self, extractor: FeatureExtractor, segmenter: PixelSegmenter, job: Job
     ) -> Mapping[str, object]:
         """Write the label map and the overlay of one image."""
-        from common_kernels.runtime.files import atomic_path
         from common_kernels.runtime.images import read_image
 
-        from diffeat.pictures import add_class_legend, label_image, overlay
-
-        source, classes = read_image(job.source), self.known.classes
+        source = read_image(job.source)
         image = source.to_rgb()
         features = extractor([image], self.names, self.options).concat()[0]
         factor = min(1.0, _LONGEST / max(image.size))
         size = max(1, round(image.height * factor)), max(1, round(image.width * factor))
-        labels = segmenter.predict(features, size)
-        label_map = label_image(labels, len(classes)).resize(image.size, 0)
-        drawn = add_class_legend(overlay(image, label_map, opacity=0.55), labels, classes)
-        for kind, each in (("labels", label_map), ("overlay", drawn)):
-            with atomic_path(job.outputs[kind]) as file:
-                each.save(file)
-        counts = labels.flatten().bincount(minlength=len(classes)).double() / labels.numel()
-        shares = {name: round(float(share), 4) for name, share in zip(classes, counts, strict=True)}
-        return {"shares": shares, **({"note": source.note} if source.note else {})}
+        return _write(job, image, segmenter.predict(features, size), self.known.classes, source.note)
+
+
+def _write(
+    job: Job, image: Image.Image, labels: Tensor, classes: Sequence[str], remark: str | None
+) -> Mapping[str, object]:
+    """Write the label map and the overlay of one image; shares of the classes for the report."""
+    from common_kernels.runtime.files import atomic_path
+
+    from diffeat.pictures import add_class_legend, label_image, overlay
+
+    label_map = label_image(labels, len(classes)).resize(image.size, 0)
+    drawn = add_class_legend(overlay(image, label_map, opacity=0.55), labels, classes)
+    for kind, each in (("labels", label_map), ("overlay", drawn)):
+        with atomic_path(job.outputs[kind]) as file:
+            each.save(file)
+    counts = labels.flatten().bincount(minlength=len(classes)).double() / labels.numel()
+    shares = {name: round(float(share), 4) for name, share in zip(classes, counts, strict=True)}
+    return {"shares": shares, **({"note": remark} if remark else {})}
+
+
+def _run_head(
+    jobs: Sequence[Job], labelled: Labelled, output: SegmentOutput, machine: Machine, model: str
+) -> int:
+    """Segment images by a trained head."""
+    from common_kernels.runtime.batch import run_jobs
+    from common_kernels.runtime.fingerprint import digest_file, digest_model
+    from common_kernels.runtime.images import read_image
+
+    from diffeat.heads import SegmentationHead, load_head
+    from diffeat.segment import slide
+    from diffeat.shipped import find_pipeline
+
+    assert labelled.head is not None
+    head = cast("SegmentationHead", load_head(labelled.head, "upernet"))
+
+    def start(device: str) -> Callable[[Job, OnProgress], Mapping[str, object]]:
+        extractor = load_extractor(model, machine, device=device)
+
+        def predict(part: Image.Image) -> Tensor:
+            features = extractor([part], head.config.names, head.config.options).to("cpu")
+            return head.predict(features, (part.height, part.width))
+
+        def segment_file(job: Job, on_progress: OnProgress) -> Mapping[str, object]:
+            source = read_image(job.source)
+            image = source.to_rgb()
+            window = labelled.window or max(image.size)
+            probs = slide(image, predict, window=window, stride=labelled.stride)
+            return _write(job, image, probs.argmax(0), head.config.classes, source.note)
+
+        return segment_file
+
+    settings = {
+        "model": digest_model(find_pipeline(model)),
+        "dtype": machine.dtype,
+        "head": digest_file(labelled.head),
+        "windows": [labelled.window, labelled.stride],
+    }
+    report = run_jobs(
+        jobs,
+        start,
+        settings=settings,
+        device=machine.device,
+        overwrite=output.overwrite,
+        json=output.json,
+        debug=output.debug,
+    )
+    return report.exit_code
 
 
 def _judge(task: _Task, labelled: Labelled, *, json: bool) -> None:

@@ -16,13 +16,13 @@ from diffeat.cli.frame import (
     Machine,
     Selection,
     check_absent,
-    extract_spatial,
     find_images,
     load_extractor,
     note,
     plural,
     write_drawing,
 )
+from diffeat.cli.spatial import extract_each
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -107,8 +107,11 @@ def view(
     extractor = load_extractor(model, machine)
     images = [read_rgb(path) for path in paths]
     point = _share(drawing.point, images[0])
-    features = extract_spatial(extractor, paths, names, options.plain(), machine)
-    values = {"together": features.concat()} if drawing.together else dict(features)
+    each = extract_each(extractor, paths, names, options.plain(), machine)
+    features = list(each[0])
+    values: dict[str, list[Tensor]] = {name: [one[name][0] for one in each] for name in features}
+    if drawing.together:
+        values = {"together": [one.concat()[0] for one in each]}
     files: dict[tuple[str, Kind], Path] = {
         (name, kind): output.output / f"{name}-{kind}.{'html' if kind == 'page' else 'png'}"
         for name in values
@@ -119,13 +122,13 @@ def view(
     for (name, kind), file in files.items():
         title = " + ".join(features) if drawing.together else name
         if kind == "page":
-            write_text(file, similarity_page(images, list(values[name]), title=title, captions=captions))
+            write_text(file, similarity_page(images, values[name], title=title, captions=captions))
             continue
-        drawn, caption = _draw(kind, list(values[name]), drawing, point)
+        drawn, caption = _draw(kind, values[name], drawing, point)
         shown = [mark_point(images[0], point), *images[1:]] if kind == "similarity" else images
         write_drawing(draw_overlays(shown, drawn, captions, caption=caption, title=title), file)
     if output.json:
-        emit({"files": list(map(str, files.values())), "names": list(features)})
+        emit({"files": list(map(str, files.values())), "names": features})
     note(f"{plural(len(files), 'file')} of {plural(len(paths), 'image')} in {output.output}")
 
 

@@ -24,6 +24,7 @@ class Adapter:
         clock: Name of the argument of the timestep.
         pack: Function of denoiser, noisy and clean latent that lays the latent out for the denoiser.
         time: Function of denoiser and timestep of the schedule that gives the denoiser's own timestep.
+        sign: Factor on the denoiser's output, -1 where it predicts the negative of what its scheduler takes.
         is_time_cast: Whether the timestep has the compute dtype, which the denoiser takes from it.
         patch: Latent cells per token and side; ``None`` reads it from the denoiser's config.
     """
@@ -33,6 +34,7 @@ class Adapter:
     clock: str = "timestep"
     pack: Callable[[Any, Tensor, Tensor], Tensor | list[Tensor]] | None = None
     time: Callable[[Any, float], float] | None = None
+    sign: float = 1.0
     is_time_cast: bool = False
     patch: int | None = None
 

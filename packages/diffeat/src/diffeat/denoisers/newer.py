@@ -82,6 +82,6 @@ def _reversed(_model: Any, timestep: float) -> float:
 
 
 SANA = Adapter(conditions=_sana, time=lambda model, timestep: timestep * model.config.timestep_scale)
-LUMINA2 = Adapter(conditions=_lumina2, time=_reversed)
+LUMINA2 = Adapter(conditions=_lumina2, time=_reversed, sign=-1.0)
 Z_IMAGE = Adapter(conditions=_z_image, stream="x", clock="t", pack=_frames, time=_reversed, patch=2)
 WAN = Adapter(conditions=_wan)

@@ -56,6 +56,8 @@ class Settings:
         Raises:
             ValueError: If the model cannot take the size or a timestep: before there is a store of them.
         """
+        if options.keep_aspect:
+            raise ValueError("a store holds features of one size: extract into it without keep_aspect")
         return cls(
             model=extractor.name,
             revision=extractor.revision,

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of heads with Lightning; the denoiser stays frozen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from common_kernels.runtime.files import write_text
+from common_kernels.runtime.fingerprint import digest_settings
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from diffeat.heads import (
+    AggregationHead,
+    HeadConfig,
+    SegmentationHead,
+    correspondence_loss,
+    lovasz_softmax,
+    save_head,
+)
+from diffeat.options import ExtractionOptions, TrainingOptions
+from diffeat.ranking.labels import IGNORED, MaskLabels
+
+if TYPE_CHECKING:
+    from diffeat.extractor import FeatureExtractor
+    from diffeat.pck import Pair
+
+try:
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import ModelCheckpoint
+except ImportError as error:
+    raise ImportError("training needs the extra 'train': pip install 'diffeat[train]'") from error
+
+HEAD_FILE = "head.safetensors"
+Maps = dict[str, Tensor]
+
+
+class PairData(Dataset[tuple[Maps, Maps, Tensor, Tensor]]):
+    """Pairs with points, as features of both images and points in shares.
+
+    Args:
+        pairs: Pairs of one data set.
+        features: Function from an image and its category to its activations, ``(1, C, h, w)`` each.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], features: Callable[[Path, str], Maps]) -> None:
+        self.pairs = [pair for pair in pairs if len(pair.source_points)]
+        self.features = features
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Maps, Maps, Tensor, Tensor]:
+        pair = self.pairs[index]
+        start = (pair.source_points / torch.tensor(pair.source_size)).float()
+        end = (pair.target_points / torch.tensor(pair.target_size)).float()
+        source = self.features(pair.source, pair.category)
+        return source, self.features(pair.target, pair.category), start, end
+
+
+class MaskData(Dataset[tuple[Maps, Tensor]]):
+    """Images with masks, as features and class numbers, ``(H, W)`` on a square.
+
+    Args:
+        labels: The images and masks.
+        features: Function from the number of an image to its activations, ``(1, C, h, w)`` each.
+        side: Pixels per side of the square to which masks are resized.
+    """
+
+    def __init__(self, labels: MaskLabels, features: Callable[[int], Maps], side: int) -> None:
+        self.labels = labels
+        self.features = features
+        self.side = side
+
+    def __len__(self) -> int:
+        return len(self.labels.images)
+
+    def __getitem__(self, index: int) -> tuple[Maps, Tensor]:
+        mask = torch.from_numpy(np.asarray(self.labels.masks[index]).astype(np.float32))[None, None]
+        wanted = F.interpolate(mask, (self.side, self.side), mode="nearest-exact")[0, 0].long()
+        return {name: value[0] for name, value in self.features(index).items()}, wanted
+
+
+class HeadModule(pl.LightningModule):
+    """A head and its loss.
+
+    Args:
+        head: The head.
+        options: Rate, decay, temperature and so on.
+    """
+
+    def __init__(self, head: AggregationHead | SegmentationHead, options: TrainingOptions) -> None:
+        super().__init__()
+        self.head = head
+        self.options = options
+        self.losses: list[float] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        loss = (
+            self._segmentation(*batch) if isinstance(self.head, SegmentationHead) else self._matching(batch)
+        )
+        self.losses.append(float(loss.detach()))
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def _matching(self, batch: Sequence[tuple[Maps, Maps, Tensor, Tensor]]) -> Tensor:
+        losses: list[Tensor] = []
+        for source, target, start, end in batch:
+            one, other = self.head(source)[0], self.head(target)[0]
+            losses.append(correspondence_loss(one, other, start, end, temperature=self.options.temperature))
+        return torch.stack(losses).mean()
+
+    def _segmentation(self, features: Maps, masks: Tensor) -> Tensor:
+        logits, auxiliary = (
+            F.interpolate(each, masks.shape[1:], mode="bilinear", align_corners=False)
+            for each in self.head(features)
+        )
+        main = F.cross_entropy(logits, masks, ignore_index=IGNORED)
+        beside = F.cross_entropy(auxiliary, masks, ignore_index=IGNORED)
+        lovasz = lovasz_softmax(logits, masks, ignore_index=IGNORED)
+        return main + self.options.lovasz * lovasz + self.options.auxiliary * beside
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a rate that falls as a polynomial."""
+        options = self.options
+        optimizer = torch.optim.AdamW(
+            self.head.parameters(), lr=options.rate, weight_decay=options.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, options.steps, power=0.9)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the losses for the report."""
+        checkpoint["losses"] = self.losses
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the losses."""
+        self.losses = list(checkpoint["losses"])
+
+
+def train_correspondence(
+    extractor: FeatureExtractor,
+    pairs: Sequence[Pair],
+    names: Sequence[str],
+    extraction: ExtractionOptions,
+    options: TrainingOptions,
+    folder: str | Path,
+    *,
+    callbacks: Sequence[pl.Callback] = (),
+) -> tuple[AggregationHead, list[float]]:
+    """Train an aggregation head on pairs with points.
+
+    Args:
+        extractor: The frozen model.
+        pairs: Training pairs; ``{category}`` in the prompt is replaced by the category.
+        names: Activations.
+        extraction: Options of the extraction; several timesteps are aggregated together.
+        options: Options of the training.
+        folder: Folder of checkpoint and head; a run that was stopped goes on from there.
+        callbacks: Callbacks of the trainer.
+
+    Returns:
+        The head, and the loss of each step.
+
+    Raises:
+        ValueError: If there are no pairs with points, or the folder holds another training.
+
+    Source: arXiv 2305.14334; loss and rate of arXiv 2410.03558, App. B.
+    """
+
+    @lru_cache(options.keep)
+    def features(path: Path, category: str) -> Maps:
+        (prompt,) = extraction.prompts(1)
+        own = replace(extraction, prompt=prompt.replace("{category}", category))
+        return dict(extractor([path], names, own))
+
+    data = PairData(pairs, features)
+    if not len(data):
+        raise ValueError("training needs at least one pair with points, got none")
+    config = HeadConfig(
+        kind="aggregation",
+        channels=_channels(data[0][0]),
+        dim=options.dim,
+        side=options.side,
+        names=tuple(names),
+        options=extraction,
+        model=extractor.name,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        head = AggregationHead(config)
+    digest = _digest(config, options, [pair.name for pair in data.pairs])
+    return head, _fit(head, data, options, Path(folder), digest, callbacks)
+
+
+def train_segmentation(
+    extractor: FeatureExtractor,
+    labels: MaskLabels,
+    names: Sequence[str],
+    extraction: ExtractionOptions,
+    options: TrainingOptions,
+    folder: str | Path,
+    *,
+    callbacks: Sequence[pl.Callback] = (),
+) -> tuple[SegmentationHead, list[float]]:
+    """Train a segmentation head on masks.
+
+    Args:
+        extractor: The frozen model.
+        labels: Images and masks; at least as many as a batch, which are at least 2.
+        names: Activations.
+        extraction: Options of the extraction.
+        options: Options of the training.
+        folder: Folder of checkpoint and head; a run that was stopped goes on from there.
+        callbacks: Callbacks of the trainer.
+
+    Returns:
+        The head, and the loss of each step.
+
+    Raises:
+        ValueError: If there are fewer images than a batch, or the folder holds another training.
+
+    Source: arXiv 2410.03558, App. B: cross-entropy, Lovász and auxiliary loss.
+    """
+    if not 2 <= options.batch_size <= len(labels.images):
+        raise ValueError(
+            f"batch_size must lie between 2 (for its normalisation) and the {len(labels.images)} images, got "
+            f"{options.batch_size}"
+        )
+
+    @lru_cache(options.keep)
+    def features(index: int) -> Maps:
+        return dict(extractor([labels.images[index]], names, extraction))
+
+    first = features(0)
+    config = HeadConfig(
+        kind="upernet",
+        channels=_channels(first),
+        dim=options.dim,
+        classes=tuple(labels.classes),
+        names=tuple(names),
+        options=extraction,
+        model=extractor.name,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        head = SegmentationHead(config, {name: value.shape[2] for name, value in first.items()})
+    data = MaskData(labels, features, options.mask_side)
+    digest = _digest(config, options, labels.digest())
+    return head, _fit(head, data, options, Path(folder), digest, callbacks)
+
+
+def _channels(maps: Mapping[str, Tensor]) -> dict[str, int]:
+    if any(value.ndim != 4 for value in maps.values()):
+        raise ValueError(
+            "heads take activations (B, C, h, w): maps and text tokens have no place on the image"
+        )
+    return {name: value.shape[1] for name, value in maps.items()}
+
+
+def _digest(config: HeadConfig, options: TrainingOptions, data: object) -> str:
+    return digest_settings([config, replace(options, keep=1), data])
+
+
+class _Shuffles(Sampler[int]):
+    """Ever new shuffles, from the step at which the module stands: a resumed run sees the same batches."""
+
+    def __init__(self, count: int, module: HeadModule) -> None:
+        self.count, self.module = count, module
+
+    def __len__(self) -> int:
+        return self.module.options.steps * self.module.options.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        options = self.module.options
+        for place in range(self.module.global_step * options.batch_size, len(self)):
+            shuffle, index = divmod(place, self.count)
+            yield int(np.random.default_rng([options.seed, shuffle]).permutation(self.count)[index])
+
+
+def _fit(
+    head: AggregationHead | SegmentationHead,
+    data: Dataset[Any],
+    options: TrainingOptions,
+    folder: Path,
+    digest: str,
+    callbacks: Sequence[pl.Callback],
+) -> list[float]:
+    note, last = folder / "training.txt", folder / "last.ckpt"
+    if last.is_file() and (not note.is_file() or note.read_text("utf-8") != digest):
+        raise ValueError(f"{folder} holds a training with other settings or data: give another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(note, digest)
+    device = next(iter(cast("Any", data)[0][0].values())).device
+    module = HeadModule(head, options)
+    loader = DataLoader(
+        data,
+        batch_size=options.batch_size,
+        sampler=_Shuffles(len(cast("Any", data)), module),
+        collate_fn=list if isinstance(head, AggregationHead) else None,
+    )
+    saver = ModelCheckpoint(
+        folder,
+        filename="last",
+        save_top_k=1,
+        every_n_train_steps=options.save_every,
+        enable_version_counter=False,
+    )
+    trainer = pl.Trainer(
+        max_steps=options.steps,
+        max_epochs=1,
+        accelerator="cpu" if device.type == "cpu" else "auto",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[saver, *callbacks],
+    )
+    with warnings.catch_warnings():
+        # features are computed in this process, on the device of the model
+        warnings.filterwarnings("ignore", ".*does not have many workers")
+        warnings.filterwarnings("ignore", ".*exists and is not empty")
+        trainer.fit(module, loader, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    head.cpu().eval()
+    save_head(head, folder / HEAD_FILE)
+    return module.losses

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of heads, and their commands, on drawn pairs and masks."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from common_kernels.runtime.cli import run_app
+from diffeat import ExtractionOptions, FeatureExtractor
+from diffeat.cli import app
+from diffeat.heads import load_head
+from diffeat.options import TrainingOptions
+from diffeat.pck import read_pair_list
+from diffeat.ranking import MaskLabels
+from PIL import Image
+
+pl = pytest.importorskip("pytorch_lightning")
+# advice of Lightning and torch about machines and versions
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec:FutureWarning"),
+]
+from diffeat.training import HEAD_FILE, train_correspondence, train_segmentation  # noqa: E402
+
+NAMES = ["up-level2-repeat0-res-out", "up-level3-repeat0-res-out"]
+SMALL = ExtractionOptions(size=64, timesteps=(0, 50))
+QUICK = TrainingOptions(steps=6, batch_size=2, dim=8, rate=1e-2, save_every=2, mask_side=32)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Four images of 32 pixels, halves of two colours, with masks and the list of their pairs."""
+    folder = tmp_path_factory.mktemp("drawn")
+    (folder / "images").mkdir()
+    (folder / "masks").mkdir()
+    for number in range(4):
+        mask = np.zeros((32, 32), np.uint8)
+        mask[:, 8 + 4 * number :] = 1
+        pixels = np.random.default_rng(number).integers(0, 40, (32, 32, 3), dtype=np.uint8)
+        pixels[..., 0] += 200 * mask
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+    edges = [[8 + 4 * number, 16] for number in range(4)]
+    pairs = [
+        {
+            "source_path": f"{a}.png",
+            "target_path": f"{b}.png",
+            "source_points": [edges[a], [2, 2]],
+            "target_points": [edges[b], [2, 2]],
+            "target_bounding_box": [0, 0, 32, 32],
+            "category": "edge",
+        }
+        for a, b in ((0, 1), (1, 2), (2, 3))
+    ]
+    (folder / "pairs.json").write_text(json.dumps(pairs))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extractor(pipelines):
+    return FeatureExtractor(pipelines("SD1.5"))
+
+
+class Stop(pl.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise RuntimeError("power cut")
+
+
+def equal(first, second) -> bool:
+    states = first.state_dict(), second.state_dict()
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_a_stopped_training_ends_as_one_that_was_not(place, extractor, tmp_path):
+    pairs = read_pair_list(place / "pairs.json", place / "images")
+    arguments = (extractor, pairs, NAMES, SMALL, QUICK)
+    whole, losses = train_correspondence(*arguments, tmp_path / "whole")
+    assert len(losses) == QUICK.steps
+    with pytest.raises(RuntimeError, match="power cut"):
+        train_correspondence(*arguments, tmp_path / "cut", callbacks=[Stop(5)])
+    assert not (tmp_path / "cut" / HEAD_FILE).exists()
+    resumed, rest = train_correspondence(*arguments, tmp_path / "cut")
+    assert rest == pytest.approx(losses)
+    assert equal(whole, resumed)
+    loaded = load_head(tmp_path / "cut" / HEAD_FILE, "aggregation")
+    assert equal(loaded, whole)
+    assert set(loaded.weights) == {f"{name}@{t}" for name in NAMES for t in (0, 50)}
+    assert sum(loaded.weights.values()) == pytest.approx(1)
+    with pytest.raises(ValueError, match="holds a training with other settings or data"):
+        train_correspondence(extractor, pairs, NAMES, SMALL, replace(QUICK, rate=1e-3), tmp_path / "cut")
+
+
+def test_a_head_learns_edges(place, extractor, tmp_path):
+    pairs = read_pair_list(place / "pairs.json", place / "images")
+    options = replace(QUICK, steps=30, save_every=30)
+    _, losses = train_correspondence(extractor, pairs, NAMES, SMALL, options, tmp_path)
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_a_segmentation_is_learned(place, extractor, tmp_path):
+    labels = MaskLabels.read(place / "images", place / "masks")
+    options = replace(QUICK, steps=20, save_every=20)
+    head, losses = train_segmentation(extractor, labels, NAMES, SMALL, options, tmp_path)
+    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+    with torch.no_grad():
+        features = extractor([labels.images[0]], NAMES, SMALL)
+        found = head.predict(features, (32, 32)).argmax(0)
+    assert float((found.numpy() == labels.masks[0]).mean()) > 0.8
+    with pytest.raises(ValueError, match=r"batch_size must lie between 2 .* and the 4 images, got 1"):
+        train_segmentation(extractor, labels, NAMES, SMALL, replace(options, batch_size=1), tmp_path)
+
+
+def drive(capsys, *args: object, code: int = 0) -> list[dict]:
+    capsys.readouterr()
+    found = run_app(app, [str(arg) for arg in args])
+    shown = capsys.readouterr()
+    assert found == code, shown
+    return [json.loads(line) for line in shown.out.splitlines()] if code == 0 else [{"error": shown.err}]
+
+
+def test_from_pairs_to_a_drawing(place, sd15_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train = ["train", place / "images", "--list", place / "pairs.json", "--model", sd15_folder]
+    train += ["-n", NAMES[0], "-n", NAMES[1], "-t", 0, "-t", 50, "--size", 64, "--steps", 3, "--dim", 8]
+    (report,) = drive(capsys, *train, "--save-every", 2, "-o", "head", "--json")
+    assert (report["steps"], report["head"]) == (3, str(Path("head") / HEAD_FILE))
+    assert sum(report["weights"].values()) == pytest.approx(1)
+    match = ["match", place / "images/0.png", place / "images/1.png", "--model", sd15_folder]
+    match += ["--head", report["head"], "--window", 3, "--flip", "--point", 8, 16, "--json"]
+    (found,) = drive(capsys, *match)
+    assert len(found["matches"]) == 1
+    assert Path("matches.png").is_file()
+    (error,) = drive(capsys, *match[:5], "--flip", "--head", report["head"], code=2)
+    assert "--flip needs --point or --points" in error["error"]
+
+
+def test_from_masks_to_label_maps(place, sd15_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train = ["train", place / "images", "--masks", place / "masks", "--model", sd15_folder, "-n", NAMES[0]]
+    train += ["-n", NAMES[1], "--size", 64, "--steps", 2, "--dim", 8, "--classes", "dark", "--classes", "red"]
+    (report,) = drive(capsys, *train, "--json")
+    segment = ["segment", place / "images", "--model", sd15_folder, "--head", report["head"]]
+    rows = drive(capsys, *segment, "--window", 20, "--stride", 12, "--json")
+    assert [set(row["shares"]) for row in rows] == [{"dark", "red"}] * 4
+    with Image.open("diffeat-segments/0-labels.png") as labels:
+        assert labels.size == (32, 32)
+    assert [row["status"] for row in drive(capsys, *segment, "--window", 20, "--stride", 12, "--json")] == [
+        "skipped"
+    ] * 4
+    (error,) = drive(capsys, "segment", place / "images", "-n", NAMES[0], code=2)
+    assert "--labelled and --masks must say what to learn from" in error["error"]
