@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from recipes.vitron_tiny import commands
-from recipes.vitron_tiny.ablation import MESSAGES, ablate, difference
+from recipes.vitron_tiny.ablation import MESSAGES, Message, ablate, ambiguous, combine, difference
+from recipes.vitron_tiny.ablation import run_calls as run_parts
 from recipes.vitron_tiny.baseline import KeywordRouter
 from recipes.vitron_tiny.building import make_config, make_model, make_processor, make_tokenizer
 from recipes.vitron_tiny.composing import Drawn
@@ -36,8 +37,10 @@ from recipes.vitron_tiny.judging import evaluate_all, page
 from recipes.vitron_tiny.tasks import TASKS, assistant_text, corpus, draw_example, draw_task
 from vitron.data.example import Example
 from vitron.demo.painters import toy_registry
+from vitron.demo.painters.words import COLOURS
+from vitron.demo.scripted import draw
 from vitron.model.engine import Vitron
-from vitron.protocol.contract import Instruction
+from vitron.protocol.contract import Instruction, Invocation
 from vitron.protocol.media import Artefact
 
 
@@ -260,6 +263,60 @@ def test_messages_on_a_model_that_knows_all() -> None:
     assert signal["referring_ciou"] == signal["sketch_ciou"] == 1
     assert signal["execution_rate_editing"] == 0
     assert signal["editing_error"] > 0
+    # outlines of the toy segmenter are not exact where objects have patterns
+    for figure in ("combined_referring_ciou", "combined_sketch_ciou", "combined_tracking_miou"):
+        assert 1 == signal[figure] >= hybrid[figure] > 0.9
+        assert hybrid[figure] > text[figure]
+    assert text["ambiguous_edits"] == hybrid["ambiguous_edits"]
+
+
+def test_of_what_words_name_the_signals_choose() -> None:
+    image = Artefact("image", draw(("circle", "red", 8, 8, 30), ("circle", "blue", 8, 56, 30)))
+    red, blue = (
+        (image.data == np.array(COLOURS[name], dtype=np.uint8)).all(axis=-1) for name in ("red", "blue")
+    )
+    rough = np.zeros((1, *image.size), dtype=np.bool_)
+    rough[0, 6:38, 6:40] = True  # the red circle, and what is around it
+    registry = toy_registry()
+
+    def found(message: Message, text: str = "the circle", mask: NDArray[np.bool_] | None = rough) -> Any:
+        call = Invocation(module="image_segmentation", instruction=(Instruction(verb="segment", text=text),))
+        artefact = combine(registry, message, call, image, mask)
+        return None if artefact is None else np.asarray(artefact.data, dtype=np.bool_).any(axis=(0, 1))
+
+    assert np.array_equal(found("text"), red | blue)
+    assert np.array_equal(found("signal"), rough[0])
+    # the outline of the words, of the object that the signals mean
+    assert np.array_equal(found("hybrid"), red)
+    # words that name nothing, or something else, leave it to the signals; no signals leave it to the words
+    assert np.array_equal(found("hybrid", "this"), rough[0])
+    assert np.array_equal(found("hybrid", "the blue circle"), rough[0])
+    assert np.array_equal(found("hybrid", mask=None), red | blue)
+    assert found("text", "this") is None
+
+
+def test_an_edit_without_its_colour_needs_the_signals() -> None:
+    image = Artefact("image", draw(("circle", "red", 8, 8, 30), ("circle", "blue", 8, 56, 30)))
+    lone = Artefact("image", draw(("circle", "red", 8, 8, 30), ("star", "blue", 8, 56, 30)))
+
+    def edit(text: str) -> Invocation:
+        return Invocation(module="image_editing", instruction=(Instruction(verb="recolour", text=text),))
+
+    call = ambiguous(edit("the red circle to green"), image)
+    assert call is not None
+    assert call.instruction[0].text == "the circle to green"
+    assert ambiguous(edit("the red circle to green"), lone) is None
+    assert ambiguous(edit("the circle to green"), image) is None
+    mask = (image.data == np.array(COLOURS["red"], dtype=np.uint8)).all(axis=-1)
+    registry = toy_registry()
+    text, hybrid, wanted = (
+        run_parts(registry, message, said, image, mask[None])
+        for message, said in (("text", call), ("hybrid", call), ("text", edit("the red circle to green")))
+    )
+    assert hybrid is not None
+    assert wanted is not None
+    assert np.array_equal(hybrid.data, wanted.data)
+    assert text is None or not np.array_equal(text.data, wanted.data)
 
 
 def test_messages_of_a_model_that_calls_nothing() -> None:
