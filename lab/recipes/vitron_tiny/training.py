@@ -76,8 +76,8 @@ POLISH = {
 
 RATES = {"joint": 1.5e-3, "polish": 1e-3}  # peaks
 LOSSES = Losses(text=1.0, mask=2.0, match=0.5, alignment=0.1, words=1.0)
-# a trained model writes most tokens without fault: at weight 1 its text gives a gradient of norm 0.24, masks and
-# conditions 0.74 together, a new reader of the signals 7.5
+# a trained model writes most tokens without fault: at weight 1 its text gives a gradient of norm 0.24, masks
+# and conditions 0.74 together, a new reader of the signals 7.5
 POLISH_LOSSES = Losses(text=8.0, mask=1.5, match=0.3, alignment=0.05, words=0.0)
 
 # words that make a phrase one of place or of relation
