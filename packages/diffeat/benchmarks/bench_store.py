@@ -184,13 +184,17 @@ def main() -> None:
     parser.add_argument("--search", action="store_true", help="also build an index and search")
     arguments = parser.parse_args()
     figures: Row = {"machine": asdict(describe_machine(torch.device("cpu"))), "images": arguments.count}
-    figures |= fill(arguments.folder, arguments.count)
-    figures["read_ms"] = measure_reading(arguments.folder, arguments.count)
+    parts: dict[str, Callable[[], Row]] = {
+        "store": lambda: fill(arguments.folder, arguments.count),
+        "read_ms": lambda: measure_reading(arguments.folder, arguments.count),
+    }
     if arguments.search:
-        figures["search"] = measure_search(arguments.folder)
-    text = json.dumps(figures, indent=2, default=str)
-    if arguments.output is not None:
-        arguments.output.write_text(text)
+        parts["search"] = lambda: measure_search(arguments.folder)
+    for name, measure in parts.items():
+        figures[name] = measure()
+        text = json.dumps(figures, indent=2, default=str)
+        if arguments.output is not None:
+            arguments.output.write_text(text)
     print(text)
 
 

@@ -237,6 +237,8 @@ class FeatureStore:
             StoreError: If nothing has been written.
         """
         known = self.names
+        if not known and self.settings is None:
+            raise StoreError(f"there is no store at {self.url}: diffeat extract makes one")
         if not known:
             raise StoreError(f"the store at {self.url} holds no features: no run wrote any, extract again")
         if names is None:

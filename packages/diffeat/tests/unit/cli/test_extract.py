@@ -278,7 +278,7 @@ def test_reduced_features_and_search(here, model, rows, run, complain):
     assert (first["image"], first["row"]) == ("photos/1.png", 1)
     assert first["similarity"] >= 0.99
     assert "1 image searched for among 3" in run("search", "store", "photos/0.png", "--exact").stderr
-    assert "holds no features" in complain("search", "nowhere", "photos/0.png")
+    assert "there is no store at nowhere" in complain("search", "nowhere", "photos/0.png")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")

@@ -286,6 +286,8 @@ def test_wrong_arguments(tmp_path, extractor, images):
         store.add(extractor, images, NAMES, batch_size=0)
     with pytest.raises(ValueError, match="got 2 for 5 images"):
         store.add(extractor, images, NAMES, ExtractionOptions(prompt=("a", "b")))
+    with pytest.raises(ValueError, match="keep_aspect gives images of several sizes"):
+        store.add(extractor, images, NAMES, ExtractionOptions(keep_aspect=True))
     with pytest.raises(ValueError, match="at least one image"):
         store.add(extractor, [], NAMES)
     with pytest.raises(ValueError, match="'float16' or 'float32'"):
