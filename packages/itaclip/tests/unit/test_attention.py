@@ -93,10 +93,10 @@ def test_more_blocks_than_the_tower_has_are_refused(tools):
         ITACLIP(tools.native(), None, config)
 
 
-@pytest.mark.parametrize("strategy", ["proxyclip", "trident"])
-def test_a_tower_that_is_not_there_is_one_sentence(tools, strategy, tmp_path):
+@pytest.mark.parametrize(("strategy", "folder"), [("proxyclip", "dino"), ("trident", "none")])
+def test_a_tower_that_is_not_there_is_one_sentence(tools, strategy, folder, tmp_path):
     tmp_path.joinpath("dino").mkdir()
-    options = {"tower": str(tmp_path / "dino")}
+    options = {"tower": str(tmp_path / folder)}
     config = replace(PLAIN, attention=AttentionConfig(strategy=strategy, options=options))
     with pytest.raises(FileNotFoundError, match="cannot be loaded: it must be a folder, hub id or name"):
         ITACLIP(tools.native(), None, config)

@@ -68,18 +68,21 @@ class PatchTower:
 def _load_timm(name: str) -> nn.Module:
     import timm
 
+    wanted = (
+        f"the tower {name!r} cannot be loaded: it must be a folder, hub id or name of a vision transformer "
+        "of timm"
+    )
     if Path(name).is_dir():
         place = f"local-dir:{name}"
+    elif "/" in name and not is_hub_id(name):
+        raise ModelNotFoundError(wanted)
     else:
         place = f"hf-hub:{name}" if is_hub_id(name) else name
         check_hub(name if is_hub_id(name) else f"timm/{name}")
     try:
         return timm.create_model(place, pretrained=True, num_classes=0, dynamic_img_size=True)
     except Exception as error:
-        raise ModelNotFoundError(
-            f"the tower {name!r} cannot be loaded: it must be a folder, hub id or name of a vision "
-            f"transformer of timm ({_first_line(error)})"
-        ) from error
+        raise ModelNotFoundError(f"{wanted} ({_first_line(error)})") from error
 
 
 @dataclass(frozen=True, slots=True)
