@@ -3,6 +3,7 @@ from .adapters import from_pipeline as from_pipeline
 from .adapters import load_model as load_model
 from .config import DenoisingConfig as DenoisingConfig
 from .config import JobConfig as JobConfig
+from .config import LoadingConfig as LoadingConfig
 from .config import SamplingConfig as SamplingConfig
 from .config import SizeConfig as SizeConfig
 from .pipelines import PixelsmithFluxPipeline as PixelsmithFluxPipeline

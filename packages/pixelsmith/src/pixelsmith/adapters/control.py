@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.regions import pieces
 
 
@@ -24,11 +25,12 @@ class Control:
     Lanczos to the pixels of the patch.
 
     Attributes:
-        model: The ControlNet; for SD and SDXL.
+        model: The ControlNet, of the family of the pipeline; for SD and SDXL none of several modes (union).
         image: Control image, RGB.
         scale: Weight of the ControlNet's features.
         start: Share of the steps after which it starts.
         end: Share of the steps after which it ends.
+        mode: Mode of a ControlNet of FLUX that has several (union), such as that of tiles.
 
     Raises:
         ValueError: If ``start`` and ``end`` are not an interval in [0, 1].
@@ -39,6 +41,7 @@ class Control:
     scale: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    mode: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end <= 1:
@@ -91,4 +94,52 @@ class Control:
             "scale": self.scale,
             "start": self.start,
             "end": self.end,
+            "mode": self.mode,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentControls:
+    """ControlNets that take their image as latents, of SD3 and FLUX.
+
+    Attributes:
+        each: ControlNets, whose features are added.
+        latents: Function that returns the latents of the image of a ControlNet over the whole canvas, scaled
+            for the network.
+    """
+
+    each: Sequence[Control]
+    latents: Callable[[Control], Canvas]
+
+    def features(
+        self,
+        step: int,
+        num_steps: int,
+        origins: Sequence[tuple[int, int]],
+        patch: tuple[int, int],
+        call: Callable[[Control, Tensor], Sequence[Sequence[Tensor] | None]],
+    ) -> list[list[Tensor] | None]:
+        """Return the features of all ControlNets that are on in a step, added up; none if there are none.
+
+        Args:
+            step: Current step.
+            num_steps: Number of steps.
+            origins: Row and column of each patch's first latent.
+            patch: Height and width of a patch in latents.
+            call: Function that calls a ControlNet with the latents of its image, ``(B, C, h, w)``, and
+                returns the features of each kind of block.
+        """
+        total: list[list[Tensor] | None] = []
+        for control in self.each:
+            if not control.is_on(step, num_steps):
+                continue
+            canvas = self.latents(control)
+            found = call(control, torch.stack([canvas.read(*place, *patch) for place in origins]))
+            total = [_add(a, b) for a, b in zip(total or [None] * len(found), found, strict=True)]
+        return total
+
+
+def _add(first: Sequence[Tensor] | None, second: Sequence[Tensor] | None) -> list[Tensor] | None:
+    if first is None or second is None:
+        return None if first is second else list(first or second or ())
+    return [a + b for a, b in zip(first, second, strict=True)]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from pixelsmith.adapters.base import Condition, Guidance, PatchCondition
 from pixelsmith.adapters.conditioning import Placement
+from pixelsmith.adapters.control import Control, LatentControls
 from pixelsmith.adapters.flux import FluxDenoiser
 from pixelsmith.adapters.models import PipelineModel, rebuild
 from pixelsmith.adapters.options import ModelOptions
@@ -19,6 +21,10 @@ from pixelsmith.adapters.sd3 import SD3Denoiser
 from pixelsmith.adapters.sdxl import SDXLDenoiser
 from pixelsmith.adapters.unet import Controls, UNetDenoiser
 from pixelsmith.core.protocol import Denoiser
+from pixelsmith.io.lanczos import Resized
+from pixelsmith.io.vae import TiledVAE
+from pixelsmith.store.canvas import Canvas
+from pixelsmith.store.rows import ArrayRows
 
 
 class SDModel(PipelineModel):
@@ -29,7 +35,6 @@ class SDModel(PipelineModel):
     default_steps = 50
     default_guidance = 7.5
     attention_name = "cross_attention_kwargs"
-    takes_controls = True
     host_name: ClassVar[str] = "StableDiffusionPipeline"
     control_host_name: ClassVar[str] = "StableDiffusionControlNetPipeline"
 
@@ -69,18 +74,7 @@ class SDModel(PipelineModel):
         )
 
     def _call_host(self, given: dict[str, Any]) -> Any:
-        controls = self.options.controls
-        if not controls:
-            return super()._call_host(given)
-        host = _pipeline_class(self.control_host_name)
-        steered = rebuild(host, self.pipe, controlnet=[control.model for control in controls])
-        given |= {
-            "image": [control.image for control in controls],
-            "controlnet_conditioning_scale": [float(control.scale) for control in controls],
-            "control_guidance_start": [control.start for control in controls],
-            "control_guidance_end": [control.end for control in controls],
-        }
-        return steered(**given)
+        return _call_steered(self, self.control_host_name, "image", given) or super()._call_host(given)
 
 
 class SDXLModel(SDModel):
@@ -116,7 +110,42 @@ class SDXLModel(SDModel):
         )
 
 
-class SD3Model(PipelineModel):
+class LatentModel(PipelineModel):
+    """A model whose ControlNets take their image as latents."""
+
+    control_host_name: ClassVar[str]
+
+    def _controls(self, size: tuple[int, int]) -> LatentControls | None:
+        """Return the ControlNets of a stage; their images are encoded when they are first needed."""
+        if not self.options.controls:
+            return None
+
+        held: dict[int, Canvas] = {}
+
+        def latents(control: Control) -> Canvas:
+            if id(control) not in held:
+                held[id(control)] = encode(control)
+            return held[id(control)]
+
+        def encode(control: Control) -> Canvas:
+            rows = Resized(ArrayRows(np.asarray(control.image)), size)
+            vae = TiledVAE(self.vae)
+            canvas = Canvas.zeros(vae.latent_channels, *vae.size(*size))
+            for top, part in vae.encode(rows):
+                canvas.write(top, 0, part)
+            if getattr(control.model.config, "force_zeros_for_pooled_projection", False):
+                # those of SD3 were trained without the shift, as the pipeline of diffusers knows
+                canvas.data += self.vae.config.scaling_factor * (self.vae.config.shift_factor or 0.0)
+            return canvas
+
+        return LatentControls(each=self.options.controls, latents=latents)
+
+    def _call_host(self, given: dict[str, Any]) -> Any:
+        found = _call_steered(self, self.control_host_name, "control_image", given)
+        return found or super()._call_host(given)
+
+
+class SD3Model(LatentModel):
     """Stable Diffusion 3."""
 
     family = "sd3"
@@ -124,6 +153,7 @@ class SD3Model(PipelineModel):
     default_steps = 28
     default_guidance = 7.0
     attention_name = "joint_attention_kwargs"
+    control_host_name = "StableDiffusion3ControlNetPipeline"
 
     @property
     def host(self) -> type[Any]:
@@ -147,10 +177,12 @@ class SD3Model(PipelineModel):
         self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
     ) -> Denoiser:
         solver = self.solver(patch[0] * patch[1])
-        return SD3Denoiser(self.network, solver, condition, self.extras(), device=self.device)
+        return SD3Denoiser(
+            self.network, solver, condition, self.extras(), controls=self._controls(size), device=self.device
+        )
 
 
-class FluxModel(PipelineModel):
+class FluxModel(LatentModel):
     """FLUX.1."""
 
     family = "flux"
@@ -159,6 +191,7 @@ class FluxModel(PipelineModel):
     default_guidance = 3.5
     attention_name = "joint_attention_kwargs"
     cells_per_token = 4
+    control_host_name = "FluxControlNetPipeline"
 
     @property
     def host(self) -> type[Any]:
@@ -234,6 +267,7 @@ class FluxModel(PipelineModel):
             self.extras(),
             guidance_embed=self.guidance_scale,
             positions=self.options.positions,
+            controls=self._controls(size),
             device=self.device,
         )
 
@@ -275,6 +309,23 @@ def from_pipeline(pipe: object, prompt: str | Condition = "", **settings: object
         f"pipe must be one of {', '.join(_FAMILIES)}, got {type(pipe).__name__}; "
         "other models take part as a function, see pixelsmith.adapters.CallableModel"
     )
+
+
+def _call_steered(model: PipelineModel, host: str, name: str, given: Mapping[str, Any]) -> Any:
+    """Call the ControlNet pipeline of diffusers for a base image; ``None`` without ControlNets."""
+    controls = model.options.controls
+    if not controls:
+        return None
+    steered = rebuild(_pipeline_class(host), model.pipe, controlnet=[control.model for control in controls])
+    more: dict[str, Any] = {
+        name: [control.image for control in controls],
+        "controlnet_conditioning_scale": [float(control.scale) for control in controls],
+        "control_guidance_start": [control.start for control in controls],
+        "control_guidance_end": [control.end for control in controls],
+    }
+    if any(control.mode is not None for control in controls):
+        more["control_mode"] = [control.mode for control in controls]
+    return steered(**given, **more)
 
 
 def _encode_pooled(pipe: Any, guided: bool, given: dict[str, Any]) -> Condition:

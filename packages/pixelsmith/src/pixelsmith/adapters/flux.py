@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from pixelsmith.adapters.base import (
     Prompts,
     SolverDenoiser,
 )
+from pixelsmith.adapters.control import Control, LatentControls
 from pixelsmith.adapters.schedulers import ClosedForm
 from pixelsmith.config import Positions
 
@@ -34,6 +35,7 @@ class FluxDenoiser(SolverDenoiser):
         guidance_embed: Guidance scale that models distilled from guidance take; others ignore it.
         positions: Numbering of the tokens: ``"patch"``, from 0 in every patch, or ``"canvas"``, by their
             place, far beyond the positions that the model was trained with.
+        controls: ControlNets.
         device: Device of the patches.
     """
 
@@ -46,6 +48,7 @@ class FluxDenoiser(SolverDenoiser):
         *,
         guidance_embed: float = 3.5,
         positions: Positions = "patch",
+        controls: LatentControls | None = None,
         device: torch.device | str,
     ) -> None:
         super().__init__(solver, device)
@@ -53,6 +56,7 @@ class FluxDenoiser(SolverDenoiser):
         self.extras = extras
         self.guidance_embed = guidance_embed
         self.positions = positions
+        self.controls = controls
         self.prompts = Prompts(condition, self.device, transformer.dtype)
 
     def predict(self, x: Tensor, step: int, origins: Sequence[tuple[int, int]]) -> Tensor:
@@ -71,40 +75,86 @@ class FluxDenoiser(SolverDenoiser):
         self, x: Tensor, step: int, origins: Sequence[tuple[int, int]], first: tuple[int, int]
     ) -> Tensor:
         condition = self.prompts.of(origins)
-        positive = self._run(x, step, first, (condition.embeds, condition.pooled), POSITIVE)
+        blocks = self._blocks(x, step, origins, first, condition)
+        positive = self._run(x, step, first, (condition.embeds, condition.pooled), POSITIVE, blocks)
         if not self.extras.guidance.is_on(condition) or condition.negative_embeds is None:
             return positive
         prompt = (condition.negative_embeds, condition.negative_pooled)
-        return self.extras.guidance.combine(self._run(x, step, first, prompt, NEGATIVE), positive)
+        return self.extras.guidance.combine(self._run(x, step, first, prompt, NEGATIVE, blocks), positive)
 
-    def _run(
-        self, x: Tensor, step: int, first: tuple[int, int], prompt: tuple[Tensor, Tensor | None], side: slice
-    ) -> Tensor:
+    def _inputs(self, x: Tensor, step: int, first: tuple[int, int], embeds: Tensor) -> dict[str, Any]:
+        """Return the inputs that the transformer and a ControlNet have in common."""
         B, _, height, width = x.shape
         dtype = self.transformer.dtype
+        return {
+            "hidden_states": pack(x).to(dtype),
+            "timestep": self.timestep(step).expand(B).to(dtype) / 1000,
+            "txt_ids": torch.zeros(embeds.shape[1], 3, device=self.device, dtype=dtype),
+            "img_ids": position_ids(height // 2, width // 2, first).to(self.device, dtype),
+            "return_dict": False,
+        }
+
+    def _guidance(self, network: Any, count: int) -> Tensor | None:
+        if not network.config.guidance_embeds:
+            return None
+        return torch.full((count,), self.guidance_embed, device=self.device, dtype=torch.float32)
+
+    def _blocks(
+        self,
+        x: Tensor,
+        step: int,
+        origins: Sequence[tuple[int, int]],
+        first: tuple[int, int],
+        condition: Condition,
+    ) -> dict[str, Any]:
+        """Return the features that the ControlNets add to the blocks, by the prompt, as in diffusers."""
+        if self.controls is None:
+            return {}
+        given = self._inputs(x, step, first, condition.embeds)
+
+        def call(control: Control, latents: Tensor) -> Sequence[Sequence[Tensor] | None]:
+            mode = control.mode
+            return control.model(
+                **given,
+                controlnet_cond=pack(latents.to(x)).to(given["hidden_states"]),
+                controlnet_mode=None if mode is None else torch.full((len(x), 1), mode, device=self.device),
+                conditioning_scale=control.scale,
+                encoder_hidden_states=condition.embeds,
+                pooled_projections=condition.pooled,
+                guidance=self._guidance(control.model, len(x)),
+            )
+
+        found = self.controls.features(step, self.num_steps, origins, (x.shape[-2], x.shape[-1]), call)
+        if not found:
+            return {}
+        return {"controlnet_block_samples": found[0], "controlnet_single_block_samples": found[1]}
+
+    def _run(
+        self,
+        x: Tensor,
+        step: int,
+        first: tuple[int, int],
+        prompt: tuple[Tensor, Tensor | None],
+        side: slice,
+        blocks: Mapping[str, Any],
+    ) -> Tensor:
         embeds, pooled = prompt
         if pooled is None:
             raise ValueError("FLUX needs the pooled side of a prompt; give Condition(pooled=...) as well")
-        guidance = None
-        if self.transformer.config.guidance_embeds:
-            guidance = torch.full((B,), self.guidance_embed, device=self.device, dtype=torch.float32)
-        seen = pack(x).to(dtype)
+        given = self._inputs(x, step, first, embeds)
         attention = dict(self.extras.attention_kwargs or {})
-        images = self.extras.images(B, side, seen)
+        images = self.extras.images(len(x), side, given["hidden_states"])
         if images:
             attention["ip_adapter_image_embeds"] = images
         packed: Tensor = self.transformer(
-            hidden_states=seen,
-            timestep=self.timestep(step).expand(B).to(dtype) / 1000,
-            guidance=guidance,
+            **given,
+            **blocks,
+            guidance=self._guidance(self.transformer, len(x)),
             pooled_projections=pooled,
             encoder_hidden_states=embeds,
-            txt_ids=torch.zeros(embeds.shape[1], 3, device=self.device, dtype=dtype),
-            img_ids=position_ids(height // 2, width // 2, first).to(self.device, dtype),
             joint_attention_kwargs=attention,
-            return_dict=False,
         )[0]
-        return unpack(packed.float(), height, width)
+        return unpack(packed.float(), x.shape[-2], x.shape[-1])
 
 
 def pack(x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pixelsmith.adapters.unet import Controls
 from pixelsmith.io.tiles import Tiling
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def measure_memory(
     denoiser.prompts = copy.copy(denoiser.prompts)
     denoiser.prompts.device = _META
     if hasattr(denoiser, "controls"):
-        denoiser.controls = type(denoiser.controls)()
+        denoiser.controls = Controls() if isinstance(denoiser.controls, Controls) else None
     x = torch.zeros(batch_size, model.channels, *patch, device=_META)
     origins = [(0, 0)] * batch_size
     side = tiling.tile + 2 * tiling.halo

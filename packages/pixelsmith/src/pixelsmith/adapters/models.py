@@ -82,10 +82,7 @@ class PipelineModel(ABC):
         for name in given:
             if name not in known:
                 raise ValueError(f"{name} means nothing to {title}; leave it out")
-        if self.options.controls and not self.takes_controls:
-            raise ValueError(f"controls are supported with SD and SDXL, not with {title}; leave them out")
 
-    takes_controls: ClassVar[bool] = False
     cells_per_token: ClassVar[int] = 1
 
     @property

@@ -46,13 +46,13 @@ def read_outline(source: str | Path, loading: LoadingConfig, **settings: object)
     found = find_model(source, shipped=SHIPPED, index_file=INDEX)
     if not isinstance(found, Path):
         return None
-    from pixelsmith.pipelines import pipeline_for
-
-    index: dict[str, Any] = _read(found / INDEX)
-    kind = pipeline_for(str(index.get("_class_name")))
     check_weights(found, loading.variant)
+    index: dict[str, Any] = _read(found / INDEX)
     try:
         with quiet_libraries("diffusers", "transformers"):
+            from pixelsmith.pipelines import pipeline_for
+
+            kind = pipeline_for(str(index.get("_class_name")))
             pipe = _outline(kind, found, index)
             if loading.scheduler is None:
                 ensure_closed_form(pipe, lambda sentence: None)

@@ -19,6 +19,7 @@ from pixelsmith.adapters.base import (
     SolverDenoiser,
     sided,
 )
+from pixelsmith.adapters.control import Control, LatentControls
 from pixelsmith.adapters.schedulers import ClosedForm
 
 
@@ -30,6 +31,7 @@ class SD3Denoiser(SolverDenoiser):
         solver: Closed form of the scheduler.
         condition: The prompt, or a function of a patch, pooled embedding included.
         extras: Guidance and further inputs.
+        controls: ControlNets.
         device: Device of the patches.
     """
 
@@ -40,11 +42,13 @@ class SD3Denoiser(SolverDenoiser):
         condition: Condition | PatchCondition,
         extras: Extras,
         *,
+        controls: LatentControls | None = None,
         device: torch.device | str,
     ) -> None:
         super().__init__(solver, device)
         self.transformer = transformer
         self.extras = extras
+        self.controls = controls
         self.prompts = Prompts(condition, self.device, transformer.dtype)
 
     def predict(self, x: Tensor, step: int, origins: Sequence[tuple[int, int]]) -> Tensor:
@@ -59,15 +63,44 @@ class SD3Denoiser(SolverDenoiser):
         guided = self.extras.guidance.is_on(condition)
         seen = x.to(self.transformer.dtype)
         seen = torch.cat([seen, seen]) if guided else seen
+        prompt = sided(condition.negative_embeds if guided else None, condition.embeds)
+        pooled = sided(condition.negative_pooled if guided else None, condition.pooled)
         output: Tensor = self.transformer(
             hidden_states=seen,
             timestep=self.timestep(step).expand(len(seen)),
-            encoder_hidden_states=sided(condition.negative_embeds if guided else None, condition.embeds),
-            pooled_projections=sided(condition.negative_pooled if guided else None, condition.pooled),
+            encoder_hidden_states=prompt,
+            pooled_projections=pooled,
+            block_controlnet_hidden_states=self._blocks(seen, step, origins, prompt, pooled),
             joint_attention_kwargs=self._attention(len(origins), guided, seen),
             return_dict=False,
         )[0].float()
         return self.extras.guidance.combine(*output.chunk(2)) if guided else output
+
+    def _blocks(
+        self, seen: Tensor, step: int, origins: Sequence[tuple[int, int]], prompt: Tensor, pooled: Tensor
+    ) -> list[Tensor] | None:
+        """Return the features that the ControlNets add to the blocks."""
+        if self.controls is None:
+            return None
+
+        def call(control: Control, latents: Tensor) -> Sequence[Sequence[Tensor]]:
+            config = control.model.config
+            image = latents.to(seen).repeat(len(seen) // len(origins), 1, 1, 1)
+            # as in the pipeline of diffusers: some were trained without pooled prompt, some without prompt
+            return control.model(
+                hidden_states=seen,
+                timestep=self.timestep(step).expand(len(seen)),
+                encoder_hidden_states=None if config.joint_attention_dim is None else prompt,
+                pooled_projections=(
+                    torch.zeros_like(pooled) if config.force_zeros_for_pooled_projection else pooled
+                ),
+                controlnet_cond=image,
+                conditioning_scale=control.scale,
+                return_dict=False,
+            )
+
+        found = self.controls.features(step, self.num_steps, origins, (seen.shape[-2], seen.shape[-1]), call)
+        return found[0] if found else None
 
     def _attention(self, count: int, guided: bool, like: Tensor) -> dict[str, Any] | None:
         given = dict(self.extras.attention_kwargs or {})

@@ -229,11 +229,6 @@ def test_a_last_step_without_noise():
         ("sd", {"max_sequence_length": 9}, "max_sequence_length means nothing to StableDiffusionPipeline"),
         ("sd3", {"guidance_rescale": 0.5}, "guidance_rescale means nothing to StableDiffusion3Pipeline"),
         ("sdxl", {"true_cfg_scale": 2.0}, "true_cfg_scale means nothing to StableDiffusionXLPipeline"),
-        (
-            "flux",
-            {"controls": [Control(model=None, image=Image.new("RGB", (4, 4)))]},
-            "controls are supported with SD and SDXL, not with FluxPipeline",
-        ),
     ],
 )
 def test_settings_that_mean_nothing(family, settings, message):

@@ -58,7 +58,8 @@ def test_wrong_jobs_are_named(dummies, tmp_path):
 
 def test_everything_is_checked_before_the_first_call(dummies):
     model = dummies.Dummy()
-    assert [plan.guided for plan in check_spec(model, dummies.spec(sizes=((48, 56), (96, 112))))] == [1, 2]
+    steps = check_spec(model, dummies.spec(sizes=((48, 56), (96, 112)), sliders=(1, 2)))
+    assert [plan.guided for plan in steps] == [1, 2]
     cases = [
         (dummies.spec(sizes=((47, 56),)), model, "multiples of 2 pixels, got height 47 and width 56"),
         (dummies.spec(source_size=(25, 28)), model, "multiples of 2 pixels, got height 25 and width 28"),

@@ -362,7 +362,11 @@ def test_sizes(size, held, expected):
             ValueError,
             r"of 4 pixels, got height 66 and width 64; the nearest are height 64 and",
         ),
-        ({"height": 4, "width": 64}, ValueError, "canvas must be at least 2 latents wide and high"),
+        (
+            {"height": 4, "width": 64, "fit": "crop"},
+            ValueError,
+            "canvas must be at least 2 latents wide and high",
+        ),
         ({"stages": 0}, ValueError, "stages must be at least 1, got 0"),
         ({"slider": [0.5, 0.5]}, ValueError, "one slider, or one for each of the 1 stages, got 2"),
         ({"slider": 9}, ValueError, "slider must not exceed the 2 steps, got 9"),
