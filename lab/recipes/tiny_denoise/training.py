@@ -14,13 +14,13 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from safetensors.torch import load_file, save_file
 from scipy.ndimage import gaussian_filter
 from semanir import SemanIR, SemanIRConfig
-from semanir.training import SemanIRModule
 from semanir.weights import SHIPPED
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from recipes.options import Debug, Processor
 from recipes.tiny_denoise.conv_unet import ConvUNet
+from recipes.tiny_denoise.module import DenoiserModule
 from recipes.training import Run, fit
 
 SIGMA_MAX = 55.0
@@ -139,7 +139,7 @@ def train(
     if init is not None:
         model.load_state_dict(load_file(init))
     optimizer = create_optimizer_v2(model, opt="muon", lr=learning_rate, weight_decay=1e-4)
-    module = SemanIRModule(model, optimizer, max_steps=max_steps, decay_fraction=decay_fraction)
+    module = DenoiserModule(model, optimizer, max_steps=max_steps, decay_fraction=decay_fraction)
     mean = EMAWeightAveraging(decay=ema_decay, update_starting_at_step=min(1000, max_steps // 4))
     fit(
         module,

@@ -4,6 +4,7 @@ import pytest
 import torch
 from recipes.tiny_denoise import training
 from recipes.tiny_denoise.conv_unet import ConvUNet
+from recipes.tiny_denoise.module import warmup_stable_decay
 from recipes.tiny_denoise.training import NoisyCrops, train
 from recipes.training import Run
 from safetensors.torch import load_file
@@ -45,3 +46,13 @@ def test_a_killed_run_resumes_to_the_same_network(pool, tmp_path, monkeypatch):
         train("conv", pool=pool, output=tmp_path / name, **options)
     whole, parts = (load_file(tmp_path / name / "network.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_schedule_rises_holds_and_falls():
+    def factor(step: int) -> float:
+        return warmup_stable_decay(step, max_steps=100, warmup_steps=10, decay_fraction=0.2)
+
+    assert factor(0) == pytest.approx(0.1)
+    assert factor(9) == factor(50) == factor(80) == 1
+    assert factor(90) == pytest.approx(0.5)
+    assert factor(100) == 0

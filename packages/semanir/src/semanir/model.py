@@ -124,6 +124,12 @@ class SemanIR(
             raise ValueError(f"the weights in {folder} do not fit its configuration: {error}") from error
         return model.to(device=resolve_device(device), dtype=resolve_dtype(dtype)).eval()
 
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Choose whether layers compute their activations again in the backward pass, which saves memory."""
+        for stage in self.stages:
+            assert isinstance(stage, Stage), "nothing else is in the list"
+            stage.gradient_checkpointing = enabled
+
     def forward(self, x: Tensor, *, k: int | None = None, backend: Backend = "auto") -> Tensor:
         """Restore a batch of images.
 

@@ -15,7 +15,7 @@ from common_kernels.runtime.hub import DType
 from common_kernels.runtime.images import MAX_PIXELS, ImageFile, read_image, write_image
 from common_kernels.tiling import largest_tile, map_tiles, plan_tiles
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -101,15 +101,16 @@ class Restorer:
         """Restore one image.
 
         Args:
-            image: A Pillow image (L, LA, RGB or RGBA), or an array ``(H, W)`` or ``(H, W, C)`` with ``C`` of
-                1 to 4: uint8, uint16, or float32 nominally in [0, 1]. A second or fourth channel is
-                transparency.
+            image: A Pillow image (L, LA, RGB or RGBA; turned upright by its EXIF), or an array ``(H, W)`` or
+                ``(H, W, C)`` with ``C`` of 1 to 4: uint8, uint16, or float32 nominally in [0, 1]. A second
+                or fourth channel is transparency.
             options: How it is restored.
             progress: Called with tiles done and tiles in all.
 
         Returns:
             The kind and dtype of ``image``, its sides multiplied by the network's ``upscale``. Integers are
-            rounded and clipped; floats are not clipped. Transparency is kept, resized if need be.
+            rounded and clipped; floats are not clipped. Transparency is kept, resized if need be. A Pillow
+            image keeps colour profile, EXIF and resolution in its ``info``.
 
         Raises:
             TypeError: If the dtype or Pillow mode is not one of these.
@@ -119,7 +120,7 @@ class Restorer:
         if isinstance(image, Image.Image):
             if image.mode not in {"L", "LA", "RGB", "RGBA"}:
                 raise TypeError(f"a Pillow image must have mode L, LA, RGB or RGBA, got {image.mode}")
-            return Image.fromarray(self.restore(np.asarray(image), options, progress=progress))
+            return self._restore_pillow(image, options, progress)
         self.check_options(options)
         full_scale = _check(image)
         x = torch.from_numpy(image.astype(np.float32) / np.float32(full_scale))
@@ -134,6 +135,37 @@ class Restorer:
         if image.dtype == np.float32:
             return out
         return (out * full_scale).round().clip(0, full_scale).astype(image.dtype)
+
+    def _restore_pillow(
+        self, image: Image.Image, options: RestoreOptions, progress: Progress | None
+    ) -> Image.Image:
+        upright = ImageOps.exif_transpose(image)
+        result = Image.fromarray(self.restore(np.asarray(upright), options, progress=progress))
+        result.info.update(
+            {key: upright.info[key] for key in ("icc_profile", "exif", "dpi") if key in upright.info}
+        )
+        return result
+
+    def restore_tensor(self, image: Tensor, options: RestoreOptions = _DEFAULT) -> Tensor:
+        """Restore a tensor.
+
+        Args:
+            image: ``(C, H, W)`` with ``C`` of 1 or 3, floating, nominally in [0, 1].
+            options: How it is restored.
+
+        Returns:
+            ``(C, s H, s W)``, fp32, on the CPU, not clipped.
+
+        Raises:
+            TypeError: If the dtype is not floating.
+            ValueError: As for :meth:`restore`.
+        """
+        if not image.is_floating_point():
+            raise TypeError(f"a tensor must be floating in [0, 1], got {image.dtype}")
+        if image.ndim != 3 or image.shape[0] not in (1, 3):
+            raise ValueError(f"a tensor must be (1 or 3, H, W), got {tuple(image.shape)}")
+        array = image.detach().float().permute(1, 2, 0).cpu().numpy()
+        return torch.from_numpy(self.restore(array, options)).permute(2, 0, 1)
 
     def restore_file(
         self,

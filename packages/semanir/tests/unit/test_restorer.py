@@ -4,7 +4,7 @@ import pytest
 import semanir.restorer as module
 import torch
 from common_kernels.runtime.images import ImageError, ImageFile, read_image, write_image
-from PIL import Image
+from PIL import Image, ImageCms
 from semanir import RestoreOptions, SemanIR, SemanIRConfig
 from semanir.restorer import Restorer
 
@@ -62,6 +62,23 @@ def test_pillow_images(restorer, mode):
     out = restorer.restore(image)
     assert (out.mode, out.size) == (mode, image.size)
     np.testing.assert_array_equal(np.asarray(out), restorer.restore(np.asarray(image)))
+
+
+def test_a_pillow_image_is_turned_upright_and_keeps_what_is_beside_its_pixels(restorer, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"  # shown after a quarter turn
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif, icc_profile=profile, dpi=(72, 72))
+    with Image.open(tmp_path / "a.png") as image:
+        found = restorer.restore(image)
+    assert np.array_equal(np.asarray(found), restorer.restore(np.rot90(pixels, -1).copy()))
+    found.save(tmp_path / "b.png", exif=found.getexif(), dpi=found.info["dpi"])
+    with Image.open(tmp_path / "b.png") as kept:
+        assert kept.info["icc_profile"] == profile
+        assert kept.getexif()[0x010F] == "maker"
+        assert 0x0112 not in kept.getexif()
+        assert kept.info["dpi"] == pytest.approx((72, 72), abs=0.1)
 
 
 def test_depths_agree(restorer):

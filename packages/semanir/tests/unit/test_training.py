@@ -1,32 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
+from common_kernels.runtime.cli import run_app
+from PIL import Image
 from semanir import SemanIR, SemanIRConfig
+from semanir.cli import app
 from semanir.metrics import psnr
-from semanir.training import SemanIRModule, warmup_stable_decay
+from semanir.restorer import Restorer
+from semanir.training import SampleImages, SemanIRModule, fit, shipped_configs
+from semanir.training.callbacks import side_by_side
+from semanir.training.module import charbonnier_loss, step_factor
+from semanir.training.run import CONFIGS, find_config
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from .training_drill import NETWORK, train
 
 pytestmark = [
     # Lightning 2.6 against the newest torch
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
     pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
 ]
 
 
-def network() -> SemanIR:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = SemanIRConfig.preset(
-            "tiny", embed_dims=(16, 16), num_heads=(1, 1), depths=(1, 1, 1, 1), window_size=4, k=8
-        )
-        return SemanIR(config)
+def module(**options):
+    pl.seed_everything(0, verbose=False)
+    return SemanIRModule("tiny", NETWORK | options.pop("network", {}), **options)
 
 
-def fit(model: nn.Module, data: TensorDataset, tmp_path, steps: int, **options: object) -> SemanIRModule:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    module = SemanIRModule(model, optimizer, max_steps=steps, warmup_steps=5, **options)
+def run(fitted, data, tmp_path, steps, **options):
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=steps,
@@ -35,61 +49,308 @@ def fit(model: nn.Module, data: TensorDataset, tmp_path, steps: int, **options: 
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
+        **options,
     )
-    trainer.fit(module, DataLoader(data, batch_size=2))
-    return module
+    trainer.fit(fitted, DataLoader(data, batch_size=2))
+    return fitted
 
 
-def test_overfits_one_pair(tmp_path):
-    generator = torch.Generator().manual_seed(0)
-    smooth = torch.rand(1, 3, 4, 4, generator=generator)
-    clean = nn.functional.interpolate(smooth, size=(32, 32), mode="bicubic").clamp(0, 1)
-    noisy = clean + 0.2 * torch.randn(clean.shape, generator=generator)
-    model = network()
-    fit(model, TensorDataset(noisy, clean), tmp_path, steps=250)
-    before, after = psnr(noisy, clean).item(), psnr(model(noisy), clean).item()
-    assert before < 15
-    assert after > 30
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        small = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+        small.resize((40, 32), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return folder
 
 
-def test_random_k_draws_the_same_on_every_rank(tmp_path):
-    drawn: list[int] = []
+class TestModule:
+    def test_overfits_one_pair(self, tmp_path):
+        generator = torch.Generator().manual_seed(0)
+        smooth = torch.rand(1, 3, 4, 4, generator=generator)
+        clean = nn.functional.interpolate(smooth, size=(32, 32), mode="bicubic").clamp(0, 1)
+        noisy = clean + 0.2 * torch.randn(clean.shape, generator=generator)
+        fitted = module(
+            network={"embed_dims": [16, 16]}, learning_rate=3e-3, milestones=[250, 350, 420], warmup_steps=5
+        )
+        run(fitted, TensorDataset(noisy, clean), tmp_path, steps=450)
+        assert psnr(noisy, clean).item() < 15
+        assert psnr(fitted(noisy), clean).item() > 40
 
-    class Spy(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(()))
+    def test_charbonnier_is_its_formula(self):
+        restored, clean = (torch.rand(50, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
+        d = (restored - clean).double()
+        expected = (d**2 + 0.03**2).sqrt().mean()
+        assert charbonnier_loss(restored, clean, 0.03).item() == pytest.approx(expected.item(), rel=1e-6)
+        assert charbonnier_loss(clean, clean, 0.03).item() == pytest.approx(0.03)
+        assert charbonnier_loss(restored.bfloat16(), clean).dtype == torch.float32
 
-        def forward(self, x: torch.Tensor, *, k: int) -> torch.Tensor:
-            drawn.append(k)
-            return x * self.weight
+    def test_the_rate_rises_and_drops_at_milestones(self):
+        def factor(step):
+            return step_factor(step, milestones=[10, 20], gamma=0.5, warmup_steps=4)
 
-    data = TensorDataset(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
-    fit(Spy(), data, tmp_path, steps=20, random_k=(2, 4, 8))
-    first = list(drawn)
-    drawn.clear()
-    torch.manual_seed(99)
-    fit(Spy(), data, tmp_path, steps=20, random_k=(2, 4, 8))
-    assert drawn == first
-    assert set(first) == {2, 4, 8}
+        found = [factor(step) for step in (0, 1, 4, 9, 10, 19, 20, 99)]
+        assert found == pytest.approx([0.2, 0.4, 1, 1, 0.5, 0.5, 0.25, 0.25])
 
+    def test_the_same_keys_on_every_rank_and_all_of_them(self):
+        one, other = module(random_k=[2, 4, 8]), module(random_k=[2, 4, 8])
+        torch.manual_seed(99)
+        drawn = [one.draw_k(step) for step in range(40)]
+        assert drawn == [other.draw_k(step) for step in range(40)]
+        assert set(drawn) == {2, 4, 8}
+        assert module().draw_k(0) is None
 
-def test_schedule_rises_holds_and_falls():
-    def factor(step: int) -> float:
-        return warmup_stable_decay(step, max_steps=100, warmup_steps=10, decay_fraction=0.2)
+    def test_a_drawn_k_is_a_fixed_k(self):
+        batch = tuple(torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(3)))
+        drawn, fixed = module(random_k=[4]), module(network={"k": 4})
+        for each in (drawn, fixed):
+            each.log = lambda *_, **__: None
+            each.trainer = SimpleNamespace(global_step=0)
+        losses = [each.loss(each.network(batch[0], k=each.draw_k(7)), batch[1]) for each in (drawn, fixed)]
+        assert losses[0] == losses[1]
 
-    assert factor(0) == pytest.approx(0.1)
-    assert factor(9) == factor(50) == factor(80) == 1
-    assert factor(90) == pytest.approx(0.5)
-    assert factor(100) == 0
+    def test_checkpointing_gives_the_same_gradients(self):
+        x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+        grads = []
+        for enabled in (False, True):
+            each = module(gradient_checkpointing=enabled)
+            each.network(x).square().mean().backward()
+            grads.append([p.grad for p in each.network.parameters()])
+        assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
+    def test_validation_reports_the_mean_of_the_images(self, tmp_path):
+        clean = torch.zeros(3, 3, 8, 8)
+        noisy = torch.stack([torch.full((3, 8, 8), value / 255) for value in (25.4, 2.6, 0.0)])
+        fitted = module()
+        fitted.network.forward = lambda x, k=None: x
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+        )
+        data = DataLoader(TensorDataset(noisy, clean), batch_size=2)
+        [result] = trainer.validate(fitted, data, verbose=False)
+        by_hand = (20 * np.log10(255 / 25) + 20 * np.log10(255 / 3) + 100) / 3
+        assert result["val/psnr"] == pytest.approx(by_hand, abs=1e-4)
 
-def test_validation_reports_the_mean_of_the_images(tmp_path):
-    clean = torch.zeros(2, 3, 8, 8)
-    noisy = torch.stack([torch.full((3, 8, 8), 0.1), torch.full((3, 8, 8), 0.01)])
-    module = SemanIRModule(nn.Identity(), torch.optim.SGD([nn.Parameter(torch.ones(1))]), max_steps=1)
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    def test_weights_of_another_scale_are_a_start(self, tmp_path):
+        network = {"embed_dims": [8], "num_heads": [1], "depths": [1], "window_size": 4, "k": 8}
+        first = SemanIRModule("sr-small", network | {"upscale": 2}).network
+        first.save_pretrained(tmp_path / "x2")
+        started = SemanIRModule("sr-small", network | {"upscale": 3}, weights=str(tmp_path / "x2"))
+        assert torch.equal(started.network.conv_first.weight, first.conv_first.weight)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"loss": "l2"}, "loss must be"),
+            ({"milestones": [3, 1]}, "milestones must ascend"),
+            ({"random_k": [0]}, "random_k must be"),
+            ({"network": {"depth": 3}}, "no field depth"),
+        ],
     )
-    [result] = trainer.validate(module, DataLoader(TensorDataset(noisy, clean), batch_size=2), verbose=False)
-    assert result["val/psnr"] == pytest.approx((20 + 40) / 2, abs=1e-3)
+    def test_wrong_options_are_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            SemanIRModule("tiny", **options)
+
+
+def test_samples_stand_side_by_side():
+    small, large = torch.zeros(1, 4, 6), torch.ones(3, 8, 12)
+    strip = side_by_side(small, 0.5 * large, large)
+    assert strip.shape == (8, 36, 3)
+    assert [int(strip[4, x, 0]) for x in (6, 18, 30)] == [0, 128, 255]
+
+
+def test_samples_go_to_the_logger(tmp_path):
+    shown = []
+    logger = SimpleNamespace(log_image=lambda **call: shown.append(call), experiment=None)
+    trainer = SimpleNamespace(
+        is_global_zero=True, sanity_checking=False, global_step=7, loggers=[logger], default_root_dir=tmp_path
+    )
+    batch = (torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
+    callback = SampleImages(count=1)
+    for number in (0, 1):
+        callback.on_validation_batch_end(trainer, None, batch[0], batch, number)
+    assert [(call["key"], call["step"]) for call in shown] == [("val/sample-0", 7)]
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestTwoProcesses:
+    def test_gradients_are_those_of_one_process_on_the_joined_batch(self, images, tmp_path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        launched = own | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+        program = Path(__file__).with_name("training_drill.py")
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, str(program), str(images), str(tmp_path)],
+                env=os.environ | launched | {"LOCAL_RANK": rank, "NODE_RANK": "0"},
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+            )
+            for rank in ("0", "1")
+        ]
+        one = train(images, tmp_path, devices=1, batch_size=2)
+        errors = [rank.communicate(timeout=600)[1] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0, 0], errors
+        two = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
+        assert one.keys == two[0]["keys"] == two[1]["keys"]
+        # one k for all ranks, and not always the same
+        assert len(one.steps) == len(two[0]["steps"]) == 2
+        for alone, *both in zip(one.steps, two[0]["steps"], two[1]["steps"], strict=True):
+            assert alone
+            for name, gradient in alone.items():
+                for each in both:
+                    assert torch.allclose(each[name], gradient, rtol=1e-4, atol=1e-7), name
+
+
+CONFIG = """
+seed_everything: 1
+model:
+  preset: tiny
+  network: {network}
+  random_k: [4, 8]
+data:
+  train: [{images}]
+  validation: [{images}]
+  degradation:
+    class_path: semanir.degradations.OneOf
+    init_args:
+      choices:
+      - {{class_path: semanir.degradations.GaussianNoise, init_args: {{sigma: 5, sigma_max: 50}}}}
+      - {{class_path: semanir.degradations.JPEG, init_args: {{quality: 20}}}}
+  crops: {{patch_size: 16}}
+  batch_size: 2
+  num_workers: 0
+trainer:
+  accelerator: cpu
+  max_steps: 7
+  val_check_interval: 3
+  check_val_every_n_epoch: null
+  num_sanity_val_steps: 0
+  log_every_n_steps: 1
+  enable_progress_bar: false
+  enable_model_summary: false
+  logger: {{class_path: pytorch_lightning.loggers.CSVLogger, init_args: {{save_dir: "{output}"}}}}
+  callbacks:
+  - {{class_path: pytorch_lightning.callbacks.EMAWeightAveraging, init_args: {{decay: 0.5}}}}
+  - {{class_path: semanir.training.LastCheckpoint, init_args: {{every_n_train_steps: {every}}}}}
+  - class_path: semanir.training.SampleImages
+  - class_path: semanir.training.SaveNetwork
+"""
+
+
+class TestFit:
+    @pytest.fixture
+    def configured(self, images, tmp_path):
+        def make(output, every=2):
+            path = tmp_path / f"{output.name}.yaml"
+            path.write_text(CONFIG.format(network=NETWORK, images=images, output=output, every=every))
+            return str(path)
+
+        return make
+
+    @pytest.mark.parametrize("stop", [1, 2, 5])  # in an epoch, at its end (two batches), in a later one
+    def test_a_stopped_run_resumes_to_the_losses_of_an_uninterrupted_one(
+        self, configured, tmp_path, stop, monkeypatch
+    ):
+        losses = {}
+        step = SemanIRModule.training_step
+
+        def spy(self, batch, batch_idx):
+            loss = step(self, batch, batch_idx)
+            losses.setdefault(current, {})[self.global_step] = loss.item()
+            if current == "cut" and self.global_step == stop + 1:
+                raise OSError("the power is gone")
+            return loss
+
+        monkeypatch.setattr(SemanIRModule, "training_step", spy)
+        current = "whole"
+        fit(configured(tmp_path / "whole", every=1), tmp_path / "whole")
+        current = "cut"
+        with pytest.raises(OSError, match="power"):
+            fit(configured(tmp_path / "cut", every=1), tmp_path / "cut")
+        current = "resumed"
+        fit(configured(tmp_path / "cut", every=1), tmp_path / "cut")
+        assert sorted(losses["whole"]) == list(range(7))
+        assert sorted(losses["resumed"]) == list(range(stop + 1, 7))
+        assert losses["resumed"] == {n: losses["whole"][n] for n in losses["resumed"]}
+        whole, resumed = (
+            SemanIR.from_pretrained(tmp_path / name / "model", device="cpu").state_dict()
+            for name in ("whole", "cut")
+        )
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+    def test_the_command_trains_and_its_results_load(self, configured, tmp_path, capfd):
+        output = tmp_path / "run"
+        code = run_app(
+            app, ["fit", "--config", configured(output), "-o", str(output), "--trainer.max_steps", "3"]
+        )
+        out, err = capfd.readouterr()
+        assert code == 0, err
+        assert f"model: {output / 'model'}" in out
+        restorer = Restorer.from_pretrained(output / "model", device="cpu")
+        assert restorer.restore(np.zeros((9, 7, 3), np.uint8)).shape == (9, 7, 3)
+        loaded = SemanIRModule.load_from_checkpoint(output / "last.ckpt", map_location="cpu")
+        assert loaded.network.config == restorer.model.config
+        assert loaded.hparams["random_k"] == [4, 8]
+        samples = sorted(file.name for file in (output / "samples").iterdir())
+        assert samples == [f"{number}-step-3.png" for number in range(4)]
+        [metrics] = output.rglob("metrics.csv")
+        assert {"train/loss", "val/psnr"} <= set(metrics.read_text().splitlines()[0].split(","))
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            (["--config", "no-such"], "denoise-color-base"),
+            (["--config", "CONFIG", "--model.nothing", "3"], "nothing"),
+            (["--config", "CONFIG", "--data.batch_size", "0"], "batch_size"),
+            (["--config", "CONFIG", "--data.train", "[missing]"], "missing is no folder"),
+            (["--config", "CONFIG", "--data.train", "[]"], "nothing to train on"),
+            (["--config", "CONFIG", "--model.loss", "l2"], "l2"),
+        ],
+    )
+    def test_wrong_usage_is_one_sentence(self, configured, tmp_path, capfd, arguments, named):
+        output = tmp_path / "run"
+        words = [configured(output) if word == "CONFIG" else word for word in arguments]
+        code = run_app(app, ["fit", *words, "-o", str(output)])
+        shown = capfd.readouterr()
+        assert code == 2
+        [line] = [each for each in shown.err.splitlines() if each.startswith("semanir: ")]
+        assert named in line
+        assert "Traceback" not in shown.err
+
+
+class TestConfigs:
+    def test_every_task_has_its_sizes(self):
+        tasks = {"denoise-color", "denoise-gray", "jpeg-color", "jpeg-gray", "demosaic", "deblur", "weather"}
+        wanted = {f"{task}-{size}" for task in tasks for size in ("tiny", "small", "base")}
+        wanted |= {f"sr-x{scale}-{size}" for scale in (2, 3, 4) for size in ("small", "base")}
+        assert set(shipped_configs()) == wanted
+
+    @pytest.mark.parametrize("name", shipped_configs())
+    def test_configurations_hold_together(self, name):
+        text = find_config(name).read_text()
+        found = yaml.safe_load(text)
+        model, crops = found["model"], found["data"]["crops"]
+        changes = {key: tuple(v) if isinstance(v, list) else v for key, v in model.get("network", {}).items()}
+        network = SemanIRConfig.preset(model["preset"], **changes)
+        assert network.in_channels == network.out_channels == crops["channels"]
+        assert network.upscale == crops["scale"]
+        assert max(model["random_k"]) <= network.window_size**2
+        assert network.k <= network.window_size**2
+        assert crops["patch_size"] % network.size_multiple == 0
+        steps = found["trainer"]["max_steps"]
+        assert all(milestone < steps for milestone in model["milestones"])
+        assert "[KAIR]" in text or "[GRL]" in text or "Nothing of this task is published" in text
+
+    def test_lightning_reads_one(self, capfd, tmp_path):
+        with pytest.raises(SystemExit) as stopped:
+            fit("jpeg-color-tiny", tmp_path, ["--print_config"])
+        assert stopped.value.code == 0
+        shown = yaml.safe_load(capfd.readouterr().out)
+        assert shown["data"]["degradation"]["class_path"] == "semanir.degradations.JPEG"
+        assert shown["model"]["preset"] == "tiny"
+        assert CONFIGS.is_dir()

@@ -19,11 +19,17 @@ app = create_app(
 
     semanir degrade jpeg photo.png -o blocky.png --quality 10
 
+    semanir fit --config denoise-color-tiny -o runs/mine --data.train "[photos/]"
+
+    semanir evaluate --task denoise --sigma 25 --data CBSD68/
+
     semanir models
 """,
 )
 app.command("semanir.cli.restore:restore", name="restore")
 app.command("semanir.cli.degrade:app", name="degrade")
+app.command("semanir.cli.fit:fit", name="fit")
+app.command("semanir.cli.evaluate:evaluate", name="evaluate")
 app.command("semanir.cli.models:models", name="models")
 app.command("semanir.cli.demo:demo", name="demo")
 

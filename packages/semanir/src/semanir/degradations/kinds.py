@@ -3,26 +3,32 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-@runtime_checkable
-class Degradation(Protocol):
-    """Spoils a batch of images.
+class Degradation(ABC):
+    """Spoils a batch of images: the base of all kinds, and of your own."""
 
-    Called with images ``(B, C, H, W)``, fp32 in [0, 1], ``C`` of 1 or 3, and a generator, from which alone
-    everything random comes; returns the spoilt batch, clipped or not as the real thing is.
-    """
+    __slots__ = ()
 
+    @abstractmethod
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the spoilt batch."""
-        ...
+        """Return the spoilt batch.
+
+        Args:
+            images: ``(B, C, H, W)``, fp32 in [0, 1], ``C`` of 1 or 3.
+            generator: Source of everything random.
+
+        Returns:
+            ``(B, C, H', W')``, fp32, clipped or not as the real thing is.
+        """
 
 
 def _check_range(name: str, low: float, high: float | None, least: float, most: float) -> None:
@@ -34,7 +40,7 @@ def _check_range(name: str, low: float, high: float | None, least: float, most: 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GaussianNoise:
+class GaussianNoise(Degradation):
     """White Gaussian noise.
 
     On tensors it is neither clipped nor rounded, as the published protocols ask.
@@ -60,7 +66,7 @@ class GaussianNoise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CorrelatedNoise:
+class CorrelatedNoise(Degradation):
     """Gaussian noise whose neighbours are alike, as after demosaicking or resizing.
 
     Attributes:
@@ -90,7 +96,7 @@ class CorrelatedNoise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CameraNoise:
+class CameraNoise(Degradation):
     """Noise of a camera: photons that are counted (Poisson), and an amplifier (Gaussian).
 
     Attributes:
@@ -126,7 +132,7 @@ class CameraNoise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JPEG:
+class JPEG(Degradation):
     """Blocks and ringing of a JPEG file; a grey image becomes a grey JPEG.
 
     Attributes:
@@ -158,7 +164,7 @@ class JPEG:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BicubicDownscale:
+class BicubicDownscale(Degradation):
     """Fewer pixels, as MATLAB's imresize makes them: bicubic, antialiased, rounded to 8 bits.
 
     Attributes:
@@ -184,7 +190,7 @@ class BicubicDownscale:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BayerMosaic:
+class BayerMosaic(Degradation):
     """One colour per pixel (RGGB), the others interpolated linearly after Malvar; colour images only."""
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -195,7 +201,7 @@ class BayerMosaic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MotionBlur:
+class MotionBlur(Degradation):
     """Blur of a camera that moves while its shutter is open.
 
     Attributes:
@@ -226,7 +232,7 @@ class MotionBlur:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rain:
+class Rain(Degradation):
     """Streaks of rain, and the haze behind them; a simple rendering.
 
     Attributes:
@@ -259,7 +265,7 @@ class Rain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snow:
+class Snow(Degradation):
     """Falling flakes of three sizes; a simple rendering.
 
     Attributes:
@@ -289,7 +295,7 @@ class Snow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Raindrops:
+class Raindrops(Degradation):
     """Drops on the lens, each of which shows the scene upside down; a simple rendering.
 
     Attributes:
@@ -318,7 +324,7 @@ class Raindrops:
         return add_raindrops(images, count, size, generator)
 
 
-class Chain:
+class Chain(Degradation):
     """One degradation after the other.
 
     Args:
@@ -335,7 +341,7 @@ class Chain:
         return images
 
 
-class OneOf:
+class OneOf(Degradation):
     """One degradation per image, drawn at random; all must keep the size.
 
     Args:

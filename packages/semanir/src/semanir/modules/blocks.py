@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from common_kernels import Backend, KNNDictionary, knn_dictionary
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from semanir.functional import window_partition, window_regions, window_reverse
 from semanir.modules.attention import KeySemanticAttention
@@ -95,6 +97,9 @@ class Stage(nn.Module):
     Shape:
         - x and output: ``(B, C, H, W)``; both sides multiples of ``M``
 
+    Attributes:
+        gradient_checkpointing: Whether layers keep no activations for the gradient and compute them again.
+
     Source: SemanIR, arXiv 2405.20008, framework figure; shifts and convolution blocks are ours.
     """
 
@@ -112,6 +117,7 @@ class Stage(nn.Module):
         self.window_size = window_size
         self.shifts = shifts
         self.options = options or DictionaryOptions()
+        self.gradient_checkpointing = False
         self.local = nn.Sequential(*(ConvBlock(dim) for _ in range(num_conv_blocks)))
         self.layers = nn.ModuleList(layers)
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
@@ -123,12 +129,13 @@ class Stage(nn.Module):
         dictionaries = {shift: self.build_dictionary(x, shift, k) for shift in dict.fromkeys(self.shifts)}
         shift = self.shifts[0]
         tokens = window_partition(_roll(x, -shift), self.window_size)  # (B * windows, N, C)
+        run = partial(checkpoint, use_reentrant=False) if self.gradient_checkpointing else _call
         for layer, wanted in zip(self.layers, self.shifts, strict=True):
             if wanted != shift:
                 y = window_reverse(tokens, self.window_size, H, W)
                 tokens = window_partition(_roll(y, shift - wanted), self.window_size)
                 shift = wanted
-            tokens = layer(tokens, dictionaries[shift], backend=backend)
+            tokens = run(layer, tokens, dictionaries[shift], backend=backend)
         y = _roll(window_reverse(tokens, self.window_size, H, W), shift)
         return x + self.conv(y)
 
@@ -150,6 +157,10 @@ class Stage(nn.Module):
             force_self=self.options.force_self,
             regions=regions,
         )
+
+
+def _call(layer: nn.Module, *inputs: object, **options: object) -> Tensor:
+    return layer(*inputs, **options)
 
 
 def _roll(x: Tensor, amount: int) -> Tensor:

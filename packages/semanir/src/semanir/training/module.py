@@ -1,106 +1,200 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on Lightning; the only file of the package that imports it (extra ``train``)."""
+"""Loss, schedule and validation around a network."""
 
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
 
-try:
-    import pytorch_lightning as pl
-except ImportError as error:  # pragma: no cover - the test environment has the extra
-    raise ImportError("semanir.training needs the extra 'train': pip install 'semanir[train]'") from error
-
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.optim import Optimizer
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
 
+from semanir.config import SemanIRConfig
 from semanir.metrics import psnr
+from semanir.model import SemanIR
+
+Loss = Literal["l1", "charbonnier"]
 
 
-def warmup_stable_decay(step: int, *, max_steps: int, warmup_steps: int, decay_fraction: float) -> float:
-    """Return the factor on the learning rate at a step.
+def charbonnier_loss(restored: Tensor, clean: Tensor, eps: float = 1e-3) -> Tensor:
+    """Return the mean of ``sqrt(d ** 2 + eps ** 2)``, in fp32.
 
-    Linear from 0 over the warm-up, 1 until the decay, then linear to 0 at ``max_steps``. Unlike a cosine,
-    a run that is resumed with another ``max_steps`` was on the right schedule all along.
+    Args:
+        restored: Any shape.
+        clean: Same shape.
+        eps: Difference, on the scale of the images, below which the loss is nearly quadratic.
+
+    Source: Charbonnier et al., ICIP 1994; in restoration, Lai et al., arXiv 1710.01992, Eq. 4.
+    """
+    return ((restored.float() - clean.float()).square() + eps**2).sqrt().mean()
+
+
+def step_factor(step: int, *, milestones: Sequence[int], gamma: float, warmup_steps: int) -> float:
+    """Return the factor on the learning rate: a linear rise, and a drop at each milestone.
 
     Args:
         step: Optimiser steps taken.
-        max_steps: Length of the run.
+        milestones: Steps at which the rate is multiplied by ``gamma``, ascending.
+        gamma: Factor of a drop.
         warmup_steps: Length of the rise.
-        decay_fraction: Share of ``max_steps`` spent falling, in (0, 1].
     """
-    decay_steps = max(1, round(max_steps * decay_fraction))
-    rise = min(1.0, (step + 1) / max(1, warmup_steps))
-    return rise * min(1.0, max(0.0, (max_steps - step) / decay_steps))
+    rise = min(1.0, (step + 1) / (warmup_steps + 1))
+    return rise * gamma ** bisect_right(list(milestones), step)
 
 
 class SemanIRModule(pl.LightningModule):
-    """Loss, schedule and validation around any image-to-image network.
+    """Trains a :class:`semanir.SemanIR`.
+
+    Batches are pairs (degraded, clean) of ``(B, C, H, W)`` in [0, 1]. A checkpoint holds all arguments, so
+    ``SemanIRModule.load_from_checkpoint(path)`` needs nothing else.
 
     Args:
-        network: Maps a degraded batch ``(B, C, H, W)`` to a clean one.
-        optimizer: Optimiser over the network's parameters, at its peak learning rate.
-        max_steps: Length of the run, in optimiser steps.
-        warmup_steps: Linear rise of the learning rate.
-        decay_fraction: Share of the run in which the learning rate falls to zero.
-        random_k: Numbers of keys to draw from, one per step for all stages; empty keeps the
-            network's own. Every rank draws the same, from the step number.
-
-    Batches are pairs (degraded, clean) of ``(B, C, H, W)`` in [0, 1].
+        preset: Network, see :meth:`semanir.SemanIRConfig.preset`; ``None`` if ``network`` says all.
+        network: Fields of :class:`semanir.SemanIRConfig` that differ from the preset.
+        loss: ``"l1"`` or ``"charbonnier"``.
+        charbonnier_eps: Width of the Charbonnier loss, on the scale of [0, 1].
+        learning_rate: Peak learning rate of AdamW.
+        betas: Decays of AdamW's means.
+        weight_decay: Weight decay of AdamW.
+        milestones: Optimiser steps at which the learning rate is multiplied by ``gamma``.
+        gamma: Factor of the learning rate at a milestone.
+        warmup_steps: Optimiser steps over which the learning rate rises.
+        random_k: Numbers of keys to draw from, one per step for all stages and all processes; empty keeps
+            the network's own.
+        gradient_checkpointing: Compute activations again in the backward pass: less memory, more time.
+        compile: Compile the network with ``torch.compile``.
+        weights: File (safetensors) or folder of weights to start from.
 
     Source: L1 loss and random k: SemanIR, arXiv 2405.20008, Sec. 4.
     """
 
     def __init__(
         self,
-        network: nn.Module,
-        optimizer: Optimizer,
+        preset: str | None = "tiny",
+        network: dict[str, Any] | None = None,
         *,
-        max_steps: int,
-        warmup_steps: int = 100,
-        decay_fraction: float = 0.3,
+        loss: Loss = "charbonnier",
+        charbonnier_eps: float = 1e-3,
+        learning_rate: float = 2e-4,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 1e-4,
+        milestones: Sequence[int] = (),
+        gamma: float = 0.5,
+        warmup_steps: int = 0,
         random_k: Sequence[int] = (),
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.optimizer = optimizer
-        self.max_steps = max_steps
-        self.warmup_steps = warmup_steps
-        self.decay_fraction = decay_fraction
-        self.random_k = tuple(random_k)
+        changes = {key: tuple(v) if isinstance(v, list) else v for key, v in (network or {}).items()}
+        make = SemanIRConfig.from_dict if preset is None else partial(_of_preset, preset)
+        config = make(changes)
+        if loss not in ("l1", "charbonnier"):
+            raise ValueError(f"loss must be 'l1' or 'charbonnier', got {loss!r}")
+        if list(milestones) != sorted(milestones):
+            raise ValueError(f"milestones must ascend, got {list(milestones)}")
+        if any(k < 1 for k in random_k):
+            raise ValueError(f"random_k must be at least 1, got {list(random_k)}")
+        # plain values only: a checkpoint is loaded without running code; weights are in it already
+        self.save_hyperparameters(
+            {
+                "preset": None,
+                "network": config.to_dict(),
+                "loss": loss,
+                "charbonnier_eps": charbonnier_eps,
+                "learning_rate": learning_rate,
+                "betas": list(betas),
+                "weight_decay": weight_decay,
+                "milestones": list(milestones),
+                "gamma": gamma,
+                "warmup_steps": warmup_steps,
+                "random_k": list(random_k),
+                "gradient_checkpointing": gradient_checkpointing,
+                "compile": compile,
+            }
+        )
+        self.network = SemanIR(config)
+        self.network.set_gradient_checkpointing(gradient_checkpointing)
+        if weights is not None:
+            _load(self.network, weights)
+        self.mean_psnr = MeanMetric()
+
+    def setup(self, stage: str) -> None:
+        """Compile the network, if asked for; the names of its weights stay."""
+        if self.hparams["compile"]:
+            self.network.compile()
 
     def forward(self, degraded: Tensor) -> Tensor:  # noqa: D102
         return self.network(degraded)
 
+    def draw_k(self, step: int) -> int | None:
+        """Return the number of keys of an optimiser step: it follows from the step, so all ranks agree."""
+        choices: list[int] = self.hparams["random_k"]
+        return random.Random(step).choice(choices) if choices else None
+
+    def loss(self, restored: Tensor, clean: Tensor) -> Tensor:
+        """Return the training loss, a scalar in fp32."""
+        if self.hparams["loss"] == "l1":
+            return (restored.float() - clean.float()).abs().mean()
+        return charbonnier_loss(restored, clean, self.hparams["charbonnier_eps"])
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: D102
         degraded, clean = batch
-        if self.random_k:
-            k = random.Random(self.global_step).choice(self.random_k)
-            restored = self.network(degraded, k=k)
-        else:
-            restored = self.network(degraded)
-        loss = F.l1_loss(restored, clean)
-        self.log("train/l1", loss, prog_bar=True)
+        loss = self.loss(self.network(degraded, k=self.draw_k(self.global_step)), clean)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(clean))
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # noqa: D102
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Log the PSNR of each image, after rounding to 8 bits; return what was restored."""
         degraded, clean = batch
-        restored = self.network(degraded).clamp(0, 1)
-        value = torch.stack([psnr(r, c) for r, c in zip(restored, clean, strict=True)]).mean()
-        self.log("val/psnr", value, prog_bar=True, sync_dist=True)
+        restored = (self.network(degraded).float().clamp(0, 1) * 255).round() / 255
+        for image, target in zip(restored, clean, strict=True):
+            # equal images would make the mean infinite
+            self.mean_psnr.update(psnr(image, target).clamp(max=100.0))
+        self.log("val/psnr", self.mean_psnr, prog_bar=True, batch_size=len(clean))
+        return restored
 
     def configure_optimizers(self) -> OptimizerLRScheduler:  # noqa: D102
+        h = self.hparams
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=h["learning_rate"],
+            betas=(h["betas"][0], h["betas"][1]),
+            weight_decay=h["weight_decay"],
+        )
+
         def factor(step: int) -> float:
-            return warmup_stable_decay(
-                step,
-                max_steps=self.max_steps,
-                warmup_steps=self.warmup_steps,
-                decay_fraction=self.decay_fraction,
+            return step_factor(
+                step, milestones=h["milestones"], gamma=h["gamma"], warmup_steps=h["warmup_steps"]
             )
 
-        schedule = LambdaLR(self.optimizer, factor)
-        return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        schedule = LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _of_preset(preset: str, changes: dict[str, Any]) -> SemanIRConfig:
+    return SemanIRConfig.preset(preset, **changes)
+
+
+def _load(network: SemanIR, weights: str) -> None:
+    """Take the weights of another network, such as those of x2 for x4; what has another shape stays random.
+
+    Raises:
+        ValueError: If nothing fits.
+    """
+    from semanir.weights import find_folder, load_folder
+
+    _, found = load_folder(find_folder(weights))
+    own = network.state_dict()
+    fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise ValueError(f"{weights} holds weights of another network: none of them fits")
+    network.load_state_dict(fitting, strict=False)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training from a configuration file, by LightningCLI."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from semanir.training.datamodule import SemanIRData
+from semanir.training.module import SemanIRModule
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+LAST = "last.ckpt"
+
+
+def shipped_configs() -> list[str]:
+    """Return the names of the configurations inside this package."""
+    return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """Return the file of a shipped configuration, or the file itself.
+
+    Raises:
+        ValueError: If there is none; the message lists the shipped names.
+    """
+    shipped = CONFIGS / f"{name}.yaml"
+    if Path(name).is_file():
+        return Path(name)
+    if Path(name).name == name and shipped.is_file():
+        return shipped
+    raise ValueError(f"{name} is no file, and no configuration of {', '.join(shipped_configs())}")
+
+
+def fit(config: str, output: str | Path, arguments: Sequence[str] = ()) -> None:
+    """Train, or resume from ``last.ckpt`` of the output folder.
+
+    Args:
+        config: Name of a shipped configuration, or a YAML file.
+        output: Folder of checkpoints, logs, samples and the trained ``model/``.
+        arguments: Further options of LightningCLI, such as ``--trainer.max_steps 100``.
+
+    Raises:
+        ValueError: If the configuration or an option is wrong.
+        RuntimeError: If the run was interrupted.
+    """
+    from jsonargparse import ArgumentError
+    from pytorch_lightning.cli import LightningCLI
+
+    last = Path(output) / LAST
+    words = ["fit", "--config", str(find_config(config)), f"--trainer.default_root_dir={output}", *arguments]
+    if last.exists():
+        words.append(f"--ckpt_path={last}")
+    with warnings.catch_warnings():
+        # batches go on from any step, a folder with a checkpoint is what a run resumes from, and a step
+        # takes longer than reading
+        warnings.filterwarnings("ignore", ".*your dataloader is not resumable")
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        warnings.filterwarnings("ignore", ".*does not have many workers")
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+        warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")  # no validation
+        warnings.simplefilter("ignore", DeprecationWarning)  # of libraries to each other
+        try:
+            cli = LightningCLI(
+                SemanIRModule,
+                SemanIRData,
+                args=words,
+                save_config_kwargs={"overwrite": True},
+                parser_kwargs={"fit": {"exit_on_error": False}, "exit_on_error": False},
+            )
+        except (ArgumentError, argparse.ArgumentError) as error:
+            raise ValueError(f"{config}: {error}") from error
+    if cli.trainer.interrupted:
+        raise RuntimeError(f"interrupted; the same command resumes from {last}")
