@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from diffeat.store.errors import StoreError
 
 _log = logging.getLogger(__name__)
+_SILENCE = 2.0  # seconds of waiting that nobody is told of
 
 
 class Place:
@@ -88,9 +89,9 @@ class Place:
         lock = FileLock(self.path(name))
         try:
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=_SILENCE)
             except Timeout:
-                _log.info("%s is being written by another process: waiting for it", self.url)
+                _log.warning("another process writes to %s: waiting until it has finished", self.url)
                 lock.acquire()
         except NotImplementedError as error:
             raise StoreError(

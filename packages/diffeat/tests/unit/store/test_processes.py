@@ -175,6 +175,16 @@ def test_a_store_discarded_under_a_writer_refuses_its_batches(tmp_path):
         store.ledger.mark("part", [item], {"first": (3, 8, 8)})
 
 
+def test_a_long_wait_for_another_writer_is_told(start, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("diffeat.store.place._SILENCE", 0.1)
+    slow, told = start(tmp_path, range(6), 0.3)
+    assert told.recv() == 1
+    fill(tmp_path, range(6))
+    assert "another process writes to" in caplog.text
+    slow.join()
+    check(tmp_path, range(6))
+
+
 def test_threads_with_stores_of_their_own_share_a_folder(tmp_path):
     numbers = ([*range(0, COUNT, 2), 1, 3], [*range(1, COUNT, 2), 0, 2])
     with ThreadPoolExecutor(2) as pool:

@@ -191,7 +191,7 @@ def test_an_index_of_other_images_is_built_anew(tmp_path, images):
 
 
 def test_mistakes_of_a_search(tmp_path, images):
-    with pytest.raises(StoreError, match="there is no store at .*: diffeat extract makes one"):
+    with pytest.raises(StoreError, match=r"there is no store at .*: diffeat extract makes one"):
         NeighbourIndex(str(tmp_path / "none"))
     index = NeighbourIndex(filled(tmp_path, images[:3]))
     with pytest.raises(ValueError, match="count must be at least 1"):
