@@ -105,7 +105,7 @@ def ideal(clean, config, **schedule):
 
 
 def job(**settings):
-    return JobConfig(**{"patch": 16, "slider": 5, "patch_multiple": 1, **settings})
+    return JobConfig(**{"patch": 16, "slider": 5, "patch_multiple": 1, "overhang": 0, **settings})
 
 
 @pytest.fixture(scope="session")

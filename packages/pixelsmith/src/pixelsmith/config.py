@@ -69,7 +69,9 @@ class DenoisingConfig:
         fusion_weight: Weight of the guidance in the fused phases in [0, 1]; 0.5 as published.
         mask: Chess mask: half of the positions take the guidance after a guided step.
         average: Averaging of a patch into its neighbours in a band.
-        band: Width of that band in latents.
+        band: Width of that band in latents; if not given 10 for patches of 128, and for others in proportion.
+        overhang: Largest reach of a patch over the border of the canvas in latents, where it sees the canvas
+            mirrored; if not given an eighth of the patch. With mode "official" and with ControlNets none.
         wrap: Sides that join their opposite: "horizontal" for panoramas, "both" for textures.
     """
 
@@ -81,15 +83,19 @@ class DenoisingConfig:
     fusion_weight: float = 0.5
     mask: bool = True
     average: bool = True
-    band: int = 10
+    band: int | None = None
+    overhang: int | None = None
     wrap: Wrap = "none"
 
     def __post_init__(self) -> None:
         _check_choices(self, ("plan", "mode", "start", "fusion", "wrap"))
         if self.overlap < 0:
             raise ValueError(f"overlap must not be negative, got {self.overlap}")
-        if self.band < 0:
-            raise ValueError(f"band must not be negative, got {self.band}")
+        for name in ("band", "overhang"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.mode == "official" and self.overhang:
+            raise ValueError(f"overhang must be 0 with mode='official', got {self.overhang}")
         if not 0 <= self.fusion_weight <= 1:
             raise ValueError(f"fusion_weight must lie in [0, 1], got {self.fusion_weight}")
         if self.mode == "official" and self.fusion_weight != 0.5:
@@ -136,6 +142,18 @@ class JobConfig(DenoisingConfig):
         check_slider(self.slider)
         if self.mode == "official" and isinstance(self.slider, tuple):
             raise ValueError("slider must be one number with mode='official'; maps need 'parallel'")
+
+    def band_of(self, patch: int) -> int:
+        """Return the width of the band in patches of a side; 0 without averages."""
+        if not self.average:
+            return 0
+        return round(patch * 10 / 128) if self.band is None else self.band
+
+    def overhang_of(self, patch: int) -> int:
+        """Return the largest reach over the border of patches of a side; at most a quarter of the side."""
+        if self.mode == "official":
+            return 0
+        return min(patch // 4, patch // 8 if self.overhang is None else self.overhang)
 
     @property
     def wraps(self) -> tuple[bool, bool]:

@@ -17,7 +17,7 @@ from PIL import Image
 from pixelsmith.config import JobConfig
 from pixelsmith.core.model import JobModel
 from pixelsmith.io.lanczos import Resized
-from pixelsmith.io.seams import seam_score
+from pixelsmith.io.seams import seam_profile
 from pixelsmith.io.writers import write_image
 from pixelsmith.job import Job, JobProgress, JobSpec
 from pixelsmith.store.memory import MemoryStore
@@ -50,8 +50,9 @@ class DemoFigures:
         denoiser_calls: Number of patches through the model, all images.
         seconds: Duration of the large images of pixelsmith, decoding included.
         seconds_direct: Duration of those sampled at once.
-        seam_score: Seam score of the large images at the borders of a fixed grid of patches: 1 if none shows.
-        seam_score_lanczos: Seam score of the images enlarged by Lanczos.
+        seam_score: Step across the line of latents that shows most, over the median of its neighbours, in
+            the large images.
+        seam_score_lanczos: The same of the images enlarged by Lanczos.
         detail: Mean step between neighbouring pixels, over that of the enlarged images.
     """
 
@@ -132,8 +133,8 @@ def run_demo(
         denoiser_calls=sum(row.calls for row in rows),
         seconds=sum(row.seconds for row in rows),
         seconds_direct=sum(row.seconds_direct for row in rows),
-        seam_score=float(np.mean([seam_score(each, side) for each in ours])),
-        seam_score_lanczos=float(np.mean([seam_score(each, side) for each in lanczos])),
+        seam_score=seam_profile(ours, model.vae_scale_factor).worst()[0].ratio,
+        seam_score_lanczos=seam_profile(lanczos, model.vae_scale_factor).worst()[0].ratio,
         detail=_mean_step(ours) / max(_mean_step(lanczos), 1e-9),
     )
 

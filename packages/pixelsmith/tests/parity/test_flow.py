@@ -21,7 +21,7 @@ def clean():
 
 
 def job(**settings):
-    return JobConfig(**{"patch": 16, "patch_multiple": 2, "seed": 3, **settings})
+    return JobConfig(**{"patch": 16, "patch_multiple": 2, "seed": 3, "overhang": 0, **settings})
 
 
 @pytest.mark.parametrize("plan", ["cover", "jitter", "grid"])

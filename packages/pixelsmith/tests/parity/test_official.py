@@ -58,7 +58,7 @@ def published_states(denoiser, clean, config):
 @pytest.mark.parametrize("slider", [1, 3, 6])
 @pytest.mark.parametrize("plan", ["cover", "jitter"])
 def test_every_patch_follows_the_published_loop(toys, slider, plan):
-    clean, config = toys.latents(4, 30, 41), toys.job(mode="official", slider=slider, plan=plan)
+    clean, config = toys.latents(4, 30, 41), toys.job(mode="official", slider=slider, plan=plan, band=10)
     expected = list(published_states(toys.Mixing(6), clean, config))
     found = []
 

@@ -20,8 +20,10 @@ SIDES = st.integers(3, 90)
 
 @given(SEEDS, PLANS, WRAPS, SIDES, SIDES, st.integers(0, 7), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
-def test_every_position_has_one_owner(seed, plan, wrap, height, width, overlap, step):
-    config = JobConfig(patch=16, patch_multiple=1, seed=seed, plan=plan, wrap=wrap, overlap=overlap)
+def test_every_position_has_one_owner_as_published(seed, plan, wrap, height, width, overlap, step):
+    config = JobConfig(
+        patch=16, patch_multiple=1, seed=seed, plan=plan, wrap=wrap, overlap=overlap, overhang=0
+    )
     made = make_plan(config, height, width, step)
     owned = np.zeros((height, width), dtype=np.int64)
     for index in range(len(made)):
@@ -34,6 +36,42 @@ def test_every_position_has_one_owner(seed, plan, wrap, height, width, overlap, 
         assert plan != "cover" or fresh.any()
         owned[np.ix_(rows, columns)] += fresh
     assert (owned == 1).all()
+
+
+def depth(plan, index):
+    """How far each position of the canvas lies inside a patch, by brute force; -1 outside."""
+    sides = []
+    for axis in (0, 1):
+        at = np.arange(plan.size[axis]) - plan.origins[index, axis]
+        if plan.wraps[axis]:
+            at = at % plan.size[axis]
+        inner = np.minimum(at, plan.patch[axis] - 1 - at)
+        spans = plan.patch[axis] == plan.size[axis]
+        sides.append(np.full_like(inner, plan.patch[axis]) if spans else np.maximum(inner, -1))
+    return np.minimum(sides[0][:, None], sides[1])
+
+
+@given(SEEDS, PLANS, WRAPS, SIDES, SIDES, st.integers(0, 4), st.sampled_from([0, 2, 4]))
+@settings(max_examples=60, deadline=None)
+def test_patches_share_positions_by_their_depth(seed, plan, wrap, height, width, band, overhang):
+    config = JobConfig(patch=16, patch_multiple=1, seed=seed, plan=plan, wrap=wrap, overhang=overhang)
+    made = make_plan(config, height, width, 0)
+    depths = np.stack([depth(made, index) for index in range(len(made))])
+    deepest = depths.max(axis=0)
+    assert (
+        deepest.min() >= (1 if overhang and plan == "cover" and wrap == "none" else 0) or min(made.size) <= 16
+    )
+    total, touched = np.zeros((height, width)), np.zeros((height, width), dtype=bool)
+    for index in range(len(made)):
+        share, is_first = made.shares(index, band)
+        part = made.inside(index)
+        at = np.ix_(*(along[inner] for along, inner in zip(made.positions(index), part, strict=True)))
+        share, is_first = share[part], is_first[part]
+        assert ((share > 0) == (depths[index][at] >= np.maximum(deepest[at] - band, 0))).all()
+        assert np.array_equal(is_first, (share > 0) & ~touched[at])
+        total[at] += share
+        touched[at] |= share > 0
+    assert np.abs(total - 1).max() <= 1e-6
 
 
 @given(SEEDS, PLANS, WRAPS, st.integers(0, 4), st.sampled_from([2, 8]), st.booleans())

@@ -28,6 +28,8 @@ from pixelsmith.config import SamplingConfig, SizeConfig
         ({"slider": ((0.5, 3),)}, "slider map must hold fractions only"),
         ({"mode": "official", "slider": ((0.5,),)}, "slider must be one number with mode='official'"),
         ({"mode": "official", "fusion_weight": 0.3}, "fusion_weight must be 0.5"),
+        ({"overhang": -1}, "overhang must not be negative, got -1"),
+        ({"overhang": 3, "mode": "official"}, "overhang must be 0 with mode='official', got 3"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -91,3 +93,13 @@ def test_sizes_that_cannot_be_are_refused(settings, message):
 def test_sampling_that_cannot_be_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         SamplingConfig(**settings)
+
+
+def test_band_and_overhang_follow_the_side_of_a_patch():
+    config = JobConfig(patch=128)
+    assert [config.band_of(side) for side in (128, 64, 16)] == [10, 5, 1]
+    assert [config.overhang_of(side) for side in (128, 64, 16)] == [16, 8, 2]
+    assert replace(config, average=False).band_of(128) == 0
+    given = replace(config, band=3, overhang=20)
+    assert (given.band_of(128), given.overhang_of(128), given.overhang_of(16)) == (3, 20, 4)
+    assert replace(config, mode="official").overhang_of(128) == 0

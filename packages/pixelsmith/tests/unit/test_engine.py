@@ -239,3 +239,47 @@ def test_a_patch_makes_nothing_of_the_size_of_the_canvas(toys, mode):
     finally:
         tracemalloc.stop()
     assert 4 * 64 * 64 < peak_bytes(lambda: take(last)) < side * side
+
+
+@pytest.mark.parametrize("plan", ["cover", "jitter"])
+def test_patches_see_the_canvas_mirrored_beyond_its_border(toys, plan):
+    class Looking(toys.Mixing):
+        def predict(self, x, step, origins):
+            self.seen = (x.clone(), list(origins))
+            return super().predict(x, step, origins)
+
+    clean, config = toys.latents(3, 40, 52), toys.job(overhang=4, plan=plan, slider=0)
+    noise, made = CellNoise(config.seed, 3, 40, 52), make_plan(config, 40, 52, 0)
+    state, denoiser = Canvas(toys.latents(3, 40, 52, seed=9)), Looking(4)
+    mirrored = np.pad(state.data.numpy(), ((0, 0), (4, 4), (4, 4)), mode="reflect")
+    reading, writing = [state], [Canvas.zeros(3, 40, 52)]
+    work = PatchWork(denoiser, config, plan_steps(config, 4), 0, made, Canvas(clean), noise, reading, writing)
+    assert (made.origins < 0).any()
+    for index, (row, column) in enumerate(made.origins):
+        work.compute([index])
+        x, origins = denoiser.seen
+        assert np.array_equal(x[0], mirrored[:, row + 4 : row + 20, column + 4 : column + 20])
+        assert origins == [(min(max(row, 0), 24), min(max(column, 0), 36))]
+
+
+@pytest.mark.parametrize("plan", ["cover", "jitter"])
+@pytest.mark.parametrize("overhang", [1, 4])
+def test_an_even_image_stays_even_to_its_border(toys, plan, overhang):
+    """The ideal denoiser of an even image needs no place, so it sees through the mirror, too."""
+
+    class Even(toys.DDIM):
+        def noise_in(self, x, step, origins):
+            return (x - 0.3 * self.a[step]) / self.b[step]
+
+    clean, config = torch.full((3, 40, 52), 0.3), toys.job(overhang=overhang, plan=plan)
+    assert (run_stage(Even(), clean, config).data - clean).abs().max() <= 2e-5
+
+
+def test_denoisers_with_images_of_their_own_stay_inside(toys):
+    class Controlled(toys.Mixing):
+        controls = type("Controls", (), {"each": ("an image",)})()
+
+    clean = toys.latents(3, 40, 52)
+    found = [run_stage(Controlled(6), clean, toys.job(overhang=overhang)).data for overhang in (0, 4)]
+    assert torch.equal(*found)
+    assert not torch.equal(run_stage(toys.Mixing(6), clean, toys.job(overhang=4)).data, found[0])

@@ -5,17 +5,55 @@ from pixelsmith.core.plan import estimate_calls, make_plan, patch_side
 
 
 def counts(toys, side, seeds, **settings):
-    found = [len(make_plan(toys.job(seed=s, patch=128, **settings), side, side, 0)) for s in range(seeds)]
+    given = {"patch": 128, "overhang": 0, **settings}
+    found = [len(make_plan(toys.job(seed=s, **given), side, side, 0)) for s in range(seeds)]
     return np.mean(found), min(found), max(found)
 
 
-def test_cover_takes_as_many_calls_as_the_published_law(toys):
+def test_cover_without_overhang_takes_as_many_calls_as_the_published_law(toys):
     mean, least, most = counts(toys, 256, 200)
     assert mean == pytest.approx(8.08, abs=0.3)
     assert least >= 4
     assert most <= 14
-    assert counts(toys, 512, 60)[0] == pytest.approx(36.0, abs=0.7 + 0.3)  # fewer draws, more spread
+    assert counts(toys, 512, 200)[0] == pytest.approx(36.0, abs=0.7)
     assert counts(toys, 128, 3) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("side", "published"), [(192, 5.24), (256, 8.08), (384, 20.4), (512, 36.0)])
+def test_reaching_over_the_border_costs_at_most_15_percent_more_calls(toys, side, published):
+    assert counts(toys, side, 60, overhang=None)[0] <= 1.15 * published
+
+
+def test_patches_of_a_border_end_at_many_places(toys):
+    """Without overhang they all end one patch away from it, in every step."""
+    ends = {0: set(), 16: set()}
+    for overhang, found in ends.items():
+        config = toys.job(patch=128, overhang=overhang)
+        for step in range(20):
+            for row, _ in make_plan(config, 512, 512, step).origins:
+                found |= {row + 128} if row <= 0 else set()
+    assert ends[0] == {128}
+    assert len(ends[16]) >= 12
+    assert min(ends[16]) >= 112
+
+
+def test_the_outermost_row_of_a_patch_is_never_alone(toys):
+    config = toys.job(overhang=2)
+    for step in range(10):
+        plan = make_plan(config, 50, 70, step)
+        inner = np.zeros((50, 70), dtype=bool)
+        for row, column in plan.origins:
+            inner[max(0, row + 1) : row + 15, max(0, column + 1) : column + 15] = True
+        assert inner.all()
+
+
+def test_no_patch_leaves_a_canvas_that_wraps_or_is_spanned_by_it(toys):
+    wide = make_plan(toys.job(overhang=2), 16, 90, 0)
+    assert (wide.origins[:, 0] == 0).all()
+    assert wide.origins[:, 1].min() < 0
+    around = make_plan(toys.job(overhang=2, wrap="both"), 40, 40, 0).origins
+    assert around.min() >= 0
+    assert around.max() < 40
 
 
 @pytest.mark.parametrize("side", [256, 384, 512, 1024])

@@ -39,10 +39,15 @@ def test_switches_turn_things_off(toys):
 def test_fractions_and_auto(toys):
     assert plan_steps(toys.job(slider=0.5), 50).guided == 25
     assert plan_steps(toys.job(slider=1.0), 50).guided == 50
-    assert plan_steps(toys.job(slider="auto"), 50, scale=2).guided == 20
-    assert plan_steps(toys.job(slider="auto"), 50, scale=4).guided == 30
-    assert auto_fraction(0.1) == 0.2
-    assert auto_fraction(1000) == 0.8
+    assert plan_steps(toys.job(slider="auto"), 20, scale=2).guided == 16
+    assert plan_steps(toys.job(slider="auto"), 20, scale=4).guided == 19
+    assert [auto_fraction(scale) for scale in (0.1, 1, 1000)] == [0.65, 0.65, 0.95]
+
+
+def test_auto_of_official_mode_is_that_of_the_authors(toys):
+    job = toys.job(slider="auto", mode="official")
+    assert [plan_steps(job, 50, scale=scale).guided for scale in (2, 4)] == [20, 30]
+    assert [auto_fraction(scale, published=True) for scale in (0.1, 1000)] == [0.2, 0.8]
 
 
 def test_more_guided_steps_than_steps_are_refused(toys):

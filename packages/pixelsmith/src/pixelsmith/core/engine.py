@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -95,7 +95,9 @@ class _Runner:
     ) -> None:
         self.denoiser = denoiser
         self.clean = clean
-        self.config = config
+        # images that a denoiser crops by patch, those of ControlNets, cannot follow it over the border
+        has_images = bool(getattr(getattr(denoiser, "controls", None), "each", ()))
+        self.config = replace(config, overhang=0) if has_images else config
         self.journal = store.journal
         self.ranks = ranks
         self.stage = stage
@@ -217,7 +219,7 @@ class _Runner:
         """Record a result in the journal, then write it to the canvas."""
         settled = work.settle(index, values)
         if self.journal is not None:
-            self.journal.record(work.step, index, *work.plan.origin(index), settled.cpu())
+            self.journal.record(work.step, index, *work.plan.place_inside(index), settled.cpu())
         work.commit(index, settled)
         self.count.done += 1
         self.count.calls += 1

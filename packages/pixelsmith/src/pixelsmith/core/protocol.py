@@ -60,7 +60,8 @@ class Denoiser(Protocol):
         Args:
             x: Patches at the noise level of ``step``, ``(B, C, P, Q)``.
             step: Number of the step in ``[0, num_steps)``.
-            origins: Row and column of each patch's first latent on the canvas.
+            origins: Row and column of each patch's first latent on the canvas; of a patch that reaches over
+                the border, those of the nearest patch inside.
         """
         ...
 

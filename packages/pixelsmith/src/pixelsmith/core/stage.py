@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pixelsmith.config import JobConfig
@@ -70,16 +71,15 @@ class PatchWork:
             the clean estimate below it.
         """
         step, denoiser = self.step, self.denoiser
-        origins = [self.plan.origin(index) for index in indices]
-        x = self._stack(self.reading[0], origins)
-        previous = self._stack(self.reading[1], origins) if denoiser.multistep and step else None
+        x = self._stack(self.reading[0], indices)
+        previous = self._stack(self.reading[1], indices) if denoiser.multistep and step else None
         fuses, masks = self.steps.fuses(step), self.steps.masks(step)
         clean = noise = None
         if fuses or masks:
-            clean, noise = self._stack(self.clean, origins), self._stack(self.noise, origins)
+            clean, noise = self._stack(self.clean, indices), self._stack(self.noise, indices)
         if fuses and clean is not None and noise is not None:
             x = self._fuse(x, denoiser.add_noise(clean, noise, step), indices)
-        prediction = denoiser.predict(x, step, origins)
+        prediction = denoiser.predict(x, step, [self.plan.place(index) for index in indices])
         y, estimate = denoiser.advance(x, prediction, step, previous)
         planes = [y] if estimate is None else [y, estimate]
         if masks and clean is not None and noise is not None:
@@ -90,36 +90,55 @@ class PatchWork:
         return torch.cat(planes, dim=1)
 
     def settle(self, index: int, values: Tensor) -> Tensor:
-        """Return the new values of a patch's region: its result at positions it owns, the mean in the band.
+        """Return the new values of the part of a patch that lies on the canvas.
 
         Args:
             index: Number of the patch in the plan.
             values: Result of the patch, ``(planes, P, Q)``.
 
         Returns:
-            ``(planes, P, Q)`` in dtype and on the device of the canvases.
+            ``(planes, p, q)`` in dtype and on the device of the canvases.
         """
-        place = self.plan.origin(index)
+        rows, columns = self.plan.inside(index)
         target = self.writing[0].data
-        values = values.to(target.device)
+        values = values[:, rows, columns].to(target.device)
+        height, width = values.shape[1:]
+        held = torch.cat(
+            [canvas.read(*self.plan.place_inside(index), height, width) for canvas in self.writing]
+        )
+        if self.steps.is_official:
+            return self._average(index, values, held).to(target.dtype)
+        share, is_first = self.plan.shares(index, self.config.band_of(min(self.plan.patch)))
+        share = _tensor(share[rows, columns], target)
+        # what the canvas holds from earlier steps counts for nothing
+        held = torch.where(_tensor(is_first[rows, columns], target), 0, held)
+        return torch.where(share > 0, held + share * values, held).to(target.dtype)
+
+    def _average(self, index: int, values: Tensor, held: Tensor) -> Tensor:
+        """Return the result of a patch at positions it owns, as published, and the mean in the band."""
         fresh = self.plan.fresh(index)
-        if not fresh.all():
-            held = torch.cat([canvas.read(*place, *self.plan.patch) for canvas in self.writing])
-            band = blend_band(fresh, self.config.band if self.config.average else 0)
-            mean = torch.where(_tensor(band, target), (values + held) / 2, held)
-            values = torch.where(_tensor(fresh, target), values, mean)
-        return values.to(target.dtype)
+        band = blend_band(fresh, self.config.band_of(min(self.plan.patch)))
+        mean = torch.where(_tensor(band, held), (values + held) / 2, held)
+        return torch.where(_tensor(fresh, held), values, mean)
 
     def commit(self, index: int, values: Tensor) -> None:
         """Write the region of a patch, as :meth:`settle` returned it."""
-        row, column = self.plan.origin(index)
         parts = values.split(self.writing[0].channels)
         for canvas, part in zip(self.writing, parts, strict=True):
-            canvas.write(row, column, part)
+            canvas.write(*self.plan.place_inside(index), part)
 
-    def _stack(self, source: Canvas | CellNoise, origins: Sequence[tuple[int, int]]) -> Tensor:
-        patches = [source.read(*place, *self.plan.patch) for place in origins]
+    def _stack(self, source: Canvas | CellNoise, indices: Sequence[int]) -> Tensor:
+        patches = [self._read(source, index) for index in indices]
         return torch.stack(patches).to(self.denoiser.device)  # (B, C, P, Q)
+
+    def _read(self, source: Canvas | CellNoise, index: int) -> Tensor:
+        """Return a patch, ``(C, P, Q)``, mirrored where it reaches over the border."""
+        rows, columns = self.plan.inside(index)
+        place = self.plan.place_inside(index)
+        inner = source.read(*place, rows.stop - rows.start, columns.stop - columns.start)
+        P, Q = self.plan.patch
+        out = (columns.start, Q - columns.stop, rows.start, P - rows.stop)
+        return F.pad(inner, out, mode="reflect") if any(out) else inner
 
     def _fuse(self, x: Tensor, guidance: Tensor, indices: Sequence[int]) -> Tensor:
         """Fuse patches with their guidance.

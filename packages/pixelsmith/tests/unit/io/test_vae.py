@@ -52,7 +52,7 @@ def decode(tiled, z):
     return np.concatenate([rows for _, rows in tiled.decode(Canvas(z))]).astype(int)
 
 
-WHOLE = Tiling(tile=10_000, halo=0)
+WHOLE = Tiling(tile=10_000, halo=12)
 
 
 @pytest.mark.parametrize("size", [(34, 20), (13, 40)])
@@ -60,7 +60,8 @@ def test_halo_makes_tiles_exact_where_nothing_else_couples_them(size):
     vae = without_norms(make_vae())
     for weight in vae.parameters():
         weight.mul_(1.5 if weight.ndim == 4 else 1)
-    tiled, whole = TiledVAE(vae, Tiling(tile=7, halo=12, statistics="tile")), TiledVAE(vae, WHOLE)
+    tiled = TiledVAE(vae, Tiling(tile=7, halo=12, statistics="tile"))
+    whole = TiledVAE(vae, Tiling(tile=10_000, halo=12, statistics="tile"))
     image = make_image(size[0] * 2, size[1] * 2)
     torch.testing.assert_close(encode(tiled, image), encode(whole, image), rtol=1e-5, atol=1e-5)
     z = latents(*size)
@@ -69,15 +70,30 @@ def test_halo_makes_tiles_exact_where_nothing_else_couples_them(size):
     assert np.abs(decode(bare, z) - decode(whole, z)).max() > 1
 
 
-def test_one_tile_is_what_diffusers_does():
+def test_one_tile_without_mirror_is_what_diffusers_does():
     vae = make_vae((8, 8, 8), mid_block_add_attention=True)
+    tiled = TiledVAE(vae, Tiling(mirror=False))
     image = make_image(24, 32)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
     expected = vae.encode(pixels).latent_dist.mode() * 0.7
-    torch.testing.assert_close(encode(TiledVAE(vae), image), expected[0])
+    torch.testing.assert_close(encode(tiled, image), expected[0])
     z = latents(6, 8)
     plain = ((vae.decode(z[None] / 0.7).sample[0].clamp(-1, 1) + 1) * 127.5).round()
-    np.testing.assert_array_equal(decode(TiledVAE(vae), z), plain.permute(1, 2, 0).numpy())
+    np.testing.assert_array_equal(decode(tiled, z), plain.permute(1, 2, 0).numpy())
+
+
+def test_beyond_the_border_the_image_is_mirrored():
+    """What is a border to the autoencoder lies beyond the halo."""
+    vae = without_norms(make_vae())
+    image, z = make_image(28, 36), latents(14, 18)
+    tiled = TiledVAE(vae, Tiling(tile=5, halo=12, statistics="tile"))
+    wide = np.pad(image, ((24, 24), (24, 24), (0, 0)), mode="reflect")
+    pixels = torch.from_numpy(wide).permute(2, 0, 1)[None] / 127.5 - 1
+    expected = vae.encode(pixels).latent_dist.mode()[0, :, 12:-12, 12:-12] * 0.7
+    torch.testing.assert_close(encode(tiled, image), expected, rtol=1e-4, atol=1e-4)
+    wide = torch.nn.functional.pad(z[None] / 0.7, (12, 12, 12, 12), mode="reflect")
+    plain = ((vae.decode(wide).sample[0, :, 24:-24, 24:-24].clamp(-1, 1) + 1) * 127.5).round()
+    assert np.abs(decode(tiled, z) - plain.permute(1, 2, 0).numpy()).max() <= 1
 
 
 def test_statistics_of_the_whole_make_tiles_exact():
@@ -87,12 +103,12 @@ def test_statistics_of_the_whole_make_tiles_exact():
     expected = decode(TiledVAE(vae, WHOLE), z)
 
     def error(**options):
-        return np.abs(decode(TiledVAE(vae, Tiling(tile=16, halo=12, **options)), z) - expected)
+        return np.abs(decode(TiledVAE(vae, Tiling(tile=16, halo=12, samples=64, **options)), z) - expected)
 
     assert error().max() <= 1
     assert error(statistics="tile").max() > 20
     image = make_image(76, 84)
-    tiled, whole = TiledVAE(vae, Tiling(tile=16, halo=12)), TiledVAE(vae, WHOLE)
+    tiled, whole = TiledVAE(vae, Tiling(tile=16, halo=12, samples=64)), TiledVAE(vae, WHOLE)
     torch.testing.assert_close(encode(tiled, image), encode(whole, image), rtol=1e-4, atol=1e-4)
 
 
