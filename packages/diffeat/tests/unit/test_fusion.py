@@ -55,7 +55,7 @@ def test_a_preset_over_several_models(pipelines, images, monkeypatch) -> None:
     assert [value.meta.options.seed for value in found.values()] == [0, 1]
     fused = fuse([value.concat() for value in found.values()])
     assert fused.shape[1] == sum(value.concat().shape[1] for value in found.values())
-    with pytest.raises(LookupError, match="needs a model for SDXL, got SD1.5"):
+    with pytest.raises(LookupError, match=r"needs a model for SDXL, got SD1\.5"):
         extract_parts("both", {"SD1.5": extractors["SD1.5"]}, images)
 
 
@@ -76,7 +76,7 @@ def test_towers_that_cannot_be(tmp_path) -> None:
     pytest.importorskip("timm")
     with pytest.raises(TypeError, match="forward_intermediates, got Linear"):
         Tower(torch.nn.Linear(1, 1))
-    with pytest.raises(ValueError, match="timm has no model 'vit_of_nobody'"):
+    with pytest.raises(ValueError, match="timm has no model"):
         Tower.from_pretrained("vit_of_nobody")
     with pytest.raises(ValueError, match=r"must be a \.safetensors file"):
         Tower.from_pretrained("vit_tiny_patch16_224", checkpoint=tmp_path / "x.pth")
