@@ -415,3 +415,14 @@ def test_sliders_are_read_as_people_write_them(tmp_path):
 def test_files_are_named_after_the_prompt():
     assert file_stem("../../etc/passwd, please") == "etc-passwd-please"
     assert file_stem("!?") == "image"
+
+
+def test_what_a_result_cannot_hold_is_told(run, model, dummies):
+    deep = dummies.scene((24, 28)).astype(np.uint16)[..., 0] * 257
+    Image.fromarray(deep).save("deep.png")
+    said = run("upscale", "deep.png", "--scale", 1, "--model", "real").stderr
+    assert said == "pixelsmith: deep.png has 16 bits per channel, the result has 8\n"
+    Image.fromarray(np.dstack([dummies.scene((24, 28)), np.zeros((24, 28), np.uint8)])).save("clear.png")
+    said = run("upscale", "clear.png", "--scale", 1, "--model", "real", "-o", "a.jpg").stderr
+    assert said == "pixelsmith: a .jpg file holds no transparency: those parts become white\n"
+    assert run("upscale", "clear.png", "--scale", 1, "--model", "real", "-o", "a.png").stderr == ""

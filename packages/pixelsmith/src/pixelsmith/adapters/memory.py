@@ -7,7 +7,7 @@ import copy
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,49 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pixelsmith.adapters.unet import Controls
+from pixelsmith.core.protocol import Denoiser
 from pixelsmith.io.tiles import Tiling
-
-if TYPE_CHECKING:
-    from pixelsmith.adapters.models import PipelineModel
 
 _META = torch.device("meta")
 _CONTEXT = 600_000_000  # bytes: CUDA itself, its libraries and their workspaces
+
+
+class MeasuredModel(Protocol):
+    """What is asked of a model, see :class:`pixelsmith.adapters.PipelineModel`."""
+
+    @property
+    def network_name(self) -> str:
+        """Name of the network among the parts of the pipeline."""
+        ...
+
+    @property
+    def network(self) -> Any:
+        """U-Net or transformer."""
+        ...
+
+    @property
+    def vae(self) -> Any:
+        """Autoencoder."""
+        ...
+
+    @property
+    def pipe(self) -> Any:
+        """Pipeline of diffusers."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        ...
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent and side."""
+        ...
+
+    def denoiser(self, size: tuple[int, int], patch: tuple[int, int]) -> Denoiser:
+        """Return the denoiser of a stage."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +160,7 @@ def count_peak(call: Callable[[], object]) -> int:
 
 
 def measure_memory(
-    model: PipelineModel, size: tuple[int, int], patch: tuple[int, int], batch_size: int, tiling: Tiling
+    model: MeasuredModel, size: tuple[int, int], patch: tuple[int, int], batch_size: int, tiling: Tiling
 ) -> DeviceMemory:
     """Return the memory that a stage takes on a GPU.
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,12 +209,13 @@ def join(device: str) -> tuple[ProcessRanks | None, str]:
     return ProcessRanks(), processes.device(device)
 
 
-def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
+def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec], *, remarks: Sequence[str] = ()) -> int:
     """Run a job from the beginning, or from where its folder ends; skip it if its result exists.
 
     Args:
         request: Options of the command.
         plan: Function from the loaded model to the spec of the job.
+        remarks: Sentences about the image, told once nothing can be refused any more.
 
     Returns:
         The exit code.
@@ -229,6 +230,8 @@ def run_job(request: JobRequest, plan: Callable[[JobModel], JobSpec]) -> int:
     ranks, device = join(request.model.device)
     model = replace(request.model, device=device).load()
     spec = replace(plan(model), canvas=request.output.canvas)
+    for remark in remarks:
+        warn(remark)
     target = request.target(spec.size)
     folder = request.folder(target)
     options = replace(request.output, output=target, job=folder)

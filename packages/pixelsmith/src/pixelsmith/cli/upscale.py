@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common_kernels.runtime.cli import warn
-
 from pixelsmith.cli.job import JobRequest, ModelRequest, run_job, validate_options
 from pixelsmith.cli.options import Denoising, JobOutput, Loading, Patches, Sampling, Size, SliderText
 from pixelsmith.config import DenoisingConfig, LoadingConfig, SamplingConfig, SizeConfig
@@ -71,11 +69,9 @@ def upscale(
     # all of it, since damage in the middle of a file does not show in its header
     found = read_image(image, max_pixels=max_pixels)
     size, digest = (found.height, found.width), digest_image(image)
-    if found.note:
-        warn(f"{image}: {found.note}")
-    _tell_losses(found, output.output)
+    remarks = list_losses(found, image, output.output)
     if model == "tiny-sdxl":
-        warn("tiny-sdxl knows drawn shapes only; name a model for photographs with --model")
+        remarks.append("tiny-sdxl knows drawn shapes only; name a model for photographs with --model")
     del found
 
     def plan(loaded: JobModel) -> JobSpec:
@@ -90,15 +86,17 @@ def upscale(
         loading = replace(loading, control_image=str(image.absolute()))
     chosen = ModelRequest.create(model, prompt, sampling, machine, loading)
     request = JobRequest(chosen, denoising, machine, output, str(image), image.with_suffix("").absolute())
-    return run_job(request, plan)
+    return run_job(request, plan, remarks=remarks)
 
 
-def _tell_losses(image: ImageFile, output: Path | None) -> None:
-    """Warn of what the result will not have."""
+def list_losses(image: ImageFile, path: Path, output: Path | None) -> list[str]:
+    """Return what the result will not have of an image, a sentence each."""
     from pixelsmith.io.writers import holds_alpha
 
+    found = [f"{path}: {image.note}"] if image.note else []
     if image.pixels.dtype != "uint8":
-        warn(f"the image has {image.pixels.dtype.itemsize * 8} bits per channel, the result has 8")
+        found.append(f"{path} has {image.pixels.dtype.itemsize * 8} bits per channel, the result has 8")
     is_transparent = image.pixels.ndim == 3 and image.pixels.shape[2] in (2, 4)
     if is_transparent and output is not None and not holds_alpha(output):
-        warn(f"a {output.suffix} file holds no transparency: those parts become white")
+        found.append(f"a {output.suffix} file holds no transparency: those parts become white")
+    return found
