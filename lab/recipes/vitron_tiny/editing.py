@@ -106,7 +106,8 @@ def edit(
     several = subject.phrase.startswith("all ")
     known = None
     if after is not None and kind != "remove":
-        known = Subject(targets=(target,), phrase=_name_after(subject.phrase, kind, after.scene.things[target]))
+        name = _name_after(subject.phrase, kind, after.scene.things[target])
+        known = Subject(targets=(target,), phrase=name)
     return Step(
         task="editing",
         text=text,
@@ -294,13 +295,14 @@ def animate(
     target = subject.targets[0]
     after = moving(draw, shown, target, way)
     ending = f" moves {WAYS[way]}"
+    name = _name_after(subject.phrase, "move", shown.scene.things[target])
     return Step(
         task="image_to_video",
         text=text,
         reply=MOVED,
         calls=(call("image_to_video", ("animate", subject.phrase + ending), region=subject.handle),),
         results=() if after is None else (after,),
-        subject=Subject(targets=(target,), phrase=_name_after(subject.phrase, "move", shown.scene.things[target])),
+        subject=Subject(targets=(target,), phrase=name),
         action=act("image_to_video", "animate", ending, target, shown, state),
         form=form,
     )
