@@ -7,7 +7,7 @@ import copy
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,8 @@ _CONTEXT = 600_000_000  # bytes: CUDA itself, its libraries and their workspaces
 class MeasuredModel(Protocol):
     """What is asked of a model, see :class:`pixelsmith.adapters.PipelineModel`."""
 
-    @property
-    def network_name(self) -> str:
-        """Name of the network among the parts of the pipeline."""
-        ...
+    # name of the network among the parts of the pipeline
+    network_name: ClassVar[str]
 
     @property
     def network(self) -> Any:
