@@ -108,6 +108,6 @@ class LastCheckpoint(pl.Callback):
         if done % self.every and done != cast(VitronModule, pl_module).stage.optimisation.steps:
             return
         part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part)
+        trainer.save_checkpoint(part, weights_only=False)  # Lightning reports a choice left to it
         if trainer.is_global_zero:
             part.replace(self.path)

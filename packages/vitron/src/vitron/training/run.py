@@ -184,7 +184,7 @@ def _trainer_arguments(
         "max_epochs": 1,
         "enable_checkpointing": False,
         "logger": CSVLogger(out, name="logs"),
-        "log_every_n_steps": min(50, every),
+        "log_every_n_steps": min(50, every, stage.optimisation.steps),
         "val_check_interval": min(every, stage.optimisation.steps) if validates else None,
         "limit_val_batches": 1.0 if validates else 0,
         "enable_model_summary": False,
