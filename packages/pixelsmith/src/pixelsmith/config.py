@@ -258,8 +258,8 @@ class LoadingConfig:
         variant: Variant of the weight files, such as fp16.
         config: Folder with the configuration of a model that is one .safetensors file.
         scheduler: Scheduler instead of the model's own: ddim, euler, dpm++ or flow-euler.
-        lora: LoRA, a .safetensors file, folder or hub id, with its weight behind a colon if that is not 1; may
-            be repeated.
+        lora: LoRA, a .safetensors file, folder or hub id, with its weight behind a colon if that is not 1;
+            may be repeated.
         controlnet: ControlNet, folder or hub id, for the control image.
         control_image: Image that the ControlNet follows; for an upscale the image itself, as tile ControlNets
             take it, if not given.
