@@ -117,7 +117,11 @@ def sample_windows(size: tuple[int, int], tiling: Tiling) -> list[tuple[Span, Sp
     """
     side = max((tiling.tile + 2 * tiling.halo) // 4, 4)
     margins = [margin_of(each, tiling, wraps) for each, wraps in zip(size, tiling.wrap, strict=True)]
-    row, column = (Span(-margin, each + margin, 0, each) for margin, each in zip(margins, size, strict=True))
+    row, column = (
+        # as in one tile, what is mirrored counts
+        Span(-margin, each + margin, -margin, each + margin)
+        for margin, each in zip(margins, size, strict=True)
+    )
     if row.length * column.length <= tiling.samples * side * side and not any(tiling.wrap):
         return [(row, column)]
     lengths = [min(side, each) for each in size]
