@@ -90,5 +90,5 @@ def test_the_shipped_model_adds_detail_without_seams(tmp_path):
         tmp_path, prompts=PROMPTS[:1],
     )  # fmt: skip
     assert figures.size == 256
-    assert figures.seam_score < 4  # 6.7 while patches ended at one place and borders were not mirrored
+    assert figures.seam_score < 4  # 6.7 while patches ended at one place in every step
     assert figures.detail > 1

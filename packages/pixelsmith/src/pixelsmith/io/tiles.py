@@ -26,7 +26,7 @@ class Tiling:
             memory of half a tile. The statistics are exact for images that are no larger than all windows.
         wrap: Whether rows (top and bottom) and columns (left and right) join.
         mirror: Whether an image is mirrored beyond its other borders, as far as the halo. Without, a network
-            pads with zeros there, and the outermost latents are unlike all others.
+            pads with zeros there, as in its training, and the outermost latents are unlike all others.
     """
 
     tile: int = 96
@@ -34,7 +34,7 @@ class Tiling:
     statistics: Statistics = "global"
     samples: int = 32
     wrap: tuple[bool, bool] = (False, False)
-    mirror: bool = True
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         if min(self.tile, self.samples) < 1 or self.halo < 0:

@@ -41,11 +41,11 @@ def test_windows_are_alike_apart_and_reach_the_borders(size, samples, wrap):
 
 
 def test_small_images_are_one_window():
-    ((row, column),) = sample_windows((46, 44), Tiling(tile=20, halo=6, samples=32, mirror=False))
+    ((row, column),) = sample_windows((46, 44), Tiling(tile=20, halo=6, samples=32))
     assert (row.start, row.stop, row.inner) == (0, 46, slice(0, 46))
     assert (column.start, column.stop) == (0, 44)
-    assert len(sample_windows((46, 45), Tiling(tile=20, halo=6, samples=32, mirror=False))) > 1
-    ((row, column),) = sample_windows((34, 32), Tiling(tile=20, halo=6, samples=32))
+    assert len(sample_windows((46, 45), Tiling(tile=20, halo=6, samples=32))) > 1
+    ((row, column),) = sample_windows((34, 32), Tiling(tile=20, halo=6, samples=32, mirror=True))
     assert (row.start, row.stop, row.inner) == (-6, 40, slice(0, 46))
     assert (column.start, column.stop) == (-6, 38)
 

@@ -70,9 +70,9 @@ def test_halo_makes_tiles_exact_where_nothing_else_couples_them(size):
     assert np.abs(decode(bare, z) - decode(whole, z)).max() > 1
 
 
-def test_one_tile_without_mirror_is_what_diffusers_does():
+def test_one_tile_is_what_diffusers_does():
     vae = make_vae((8, 8, 8), mid_block_add_attention=True)
-    tiled = TiledVAE(vae, Tiling(mirror=False))
+    tiled = TiledVAE(vae, Tiling())
     image = make_image(24, 32)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
     expected = vae.encode(pixels).latent_dist.mode() * 0.7
@@ -86,7 +86,7 @@ def test_beyond_the_border_the_image_is_mirrored():
     """What is a border to the autoencoder lies beyond the halo."""
     vae = without_norms(make_vae())
     image, z = make_image(28, 36), latents(14, 18)
-    tiled = TiledVAE(vae, Tiling(tile=5, halo=12, statistics="tile"))
+    tiled = TiledVAE(vae, Tiling(tile=5, halo=12, statistics="tile", mirror=True))
     wide = np.pad(image, ((24, 24), (24, 24), (0, 0)), mode="reflect")
     pixels = torch.from_numpy(wide).permute(2, 0, 1)[None] / 127.5 - 1
     expected = vae.encode(pixels).latent_dist.mode()[0, :, 12:-12, 12:-12] * 0.7
