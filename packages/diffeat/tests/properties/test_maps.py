@@ -2,9 +2,10 @@
 """Laws of attention maps for every size, chunk and reduction."""
 
 import torch
-from diffeat import MapOptions
+from diffeat import ActivationName, MapOptions
 from diffeat.hooks.geometry import Geometry
 from diffeat.hooks.maps import Scores, attention_map
+from diffeat.names.taps import Tap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,8 +32,9 @@ def test_the_chunk_does_not_matter_and_rows_sum_to_one(queries, keys, heads, chu
 def test_image_and_text_share_a_joint_sequence(h, w, text, references, text_first):
     grid = Geometry((h, w), h * w + references)
     length = h * w + references + text
-    image = set(range(length)[grid.rows(length, text_first=text_first)])
-    words = set(range(length)[grid.text(length, text_first=text_first)])
+    tap = Tap(name=ActivationName.parse("vit-block0-self-map"), sources=(), text_first=text_first)
+    image = set(range(length)[grid.rows(length, tap)])
+    words = set(range(length)[grid.text(length, tap)])
     assert len(image) == h * w
     assert len(words) == text
     assert not image & words
