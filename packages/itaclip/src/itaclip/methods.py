@@ -86,6 +86,13 @@ _SCLIP: Mapping[str, Fields] = {
     "context59": {},
     "ade20k": {},
 }
+_SCCLIP: Mapping[str, Fields] = {
+    **_SCLIP,
+    "voc21": {"logit_scale": 50.0, "prob_threshold": 0.15, "area_threshold": 0.1},
+    "context60": {"prob_threshold": 0.15},
+    "coco-object": {"logit_scale": 55.0, "prob_threshold": 0.35},
+    "coco-stuff": {},
+}
 _NACLIP: Mapping[str, Fields] = {
     "voc21": {**_ONE_WINDOW, "prob_threshold": 0.1},
     "context60": {"prob_threshold": 0.1},
@@ -200,6 +207,14 @@ METHODS: Mapping[str, Method] = {
         names="sclip",
         source="arXiv 2411.15851, published configurations",
         differs="without its second pass (semantic feedback)",
+    ),
+    "scclip": Method(
+        title="SC-CLIP",
+        attention={"strategy": "scclip"},
+        fields=_PLAIN,
+        datasets=_SCCLIP,
+        names="sclip",
+        source="arXiv 2411.15869, published configurations",
     ),
     "maskclip": Method(
         title="MaskCLIP",

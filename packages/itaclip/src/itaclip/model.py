@@ -11,6 +11,7 @@ import torch
 from common_kernels.runtime.hub import DType
 from torch import Tensor, nn
 
+from itaclip.attention.registry import build_attention
 from itaclip.attention.splice import build_windows
 from itaclip.config import ITACLIPConfig
 from itaclip.encoder import AttentionStrategy, build_encoder
@@ -100,10 +101,12 @@ class ITACLIP:
             preset = ITACLIPConfig.preset(own if preset == "auto" else preset, dataset=dataset)
         elif dataset is not None:
             raise ValueError(f"a configuration is complete: leave out dataset={dataset!r}")
+        attention = build_attention(preset.attention)
+        attention.load()  # other models first: what is missing is told before CLIP, the larger one, is loaded
         model, tokenizer = load_clip(
             backbone, pretrained=pretrained, quick_gelu=quick_gelu, device=device, dtype=dtype
         )
-        return cls(model, tokenizer, preset, cache=cache)
+        return cls(model, tokenizer, preset, cache=cache, attention=attention)
 
     @property
     def class_names(self) -> tuple[str, ...]:

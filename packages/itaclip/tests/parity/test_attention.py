@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from itaclip import ITACLIP, AttentionConfig, ITACLIPConfig
+from itaclip.attention.calibrated import SelfCalibratedAttention, find_anomalies, mend
 from itaclip.attention.gem import GEMAttention
 from itaclip.attention.proxy import ProxyAttention, proxy_map
 from itaclip.attention.towers import PatchTower, SamAttention, SamTower
@@ -146,6 +147,91 @@ def test_gem_and_proxyclip_run_on_towers_of_timm(tools, dino, kind):
     strategy.bind(encoder)
     assert encoder(images, strategy).isfinite().all()
     assert encoder(images, GEMAttention(blocks=2)).isfinite().all()
+
+
+def apart(patches, neighbours, share):
+    """Patches ``(N, C)`` above the quantile of the density ratio, one after the other."""
+    distances = ((patches[:, None] - patches[None]) ** 2).sum(-1)
+    nearest = [[j for j in row.argsort().tolist() if j != i][:neighbours] for i, row in enumerate(distances)]
+    reach = [distances[i, others[-1]] for i, others in enumerate(nearest)]
+    score = torch.stack(
+        [torch.stack([reach[i] / reach[j] for j in others]).mean() for i, others in enumerate(nearest)]
+    )
+    return [i for i, each in enumerate(score) if each > score.quantile(1 - share)]
+
+
+def mended(patches, wrong, side):
+    """Each wrong patch of a square grid as the mean of its right neighbours, where there are some."""
+    found = patches.clone()
+    for i in wrong:
+        around = [
+            row * side + column
+            for row in range(i // side - 1, i // side + 2)
+            for column in range(i % side - 1, i % side + 2)
+            if 0 <= row < side and 0 <= column < side and row * side + column not in wrong
+        ]
+        found[i] = patches[around].mean(0) if around else patches[i]
+    return found
+
+
+def scclip_formula(visual, image, middle, levels, neighbours, share):
+    """SC-CLIP for one image: ``(N, D)``; blocks are numbered from 0 by their inputs."""
+    visual, block, inputs = last_block(visual, image[None])
+    inputs = [each[0] for each in inputs]
+    side = math.isqrt(len(inputs[0]) - 1)
+    wrong = apart(inputs[-1][1:], neighbours, share)
+
+    def averaged(x, source):
+        unit = source / source.norm(dim=1, keepdim=True)
+        cosines = unit @ unit.T
+        weights = cosines * (cosines >= 0.4)
+        return weights / (weights.sum(1, keepdim=True) + 1e-6) @ x
+
+    middle = mended(inputs[middle][1:], wrong, side)
+    unit = middle / middle.norm(dim=1, keepdim=True)
+    shifted = 3 * (unit @ unit.T - (unit @ unit.T).mean())
+    proxy = shifted.masked_fill(shifted < 0, -torch.inf).softmax(-1)
+    fused = sum(inputs[level] for level in levels)
+    total = 0
+    for x, own in ((averaged(mended(inputs[-1][1:], wrong, side), middle), inputs[-1]), (fused[1:], fused)):
+        _, k, v = (each[0] for each in heads_of(block, x[None]))
+        weights = ((k @ k.mT * k.shape[-1] ** -0.5).softmax(-1) + proxy) / 2
+        branch = block.attn.out_proj((weights @ v).transpose(0, 1).flatten(1)) + 0.3 * own[:1]
+        total = total + averaged(branch, inputs[levels[0]][1:])
+    return visual.ln_post(total) @ visual.proj
+
+
+def test_scclip_is_the_formula(tools):
+    # 36 patches: 30 neighbours are not all of them; blocks 9 and 4 of 12 are 2 and 1 of 4, as outputs
+    images, visual = tools.image(2, 3, 48, 48), tools.exact(image_size=48).visual
+    found = build_encoder(tools.native(image_size=48))(images, SelfCalibratedAttention())
+    encoder = build_encoder(tools.exact(image_size=48))
+    exact = encoder(images.double(), SelfCalibratedAttention())
+    for image, each, precise in zip(images, found, exact, strict=True):
+        expected = scclip_formula(visual, image, 2, (1, 2), 30, 0.05).T.unflatten(1, (6, 6))
+        torch.testing.assert_close(each.double(), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(precise, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_anomalies_are_those_of_the_formula_and_mended_by_their_neighbours():
+    patches = torch.randn(2, 25, 6, generator=torch.Generator().manual_seed(1)).double()
+    patches[0, [6, 7, 23]] += 5
+    found = find_anomalies(patches, 8, 0.12)
+    for image, wrong in zip(patches, found, strict=True):
+        expected = apart(image, 8, 0.12)
+        assert wrong.nonzero().flatten().tolist() == expected
+        torch.testing.assert_close(mend(image[None], wrong[None], (5, 5))[0], mended(image, expected, 5))
+    # nothing is apart where all patches are alike, and a patch without a sound neighbour stays
+    assert not find_anomalies(torch.ones(1, 9, 4), 3, 0.2).any()
+    everything = torch.ones(1, 9, dtype=torch.bool)
+    assert torch.equal(mend(patches[:1, :9], everything, (3, 3)), patches[:1, :9])
+
+
+@pytest.mark.parametrize("kind", ["siglip", "eva", "pe"])
+def test_scclip_runs_on_towers_of_timm_and_even_images(tools, kind):
+    encoder = build_encoder(tools.timm(kind))
+    for image in (tools.image(1, 3, 40, 48), torch.zeros(1, 3, 32, 32)):
+        assert encoder(image, SelfCalibratedAttention()).isfinite().all()
 
 
 def sam_formula(sam, pixels):

@@ -73,6 +73,7 @@ def test_wrong_strategies_and_options_are_one_sentence(other_package):
         (AttentionConfig(options={"p": 1}), "mixed takes no options but the fields of the attention, got p"),
         (AttentionConfig(strategy="value", options={"p": 1}), "value takes no options"),
         (AttentionConfig(strategy="gem", options={"blocks": 0}), "blocks must be at least 1"),
+        (AttentionConfig(strategy="scclip", options={"anomalies": 1}), "anomalies lie in"),
         (AttentionConfig(strategy="proxyclip", options={"gamma": 0}), "gamma must be positive"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -44,7 +44,7 @@ class ProxyAttention(AttentionStrategy):
         if not self.gamma > 0:
             raise ValueError(f"gamma must be positive, got {self.gamma}")
 
-    def bind(self, encoder: Encoder) -> None:
+    def load(self) -> None:
         """Load the other tower.
 
         Raises:
@@ -53,7 +53,17 @@ class ProxyAttention(AttentionStrategy):
         """
         if self._patches is None:
             self._patches = PatchTower(self.tower)
-        self._patches.to(encoder.device, encoder.tower.dtype)
+
+    def bind(self, encoder: Encoder) -> None:
+        """Move the other tower to the device of the encoder."""
+        super().bind(encoder)
+        self._loaded.to(encoder.device, encoder.tower.dtype)
+
+    @property
+    def _loaded(self) -> PatchTower:
+        if self._patches is None:
+            raise RuntimeError("the other tower is not loaded: call bind first")
+        return self._patches
 
     def features(self, last: LastInput, encoder: Encoder) -> Tensor:
         """Return features on the grid of the other tower, ``(B, D, height, width)``."""
@@ -62,9 +72,7 @@ class ProxyAttention(AttentionStrategy):
 
     def branch(self, last: LastInput, encoder: Encoder) -> tuple[Tensor, tuple[int, int]]:
         """Return the attention branch of the last block ``(B, N, C)``, and the grid of its N patches."""
-        if self._patches is None:
-            raise RuntimeError("the other tower is not loaded: call bind first")
-        maps = self._patches(encoder.to_pixels(last.images))
+        maps = self._loaded(encoder.to_pixels(last.images))
         grid = (maps.shape[-2], maps.shape[-1])
         values = last.qkv[2]
         weights = proxy_map(maps, beta=self.beta, gamma=self.gamma).to(values.dtype)

@@ -17,6 +17,7 @@ _OWN = {
     "mixed": "itaclip.attention.mixed:MixedAttention",
     "value": "itaclip.attention.mixed:ValueAttention",
     "gem": "itaclip.attention.gem:GEMAttention",
+    "scclip": "itaclip.attention.calibrated:SelfCalibratedAttention",
     "proxyclip": "itaclip.attention.proxy:ProxyAttention",
     "trident": "itaclip.attention.trident:TridentAttention",
 }

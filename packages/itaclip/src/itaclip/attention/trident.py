@@ -39,17 +39,27 @@ class TridentAttention(ProxyAttention, GatheringStrategy):
     sam_beta: float = 1.0
     _sam: SamTower | None = field(default=None, init=False, repr=False)
 
-    def bind(self, encoder: Encoder) -> None:
+    def load(self) -> None:
         """Load both towers.
 
         Raises:
             ModelNotFoundError: If one is not there.
             ValueError: If one cannot be used.
         """
-        super().bind(encoder)
+        super().load()
         if self._sam is None:
             self._sam = SamTower(self.sam)
-        self._sam.to(encoder.device, encoder.tower.dtype)
+
+    def bind(self, encoder: Encoder) -> None:
+        """Move both towers to the device of the encoder."""
+        super().bind(encoder)
+        self._loaded_sam.to(encoder.device, encoder.tower.dtype)
+
+    @property
+    def _loaded_sam(self) -> SamTower:
+        if self._sam is None:
+            raise RuntimeError("SAM is not loaded: call bind first")
+        return self._sam
 
     def window_maps(self, last: LastInput, encoder: Encoder) -> Tensor:
         """Return the attention branch of the last block on CLIP's own grid, ``(B, C, height, width)``."""
@@ -67,9 +77,7 @@ class TridentAttention(ProxyAttention, GatheringStrategy):
         Returns:
             ``(D, height, width)``, in patches of SAM, not normalised.
         """
-        if self._sam is None:
-            raise RuntimeError("SAM is not loaded: call bind first")
-        found = self._sam(pixels)
+        found = self._loaded_sam(pixels)
         weights = correlation(found, beta=self.sam_beta)  # (N, N)
         source = (spliced.shape[-2], spliced.shape[-1])
         tokens = regrid(spliced.flatten(1).T[None].float(), source, found.grid)

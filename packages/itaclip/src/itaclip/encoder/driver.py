@@ -87,12 +87,22 @@ class AttentionStrategy(ABC):
         """
         return ()
 
-    def bind(self, encoder: Encoder) -> None:  # noqa: B027 - most strategies need nothing besides
-        """Load what is needed besides the encoder, on its device; called once before the first image.
+    def load(self) -> None:  # noqa: B027 - most strategies need nothing besides
+        """Load the models that are needed besides the encoder; called before that one is loaded.
 
         Raises:
-            ModelNotFoundError: If another model is needed and not there.
+            ModelNotFoundError: If one is not there.
+            ValueError: If one cannot be used.
         """
+
+    def bind(self, encoder: Encoder) -> None:
+        """Bring everything besides the encoder to its device; called once before the first image.
+
+        Raises:
+            ModelNotFoundError: As :meth:`load`.
+            ValueError: Likewise.
+        """
+        self.load()
 
     @abstractmethod
     def features(self, last: LastInput, encoder: Encoder) -> Tensor:
