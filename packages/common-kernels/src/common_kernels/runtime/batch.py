@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import glob
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common_kernels.runtime.cli import (
     EXIT_DONE,
@@ -26,6 +30,9 @@ from common_kernels.runtime.hub import resolve_device
 from common_kernels.runtime.images.limits import READABLE
 from common_kernels.runtime.processes import join_processes
 from common_kernels.runtime.records import ResultRecord
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 __all__ = ["BatchReport", "Job", "NameOutputs", "Source", "find_sources", "plan_jobs", "run_jobs"]
 
@@ -225,6 +232,7 @@ def run_jobs(
     *,
     settings: Mapping[str, object],
     device: str = "auto",
+    workers: int = 1,
     overwrite: bool = False,
     json: bool = False,
     debug: bool = False,
@@ -242,6 +250,9 @@ def run_jobs(
             the function that does a job.
         settings: Everything besides program and input that a result depends on: model digest, options.
         device: Device that was asked for.
+        workers: Jobs in progress at once, each in a thread, so that one is read or written while another is
+            computed. The function that does a job is then called by several threads and shares its model
+            among them. Results are reported in the order of the jobs.
         overwrite: Whether to discard earlier results.
         json: Whether to print one JSON object per item on stdout: ``input``, ``outputs``, ``status`` (done,
             skipped or failed), ``error``, ``seconds`` and what the job reports.
@@ -262,14 +273,7 @@ def run_jobs(
     counts: dict[str, int] = {"done": 0, "skipped": 0, "failed": 0}
     with progress_bars() as bars:
         items = bars.add_task("files", total=len(shard), visible=len(shard) > 1)
-        for job in shard:
-            part = bars.add_task(job.source.name, total=None)
-
-            def on_progress(done: int, total: int, part: object = part) -> None:
-                bars.update(part, completed=done, total=total)  # pyright: ignore[reportArgumentType]
-
-            entry = runner.run(job, on_progress)
-            bars.remove_task(part)
+        for job, entry in _in_order(runner, shard, min(workers, len(shard)), bars):
             bars.advance(items)
             counts[str(entry["status"])] += 1
             _tell(job, entry, json=json)
@@ -280,6 +284,47 @@ def run_jobs(
     return BatchReport(**totals)
 
 
+class _Stopped(BaseException):
+    """Ends the jobs of other threads after an error or an interrupt; no error of an item."""
+
+
+def _in_order(
+    runner: _Runner, jobs: Sequence[Job], workers: int, bars: Progress
+) -> Iterator[tuple[Job, dict[str, object]]]:
+    """Do jobs, some at once; yield each with its entry in order."""
+    stops = threading.Event()
+
+    def do(job: Job) -> dict[str, object]:
+        part = bars.add_task(job.source.name, total=None)
+
+        def on_progress(done: int, total: int) -> None:
+            if stops.is_set():
+                raise _Stopped
+            bars.update(part, completed=done, total=total)
+
+        try:
+            return runner.run(job, on_progress)
+        finally:
+            bars.remove_task(part)
+
+    if workers <= 1:
+        yield from ((job, do(job)) for job in jobs)
+        return
+    waiting: deque[tuple[Job, Future[dict[str, object]]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="job") as pool:
+        try:
+            for job in jobs:
+                waiting.append((job, pool.submit(do, job)))
+                if len(waiting) == workers:
+                    first, found = waiting.popleft()
+                    yield first, found.result()
+            for job, found in waiting:
+                yield job, found.result()
+        finally:  # an error, an interrupt, or nothing is left
+            stops.set()
+            pool.shutdown(cancel_futures=True)
+
+
 class _Runner:
     """Does one job at a time; the model is loaded with the first that is not skipped."""
 
@@ -288,7 +333,9 @@ class _Runner:
     ) -> None:
         self.start, self.device, self.digest = start, device, digest
         self.overwrite, self.debug = overwrite, debug
-        self.process: Process | None = None
+        self._process: Process | None = None
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
 
     def run(self, job: Job, on_progress: OnProgress) -> dict[str, object]:
         began = time.perf_counter()
@@ -310,13 +357,17 @@ class _Runner:
         return entry
 
     def _start(self, record: ResultRecord) -> Process:
-        if self.process is None:
+        with self._lock:
             try:
-                self.process = self.start(self.device)
-            except BaseException:  # a model that cannot be loaded fails the run, not an item
+                if self._error is not None:  # of another thread
+                    raise self._error
+                if self._process is None:
+                    self._process = self.start(self.device)
+            except BaseException as error:  # a model that cannot be loaded fails the run, not an item
+                self._error = error
                 record.discard_if_empty()
                 raise
-        return self.process
+            return self._process
 
     def _prepare(self, job: Job, record: ResultRecord, entry: dict[str, object]) -> str | None:
         """Return the digest of a job to do; ``None`` if its entry says that it is skipped or failed."""

@@ -152,7 +152,7 @@ def test_a_failure_keeps_the_old_file(tmp_path, monkeypatch, error):
 
 
 def test_an_image_too_large_for_its_format(tmp_path):
-    with pytest.raises(ImageError, match="cannot be written"):
+    with pytest.raises(ImageError, match=r"cannot hold 17000 x 1 pixels: a side has at most 16383"):
         write_image(ImageFile(np.zeros((1, 17_000, 3), np.uint8)), tmp_path / "a.webp")
     assert list(tmp_path.iterdir()) == []
 
@@ -203,5 +203,5 @@ def test_what_is_no_image_is_not_written(image, error, match):
 def test_bytes_of_a_format_that_cannot_hold_it():
     with pytest.raises(ImageError, match=r"a \.jpg file cannot hold transparency"):
         encode_image(np.zeros((2, 2, 4), np.uint8), ".jpg")
-    with pytest.raises(ImageError, match=r"a \.webp file cannot hold the image"):
+    with pytest.raises(ImageError, match=r"a \.webp file cannot hold 17000 x 1 pixels"):
         encode_image(np.zeros((1, 17_000, 3), np.uint8), ".webp")

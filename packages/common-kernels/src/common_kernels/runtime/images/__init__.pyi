@@ -1,3 +1,6 @@
+from .bands import write_bands as write_bands
+from .bands import write_pages as write_pages
+from .encoding import check_format as check_format
 from .encoding import encode_image as encode_image
 from .encoding import write_image as write_image
 from .file import ImageError as ImageError
@@ -11,5 +14,6 @@ from .reading import as_rgb as as_rgb
 from .reading import read_frames as read_frames
 from .reading import read_image as read_image
 from .reading import read_labels as read_labels
+from .reading import read_pages as read_pages
 from .reading import read_rgb as read_rgb
 from .reading import read_size as read_size

@@ -10,7 +10,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -24,6 +24,7 @@ from common_kernels.runtime.images.file import (
     convert_to_srgb,
     lab_to_srgb,
     make_upright,
+    upright_xmp,
 )
 
 # EPS and others that start programs are left out; HEIF is there where a plug-in such as pillow-heif is
@@ -67,12 +68,14 @@ _FOREIGN = (
     ),
 )
 
-_lock = threading.RLock()
+_lock = threading.Lock()
+_inside = ExitStack()  # what the first reader changed and the last one restores
+_readers = 0
 
 
 def _renew_lock() -> None:
     global _lock
-    _lock = threading.RLock()
+    _lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):  # a lock that another thread holds would never open in the child
@@ -80,17 +83,33 @@ if hasattr(os, "register_at_fork"):  # a lock that another thread holds would ne
 
 
 @contextmanager
-def image_errors(file: BinaryIO, name: str) -> Generator[None]:
-    """Turn whatever goes wrong while an image is read into one sentence.
+def _any_size_in_silence() -> Generator[None]:
+    """Lift Pillow's limit of pixels and ignore warnings; both are global, so the last thread restores them."""
+    global _readers
+    with _lock:
+        if not _readers:
+            _inside.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # about size, checked here, and about damage beside the pixels
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            _inside.callback(setattr, Image, "MAX_IMAGE_PIXELS", limit)
+        _readers += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _readers -= 1
+            if not _readers:
+                _inside.close()
 
-    Pillow's own limit of pixels and Python's warning filters are global, so one thread at a time may be here.
+
+@contextmanager
+def image_errors(file: BinaryIO, name: str) -> Generator[None]:
+    """Turn whatever goes wrong while an image is read into one sentence; threads may be here together.
 
     Raises:
         ImageError: For anything that a bad file can cause.
     """
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about size, checked here, and about damage beside the pixels
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    with _any_size_in_silence():
         try:
             yield
         except ImageError:
@@ -99,8 +118,6 @@ def image_errors(file: BinaryIO, name: str) -> Generator[None]:
             raise ImageError(_what_it_is(file, name)) from error
         except _DAMAGE as error:
             raise ImageError(f"{name} is damaged or cut short: {error}") from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _what_it_is(file: BinaryIO, name: str) -> str:
@@ -166,6 +183,7 @@ def decode_pillow(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0, 
         dpi = sound_dpi(image.info.get("dpi"))
         notes = [note, f"first of {frames} frames" if frames > 1 else ""]
         profile: bytes | None = image.info.get("icc_profile")
+        xmp = upright_xmp(image.info.get("xmp"))
         pixels = _deep_pixels(file, image)
         if pixels is None:
             image.load()
@@ -174,7 +192,7 @@ def decode_pillow(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0, 
             notes.append(converted)
         exif_bytes = encode_exif(exif, laid_out=is_tiff)
     note = "; ".join(filter(None, notes))
-    return ImageFile(make_upright(pixels, orientation), profile or None, exif_bytes, dpi, note)
+    return ImageFile(make_upright(pixels, orientation), profile or None, exif_bytes, dpi, note, xmp)
 
 
 def from_pillow(image: Image.Image, name: str, *, max_pixels: int | None = None) -> ImageFile:
@@ -191,9 +209,9 @@ def from_pillow(image: Image.Image, name: str, *, max_pixels: int | None = None)
         raise ImageError(f"{name} is damaged or cut short: {error}") from error
     exif, dpi = upright.getexif(), sound_dpi(upright.info.get("dpi"))
     converted, profile, note = _to_grey_or_rgb(upright, upright.info.get("icc_profile"))
-    return ImageFile(
-        _pixels_of(converted, name), profile, encode_exif(exif, laid_out=image.format == "TIFF"), dpi, note
-    )
+    exif_bytes = encode_exif(exif, laid_out=image.format == "TIFF")
+    xmp = upright_xmp(image.info.get("xmp"))
+    return ImageFile(_pixels_of(converted, name), profile, exif_bytes, dpi, note, xmp)
 
 
 def encode_exif(exif: Image.Exif, *, laid_out: bool = False) -> bytes | None:

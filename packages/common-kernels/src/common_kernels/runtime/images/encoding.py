@@ -6,21 +6,28 @@ from __future__ import annotations
 import io
 import os
 import struct
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from common_kernels.runtime.files import atomic_write
 from common_kernels.runtime.images.decoding import TEXT_TAGS, from_pillow
 from common_kernels.runtime.images.file import ImageError, ImageFile, count_channels
 from common_kernels.runtime.images.limits import WRITABLE
+from common_kernels.runtime.images.png_stream import Chunk, write_png
 
 _PILLOW_NAMES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
 _TIFF = frozenset({".tif", ".tiff"})
-_ICC_TAG = 34675
+_ICC_TAG, _XMP_TAG = 34675, 700
+_LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side
+_XMP_KEYWORD = "XML:com.adobe.xmp"
 
 
 def write_image(
@@ -40,10 +47,22 @@ def write_image(
     """
     path = Path(path)
     found = _as_file(image)
-    _check_format(found, str(path), path.suffix.lower())
+    check_format(str(path), found.pixels.shape, found.pixels.dtype)
+    with write_errors(path), atomic_write(path) as file:
+        _encode(found, path.suffix.lower(), file, quality)
+
+
+@contextmanager
+def write_errors(path: Path) -> Generator[None]:
+    """Turn whatever goes wrong while an image is written into one sentence.
+
+    Raises:
+        ImageError: For anything that a disk or a format can cause.
+    """
     try:
-        with atomic_write(path) as file:
-            _encode(found, path.suffix.lower(), file, quality)
+        yield
+    except ImageError:
+        raise
     except (OSError, ValueError, TypeError, struct.error, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{path} cannot be written: {reason}") from error
@@ -64,7 +83,7 @@ def encode_image(
         TypeError: If ``image`` is no image.
     """
     found, file = _as_file(image), io.BytesIO()
-    _check_format(found, f"a {suffix} file", suffix.lower())
+    check_format(suffix.lower(), found.pixels.shape, found.pixels.dtype, name=f"a {suffix} file")
     try:
         _encode(found, suffix.lower(), file, quality)
     except (OSError, ValueError, TypeError, struct.error, OverflowError) as error:
@@ -89,29 +108,49 @@ def _as_file(image: object) -> ImageFile:
     if pixels.ndim not in (2, 3) or count_channels(pixels) not in (1, 2, 3, 4) or not pixels.size:
         raise ImageError(f"pixels must be (H, W) or (H, W, 1 to 4), none of them 0, got shape {pixels.shape}")
     if pixels.shape[2:] == (1,):
-        return ImageFile(pixels[..., 0], found.icc_profile, found.exif, found.dpi)
+        return replace(found, pixels=pixels[..., 0])
     return found
 
 
-def _check_format(image: ImageFile, name: str, suffix: str) -> None:
-    pixels = image.pixels
+def check_format(
+    path: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtype[Any], *, name: str | None = None
+) -> None:
+    """Check that a format can hold an image, before it is made.
+
+    Args:
+        path: File, or its suffix alone.
+        shape: ``(H, W)`` or ``(H, W, C)``.
+        dtype: uint8, uint16 or float32.
+        name: Name in errors; the path if ``None``.
+
+    Raises:
+        ImageError: If it cannot; the message names formats that can.
+    """
+    name = name or str(path)
+    suffix = str(path).lower() if str(path).startswith(".") else Path(path).suffix.lower()
     if suffix not in WRITABLE:
         raise ImageError(f"{name} has no known image suffix; use one of {', '.join(sorted(WRITABLE))}")
-    if pixels.dtype == np.float32 and suffix not in _TIFF:
+    if dtype == np.float32 and suffix not in _TIFF:
         raise ImageError(f"{name} cannot hold float pixels; write a .tif")
-    if pixels.dtype == np.uint16 and suffix not in _TIFF | {".png"}:
+    if dtype == np.uint16 and suffix not in _TIFF | {".png"}:
         raise ImageError(f"{name} cannot hold 16 bits per channel; write a .png or .tif")
-    if count_channels(pixels) in (2, 4) and suffix in {".jpg", ".jpeg", ".bmp"}:
+    if shape[2:] in ((2,), (4,)) and suffix in {".jpg", ".jpeg", ".bmp"}:
         raise ImageError(f"{name} cannot hold transparency; write a .png, .webp or .tif")
+    if max(shape[:2]) > _LONGEST.get(suffix, max(shape[:2])):
+        raise ImageError(
+            f"{name} cannot hold {shape[1]} x {shape[0]} pixels: a side has at most {_LONGEST[suffix]}; "
+            "write a .png or .tif"
+        )
 
 
 def _encode(image: ImageFile, suffix: str, file: BinaryIO, quality: int | None) -> None:
     if suffix in _TIFF:
         _encode_tiff(image, file)
     elif image.pixels.dtype == np.uint16:
-        _encode_deep_png(image, file)
+        shape, dtype = image.pixels.shape, image.pixels.dtype
+        write_png(file, [image.pixels], shape=shape, dtype=dtype, chunks=png_chunks(image))
     else:
-        options = _metadata(image)
+        options = _metadata(image, suffix)
         if suffix in {".jpg", ".jpeg"}:
             options |= {"quality": 95, "subsampling": 0} if quality is None else {"quality": quality}
         elif suffix == ".webp":
@@ -119,53 +158,55 @@ def _encode(image: ImageFile, suffix: str, file: BinaryIO, quality: int | None) 
         Image.fromarray(image.pixels).save(file, format=_PILLOW_NAMES[suffix], **options)
 
 
-def _metadata(image: ImageFile) -> dict[str, Any]:
-    keep = {"icc_profile": image.icc_profile, "exif": image.exif, "dpi": image.dpi}
+def _metadata(image: ImageFile, suffix: str) -> dict[str, Any]:
+    keep = {"icc_profile": image.icc_profile, "exif": image.exif, "dpi": image.dpi, "xmp": image.xmp}
+    if suffix == ".png" and image.xmp:
+        keep["pnginfo"] = texts = PngInfo()
+        texts.add_itxt(_XMP_KEYWORD, keep.pop("xmp") or b"")
     return {name: value for name, value in keep.items() if value is not None}
 
 
-def _encode_tiff(image: ImageFile, file: BinaryIO) -> None:
-    import tifffile
-
-    channels, profile = count_channels(image.pixels), image.icc_profile
+def tiff_options(image: ImageFile, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return what tifffile writes beside the pixels of an image of a shape and dtype."""
+    channels, profile = shape[2] if len(shape) == 3 else 1, image.icc_profile
     extra: list[tuple[int, int, int, str | bytes, bool]] = []
     if profile:
         extra.append((_ICC_TAG, 7, len(profile), profile, True))
+    if image.xmp:
+        extra.append((_XMP_TAG, 1, len(image.xmp), image.xmp, True))
     if image.exif:
         exif = Image.Exif()
         exif.load(image.exif)
         texts = {tag: str(exif[tag]).encode() for tag in TEXT_TAGS if tag in exif}
         extra += [(tag, 2, len(text) + 1, text, True) for tag, text in texts.items()]
-    tifffile.imwrite(
-        file,
-        image.pixels,
-        photometric="rgb" if channels >= 3 else "minisblack",
-        planarconfig="contig" if channels > 1 else None,
-        extrasamples=["unassalpha"] if channels in (2, 4) else None,
-        compression="adobe_deflate",
-        predictor=image.pixels.dtype != np.float32,
-        resolution=image.dpi,
-        resolutionunit="INCH" if image.dpi else None,
-        metadata=None,
-        software=False,
-        extratags=extra,
-    )
+    return {
+        "photometric": "rgb" if channels >= 3 else "minisblack",
+        "planarconfig": "contig" if channels > 1 else None,
+        "extrasamples": ["unassalpha"] if channels in (2, 4) else None,
+        "compression": "adobe_deflate",
+        "predictor": dtype != np.float32,
+        "resolution": image.dpi,
+        "resolutionunit": "INCH" if image.dpi else None,
+        "metadata": None,
+        "software": False,
+        "extratags": extra,
+    }
 
 
-def _encode_deep_png(image: ImageFile, file: BinaryIO) -> None:
+def _encode_tiff(image: ImageFile, file: BinaryIO) -> None:
+    import tifffile
+
+    pixels = image.pixels
+    tifffile.imwrite(file, pixels, **tiff_options(image, pixels.shape, pixels.dtype))
+
+
+def png_chunks(image: ImageFile) -> list[Chunk]:
+    """Return the chunks before the pixels of a PNG: profile, EXIF, XMP and resolution."""
     import png
 
-    height, width, channels = image.height, image.width, count_channels(image.pixels)
-    grey: Any = channels < 3  # the package declares the type of its default instead
-    writer = png.Writer(width, height, greyscale=grey, alpha=channels in (2, 4), bitdepth=16)
-    plain, donor = io.BytesIO(), io.BytesIO()
-    writer.write(plain, image.pixels.reshape(height, -1))
-    plain.seek(0)
-    # Pillow writes the chunks that pypng does not know; they are taken from a file of one pixel
-    Image.new("L", (1, 1)).save(donor, format="PNG", **_metadata(image))
+    donor = io.BytesIO()
+    # Pillow writes them into a file of one pixel
+    Image.new("L", (1, 1)).save(donor, format="PNG", **_metadata(image, ".png"))
     donor.seek(0)
-    ancillary = [
-        chunk for chunk in png.Reader(file=donor).chunks() if chunk[0] in (b"iCCP", b"eXIf", b"pHYs")
-    ]
-    header, *rest = png.Reader(file=plain).chunks()
-    png.write_chunks(file, [header, *ancillary, *rest])
+    wanted = (b"iCCP", b"eXIf", b"pHYs", b"iTXt")
+    return [(kind, content) for kind, content in png.Reader(file=donor).chunks() if kind in wanted]

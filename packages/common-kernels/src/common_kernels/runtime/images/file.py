@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ TURNED = frozenset({5, 6, 7, 8})  # orientations that swap height and width
 
 # resampling filters overshoot the range a little; values beyond this are of another range
 _OVERSHOOT = 0.25
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>))\s*\d")
 _TO_8_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 _UPRIGHT: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
     2: np.fliplr,
@@ -43,6 +45,7 @@ class ImageFile:
         exif: EXIF block, as bytes, without its orientation; a TIFF gives only the texts of its first folder.
         dpi: Resolution, horizontal and vertical.
         note: Remark on the reading, such as ``"first of 12 frames"``; else empty.
+        xmp: XMP packet, as bytes, its orientation set to upright.
     """
 
     pixels: NDArray[np.generic]
@@ -50,6 +53,7 @@ class ImageFile:
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     note: str = ""
+    xmp: bytes | None = None
 
     @property
     def height(self) -> int:
@@ -91,6 +95,13 @@ def count_channels(pixels: NDArray[np.generic]) -> int:
 def make_upright(pixels: NDArray[np.generic], orientation: int) -> NDArray[np.generic]:
     """Undo an EXIF orientation; an unknown one counts as upright."""
     return np.ascontiguousarray(_UPRIGHT[orientation](pixels) if orientation in _UPRIGHT else pixels)
+
+
+def upright_xmp(xmp: object) -> bytes | None:
+    """Return an XMP packet that claims no rotation any more; ``None`` if there is none."""
+    if isinstance(xmp, str):
+        xmp = xmp.encode()
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if isinstance(xmp, bytes) and xmp else None
 
 
 def to_uint8(pixels: NDArray[np.generic], name: str = "the image") -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union, cast
@@ -54,6 +54,31 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     """
     with open_source(path) as file:
         return _decode(file, str(path), max_pixels)
+
+
+def read_pages(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile]:
+    """Read the pages of a TIFF one at a time, each as :func:`read_image` does; other files have one.
+
+    Args:
+        path: Image file.
+        max_pixels: Limit of width times height of each page.
+
+    Raises:
+        ImageError: As for :func:`read_image`.
+    """
+    name = str(path)
+    with open_source(path) as file:
+        if not _is_tiff(file):
+            yield _decode(file, name, max_pixels)
+            return
+        from common_kernels.runtime.images.tiff import count_pages, decode_tiff
+
+        with image_errors(file, name):
+            count = count_pages(file)
+        for page in range(count):
+            with image_errors(file, name):
+                image = decode_tiff(file, name, max_pixels, page=page)
+            yield image
 
 
 def read_rgb(

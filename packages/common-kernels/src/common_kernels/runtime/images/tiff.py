@@ -32,11 +32,12 @@ from common_kernels.runtime.images.file import (
     convert_to_srgb,
     make_upright,
     to_uint8,
+    upright_xmp,
 )
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it finds is raised or harmless
 
-_ICC_TAG, _RESOLUTION, _RESOLUTION_UNIT, _DNG_VERSION = 34675, (282, 283), 296, 50706
+_ICC_TAG, _XMP_TAG, _RESOLUTION, _RESOLUTION_UNIT, _DNG_VERSION = 34675, 700, (282, 283), 296, 50706
 _DTYPES = ("uint16", "float16", "float32", "float64")
 _PREMULTIPLIED, _ALPHA = 1, (1, 2)  # kinds of extra samples; 0 is anything
 _CODECS_OF_PILLOW = (tifffile.COMPRESSION.LZW, tifffile.COMPRESSION.ZSTD)
@@ -73,14 +74,14 @@ def tiff_size(file: BinaryIO, name: str, max_pixels: int) -> tuple[int, int]:
         return (page.imagewidth, page.imagelength) if turned else (page.imagelength, page.imagewidth)
 
 
-def decode_tiff(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0) -> ImageFile:
+def decode_tiff(file: BinaryIO, name: str, max_pixels: int, *, page: int | None = None) -> ImageFile:
     """Decode a page of a TIFF.
 
     Args:
         file: Open image file, anywhere.
         name: Name in error messages.
         max_pixels: Limit of width times height.
-        page: Number of the full image, from 0.
+        page: Number of the full image, from 0; ``None`` is the first, with a note if there are others.
 
     Raises:
         ImageError: If the header claims too many pixels, or the pixels are of a kind that has no range.
@@ -88,7 +89,8 @@ def decode_tiff(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0) ->
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         pages = _full_pages(tiff)
-        note = f"first of {len(pages)} pages" if len(pages) > 1 and page == 0 else ""
+        note = f"first of {len(pages)} pages" if len(pages) > 1 and page is None else ""
+        page = page or 0
         found = _page(tiff, pages[page])
         check_size(name, found.imagewidth, found.imagelength, max_pixels)
         _check_kind(found, name)
@@ -108,9 +110,8 @@ def decode_tiff(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0) ->
             if tag in found.tags:
                 exif[tag] = str(found.tags[tag].value)
         upright = make_upright(pixels, int(_tag(found, ORIENTATION_TAG) or 1))
-        return ImageFile(
-            upright, profile, encode_exif(exif), _dpi(found), "; ".join(filter(None, [note, kept]))
-        )
+        note, xmp = "; ".join(filter(None, [note, kept])), upright_xmp(_tag(found, _XMP_TAG))
+        return ImageFile(upright, profile, encode_exif(exif), _dpi(found), note, xmp)
 
 
 def _tag(page: tifffile.TiffPage, code: int) -> Any:
