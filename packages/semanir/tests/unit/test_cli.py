@@ -93,13 +93,13 @@ def test_one_file(run, model):
 def test_options_reach_the_restorer(run, monkeypatch):
     save("a.png")
     seen = []
-    inner = Restorer.restore
+    inner = Restorer.stream
 
-    def spy(self, image, options, **rest):
+    def spy(self, results, options, **rest):
         seen.append((self.batch_size, options))
-        return inner(self, image, options, **rest)
+        return inner(self, results, options, **rest)
 
-    monkeypatch.setattr(Restorer, "restore", spy)
+    monkeypatch.setattr(Restorer, "stream", spy)
     options = ["--strength", "0.5", "--k", "3", "--self-ensemble", "--tile", "64", "--overlap", "8"]
     run("restore", "a.png", "-o", "b.png", *options, "--batch-size", "2")
     run("restore", "a.png", "-o", "c.png", "--tile", "auto")
@@ -123,14 +123,14 @@ def test_a_failing_file_is_named_and_does_not_stop_the_others(run):
 )
 def test_errors_of_the_restorer_name_the_file(run, monkeypatch, error, message):
     save("in/a.png", "in/b.png")
-    inner, bad = Restorer.restore, read_image("in/a.png").pixels
+    inner, bad = Restorer.stream, read_image("in/a.png").pixels
 
-    def broken(self, image, *rest, **options):
-        if np.array_equal(image, bad):
+    def broken(self, results, *rest, **options):
+        if np.array_equal(results[0].source.pixels, bad):
             raise error
-        return inner(self, image, *rest, **options)
+        return inner(self, results, *rest, **options)
 
-    monkeypatch.setattr(Restorer, "restore", broken)
+    monkeypatch.setattr(Restorer, "stream", broken)
     result = run("restore", "in", "-o", "out", code=1)
     assert f"semanir: in/a.png: {message}" in result.stderr
     assert files("out") == ["b.png"]
@@ -191,7 +191,7 @@ def test_the_result_comes_last_so_that_a_stopped_job_is_done_again(run, monkeypa
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("semanir.restorer.before_after", broken)
+        patch.setattr("semanir.restoring.files.before_after", broken)
         run("restore", "a.png", "-o", "b.png", "--compare", code=1)
     assert files(".") == ["a.png"]
     run("restore", "a.png", "-o", "b.png", "--compare")
@@ -406,7 +406,7 @@ def test_a_run_that_is_stopped(here, model, monkeypatch, capfd):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Restorer, "restore", stop)
+    monkeypatch.setattr(Restorer, "stream", stop)
     assert run_app(app, ["restore", "a.png", "-o", "b.png", "--device", "cpu", "--model", str(model)]) == 130
     assert "run the same command again" in capfd.readouterr().err
     assert files(here) == ["a.png"]

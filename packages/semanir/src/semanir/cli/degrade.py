@@ -2,17 +2,18 @@
 """``semanir degrade``: one command per degradation, its options those of the degradation."""
 
 # no annotations from __future__: those of the commands are made here, from the degradations
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from common_kernels.runtime.batch import Job, plan_jobs, run_jobs
-from common_kernels.runtime.cli import OnProgress, Output
-from common_kernels.runtime.images.limits import MAX_PIXELS, WRITABLE
+from common_kernels.runtime.batch import Job
+from common_kernels.runtime.cli import OnProgress
+from common_kernels.runtime.images.limits import MAX_PIXELS
 from cyclopts import App, Group, Parameter
 
+from semanir.cli.images import ImageOutput, Process, run_on_images
 from semanir.degradations import kinds
 from semanir.degradations.kinds import Degradation
 
@@ -45,29 +46,20 @@ app = App(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Degraded(Output):
+class Degraded(ImageOutput):
     """What is written, and where.
 
     Attributes:
-        suffix: Addition to the file names in an output folder.
         format: Format of the files in an output folder; by default png, which loses nothing more.
         unclipped: Write float TIFF files, in which nothing is clipped or rounded.
     """
 
-    suffix: str = ""
     format: str = "png"
     unclipped: Annotated[bool, Parameter(negative="")] = False
 
     def __post_init__(self) -> None:
-        if Path(self.suffix).name != self.suffix:
-            raise ValueError(f"--suffix must not name a folder, got {self.suffix!r}")
-        if self._ending not in WRITABLE:
-            names = ", ".join(sorted(each.lstrip(".") for each in WRITABLE))
-            raise ValueError(f"--format must be one of {names}, got {self.format!r}")
-
-    @property
-    def _ending(self) -> str:
-        return ".tif" if self.unclipped else f".{self.format.lower().lstrip('.')}"
+        ImageOutput.__post_init__(self)
+        self.ending(self.format)
 
     def as_file(self, path: Path) -> dict[str, Path]:
         """Return the file that is written for the only input.
@@ -81,7 +73,8 @@ class Degraded(Output):
 
     def in_folder(self, relative: Path) -> dict[str, Path]:
         """Return the file that is written for an image at ``relative`` below an input folder."""
-        return {"image": relative.with_name(f"{relative.stem}{self.suffix}{self._ending}")}
+        ending = ".tif" if self.unclipped else self.ending(self.format)
+        return {"image": relative.with_name(f"{relative.stem}{self.suffix}{ending}")}
 
 
 def _run(
@@ -95,16 +88,9 @@ def _run(
 ) -> int:
     if seed < 0:
         raise ValueError(f"--seed must be at least 0, got {seed}")
-    jobs = plan_jobs(
+    return run_on_images(
         inputs,
-        output.output,
-        recursive=recursive,
-        in_folder=output.in_folder,
-        as_file=output.as_file,
-        file_suffixes=WRITABLE,
-    )
-    report = run_jobs(
-        jobs,
+        output,
         partial(_start, degradation=degradation, seed=seed, max_pixels=max_pixels, output=output),
         settings={
             "kind": type(degradation).__name__,
@@ -112,25 +98,22 @@ def _run(
             "seed": seed,
             "unclipped": output.unclipped,
         },
-        device="cpu",
-        overwrite=output.overwrite,
-        json=output.json,
-        debug=output.debug,
+        recursive=recursive,
     )
-    return report.exit_code
 
 
-def _start(
-    device: str, *, degradation: Degradation, seed: int, max_pixels: int, output: Degraded
-) -> Callable[[Job, OnProgress], Mapping[str, object]]:
+def _start(device: str, *, degradation: Degradation, seed: int, max_pixels: int, output: Degraded) -> Process:
     """Return the function that spoils one image."""
+    import numpy as np
     from common_kernels.runtime.fingerprint import digest_file
-    from common_kernels.runtime.images import read_image, write_image
+    from common_kernels.runtime.images import check_format, read_image, write_image
 
     from semanir.degradations.files import degrade_image, generator_of
 
     def degrade_one(job: Job, on_progress: OnProgress) -> dict[str, object]:
         before = read_image(job.source, max_pixels=max_pixels)
+        dtype = np.dtype(np.float32) if output.unclipped else before.pixels.dtype
+        check_format(job.outputs["image"], before.pixels.shape, dtype)
         generator = generator_of(seed, digest_file(job.source))
         after = degrade_image(before, degradation, generator, unclipped=output.unclipped)
         write_image(after, job.outputs["image"])

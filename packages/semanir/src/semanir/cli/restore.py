@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from common_kernels.runtime.batch import Job, plan_jobs, run_jobs
-from common_kernels.runtime.cli import Device, OnProgress, Output
+from common_kernels.runtime.batch import Job
+from common_kernels.runtime.cli import Device, OnProgress
 from common_kernels.runtime.fingerprint import digest_model
 from common_kernels.runtime.images import MAX_PIXELS, WRITABLE
 from cyclopts import Group, Parameter
 
+from semanir.cli.images import ImageOutput, Process, run_on_images
 from semanir.options import RestoreOptions
 from semanir.weights import find_folder
+
+# images in progress: while one is in the network, another is decoded and a third is encoded
+_WORKERS = 3
+# of their results, so that memory is bounded too
+_PIXELS = 60_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,30 +40,22 @@ class Machine(Device):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Results(Output):
+class Results(ImageOutput):
     """What is written, and where.
 
     Attributes:
-        suffix: Addition to the file names in an output folder.
         format: Format of the files in an output folder: png, jpg, webp, tif or bmp; by default that of the
             input.
         compare: Also write NAME-compare.png, the image before and after.
     """
 
-    suffix: str = ""
     format: str | None = None
     compare: Annotated[bool, Parameter(negative="")] = False
 
     def __post_init__(self) -> None:
-        if Path(self.suffix).name != self.suffix:
-            raise ValueError(f"--suffix must not name a folder, got {self.suffix!r}")
-        if self.format is not None and self._ending not in WRITABLE:
-            names = ", ".join(sorted(each.lstrip(".") for each in WRITABLE))
-            raise ValueError(f"--format must be one of {names}, got {self.format!r}")
-
-    @property
-    def _ending(self) -> str:
-        return f".{(self.format or '').lower().lstrip('.')}"
+        ImageOutput.__post_init__(self)
+        if self.format is not None:
+            self.ending(self.format)
 
     def as_file(self, path: Path) -> dict[str, Path]:
         """Return the files that are written when the restored image becomes ``path``."""
@@ -68,7 +65,7 @@ class Results(Output):
     def in_folder(self, relative: Path) -> dict[str, Path]:
         """Return the files that are written for an image at ``relative`` below an input folder."""
         own = relative.suffix if relative.suffix.lower() in WRITABLE else ".png"
-        ending = own if self.format is None else self._ending
+        ending = own if self.format is None else self.ending(self.format)
         return self.as_file(relative.with_name(f"{relative.stem}{self.suffix}{ending}"))
 
 
@@ -107,47 +104,50 @@ def restore(
         recursive: Also search the folders below a folder.
         max_pixels: Largest image to read, in pixels.
     """
-    jobs = plan_jobs(
-        inputs,
-        output.output,
-        recursive=recursive,
-        in_folder=output.in_folder,
-        as_file=output.as_file,
-        file_suffixes=WRITABLE,
-    )
     folder = find_folder(model)
-    report = run_jobs(
-        jobs,
+    return run_on_images(
+        inputs,
+        output,
         partial(_start, folder=folder, options=options, machine=machine, max_pixels=max_pixels),
         settings={"model": digest_model(folder), "options": options, "dtype": machine.dtype},
+        recursive=recursive,
         device=machine.device,
-        overwrite=output.overwrite,
-        json=output.json,
-        debug=output.debug,
+        workers=_WORKERS,
     )
-    return report.exit_code
 
 
 def _start(
     device: str, *, folder: Path, options: RestoreOptions, machine: Machine, max_pixels: int
-) -> Callable[[Job, OnProgress], Mapping[str, object]]:
+) -> Process:
     """Load the model; return the function that restores one image."""
+    from common_kernels.runtime.images import read_size
+
     from semanir.restorer import Restorer
+    from semanir.restoring.budget import PixelBudget
 
     restorer = Restorer.from_pretrained(
         folder, device=device, dtype=machine.dtype, batch_size=machine.batch_size
     )
     restorer.check_options(options)
 
+    budget = PixelBudget(_PIXELS)
+
     def restore_one(job: Job, on_progress: OnProgress) -> dict[str, object]:
-        image = restorer.restore_file(
-            job.source,
-            job.outputs["image"],
-            options,
-            compare=job.outputs.get("compare"),
-            max_pixels=max_pixels,
-            progress=on_progress,
-        )
-        return {"width": image.width, "height": image.height, "note": image.note}
+        height, width = read_size(job.source, max_pixels=max_pixels)
+        with budget.hold(height * width * restorer.model.config.upscale**2):
+            found = restorer.restore_file(
+                job.source,
+                job.outputs["image"],
+                options,
+                compare=job.outputs.get("compare"),
+                max_pixels=max_pixels,
+                progress=on_progress,
+            )
+        return {
+            "width": found.width,
+            "height": found.height,
+            "change": None if found.change is None else round(found.change, 3),
+            "note": found.note,
+        }
 
     return restore_one
