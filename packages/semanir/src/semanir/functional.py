@@ -100,3 +100,26 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
             if amount:
                 x = F.pad(x, (0, amount, 0, 0) if axis == -1 else (0, 0, 0, amount), mode=mode)
     return x
+
+
+def enlarge_bicubic(x: Tensor, scale: int) -> Tensor:
+    """Enlarge by Keys' cubic kernel, a = -0.5, as one convolution; the border is repeated.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        scale: Output over input side.
+
+    Returns:
+        ``(B, C, scale * H, scale * W)``; away from the border that of MATLAB's imresize.
+
+    Source: Keys, IEEE TASSP 1981, Eq. 15.
+    """
+    offset = (torch.arange(scale, dtype=x.dtype, device=x.device) + 0.5) / scale - 0.5  # of each new pixel
+    distance = (offset[:, None] - torch.arange(-2, 3, dtype=x.dtype, device=x.device)).abs()  # (scale, 5)
+    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+    taps = torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
+    kernels = (taps[:, None, :, None] * taps[None, :, None, :]).flatten(0, 1)[:, None]  # (scale ** 2, 1, 5, 5)
+    padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
+    y = F.conv2d(padded, kernels.repeat(x.shape[1], 1, 1, 1), groups=x.shape[1])
+    return F.pixel_shuffle(y, scale)

@@ -3,7 +3,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from semanir.degradations import resize_bicubic
 from semanir.functional import (
+    enlarge_bicubic,
     pad_to_multiple,
     relative_coordinates,
     relative_index,
@@ -61,3 +63,13 @@ def test_padding_mirrors_then_repeats(size, multiple):
     assert torch.equal(padded[..., :size, :size], x)
     if size < padded.shape[-1] and size > 1:
         assert torch.equal(padded[..., :size, size], x[..., size - 2])
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_enlarging_is_the_bicubic_of_the_field_away_from_the_border(scale):
+    x = torch.rand(2, 3, 9, 11, generator=torch.Generator().manual_seed(0))
+    y, expected = enlarge_bicubic(x, scale), resize_bicubic(x, scale)
+    assert y.shape == expected.shape
+    inner = (..., slice(2 * scale, -2 * scale), slice(2 * scale, -2 * scale))
+    torch.testing.assert_close(y[inner], expected[inner], rtol=0, atol=1e-6)
+    assert torch.allclose(enlarge_bicubic(torch.full_like(x, 0.3), scale), torch.tensor(0.3))

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways between resolutions: down, up, and the reconstruction of an image."""
+"""Ways between resolutions: down, up, the reconstruction of an image, and the guess at its degradation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 _HEAD_DIM = 64  # channels in front of the last convolution, as in SwinIR
 
@@ -63,3 +64,40 @@ def reconstruction(
             ]
     layers.append(nn.Conv2d(_HEAD_DIM, out_channels, 3, padding=1))
     return nn.Sequential(*layers)
+
+
+class DegradationEncoder(nn.Module):
+    """Guesses from the first features what degraded an image, and says it to every stage.
+
+    Args:
+        dim: Channels of the first features.
+        degradation_dim: Numbers of the embedding.
+        stage_dims: Channels of each stage.
+
+    Shape:
+        - x: ``(B, dim, H, W)``
+        - output: for each stage scale and shift of its channels, ``(B, 2 * C, 1, 1)``, zero before training
+
+    Source: ours; scale and shift after FiLM, arXiv 1709.07871, Eq. 2.
+    """
+
+    def __init__(self, dim: int, degradation_dim: int, stage_dims: Sequence[int]) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(
+            nn.Conv2d(dim, degradation_dim, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(degradation_dim, degradation_dim, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(degradation_dim, degradation_dim, 1),
+            nn.ReLU(inplace=True),
+        )
+        self.heads = nn.ModuleList(nn.Conv2d(degradation_dim, 2 * each, 1) for each in stage_dims)
+        for head in self.heads:
+            assert isinstance(head, nn.Conv2d), "nothing else is in the list"
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)  # pyright: ignore[reportArgumentType] - a bias there is
+
+    def forward(self, x: Tensor) -> list[Tensor]:  # noqa: D102
+        embedding = self.embed(x)
+        return [head(embedding) for head in self.heads]
