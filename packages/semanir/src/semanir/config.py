@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from math import gcd
 from typing import Literal, get_args
 
 Architecture = Literal["columnar", "unet"]
@@ -62,7 +63,10 @@ class SemanIRConfig:
         patch_unshuffle: Pixels of a token's side: 2 folds 2x2 pixels into channels first.
         resampling: Between levels of a U-net: 3x3 ``"conv"`` (strided, or before a pixel shuffle), or a
             ``"linear"`` 1x1 map after a pixel (un)shuffle.
-        upscale: Output over input side, for ``"columnar"``.
+        upscale: Output over input side. A ``"unet"`` first enlarges its input bicubically.
+        degradation_dim: Numbers by which a ``"unet"`` tells degradations apart: predicted from the input, they
+            scale and shift the features of every stage, so that one network can undo several. 0 for none;
+            ours, not the paper's.
         upsampler: Reconstruction head of ``"columnar"``.
         mean: Subtracted from the input and added to the output, one number per channel; empty for zero.
     """
@@ -86,6 +90,7 @@ class SemanIRConfig:
     patch_unshuffle: int = 1
     resampling: Resampling = "conv"
     upscale: int = 1
+    degradation_dim: int = 0
     upsampler: Upsampler = "pixelshuffle"
     mean: tuple[float, ...] = RGB_MEAN
 
@@ -97,6 +102,8 @@ class SemanIRConfig:
         for name in ("in_channels", "out_channels", "window_size", "k", "patch_unshuffle", "upscale"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.degradation_dim < 0:
+            raise ValueError(f"degradation_dim must not be negative, got {self.degradation_dim}")
         self._check_levels()
         if self.conv_blocks and len(self.conv_blocks) != len(self.depths):
             raise ValueError(f"conv_blocks must match depths, got {self.conv_blocks=} and {self.depths=}")
@@ -120,8 +127,8 @@ class SemanIRConfig:
             raise ValueError(
                 f"a unet of {levels} levels has {2 * levels} stages, got {self.depths=} of {len(self.depths)}"
             )
-        if self.architecture == "unet" and self.upscale != 1:
-            raise ValueError(f"upscale belongs to the columnar architecture, got {self.upscale=}")
+        if self.architecture == "columnar" and self.degradation_dim:
+            raise ValueError(f"degradation_dim belongs to the unet, got {self.degradation_dim=}")
         if self.architecture == "columnar" and self.patch_unshuffle != 1:
             raise ValueError(f"patch_unshuffle belongs to the unet, got {self.patch_unshuffle=}")
         if not self.depths or min(self.depths) < 1:
@@ -130,8 +137,20 @@ class SemanIRConfig:
     @property
     def size_multiple(self) -> int:
         """Pixels to whose multiple both sides of the input are padded inside the network."""
-        levels = len(self.embed_dims) if self.architecture == "unet" else 1
-        return self.window_size * 2 ** (levels - 1) * self.patch_unshuffle
+        if self.architecture == "columnar":
+            return self.window_size
+        inner = self.window_size * 2 ** (len(self.embed_dims) - 1) * self.patch_unshuffle
+        return inner // gcd(inner, self.upscale)
+
+    @property
+    def values_per_pixel(self) -> float:
+        """Numbers kept at once for each pixel of the input: some thirty maps of the first level, the masks."""
+        tokens = self.window_size**2
+        masks = 2 * tokens * (1 + (self.num_heads[0] if self.position_bias == "mlp" else 0))
+        body = (30 * self.embed_dims[0] + masks) / self.patch_unshuffle**2
+        if self.architecture == "unet":  # works on the enlarged image
+            return body * self.upscale**2
+        return body + (256 * self.upscale**2 if self.upscale > 1 else 0)
 
     @classmethod
     def preset(cls, name: str, **changes: object) -> SemanIRConfig:

@@ -26,7 +26,7 @@ def test_preset_takes_changes():
         ({"k": 0}, "k must be at least 1"),
         ({"mean": (0.5,)}, "mean needs one number per channel"),
         ({"out_channels": 1}, "mean must be empty"),
-        ({"upscale": 2}, "upscale belongs to the columnar"),
+        ({"degradation_dim": -1}, "degradation_dim must not be negative"),
         ({"conv_blocks": (1,)}, "conv_blocks must match depths"),
         ({"architecture": "columnar"}, "a columnar network has one level"),
         ({"num_heads": (1,)}, "embed_dims and num_heads must match"),
@@ -35,6 +35,16 @@ def test_preset_takes_changes():
 def test_refuses_what_cannot_be_built(changes, message):
     with pytest.raises(ValueError, match=message):
         SemanIRConfig(**{**TINY, **changes})
+
+
+def test_a_column_has_no_degradation_embedding():
+    with pytest.raises(ValueError, match="degradation_dim belongs to the unet"):
+        SemanIRConfig.preset("sr-small", degradation_dim=8)
+
+
+@pytest.mark.parametrize(("upscale", "multiple"), [(1, 32), (2, 16), (3, 32), (4, 8)])
+def test_a_unet_that_enlarges_pads_its_small_input(upscale, multiple):
+    assert SemanIRConfig.preset("tiny", upscale=upscale).size_multiple == multiple
 
 
 def test_refuses_unknown_names():
