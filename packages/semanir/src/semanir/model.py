@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from common_kernels import Backend
-from common_kernels.runtime.hub import DType, resolve_device, resolve_dtype
+from common_kernels.runtime.hub import WEIGHTS_FILE, DType, resolve_device, resolve_dtype
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semanir.config import SemanIRConfig
-from semanir.functional import pad_to_multiple
+from semanir.functional import enlarge_bicubic, pad_to_multiple
 from semanir.modules.attention import KeySemanticAttention
 from semanir.modules.blocks import DictionaryOptions, Layer, Stage
-from semanir.modules.heads import downsample, reconstruction, upsample
-from semanir.weights import find_folder, load_folder
+from semanir.modules.heads import DegradationEncoder, downsample, reconstruction, upsample
+from semanir.weights import CONFIG_TENSOR, encode_config, find_folder, load_folder
 
 
 class SemanIR(
@@ -50,6 +51,7 @@ class SemanIR(
     def __init__(self, config: SemanIRConfig) -> None:
         super().__init__()
         self.config = config
+        self.register_load_state_dict_pre_hook(_without_config)
         self.mean: Tensor
         mean = torch.tensor(config.mean or (0.0,))
         self.register_buffer("mean", mean.view(-1, 1, 1), persistent=False)
@@ -72,6 +74,8 @@ class SemanIR(
         # down, bottom, up, final
         levels = [*range(deepest), deepest, *reversed(range(deepest)), 0]
         self.stages = nn.ModuleList(_stage(config, number, level) for number, level in enumerate(levels))
+        if config.degradation_dim:
+            self.degradation = DegradationEncoder(dims[0], config.degradation_dim, [dims[i] for i in levels])
         kind = config.resampling
         self.down = nn.ModuleList(downsample(dims[i], dims[i + 1], kind) for i in range(deepest))
         self.up = nn.ModuleList(upsample(dims[i + 1], dims[i], kind) for i in reversed(range(deepest)))
@@ -95,7 +99,7 @@ class SemanIR(
 
         Args:
             name_or_path: A shipped name such as ``"tiny-denoise"``, a folder written by ``save_pretrained``,
-                or ``"owner/name"`` on the hub.
+                the ``.safetensors`` file in it, or ``"owner/name"`` on the hub.
             device: Device; ``"auto"`` takes CUDA if there is any.
             dtype: Compute dtype; ``"auto"`` is float32, whatever the file stores.
             revision: Branch, tag or commit on the hub.
@@ -123,6 +127,12 @@ class SemanIR(
         except RuntimeError as error:
             raise ValueError(f"the weights in {folder} do not fit its configuration: {error}") from error
         return model.to(device=resolve_device(device), dtype=resolve_dtype(dtype)).eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the weights, and the configuration among them for programs that load single files."""
+        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
+        tensors[CONFIG_TENSOR] = encode_config(self.config)
+        save_file(tensors, save_directory / WEIGHTS_FILE, metadata={"format": "pt"})
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Choose whether layers compute their activations again in the backward pass, which saves memory."""
@@ -163,21 +173,39 @@ class SemanIR(
         return self.tail(self.conv_after_body(_norm_channels(self.norm_end, y)) + features)
 
     def _forward_unet(self, x: Tensor, k: int, backend: Backend) -> Tensor:
-        fold = self.config.patch_unshuffle
+        fold, upscale = self.config.patch_unshuffle, self.config.upscale
+        x = enlarge_bicubic(x, upscale) if upscale > 1 else x
         y = self.conv_first(F.pixel_unshuffle(x, fold) if fold > 1 else x)
-        skips: list[Tensor] = []
+        guess = iter(self.degradation(y) if self.config.degradation_dim else [None] * len(self.stages))
         stages = iter(self.stages)
+
+        def run(y: Tensor) -> Tensor:
+            return next(stages)(_modulate(y, next(guess)), k=k, backend=backend)
+
+        skips: list[Tensor] = []
         for down in self.down:
-            y = next(stages)(y, k=k, backend=backend)
+            y = run(y)
             skips.append(y)
             y = down(y)
-        y = next(stages)(y, k=k, backend=backend)
+        y = run(y)
         for up, fuse in zip(self.up, self.fuse, strict=True):
-            y = fuse(torch.cat([up(y), skips.pop()], dim=1))
-            y = next(stages)(y, k=k, backend=backend)
-        y = self.tail(next(stages)(y, k=k, backend=backend))
+            y = run(fuse(torch.cat([up(y), skips.pop()], dim=1)))
+        y = self.tail(run(y))
         y = F.pixel_shuffle(y, fold) if fold > 1 else y
         return y + x if self.config.in_channels == self.config.out_channels else y
+
+
+def _modulate(x: Tensor, guess: Tensor | None) -> Tensor:
+    """Scale and shift the channels of ``(B, C, H, W)`` as the guessed degradation asks."""
+    if guess is None:
+        return x
+    scale, shift = guess.chunk(2, dim=1)
+    return x * (1 + scale) + shift
+
+
+def _without_config(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    """Let ``load_state_dict`` take the whole content of a file that ``save_pretrained`` wrote."""
+    state_dict.pop(prefix + CONFIG_TENSOR, None)
 
 
 def _norm_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -412,19 +412,6 @@ def test_a_run_that_is_stopped(here, model, monkeypatch, capfd):
     assert files(here) == ["a.png"]
 
 
-def test_models(run, monkeypatch):
-    card = {"task": "denoise", "parameters": 1234, "mean_gain_db": {"25": 1.5}}
-    shipped = SimpleNamespace(
-        names=lambda: ["mine", "other"], card=lambda name: card if name == "mine" else {}
-    )
-    monkeypatch.setattr("semanir.weights.SHIPPED", shipped)
-    assert json.loads(run("models", "--json").stdout) == {"mine": card, "other": {}}
-    shown = run("models").stdout
-    assert "mine" in shown
-    assert "1,234" in shown
-    assert "+1.50" in shown
-
-
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["-h"], ["restore", "--help"], ["demo", "-h"], ["models", "-h"]]
 )

@@ -3,11 +3,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from common_kernels.runtime.cli import Report, emit, show
+
+if TYPE_CHECKING:
+    from semanir.cards import Figure, ModelSummary
 
 
 def models(*, report: Report = Report()) -> None:
-    """List the models inside this package and what they measured.
+    """List the models inside this package: what each does, its size, licence, and what it measured.
+
+    Figures are means over the named images, in dB, beside those of the input and of the best classical method.
+    `--json` prints all that is known, one object per model. Models of others: see the page on foreign models.
 
     **Examples**
 
@@ -15,17 +23,53 @@ def models(*, report: Report = Report()) -> None:
 
         semanir models --json
     """
-    from rich.table import Table
+    from dataclasses import asdict
 
+    from semanir.cards import summarise
     from semanir.weights import SHIPPED
 
-    cards = {name: SHIPPED.card(name) for name in SHIPPED.names()}
+    found = [summarise(name, SHIPPED.folder(name)) for name in SHIPPED.names()]
     if report.json:
-        emit(cards)
+        for each in found:
+            emit(
+                {"model": each.name, "status": "done"}
+                | {k: v for k, v in asdict(each).items() if k != "name"}
+            )
         return
-    table = Table("model", "what it does", "parameters", "gain over the best classical method (dB)")
-    for name, card in cards.items():
-        gains = card.get("mean_gain_db", {})
-        shown = ", ".join(f"{gain:+.2f} at sigma {sigma}" for sigma, gain in gains.items())
-        table.add_row(name, card.get("task", ""), f"{card.get('parameters', 0):,}", shown)
+    _show(found)
+
+
+def _show(found: list[ModelSummary]) -> None:
+    from rich.table import Table
+
+    table = Table("model", "what it does", "weights", "MB", "images", "licence")
+    for each in found:
+        images = ("colour" if each.channels == 3 else "grey") + (
+            f", x{each.upscale}" if each.upscale > 1 else ""
+        )
+        size = f"{each.num_bytes / 1e6:.1f}"
+        table.add_row(each.name, each.card.task, f"{each.card.parameters:,}", size, images, each.card.license)
     show(table)
+    figures = Table("model", "images", "setting", "input", "best classical method", "model", "gain")
+    for each in found:
+        for number, figure in enumerate(each.card.figures):
+            figures.add_row("" if number else each.name, *_cells(figure))
+    if figures.rows:
+        show(figures)
+
+
+def _cells(figure: Figure) -> tuple[str, ...]:
+    unit = 2 if figure.metric.startswith("psnr") else 4
+    setting = figure.setting if figure.metric == "psnr" else f"{figure.setting}, {figure.metric}"
+    against = figure.input if figure.baseline is None else figure.baseline
+    baseline = (
+        "" if figure.baseline is None else f"{figure.baseline:.{unit}f} {figure.baseline_name}".rstrip()
+    )
+    return (
+        figure.images,
+        setting,
+        "" if figure.input is None else f"{figure.input:.{unit}f}",
+        baseline,
+        f"{figure.value:.{unit}f}",
+        "" if against is None else f"{figure.value - against:+.{unit}f}",
+    )
