@@ -30,6 +30,7 @@ app.command("semanir.cli.restore:restore", name="restore")
 app.command("semanir.cli.degrade:app", name="degrade")
 app.command("semanir.cli.fit:fit", name="fit")
 app.command("semanir.cli.evaluate:evaluate", name="evaluate")
+app.command("semanir.cli.convert:convert", name="convert")
 app.command("semanir.cli.models:models", name="models")
 app.command("semanir.cli.demo:demo", name="demo")
 
