@@ -136,7 +136,7 @@ def test_import_direction(package, ours):
 @pytest.mark.parametrize(
     "line",
     [
-        "import recipes.tiny_denoise.gate",
+        "import recipes.restoration.conditions",
         "from semanir import SemanIR",
         "def f():\n import semanir",
         "import_module('semanir.cli')",

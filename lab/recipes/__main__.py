@@ -9,10 +9,11 @@ from recipes.options import Debug
 
 # name: folder, functions of the commands (in commands.py if no module is named), help
 RECIPES = {
-    "denoise": (
-        "tiny_denoise",
-        "dead_leaves:pool training:train training:ship judging:judge",
-        "The blind denoiser of semanir, trained on dead leaves.",
+    "restoration": (
+        "restoration",
+        "dead_leaves:pool validation:photographs training:train validation:validate training:ship "
+        "judging:judge",
+        "The small models of semanir, trained on dead leaves.",
     ),
     "clip": (
         "tiny_clip",
@@ -28,7 +29,7 @@ RECIPES = {
     "segmentation": ("segmentation", "ablate search gate", "Ablation of itaclip on drawn scenes."),
     "features": (
         "features",
-        "study gate scenes",
+        "study gate scenes heads:heads",
         "Activations of the small diffusion model, ranked for diffeat.",
     ),
     "upscaling": ("upscaling", "study gate", "Ablation of pixelsmith on drawn scenes."),
@@ -45,7 +46,7 @@ app = create_app(
 
 **Examples**
 
-    python -m recipes denoise pool -o runs/leaves.npy
+    python -m recipes restoration pool -o runs/leaves.npy
 
     python -m recipes judge clip segmentation
 """,

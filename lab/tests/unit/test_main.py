@@ -46,7 +46,7 @@ def test_judge_goes_through_all_recipes_and_names_the_miss(
 ) -> None:
     assert run_app(main.app, ["judge"]) == 1
     assert judged == [
-        "tiny_denoise",
+        "restoration",
         "tiny_clip",
         "tiny_sdxl",
         "probes",
@@ -80,5 +80,5 @@ def test_the_overview_imports_no_recipe(main: ModuleType, capsys: pytest.Capture
     before = set(sys.modules)
     assert run_app(main.app, ["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("denoise", "vitron", "judge"))
+    assert all(name in shown for name in ("restoration", "vitron", "judge"))
     assert not [name for name in set(sys.modules) - before if name.startswith("recipes")]

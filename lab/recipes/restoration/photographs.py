@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test photographs inside the scikit-image package; nothing is ever trained on them."""
+"""The test photographs inside scikit-image and scikit-learn; nothing is ever trained on them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data
 from skimage.metrics import structural_similarity
+from sklearn.datasets import load_sample_image
 
 COLOUR: dict[str, Callable[[], NDArray[np.uint8]]] = {
     "astronaut": data.astronaut,
@@ -16,6 +17,11 @@ COLOUR: dict[str, Callable[[], NDArray[np.uint8]]] = {
     "chelsea": data.chelsea,
     "rocket": data.rocket,
     "motorcycle": lambda: data.stereo_motorcycle()[0],
+}
+# degraded in all ways but white noise, whose figures are to stay comparable with those of the five above
+FURTHER: dict[str, Callable[[], NDArray[np.uint8]]] = {
+    "china": lambda: load_sample_image("china.jpg"),
+    "flower": lambda: load_sample_image("flower.jpg"),
 }
 GREY: dict[str, Callable[[], NDArray[np.uint8]]] = {
     "camera": data.camera,

@@ -3,9 +3,18 @@ import json
 
 import numpy as np
 import pytest
-from recipes.tiny_denoise import baselines
-from recipes.tiny_denoise.baselines import EQUAL_DB, baseline_figures, non_local_means, score, total_variation
-from recipes.tiny_denoise.photographs import COLOUR, GREY, noisy, psnr, ssim, to_8bit
+from recipes.restoration import baselines
+from recipes.restoration.baselines import (
+    EQUAL_DB,
+    baseline_figures,
+    deviation,
+    non_local_means,
+    score,
+    total_variation,
+)
+from recipes.restoration.conditions import Condition
+from recipes.restoration.photographs import COLOUR, GREY, noisy, psnr, ssim, to_8bit
+from semanir.degradations import JPEG
 
 SIZES = {
     "astronaut": (512, 512, 3),
@@ -86,20 +95,30 @@ def test_means_over_the_photographs_are_the_reference_ones(photos, sigma, method
     assert np.mean(levels) == pytest.approx(reference, abs=0.01)
 
 
-def test_figures_are_measured_once_per_setting(tmp_path, monkeypatch):
+def test_figures_are_measured_once_per_condition_and_setting(tmp_path, monkeypatch):
     cache, photos = tmp_path / "cards" / "baselines.json", {"smooth": smooth_photo}
-    first = baseline_figures(photos, (25,), cache)
+    white, other = Condition(name="white 25", sigma=25), Condition(name="white 50", sigma=50)
+    first = baseline_figures(photos, (white,), cache)
     photo = smooth_photo()
-    assert first["smooth"]["25"]["tv"] == score(total_variation(noisy(photo, 25), 25), photo)
+    assert first["smooth"]["white 25"]["tv"] == score(total_variation(noisy(photo, 25), 25), photo)
     assert json.loads(cache.read_text())["settings"] == baselines.settings()
 
     with monkeypatch.context() as patch:
-        patch.setattr(baselines, "non_local_means", None)  # a second measurement would call it
-        assert baseline_figures(photos, (25,), cache) == first
-    more = baseline_figures(photos, (25, 50), cache)
-    assert more["smooth"]["25"] == first["smooth"]["25"]
-    assert set(more["smooth"]) == {"25", "50"}
+        patch.setitem(baselines.METHODS, "nlm", None)  # a second measurement would call it
+        assert baseline_figures(photos, (white,), cache) == first
+    more = baseline_figures(photos, (white, other), cache)
+    assert more["smooth"]["white 25"] == first["smooth"]["white 25"]
+    assert set(more["smooth"]) == {"white 25", "white 50"}
+    changed = baseline_figures(photos, (Condition(name="white 25", sigma=30),), cache)
+    assert changed["smooth"]["white 25"]["tv"] != first["smooth"]["white 25"]["tv"]
 
     monkeypatch.setitem(baselines.TV_WEIGHT, "colour", 0.2)
-    assert baseline_figures(photos, (25,), cache)["smooth"]["25"]["tv"] != first["smooth"]["25"]["tv"]
-    assert json.loads(cache.read_text())["photos"]["smooth"].keys() == {"25"}
+    assert baseline_figures(photos, (white,), cache) != first
+    assert len(json.loads(cache.read_text())["conditions"]) == 1
+
+
+def test_a_method_is_told_how_far_the_input_is_from_the_truth():
+    photo = np.full((8, 8), 100, np.uint8)
+    condition = Condition(name="JPEG 50", steps=(JPEG(quality=50),))
+    assert deviation(np.full((8, 8), 104 / 255), photo, condition) == pytest.approx(4)
+    assert deviation(photo / 255, photo, Condition(name="white 25", sigma=25)) == 25

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loss and schedule of the denoisers, whatever their network and optimiser."""
+"""Loss and schedule of the restoration networks, whatever their network and optimiser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def warmup_stable_decay(step: int, *, max_steps: int, warmup_steps: int, decay_f
     return rise * min(1.0, max(0.0, (max_steps - step) / decay_steps))
 
 
-class DenoiserModule(pl.LightningModule):
+class RestorationModule(pl.LightningModule):
     """Loss and schedule around any image-to-image network.
 
     Args:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
-from recipes.tiny_denoise import dead_leaves
-from recipes.tiny_denoise.dead_leaves import pool, render
+from recipes.restoration import dead_leaves
+from recipes.restoration.dead_leaves import pool, render
 
 # Mean RGB of the quarters of 64-pixel images; the pool of the shipped model came from this very algorithm.
 GOLDEN = {

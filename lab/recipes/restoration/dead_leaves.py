@@ -25,7 +25,7 @@ import numpy as np
 from common_kernels.runtime.cli import OutputPath, progress_bars, warn
 from common_kernels.runtime.files import write_text
 from cyclopts import Parameter
-from cyclopts.types import PositiveInt
+from cyclopts.types import NonNegativeInt, PositiveInt
 from cyclopts.validators import Number
 from numpy.typing import NDArray
 from skimage.color import lab2rgb
@@ -240,15 +240,17 @@ def pool(
     output: OutputPath,
     count: PositiveInt = 2500,
     size: Annotated[int, Parameter(validator=Number(gte=SMALLEST))] = 256,
+    seed: NonNegativeInt = 0,
     workers: PositiveInt = os.cpu_count() or 1,
     debug: Debug = Debug(),
 ) -> None:
-    """Render a pool of dead-leaves images, ``(count, size, size, 3)`` uint8; image i has seed i.
+    """Render a pool of dead-leaves images, ``(count, size, size, 3)`` uint8; image i has seed ``seed + i``.
 
     Args:
         output: File to write, .npy; a finished one is left alone.
         count: Number of images.
         size: Side of an image in pixels.
+        seed: Random seed of the first image.
         workers: Number of processes.
     """
     shape = (count, size, size, 3)
@@ -264,7 +266,8 @@ def pool(
     write_text(done_file, str(done))  # before the file is made again: an old count must not outlive it
     images = np.lib.format.open_memmap(part, mode="r+" if done else "w+", dtype=np.uint8, shape=shape)
     tasks = [(size, first, min(first + _CHUNK, count)) for first in range(done, count, _CHUNK)]
-    chunks = zip(tasks, _rendered(tasks, workers), strict=True)
+    seeds = [(size, seed + first, seed + last) for size, first, last in tasks]
+    chunks = zip(tasks, _rendered(seeds, workers), strict=True)
     with progress_bars() as bars:
         for (_, first, last), chunk in bars.track(chunks, total=len(tasks), description="leaves"):
             images[first:last] = chunk
