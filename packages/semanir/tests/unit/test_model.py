@@ -3,6 +3,7 @@ import pytest
 import torch
 from common_kernels import KNNDictionary, knn_dictionary
 from semanir import SemanIR, SemanIRConfig
+from semanir.functional import enlarge_bicubic, pad_to_multiple
 from semanir.modules import blocks
 from torch import nn
 
@@ -208,3 +209,38 @@ def test_constant_image_gives_finite_repeatable_output():
     model, x = build(small()), torch.full((1, 3, 16, 16), 0.5)
     assert model(x).isfinite().all()
     assert torch.equal(model(x), model(x))
+
+
+def test_a_unet_enlarges_first_and_then_works_as_without():
+    model, plain = build(small(upscale=2)), build(small())
+    plain.load_state_dict(model.state_dict())  # the same weights fit
+    x = torch.rand(1, 3, 11, 6, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        y = model(x)
+        padded = pad_to_multiple(x - model.mean, model.config.size_multiple)
+        expected = plain(enlarge_bicubic(padded, 2) + model.mean)
+    assert y.shape == (1, 3, 22, 12)
+    torch.testing.assert_close(y, expected[..., :22, :12])
+
+
+def test_an_untrained_degradation_embedding_changes_no_bit():
+    model, plain = build(small(degradation_dim=4)), build(small(), seed=1)
+    shared = {key: value for key, value in model.state_dict().items() if not key.startswith("degradation.")}
+    plain.load_state_dict(shared)
+    x = torch.rand(2, 3, 17, 9, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(model(x), plain(x))
+    assert not [key for key in plain.state_dict() if "degradation" in key]
+
+
+def test_each_image_gets_the_embedding_of_its_own_degradation():
+    model = build(small(degradation_dim=4))
+    for parameter in model.degradation.heads.parameters():
+        nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        guesses = model.degradation(model.conv_first(x))
+        assert [guess.shape[1:] for guess in guesses] == [(16, 1, 1), (32, 1, 1), (16, 1, 1), (16, 1, 1)]
+        assert not torch.equal(guesses[0][0], guesses[0][1])
+        torch.testing.assert_close(model(x)[1:], model(x[1:]))
+        assert not torch.equal(model(x), build(small())(x))
