@@ -71,7 +71,9 @@ def read_items(
     found = _own(source, task, split) if own else _foreign(source, str(layout), split)
     items = [Item(sample, folder) for sample in islice(found, limit)]
     if not items:
-        raise DataError(f"{source} holds no samples for {task}")
+        tasks = sorted({sample.task for _, sample in read_samples(source)}) if own else []
+        others = f", only for {', '.join(tasks)}" if tasks and task not in tasks else ""
+        raise DataError(f"{source} holds no samples for {task}{others}")
     return items
 
 

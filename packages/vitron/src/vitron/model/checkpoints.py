@@ -18,7 +18,7 @@ from vitron.model.assembly import attach
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration
 
-__all__ = ["ADAPTER_FILE", "is_adapter_folder", "load_adapters", "save_adapters"]
+__all__ = ["ADAPTER_FILE", "is_adapter_folder", "load_adapters", "save_adapters", "save_processor"]
 
 ADAPTER_FILE, WEIGHTS_FILE = "adapter.json", "adapter.safetensors"
 _LORA = ".lora_"
@@ -65,7 +65,21 @@ def save_adapters(model: VitronForConditionalGeneration, processor: Any, folder:
     described = {"base_model": config.base_model, "config": settings, "lora": _lora_settings(model)}
     write_text(target / ADAPTER_FILE, json.dumps(described, indent=2, default=str) + "\n")
     config.save_pretrained(target)
-    processor.save_pretrained(target)
+    save_processor(processor, target)
+
+
+def save_processor(processor: Any, folder: Path | str) -> None:
+    """Write a processor, without the padding to one length that its last batch left in the tokenizer.
+
+    Args:
+        processor: Processor of a model.
+        folder: Folder.
+    """
+    backend = getattr(processor.tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_padding()
+        backend.no_truncation()
+    processor.save_pretrained(folder)
 
 
 def load_adapters(

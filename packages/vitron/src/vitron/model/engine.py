@@ -20,7 +20,7 @@ from vitron.errors import UnsupportedRequestError
 from vitron.model.assembly import attach
 from vitron.model.batch import move
 from vitron.model.batching import generate_messages
-from vitron.model.checkpoints import is_adapter_folder, load_adapters, save_adapters
+from vitron.model.checkpoints import is_adapter_folder, load_adapters, save_adapters, save_processor
 from vitron.model.encoding import ConversationEncoder
 from vitron.model.generation import ModelGenerator, hidden_of
 from vitron.model.hf.configuration import VitronConfig
@@ -143,7 +143,7 @@ class Vitron(ModelGenerator):
             save_adapters(self.model, self.processor, folder)
             return
         self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        save_processor(self.processor, folder)
 
     def specialists(self) -> SpecialistRegistry:
         """Return all installed specialists and the model's own mask head."""

@@ -18,7 +18,7 @@ from vitron.data.conditions import calls_of, compute_conditions, prompt_of, read
 from vitron.data.example import Example
 from vitron.data.files import read_example, read_samples
 from vitron.data.schema import Sample
-from vitron.model.checkpoints import save_adapters
+from vitron.model.checkpoints import save_adapters, save_processor
 from vitron.model.encoding import ConversationEncoder
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration
@@ -208,5 +208,5 @@ def _save(model: VitronForConditionalGeneration, processor: Any, folder: Path, *
         return folder
     merge_adapters(model)
     model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_processor(processor, folder)
     return folder

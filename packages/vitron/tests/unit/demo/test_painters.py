@@ -244,6 +244,7 @@ def test_clips_are_edited_frame_by_frame():
         (ToyPainter, "text_to_image", ("generate", "a star"), {"args": {"size": "9999x9"}}, "got 9999x9"),
         (ToyPainter, "image_editing", ("remove", "the dog"), {}, "colours and shapes, not 'the dog'"),
         (ToyPainter, "image_editing", ("remove", "the green star"), {}, "finds nothing like"),
+        (ToyPainter, "image_editing", ("move", "the green star to the left"), {}, "like 'the green star' in"),
         (ToyPainter, "image_editing", ("recolour", "the circle"), {}, "needs a colour"),
         (ToyPainter, "image_editing", ("recolour", "red"), {}, "needs a thing to recolour"),
         (ToyPainter, "image_editing", ("move", "the circle"), {}, "needs a direction to move"),

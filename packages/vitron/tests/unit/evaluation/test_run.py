@@ -9,6 +9,7 @@ from vitron.data import read_samples, write_samples
 from vitron.data.converters.common import assistant_message, call, user_message
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
 from vitron.demo.painters import ToyPainter, ToySegmenter
+from vitron.errors import DataError
 from vitron.evaluation import TASKS, Embed, ScriptedGenerator, evaluate, read_items
 from vitron.protocol.regions import mask_to_box, mask_to_region
 from vitron.specialists import SpecialistRegistry
@@ -186,6 +187,11 @@ def test_figures_by_turn_and_by_group(tmp_path):
     assert values == [1, 0.5, 0.5, 1]
     alone = evaluate(TASKS["vqa"], read_items(tmp_path, "vqa", limit=1), lambda _: model, specialists=toys())
     assert alone.parts == {}
+
+
+def test_a_data_set_without_a_task_names_its_own(data):
+    with pytest.raises(DataError, match="no samples for nothing, only for caption, dialogue, "):
+        read_items(data, "nothing")
 
 
 def test_what_is_not_found_is_a_miss(data):

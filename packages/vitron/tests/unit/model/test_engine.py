@@ -30,6 +30,14 @@ def test_a_stream_and_a_batch_generate_the_same(vitron, constrained):
     assert [each.rstrip("\ufffd") for each in together] == [each.rstrip("\ufffd") for each in alone]
 
 
+def test_a_batch_does_not_change_the_processor_that_is_saved(vitron, tmp_path):
+    vitron.save_pretrained(tmp_path / "before")
+    vitron.generate_batch([ask(text="hello", reply=None), ask(text="hi", reply=None)], max_new_tokens=2)
+    vitron.save_pretrained(tmp_path / "after")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "after" / name).read_text() == (tmp_path / "before" / name).read_text()
+
+
 def test_same_seed_same_message_and_nobody_else_is_disturbed(vitron):
     example = ask(make_image(0), reply=None)
     before = torch.get_rng_state()

@@ -25,6 +25,7 @@ from vitron.demo.painters.words import (
     colours_of,
     direction_of,
     pixels_of,
+    quoted,
     read_phrase,
     words_of,
 )
@@ -106,10 +107,10 @@ def target(image: Pixels, text: str, mask: Mask | None) -> Mask:
         return mask
     phrase = read_phrase(text)
     if text.strip() and phrase.is_empty:
-        raise UnsupportedRequestError(f"the toy painter knows colours and shapes, not {text[:60]!r}")
+        raise UnsupportedRequestError(f"the toy painter knows colours and shapes, not {quoted(text)}")
     found = choose(things_in(image), phrase)
     if not found:
-        raise UnsupportedRequestError(f"the toy painter finds nothing like {text[:60]!r} in the image")
+        raise UnsupportedRequestError(f"the toy painter finds nothing like {quoted(text)} in the image")
     return np.asarray(np.any([thing.mask for thing in found], axis=0), dtype=np.bool_)
 
 
@@ -134,7 +135,7 @@ def fill_in(image: Pixels, mask: Mask) -> Pixels:
 def _last_colour(text: str) -> str:
     colours = colours_of(text)
     if not colours:
-        raise UnsupportedRequestError(f"the toy painter needs a colour, got {text[:60]!r}")
+        raise UnsupportedRequestError(f"the toy painter needs a colour, got {quoted(text)}")
     return colours[-1]
 
 
@@ -152,7 +153,7 @@ def _recolour(image: Pixels, text: str, mask: Mask | None) -> Pixels:
     before = re.split(r"\b(?:to|into|in|as)\b", text)
     what = before[0] if len(before) > 1 else " ".join(text.split()[:-1])
     if mask is None and not what.strip():
-        raise UnsupportedRequestError(f"the toy painter needs a thing to recolour, got {text[:60]!r}")
+        raise UnsupportedRequestError(f"the toy painter needs a thing to recolour, got {quoted(text)}")
     return _paint(image, target(image, what, mask), colour)
 
 
@@ -161,7 +162,7 @@ def _replace(image: Pixels, text: str, mask: Mask | None, seed: int) -> Pixels:
     parts = re.split(r"\b(?:with|by)\b", text, maxsplit=1)
     new = read_phrase(parts[-1])
     if len(parts) < 2 or new.shape is None:
-        raise UnsupportedRequestError(f"the toy painter replaces one thing with a shape, got {text[:60]!r}")
+        raise UnsupportedRequestError(f"the toy painter replaces one thing with a shape, got {quoted(text)}")
     old = target(image, parts[0], mask)
     out = fill_in(image, old)
     top, left, bottom, right = _box(old)
@@ -174,7 +175,7 @@ def _move(image: Pixels, text: str, mask: Mask | None) -> Pixels:
     """Edit as in "the red circle to the left by 12": pixels, else a quarter of the side."""
     way = direction_of(re.split(r"\bto\b", text)[-1]) or direction_of(text)
     if way is None:
-        raise UnsupportedRequestError(f"the toy painter needs a direction to move to, got {text[:60]!r}")
+        raise UnsupportedRequestError(f"the toy painter needs a direction to move to, got {quoted(text)}")
     what = target(image, re.split(r"\bto\b", text)[0], mask)
     size = image.shape[:2]
     step = pixels_of(text)
@@ -191,7 +192,7 @@ def _add(image: Pixels, text: str, mask: Mask | None, seed: int) -> Pixels:
     """Edit as in "a small blue star at the top left"; with a mask, into its box."""
     phrase = read_phrase(text)
     if phrase.shape is None:
-        raise UnsupportedRequestError(f"the toy painter adds a shape, got {text[:60]!r}")
+        raise UnsupportedRequestError(f"the toy painter adds a shape, got {quoted(text)}")
     rng, out = np.random.default_rng(seed), image.copy()
     colour = COLOURS[colour_for(phrase, rng)]
     if mask is not None and mask.any():
@@ -221,7 +222,7 @@ def restyle(image: Pixels, text: str, mask: Mask | None = None) -> Pixels:
     style = next((word for word in named if word in STYLES), None)
     if style is None:
         raise UnsupportedRequestError(
-            f"the toy painter knows the styles {', '.join(STYLES)}, got {text[:60]!r}"
+            f"the toy painter knows the styles {', '.join(STYLES)}, got {quoted(text)}"
         )
     styled = _styled(Image.fromarray(image), style)
     return styled if mask is None else np.where(mask[..., None], styled, image)

@@ -17,7 +17,7 @@ from vitron.demo.painters.shapes import (
     side_for,
     stamp,
 )
-from vitron.demo.painters.words import COLOURS, background_of, read_things
+from vitron.demo.painters.words import COLOURS, background_of, quoted, read_things
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.contract import SpecialistSpec
 from vitron.protocol.media import Artefact
@@ -105,7 +105,7 @@ def generate(text: str, size: tuple[int, int], seed: int) -> Pixels:
     things, rng = read_things(text), np.random.default_rng(seed)
     if not things:
         raise UnsupportedRequestError(
-            f"the toy painter draws circles, squares and the like, got {text[:60]!r}"
+            f"the toy painter draws circles, squares and the like, got {quoted(text)}"
         )
     canvas = blank(*size, background_of(text))
     taken = np.zeros(size, dtype=np.bool_)

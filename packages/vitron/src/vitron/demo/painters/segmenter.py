@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vitron.demo.painters.find import Thing, choose, things_in
 from vitron.demo.painters.painter import Toy
-from vitron.demo.painters.words import read_phrase
+from vitron.demo.painters.words import quoted, read_phrase
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.contract import SpecialistSpec
 from vitron.protocol.media import Artefact
@@ -70,7 +70,7 @@ def _meant(things: list[Thing], action: object, request: Request) -> list[Thing]
         return sorted(fitting or touched, key=lambda thing: -int((thing.mask & mask).sum()))[:1]
     everything = getattr(action, "name", "") == "panoptic" or any(word in text.split() for word in _ALL)
     if phrase.is_empty and text.strip() and not everything:
-        raise UnsupportedRequestError(f"the toy segmenter knows colours and shapes, not {text[:60]!r}")
+        raise UnsupportedRequestError(f"the toy segmenter knows colours and shapes, not {quoted(text)}")
     return choose(things, phrase)
 
 

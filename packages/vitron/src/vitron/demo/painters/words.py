@@ -142,3 +142,8 @@ def pixels_of(text: str) -> int | None:
     """Return the number in "by 12", or ``None``."""
     found = re.search(r"\bby (\d{1,5})\b", text)
     return int(found[1]) if found else None
+
+
+def quoted(text: str) -> str:
+    """Return a text as errors cite it: in quotes, shortened, without the space that a split leaves."""
+    return repr(text.strip()[:60])
