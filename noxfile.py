@@ -23,8 +23,9 @@ ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
 DIST = ROOT / "dist"
 DEMO = ROOT / "demo"
-# one compute thread per worker: two workers with two pools each would fight over two cores
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# one compute thread per worker: two workers with two pools each would fight over two cores; and bytecode is
+# kept, or else each of the many processes that tests start would compile torch and transformers again
+TEST_ENV = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
 NO_DEVICE = "not gpu and not interpret and not browser"
 NO_TESTS = 5  # exit code of pytest where the marker selects nothing
 
@@ -137,7 +138,7 @@ def pytest(
     if not found:
         session.error("none of these projects has such tests")
     command = ["python", "-m", "pytest", *found, "-m", marker, "--hypothesis-profile=ci"]
-    session.run(*command, *args, env=ONE_THREAD | env, success_codes=codes)
+    session.run(*command, *args, env=TEST_ENV | env, success_codes=codes)
 
 
 @nox.session
