@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import threading
 import time
 from collections import deque
@@ -27,7 +28,7 @@ from common_kernels.runtime.cli import (
 from common_kernels.runtime.files import is_temporary
 from common_kernels.runtime.fingerprint import digest_file, digest_settings
 from common_kernels.runtime.hub import resolve_device
-from common_kernels.runtime.images.limits import READABLE
+from common_kernels.runtime.images.limits import OTHERS, READABLE
 from common_kernels.runtime.processes import join_processes
 from common_kernels.runtime.records import ResultRecord
 
@@ -42,6 +43,7 @@ NameOutputs = Callable[[Path], Mapping[str, Path]]
 Process = Callable[["Job", OnProgress], Mapping[str, object]]
 """Does one job, writes its outputs and returns what to report; a ``note`` is also shown on stderr."""
 
+_MOST_NAMED = 5  # files in one line
 # torch reports out of memory by a RuntimeError
 _ITEM_ERRORS = (ValueError, TypeError, LookupError, OSError, MemoryError, RuntimeError)
 
@@ -110,12 +112,15 @@ def find_sources(
         exclude: Folder of results; what lies below it is not a source, unless it is an input itself.
         what: Word for one file, in errors.
 
+    Returns:
+        The files. Videos and images of other kinds that a folder holds are named on stderr as left out.
+
     Raises:
         ValueError: If no file is found.
     """
     seen: dict[Path, Source] = {}
     for source in _sources(inputs, suffixes, recursive, exclude):
-        seen.setdefault(source.path.resolve(), source)
+        seen.setdefault(_resolved(source.path), source)
     if not seen:
         looked = ", ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
         cure = "" if recursive else "; --recursive also searches the folders below"
@@ -126,19 +131,33 @@ def find_sources(
 def _sources(
     inputs: Sequence[str | Path], suffixes: Collection[str], recursive: bool, exclude: Path | None
 ) -> Iterator[Source]:
-    results = None if exclude is None else exclude.resolve()
+    results = None if exclude is None else _resolved(exclude)
     for text in map(str, inputs):
         path = Path(text)
         if path.is_dir():
             found = sorted(path.rglob("*") if recursive else path.iterdir())
-            if results is not None and results != path.resolve() and results.is_relative_to(path.resolve()):
-                found = [each for each in found if not each.resolve().is_relative_to(results)]
+            inside = _resolved(path)
+            if results is not None and results != inside and results.is_relative_to(inside):
+                found = [each for each in found if not _resolved(each).is_relative_to(results)]
+            _tell_left_out(path, [p for p in found if _is_source(p, path, OTHERS - frozenset(suffixes))])
             yield from (Source(p, p.relative_to(path)) for p in found if _is_source(p, path, suffixes))
         elif glob.has_magic(text) and not path.exists():
             matches = map(Path, sorted(glob.glob(text, recursive=recursive)))
             yield from (Source(p, Path(p.name)) for p in matches if _is_source(p, p.parent, suffixes))
         else:
             yield Source(path, Path(path.name))
+
+
+def _resolved(path: Path) -> Path:
+    # Path.resolve of Python 3.11 and 3.12 raises for links that lead to themselves
+    return Path(os.path.realpath(path))
+
+
+def _tell_left_out(folder: Path, files: Sequence[Path]) -> None:
+    if files:
+        names = ", ".join(str(file.relative_to(folder)) for file in files[:_MOST_NAMED])
+        more = f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
+        warn(f"{folder}: left out, of a kind that is not read from folders: {names}{more}")
 
 
 def _is_source(path: Path, folder: Path, suffixes: Collection[str]) -> bool:
@@ -184,7 +203,7 @@ def plan_jobs(
         jobs = [Job(sources[0].path, as_file(output))]
     elif output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file, but a folder is needed for {len(sources)} {what}(s)")
-    elif not output.exists() and suffix in {*file_suffixes, *suffixes}:
+    elif not output.exists() and suffix in {*file_suffixes, *suffixes, *OTHERS}:
         if one_file:
             raise ValueError(
                 f"{output} cannot be written: its suffix must be one of {', '.join(sorted(file_suffixes))}, "
@@ -194,30 +213,57 @@ def plan_jobs(
             f"{output} names one file, but the input is a folder or several files: give a folder"
         )
     else:
-        jobs = [
-            Job(source.path, {kind: output / path for kind, path in in_folder(source.relative).items()})
-            for source in sources
-        ]
-        named = {Path(text).resolve() for text in inputs}
-        results = {
-            path.resolve()
-            for job in jobs
-            for path in job.outputs.values()
-            if path.resolve() != job.source.resolve()
-        }
-        jobs = [job for job in jobs if job.source.resolve() not in results - named]
+        named = {_resolved(Path(text)) for text in inputs}
+        jobs = _jobs_in_folder(_without_results(sources, output, in_folder, named), output, in_folder)
     _refuse_clashes(jobs)
     return jobs
 
 
+def _jobs_in_folder(sources: Sequence[Source], output: Path, in_folder: NameOutputs) -> list[Job]:
+    """Name the outputs; of files that differ in their suffix only, such as a.jpg and a.png, say a-jpg."""
+    plain = [in_folder(source.relative) for source in sources]
+    taken: dict[Path, list[int]] = {}
+    for number, outputs in enumerate(plain):
+        for path in outputs.values():
+            taken.setdefault(path, []).append(number)
+    for path, numbers in taken.items():
+        # the file whose own suffix the result has keeps its name
+        names = [sources[number].relative for number in numbers]
+        keeps = next((name for name in names if name.suffix == path.suffix), None)
+        for number, relative in zip(numbers, names, strict=True) if len(numbers) > 1 else ():
+            if relative != keeps and relative.suffix:
+                tagged = relative.with_name(f"{relative.stem}-{relative.suffix[1:]}{relative.suffix}")
+                plain[number] = in_folder(tagged)
+    return [
+        Job(source.path, {kind: output / path for kind, path in outputs.items()})
+        for source, outputs in zip(sources, plain, strict=True)
+    ]
+
+
+def _without_results(
+    sources: Sequence[Source], output: Path, in_folder: NameOutputs, named: Collection[Path]
+) -> list[Source]:
+    """Leave out sources that are results of others, unless they were named."""
+    places = [_resolved(source.path) for source in sources]
+    results = {
+        place
+        for source, own in zip(sources, places, strict=True)
+        for path in in_folder(source.relative).values()
+        if (place := _resolved(output / path)) != own
+    }
+    return [
+        source for source, place in zip(sources, places, strict=True) if place not in results - set(named)
+    ]
+
+
 def _refuse_clashes(jobs: Sequence[Job]) -> None:
-    sources = {job.source.resolve() for job in jobs}
+    sources = {_resolved(job.source) for job in jobs}
     written: dict[Path, Path] = {}
     for job in jobs:
         for path in job.outputs.values():
-            place = path.resolve()
+            place = _resolved(path)
             if place in sources:
-                whose = "its own result" if place == job.source.resolve() else f"a result of {job.source}"
+                whose = "its own result" if place == _resolved(job.source) else f"a result of {job.source}"
                 raise ValueError(f"{path} would be overwritten by {whose}: give another name or folder")
             if place in written:
                 raise ValueError(

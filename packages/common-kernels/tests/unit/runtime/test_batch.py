@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -109,10 +110,59 @@ def test_plans_that_would_lose_something_are_refused(images, inputs, output, mes
         plan(inputs, output)
 
 
-def test_two_sources_of_one_result_are_refused(images):
+def test_files_that_differ_in_their_suffix_only_get_results_of_their_own(images):
     write_bytes("in/a.png", b"x")
-    with pytest.raises(ValueError, match=r"in/a\.jpg and in/a\.png would both become"):
+    write_bytes("in/a.bmp", b"x")
+    jobs = plan([images], "out")
+    assert [(job.source.name, job.outputs["image"].name) for job in jobs] == [
+        ("a.bmp", "a-bmp.png"),
+        ("a.jpg", "a-jpg.png"),
+        ("a.png", "a.png"),
+        ("b.png", "b.png"),
+    ]
+    assert [job.outputs["labels"].name for job in jobs] == [
+        "a-bmp-l.png",
+        "a-jpg-l.png",
+        "a-l.png",
+        "b-l.png",
+    ]
+    write_bytes("in/a-jpg.png", b"x")
+    with pytest.raises(ValueError, match=r"in/a-jpg\.png and in/a\.jpg would both become"):
         plan([images], "out")
+
+
+def test_two_sources_of_one_name_are_refused(images):
+    write_bytes("other/b.png", b"x")
+    with pytest.raises(ValueError, match=r"in/b\.png and other/b\.png would both become"):
+        plan(["in/b.png", "other/b.png"], "out")
+
+
+@pytest.mark.parametrize("name", ["out.heic", "out.avif", "out.mp4", "out.dng", "out.jxl"])
+def test_names_of_files_that_cannot_be_written_become_no_folders(images, name):
+    with pytest.raises(ValueError, match="cannot be written: its suffix must be one of"):
+        plan(["in/b.png"], name)
+    with pytest.raises(ValueError, match="names one file"):
+        plan(["in"], name)
+
+
+def test_links_that_lead_to_themselves_are_no_images(images):
+    Path("in/loop.png").symlink_to("loop.png")
+    Path("in/sub/up").symlink_to("..")
+    jobs = plan(["in"], "in/out", recursive=True)
+    assert [job.source.name for job in jobs] == ["a.jpg", "b.png", "c.png"]
+    report, method = run(plan(["in/loop.png", "in/b.png"], "out"))
+    assert (report.done, report.failed, method.done) == (1, 1, ["b.png"])
+
+
+def test_what_a_folder_holds_besides_is_named(images, capsys):
+    for name in "abcdef":
+        write_bytes(f"in/{name}.mov", b"x")
+    plan(["in"], "out")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "in: left out, of a kind that is not read" in line
+    assert line.endswith("a.mov, b.mov, c.mov, d.mov, e.mov and 1 more")
+    batch.find_sources(["in/b.png"])
+    assert capsys.readouterr().err == ""
 
 
 def test_results_beside_their_sources_are_not_sources(images):
@@ -227,3 +277,65 @@ def test_processes_share_the_jobs(images, monkeypatch):
         monkeypatch.setenv("RANK", rank)
         done.append(run(jobs)[1].done)
     assert done == [["a.jpg"], ["b.png"]]
+
+
+class Meeting(Method):
+    """Does nothing until two jobs are in progress, so that a test knows that they were."""
+
+    def __init__(self, parties):
+        super().__init__()
+        self.barrier = threading.Barrier(parties, timeout=20)
+
+    def run(self, job, on_progress):
+        self.barrier.wait()
+        return super().run(job, on_progress)
+
+
+def test_workers_do_jobs_at_once_and_report_in_order(images, capsys):
+    for number in range(4):
+        write_bytes(f"in/{number}.png", b"bad" if number == 1 else b"good")
+    jobs, method = plan([images], "out"), Meeting(3)
+    report = batch.run_jobs(jobs, method, settings={}, device="cpu", workers=3, json=True)
+    assert (report.done, report.failed) == (5, 1)
+    assert method.devices == ["cpu"]
+    assert [Path(each["input"]).name for each in lines(capsys)] == [job.source.name for job in jobs]
+
+
+def test_an_interrupt_ends_the_jobs_of_all_threads(images):
+    for number in range(8):
+        write_bytes(f"in/{number}.png", b"x")
+    waits, ended = threading.Event(), []
+
+    class Slow(Method):
+        def run(self, job, on_progress):
+            if job.source.name == "0.png":
+                raise KeyboardInterrupt
+            try:
+                while not waits.wait(0.005):
+                    on_progress(1, 2)
+            finally:
+                ended.append(job.source.name)
+
+    with pytest.raises(KeyboardInterrupt):
+        batch.run_jobs(plan([images], "out"), Slow(), settings={}, device="cpu", workers=3)
+    assert set(ended) <= {"1.png", "2.png", "3.png"}
+    assert not list(Path("out").glob("*.png"))
+
+
+def test_debug_raises_the_error_of_a_thread(images):
+    write_bytes("in/b.png", b"bad")
+    with pytest.raises(ValueError, match="nothing can be done"):
+        run(plan([images], "out"), debug=True, workers=2)
+
+
+def test_an_error_of_the_model_ends_all_threads_and_is_asked_for_once(images):
+    asked = []
+
+    def start(device):
+        asked.append(device)
+        raise FileNotFoundError("no model")
+
+    with pytest.raises(FileNotFoundError, match="no model"):
+        batch.run_jobs(plan([images], "out"), start, settings={}, workers=2)
+    assert len(asked) == 1
+    assert not Path("out").exists()

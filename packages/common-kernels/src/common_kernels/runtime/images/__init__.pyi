@@ -7,7 +7,10 @@ from .file import ImageError as ImageError
 from .file import ImageFile as ImageFile
 from .limits import MAX_FRAMES as MAX_FRAMES
 from .limits import MAX_PIXELS as MAX_PIXELS
+from .limits import OTHERS as OTHERS
+from .limits import RAW as RAW
 from .limits import READABLE as READABLE
+from .limits import VIDEOS as VIDEOS
 from .limits import WRITABLE as WRITABLE
 from .reading import ImageSource as ImageSource
 from .reading import as_rgb as as_rgb

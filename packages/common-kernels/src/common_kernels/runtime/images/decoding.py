@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from typing import BinaryIO
 
 import numpy as np
@@ -27,7 +28,7 @@ from common_kernels.runtime.images.file import (
     upright_xmp,
 )
 
-# EPS and others that start programs are left out; HEIF is there where a plug-in such as pillow-heif is
+# EPS and others that start programs are left out; HEIF is there where a plug-in was registered
 _FORMATS = (
     *("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "HEIF", "JPEG2000"),
     *("TGA", "ICO", "PSD", "PCX", "SGI", "QOI", "DDS", "DIB"),
@@ -52,8 +53,8 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
+_HEIC = re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL)
 _FOREIGN = (
-    (re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL), "a HEIC image"),
     (re.compile(rb"....ftyp(crx )", re.DOTALL), "a camera raw file"),
     (re.compile(rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI ", re.DOTALL), "a video"),
     (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "a JPEG XL image"),
@@ -84,7 +85,7 @@ if hasattr(os, "register_at_fork"):  # a lock that another thread holds would ne
 
 @contextmanager
 def _any_size_in_silence() -> Generator[None]:
-    """Lift Pillow's limit of pixels and ignore warnings; both are global, so the last thread restores them."""
+    """Lift Pillow's limit of pixels and ignore warnings; both are global: the last thread restores them."""
     global _readers
     with _lock:
         if not _readers:
@@ -125,6 +126,8 @@ def _what_it_is(file: BinaryIO, name: str) -> str:
     start = file.read(1024)
     if not start:
         return f"{name} is empty"
+    if _HEIC.match(start):
+        return f'{name} is a HEIC image, which needs pillow-heif: pip install "common-kernels[heif]"'
     for pattern, kind in _FOREIGN:
         if pattern.match(start):
             return f"{name} is {kind}, which is not supported: convert it to PNG, JPEG or TIFF"
@@ -148,6 +151,12 @@ def check_size(name: str, width: int, height: int, max_pixels: int) -> None:
 def open_pillow(file: BinaryIO) -> Image.Image:
     """Open an image of a format that is safe to open."""
     Image.init()
+    start = file.read(16)
+    file.seek(0)
+    if _HEIC.match(start) and "HEIF" not in Image.OPEN and find_spec("pillow_heif") is not None:
+        from pillow_heif import HeifImageFile
+
+        return HeifImageFile(file)  # its plug-in would be registered for the whole process
     return Image.open(file, formats=[kind for kind in _FORMATS if kind in Image.OPEN])
 
 
@@ -182,6 +191,8 @@ def decode_pillow(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0, 
         orientation = exif.pop(ORIENTATION_TAG, 1)
         dpi = sound_dpi(image.info.get("dpi"))
         notes = [note, f"first of {frames} frames" if frames > 1 else ""]
+        if image.format == "HEIF" and int(image.info.get("bit_depth", 8)) > 8:
+            notes.append("cut to 8 bits")
         profile: bytes | None = image.info.get("icc_profile")
         xmp = upright_xmp(image.info.get("xmp"))
         pixels = _deep_pixels(file, image)

@@ -25,7 +25,7 @@ from common_kernels.runtime.images.decoding import (
     open_pillow,
 )
 from common_kernels.runtime.images.file import ORIENTATION_TAG, TURNED, ImageError, ImageFile, to_uint8
-from common_kernels.runtime.images.limits import MAX_FRAMES, MAX_PIXELS
+from common_kernels.runtime.images.limits import MAX_FRAMES, MAX_PIXELS, RAW
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +68,7 @@ def read_pages(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     """
     name = str(path)
     with open_source(path) as file:
-        if not _is_tiff(file):
+        if _is_raw(name) or not _is_tiff(file):
             yield _decode(file, name, max_pixels)
             return
         from common_kernels.runtime.images.tiff import count_pages, decode_tiff
@@ -108,6 +108,10 @@ def read_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     """
     name = str(path)
     with open_source(path) as file, image_errors(file, name):
+        if _is_raw(name):
+            from common_kernels.runtime.images.raw import raw_size
+
+            return raw_size(file, name, max_pixels)
         if _is_tiff(file):
             from common_kernels.runtime.images.tiff import tiff_size
 
@@ -269,6 +273,10 @@ def open_source(
         yield file
 
 
+def _is_raw(name: str) -> bool:
+    return Path(name).suffix.lower() in RAW
+
+
 def _is_tiff(file: BinaryIO) -> bool:
     start = file.read(4)
     file.seek(0)
@@ -276,6 +284,10 @@ def _is_tiff(file: BinaryIO) -> bool:
 
 
 def _decode(file: BinaryIO, name: str, max_pixels: int) -> ImageFile:
+    if _is_raw(name):
+        from common_kernels.runtime.images.raw import decode_raw
+
+        return decode_raw(file, name, max_pixels)
     with image_errors(file, name):
         if _is_tiff(file):
             from common_kernels.runtime.images.tiff import decode_tiff

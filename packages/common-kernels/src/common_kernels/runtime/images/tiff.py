@@ -123,7 +123,7 @@ def _check_kind(page: tifffile.TiffPage, name: str) -> None:
     """Refuse what has no range or no colours, before anything is decoded."""
     photometric = tifffile.PHOTOMETRIC(page.photometric).name
     if _DNG_VERSION in page.tags or photometric in {"CFA", "LINEAR_RAW"}:
-        raise ImageError(f"{name} is a camera raw file: develop it to TIFF, PNG or JPEG first")
+        raise ImageError(f"{name} is a camera raw file: give it its suffix, .dng, or develop it first")
     if page.samplesperpixel > (5 if photometric == "SEPARATED" else 4) or page.imagedepth != 1:
         raise ImageError(
             f"{name} has {page.samplesperpixel} channels and a depth of {page.imagedepth}: "

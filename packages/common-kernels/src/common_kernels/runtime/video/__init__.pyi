@@ -8,5 +8,6 @@ from .limits import VideoLimits as VideoLimits
 from .reading import is_video as is_video
 from .reading import open_video as open_video
 from .reading import read_video as read_video
+from .sound import Sound as Sound
 from .writing import encode_video as encode_video
 from .writing import write_video as write_video

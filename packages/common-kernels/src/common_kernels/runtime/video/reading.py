@@ -34,7 +34,7 @@ _CONTAINERS = (
 _STARTS = [(re.compile(start, re.DOTALL), kind) for start, kind in _CONTAINERS]
 
 
-def _container_of(file: BinaryIO) -> str | None:
+def container_of(file: BinaryIO) -> str | None:
     """Return FFmpeg's name of the container, or ``None`` if the file is of another kind."""
     start = file.read(1024)
     file.seek(0)
@@ -52,7 +52,7 @@ def is_video(source: VideoSource, *, name: str | None = None) -> bool:
         ImageError: If the file cannot be opened, or is neither a video nor an image.
     """
     with open_source(source, kind="a video") as file:
-        return _container_of(file) is not None or _is_animation(file, name or name_of(source, "the video"))
+        return container_of(file) is not None or _is_animation(file, name or name_of(source, "the video"))
 
 
 def _is_animation(file: BinaryIO, name: str) -> bool:
@@ -97,7 +97,7 @@ def open_video(
 
     limits, name = limits or VideoLimits(), name or name_of(source, "the video")
     with open_source(source, kind="a video") as file:
-        kind = _container_of(file)
+        kind = container_of(file)
         if kind is not None:
             with Container(file, kind, name, limits) as container:
                 yield container

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,7 @@ from common_kernels.runtime.files import atomic_path
 from common_kernels.runtime.video.container import import_av
 from common_kernels.runtime.video.file import Frame, VideoError
 from common_kernels.runtime.video.limits import VIDEO_SUFFIXES
+from common_kernels.runtime.video.sound import Sound
 
 __all__ = ["encode_video", "write_video"]
 
@@ -31,8 +32,15 @@ _GIF_LEAST = 2  # ticks; browsers show shorter frames for ten
 _BT709 = 1  # number of these primaries, transfer curve and matrix in H.264
 
 
-def write_video(path: str | os.PathLike[str], frames: Frames, fps: float | Fraction, *, crf: int = 18) -> str:
-    """Write a video file, whole or not at all, without sound.
+def write_video(
+    path: str | os.PathLike[str],
+    frames: Frames,
+    fps: float | Fraction,
+    *,
+    crf: int = 18,
+    sound: Sound | None = None,
+) -> str:
+    """Write a video file, whole or not at all.
 
     An MP4 is H.264 in 4:2:0 with its index at the front; an odd side is made even by repeating its last row
     or column. A GIF shows at most 50 frames a second, and leaves further ones out. Frames are taken one at a
@@ -43,6 +51,7 @@ def write_video(path: str | os.PathLike[str], frames: Frames, fps: float | Fract
         frames: ``(H, W, 3)``, uint8, in sRGB, all of one size; those with a time are shown at that time.
         fps: Frame rate, in frames per second, of frames without times.
         crf: Constant rate factor of an MP4, 0 to 51: the lower, the better and larger.
+        sound: Sound to copy into an MP4, see :attr:`Sound.can_be_copied`; ``None`` is silence.
 
     Returns:
         Name of FFmpeg's encoder, such as ``libx264``.
@@ -58,7 +67,8 @@ def write_video(path: str | os.PathLike[str], frames: Frames, fps: float | Fract
     with atomic_path(path) as temporary:
         # an absolute path is no address of one of FFmpeg's protocols
         target = str(temporary.absolute())
-        return _write(target, frames, Fraction(fps).limit_denominator(1001), path.suffix.lower(), crf)
+        rate = Fraction(fps).limit_denominator(1001)
+        return _write(target, frames, rate, path.suffix.lower(), crf, sound)
 
 
 def encode_video(frames: Frames, fps: float | Fraction, suffix: str = ".mp4", *, crf: int = 18) -> bytes:
@@ -85,12 +95,20 @@ def _check(name: str, suffix: str, fps: float | Fraction, crf: int) -> None:
         raise ValueError(f"crf must lie in [0, 51], got {crf}")
 
 
-def _write(target: str | BinaryIO, frames: Frames, rate: Fraction, suffix: str, crf: int) -> str:
+def _write(
+    target: str | BinaryIO,
+    frames: Frames,
+    rate: Fraction,
+    suffix: str,
+    crf: int,
+    sound: Sound | None = None,
+) -> str:
     av = import_av()
     is_gif = suffix == ".gif"
     options = {"movflags": "faststart"} if isinstance(target, str) and not is_gif else {}
     stream: Any = None
     size, last, clock = (0, 0), -_GIF_LEAST, Fraction(_GIF_CLOCK)
+    audio = _Packets(iter(()))
     try:
         with av.open(target, "w", format=suffix[1:], options=options) as out:
             for number, item in enumerate(frames):
@@ -100,6 +118,8 @@ def _write(target: str | BinaryIO, frames: Frames, rate: Fraction, suffix: str, 
                     clock = clock if is_gif else rate if time is None else Fraction(_CLOCK)
                     stream = _add_gif(out, rate, size) if is_gif else _add_h264(av, out, rate, size, crf)
                     stream.time_base = stream.codec_context.time_base = 1 / clock
+                    if sound is not None and sound.can_be_copied and not is_gif:
+                        audio = _Packets(sound.packets(out))
                 elif _size_of(pixels) != size:
                     raise VideoError(
                         f"all frames of a video have one size, got {size} and {pixels.shape[:2]}"
@@ -111,14 +131,31 @@ def _write(target: str | BinaryIO, frames: Frames, rate: Fraction, suffix: str, 
                 frame.pts = last = max(tick, last + 1, 0)
                 frame.time_base = 1 / clock
                 out.mux(stream.encode(frame))
+                audio.write(out, float(tick / clock))
             if stream is None:
                 raise VideoError("a video needs at least one frame, got none")
             out.mux(stream.encode())
+            # sound that goes on after the last frame is kept for as long as that frame is shown
+            audio.write(out, float((last + max(1, clock / rate)) / clock))
     except av.error.FFmpegError as error:
         if isinstance(error, OSError) and error.errno:
             raise OSError(error.errno, f"the video cannot be written: {error.strerror}") from error
         raise VideoError(f"a video of {size[1]} x {size[0]} cannot be encoded: {error.strerror}") from error
     return str(stream.codec_context.codec.name)
+
+
+class _Packets:
+    """Sound that is written as the frames come."""
+
+    def __init__(self, packets: Iterator[tuple[float, Any]]) -> None:
+        self._packets = packets
+        self._next = next(packets, None)
+
+    def write(self, out: Any, until: float) -> None:
+        """Write the packets up to a time in seconds."""
+        while self._next is not None and self._next[0] <= until:
+            out.mux(self._next[1])
+            self._next = next(self._packets, None)
 
 
 def _size_of(pixels: NDArray[np.uint8]) -> tuple[int, int]:
