@@ -42,6 +42,28 @@ class RestoreOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOptions:
+    """How a video is restored, besides its frames.
+
+    Attributes:
+        temporal: Weight of the previous restored frame, moved along the motion, in [0, 1): less flicker and
+            less noise; 0 restores each frame alone.
+        crf: Constant rate factor of the MP4, 0 to 51: the lower, the better and larger.
+        sound: Copy the sound, if an MP4 can hold it as it is.
+    """
+
+    temporal: float = 0.5
+    crf: int = 18
+    sound: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temporal < 1:
+            raise ValueError(f"temporal must lie in [0, 1), got {self.temporal}")
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"crf must lie in [0, 51], got {self.crf}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
     """What the demonstration shows.
 

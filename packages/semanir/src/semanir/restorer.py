@@ -17,13 +17,15 @@ from common_kernels.runtime.images import MAX_PIXELS
 from numpy.typing import NDArray
 
 from semanir.networks import Network, load_network
-from semanir.options import RestoreOptions
+from semanir.options import RestoreOptions, VideoOptions
 from semanir.restoring.files import FileReport, restore_file
 from semanir.restoring.kinds import ImageLike, pack
 from semanir.restoring.source import Result, Source
 from semanir.restoring.tiles import TileRunner, check_options
+from semanir.restoring.video import VideoReport, restore_video
 
 _DEFAULT = RestoreOptions()
+_VIDEO = VideoOptions()
 
 
 class Restorer:
@@ -200,4 +202,46 @@ class Restorer:
             strength=options.strength,
             compare=None if compare is None else Path(compare),
             max_pixels=max_pixels,
+        )
+
+    def restore_video(
+        self,
+        source: str | Path,
+        target: str | Path,
+        options: RestoreOptions = _DEFAULT,
+        *,
+        video: VideoOptions = _VIDEO,
+        max_pixels: int = MAX_PIXELS,
+        progress: Progress | None = None,
+    ) -> VideoReport:
+        """Restore a video frame by frame, in memory for a few frames; needs PyAV (extra ``video``).
+
+        Frames are decoded in a thread of their own, keep their times, and go through the network
+        ``batch_size`` at a time.
+
+        Args:
+            source: MP4, MOV, WebM, MKV, AVI and others, or an animated image.
+            target: ``.mp4`` (H.264, with the sound if it can be copied) or ``.gif``.
+            options: How frames are restored.
+            video: Temporal consistency, quality and sound.
+            max_pixels: Limit of width times height.
+            progress: Called with frames done and in all.
+
+        Returns:
+            Size, frame rate, change and remarks.
+
+        Raises:
+            ImportError: If PyAV is missing.
+            OSError: If the file cannot be written.
+            ValueError: As for :meth:`restore`; an ``ImageError`` if the video cannot be read or written.
+        """
+        return restore_video(
+            self.runner(options),
+            Path(source),
+            Path(target),
+            video,
+            scale=self.model.config.upscale,
+            strength=options.strength,
+            max_pixels=max_pixels,
+            progress=progress,
         )

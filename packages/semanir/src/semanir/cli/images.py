@@ -2,7 +2,7 @@
 """What commands from image files to image files share: output names and the run."""
 
 # no annotations from __future__: cyclopts would look up inherited ones in the module of the subclass
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,7 @@ def run_on_images(
     recursive: bool,
     device: str = "cpu",
     workers: int = 1,
+    file_suffixes: Collection[str] = WRITABLE,
 ) -> int:
     """Find the images, do what was not done before, and report.
 
@@ -72,6 +73,7 @@ def run_on_images(
         recursive: Whether to search the folders below a folder.
         device: Device that was asked for.
         workers: Images in progress at once.
+        file_suffixes: Suffixes that make ``output`` a file and no folder.
 
     Returns:
         Exit code.
@@ -82,7 +84,7 @@ def run_on_images(
         recursive=recursive,
         in_folder=output.in_folder,
         as_file=output.as_file,
-        file_suffixes=WRITABLE,
+        file_suffixes=file_suffixes,
     )
     report = run_jobs(
         jobs,

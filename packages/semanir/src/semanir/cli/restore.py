@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from common_kernels.runtime.batch import Job
 from common_kernels.runtime.cli import Device, OnProgress
 from common_kernels.runtime.fingerprint import digest_model
-from common_kernels.runtime.images import MAX_PIXELS, WRITABLE
+from common_kernels.runtime.images.limits import MAX_PIXELS, VIDEOS, WRITABLE
+from common_kernels.runtime.video.limits import VIDEO_SUFFIXES
 from cyclopts import Group, Parameter
 
 from semanir.cli.images import ImageOutput, Process, run_on_images
-from semanir.options import RestoreOptions
+from semanir.options import RestoreOptions, VideoOptions
 from semanir.weights import find_folder
+
+if TYPE_CHECKING:
+    from semanir.restoring.files import FileReport
+    from semanir.restoring.video import VideoReport
 
 # images in progress: while one is in the network, another is decoded and a third is encoded
 _WORKERS = 3
@@ -58,12 +63,22 @@ class Results(ImageOutput):
             self.ending(self.format)
 
     def as_file(self, path: Path) -> dict[str, Path]:
-        """Return the files that are written when the restored image becomes ``path``."""
+        """Return the files that are written when the restored image or video becomes ``path``.
+
+        Raises:
+            ValueError: If a comparison of videos is wanted.
+        """
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            if self.compare:
+                raise ValueError(f"--compare is for images, got {path}")
+            return {"video": path}
         outputs = {"image": path}
         return outputs | ({"compare": path.with_name(f"{path.stem}-compare.png")} if self.compare else {})
 
     def in_folder(self, relative: Path) -> dict[str, Path]:
-        """Return the files that are written for an image at ``relative`` below an input folder."""
+        """Return the files that are written for an image or video at ``relative`` below an input folder."""
+        if relative.suffix.lower() in VIDEOS:
+            return self.as_file(relative.with_name(f"{relative.stem}{self.suffix}.mp4"))
         own = relative.suffix if relative.suffix.lower() in WRITABLE else ".png"
         ending = own if self.format is None else self.ending(self.format)
         return self.as_file(relative.with_name(f"{relative.stem}{self.suffix}{ending}"))
@@ -77,16 +92,21 @@ def restore(
     options: Annotated[
         RestoreOptions, Parameter(name="*", group=Group("Restoration", sort_key=1))
     ] = RestoreOptions(),
+    video: Annotated[VideoOptions, Parameter(name="*", group=Group("Videos", sort_key=2))] = VideoOptions(),
     machine: Machine = Machine(),
     model: str = "tiny-denoise",
     recursive: Annotated[bool, Parameter(alias="-r", negative="")] = False,
     max_pixels: int = MAX_PIXELS,
 ) -> int:
-    """Restore images; depth, transparency, colour profile and orientation are kept.
+    """Restore images and videos; depth, transparency, colour profile, EXIF and orientation are kept.
 
-    A result is skipped if it was made from the same image by the same model with the same options, so a run
+    Large images are read and written in parts. A TIFF keeps its pages. A video becomes an .mp4 or .gif and
+    keeps its frame rate and sound; it is named, or meant by an output that ends so: videos in folders are
+    left out. Needs PyAV: pip install "semanir[video]".
+
+    A result is skipped if it was made from the same file by the same model with the same options, so a run
     that was stopped can be repeated to finish it. Under `torchrun` or `accelerate launch` each process
-    takes a shard of the images, on its own device.
+    takes a shard of the files, on its own device.
 
     **Examples**
 
@@ -96,7 +116,9 @@ def restore(
 
         semanir restore photos/ -o photos-clean/ -r --json > report.jsonl
 
-    Exit code: 0 all done, 1 some images failed, 2 nothing could be done.
+        semanir restore dark.mov -o clean.mp4 --temporal 0.7
+
+    Exit code: 0 all done, 1 some files failed, 2 nothing could be done.
 
     Args:
         inputs: Files, folders, or quoted globs.
@@ -108,18 +130,30 @@ def restore(
     return run_on_images(
         inputs,
         output,
-        partial(_start, folder=folder, options=options, machine=machine, max_pixels=max_pixels),
-        settings={"model": digest_model(folder), "options": options, "dtype": machine.dtype},
+        partial(_start, folder=folder, options=options, video=video, machine=machine, max_pixels=max_pixels),
+        settings={
+            "model": digest_model(folder),
+            "options": options,
+            "video": video,
+            "dtype": machine.dtype,
+        },
         recursive=recursive,
         device=machine.device,
         workers=_WORKERS,
+        file_suffixes=WRITABLE | VIDEO_SUFFIXES,
     )
 
 
 def _start(
-    device: str, *, folder: Path, options: RestoreOptions, machine: Machine, max_pixels: int
+    device: str,
+    *,
+    folder: Path,
+    options: RestoreOptions,
+    video: VideoOptions,
+    machine: Machine,
+    max_pixels: int,
 ) -> Process:
-    """Load the model; return the function that restores one image."""
+    """Load the model; return the function that restores one image or video."""
     from common_kernels.runtime.images import read_size
 
     from semanir.restorer import Restorer
@@ -129,25 +163,33 @@ def _start(
         folder, device=device, dtype=machine.dtype, batch_size=machine.batch_size
     )
     restorer.check_options(options)
-
     budget = PixelBudget(_PIXELS)
 
     def restore_one(job: Job, on_progress: OnProgress) -> dict[str, object]:
+        if "video" in job.outputs:
+            target = job.outputs["video"]
+            return report(
+                restorer.restore_video(
+                    job.source, target, options, video=video, max_pixels=max_pixels, progress=on_progress
+                )
+            )
         height, width = read_size(job.source, max_pixels=max_pixels)
         with budget.hold(height * width * restorer.model.config.upscale**2):
-            found = restorer.restore_file(
-                job.source,
-                job.outputs["image"],
-                options,
-                compare=job.outputs.get("compare"),
-                max_pixels=max_pixels,
-                progress=on_progress,
+            return report(
+                restorer.restore_file(
+                    job.source,
+                    job.outputs["image"],
+                    options,
+                    compare=job.outputs.get("compare"),
+                    max_pixels=max_pixels,
+                    progress=on_progress,
+                )
             )
+
+    def report(found: FileReport | VideoReport) -> dict[str, object]:
+        values = asdict(found)
         return {
-            "width": found.width,
-            "height": found.height,
-            "change": None if found.change is None else round(found.change, 3),
-            "note": found.note,
+            name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()
         }
 
     return restore_one
