@@ -15,16 +15,17 @@ from common_kernels.runtime.files import write_json
 from common_kernels.runtime.hub import CARD_FILE, WEIGHTS_FILE
 from numpy.typing import NDArray
 from rich.table import Table
-from safetensors.torch import load_file
 from semanir.degradations import resize_bicubic
 from semanir.restorer import Restorer
 from semanir.weights import SHIPPED
+from torch import nn
 
 from recipes.cards import CARDS
 from recipes.options import Flag, Processor
 from recipes.restoration.baselines import Figures, Photos, baseline_figures, bm3d_figures, photos_of, score
 from recipes.restoration.conditions import CONDITIONS, REQUIREMENTS, Condition
 from recipes.restoration.conv_unet import ConvUNet
+from recipes.restoration.networks import load_run
 from recipes.restoration.photographs import COLOUR, FURTHER, GREY
 from recipes.restoration.tasks import TASKS, TaskName
 from recipes.restoration.verdicts import losses, means, verdict
@@ -73,18 +74,21 @@ def _run(name: str, model: Model, image: NDArray[np.floating], shape: tuple[int,
     return result.reshape(shape)
 
 
-def conv_model(weights: Path, scale: int = 1) -> Model:
-    """Load the convolutional network that stands beside ours; grey goes through it as three channels."""
-    network = ConvUNet()
-    network.load_state_dict(load_file(weights))
+def network_model(network: nn.Module, scale: int = 1) -> Model:
+    """Wrap a network of three channels; grey goes through it as three equal ones.
+
+    Args:
+        network: The network, on the CPU.
+        scale: By how much the image is enlarged beforehand if it is the convolutional network, which cannot.
+    """
+    is_plain = isinstance(network, ConvUNet)
     network = network.to(memory_format=torch.channels_last).eval()
 
     def restore(image: Pixels) -> Pixels:
         x = torch.from_numpy(image).permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
         with torch.inference_mode():
-            out = (
-                network(resize_bicubic(x, scale) if scale > 1 else x)[0].permute(1, 2, 0).numpy()
-            )  # (H, W, 3)
+            y = network(resize_bicubic(x, scale) if is_plain else x)[0]
+        out = y.permute(1, 2, 0).numpy()  # (H, W, 3)
         return out if image.shape[2] == 3 else out.mean(axis=-1, keepdims=True)
 
     return restore
@@ -208,14 +212,14 @@ def judge(
         tasks: Tasks whose models are judged; those of all shipped models if none is named.
         model: Folder of another model to judge, of the one task that is named.
         card: Write the cards.
-        conv: Weights of the convolutional network, of the one task that is named.
+        conv: Run of the convolutional network, for the one task that is named.
         with_bm3d: Fill in missing BM3D figures; slow.
         training: JSON of recipe_commit, seed, device, training_minutes, patches_seen, begun_from.
         processor: What it computes with.
     """
     torch.set_num_threads(processor.threads)
     chosen = tasks or tuple(task for task in TASKS if f"tiny-{task}" in SHIPPED.names())
-    if len(chosen) != 1 and (model or conv or training):
+    if len(tasks) != 1 and (model or conv or training):
         raise ValueError("name one task with --model, --conv and --training")
     passed = [_judge(task, model, card, conv, with_bm3d, training) for task in chosen]
     return int(not all(passed))
@@ -229,7 +233,7 @@ def _judge(
     restorer = Restorer.from_pretrained(name, device="cpu", dtype="float32")
     models: dict[str, Model] = {OURS: restorer.restore}
     if conv is not None:
-        models["conv"] = conv_model(conv, TASKS[task].scale)
+        models["conv"] = network_model(load_run(conv, TASKS[task]), TASKS[task].scale)
     figures = add(
         baseline_figures(photos, conditions, CARDS / "baselines.json"), measure(models, photos, conditions)
     )

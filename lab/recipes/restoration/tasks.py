@@ -87,7 +87,7 @@ def noise(clean_share: float) -> Degradation:
             Chain([SMOOTH, jpeg(75, 98)]),
             jpeg(75, 98),
         ],
-        [0.42, 0.2, 0.1, 0.1, 0.1, 0.03, 0.05],
+        [0.46, 0.16, 0.1, 0.13, 0.07, 0.03, 0.05],
     )
 
 
@@ -121,9 +121,9 @@ class Task:
     scale: int = 1
     changes: dict[str, object] = field(default_factory=dict)
 
-    def config(self) -> SemanIRConfig:
-        """Return the configuration of the network."""
-        return SemanIRConfig.preset("tiny", **self.changes)
+    def config(self, **changes: object) -> SemanIRConfig:
+        """Return the configuration of the network, with further changes."""
+        return SemanIRConfig.preset("tiny", **self.changes | changes)
 
 
 def _any(clean_share: float) -> Degradation:

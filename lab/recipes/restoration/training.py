@@ -4,44 +4,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import pytorch_lightning as pl
 import torch
 from common_kernels.runtime.cli import OutputPath, say
+from common_kernels.runtime.files import write_text
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from safetensors.torch import load_file, save_file
 from semanir import SemanIR
 from semanir.weights import SHIPPED
 from timm.optim import create_optimizer_v2
-from torch import nn
 
 from recipes.options import Debug, Processor
-from recipes.restoration.conv_unet import ConvUNet
 from recipes.restoration.crops import DegradedCrops
 from recipes.restoration.module import RestorationModule
-from recipes.restoration.tasks import TASKS, Task, TaskName
+from recipes.restoration.networks import NAME, WEIGHTS, NetworkName, build, load
+from recipes.restoration.tasks import TASKS, TaskName
 from recipes.training import Run, fit
-
-NetworkName = Literal["semanir", "conv"]
-WEIGHTS = "network.safetensors"
-
-
-def build(network: NetworkName, task: Task) -> nn.Module:
-    """Return the untrained network."""
-    model = SemanIR(task.config()) if network == "semanir" else ConvUNet()
-    return model.to(memory_format=torch.channels_last)
-
-
-def load(model: nn.Module, file: Path) -> None:
-    """Fill a network with stored weights; what the file lacks keeps its first values.
-
-    Raises:
-        ValueError: If the file holds weights that the network has no place for.
-    """
-    _, unexpected = model.load_state_dict(load_file(file), strict=False)
-    if unexpected:
-        raise ValueError(f"{file} is of another network: it holds {', '.join(unexpected[:3])}")
 
 
 def train(
@@ -88,6 +67,7 @@ def train(
     crops = DegradedCrops(pool, TASKS[task], crop, batch_size, seed)
     fit(module, crops, output, Run(steps=max_steps, log_every=100), mean=mean)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    write_text(output / NAME, network)
     save_file(weights, output / WEIGHTS)
 
 

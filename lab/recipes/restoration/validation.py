@@ -15,16 +15,14 @@ import numpy as np
 import torch
 from common_kernels.runtime.cli import OutputPath, say
 from common_kernels.runtime.images import read_rgb
-from semanir import SemanIR
-from semanir.restorer import Restorer
 
 from recipes.options import Debug, Processor
 from recipes.restoration.baselines import Photos, baseline_figures
 from recipes.restoration.conditions import CONDITIONS, Photo, middle
 from recipes.restoration.dead_leaves import render
-from recipes.restoration.judging import Model, add, measure, show
+from recipes.restoration.judging import add, measure, network_model, show
+from recipes.restoration.networks import load_run
 from recipes.restoration.tasks import TASKS, TaskName
-from recipes.restoration.training import load
 
 # package=version: digest of its file, where its photographs are; never trained on, never committed
 PACKAGES = {
@@ -95,7 +93,7 @@ def validation_images(photos: Path | None, leaves: int) -> Photos:
 def validate(
     task: TaskName,
     /,
-    *weights: Path,
+    *runs: Path,
     photos: Path | None = None,
     leaves: int = 8,
     cache: Path = Path("runs/validation.json"),
@@ -105,7 +103,7 @@ def validate(
 
     Args:
         task: What the networks learnt.
-        weights: Files of weights, from the command 'train'.
+        runs: Folders of the command 'train'.
         photos: Validation photographs, from the command 'photographs'; none if there is no such file.
         leaves: Number of fresh dead-leaves images.
         cache: JSON file of what the classical methods reached.
@@ -113,15 +111,10 @@ def validate(
     """
     torch.set_num_threads(processor.threads)
     images, conditions = validation_images(photos, leaves), CONDITIONS[task]
-    models: dict[str, Model] = {file.parent.name: _model(task, file) for file in weights}
+    scale = TASKS[task].scale
+    models = {run.name: network_model(load_run(run, TASKS[task]), scale) for run in runs}
     figures = add(baseline_figures(images, conditions, cache), measure(models, images, conditions))
     for kind in ("photograph", "leaves"):
         names = [name for name in images if name.startswith(kind)]
         if names:
             show(figures, f"tiny-{task}, {kind}", names)
-
-
-def _model(task: TaskName, file: Path) -> Model:
-    network = SemanIR(TASKS[task].config())
-    load(network, file)
-    return Restorer(network).restore

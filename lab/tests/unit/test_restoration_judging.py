@@ -12,10 +12,9 @@ from recipes.restoration import judging
 from recipes.restoration.baselines import baseline_figures
 from recipes.restoration.conditions import CONDITIONS, REQUIREMENTS, Condition, Requirement, middle
 from recipes.restoration.conv_unet import ConvUNet
-from recipes.restoration.judging import conv_model, make_card, measure, summary
+from recipes.restoration.judging import make_card, measure, network_model, summary
 from recipes.restoration.tasks import TASKS
 from recipes.restoration.verdicts import losses, means, verdict
-from safetensors.torch import save_file
 from semanir.cards import ModelCard
 from semanir.degradations import JPEG, BicubicDownscale
 
@@ -178,11 +177,9 @@ def test_a_broken_model_is_named(model, message):
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_the_convolutional_network_takes_colour_and_grey(tmp_path, scale):
+def test_the_convolutional_network_takes_colour_and_grey(scale):
     torch.manual_seed(0)
-    network = ConvUNet()
-    save_file(network.state_dict(), tmp_path / "network.safetensors")
-    restore = conv_model(tmp_path / "network.safetensors", scale)
+    restore = network_model(ConvUNet(), scale)
     image = np.random.default_rng(0).random((13, 10, 3), dtype=np.float32)
     grey = image[..., :1]
     assert restore(image).shape == (13 * scale, 10 * scale, 3)
@@ -274,7 +271,7 @@ def test_wrong_use_exits_with_2(shipped, run, recipes):
     assert "minutes" in unknown.stderr
     other = recipes("restoration", "judge", "jpeg", "--model", shipped.cards)
     assert other.exit_code == 2
-    assert run("--conv", shipped.folder / "none.safetensors").exit_code == 2
+    assert run("--conv", shipped.folder / "none").exit_code == 2
     assert "name one task" in recipes("restoration", "judge", "--model", shipped.folder).stderr
 
 

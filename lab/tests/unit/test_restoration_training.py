@@ -6,8 +6,9 @@ from recipes.restoration import training
 from recipes.restoration.conv_unet import ConvUNet
 from recipes.restoration.crops import DegradedCrops
 from recipes.restoration.module import warmup_stable_decay
+from recipes.restoration.networks import build, load, load_run
 from recipes.restoration.tasks import NOTHING, TASKS, Task
-from recipes.restoration.training import build, load, train
+from recipes.restoration.training import train
 from recipes.training import Run
 from safetensors.torch import load_file, save_file
 from semanir.degradations import demosaic_malvar, mosaic
@@ -18,6 +19,10 @@ def pool(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 60, 60, 3), dtype=np.uint8)
     np.save(tmp_path / "pool.npy", images)
     return tmp_path / "pool.npy"
+
+
+def keep(model, file):
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -56,7 +61,7 @@ def test_grey_crops_have_three_equal_channels(pool):
 
 
 def test_weights_of_a_plainer_network_are_a_start(tmp_path):
-    save_file(build("semanir", TASKS["denoise"]).state_dict(), tmp_path / "denoise.safetensors")
+    keep(build("semanir", TASKS["denoise"]), tmp_path / "denoise.safetensors")
     model = build("semanir", TASKS["all"])
     load(model, tmp_path / "denoise.safetensors")
     assert torch.equal(model.tail.weight, load_file(tmp_path / "denoise.safetensors")["tail.weight"])
@@ -84,6 +89,29 @@ def test_a_killed_run_resumes_to_the_same_network(pool, tmp_path, monkeypatch):
         train("jpeg", "conv", pool=pool, output=tmp_path / name, **options)
     whole, parts = (load_file(tmp_path / name / "network.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_a_finished_run_is_loaded_as_the_network_it_trained(tmp_path):
+    keep(build("conv", TASKS["jpeg"]), tmp_path / "network.safetensors")
+    (tmp_path / "network.txt").write_text("conv")
+    assert isinstance(load_run(tmp_path, TASKS["jpeg"]), ConvUNet)
+    (tmp_path / "network.txt").unlink()
+    with pytest.raises(ValueError, match="is of another network"):  # SemanIR, if nothing else is said
+        load_run(tmp_path, TASKS["jpeg"])
+
+
+def test_lists_of_all_keys_and_at_random():
+    torch.manual_seed(0)
+    task = TASKS["denoise"]
+    x = torch.rand(1, 64, 8, 8)
+    lists = {}
+    for name in ("semanir", "semanir-all", "semanir-random"):
+        model = build(name, task)
+        lists[name] = [model.stages[0].build_dictionary(x, 0, model.config.k) for _ in range(2)]
+    assert lists["semanir-all"][0].allowed().all()
+    assert all(each.allowed().sum(-1).unique().tolist() == [32] for each in lists["semanir-random"])
+    assert torch.equal(lists["semanir"][0].allowed(), lists["semanir"][1].allowed())
+    assert not torch.equal(lists["semanir-random"][0].allowed(), lists["semanir-random"][1].allowed())
 
 
 def test_schedule_rises_holds_and_falls():
