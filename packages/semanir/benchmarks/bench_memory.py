@@ -3,8 +3,8 @@
 
     python bench_memory.py --megapixels 24 60 --formats jpg png
 
-The photograph is one of scikit-image, repeated. ``--network small`` takes a network of random weights that is
-ten times faster, for what images and canvases need beside the network.
+The photograph is one of scikit-image, repeated. ``--network none`` returns the tiles as they are, for what
+images and canvases need beside the network; ``--network small`` has random weights and is ten times faster.
 """
 
 from __future__ import annotations
@@ -30,6 +30,23 @@ changes = dict(embed_dims=(8, 8), num_heads=(1, 1), depths=(1, 1, 1, 1), window_
 SemanIR(SemanIRConfig.preset("tiny", **changes)).save_pretrained(sys.argv[1])
 """
 
+_NONE = """
+import sys, torch
+from semanir import Restorer, SemanIRConfig
+
+class Nothing(torch.nn.Module):
+    config = SemanIRConfig.preset("tiny")
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, *, k=None):
+        return x + self.weight
+
+Restorer(Nothing()).restore_file(sys.argv[1], sys.argv[2])
+"""
+
 
 def photograph(megapixels: float) -> Image.Image:
     """Return a noisy photograph in the proportions 3 to 2."""
@@ -47,7 +64,8 @@ def measure(source: Path, target: Path, model: str, options: list[str]) -> dict[
     """Restore a file in a process of its own; return its peak memory in GB and its time in seconds."""
     began = time.perf_counter()
     arguments = ["restore", str(source), "-o", str(target), "--model", model, "--device", "cpu", *options]
-    process = subprocess.Popen([sys.executable, "-c", _PROGRAM, *arguments])
+    program = [_PROGRAM, *arguments] if model != "none" else [_NONE, str(source), str(target)]
+    process = subprocess.Popen([sys.executable, "-c", *program])
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

@@ -263,8 +263,7 @@ def test_results_inside_the_source_folder_are_not_restored_again(run):
     ("names", "arguments", "match"),
     [
         (["x/a.png", "y/a.png"], ["x/a.png", "y/a.png"], "would both become"),
-        (["x/a.png", "x/a.jpg"], ["x", "--format", "png"], "would both become"),
-        (["x/a.png", "x/a.jpg"], ["x", "--compare"], "would both become"),
+        (["x/a.png", "x/a.jpg", "x/a-jpg.png"], ["x", "--format", "png"], "would both become"),
         (["x/a.png", "x/a-compare.png"], ["x", "--compare"], "would both become"),
     ],
 )
