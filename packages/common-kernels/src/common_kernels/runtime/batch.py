@@ -230,7 +230,8 @@ def _jobs_in_folder(sources: Sequence[Source], output: Path, in_folder: NameOutp
         # the file whose own suffix the result has keeps its name
         names = [sources[number].relative for number in numbers]
         keeps = next((name for name in names if name.suffix == path.suffix), None)
-        for number, relative in zip(numbers, names, strict=True) if len(numbers) > 1 else ():
+        alike = len(names) > 1 and len({name.with_suffix("") for name in names}) == 1
+        for number, relative in zip(numbers, names, strict=True) if alike else ():
             if relative != keeps and relative.suffix:
                 tagged = relative.with_name(f"{relative.stem}-{relative.suffix[1:]}{relative.suffix}")
                 plain[number] = in_folder(tagged)
