@@ -235,3 +235,23 @@ def test_made_in_inference_mode_then_used_in_training(backend, forms_in_inferenc
     again = knn_dictionary(x, 3, regions=regions)
     (expected,) = torch.autograd.grad(knn_attention(q, q, q, again, backend=backend).square().sum(), q)
     assert torch.equal(got, expected)
+
+
+def test_an_exported_graph_takes_any_number_of_windows_and_writes_to_no_view():
+    class Lists(torch.nn.Module):
+        def forward(self, x, regions):
+            return knn_dictionary(x, 3, regions=regions).index
+
+    def example(windows):
+        generator = torch.Generator().manual_seed(windows)
+        regions = torch.randint(0, 2, (windows, 6), generator=generator)
+        return torch.randn(windows, 6, 2, generator=generator), regions
+
+    windows = {0: torch.export.Dim("windows", min=2, max=64)}
+    exported = torch.export.export(Lists(), example(6), dynamic_shapes=(windows, windows), strict=False)
+    # exporters to other formats refuse such writes
+    assert [node for node in exported.graph.nodes if "fill_." in str(node.target)] == []
+    for count in (6, 9):
+        x, regions = example(count)
+        found, expected = exported.module()(x, regions), knn_dictionary(x, 3, regions=regions).index
+        assert torch.equal(found.sort(dim=-1).values, expected.sort(dim=-1).values)

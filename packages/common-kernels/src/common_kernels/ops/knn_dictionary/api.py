@@ -144,7 +144,9 @@ def _check(x: Tensor, k: int, similarity: str, regions: Tensor | None) -> None:
         return
     if regions.is_floating_point() or regions.is_complex():
         raise TypeError(f"regions must hold integer labels, got {regions.dtype=}")
-    if regions.ndim != 2 or regions.shape[1] != x.shape[1] or 0 in regions.shape or x.shape[0] % len(regions):
+    # shape[0], not len(): that would fix the number of windows in an exported graph
+    wrong = regions.ndim != 2 or regions.shape[1] != x.shape[1] or 0 in regions.shape
+    if wrong or x.shape[0] % regions.shape[0]:
         raise ValueError(
             "regions must be (G, N) with G dividing B, "
             f"got regions {tuple(regions.shape)} for x {tuple(x.shape)}"

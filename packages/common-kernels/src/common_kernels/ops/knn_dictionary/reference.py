@@ -26,7 +26,9 @@ def ranking(x: Tensor, similarity: str, force_self: bool, regions: Tensor | None
     if not _stays_finite(x):
         lowest = torch.finfo(scores.dtype).min
         scores = torch.nan_to_num(scores, nan=lowest, posinf=-lowest, neginf=lowest)
-    if force_self:
+    if force_self and torch.compiler.is_compiling():  # exporters refuse a view that is written to
+        scores = scores.masked_fill(torch.eye(N, dtype=torch.bool, device=x.device), float("inf"))
+    elif force_self:
         scores.diagonal(dim1=-2, dim2=-1).fill_(float("inf"))
     if regions is not None:
         foreign = (regions.unsqueeze(-1) != regions.unsqueeze(-2)) | (regions < 0).unsqueeze(-1)  # (G, N, N)
