@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
+from common_kernels.runtime.export import (
+    ONNX_OPSET,
+    ExportError,
+    check_export_extra,
+    largest_difference,
+    open_onnx,
+    quiet_exporter,
+)
 from common_kernels.runtime.files import atomic_path
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,12 +27,7 @@ if TYPE_CHECKING:
     from itaclip.model import ITACLIP
 
 TOLERANCE = 1e-4
-_OPSET = 20
 _MOST_BYTES = 1_900_000_000  # of a protocol buffer, short of its head
-
-
-class ExportError(RuntimeError):
-    """The exported file does not compute what the model does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ def export_onnx(
         ExportError: If the file computes something else; it is then not kept.
         OSError: If the file cannot be written.
     """
-    _check_extras(verify)
+    check_export_extra("itaclip", verify=verify)
     size = _window_size(segmenter, size)
     if target.suffix.lower() != ".onnx":
         raise ValueError(f"the file must be an .onnx, got {target.name}")
@@ -123,13 +119,6 @@ def export_onnx(
                 f"{target} would differ from the model by {error:.2g}, more than {TOLERANCE:g}: not written"
             )
     return ExportReport(target, size, grid, error, target.stat().st_size)
-
-
-def _check_extras(verify: bool) -> None:
-    needed = ("onnx", "onnxscript", "onnxruntime") if verify else ("onnx", "onnxscript")
-    missing = [name for name in needed if find_spec(name) is None]
-    if missing:
-        raise ImportError(f'export needs {" and ".join(missing)}: pip install "itaclip[export]"')
 
 
 def _window_size(segmenter: ITACLIP, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -172,27 +161,11 @@ def _metadata(segmenter: ITACLIP, size: tuple[int, int]) -> dict[str, str]:
     return {"itaclip": json.dumps(values)}
 
 
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Silence the exporter's reports of its own passes."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _write(
     scorer: WindowScorer, example: tuple[Tensor, Tensor], path: Path, *, metadata: dict[str, str]
 ) -> None:
     dynamic: Any = {"images": {0: torch.export.Dim.DYNAMIC}, "text": {0: torch.export.Dim.DYNAMIC}}
-    with _quiet(), torch.no_grad():
+    with quiet_exporter(), torch.no_grad():
         program: Any = torch.onnx.export(
             scorer,
             example,
@@ -200,7 +173,7 @@ def _write(
             dynamic_shapes=dynamic,
             input_names=["images", "text"],
             output_names=["features", "scores"],
-            opset_version=_OPSET,
+            opset_version=ONNX_OPSET,
             verbose=False,
         )
         program.model.metadata_props.update(metadata)
@@ -211,19 +184,11 @@ def _write(
 def _largest_error(
     scorer: WindowScorer, examples: list[tuple[Tensor, Tensor]], path: Path
 ) -> tuple[tuple[int, int], float]:
-    import onnxruntime
-
-    options: Any = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    run = open_onnx(path)
     error, grid = 0.0, (0, 0)
     for images, text in examples:
-        found: list[NDArray[np.float32]] = session.run(None, {"images": images.numpy(), "text": text.numpy()})
-        for ours, theirs in zip(scorer(images, text), found, strict=True):
-            if tuple(theirs.shape) != tuple(ours.shape):
-                raise ExportError(f"shapes differ: {tuple(theirs.shape)} instead of {tuple(ours.shape)}")
-            difference = float((ours - torch.from_numpy(theirs)).abs().max())
-            # NaN is an error too, but no comparison finds it
-            error = max(error, difference) if difference == difference else float("inf")
-            grid = (ours.shape[-2], ours.shape[-1])
+        expected = scorer(images, text)
+        found = run({"images": images.numpy(), "text": text.numpy()})
+        error = max(error, largest_difference([each.numpy() for each in expected], found))
+        grid = (expected[0].shape[-2], expected[0].shape[-1])
     return grid, error

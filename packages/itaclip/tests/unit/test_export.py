@@ -119,7 +119,8 @@ def test_towers_beyond_the_format_are_refused(tiny_folder, tmp_path, monkeypatch
 
 
 def test_missing_packages_name_the_extra(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "find_spec", lambda name: None if name == "onnxruntime" else name)
+    extra = "common_kernels.runtime.export.find_spec"
+    monkeypatch.setattr(extra, lambda name: None if name == "onnxruntime" else name)
     with pytest.raises(ImportError, match=r"needs onnxruntime: pip install \"itaclip\[export\]\""):
         export_onnx(build(tiny_folder), tmp_path / "a.onnx")
 
