@@ -4,8 +4,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from semanir.metrics import psnr, rgb_to_y, ssim
+from semanir.metrics import psnr, psnr_b, rgb_to_y, ssim
 from skimage.metrics import structural_similarity
+from torchmetrics.functional.image import peak_signal_noise_ratio_with_blocked_effect
 
 
 def pair(*shape):
@@ -71,6 +72,38 @@ def test_ssim_refuses_what_it_cannot_compare():
         ssim(torch.zeros(1, 10, 20), torch.zeros(1, 10, 20))
     with pytest.raises(ValueError, match=r"\(C, H, W\)"):
         ssim(torch.zeros(1, 12, 20), torch.zeros(1, 12, 21))
+
+
+class TestPSNRB:
+    def test_steps_across_blocks_are_error_by_hand(self):
+        # two blocks side by side, 0 and 0.1: 8 pairs across and 8 x 14 + 7 x 16 inside, which are equal
+        target = torch.zeros(1, 8, 16, dtype=torch.float64)
+        image = target.clone()
+        image[..., 8:] = 0.1
+        expected = 0.01 / 2 + math.log2(8) / math.log2(8) * 0.01
+        assert psnr_b(image, target).item() == pytest.approx(-10 * math.log10(expected), abs=1e-9)
+
+    def test_steps_inside_blocks_are_not(self):
+        image = torch.zeros(1, 16, 16, dtype=torch.float64)
+        image[..., 4:] = 0.1
+        target = torch.full_like(image, 0.05)
+        assert psnr_b(image, target).item() == pytest.approx(psnr(image, target).item(), abs=1e-9)
+
+    def test_each_channel_counts_alone(self):
+        image, target = pair(3, 24, 40)
+        each = [psnr_b(a[None], b[None]).item() for a, b in zip(image, target, strict=True)]
+        assert psnr_b(image, target).item() == pytest.approx(sum(each) / 3)
+
+    def test_is_close_to_that_of_torchmetrics_which_counts_a_border_more(self):
+        target = torch.rand(1, 160, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 10
+        image = target + (torch.arange(200) // 8 % 2) * 0.05  # blocks of two shades
+        theirs = peak_signal_noise_ratio_with_blocked_effect(image[None], target[None], data_range=1.0)
+        assert psnr_b(image, target).item() == pytest.approx(theirs.item(), abs=0.3)
+        assert psnr_b(image, target).item() < psnr(image, target).item() - 0.5
+
+    def test_refuses_what_it_cannot_compare(self):
+        with pytest.raises(ValueError, match=r"\(C, H, W\)"):
+            psnr_b(torch.zeros(1, 1, 8), torch.zeros(1, 1, 8))
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def _load(
             f"{folder} enlarges {upscale} times, but --task {protocol.task} {protocol.setting} "
             f"needs {protocol.factor}"
         )
-    return lambda degraded: restorer.restore_tensor(degraded, options)
+    return lambda degraded: restorer.restore(degraded, options)
 
 
 def _report(
@@ -189,11 +189,15 @@ def _report(
         emit(result)
         return
     title = f"{name}: {protocol.task} {protocol.setting}, {len(found.images)} images"
-    table = Table("", "PSNR (dB)", f"SSIM ({protocol.ssim})", "source", title=title)
+    has_blocks = protocol.task == "jpeg"
+    table = Table(
+        "", "PSNR (dB)", f"SSIM ({protocol.ssim})", *["PSNR-B (dB)"] * has_blocks, "source", title=title
+    )
     for method, row in found.means.items():
+        blocks = [f"{row['psnr_b']:.2f}"] if has_blocks else []
         label = model if method == "network" else method
-        table.add_row(label, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", "measured here")
+        table.add_row(label, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", *blocks, "measured here")
     for each in others:
         similarity = "-" if each.ssim is None else f"{each.ssim:.4f} (grl)"
-        table.add_row(each.method, f"{each.psnr:.2f}", similarity, each.source)
+        table.add_row(each.method, f"{each.psnr:.2f}", similarity, *["-"] * has_blocks, each.source)
     show(table)

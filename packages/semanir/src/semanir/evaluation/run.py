@@ -16,7 +16,7 @@ from torch import Tensor
 from semanir.data.folders import ImagePair
 from semanir.evaluation.methods import make_test_image, run_baseline
 from semanir.evaluation.protocol import Protocol
-from semanir.metrics import psnr, rgb_to_y, ssim
+from semanir.metrics import psnr, psnr_b, rgb_to_y, ssim
 
 Restore = Callable[[Tensor], Tensor]
 """Restores ``(C, H, W)``, fp32, nominally in [0, 1]."""
@@ -29,7 +29,7 @@ class Evaluation:
     """What was measured.
 
     Attributes:
-        images: ``{image: {method: {"psnr": dB, "ssim": value}}}``.
+        images: ``{image: {method: {"psnr": dB, "ssim": value}}}``; for jpeg also ``"psnr_b"``.
         failures: ``{image: error}``.
     """
 
@@ -43,14 +43,14 @@ class Evaluation:
         methods = list(rows[0]) if rows else []
         return {
             method: {
-                metric: sum(row[method][metric] for row in rows) / len(rows) for metric in ("psnr", "ssim")
+                metric: sum(row[method][metric] for row in rows) / len(rows) for metric in rows[0][method]
             }
             for method in methods
         }
 
 
 def compare(restored: Tensor, clean: Tensor, protocol: Protocol) -> dict[str, float]:
-    """Return PSNR and SSIM of ``(C, H, W)`` images by the rules of a protocol.
+    """Return PSNR, SSIM and, for jpeg, PSNR-B of ``(C, H, W)`` images by the rules of a protocol.
 
     Raises:
         ValueError: If the sizes differ, or nothing is left after the border is cut off.
@@ -68,7 +68,10 @@ def compare(restored: Tensor, clean: Tensor, protocol: Protocol) -> dict[str, fl
     if 0 in pair[0].shape:
         raise ValueError(f"nothing is left of {tuple(clean.shape[-2:])} pixels without a border of {border}")
     value = psnr(pair[0], pair[1]).clamp(max=EQUAL_DB)
-    return {"psnr": value.item(), "ssim": ssim(pair[0], pair[1], mode=protocol.ssim).item()}
+    found = {"psnr": value.item(), "ssim": ssim(pair[0], pair[1], mode=protocol.ssim).item()}
+    if protocol.task == "jpeg":
+        found["psnr_b"] = psnr_b(pair[0], pair[1]).clamp(max=EQUAL_DB).item()
+    return found
 
 
 def evaluate(
