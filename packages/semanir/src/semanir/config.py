@@ -144,7 +144,7 @@ class SemanIRConfig:
 
     @property
     def values_per_pixel(self) -> float:
-        """Numbers kept at once for each pixel of the input: some thirty maps of the first level, the masks."""
+        """Numbers kept at once for each pixel of the input: thirty maps of the first level, the masks."""
         tokens = self.window_size**2
         masks = 2 * tokens * (1 + (self.num_heads[0] if self.position_bias == "mlp" else 0))
         body = (30 * self.embed_dims[0] + masks) / self.patch_unshuffle**2

@@ -33,7 +33,7 @@ class ForeignConfig:
         in_channels: Channels of the input image.
         out_channels: Channels of the output.
         upscale: Output over input side.
-        size_multiple: Grid on which tiles start, in pixels: the windows and the multiple that the network wants.
+        size_multiple: Grid on which tiles start, in pixels: of the windows, and what the network wants.
         values_per_pixel: Estimate of the numbers kept at once for each pixel of the input.
     """
 

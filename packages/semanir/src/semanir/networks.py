@@ -30,8 +30,8 @@ def load_network(
     """Load a network in evaluation mode, whatever its architecture.
 
     Args:
-        name_or_path: Shipped name, folder, ``"owner/name"`` on the hub, or a ``.safetensors`` file: of SemanIR,
-            or of an architecture that spandrel knows (extra ``spandrel``).
+        name_or_path: Shipped name, folder, ``"owner/name"`` on the hub, or a ``.safetensors`` file: of
+            SemanIR, or of an architecture that spandrel knows (extra ``spandrel``).
         device: Device; ``"auto"`` takes CUDA if there is any.
         dtype: Compute dtype; ``"auto"`` is float32, whatever the file stores.
         revision: Branch, tag or commit on the hub.

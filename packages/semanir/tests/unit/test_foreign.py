@@ -10,7 +10,7 @@ import torch
 from common_kernels.runtime.cli import run_app
 from common_kernels.runtime.hub import ModelNotFoundError
 from safetensors.torch import load_file, save_file
-from semanir import Restorer, RestoreOptions, SemanIR, SemanIRConfig
+from semanir import RestoreOptions, Restorer, SemanIR, SemanIRConfig
 from semanir.cli import app
 from semanir.foreign import ForeignNetwork, convert_pickle, load_foreign
 from semanir.networks import load_network

@@ -11,9 +11,9 @@ from common_kernels.runtime.cli import Output, emit, say
 def convert(source: Path, /, *, output: Output) -> int:
     """Take the weights of another network out of a .pth or .ckpt file, into safetensors.
 
-    Most networks of others are published as pickles, which can run code when they are opened; `semanir restore`
-    refuses them. Here the file is read by torch's loader that builds tensors and plain values only, and kept if
-    spandrel knows the architecture. Needs: pip install "semanir[spandrel]".
+    Most networks of others are published as pickles, which can run code when they are opened, and
+    `semanir restore` refuses them. Here the file is read by torch's loader that builds tensors and plain
+    values only, and kept if spandrel knows the architecture. Needs: pip install "semanir[spandrel]".
 
     **Examples**
 

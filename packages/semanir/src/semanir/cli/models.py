@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 def models(*, report: Report = Report()) -> None:
     """List the models inside this package: what each does, its size, licence, and what it measured.
 
-    Figures are means over the named images, in dB, beside those of the input and of the best classical method.
-    `--json` prints all that is known, one object per model. Models of others: see the page on foreign models.
+    Figures are means over the named images, beside those of the input and of the best classical method.
+    `--json` prints all that is known, one object per model. Networks of other architectures are given to
+    `--model` as files; see `semanir convert`.
 
     **Examples**
 
