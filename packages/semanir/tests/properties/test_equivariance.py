@@ -2,6 +2,7 @@
 """What windows may and may not see."""
 
 import torch
+from semanir import SemanIR, SemanIRConfig
 from semanir.modules.attention import KeySemanticAttention
 from semanir.modules.blocks import Layer, Stage
 from torch import nn
@@ -50,3 +51,32 @@ def test_permuting_the_tokens_of_a_window_permutes_the_output():
     permuted = x.flatten(2)[..., order].unflatten(2, (M, M))
     out, out_permuted = stage(0)(x, k=5), stage(0)(permuted, k=5)
     torch.testing.assert_close(out.flatten(2)[..., order], out_permuted.flatten(2))
+
+
+def test_shifting_a_periodic_image_shifts_what_the_whole_network_makes_of_it():
+    """With convolutions that go around the border, the U-net commutes with shifts by its coarsest window."""
+    torch.manual_seed(0)
+    config = SemanIRConfig.preset(
+        "tiny",
+        embed_dims=(8, 8),
+        num_heads=(1, 2),
+        window_size=M,
+        k=5,
+        shift="none",
+        conv_blocks=(1, 0, 1, 0),
+    )
+    model = SemanIR(config).double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            module.padding_mode = "circular"
+    grid = config.size_multiple
+    assert grid == 4 * M  # two levels, and pixels folded two by two
+    x = torch.rand(1, 3, 2 * grid, 3 * grid, dtype=torch.float64)
+    y = model(x)
+
+    def error(*amount: int) -> float:
+        moved = model(torch.roll(x, amount, (-2, -1)))
+        return (moved - torch.roll(y, amount, (-2, -1))).abs().max().item()
+
+    assert error(grid, 2 * grid) < 1e-7
+    assert error(1, 1) > 1e-4
