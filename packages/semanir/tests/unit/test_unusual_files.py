@@ -16,6 +16,7 @@ from PIL import Image
 from semanir import RestoreOptions, Restorer, SemanIR, SemanIRConfig
 from semanir.cli import app
 from semanir.restoring import files
+from semanir.restoring.source import Result, Source
 
 
 @pytest.fixture(scope="module")
@@ -175,21 +176,45 @@ def test_large_results_are_written_band_by_band(run, network, monkeypatch, suffi
 
 
 def test_a_result_that_hardly_differs_is_told(run, network):
-    write_image(noise(20, 20, 3), "a.png")
-    real = noise(20, 20, 3).astype(np.float32) / 255
+    smooth = np.add.outer(np.arange(20), 3 * np.arange(20)).astype(np.uint8)
+    write_image(smooth, "a.png")
+    real = smooth.astype(np.float32) / 255
     expected = 255 * np.sqrt(np.mean((Restorer(network).restore(real) - real) ** 2))
     report = json.loads(run("restore", "a.png", "-o", "b.png", "--json").out)
     assert report["change"] == pytest.approx(expected, rel=1e-2)
-    assert expected > files.HARDLY_CHANGED
-    assert report["note"] == ""
-    shown = run("restore", "a.png", "-o", "b.png", "--strength", str(0.5 * files.HARDLY_CHANGED / expected))
+    assert report["note"] == files.remark_on_change(expected, 0)
+    shown = run("restore", "a.png", "-o", "b.png", "--strength", str(0.5 / max(expected, 0.5)))
     (line,) = shown.lines
-    assert "a.png: hardly changed, by 0.50 of 255 levels" in line
+    assert f"a.png: hardly changed, by {min(expected, 0.5):.2f} of 255 levels: there is little" in line
 
 
-@pytest.mark.parametrize(("change", "told"), [(None, False), (0.0, True), (0.99, True), (1.0, False)])
-def test_the_rule_of_what_hardly_differs(change, told):
-    assert bool(files.remark_on_change(change)) is told
+@pytest.mark.parametrize(
+    ("change", "noise", "told"),
+    [
+        (None, 9, ""),
+        (0.0, 0, "by 0.00 of 255 levels: there is little"),
+        (0.99, 2, "by 0.99 of 255 levels: there is little"),
+        (1.0, 2, ""),
+        (1.9, 14, "by 1.90 of 255 levels, where 14 look like noise: there is little"),
+        (3.6, 14, ""),
+    ],
+)
+def test_the_rule_of_what_hardly_differs(change, noise, told):
+    found = files.remark_on_change(change, noise)
+    assert bool(found) is bool(told)
+    assert told in found
+
+
+@pytest.mark.parametrize("sigma", [0, 5, 25])
+def test_what_looks_like_noise_is_estimated_band_by_band(sigma):
+    rng = np.random.default_rng(0)
+    image = np.add.outer(np.arange(120), np.arange(90))[..., None] + np.full(3, 20)
+    image = (image + rng.normal(0, sigma, image.shape)).clip(0, 255).astype(np.uint8)
+    result = Result(Source(image), 1, 1.0)
+    for top in range(0, 120, 40):
+        result.rows(top, result.source.colour(top, top + 40))
+    assert result.noise == pytest.approx(sigma, rel=0.1, abs=0.5)
+    assert result.change == 0
 
 
 def test_pixels_in_memory_are_bounded_whatever_the_number_of_threads():

@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 from semanir.pictures import before_after
 from semanir.restoring.source import Result, Source
 
-__all__ = ["HARDLY_CHANGED", "FileReport", "restore_file"]
+__all__ = ["HARDLY_CHANGED", "NOISE_SHARE", "FileReport", "remark_on_change", "restore_file"]
 
 HARDLY_CHANGED = 1.0
 """Change in levels of 8 bits, as the root of the mean square, below which a result hardly differs."""
+
+NOISE_SHARE = 0.25
+"""Share of what looks like noise in the input, below which a change is hardly one, too."""
 
 _TIFF = frozenset({".tif", ".tiff"})
 _STREAMED = 16_000_000  # pixels of the result above which it is never whole in memory
@@ -119,19 +122,22 @@ def _report(results: list[Result], note: str) -> FileReport:
     height, width = results[0].shape[:2]
     changes = [result.change for result in results if result.change is not None]
     change = max(changes, default=None)
-    notes = [note, f"{len(results)} pages" if len(results) > 1 else "", remark_on_change(change)]
+    noise = min(result.noise for result in results)
+    notes = [note, f"{len(results)} pages" if len(results) > 1 else "", remark_on_change(change, noise)]
     return FileReport(width=width, height=height, change=change, note="; ".join(filter(None, notes)))
 
 
-def remark_on_change(change: float | None) -> str:
+def remark_on_change(change: float | None, noise: float) -> str:
     """Return one sentence if a result hardly differs from its input, else nothing.
 
     Args:
-        change: Root of the mean squared change, in levels of 8 bits.
+        change: Root of the mean squared change, in levels of 8 bits; ``None`` if the sizes differ.
+        noise: Standard deviation of what looks like noise in the input, in levels of 8 bits.
     """
-    if change is None or change >= HARDLY_CHANGED:
+    if change is None or change >= max(HARDLY_CHANGED, NOISE_SHARE * noise):
         return ""
+    beside = f", where {noise:.0f} look like noise" if change < NOISE_SHARE * noise and noise >= 1 else ""
     return (
-        f"hardly changed, by {change:.2f} of 255 levels: there is little to restore, or nothing that this "
-        "network was trained on"
+        f"hardly changed, by {change:.2f} of 255 levels{beside}: there is little to restore, or nothing that "
+        "this network was trained on"
     )

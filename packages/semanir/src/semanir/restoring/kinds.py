@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -90,7 +90,7 @@ def _pack_tensor(image: Tensor) -> Packed:
     host = image.detach().cpu()
     if host.dtype not in (torch.uint8, torch.float32, torch.float64):
         host = host.float()
-    batch: Sequence[Tensor] = host if host.ndim == 4 else [host]
+    batch = host.unbind() if host.ndim == 4 else (host,)
 
     def unpack(results: Arrays) -> Tensor:
         restored = [torch.from_numpy(result).permute(2, 0, 1) for result in results]

@@ -78,7 +78,7 @@ def restore_video(
         frames=frames.done,
         fps=video.fps,
         change=change,
-        note="; ".join(filter(None, [note, remark_on_change(change)])),
+        note="; ".join(filter(None, [note, remark_on_change(change, frames.noise)])),
     )
 
 
@@ -97,13 +97,18 @@ class _Frames:
         self._runner, self._video = runner, video
         self._scale, self._strength, self._progress = scale, strength, progress
         self._blend = TemporalBlend(options.temporal)
-        self._squares = 0.0
+        self._squares, self._noise = 0.0, 0.0
         self.done = 0
 
     @property
     def change(self) -> float | None:
         """Root of the mean squared change in levels of 8 bits."""
         return 255 * math.sqrt(self._squares / max(1, self.done)) if self._scale == 1 else None
+
+    @property
+    def noise(self) -> float:
+        """Mean of what looks like noise in the frames, in levels of 8 bits."""
+        return self._noise / max(1, self.done)
 
     def restored(self) -> Iterator[Frame]:
         """Yield the restored frames, each at its time."""
@@ -121,6 +126,7 @@ class _Frames:
             result = Result(source, self._scale, self._strength)
             pixels = result.rows(0, self._blend(restored))
             self._squares += result.squares / source.pixels.size
+            self._noise += result.noise
             self.done += 1
             if self._progress is not None:
                 self._progress(self.done, self._video.num_frames)
