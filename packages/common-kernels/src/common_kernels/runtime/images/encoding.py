@@ -159,10 +159,12 @@ def _encode(image: ImageFile, suffix: str, file: BinaryIO, quality: int | None) 
 
 
 def _metadata(image: ImageFile, suffix: str) -> dict[str, Any]:
-    keep = {"icc_profile": image.icc_profile, "exif": image.exif, "dpi": image.dpi, "xmp": image.xmp}
+    keep: dict[str, Any] = {"icc_profile": image.icc_profile, "exif": image.exif, "dpi": image.dpi}
     if suffix == ".png" and image.xmp:
         keep["pnginfo"] = texts = PngInfo()
-        texts.add_itxt(_XMP_KEYWORD, keep.pop("xmp") or b"")
+        texts.add_itxt(_XMP_KEYWORD, image.xmp)
+    else:
+        keep["xmp"] = image.xmp
     return {name: value for name, value in keep.items() if value is not None}
 
 
