@@ -3,6 +3,7 @@ import pytest
 import torch
 from common_kernels import BackendUnavailableError, KNNDictionary, explain_backends, knn_attention
 from common_kernels._dispatch import Implementation, choose, explain
+from common_kernels._native import why_no_native
 
 
 def implementation(name, *, why=None, slow=None):
@@ -77,15 +78,19 @@ def attention_arguments(N, k, M=None):
     return q, key, value, KNNDictionary.from_index(index, M)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # the compiled kernels refuse the latter
 @pytest.mark.parametrize(
     ("N", "k", "expected"), [(1024, 32, "csr"), (256, 64, "sdpa"), (512, 64, "csr"), (512, 65, "sdpa")]
 )
-def test_auto_choice_of_attention_is_the_first_without_a_reason(N, k, expected):
-    arguments = attention_arguments(N, k)
+def test_auto_choice_of_attention_is_the_first_without_a_reason(N, k, expected, dtype):
+    q, key, value, dictionary = attention_arguments(N, k)
+    arguments = (q.to(dtype), key.to(dtype), value.to(dtype), dictionary)
     reasons = explain_backends("knn_attention", *arguments)
-    assert list(reasons) == ["triton", "csr", "sdpa", "chunked", "reference"]
+    assert list(reasons) == ["triton", "native", "csr", "sdpa", "chunked", "reference"]
     first = next(name for name, reason in reasons.items() if reason is None)
-    if torch.backends.mkl.is_available():
+    if dtype == torch.float32 and why_no_native() is None:
+        assert first == "native"
+    elif torch.backends.mkl.is_available():
         assert first == expected
     assert torch.equal(knn_attention(*arguments), knn_attention(*arguments, backend=first))
 
@@ -110,8 +115,8 @@ def test_auto_leaves_dense_masks_for_many_keys():
 
 def test_keys_of_the_other_operators():
     x = torch.zeros(1, 4, 4)
-    assert list(explain_backends("knn_dictionary", x, 2)) == ["triton", "topk", "reference"]
-    assert list(explain_backends("fuse_phase", x, x)) == ["triton", "phasor", "reference"]
+    assert list(explain_backends("knn_dictionary", x, 2)) == ["triton", "native", "topk", "reference"]
+    assert list(explain_backends("fuse_phase", x, x)) == ["triton", "native", "phasor", "reference"]
     reasons = explain_backends("fuse_phase", x, x, mode="reference")
     assert reasons["phasor"] == "reproduces the guarded mode only"
     assert reasons["reference"] is None

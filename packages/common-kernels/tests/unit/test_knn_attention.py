@@ -265,7 +265,7 @@ class TestErrors:
 
     def test_unknown_backend(self, arguments):
         with pytest.raises(
-            ValueError, match=r"backend must be 'auto' or one of 'triton', 'csr'.*got 'flash'"
+            ValueError, match=r"backend must be 'auto' or one of 'triton', 'native', 'csr'.*got 'flash'"
         ):
             knn_attention(**arguments, backend="flash")
 

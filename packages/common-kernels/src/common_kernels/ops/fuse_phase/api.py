@@ -10,6 +10,7 @@ from torch import Tensor
 
 from common_kernels._dispatch import Implementation, choose, explain
 from common_kernels._triton import INTERPRETED, why_no_triton
+from common_kernels.ops.fuse_phase.native import fuse_phase_native, not_auto_native, why_not_native
 from common_kernels.ops.fuse_phase.phasor import fuse_phase_phasor, why_not_phasor
 from common_kernels.ops.fuse_phase.reference import fuse_phase_reference
 
@@ -46,6 +47,7 @@ def _run_triton(x: Tensor, guidance: Tensor, weight: float | Tensor, guarded: bo
 # in the order in which "auto" asks
 IMPLEMENTATIONS = (
     Implementation("triton", _why_not_triton, _run_triton, _not_auto_triton),
+    Implementation("native", why_not_native, fuse_phase_native, not_auto_native),
     Implementation("phasor", why_not_phasor, fuse_phase_phasor),
     Implementation("reference", _runs, fuse_phase_reference),
 )
@@ -57,7 +59,7 @@ def fuse_phase(
     *,
     weight: float | Tensor = 0.5,
     mode: Mode = "guarded",
-    backend: Literal["auto", "reference", "phasor", "triton"] = "auto",
+    backend: Literal["auto", "reference", "phasor", "native", "triton"] = "auto",
 ) -> Tensor:
     """Keep the amplitudes of one image and turn its phases toward those of another.
 

@@ -13,12 +13,17 @@ from common_kernels._checks import check_knn_attention
 from common_kernels._dispatch import Implementation, choose, explain
 from common_kernels.ops.knn_attention.chunked import knn_attention_chunked
 from common_kernels.ops.knn_attention.csr import knn_attention_csr, why_not_csr
+from common_kernels.ops.knn_attention.native import (
+    knn_attention_native,
+    not_auto_native,
+    why_not_native,
+)
 from common_kernels.ops.knn_attention.reference import knn_attention_reference
 from common_kernels.ops.knn_attention.sdpa import knn_attention_sdpa
 from common_kernels.ops.knn_attention.triton import knn_attention_triton, not_auto_triton, why_not_triton
 from common_kernels.ops.knn_dictionary import KNNDictionary
 
-Backend = Literal["auto", "reference", "chunked", "sdpa", "csr", "triton"]
+Backend = Literal["auto", "reference", "chunked", "sdpa", "csr", "native", "triton"]
 
 
 def _runs(
@@ -55,6 +60,7 @@ _SDPA_MAX_KEYS = 8192
 # in the order in which "auto" asks
 IMPLEMENTATIONS = (
     Implementation("triton", why_not_triton, knn_attention_triton, not_auto_triton),
+    Implementation("native", why_not_native, knn_attention_native, not_auto_native),
     Implementation("csr", why_not_csr, knn_attention_csr, _not_auto_csr),
     Implementation("sdpa", _runs, knn_attention_sdpa, _not_auto_sdpa),
     Implementation("chunked", _runs, knn_attention_chunked),
@@ -133,7 +139,7 @@ def _prepare(
 ) -> tuple[Chosen, Arguments]:
     """Check, normalise and fold the scale into ``q``, so that every backend sees a plain call."""
     kind = q.device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     check_knn_attention(q, k, v, dictionary, bias, scale)

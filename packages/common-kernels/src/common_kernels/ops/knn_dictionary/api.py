@@ -9,8 +9,14 @@ import torch
 from torch import Tensor
 
 from common_kernels._dispatch import Implementation, choose, explain
+from common_kernels._tracing import hides_values
 from common_kernels._triton import INTERPRETED, why_no_triton
 from common_kernels.ops.knn_dictionary.dictionary import KNNDictionary
+from common_kernels.ops.knn_dictionary.native import (
+    knn_dictionary_native,
+    not_auto_native,
+    why_not_native,
+)
 from common_kernels.ops.knn_dictionary.reference import knn_dictionary_reference
 from common_kernels.ops.knn_dictionary.topk import knn_dictionary_topk
 
@@ -52,12 +58,13 @@ def _run_triton(x: Tensor, k: int, similarity: str, force_self: bool, regions: T
 def _not_auto_topk(
     x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor | None
 ) -> str | None:
-    return "it looks at its data, which would break the graph" if torch.compiler.is_compiling() else None
+    return "it looks at its data, which would break the graph" if hides_values(x) else None
 
 
 # in the order in which "auto" asks
 IMPLEMENTATIONS = (
     Implementation("triton", _why_not_triton, _run_triton, _not_auto_triton),
+    Implementation("native", why_not_native, knn_dictionary_native, not_auto_native),
     Implementation("topk", _fits, knn_dictionary_topk, _not_auto_topk),
     Implementation("reference", _fits, knn_dictionary_reference),
 )
@@ -70,7 +77,7 @@ def knn_dictionary(
     similarity: Similarity = "dot",
     force_self: bool = True,
     regions: Tensor | None = None,
-    backend: Literal["auto", "reference", "topk", "triton"] = "auto",
+    backend: Literal["auto", "reference", "topk", "native", "triton"] = "auto",
 ) -> KNNDictionary:
     """List for every token of a window the ``k`` most similar tokens of the same window.
 
@@ -113,8 +120,8 @@ def knn_dictionary(
     chosen = choose("knn_dictionary", backend, IMPLEMENTATIONS, x, k, similarity, force_self, regions)
     with torch.no_grad():
         index = chosen.run(x, k, similarity, force_self, regions)
-    # a row keeps itself at least, unless it is padding; a graph must not look
-    has_empty_rows = regions is not None and (torch.compiler.is_compiling() or bool((regions < 0).any()))
+    # a row keeps itself at least, unless it is padding
+    has_empty_rows = regions is not None and (hides_values(regions) or bool((regions < 0).any()))
     return KNNDictionary(index, x.shape[1], is_full=regions is None, has_empty_rows=has_empty_rows)
 
 
