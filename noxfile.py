@@ -291,21 +291,29 @@ def wheels(session: nox.Session) -> None:
         old.unlink()
     for project in PACKAGES.values():  # all of them: a package is tried with the wheels that it requires
         build = ["uv", "build", str(project.folder), "--out-dir", str(DIST), "--quiet"]
-        session.run(*build, "--build-constraint", str(CONSTRAINTS))
+        session.run(*build, "--build-constraint", str(CONSTRAINTS), env={"COMMON_KERNELS_NATIVE": "off"})
+        if (ROOT / project.folder / "hatch_build.py").is_file():  # compiled too, where there is a compiler
+            session.run(*build, "--wheel", "--build-constraint", str(CONSTRAINTS))
     check = str(ROOT / "tools" / "check_wheels.py")
     session.run("python", check, "contents", *(project.name for project in projects))
-    for project in projects:
+    for project, wheel in [(one, wheel) for one in projects for wheel in built_wheels(one)]:
         venv = Path(session.create_tmp()).resolve() / project.name
         python = str(venv / ("Scripts" if os.name == "nt" else "bin") / "python")
         session.run("uv", "venv", "--quiet", "--clear", "--python", "python", str(venv))
         # our own wheels by path: the index may hold strangers of the same names
-        ours = [project, *(PACKAGES[name] for name in project.dependencies if name in PACKAGES)]
-        found = [str(next(DIST.glob(f"{one.module}-{one.version}-*.whl"))) for one in ours]
+        needed = (PACKAGES[name] for name in project.dependencies if name in PACKAGES)
+        found = [str(wheel), *(str(built_wheels(one)[0]) for one in needed)]
         with session.chdir(venv):  # outside the workspace, whose sources would shadow the wheels
             where = ["--python", python, "--constraint", str(CONSTRAINTS)]
             session.run("uv", "pip", "install", "--quiet", *where, *found)
             smoke = json.dumps([project.module, project.scripts])
             session.run(python, "-I", check, "smoke", smoke, external=True)
+
+
+def built_wheels(project: Project) -> list[Path]:
+    """Return the wheels of a project in ``dist/``: the pure one, then those with compiled kernels."""
+    found = DIST.glob(f"{project.module}-{project.version}-py3-none-*.whl")
+    return sorted(found, key=lambda wheel: (not wheel.name.endswith("-any.whl"), wheel.name))
 
 
 @nox.session

@@ -20,6 +20,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+COMPILED = {".so", ".dylib", ".dll"}
 MAX_BYTES = 40 << 20  # a wheel with its small models; far below what a package index takes
 
 
@@ -37,11 +38,13 @@ def check_wheel(name: str, wheel: Path) -> list[str]:
         held = set(archive.namelist())
         metadata = HeaderParser().parsestr(archive.read(f"{info}/METADATA").decode())
     wanted = {str(f.relative_to(source)) for f in (source / module).rglob("*") if f.is_file()}
-    wanted = {f for f in wanted if "__pycache__" not in f}
+    # an editable installation leaves its compiled library among the sources
+    wanted = {f for f in wanted if "__pycache__" not in f and Path(f).suffix not in COMPILED}
+    compiled = {f for f in held if Path(f).suffix in COMPILED}
     faults = [
         f"lacks {f}" for f in sorted((wanted | {f"{module}/py.typed", f"{info}/licenses/LICENSE"}) - held)
     ]
-    faults += [f"holds {f}" for f in sorted(held - wanted) if not f.startswith(f"{info}/")]
+    faults += [f"holds {f}" for f in sorted(held - wanted - compiled) if not f.startswith(f"{info}/")]
     for key, value in {
         "Name": name,
         "Version": project["version"],
@@ -49,8 +52,8 @@ def check_wheel(name: str, wheel: Path) -> list[str]:
     }.items():
         if metadata[key] != value:
             faults.append(f"{key} is {metadata[key]!r}, expected {value!r}")
-    if not wheel.name.endswith("-py3-none-any.whl"):
-        faults.append("is not a pure Python wheel")
+    if "-py3-none-" not in wheel.name or bool(compiled) == wheel.name.endswith("-any.whl"):
+        faults.append("is neither pure Python nor of all Pythons on one platform")
     if not str(metadata.get_payload()).strip():
         faults.append("has no description")
     if wheel.stat().st_size > MAX_BYTES:
@@ -77,12 +80,15 @@ def contents(names: list[str]) -> list[str]:
     faults: list[str] = []
     for name in names:
         stem = f"{name.replace('-', '_')}-{project_of(name)['version']}"
-        for pattern, check in ((f"{stem}-*.whl", check_wheel), (f"{stem}.tar.gz", check_sdist)):
+        for pattern, check in ((f"{stem}-py3-none-any.whl", check_wheel), (f"{stem}.tar.gz", check_sdist)):
             found = list((ROOT / "dist").glob(pattern))
             if len(found) == 1:
                 faults += [f"{found[0].name} {fault}" for fault in check(name, found[0])]
             else:
                 faults.append(f"dist/{pattern}: expected one file, found {len(found)}")
+        for wheel in (ROOT / "dist").glob(f"{stem}-*.whl"):
+            if not wheel.name.endswith("-any.whl"):  # with compiled kernels
+                faults += [f"{wheel.name} {fault}" for fault in check_wheel(name, wheel)]
     return faults
 
 
@@ -110,6 +116,13 @@ def smoke(names: list[str]) -> list[str]:
     others = {path.name.replace("-", "_") for path in (ROOT / "packages").iterdir()}
     others = others - {module, "common_kernels"} | {"recipes", "shapeworld"}
     faults += [f"{name} is installed too" for name in sorted(others) if importlib.util.find_spec(name)]
+    if importlib.util.find_spec(f"{module}.info"):
+        has_library = any(f.suffix in COMPILED for f in Path(str(package.__file__)).parent.iterdir())
+        native = importlib.import_module(f"{module}.info").describe()["native"]
+        if native.startswith("yes") != has_library:
+            faults.append(
+                f"{module}.info says {native}, a compiled library is {'' if has_library else 'not '}there"
+            )
     for script in scripts:
         with tempfile.TemporaryDirectory() as folder:
             faults += run_script(script, Path(folder))
