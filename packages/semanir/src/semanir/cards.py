@@ -64,12 +64,13 @@ class ModelCard:
         Raises:
             ValueError: If an entry of ``figures`` is none.
         """
-        known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
+        known: dict[str, Any] = {each.name: values[each.name] for each in fields(cls) if each.name in values}
         try:
             figures = tuple(Figure(**figure) for figure in values.get("figures", ()))
         except TypeError as error:
             raise ValueError(f"a figure of the card is not one: {error}") from error
-        return cls(**known | {"tasks": tuple(values.get("tasks", ())), "figures": figures})
+        known |= {"tasks": tuple(values.get("tasks", ())), "figures": figures}
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,10 @@ app = create_app(
 
     semanir evaluate --task denoise --sigma 25 --data CBSD68/
 
+    semanir explain photo.jpg --at 210,95 -o patches.png
+
+    semanir export tiny-denoise -o denoise.onnx
+
     semanir models
 """,
 )
@@ -30,6 +34,8 @@ app.command("semanir.cli.restore:restore", name="restore")
 app.command("semanir.cli.degrade:app", name="degrade")
 app.command("semanir.cli.fit:fit", name="fit")
 app.command("semanir.cli.evaluate:evaluate", name="evaluate")
+app.command("semanir.cli.explain:explain", name="explain")
+app.command("semanir.cli.export:export", name="export")
 app.command("semanir.cli.convert:convert", name="convert")
 app.command("semanir.cli.models:models", name="models")
 app.command("semanir.cli.demo:demo", name="demo")
