@@ -198,9 +198,9 @@ class ITACLIPConfig:
 
         Args:
             name: Method: ``"itaclip"``, ``"sclip"``, ``"naclip"``, ``"clearclip"``, ``"resclip"``,
-                ``"scclip"``, ``"maskclip"``, ``"gem"``, ``"proxyclip"``, ``"trident"``, ``"vanilla"`` (plain
-                CLIP), ``"fast"`` (ITACLIP with two versions of every window) or ``"tiny-shapes"`` (for the
-                shipped model).
+                ``"scclip"``, ``"maskclip"``, ``"gem"``, ``"proxyclip"``, ``"corrclip"``, ``"trident"``,
+                ``"vanilla"`` (plain CLIP), ``"fast"`` (ITACLIP with two versions of every window) or
+                ``"tiny-shapes"`` (for the shipped model).
             dataset: Data set whose settings by the method's authors are taken: ``"voc21"``, ``"context60"``,
                 ``"coco-object"``, ``"coco-stuff"``, ``"cityscapes"``, ``"voc20"``, ``"context59"`` or
                 ``"ade20k"``; ``None`` for any image.

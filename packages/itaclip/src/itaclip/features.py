@@ -35,11 +35,14 @@ class Prepared:
         image: Resized and normalised, ``(3, h, w)``.
         plan: Its windows.
         size: Original height and width.
+        regions: Numbers of regions at the original size, ``(H, W)``, 0 for none; ``None`` unless the
+            attention needs them.
     """
 
     image: Tensor
     plan: TilePlan
     size: tuple[int, int]
+    regions: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,11 @@ class WindowEncoder:
         patch = max(encoder.patch_size)
         if 0 < config.crop < patch:
             raise ValueError(f"crop must be at least one patch of {patch} px, got {config.crop}")
+        if self.attention.needs_regions and config.branches != ("identity",):
+            raise ValueError(
+                f"attention {config.attention.strategy} has no branches but identity, "
+                f"got {', '.join(config.branches)}"
+            )
         self.windows_at_once = max(1, config.batch_size // len(config.branches))
 
     def prepare(self, image: ImageLike) -> Prepared:
@@ -99,7 +107,8 @@ class WindowEncoder:
         least = max(self.encoder.patch_size)
         size = resized_shape(height, width, short=config.resize_short, long=config.resize_long, least=least)
         plan = plan_windows(*size, crop=config.crop, stride=config.stride)
-        return Prepared(self.normalizer(pixels, size, self.encoder.device), plan, (height, width))
+        regions = self.attention.find_regions(pixels) if self.attention.needs_regions else None
+        return Prepared(self.normalizer(pixels, size, self.encoder.device), plan, (height, width), regions)
 
     def encode(
         self, images: Sequence[Prepared], reduce: Reduce, progress: Progress | None = None
@@ -116,6 +125,7 @@ class WindowEncoder:
         """
         jobs = [(number, box) for number, image in enumerate(images) for box in image.plan]
         sizes = [(box.bottom - box.top, box.right - box.left) for _, box in jobs]
+        regions = [_fitted(image) for image in images]
         maps: dict[int, Tensor] = {}
         for _, run in groupby(sorted(range(len(jobs)), key=sizes.__getitem__), key=sizes.__getitem__):
             alike = list(run)
@@ -125,12 +135,30 @@ class WindowEncoder:
                     images[jobs[job][0]].plan.cut(images[jobs[job][0]].image, jobs[job][1]) for job in chunk
                 ]
                 versions = make_branches(torch.stack(cuts), self.config)
-                features = self.encoder(versions, self.attention, positions=self.config.positions)
+                parts = [
+                    images[jobs[job][0]].plan.cut(found, jobs[job][1])
+                    for job in chunk
+                    if (found := regions[jobs[job][0]]) is not None
+                ]
+                features = self.encoder(
+                    versions,
+                    self.attention,
+                    positions=self.config.positions,
+                    regions=torch.stack(parts) if parts else None,
+                )
                 maps.update(zip(chunk, reduce(join_branches(features, self.config)), strict=True))
                 if progress is not None:
                     progress(len(maps), len(jobs))
         ordered = iter([maps[job] for job in range(len(jobs))])
         return [_lay_out([next(ordered) for _ in image.plan], image.plan) for image in images]
+
+
+def _fitted(image: Prepared) -> Tensor | None:
+    """Return the regions at the size of the resized image, ``(h, w)``."""
+    if image.regions is None:
+        return None
+    found = image.regions[None, None].float().to(image.image.device)
+    return F.interpolate(found, size=image.image.shape[-2:], mode="nearest")[0, 0].long()
 
 
 def _lay_out(maps: list[Tensor], plan: TilePlan) -> WindowMaps:

@@ -130,6 +130,8 @@ _PROXYCLIP: Mapping[str, Fields] = {
     "cityscapes": {"resize_short": 448, "crop": 224},
     "ade20k": {"resize_short": 448},
 }
+# as ProxyCLIP but for the sets without a background
+_CORRCLIP: Mapping[str, Fields] = {**_PROXYCLIP, "voc20": {}, "context59": {}}
 # one version of every window, no refinement, no closing
 _PLAIN: Fields = {"branches": ("identity",), "pamr_steps": 0, "closing": False}
 _CLEARCLIP_FIELDS: Fields = {
@@ -242,6 +244,15 @@ METHODS: Mapping[str, Method] = {
         names="first",
         source="arXiv 2408.04883, published configurations",
         differs="windows are not padded to multiples of 56 px",
+    ),
+    "corrclip": Method(
+        title="CorrCLIP",
+        attention={"strategy": "corrclip"},
+        fields=_PROXYCLIP_FIELDS,
+        datasets=_CORRCLIP,
+        names="first",
+        source="arXiv 2411.10086, published configurations, with EoMT for the regions",
+        differs="windows are not padded to multiples of 56 px, the background has one name",
     ),
     "trident": Method(
         title="Trident",

@@ -243,7 +243,8 @@ class ITACLIP:
                 encoded = self.windows.encode(group, reduce, progress)
                 for prepared, maps in zip(group, encoded, strict=True):
                     decision = Decision(prepared, self.adjust_scores(prepared, maps), self.config)
-                    yield decision.segment(classes, return_scores=return_scores)
+                    found = decision.segment(classes, return_scores=return_scores)
+                    yield found if prepared.regions is None else found.by_regions(prepared.regions)
 
     @torch.inference_mode()
     def scores(self, image: ImageLike) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -63,6 +64,17 @@ class Segmentation:
         probabilities = F.interpolate(self.probabilities[None, None], size, mode="bilinear")
         scores = None if self.scores is None else F.interpolate(self.scores[None], size, mode="bilinear")[0]
         return replace(self, labels=labels[0, 0].long(), probabilities=probabilities[0, 0], scores=scores)
+
+    def by_regions(self, regions: Tensor) -> Segmentation:
+        """Return the segmentation with one class for each region, the commonest of its pixels.
+
+        Args:
+            regions: Number of the region of every pixel, ``(H, W)``, 0 for none, whose labels stay.
+        """
+        places = regions.to(self.labels) * len(self.names) + self.labels
+        counts = places.flatten().bincount(minlength=(int(regions.max()) + 1) * len(self.names))
+        best = counts.unflatten(0, (-1, len(self.names))).argmax(dim=1)
+        return replace(self, labels=torch.where(regions.to(self.labels) > 0, best[regions], self.labels))
 
     def shares(self) -> dict[str, float]:
         """Return the share of the pixels of every class that occurs, largest first."""

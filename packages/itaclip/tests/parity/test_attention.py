@@ -9,14 +9,22 @@ import pytest
 import torch
 from itaclip import ITACLIP, AttentionConfig, ITACLIPConfig
 from itaclip.attention.calibrated import SelfCalibratedAttention, find_anomalies, mend
+from itaclip.attention.correlation import CorrelationAttention, merge
 from itaclip.attention.gem import GEMAttention
 from itaclip.attention.proxy import ProxyAttention, proxy_map
+from itaclip.attention.regions import RegionModel
 from itaclip.attention.towers import PatchTower, SamAttention, SamTower
 from itaclip.attention.trident import TridentAttention, correlation
 from itaclip.encoder import build_encoder
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
-from transformers import SamVisionConfig, SamVisionModel
+from transformers import (
+    EomtConfig,
+    EomtForUniversalSegmentation,
+    EomtImageProcessor,
+    SamVisionConfig,
+    SamVisionModel,
+)
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1).double()
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1).double()
@@ -232,6 +240,130 @@ def test_scclip_runs_on_towers_of_timm_and_even_images(tools, kind):
     encoder = build_encoder(tools.timm(kind))
     for image in (tools.image(1, 3, 40, 48), torch.zeros(1, 3, 32, 32)):
         assert encoder(image, SelfCalibratedAttention()).isfinite().all()
+
+
+def one_number(regions, unit, distance):
+    """Regions as alike as the most alike two but for a distance, and chains of them, get one number."""
+    present = [each for each in regions.unique().tolist() if each > 0]
+    means = [F.normalize(unit[regions == each].mean(0), dim=0) for each in present]
+    cosines = torch.stack([torch.stack([a @ b for b in means]) for a in means])
+    found, seen = regions.clone(), set()
+    for start in range(len(present)):
+        chain = [] if start in seen else [start]
+        for i in chain:
+            near = [j for j in range(len(present)) if cosines.max() - cosines[i, j] <= distance]
+            chain += [j for j in near if j not in chain]
+        seen |= set(chain)
+        for i in chain:
+            found[regions == present[i]] = start + 1
+    return found
+
+
+def corrclip_formula(visual, dino, image, pixels, regions, distance):
+    """CorrCLIP for one window of 32 px: ``(N, D)`` on the grid of the other tower, 8 x 8."""
+    visual, block, inputs = last_block(visual, image[None])
+    dino = copy.deepcopy(dino).double()
+    x = dino._pos_embed(dino.patch_embed((pixels.double() - MEAN)[None] / STD))
+    x = dino.blocks[0](dino.norm_pre(x))
+    query, key, _ = dino.blocks[1].attn.qkv(dino.blocks[1].norm1(x))[0, 1:].chunk(3, dim=-1)
+    unit = F.normalize(query + key, dim=-1)
+    area = one_number(regions[::4, ::4].flatten(), unit, distance)
+    similarity = unit @ unit.T
+    weights = torch.zeros_like(similarity)
+    for i in range(64):
+        open_to = [
+            j
+            for j in range(64)
+            if (similarity[i, j] > similarity.mean() if 0 in (area[i], area[j]) else area[i] == area[j])
+        ]
+        weights[i, open_to] = (4 * similarity[i, open_to]).softmax(0)
+    coarse = area.view(8, 8)[::2, ::2].flatten()
+    present = area.unique()
+    total = torch.zeros(64, visual.proj.shape[1], dtype=torch.float64)
+    for source, weight in ((inputs[-1], 1.0), (inputs[-2], 1.0)):
+        value = F.linear(block.ln_1(source), block.attn.in_proj_weight, block.attn.in_proj_bias)[0, 1:, 64:]
+        moved = F.interpolate(value.T.reshape(1, -1, 4, 4), size=8, mode="bilinear", align_corners=False)
+        branch = block.attn.out_proj(weights @ moved[0].flatten(1).T)
+        total += weight * (visual.ln_post(branch) @ visual.proj)
+    # tokens of the regions in front of all others, which do not see them
+    count = len(present)
+    sees = torch.zeros(count + 17, count + 17, dtype=torch.bool)
+    sees[count:, count:] = sees[:count, count] = True
+    sees[:count, count + 1 :] = coarse[None] == present[:, None]
+    mask = torch.zeros(sees.shape, dtype=torch.float64).masked_fill(~sees, -torch.inf)
+    x = torch.cat([inputs[0][:, :1].expand(1, count, -1), inputs[0]], dim=1)
+    for each in visual.transformer.resblocks:
+        x = each(x, attn_mask=mask)
+    tokens = visual.ln_post(x[0, :count]) @ visual.proj
+    return total + 0.5 * torch.stack([tokens[present.tolist().index(each)] for each in area.tolist()])
+
+
+def drawn_regions(seed):
+    """Five regions in cells of 4 px, some of none."""
+    cells = torch.randint(0, 6, (4, 4), generator=torch.Generator().manual_seed(seed))
+    return cells.repeat_interleave(8, 0).repeat_interleave(8, 1)
+
+
+def test_corrclip_is_the_formula(tools, dino):
+    model, encoder = tools.native(), build_encoder(tools.native())
+    images = 0.5 * tools.image(2, 3, 32, 32)
+    regions = torch.stack([drawn_regions(0), drawn_regions(1)])
+    strategy = CorrelationAttention(tower=dino, regions=drawn_regions, merged=0.02)
+    strategy.bind(encoder)
+    found = encoder(images, strategy, regions=regions)
+    assert found.shape == (2, 24, 8, 8)
+    pixels = encoder.to_pixels(images)
+    for each, image, shown, area in zip(found, images, pixels, regions, strict=True):
+        expected = corrclip_formula(model.visual, dino, image, shown, area, 0.02).T.unflatten(1, (8, 8))
+        torch.testing.assert_close(each.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_regions_are_merged_along_chains():
+    angles = torch.tensor([0.0, 0.0, 0.1, 0.2, 1.5, 1.6, 3.0])
+    unit = torch.stack([angles.cos(), angles.sin()], dim=1)
+    regions = torch.tensor([0, 1, 2, 3, 7, 9, 4])
+    # 1 and 3 are joined by 2; the largest cosine is that of a region with itself
+    found = merge(regions, unit, 1 - math.cos(0.11))
+    assert torch.equal(found, one_number(regions, unit, 1 - math.cos(0.11)))
+    assert found.unique(return_inverse=True)[1].tolist() == [0, 1, 1, 1, 3, 3, 2]
+
+
+def test_windows_and_labels_follow_the_regions_of_the_image(tools, dino, classes):
+    asked = []
+
+    def regions(pixels):
+        asked.append(tuple(pixels.shape))
+        found = torch.zeros(pixels.shape[-2:], dtype=torch.int64)
+        found[:, 20:50] = 1
+        found[10:30, 50:] = 2
+        return found
+
+    config = ITACLIPConfig.preset("corrclip", resize_short=40, crop=32, stride=16, batch_size=3)
+    strategy = CorrelationAttention(tower=dino, regions=regions)
+    segmenter = ITACLIP(tools.native(), None, config, attention=strategy)
+    segmenter.set_text_features(tools.text(len(classes.names)), classes)
+    labels = segmenter.predict(tools.image(3, 50, 70)).labels
+    assert asked == [(3, 50, 70)]
+    assert len(labels[:, 20:50].unique()) == len(labels[10:30, 50:].unique()) == 1
+    with pytest.raises(ValueError, match="no branches but identity"):
+        ITACLIP(tools.native(), None, replace(config, branches=("identity", "hflip")), attention=strategy)
+    with pytest.raises(ValueError, match="open_clip's own"):
+        CorrelationAttention(tower=dino, regions=regions).bind(build_encoder(tools.timm("siglip")))
+
+
+def test_a_folder_of_a_panoptic_model_finds_regions(tools, tmp_path):
+    depth = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_blocks": 1}
+    config = EomtConfig(**depth, image_size=64, num_queries=6, num_labels=2, num_upscale_blocks=1)
+    model = scattered(lambda: EomtForUniversalSegmentation(config), 4)
+    model.class_predictor.bias.data[0] += 9  # sure of every query
+    model.save_pretrained(tmp_path)
+    size = {"shortest_edge": 64, "longest_edge": 64}
+    EomtImageProcessor(size=size, do_pad=True).save_pretrained(tmp_path)
+    found = RegionModel(str(tmp_path))(tools.image(3, 40, 56))
+    assert (found.shape, found.dtype) == ((40, 56), torch.int64)
+    assert found.max() > 0
+    with pytest.raises(FileNotFoundError, match=r"model of regions .* cannot be loaded"):
+        RegionModel(str(tmp_path / ".."))
 
 
 def sam_formula(sam, pixels):

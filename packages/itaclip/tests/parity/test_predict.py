@@ -39,7 +39,11 @@ def engine_and_serial(tools, classes, config, image):
 
 
 # those whose last block is a sum of maps; the others are held in test_attention.py
-OF_MAPS = [name for name in ITACLIPConfig.presets() if name not in ("gem", "scclip", "proxyclip", "trident")]
+OF_MAPS = [
+    name
+    for name in ITACLIPConfig.presets()
+    if name not in ("gem", "scclip", "proxyclip", "corrclip", "trident")
+]
 
 
 @pytest.mark.parametrize("dataset", [None, "voc21"])

@@ -89,6 +89,42 @@ def test_one_file_is_what_its_suffix_says(run):
         np.testing.assert_array_equal(scores["labels"], np.asarray(labels))
 
 
+CLOSED = "every pixel got one of the 3 classes"
+
+
+def test_a_closed_list_of_several_classes_is_hinted_at(run):
+    save("a.png", "b.png")
+    said = run("segment", "a.png", "b.png", "-o", "out").stderr
+    assert said.count(CLOSED) == 1
+    assert "--background adds a class for the rest" in said
+    # nothing was painted, so there is nothing to say
+    assert CLOSED not in run("segment", "a.png", "b.png", "-o", "out").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "classes"),
+    [
+        (["--background"], "cat, dog, sky"),
+        (["--background-names", "wall, floor"], "cat, dog, sky"),
+        (["--json"], "cat, dog, sky"),
+        ([], "cat"),
+        ([], "voc20"),
+    ],
+)
+def test_no_hint_where_the_list_is_open_or_that_of_a_benchmark(run, arguments, classes):
+    save("a.png")
+    said = run("segment", "a.png", "-o", "out", "--write", "labels", *arguments, classes=classes).stderr
+    assert "whatever it shows" not in said
+
+
+def test_a_tower_that_is_not_there_is_told_before_clip_is_loaded(run, tmp_path):
+    save("a.png")
+    options = ["--attention.strategy", "proxyclip", "--attention.options", "tower=./nowhere"]
+    # the model is not there either, and would be told of
+    result = run("segment", "a.png", "-o", "out", *options, model="./no-clip", code=2)
+    assert "the tower './nowhere' cannot be loaded" in sentence(result)
+
+
 def test_json_is_one_object_per_image(run):
     save("in/a.png", "in/b.png")
     result = run("segment", "in", "-o", "out", "--json", "--write", "labels")

@@ -19,6 +19,7 @@ _OWN = {
     "gem": "itaclip.attention.gem:GEMAttention",
     "scclip": "itaclip.attention.calibrated:SelfCalibratedAttention",
     "proxyclip": "itaclip.attention.proxy:ProxyAttention",
+    "corrclip": "itaclip.attention.correlation:CorrelationAttention",
     "trident": "itaclip.attention.trident:TridentAttention",
 }
 

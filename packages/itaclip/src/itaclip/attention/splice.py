@@ -49,7 +49,7 @@ class GatheringStrategy(AttentionStrategy):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SplicedImage(Prepared):
     """An image whose windows are spliced: ``plan`` is the one map that comes out.
 

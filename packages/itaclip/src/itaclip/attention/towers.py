@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common_kernels.runtime.hub import ModelNotFoundError, check_hub, is_hub_id
+from common_kernels.runtime.hub import ModelNotFoundError, check_hub, is_hub_id, quiet_libraries
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,6 +43,33 @@ class PatchTower:
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move the model."""
         self.model.to(device=device, dtype=dtype)
+
+    def query_keys(self, pixels: Tensor) -> Tensor:
+        """Return the sum of queries and keys of the last block.
+
+        Args:
+            pixels: As for the normalised output.
+
+        Returns:
+            ``(B, C, height, width)``, in patches.
+
+        Raises:
+            ValueError: If the block has no joint projection of queries, keys and values.
+        """
+        projection = getattr(self.model.blocks[-1].attn, "qkv", None)
+        if projection is None:
+            raise ValueError(
+                f"{type(self.model).__name__} has no joint projection of queries, keys and values"
+            )
+        kept: list[Tensor] = []
+        handle = projection.register_forward_hook(lambda _, inputs, output: kept.append(output))
+        try:
+            maps = self(pixels)
+        finally:
+            handle.remove()
+        query, key, _ = kept[0].chunk(3, dim=-1)  # (B, tokens, C)
+        patches = maps.shape[-2] * maps.shape[-1]
+        return (query + key)[:, -patches:].mT.unflatten(2, maps.shape[-2:])
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return the normalised output of the last block.
@@ -172,7 +199,8 @@ def _load_sam(name: str) -> nn.Module:
     if not Path(name).is_dir():
         check_hub(name)
     try:
-        return SamModel.from_pretrained(name, use_safetensors=True)
+        with quiet_libraries("transformers"):
+            return SamModel.from_pretrained(name, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelNotFoundError(
             f"the SAM model {name!r} cannot be loaded: it must be a folder or hub id of a SamModel of "

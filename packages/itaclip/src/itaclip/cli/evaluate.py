@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from itaclip.evaluation.datasets import Dataset, Layout
     from itaclip.evaluation.run import Evaluation, Failure, Outcome, Predict
+    from itaclip.model import ITACLIP
 
 Saved = Literal["predictions", "overlays"]
 
@@ -268,11 +269,8 @@ def evaluate(
         dtype=device.dtype,
     )
     images = data.open(benchmark, classes)
-    origin = {
-        "method": settings.method,
-        "published": settings.published and not method,
-        "source": settings.source,
-    }
+    is_published = settings.published and not method
+    origin = {"method": settings.method, "published": is_published, "source": settings.source}
     found, result = _run(images, setup, data, output, device.device, origin)
     if result is not None:
         _report(found, result, images.layout, output, ablations=ablations)
@@ -321,24 +319,14 @@ def _run(
             processes=processes,
             on_image=on_image,
             on_outcome=lambda outcome: _save(outcome, output.files(folder, outcome.sample.name), setup),
-            is_complete=lambda sample: all(
-                file.is_file() for file in output.files(folder, sample.name).values()
-            ),
+            is_complete=lambda sample: all(map(Path.is_file, output.files(folder, sample.name).values())),
             debug=output.debug,
         )
     # the first process reports while the others wait: a launcher ends all when one ends with an error
     result = None
     if processes.is_main:
         result = {
-            "dataset": images.layout.name,
-            "split": images.split,
-            "model": setup.model.model,
-            "pretrained": setup.model.pretrained,
-            "dtype": str(next(segmenter.model.parameters()).dtype).removeprefix("torch."),
-            "images": found.evaluated,
-            "resumed": found.resumed,
-            "failed": [{"image": failure.image, "error": failure.error} for failure in found.failures],
-            **found.scores.to_dict(),
+            **_facts(found, images, setup, segmenter),
             "worst": [str(path) for path in _draw_worst(found, images, predict, setup, folder, output, data)],
             "config": setup.config.to_dict(),
             "settings": origin,
@@ -350,6 +338,21 @@ def _run(
         _write_table(found, folder / "images.csv")
     processes.wait()
     return found, result
+
+
+def _facts(found: Evaluation, images: Dataset, setup: Setup, segmenter: ITACLIP) -> dict[str, object]:
+    """Return what was evaluated, and the scores."""
+    return {
+        "dataset": images.layout.name,
+        "split": images.split,
+        "model": setup.model.model,
+        "pretrained": setup.model.pretrained,
+        "dtype": str(next(segmenter.model.parameters()).dtype).removeprefix("torch."),
+        "images": found.evaluated,
+        "resumed": found.resumed,
+        "failed": [{"image": failure.image, "error": failure.error} for failure in found.failures],
+        **found.scores.to_dict(),
+    }
 
 
 def _identity(images: Dataset) -> list[str]:

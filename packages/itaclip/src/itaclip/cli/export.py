@@ -15,7 +15,6 @@ from itaclip.cli.options import AnyImageModel, ClassOptions, MethodOptions
 
 if TYPE_CHECKING:
     from itaclip.model import ITACLIP
-    from itaclip.text.classes import ClassList
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +58,14 @@ def export(
     """
     from itaclip.export import ExportError, export_onnx
 
-    path = output.output
-    if path.suffix.lower() != ".onnx":
-        raise ValueError(f"--output must be an .onnx file, got {path}")
+    path, entry = output.output, {"input": model.model, "output": str(output.output)}
     written = path.with_name(f"{path.stem}-texts.npz") if classes.classes else None
-    for file in (path, written):
-        if file is not None and file.exists() and not output.overwrite:
-            raise FileExistsError(f"{file} exists: --overwrite replaces it")
+    _check_files(path, written, overwrite=output.overwrite)
     if classes.classes:
         setup = classes.setup(model, method, "float32")
-        segmenter, chosen = setup.load("cpu"), setup.classes
+        segmenter = setup.load("cpu")
     else:
-        segmenter, chosen = model.load(model.config(method), device="cpu", dtype="float32"), None
-    entry: dict[str, object] = {"input": model.model, "output": str(path)}
+        segmenter = model.load(model.config(method), device="cpu", dtype="float32")
     with progress("exporting"):
         try:
             report = export_onnx(segmenter, path, size=None if size is None else (size, size), verify=verify)
@@ -82,20 +76,12 @@ def export(
             if output.json:
                 emit({**entry, "status": "failed", "error": explain(error)})
             return 1
-    if written is not None and chosen is not None:
-        _save_texts(segmenter, chosen, written)
+    if written is not None:
+        _save_texts(segmenter, written)
     if output.json:
-        emit(
-            {
-                **entry,
-                "status": "done",
-                "texts": None if written is None else str(written),
-                "size": list(report.size),
-                "grid": list(report.grid),
-                "difference": report.error if verify else None,
-                "bytes": report.num_bytes,
-            }
-        )
+        texts, difference = None if written is None else str(written), report.error if verify else None
+        sizes = {"size": list(report.size), "grid": list(report.grid), "bytes": report.num_bytes}
+        emit({**entry, "status": "done", "texts": texts, "difference": difference, **sizes})
         return 0
     checked = f"differs from the model by at most {report.error:.1e}" if verify else "not verified"
     say(f"{path}: {report.num_bytes / 1e6:.1f} MB, windows of {report.size[0]} px, {checked}")
@@ -104,10 +90,20 @@ def export(
     return 0
 
 
-def _save_texts(segmenter: ITACLIP, classes: ClassList, path: Path) -> None:
+def _check_files(path: Path, texts: Path | None, *, overwrite: bool) -> None:
+    """Refuse files that cannot be written before a model is loaded."""
+    if path.suffix.lower() != ".onnx":
+        raise ValueError(f"--output must be an .onnx file, got {path}")
+    for file in (path, texts):
+        if file is not None and file.exists() and not overwrite:
+            raise FileExistsError(f"{file} exists: --overwrite replaces it")
+
+
+def _save_texts(segmenter: ITACLIP, path: Path) -> None:
     """Write ``NAME-texts.npz``: one feature per name, and the class that it belongs to."""
     import numpy as np
 
+    classes = segmenter.classes
     with atomic_write(path) as file:
         np.savez(
             file,

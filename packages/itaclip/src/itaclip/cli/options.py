@@ -448,6 +448,11 @@ class Setup:
             "version": version("itaclip"),
         }
 
+    def warn_of_one(self) -> None:
+        """Say what a single class does."""
+        if len(self.classes) == 1:
+            warn("there is only one class, so every pixel gets it: add classes or --background")
+
     def hint(self) -> None:
         """Say what a closed list of several classes does, if it is none of a benchmark."""
         lists = [ClassList.shipped(name) for name in shipped_classes()]

@@ -12,6 +12,15 @@ from itaclip.config import AttentionConfig, ITACLIPConfig
 from itaclip.methods import METHODS
 from itaclip.presets import method_names, resolve
 
+_STRATEGIES = {
+    "value": "values only",
+    "gem": "qq, kk, vv along the last blocks",
+    "scclip": "kk and similarities of an earlier block",
+    "proxyclip": "similarities of another tower",
+    "corrclip": "similarities of another tower, in regions",
+    "trident": "those of another tower, then of SAM",
+}
+
 
 def presets(
     name: str | None = None,
@@ -64,10 +73,11 @@ def _show_methods(configs: dict[str, ITACLIPConfig]) -> None:
     table = Table("method", "last block", "windows", "PAMR", "texts", "published for")
     for name, config in configs.items():
         known = [dataset for dataset in METHODS[name].datasets if resolve(name, dataset).published]
+        versions = f", {len(config.branches)} versions" if len(config.branches) > 1 else ""
         table.add_row(
             name,
             _last_block(config.attention),
-            f"{config.crop} px, stride {config.stride}, {len(config.branches)} versions",
+            f"{config.crop} px, stride {config.stride}{versions}",
             f"{config.pamr_steps} steps" if config.pamr_steps else "",
             "yes" if METHODS[name].texts else "",
             ", ".join(known),
@@ -79,7 +89,7 @@ def _show_methods(configs: dict[str, ITACLIPConfig]) -> None:
 def _last_block(attention: AttentionConfig) -> str:
     """Return what the last block attends to, in a few words."""
     if attention.strategy != "mixed":
-        return {"value": "values only"}.get(attention.strategy, attention.strategy)
+        return _STRATEGIES.get(attention.strategy, attention.strategy)
     layers = [str(layer) if isinstance(layer, int) else f"{layer:.0%}" for layer in attention.mid_layers]
     middle = f", layers at {', '.join(layers)}" if layers else ""
     local = ", near patches first" if attention.locality else ""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from common_kernels.runtime.batch import Job, plan_jobs, run_jobs
-from common_kernels.runtime.cli import Device, OnProgress, Output, say, warn
+from common_kernels.runtime.batch import Job, Process, plan_jobs, run_jobs
+from common_kernels.runtime.cli import Device, OnProgress, Output, say
 from common_kernels.runtime.files import atomic_write
 from common_kernels.runtime.images.limits import MAX_PIXELS
 from cyclopts import Group, Parameter
 
-from itaclip.cli.options import AnyImageModel, ClassOptions, MethodOptions, comma_list
+from itaclip.cli.options import AnyImageModel, ClassOptions, MethodOptions, Setup, comma_list
 
 if TYPE_CHECKING:
     from itaclip.model import ITACLIP
@@ -99,10 +99,9 @@ def segment(
     """Segment images by the classes you name.
 
     For photo.jpg an output folder gets photo-overlay.png (colours, legend), photo-labels.png (class numbers
-    with a palette; 16 bits from 256 classes on) and photo.html (an interactive page: switch classes, read
-    probabilities). A result is skipped if it was made from the same image with the same options, so a run
-    that was stopped can be resumed. Under `accelerate launch` or `torchrun` the images are shared out among
-    the processes, each with its own device.
+    with a palette; 16 bits from 256 classes on) and photo.html (a page: switch classes, read probabilities).
+    What was made from the same image with the same options is skipped, so a stopped run can be resumed. Under
+    `accelerate launch` or `torchrun` the processes share the images, each with its own device.
 
     The shipped model tiny-shapes knows drawn shapes only. For photographs name a CLIP model of open_clip.
 
@@ -132,21 +131,8 @@ def segment(
         as_file=results.as_file,
         file_suffixes=_KINDS,
     )
-    if len(setup.classes) == 1:
-        warn("there is only one class, so every pixel gets it: add classes or --background")
-
-    def start(place: str) -> Callable[[Job, OnProgress], Mapping[str, object]]:
-        segmenter = setup.load(place)
-
-        def segment_one(job: Job, on_progress: OnProgress) -> Mapping[str, object]:
-            found, report = segment_file(segmenter, job, results, on_progress)
-            if len(jobs) == 1 and not output.json:
-                seen = [f"{name} {share:.0%}" for name, share in found.shares().items() if share >= 0.005]
-                say(f"{', '.join(map(str, job.outputs.values()))}: {', '.join(seen)}")
-            return report
-
-        return segment_one
-
+    setup.warn_of_one()
+    start = _starter(setup, results, says_shares=len(jobs) == 1 and not output.json)
     report = run_jobs(
         jobs,
         start,
@@ -159,6 +145,24 @@ def segment(
     if report.done and not output.json:
         setup.hint()
     return report.exit_code
+
+
+def _starter(setup: Setup, results: ResultOptions, *, says_shares: bool) -> Callable[[str], Process]:
+    """Return what loads the model on a device and gives the function that segments a file."""
+
+    def start(place: str) -> Process:
+        segmenter = setup.load(place)
+
+        def segment_one(job: Job, on_progress: OnProgress) -> Mapping[str, object]:
+            found, report = segment_file(segmenter, job, results, on_progress)
+            if says_shares:
+                seen = [f"{name} {share:.0%}" for name, share in found.shares().items() if share >= 0.005]
+                say(f"{', '.join(map(str, job.outputs.values()))}: {', '.join(seen)}")
+            return report
+
+        return segment_one
+
+    return start
 
 
 def segment_file(

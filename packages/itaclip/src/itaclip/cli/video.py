@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from common_kernels.runtime.batch import Job, run_jobs
+from common_kernels.runtime.batch import Job, Process, run_jobs
 from common_kernels.runtime.cli import Device, OnProgress, Output, say
 from cyclopts import Group, Parameter
 
-from itaclip.cli.options import AnyImageModel, ClassOptions, MethodOptions
+from itaclip.cli.options import AnyImageModel, ClassOptions, MethodOptions, Setup
 from itaclip.config import VideoOptions
 
 
@@ -46,43 +46,13 @@ def video(
     """
     from common_kernels.runtime.video.container import import_av
 
-    from itaclip.video import segment_video
-
     import_av()
-    if output.output.suffix.lower() != ".mp4":
-        raise ValueError(f"--output must be an .mp4 file, got {output.output}")
-    if labels is not None and labels.suffix.lower() != ".npz":
-        raise ValueError(f"--labels must be an .npz file, got {labels}")
-    if output.output.resolve() == source.resolve():
-        raise ValueError(f"{output.output} is the video itself: give another name")
+    _check_files(source, output.output, labels)
     setup = classes.setup(model, method, device.dtype)
-
-    def start(place: str) -> Callable[[Job, OnProgress], Mapping[str, object]]:
-        segmenter = setup.load(place)
-
-        def segment_one(job: Job, on_progress: OnProgress) -> Mapping[str, object]:
-            found = segment_video(
-                segmenter,
-                job.source,
-                output.output,
-                options=options,
-                labels=labels,
-                progress=lambda done, total: on_progress(done, total or done),
-            )
-            if not output.json:
-                say(f"{output.output}: {found.frames} frames")
-            return {
-                "frames": found.frames,
-                "segmented": found.segmented,
-                "cuts": found.cuts,
-                "classes": {name: round(share, 5) for name, share in found.shares.items()},
-            }
-
-        return segment_one
 
     report = run_jobs(
         [Job(source, {"video": output.output, **({} if labels is None else {"labels": labels})})],
-        start,
+        _starter(setup, options, json=output.json),
         settings={**setup.settings(), "video": options},
         device=device.device,
         overwrite=output.overwrite,
@@ -92,3 +62,45 @@ def video(
     if report.done and not output.json:
         setup.hint()
     return report.exit_code
+
+
+def _check_files(source: Path, output: Path, labels: Path | None) -> None:
+    """Refuse files that cannot be read or written before a model is loaded."""
+    if output.suffix.lower() != ".mp4":
+        raise ValueError(f"--output must be an .mp4 file, got {output}")
+    if labels is not None and labels.suffix.lower() != ".npz":
+        raise ValueError(f"--labels must be an .npz file, got {labels}")
+    if not source.is_file():
+        raise FileNotFoundError(f"{source} does not exist")
+    if output.resolve() == source.resolve():
+        raise ValueError(f"{output} is the video itself: give another name")
+
+
+def _starter(setup: Setup, options: VideoOptions, *, json: bool) -> Callable[[str], Process]:
+    """Return what loads the model on a device and gives the function that segments the video."""
+    from itaclip.video import segment_video
+
+    def start(place: str) -> Process:
+        segmenter = setup.load(place)
+
+        def segment_one(job: Job, on_progress: OnProgress) -> Mapping[str, object]:
+            found = segment_video(
+                segmenter,
+                job.source,
+                job.outputs["video"],
+                options=options,
+                labels=job.outputs.get("labels"),
+                progress=lambda done, total: on_progress(done, total or done),
+            )
+            if not json:
+                say(f"{job.outputs['video']}: {found.frames} frames")
+            return {
+                "frames": found.frames,
+                "segmented": found.segmented,
+                "cuts": found.cuts,
+                "classes": {name: round(share, 5) for name, share in found.shares.items()},
+            }
+
+        return segment_one
+
+    return start

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Self
 
 import torch
@@ -42,11 +42,14 @@ class LastInput(BlockInput):
         earlier: Inputs of the blocks that the strategy asked for, in its order.
         grid: Patches along height and width.
         images: Images ``(B, 3, H, W)`` as the tower got them, normalised.
+        regions: Numbers of regions ``(B, H, W)`` of the same pixels, 0 for none; ``None`` unless the strategy
+            needs them.
     """
 
     earlier: tuple[BlockInput, ...]
     grid: Grid
     images: Tensor
+    regions: Tensor | None = None
 
 
 class AttentionStrategy(ABC):
@@ -58,9 +61,11 @@ class AttentionStrategy(ABC):
 
     Attributes:
         has_towers: Whether other models take part, which a file of the image side cannot hold.
+        needs_regions: Whether windows come with their part of the regions of the image.
     """
 
     has_towers: ClassVar[bool] = False
+    needs_regions: ClassVar[bool] = False
 
     @classmethod
     def from_config(cls, config: AttentionConfig) -> Self:
@@ -103,6 +108,16 @@ class AttentionStrategy(ABC):
             ValueError: Likewise.
         """
         self.load()
+
+    def find_regions(self, pixels: Tensor) -> Tensor:
+        """Return the number of the region of every pixel of an image, 0 for none, ``(H, W)``.
+
+        Called once for each image of a strategy that ``needs_regions``; the label map is corrected by them.
+
+        Args:
+            pixels: The image at its own size, ``(3, H, W)``, RGB in [0, 1].
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs regions and does not find them")
 
     @abstractmethod
     def features(self, last: LastInput, encoder: Encoder) -> Tensor:
@@ -151,7 +166,12 @@ class Encoder:
         return self.tower.device
 
     def __call__(
-        self, images: Tensor, attention: AttentionStrategy, *, positions: Positions = "legacy"
+        self,
+        images: Tensor,
+        attention: AttentionStrategy,
+        *,
+        positions: Positions = "legacy",
+        regions: Tensor | None = None,
     ) -> Tensor:
         """Return the feature of every patch, not normalised.
 
@@ -159,11 +179,13 @@ class Encoder:
             images: ``(B, 3, H, W)``, normalised, any size of at least one patch.
             attention: Attention of the last block.
             positions: Interpolation of position embeddings.
+            regions: Numbers of regions ``(B, H, W)``, for a strategy that needs them.
 
         Returns:
             ``(B, D, height, width)`` in patches.
         """
-        return attention.features(self.prepare(images, attention, positions=positions), self)
+        last = self.prepare(images, attention, positions=positions)
+        return attention.features(last if regions is None else replace(last, regions=regions), self)
 
     def prepare(
         self, images: Tensor, attention: AttentionStrategy, *, positions: Positions = "legacy"

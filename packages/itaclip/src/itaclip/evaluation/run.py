@@ -134,63 +134,82 @@ def evaluate(
         ValueError: If the number of labels is not the data set's number of classes, or ``batch_size`` is
             below 1.
     """
-    num_classes = dataset.layout.num_classes
-    if len(labels) != num_classes:
-        raise ValueError(f"{dataset.layout.name} has {num_classes} classes, got {len(labels)} names")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    _check(dataset, labels, batch_size)
     processes = processes or Processes()
-    counts = _Counts(labels)
     store = None if folder is None else RowStore(folder, settings=settings or {}, rank=processes.rank)
+    counts = _Counts(labels, store)
     rows = _resume(store, dataset, processes, overwrite=overwrite, is_complete=is_complete)
     # all processes wait here: none may append rows while the first still reads
     done: set[str] = processes.gather(set(rows))[0]
     for name, row in rows.items():
-        counts.add(name, _matrix(row, num_classes))
+        counts.add(name, _matrix(row, len(labels)))
     shard = processes.shard([sample for sample in dataset.samples if sample.name not in done])
-    failures: list[Failure] = []
     outcomes = _outcomes(shard, predict, batch_size=batch_size, max_pixels=max_pixels, debug=debug)
     for number, (sample, outcome) in enumerate(zip(shard, outcomes, strict=True), 1):
-        failure = None
-        try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            matrix = confusion(outcome.predicted, outcome.truth, num_classes)
-            if on_outcome is not None:
-                on_outcome(outcome)
-        except ITEM_ERRORS as error:
-            if debug:
-                raise
-            failure = Failure(sample.name, _sentence(sample, error))
-            failures.append(failure)
-        else:
-            counts.add(sample.name, matrix)
-            if store is not None:
-                store.append(sample.name, _row(matrix))
+        failure = counts.judge(sample, outcome, on_outcome, debug=debug)
         if on_image is not None:
             on_image(number, len(shard), failure)
-    everywhere = [failure for part in processes.gather(failures) for failure in part]
-    images = [image for part in processes.gather(counts.images) for image in part]
-    return Evaluation(
-        scores=Scores(torch.stack(processes.gather(counts.total)).sum(dim=0), tuple(labels)),
-        images=tuple(sorted(images, key=lambda each: (each.miou != each.miou, each.miou, each.image))),
-        resumed=len(done),
-        failures=tuple(sorted(everywhere, key=lambda failure: failure.image)),
-    )
+    return counts.everywhere(processes, resumed=len(done))
+
+
+def _check(dataset: Dataset, labels: Sequence[str], batch_size: int) -> None:
+    layout = dataset.layout
+    if len(labels) != layout.num_classes:
+        raise ValueError(f"{layout.name} has {layout.num_classes} classes, got {len(labels)} names")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
 
 
 class _Counts:
-    """Counts of this process, in total and as scores of each image."""
+    """Counts of this process, in total and as scores of each image, and what failed."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[str], store: RowStore | None) -> None:
         self.labels = tuple(labels)
+        self.store = store
         self.total = torch.zeros(len(labels), len(labels), dtype=torch.int64)
         self.images: list[ImageScore] = []
+        self.failures: list[Failure] = []
 
     def add(self, name: str, matrix: Tensor) -> None:
         self.total += matrix
         scores = Scores(matrix, self.labels)
         self.images.append(ImageScore(name, scores.mean_iou, scores.pixel_accuracy))
+
+    def judge(
+        self,
+        sample: Sample,
+        outcome: Outcome | Exception,
+        on_outcome: Callable[[Outcome], None] | None,
+        *,
+        debug: bool,
+    ) -> Failure | None:
+        """Count one image and keep its row, or return why it failed."""
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            matrix = confusion(outcome.predicted, outcome.truth, len(self.labels))
+            if on_outcome is not None:
+                on_outcome(outcome)
+        except ITEM_ERRORS as error:
+            if debug:
+                raise
+            self.failures.append(Failure(sample.name, _sentence(sample, error)))
+            return self.failures[-1]
+        self.add(sample.name, matrix)
+        if self.store is not None:
+            self.store.append(sample.name, _row(matrix))
+        return None
+
+    def everywhere(self, processes: Processes, *, resumed: int) -> Evaluation:
+        """Return the result of all processes."""
+        failures = [failure for part in processes.gather(self.failures) for failure in part]
+        images = [image for part in processes.gather(self.images) for image in part]
+        return Evaluation(
+            scores=Scores(torch.stack(processes.gather(self.total)).sum(dim=0), self.labels),
+            images=tuple(sorted(images, key=lambda each: (each.miou != each.miou, each.miou, each.image))),
+            resumed=resumed,
+            failures=tuple(sorted(failures, key=lambda failure: failure.image)),
+        )
 
 
 def _outcomes(
