@@ -119,7 +119,9 @@ def enlarge_bicubic(x: Tensor, scale: int) -> Tensor:
     near = 1.5 * distance**3 - 2.5 * distance**2 + 1
     far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
     taps = torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
-    kernels = (taps[:, None, :, None] * taps[None, :, None, :]).flatten(0, 1)[:, None]  # (scale ** 2, 1, 5, 5)
+    kernels = (taps[:, None, :, None] * taps[None, :, None, :]).flatten(0, 1)[
+        :, None
+    ]  # (scale ** 2, 1, 5, 5)
     padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
     y = F.conv2d(padded, kernels.repeat(x.shape[1], 1, 1, 1), groups=x.shape[1])
     return F.pixel_shuffle(y, scale)
