@@ -74,12 +74,13 @@ def _run(name: str, model: Model, image: NDArray[np.floating], shape: tuple[int,
     return result.reshape(shape)
 
 
-def network_model(network: nn.Module, scale: int = 1) -> Model:
+def network_model(network: nn.Module, scale: int = 1, k: int | None = None) -> Model:
     """Wrap a network of three channels; grey goes through it as three equal ones.
 
     Args:
         network: The network, on the CPU.
         scale: By how much the image is enlarged beforehand if it is the convolutional network, which cannot.
+        k: Keys per token of SemanIR; those of its configuration if ``None``.
     """
     is_plain = isinstance(network, ConvUNet)
     network = network.to(memory_format=torch.channels_last).eval()
@@ -87,7 +88,7 @@ def network_model(network: nn.Module, scale: int = 1) -> Model:
     def restore(image: Pixels) -> Pixels:
         x = torch.from_numpy(image).permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
         with torch.inference_mode():
-            y = network(resize_bicubic(x, scale) if is_plain else x)[0]
+            y = (network(resize_bicubic(x, scale)) if is_plain else network(x, k=k))[0]
         out = y.permute(1, 2, 0).numpy()  # (H, W, 3)
         return out if image.shape[2] == 3 else out.mean(axis=-1, keepdims=True)
 

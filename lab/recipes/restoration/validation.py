@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from common_kernels.runtime.cli import OutputPath, say
 from common_kernels.runtime.images import read_rgb
+from semanir import SemanIR
 
 from recipes.options import Debug, Processor
 from recipes.restoration.baselines import Photos, baseline_figures
 from recipes.restoration.conditions import CONDITIONS, Photo, middle
 from recipes.restoration.dead_leaves import render
-from recipes.restoration.judging import add, measure, network_model, show
+from recipes.restoration.judging import Model, add, measure, network_model, show
 from recipes.restoration.networks import load_run
 from recipes.restoration.tasks import TASKS, TaskName
 
@@ -96,6 +97,7 @@ def validate(
     *runs: Path,
     photos: Path | None = None,
     leaves: int = 8,
+    k: tuple[int, ...] = (),
     cache: Path = Path("runs/validation.json"),
     processor: Processor = Processor(),
 ) -> None:
@@ -106,13 +108,19 @@ def validate(
         runs: Folders of the command 'train'.
         photos: Validation photographs, from the command 'photographs'; none if there is no such file.
         leaves: Number of fresh dead-leaves images.
+        k: Keys per token with which SemanIR runs are tried as well.
         cache: JSON file of what the classical methods reached.
         processor: What it computes with.
     """
     torch.set_num_threads(processor.threads)
     images, conditions = validation_images(photos, leaves), CONDITIONS[task]
     scale = TASKS[task].scale
-    models = {run.name: network_model(load_run(run, TASKS[task]), scale) for run in runs}
+    models: dict[str, Model] = {}
+    for run in runs:
+        network = load_run(run, TASKS[task])
+        models[run.name] = network_model(network, scale)
+        if isinstance(network, SemanIR):
+            models |= {f"{run.name}, k {each}": network_model(network, scale, each) for each in k}
     figures = add(baseline_figures(images, conditions, cache), measure(models, images, conditions))
     for kind in ("photograph", "leaves"):
         names = [name for name in images if name.startswith(kind)]
