@@ -33,8 +33,10 @@ SliderMap = tuple[tuple[float, ...], ...]
 Slider = int | float | Literal["auto"] | SliderMap
 Conditioning = Literal["true", "official", "base", "none"]
 Positions = Literal["patch", "canvas"]
+PatchPrompts = Literal["whole", "auto"]
 Fit = Literal["crop", "pad"]
 Offload = Literal["none", "model", "sequential"]
+ColourFix = Literal["none", "wavelet"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "plan": get_args(PlanKind),
@@ -44,8 +46,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "wrap": get_args(Wrap),
     "conditioning": get_args(Conditioning),
     "positions": get_args(Positions),
+    "patch_prompts": get_args(PatchPrompts),
     "fit": get_args(Fit),
     "offload": get_args(Offload),
+    "colour_fix": get_args(ColourFix),
 }
 # these divide the work and do not change the result
 _FREE = {"batch_size"}
@@ -73,6 +77,8 @@ class DenoisingConfig:
         overhang: Largest reach of a patch over the border of the canvas in latents, where it sees the canvas
             mirrored; if not given an eighth of the patch. With mode "official" and with ControlNets none.
         wrap: Sides that join their opposite: "horizontal" for panoramas, "both" for textures.
+        colour_fix: "wavelet" takes all that is coarser than about 13 pixels from the enlarged image once the
+            result is decoded, so that its colours stay; not where top and bottom join.
     """
 
     plan: PlanKind = "cover"
@@ -86,9 +92,12 @@ class DenoisingConfig:
     band: int | None = None
     overhang: int | None = None
     wrap: Wrap = "none"
+    colour_fix: ColourFix = "none"
 
     def __post_init__(self) -> None:
-        _check_choices(self, ("plan", "mode", "start", "fusion", "wrap"))
+        _check_choices(self, ("plan", "mode", "start", "fusion", "wrap", "colour_fix"))
+        if self.colour_fix != "none" and self.wrap in ("vertical", "both"):
+            raise ValueError(f"colour_fix must be 'none' with wrap={self.wrap!r}, got {self.colour_fix!r}")
         if self.overlap < 0:
             raise ValueError(f"overlap must not be negative, got {self.overlap}")
         for name in ("band", "overhang"):
@@ -209,6 +218,8 @@ class SamplingConfig:
             in the image shrunk to it ("base"), or an image of its own ("none").
         positions: Origin of the position ids of FLUX: the patch or the canvas.
         patch: Side of a patch in latents; the side that the model was trained for if not given.
+        patch_prompts: Prompt of a patch: the whole one, or only those of its phrases that the network attends
+            to in that part of the image ("auto"), for SD and SDXL in one process.
 
     Raises:
         ValueError: If a value is out of range.
@@ -228,9 +239,10 @@ class SamplingConfig:
     conditioning: Conditioning = "true"
     positions: Positions = "patch"
     patch: int | None = None
+    patch_prompts: PatchPrompts = "whole"
 
     def __post_init__(self) -> None:
-        _check_choices(self, ("conditioning", "positions"))
+        _check_choices(self, ("conditioning", "positions", "patch_prompts"))
         if self.num_inference_steps is not None and self.num_inference_steps < 1:
             raise ValueError(f"num_inference_steps must be at least 1, got {self.num_inference_steps}")
         if self.guidance_scale is not None and not math.isfinite(self.guidance_scale):
@@ -264,6 +276,8 @@ class LoadingConfig:
         control_image: Image that the ControlNet follows; for an upscale the image itself, as tile ControlNets
             take it, if not given.
         control_scale: Weight of the ControlNet.
+        upscaler: Network that enlarges the image before it is encoded, instead of Lanczos, a .safetensors
+            file of any architecture that spandrel knows.
         offload: Networks that wait in host memory: none; all but the one in use (model); or all but the layer
             in use (sequential), which is slow.
 
@@ -278,6 +292,7 @@ class LoadingConfig:
     controlnet: str | None = None
     control_image: str | None = None
     control_scale: float = 1.0
+    upscaler: str | None = None
     offload: Offload = "none"
 
     def __post_init__(self) -> None:

@@ -30,6 +30,11 @@ from pixelsmith.config import SamplingConfig, SizeConfig
         ({"mode": "official", "fusion_weight": 0.3}, "fusion_weight must be 0.5"),
         ({"overhang": -1}, "overhang must not be negative, got -1"),
         ({"overhang": 3, "mode": "official"}, "overhang must be 0 with mode='official', got 3"),
+        ({"colour_fix": "auto"}, "colour_fix must be one of none, wavelet, got .auto."),
+        (
+            {"colour_fix": "wavelet", "wrap": "both"},
+            "colour_fix must be .none. with wrap=.both., got .wavelet.",
+        ),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

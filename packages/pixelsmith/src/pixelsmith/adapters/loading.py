@@ -27,6 +27,7 @@ from pixelsmith.adapters.choosing import Announce, set_scheduler
 from pixelsmith.adapters.control import Control
 from pixelsmith.adapters.families import from_pipeline
 from pixelsmith.adapters.models import PipelineModel
+from pixelsmith.adapters.upscaler import load_upscaler
 from pixelsmith.adapters.weights import check_weights, refuse_pickle
 from pixelsmith.config import LoadingConfig, parse_lora
 
@@ -224,7 +225,7 @@ def load_model(
         prompt: Prompt of the whole image: text, or embeddings.
         device: Device; ``"auto"`` is CUDA if available.
         dtype: Compute dtype; ``"auto"`` is float16 on CUDA and float32 elsewhere.
-        loading: Variant, scheduler, LoRAs, ControlNet and offloading.
+        loading: Variant, scheduler, LoRAs, ControlNet, upscaler and offloading.
         announce: Called with one sentence if the scheduler has to be another than that of the model.
         settings: Fields of :class:`pixelsmith.adapters.ModelOptions`.
 
@@ -232,13 +233,15 @@ def load_model(
         ModelNotFoundError: If there is no such model, or only pickles of it, which can run code.
         TypeError: If a setting is unknown.
         ValueError: If the model, its scheduler or a setting does not fit.
-        ImportError: If a LoRA is given and the package peft is missing.
+        ImportError: If a LoRA is given and the package peft is missing, or an upscaler and spandrel.
     """
     with quiet_libraries("diffusers", "transformers"):
         pipe = load_pipeline(source, device=device, dtype=dtype, loading=loading, announce=announce)
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where, cuda_default="float16")
         controls = load_control(loading, precision, where)
+        if loading.upscaler is not None:
+            settings = {"upscaler": load_upscaler(loading.upscaler, precision, where), **settings}
     pipe.set_progress_bar_config(disable=True)
     if controls:
         settings = {"controls": controls, **settings}

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from pixelsmith.adapters.unet import Controls
 from pixelsmith.core.protocol import Denoiser
-from pixelsmith.io.tiles import Tiling
+from pixelsmith.io.tiles import Tiling, largest_tile
 
 _META = torch.device("meta")
 _CONTEXT = 600_000_000  # bytes: CUDA itself, its libraries and their workspaces
@@ -189,7 +189,7 @@ def measure_memory(
         denoiser.controls = Controls() if isinstance(denoiser.controls, Controls) else None
     x = torch.zeros(batch_size, model.channels, *patch, device=_META)
     origins = [(0, 0)] * batch_size
-    side = tiling.tile + 2 * tiling.halo
+    side = largest_tile(tiling)
     latents = torch.zeros(1, model.channels, side, side, device=_META, dtype=vae.dtype)
     pixels = torch.zeros(
         1, 3, *(side * model.vae_scale_factor,) * 2, device=_META, dtype=vae.dtype

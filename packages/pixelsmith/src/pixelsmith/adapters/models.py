@@ -26,9 +26,14 @@ from pixelsmith.adapters.options import (
     PatchPlace,
     fingerprint,
 )
+from pixelsmith.adapters.phrases import PhraseMaps, map_phrases
 from pixelsmith.adapters.schedulers import ClosedForm, closed_form
 from pixelsmith.core.protocol import Denoiser
+from pixelsmith.io.lanczos import Resized
 from pixelsmith.io.tiles import Tiling
+from pixelsmith.io.upscaled import Upscaler
+from pixelsmith.io.vae import TiledVAE
+from pixelsmith.store.rows import Rows
 
 _KEPT_PROMPTS = 256  # prompts whose encodings are cached
 
@@ -64,6 +69,7 @@ class PipelineModel(ABC):
         self._encode_text: Callable[[str], Condition] = lru_cache(_KEPT_PROMPTS)(self._encode)
         self._condition: Condition | None = None
         self._extras: Extras | None = None
+        self._phrases: PhraseMaps | None = None
         self.solver(self.patch * self.patch)  # refuses a scheduler before anything is computed
 
     def _check(self) -> None:
@@ -82,6 +88,8 @@ class PipelineModel(ABC):
         for name in given:
             if name not in known:
                 raise ValueError(f"{name} means nothing to {title}; leave it out")
+        if self.chooses_prompts and (self.network_name != "unet" or not isinstance(self.prompt, str)):
+            raise ValueError("patch_prompts='auto' needs SD or SDXL, and a prompt as text")
 
     cells_per_token: ClassVar[int] = 1
 
@@ -108,6 +116,11 @@ class PipelineModel(ABC):
     def vae(self) -> Any:
         """The autoencoder."""
         return self.pipe.vae
+
+    @property
+    def upscaler(self) -> Upscaler | None:
+        """Network that enlarges the image before it is encoded."""
+        return self.options.upscaler
 
     @property
     def channels(self) -> int:
@@ -193,7 +206,7 @@ class PipelineModel(ABC):
             size: Height and width of the canvas, pixels.
             patch: Height and width of a patch, latents.
         """
-        choose = self.options.patch_prompt
+        choose = self.options.patch_prompt if self._phrases is None else self._phrases.choose
         if choose is None:
             return self.condition()
 
@@ -209,6 +222,33 @@ class PipelineModel(ABC):
             return self._encode(found) if isinstance(found, Condition) else self._encode_text(found)
 
         return of
+
+    @property
+    def chooses_prompts(self) -> bool:
+        """Whether the prompt of each patch is chosen by what the network sees there."""
+        return self.options.patch_prompts == "auto"
+
+    @torch.no_grad()
+    def look(self, rows: Rows) -> None:
+        """Find where each phrase of the prompt belongs in the image that the next stage enlarges.
+
+        Args:
+            rows: The image, of any size.
+        """
+        if not self.chooses_prompts:
+            return
+        assert isinstance(self.prompt, str)  # else refused on construction
+        scale = self.patch / max(rows.height, rows.width)
+        latent_size = [
+            max(1, round(side * scale / self.patch_multiple)) * self.patch_multiple
+            for side in (rows.height, rows.width)
+        ]
+        size = latent_size[0] * self.vae_scale_factor, latent_size[1] * self.vae_scale_factor
+        parts = [part for _, part in TiledVAE(self.vae).encode(Resized(rows, size))]
+        denoiser = self._denoiser(size, (latent_size[0], latent_size[1]), self.condition())
+        self._phrases = map_phrases(
+            self.prompt, self.pipe.tokenizer, self.network, denoiser, torch.cat(parts, dim=1)
+        )
 
     @torch.no_grad()
     def _encode(self, prompt: str | Condition) -> Condition:
@@ -331,7 +371,9 @@ class PipelineModel(ABC):
     def describe(self) -> dict[str, object]:
         """Return everything that decides the result, as JSON values."""
         options = self.options
-        text = options.changed((*TEXT, *SCHEDULE, *SAMPLING, "conditioning", "positions", "patch"))
+        text = options.changed(
+            (*TEXT, *SCHEDULE, *SAMPLING, "conditioning", "positions", "patch", "patch_prompts")
+        )
         extra = options.changed(("patch_prompt", *IMAGES, "attention_kwargs"))
         found: dict[str, object] = {
             "model": self.name,
@@ -345,6 +387,8 @@ class PipelineModel(ABC):
         }
         if options.controls:
             found["controls"] = [control.describe() for control in options.controls]
+        if options.upscaler is not None:
+            found["upscaler"] = options.upscaler.describe()
         loras = _active_loras(self.pipe, self.network)
         if loras:
             found["loras"] = loras

@@ -14,6 +14,7 @@ from torch import Tensor
 from pixelsmith.adapters.base import Condition
 from pixelsmith.adapters.control import Control
 from pixelsmith.config import SamplingConfig
+from pixelsmith.io.upscaled import Upscaler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ class ModelOptions(SamplingConfig):
         ip_adapter_image: Images for IP-Adapters that the pipeline has loaded.
         ip_adapter_image_embeds: Embeddings of such images, in the form in which the pipeline takes them.
         attention_kwargs: Arguments of the attention processors, such as ``{"scale": 0.7}`` for LoRAs.
+        upscaler: Network that enlarges the image before it is encoded; Lanczos if ``None``.
         name: Name of the model in the record of a job, if not the name that the pipeline was loaded by.
 
     Raises:
@@ -70,12 +72,15 @@ class ModelOptions(SamplingConfig):
     ip_adapter_image: Any = None
     ip_adapter_image_embeds: Any = None
     attention_kwargs: Mapping[str, object] | None = None
+    upscaler: Upscaler | None = None
     name: str | None = None
 
     def __post_init__(self) -> None:
         SamplingConfig.__post_init__(self)
         if self.timesteps is not None and self.sigmas is not None:
             raise ValueError("timesteps and sigmas cannot both be given; leave one out")
+        if self.patch_prompt is not None and self.patch_prompts != "whole":
+            raise ValueError("patch_prompt and patch_prompts cannot both be given; leave one out")
 
     def changed(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the settings that are not at their default."""

@@ -69,7 +69,7 @@ class ModelRequest:
         whole = replace(
             loading,
             config=_whole(loading.config), controlnet=_whole(loading.controlnet),
-            control_image=_whole(loading.control_image),
+            control_image=_whole(loading.control_image), upscaler=_whole(loading.upscaler),
             lora=tuple(f"{_whole(place)}:{weight}" for place, weight in loras) or None,
         )  # fmt: skip
         return cls(
@@ -99,7 +99,7 @@ class ModelRequest:
         from pixelsmith.adapters.assets import locate_model
 
         files = [self.model, *(parse_lora(text)[0] for text in self.loading.lora or ())]
-        files += [self.loading.controlnet] if self.loading.controlnet else []
+        files += [file for file in (self.loading.controlnet, self.loading.upscaler) if file]
         weights = [digest_model(locate_model(file)) for file in files]
         return digest_settings([weights, self.dtype, self.loading.variant, spec.identity(model)])
 

@@ -6,10 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
 Statistics = Literal["global", "tile"]
+MARGIN = 4
+"""Latents beyond each border of a canvas that the autoencoder sees, see :mod:`pixelsmith.io.margins`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +24,6 @@ class Tiling:
             has a quarter of the side of a tile with its halo; 8 are on the device at a time, which take the
             memory of half a tile. The statistics are exact for images that are no larger than all windows.
         wrap: Whether rows (top and bottom) and columns (left and right) join.
-        mirror: Whether an image is mirrored beyond its other borders, as far as the halo. Without, a network
-            pads with zeros there, as in its training, and the outermost latents are unlike all others.
     """
 
     tile: int = 96
@@ -34,7 +31,6 @@ class Tiling:
     statistics: Statistics = "global"
     samples: int = 32
     wrap: tuple[bool, bool] = (False, False)
-    mirror: bool = False
 
     def __post_init__(self) -> None:
         if min(self.tile, self.samples) < 1 or self.halo < 0:
@@ -72,86 +68,60 @@ class Span:
         """The kept latents, counted from ``start``."""
         return slice(self.keep_start - self.start, self.keep_stop - self.start)
 
-    def positions(self, side: int, wraps: bool, factor: int = 1) -> NDArray[np.int64]:
-        """Return the positions that are processed on an axis of ``side`` latents of ``factor`` pixels.
 
-        Beyond its ends the axis goes on at the other end if it wraps, else it is mirrored.
-        """
-        at, length = np.arange(self.start * factor, self.stop * factor), side * factor
-        if wraps:
-            return at % length
-        at = np.abs(at)
-        return np.minimum(at, 2 * (length - 1) - at)
-
-
-def cut_axis(side: int, tiling: Tiling, wraps: bool) -> list[Span]:
-    """Return the tiles along an axis of ``side`` latents."""
-    margin = margin_of(side, tiling, wraps)
-    if side + 2 * margin <= tiling.tile + 2 * tiling.halo and not wraps:
-        return [Span(-margin, side + margin, 0, side)]
+def cut_axis(side: int, tiling: Tiling, wraps: bool, slack: int = 0) -> list[Span]:
+    """Return the tiles along an axis of ``side`` latents; a single one may be larger by ``slack``."""
+    if side <= tiling.tile + 2 * tiling.halo + slack and not wraps:
+        return [Span(0, side, 0, side)]
     spans: list[Span] = []
     for start in range(0, side, tiling.tile):
         stop = min(start + tiling.tile, side)
         first, last = start - tiling.halo, stop + tiling.halo
         if not wraps:
-            first, last = max(first, -margin), min(last, side + margin)
+            first, last = max(first, 0), min(last, side)
         spans.append(Span(first, last, start, stop))
     return spans
 
 
-def margin_of(side: int, tiling: Tiling, wraps: bool) -> int:
-    """Return how many mirrored latents lie beyond each end of an axis of ``side`` latents."""
-    return min(tiling.halo, side - 1) if tiling.mirror and not wraps else 0
+def largest_tile(tiling: Tiling) -> int:
+    """Return the side of the largest tile of a job in latents: one tile is one with its margin, too."""
+    return tiling.tile + 2 * (tiling.halo + MARGIN)
 
 
 def sample_windows(size: tuple[int, int], tiling: Tiling) -> list[tuple[Span, Span]]:
     """Return windows of equal size, rows and columns of each, from which statistics are taken.
 
-    They lie on a raster that begins and ends at the borders: where they are not mirrored their effect on a
-    network has to be in the statistics, or it is magnified without limit where an image is flat. An image
-    that is no larger than all windows together is one window.
+    They lie on a raster that begins and ends at the borders: the effect of the borders on a network has to be
+    in the statistics, or it is magnified without limit where an image is flat. An image that is no larger
+    than all windows together is one window.
 
     Args:
         size: Height and width of the canvas in latents.
         tiling: Configuration with the side and number of the windows.
     """
     side = max((tiling.tile + 2 * tiling.halo) // 4, 4)
-    margins = [margin_of(each, tiling, wraps) for each, wraps in zip(size, tiling.wrap, strict=True)]
-    row, column = (
-        # as in one tile, what is mirrored counts
-        Span(-margin, each + margin, -margin, each + margin)
-        for margin, each in zip(margins, size, strict=True)
-    )
-    if row.length * column.length <= tiling.samples * side * side and not any(tiling.wrap):
-        return [(row, column)]
+    if size[0] * size[1] <= tiling.samples * side * side and not any(tiling.wrap):
+        return [(Span(0, size[0], 0, size[0]), Span(0, size[1], 0, size[1]))]
     lengths = [min(side, each) for each in size]
     most = [each // length for each, length in zip(size, lengths, strict=True)]
     down, across = _raster(size, most, tiling.samples)
     rows, columns = (
-        [
-            _window(number, count, size[axis], lengths[axis], margins[axis], wraps=tiling.wrap[axis])
-            for number in range(count)
-        ]
+        [_window(number, count, size[axis], lengths[axis], tiling.wrap[axis]) for number in range(count)]
         for axis, count in enumerate((down, across))
     )
     return [(row, column) for row in rows for column in columns]
 
 
-def _window(number: int, count: int, side: int, length: int, margin: int, *, wraps: bool) -> Span:
-    """Return one of ``count`` windows along an axis.
-
-    A quarter at each end is not kept, except at borders that are not mirrored.
-    """
+def _window(number: int, count: int, side: int, length: int, wraps: bool) -> Span:
+    """Return one of ``count`` windows along an axis; inside an image a quarter at each end is not kept."""
     halo = length // 4
     if wraps:
         first = number * side // count
         return Span(first, first + length, first + halo, first + length - halo)
-    margin = min(halo, margin)
-    last = side + 2 * margin - length
-    first = (last // 2 if count == 1 else number * last // (count - 1)) - margin
+    last = side - length
+    first = last // 2 if count == 1 else number * last // (count - 1)
     stop = first + length
-    keep_start = first + halo if first or margin else 0
-    return Span(first, stop, keep_start, stop - halo if stop < side or margin else side)
+    return Span(first, stop, first + halo if first else 0, stop - halo if stop < side else side)
 
 
 def _raster(size: tuple[int, int], most: list[int], samples: int) -> tuple[int, int]:

@@ -32,12 +32,13 @@ class TiledVAE:
     Args:
         vae: ``AutoencoderKL`` or one with the same methods.
         tiling: Division into tiles; tiles of the size that the autoencoder was trained for if ``None``.
+        slack: Latents by which a canvas of one tile may be larger than a tile, such as its margins.
 
     Raises:
         TypeError: If there is no autoencoder.
     """
 
-    def __init__(self, vae: Any, tiling: Tiling | None = None) -> None:
+    def __init__(self, vae: Any, tiling: Tiling | None = None, *, slack: int = 0) -> None:
         if vae is None:
             raise TypeError("the pipeline has no vae, which is needed to read and write images")
         self.vae = vae
@@ -45,6 +46,7 @@ class TiledVAE:
         self.factor = 2 ** (len(self.config["block_out_channels"]) - 1)
         self.latent_channels = int(self.config["latent_channels"])
         self.tiling = tiling or default_tiling(vae)
+        self.slack = slack
 
     @property
     def device(self) -> torch.device:
@@ -87,14 +89,16 @@ class TiledVAE:
         Raises:
             ValueError: If a side is not a multiple of the factor.
         """
-        size, wraps = self.size(rows.height, rows.width), self.tiling.wrap
+        size = self.size(rows.height, rows.width)
         band: tuple[Span, Pixels] | None = None
 
         def fetch(row: Span, column: Span) -> Tensor:
             nonlocal band
             if band is None or band[0] is not row:
-                band = row, self._read_rows(rows, row, size[0])
-            pixels = band[1].take(column.positions(size[1], wraps[1], self.factor), axis=1)
+                band = row, read_wrapped(rows, row.start * self.factor, row.stop * self.factor)
+            pixels = band[1].take(
+                range(column.start * self.factor, column.stop * self.factor), axis=1, mode="wrap"
+            )
             image = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)
             return (image.float() / 127.5 - 1).to(self.vae.dtype)
 
@@ -126,13 +130,10 @@ class TiledVAE:
                 f"the canvas must have the {self.latent_channels} channels of the vae, got {canvas.channels}"
             )
 
-        wraps = self.tiling.wrap
-
         def fetch(row: Span, column: Span) -> Tensor:
-            top, rows = _inside(row, canvas.height, wraps[0])
-            left, columns = _inside(column, canvas.width, wraps[1])
-            z = canvas.read(top, left, max(rows) + 1, max(columns) + 1)
-            return z[:, rows][:, :, columns].to(self.device)
+            # the modulo that a canvas applies to reads beyond its end serves those before its beginning
+            z = canvas.read(row.start % canvas.height, column.start % canvas.width, row.length, column.length)
+            return z.to(self.device)
 
         def process(latents: Tensor) -> Tensor:
             z = self.unscale(latents).to(self.vae.dtype)
@@ -145,8 +146,11 @@ class TiledVAE:
 
     def spans(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
         """Return the rows and the columns of tiles of a canvas; sizes in latents."""
-        wraps = self.tiling.wrap
-        return cut_axis(height, self.tiling, wraps[0]), cut_axis(width, self.tiling, wraps[1])
+        rows, columns = (
+            cut_axis(side, self.tiling, wraps, self.slack)
+            for side, wraps in zip((height, width), self.tiling.wrap, strict=True)
+        )
+        return rows, columns
 
     def scale(self, latents: Tensor) -> Tensor:
         """Scale the output of the encoder, ``(B, C, h, w)``, to the latents of the denoiser."""
@@ -157,14 +161,6 @@ class TiledVAE:
         """Undo :meth:`scale`."""
         mean, deviation = self._moments(latents)
         return latents * (deviation / self.config["scaling_factor"]) + mean
-
-    def _read_rows(self, rows: Rows, row: Span, height: int) -> Pixels:
-        """Return the rows of pixels of a span, with those beyond the borders of the image."""
-        if self.tiling.wrap[0]:
-            return read_wrapped(rows, row.start * self.factor, row.stop * self.factor)
-        at = row.positions(height, wraps=False, factor=self.factor)
-        first = int(at.min())
-        return rows.read(first, int(at.max()) + 1)[at - first]
 
     def _moments(self, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:
         mean, deviation = self.config.get("latents_mean"), self.config.get("latents_std")
@@ -244,15 +240,6 @@ def default_tiling(vae: Any, *, wrap: tuple[bool, bool] = (False, False)) -> Til
     trained = vae.config.get("sample_size") or 512
     side = (trained if isinstance(trained, int) else min(trained)) // factor
     return Tiling(tile=max(64, side) - 32, halo=16, wrap=wrap)
-
-
-def _inside(span: Span, side: int, wraps: bool) -> tuple[int, list[int]]:
-    """Return the first position to read from a canvas, and which of those from there on a tile has."""
-    if wraps:  # the canvas goes on at its beginning by itself
-        return span.start % side, list(range(span.length))
-    at = span.positions(side, wraps=False)
-    first = int(at.min())
-    return first, (at - first).tolist()
 
 
 def _grown(latents: slice, factor: int) -> slice:

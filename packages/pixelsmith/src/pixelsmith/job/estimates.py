@@ -14,10 +14,10 @@ from common_kernels.runtime.files import check_free_space
 
 from pixelsmith.core.model import JobModel
 from pixelsmith.core.plan import estimate_calls
-from pixelsmith.io.tiles import sample_windows
+from pixelsmith.io.tiles import MARGIN, largest_tile, sample_windows
 from pixelsmith.io.vae import TiledVAE
 from pixelsmith.io.writers import disk_needed
-from pixelsmith.job.spec import JobSpec, check_spec, sized
+from pixelsmith.job.spec import JobSpec, check_spec, margin_of, sized
 from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.rows import ArrayRows
 
@@ -103,10 +103,12 @@ def estimate(
         config = spec.stage_config(number)
         latent_size, patch = sized(model, size, config)
         denoiser = model.denoiser(size, patch)
-        rows, columns = TiledVAE(model.vae, spec.tiling_of(model)).spans(*latent_size)
+        around = margin_of(config, model.vae_scale_factor).around(latent_size)
+        rows, columns = TiledVAE(model.vae, spec.tiling_of(model), slack=2 * MARGIN).spans(*around)
         planes = model.channels * (2 if denoiser.multistep else 1)
         each = spec.dtype.itemsize
-        canvases = (4 * model.channels + 2 * planes * each) * latent_size[0] * latent_size[1]
+        canvases = 2 * planes * each * latent_size[0] * latent_size[1]
+        canvases += 4 * model.channels * around[0] * around[1]
         stages.append(
             StageEstimate(
                 size=size,
@@ -160,9 +162,9 @@ def measure_seconds(model: JobModel, spec: JobSpec, stages: list[StageEstimate])
         origins = [(0, 0)] * config.batch_size
         with torch.no_grad():
             call = _timed(lambda x=batch, d=denoiser, o=origins: d.predict(x, 0, o), denoiser.device)
-        vae = TiledVAE(model.vae, tiling)
-        side = tiling.tile + 2 * tiling.halo
-        height, width = min(side, latent_size[0]), min(side, latent_size[1])
+        vae = TiledVAE(model.vae, tiling, slack=2 * MARGIN)
+        around = margin_of(config, model.vae_scale_factor).around(latent_size)
+        height, width = (min(largest_tile(tiling), side) for side in around)
         canvas = Canvas.zeros(model.channels, height, width)
         grey = ArrayRows(
             np.full((height * model.vae_scale_factor, width * model.vae_scale_factor, 3), 127, dtype=np.uint8)
@@ -170,9 +172,7 @@ def measure_seconds(model: JobModel, spec: JobSpec, stages: list[StageEstimate])
         encode = _timed(lambda v=vae, p=grey: list(v.encode(p)), model.device)
         decode = _timed(lambda v=vae, c=canvas: list(v.decode(c)), model.device)
         total += stage.calls / config.batch_size * call
-        windows = (
-            sample_windows(latent_size, tiling) if tiling.statistics == "global" and stage.tiles > 1 else []
-        )
+        windows = sample_windows(around, tiling) if tiling.statistics == "global" and stage.tiles > 1 else []
         sampled = sum(row.length * column.length for row, column in windows)
         passes = stage.tiles + sampled / (height * width)
         total += passes * (encode + decode)

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pixelsmith.config import JobConfig
+from pixelsmith.io.margins import Margin
+from pixelsmith.job.spec import margin_of
 from pixelsmith.store.errors import JobFolderError
 from pixelsmith.store.folder import FolderStore
 
@@ -73,9 +76,11 @@ def inspect_job(folder: Path) -> JobState:
     try:
         factor = int(description["vae_scale_factor"])
         sizes = [(int(height), int(width)) for height, width in description["sizes"]]
+        config = JobConfig.from_dict({**description["config"], "batch_size": 1})
     except (KeyError, TypeError, ValueError) as error:
         raise JobFolderError(f"{folder / 'job.json'} does not describe a job: {error!r}") from error
-    stages = [_look(FolderStore(folder), number, size, factor) for number, size in enumerate(sizes)]
+    margin = margin_of(config, factor)
+    stages = [_look(FolderStore(folder), number, size, margin) for number, size in enumerate(sizes)]
     done = [stage.status == "complete" for stage in stages]
     return JobState(
         stages=tuple(stages),
@@ -85,7 +90,7 @@ def inspect_job(folder: Path) -> JobState:
     )
 
 
-def _look(store: FolderStore, number: int, size: tuple[int, int], factor: int) -> StageState:
+def _look(store: FolderStore, number: int, size: tuple[int, int], margin: Margin) -> StageState:
     stage = store.stage(number, read_only=True)
     record, journal = stage.record, stage.journal
     identity: Mapping[str, Any] = journal.identity or {}
@@ -102,7 +107,7 @@ def _look(store: FolderStore, number: int, size: tuple[int, int], factor: int) -
     return StageState(
         size=size,
         status=status,
-        encoded=record.encoded * factor / size[0],
+        encoded=record.encoded / margin.around((size[0] // margin.factor, 0))[0],
         step=step,
         num_steps=num_steps,
         calls=calls,

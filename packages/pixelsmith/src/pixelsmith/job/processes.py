@@ -13,7 +13,7 @@ from pixelsmith.job.spec import JobSpec, check_spec, sized
 from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.memory import MemoryStage
 
-__all__ = ["announce", "assist", "share_canvas"]
+__all__ = ["announce", "assist", "check_processes", "share_canvas"]
 
 
 def assist(model: JobModel, spec: JobSpec, ranks: Ranks) -> None:
@@ -23,6 +23,7 @@ def assist(model: JobModel, spec: JobSpec, ranks: Ranks) -> None:
         StageInterrupted: If the hook of process 0 stops the job.
     """
     check_spec(model, spec)
+    check_processes(model)
     while (number := announce(ranks, model, -1)) >= 0:
         config, size = spec.stage_config(number), spec.sizes[number]
         latent_size, patch = sized(model, size, config)
@@ -32,6 +33,16 @@ def assist(model: JobModel, spec: JobSpec, ranks: Ranks) -> None:
             model.denoiser(size, patch), clean, config, store=MemoryStage(dtype=spec.dtype),
             ranks=ranks, scale=spec.scale(number), stage=number,
         )  # fmt: skip
+
+
+def check_processes(model: JobModel) -> None:
+    """Refuse a model that only one process can use.
+
+    Raises:
+        ValueError: If the prompts of its patches depend on the image, which process 0 alone has.
+    """
+    if getattr(model, "chooses_prompts", False):
+        raise ValueError("patch_prompts='auto' works in one process only; run it without other processes")
 
 
 def announce(ranks: Ranks, model: JobModel, number: int) -> int:

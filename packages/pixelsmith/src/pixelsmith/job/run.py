@@ -19,7 +19,7 @@ from pixelsmith.io.metadata import Metadata
 from pixelsmith.io.writers import check_output, write_image
 from pixelsmith.job.base import generate_seamless
 from pixelsmith.job.estimates import Estimate, check_disk, estimate
-from pixelsmith.job.processes import announce, share_canvas
+from pixelsmith.job.processes import announce, check_processes, share_canvas
 from pixelsmith.job.progress import Hooks, JobInterrupted, JobProgress, OnProgress, Phase
 from pixelsmith.job.source import digest_pixels, fit_pixels, read_source
 from pixelsmith.job.spec import JobSpec, check_spec
@@ -96,6 +96,8 @@ class Job:
     ) -> None:
         if image is not None and spec.source is not None:
             raise ValueError(f"image and spec.source={spec.source} cannot both be given; leave one out")
+        if ranks is not None:
+            check_processes(model)
         self.model = model
         self.spec = spec if image is None else replace(spec, source_digest=digest_pixels(image))
         self.store = store
@@ -199,7 +201,7 @@ class Job:
                 announce(self.ranks, self.model, stage.number)
                 share_canvas(self.ranks, self.model, clean)
             self._latents = stage.denoise(clean, self.ranks)
-            stage.decode(self._latents, image)
+            stage.decode(self._latents, image, previous)
             stage.store.finish()
         return image
 

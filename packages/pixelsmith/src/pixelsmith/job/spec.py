@@ -15,10 +15,11 @@ from pixelsmith.config import Fit, JobConfig, Slider
 from pixelsmith.core.model import JobModel
 from pixelsmith.core.plan import patch_side
 from pixelsmith.core.steps import StepPlan, plan_steps
-from pixelsmith.io.tiles import Tiling
+from pixelsmith.io.margins import Margin
+from pixelsmith.io.tiles import MARGIN, Tiling
 from pixelsmith.io.vae import TiledVAE, default_tiling
 
-__all__ = ["JobSpec", "Size", "check_sizes", "check_spec", "sized"]
+__all__ = ["JobSpec", "Size", "check_sizes", "check_spec", "margin_of", "sized"]
 
 _LONGEST = 1_000_000  # pixels; a larger size is a mistake, and even planning it takes hours
 CanvasType = Literal["float32", "float16"]
@@ -150,6 +151,11 @@ def sized(model: JobModel, size: Size, config: JobConfig) -> tuple[Size, Size]:
     """Return the sizes of the canvas of a stage and of its patches, both in latents."""
     height, width = (side // model.vae_scale_factor for side in size)
     return (height, width), (patch_side(height, config), patch_side(width, config))
+
+
+def margin_of(config: JobConfig, vae_scale_factor: int) -> Margin:
+    """Return the margin of the canvases of a stage; none where the published code is followed."""
+    return Margin(0 if config.mode == "official" else MARGIN, vae_scale_factor, config.wraps)
 
 
 def check_spec(model: JobModel, spec: JobSpec) -> list[StepPlan]:

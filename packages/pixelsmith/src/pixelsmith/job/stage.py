@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -15,16 +15,20 @@ from pixelsmith.core.engine import run_stage
 from pixelsmith.core.model import JobModel
 from pixelsmith.core.protocol import OnStep, Progress, StageInterrupted
 from pixelsmith.core.ranks import Ranks
+from pixelsmith.io.colours import REACH, keep_colours
 from pixelsmith.io.lanczos import Resized
+from pixelsmith.io.margins import Framed
+from pixelsmith.io.tiles import MARGIN
+from pixelsmith.io.upscaled import Upscaled, Upscaler
 from pixelsmith.io.vae import TiledVAE
 from pixelsmith.job.preview import PreviewWriter, fit_colours
 from pixelsmith.job.progress import Hooks, JobInterrupted, JobProgress, OnProgress, Phase
-from pixelsmith.job.spec import JobSpec, sized
+from pixelsmith.job.spec import JobSpec, margin_of, sized
 from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.errors import JobFolderError
 from pixelsmith.store.folder import checksum_rows
 from pixelsmith.store.protocol import StageStore
-from pixelsmith.store.rows import ArrayRows, Rows
+from pixelsmith.store.rows import ArrayRows, Pixels, Rows
 
 __all__ = ["StageRun"]
 
@@ -62,7 +66,9 @@ class StageRun:
         self.config = spec.stage_config(number)
         self.size = spec.sizes[number]
         self.latent_size, self.patch = sized(model, self.size, self.config)
-        self.vae = TiledVAE(model.vae, spec.tiling_of(model))
+        self.vae = TiledVAE(model.vae, spec.tiling_of(model), slack=2 * MARGIN)
+        self.margin = margin_of(self.config, model.vae_scale_factor)
+        self._frame: Canvas | None = None
         self.previews = store.path if preview_every is not None else None
         self.preview_every = preview_every or 0.0
 
@@ -85,6 +91,13 @@ class StageRun:
             )
         return image
 
+    def enlarge(self, previous: Rows) -> Rows:
+        """Return the image of the stage before at the size of this one, enlarged as its rows are read."""
+        upscaler: Upscaler | None = getattr(self.model, "upscaler", None)
+        if upscaler is not None:
+            previous = Upscaled(previous, upscaler, wrap=self.config.wraps)
+        return Resized(previous, self.size, wrap=self.config.wraps)
+
     def encode(self, previous: Rows) -> Canvas:
         """Enlarge and encode an image; resumable.
 
@@ -92,7 +105,7 @@ class StageRun:
             previous: Image of the stage before.
 
         Returns:
-            Its latents.
+            Its latents, without the margin that is encoded with it.
 
         Raises:
             JobInterrupted: If the hook requested it.
@@ -100,14 +113,19 @@ class StageRun:
         store = self.store
         if not store.has_canvas("clean"):
             store.save(encoded=0)
-        (clean,) = store.canvases(("clean",), self.model.channels, *self.latent_size, torch.float32)
-        if store.record.encoded < clean.height:
-            rows = Resized(previous, self.size, wrap=self.config.wraps)
+        size = self.margin.around(self.latent_size)
+        (frame,) = store.canvases(("clean",), self.model.channels, *size, torch.float32)
+        if store.record.encoded < frame.height:
+            rows = self.margin.mirror(self.enlarge(previous))
             on_tile = self._on_tile("encode")
             for top, latents in self.vae.encode(rows, on_tile, start=store.record.encoded):
-                clean.write(top, 0, latents)
-                clean.flush()
+                frame.write(top, 0, latents)
+                frame.flush()
                 store.save(encoded=top + latents.shape[1])
+        look = getattr(self.model, "look", None)
+        if look is not None:
+            look(previous)
+        self._frame, clean = frame, self.margin.inside(frame)
         if self.previews is not None and not (self.previews / _COLOURS).exists():
             fitted = fit_colours(clean, previous)
             write_json(self.previews / _COLOURS, fitted.tolist())
@@ -152,18 +170,39 @@ class StageRun:
         self.store.save(calls=calls)
         return canvas
 
-    def decode(self, canvas: Canvas, image: ArrayRows) -> None:
+    def decode(self, canvas: Canvas, image: ArrayRows, previous: Rows) -> None:
         """Decode the result of the loop into the image of the stage; resumable.
+
+        Args:
+            canvas: Latents after the last step.
+            image: Image of the stage.
+            previous: Image of the stage before, for its colours.
 
         Raises:
             JobInterrupted: If the hook requested it.
         """
-        store = self.store
-        for top, rows in self.vae.decode(canvas, self._on_tile("decode"), start=store.record.decoded):
+        store, start = self.store, self.store.record.decoded
+        if start == image.height:
+            return
+        for top, rows in self._decoded(canvas, previous, start):
             image.write(top, rows)
             image.flush()
             checksum = zlib.crc32(np.ascontiguousarray(rows).data, store.record.checksum)
             store.save(decoded=top + len(rows), checksum=checksum)
+
+    def _decoded(self, canvas: Canvas, previous: Rows, start: int) -> Iterator[tuple[int, Pixels]]:
+        """Yield rows of the image, see :meth:`TiledVAE.decode`, from ``start`` on."""
+        assert self._frame is not None  # encode returned its inside
+        keeps = self.config.colour_fix == "wavelet"
+        # the colours of a row depend on rows above it, which are kept with their colours corrected only
+        first = max(0, start - REACH) if keeps else start
+        framed = Framed(canvas, self._frame, self.margin)
+        rows = self.vae.decode(framed, self._on_tile("decode"), start=self.margin.above + first)
+        decoded = self.margin.crop(rows, self.size)
+        if not keeps:
+            return decoded
+        enlarged = Resized(previous, self.size, wrap=self.config.wraps)
+        return keep_colours(decoded, enlarged, start=start, wraps=self.config.wraps[1])
 
     def _denoising(self, progress: Progress) -> JobProgress:
         return JobProgress(

@@ -82,20 +82,6 @@ def test_one_tile_is_what_diffusers_does():
     np.testing.assert_array_equal(decode(tiled, z), plain.permute(1, 2, 0).numpy())
 
 
-def test_beyond_the_border_the_image_is_mirrored():
-    """What is a border to the autoencoder lies beyond the halo."""
-    vae = without_norms(make_vae())
-    image, z = make_image(28, 36), latents(14, 18)
-    tiled = TiledVAE(vae, Tiling(tile=5, halo=12, statistics="tile", mirror=True))
-    wide = np.pad(image, ((24, 24), (24, 24), (0, 0)), mode="reflect")
-    pixels = torch.from_numpy(wide).permute(2, 0, 1)[None] / 127.5 - 1
-    expected = vae.encode(pixels).latent_dist.mode()[0, :, 12:-12, 12:-12] * 0.7
-    torch.testing.assert_close(encode(tiled, image), expected, rtol=1e-4, atol=1e-4)
-    wide = torch.nn.functional.pad(z[None] / 0.7, (12, 12, 12, 12), mode="reflect")
-    plain = ((vae.decode(wide).sample[0, :, 24:-24, 24:-24].clamp(-1, 1) + 1) * 127.5).round()
-    assert np.abs(decode(tiled, z) - plain.permute(1, 2, 0).numpy()).max() <= 1
-
-
 def test_statistics_of_the_whole_make_tiles_exact():
     """If all windows together are as large as the image, the statistics are exact."""
     vae = make_vae()

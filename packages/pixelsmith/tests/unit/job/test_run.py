@@ -80,6 +80,23 @@ def test_a_stopped_job_goes_on_to_the_same_bytes(dummies, tmp_path, whole, phase
     assert len(before.bases) + len(model.bases) == 1
 
 
+@pytest.mark.parametrize("done", [4, 9, 20])
+def test_a_job_stopped_while_colours_are_corrected_goes_on_to_the_same_bytes(dummies, tmp_path, done):
+    sizes = ((96, 84),)
+    settings = {"sizes": sizes, "colour_fix": "wavelet"}
+    expected, _ = run(dummies, tmp_path / "whole", **settings)
+    plain, _ = run(dummies, tmp_path / "plain", sizes=sizes)
+    assert not np.array_equal(expected, plain)
+    job = Job(
+        dummies.Dummy(), dummies.spec(**settings), FolderStore(tmp_path / "job", durable=False),
+        on_progress=lambda p: (p.phase, p.done) == ("decode", done),
+    )  # fmt: skip
+    with pytest.raises(JobInterrupted):
+        job.run()
+    found, _ = run(dummies, tmp_path / "job", **settings)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_finished_tiles_are_not_computed_again(dummies, tmp_path):
     stop_at(dummies, tmp_path, "decode", 0, 8)
     reported = []
@@ -89,8 +106,8 @@ def test_finished_tiles_are_not_computed_again(dummies, tmp_path):
     )  # fmt: skip
     job.run()
     assert [done for phase, stage, done in reported if (phase, stage) == ("encode", 0)] == []
-    # three tiles to a row: the third row had been begun
-    assert [done for phase, stage, done in reported if (phase, stage) == ("decode", 0)] == [7, 8, 9]
+    # four tiles to a row: the second row had been begun
+    assert [done for phase, stage, done in reported if (phase, stage) == ("decode", 0)] == [*range(5, 17)]
 
 
 def test_a_photo_may_go_once_it_is_read(dummies, tmp_path):
@@ -258,8 +275,9 @@ def test_a_look_tells_how_far_a_job_is(dummies, tmp_path):
         states.append(inspect_job(tmp_path))
     assert [state.stages[0].status for state in states] == ["encoding", "denoising", "decoding", "complete"]
     assert [state.stages[1].status for state in states] == ["waiting", "waiting", "waiting", "encoding"]
-    assert states[0].stages[0].encoded == 2 * 20 / 48  # two of three rows of tiles
-    assert states[2].stages[0].decoded == 2 * 20 / 48
+    # rows of tiles of 10 latents, 24 latents with a margin of 4 above and below
+    assert states[0].stages[0].encoded == 10 / 32
+    assert states[2].stages[0].decoded == 2 * (10 - 4) / 48
     assert states[1].stages[0].num_steps == 3
     assert not states[3].is_complete
     run(dummies, tmp_path, sizes=SIZES)
