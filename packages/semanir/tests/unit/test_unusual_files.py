@@ -75,8 +75,37 @@ def test_a_tiff_keeps_all_its_pages(run, network):
     assert "3 pages" in shown.err
     for before, after in zip(pages, read_pages("out.tif"), strict=True):
         np.testing.assert_array_equal(after.pixels, Restorer(network).restore(before))
-    assert "first of 3 pages" in run("restore", "pages.tif", "-o", "first.png").err
+    shown = run("restore", "pages.tif", "-o", "first.png")
+    assert "first of 3 pages (a .tif file as output keeps all)" in shown.err
     np.testing.assert_array_equal(read_image("first.png").pixels, Restorer(network).restore(pages[0]))
+
+
+def test_pages_are_not_kept_once_they_are_written(network, tmp_path):
+    import gc
+    import weakref
+
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for number in range(5):
+            file.write(noise(12, 10, 3, seed=number), photometric="rgb", metadata=None)
+    restorer, seen, most = Restorer(network), weakref.WeakSet(), []
+    inner = restorer.stream
+
+    def stream(results, options, progress=None):
+        seen.update(results)
+        gc.collect()
+        most.append(len(seen))
+        return inner(results, options, progress)
+
+    restorer.stream = stream
+    restorer.restore_file(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert max(most) <= 2
+
+
+def test_an_animated_image_tells_how_to_keep_all_its_frames(run):
+    frames = [Image.fromarray(noise(9, 8, 3, seed=seed)) for seed in range(3)]
+    frames[0].save("a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    shown = run("restore", "a.webp", "-o", "out")
+    assert "first of 3 frames (an .mp4 or .gif file as output keeps all)" in shown.err
 
 
 @pytest.mark.parametrize(

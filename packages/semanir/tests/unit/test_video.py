@@ -176,5 +176,5 @@ def test_the_command_takes_videos(network, tmp_path, monkeypatch, capfd):
     run("in/b.mp4", "in/c.png", "-o", "both")
     assert sorted(file.name for file in Path("both").glob("[!.]*")) == ["b.mp4", "c.png"]
     assert "--compare is for images" in run("a.mp4", "-o", "c.mp4", "--compare", code=2)[1]
-    assert "a.mp4 is a video" in run("a.mp4", "-o", "c.png", code=1)[1]
+    assert "a.mp4 is a video: name an .mp4 or .gif file" in run("a.mp4", "-o", "c.png", code=1)[1]
     assert "c.png is a still image" in run("in/c.png", "-o", "c.mp4", code=1)[1]

@@ -173,6 +173,8 @@ def _start(
                     job.source, target, options, video=video, max_pixels=max_pixels, progress=on_progress
                 )
             )
+        if job.source.suffix.lower() in VIDEOS:
+            raise ValueError(f"{job.source} is a video: name an .mp4 or .gif file as its output")
         height, width = read_size(job.source, max_pixels=max_pixels)
         with budget.hold(height * width * restorer.model.config.upscale**2):
             return report(

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from common_kernels.runtime.images import (
@@ -37,6 +37,9 @@ _STREAMED = 16_000_000  # pixels of the result above which it is never whole in 
 
 Stream = Callable[[list[Result]], Iterator[Iterator[NDArray[Any]]]]
 """Restores images: yields the bands of each from the top down."""
+
+Page = tuple[Iterator[NDArray[Any]], tuple[int, ...], "np.dtype[Any]", ImageFile]
+"""Bands, shape, dtype, and what is kept beside the pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,40 +77,51 @@ def restore_file(
         if takes_pages
         else iter([read_image(source, max_pixels=max_pixels)])
     )
-    results: list[Result] = []
+    finished: list[_Finished] = []
 
-    def begin(before: ImageFile) -> Result:
-        result = Result(Source(before.pixels), scale, strength)
-        check_format(target, result.shape, before.pixels.dtype)  # before anything is computed
-        results.append(result)
+    def begin(page: ImageFile) -> Result:
+        result = Result(Source(page.pixels), scale, strength)
+        check_format(target, result.shape, page.pixels.dtype)  # before anything is computed
         return result
 
+    def parts(several: Iterable[ImageFile]) -> Iterator[Page]:
+        for page in several:
+            result = begin(page)
+            yield _bands(stream, result), result.shape, page.pixels.dtype, page
+            finished.append(_Finished.of(result))
+
     before, following = next(pages), next(pages, None)
-    result = begin(before)
     if following is not None:
-        write_pages(
-            target,
-            (
-                (_bands(stream, result), result.shape, page.pixels.dtype, page)
-                for page, result in chain(
-                    [(before, result)], ((page, begin(page)) for page in chain([following], pages))
-                )
-            ),
-        )
-    elif compare is None and result.shape[0] * result.shape[1] > _STREAMED:
-        write_bands(
-            target, _bands(stream, result), shape=result.shape, dtype=before.pixels.dtype, beside=before
-        )
+        write_pages(target, parts(chain([before, following], pages)))
+        return _report(finished, before.note)
+    result = begin(before)
+    if compare is None and result.shape[0] * result.shape[1] > _STREAMED:
+        bands, dtype = _bands(stream, result), before.pixels.dtype
+        write_bands(target, bands, shape=result.shape, dtype=dtype, beside=before)
     else:
         after = replace(before, pixels=_whole(stream, result))
         if compare is not None:
             write_image(before_after(before, after, (source.name, target.name)), compare)
         write_image(after, target)
-    return _report(results, before.note)
+    return _report([_Finished.of(result)], before.note)
+
+
+class _Finished(NamedTuple):
+    """What is kept of a page once it is written."""
+
+    shape: tuple[int, ...]
+    change: float | None
+    noise: float
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """Return it for a result whose rows were all taken."""
+        return cls(result.shape, result.change, result.noise)
 
 
 def _bands(stream: Stream, result: Result) -> Iterator[NDArray[Any]]:
-    yield from next(stream([result]))
+    opened = stream([result])
+    yield from next(opened)
 
 
 def _whole(stream: Stream, result: Result) -> NDArray[Any]:
@@ -118,13 +132,21 @@ def _whole(stream: Stream, result: Result) -> NDArray[Any]:
     return canvas
 
 
-def _report(results: list[Result], note: str) -> FileReport:
-    height, width = results[0].shape[:2]
-    changes = [result.change for result in results if result.change is not None]
-    change = max(changes, default=None)
-    noise = min(result.noise for result in results)
-    notes = [note, f"{len(results)} pages" if len(results) > 1 else "", remark_on_change(change, noise)]
+def _report(finished: list[_Finished], note: str) -> FileReport:
+    height, width = finished[0].shape[:2]
+    change = max((each.change for each in finished if each.change is not None), default=None)
+    noise = min(each.noise for each in finished)
+    pages = f"{len(finished)} pages" if len(finished) > 1 else ""
+    notes = [_with_cure(note), pages, remark_on_change(change, noise)]
     return FileReport(width=width, height=height, change=change, note="; ".join(filter(None, notes)))
+
+
+def _with_cure(note: str) -> str:
+    """Say how all images of a file are restored."""
+    if note.startswith("first of"):
+        kind = "a .tif" if "pages" in note else "an .mp4 or .gif"
+        return f"{note} ({kind} file as output keeps all)"
+    return note
 
 
 def remark_on_change(change: float | None, noise: float) -> str:

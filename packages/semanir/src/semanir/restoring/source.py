@@ -80,7 +80,7 @@ class Source:
         return torch.from_numpy(scaled).permute(2, 0, 1)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Result:
     """Turns what a network returns into rows of the result, and measures the change.
 
