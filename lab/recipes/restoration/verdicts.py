@@ -17,10 +17,12 @@ class Verdict(TypedDict):
 
     Attributes:
         failures: A sentence for each thing that misses its requirement.
+        missed_targets: The same for what is only aimed at.
         passed: Whether there is no failure.
     """
 
     failures: list[str]
+    missed_targets: list[str]
     passed: bool
 
 
@@ -44,8 +46,10 @@ def verdict(
         requirements: What it has to reach.
         colour: Photographs that a mean gain is taken over; the other rules hold for every photograph.
     """
-    failures = [text for each in requirements for text in _failures(figures, model, each, colour)]
-    return {"failures": failures, "passed": not failures}
+    found = [(each, text) for each in requirements for text in _failures(figures, model, each, colour)]
+    failures = [text for each, text in found if not each.is_target]
+    missed = [text for each, text in found if each.is_target]
+    return {"failures": failures, "missed_targets": missed, "passed": not failures}
 
 
 def _failures(figures: Figures, model: str, wanted: Requirement, colour: Collection[str]) -> list[str]:

@@ -49,7 +49,8 @@ def test_names_of_conditions_are_their_own():
 
 def test_exactly_at_the_thresholds_passes():
     figures = figures_of(1.6, nlm=32.0, clean=40.0)
-    assert verdict(figures, "semanir", (GAIN, CLEAN), COLOUR) == {"failures": [], "passed": True}
+    result = verdict(figures, "semanir", (GAIN, CLEAN), COLOUR)
+    assert result == {"failures": [], "missed_targets": [], "passed": True}
 
 
 def test_too_small_a_mean_gain_fails():
@@ -72,6 +73,14 @@ def test_one_photograph_may_lose_a_fifth_of_a_decibel(name, loss, passed):
     result = verdict(figures, "semanir", (GAIN,), COLOUR)
     assert result["passed"] is passed
     assert passed or result["failures"] == [f"{name}, white 25: 0.21 dB lost, allowed 0.2 dB"]
+
+
+def test_a_missed_target_is_told_and_passes():
+    target = Requirement(condition="white 25", over=("nlm",), worst_loss=0.0, is_target=True)
+    result = verdict(figures_of(-0.5), "semanir", (target,), COLOUR)
+    assert result["missed_targets"][0] == "cat, white 25: 0.50 dB lost, allowed 0.0 dB"
+    assert result["failures"] == []
+    assert result["passed"]
 
 
 def test_grey_photographs_do_not_lift_the_mean():
