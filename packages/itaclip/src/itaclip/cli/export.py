@@ -40,14 +40,13 @@ def export(
     """Write the image side of a model as ONNX: windows in, features and scores of every patch out.
 
     Inputs: images (batch, 3, size, size), RGB in [0, 1]; text (names, D), as in NAME-texts.npz. Outputs:
-    features (batch, D, height, width) and scores (batch, names, height, width), in patches. Normalisation and
-    all branches of the method are inside. Layout of the windows, refinement and rules are not; their
-    configuration is in the metadata entry "itaclip". Needs: pip install "itaclip[export]".
+    features (batch, D, height, width) and scores (batch, names, height, width), in patches. Inside are
+    normalisation and branches, but not windows, refinement and rules: their configuration is in the metadata
+    entry "itaclip". Needs: pip install "itaclip[export]".
 
     **Examples**
 
         itaclip export -o tiny.onnx
-
         itaclip export -o vit-b-16.onnx -c "cat, dog, sky" --method fast --model ViT-B-16 --pretrained openai
 
     Exit code: 0 done, 1 the file disagrees with the model, 2 nothing could be done.
@@ -56,14 +55,15 @@ def export(
         size: Side of a window in pixels; by default the method's crop.
         verify: Comparison of the file with the model in ONNX Runtime, to 1e-4.
     """
-    from itaclip.export import ExportError, export_onnx
+    from common_kernels.runtime.export import ExportError
+
+    from itaclip.export import export_onnx
 
     path, entry = output.output, {"input": model.model, "output": str(output.output)}
     written = path.with_name(f"{path.stem}-texts.npz") if classes.classes else None
     _check_files(path, written, overwrite=output.overwrite)
     if classes.classes:
-        setup = classes.setup(model, method, "float32")
-        segmenter = setup.load("cpu")
+        segmenter = classes.setup(model, method, "float32").load("cpu")
     else:
         segmenter = model.load(model.config(method), device="cpu", dtype="float32")
     with progress("exporting"):
@@ -79,7 +79,7 @@ def export(
     if written is not None:
         _save_texts(segmenter, written)
     if output.json:
-        texts, difference = None if written is None else str(written), report.error if verify else None
+        texts, difference = str(written) if written else None, report.error if verify else None
         sizes = {"size": list(report.size), "grid": list(report.grid), "bytes": report.num_bytes}
         emit({**entry, "status": "done", "texts": texts, "difference": difference, **sizes})
         return 0
