@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,13 +59,13 @@ class Projections:
 
     name, revision, dtype, device = "projections", None, torch.float32, torch.device("cpu")
 
-    def __init__(self) -> None:
-        self.model = nn.ModuleDict({name: nn.Identity() for name in CHANNELS})
+    def __init__(self, channels: Mapping[str, int]) -> None:
+        self.model = nn.ModuleDict({name: nn.Identity() for name in channels})
         self.pipeline = SimpleNamespace(components={})
         generator = torch.Generator().manual_seed(0)
         self.weights = {
-            name: torch.randn(channels, 3 * SIDE * SIDE, generator=generator) / 8
-            for name, channels in CHANNELS.items()
+            name: torch.randn(width, 3 * SIDE * SIDE, generator=generator) / 8
+            for name, width in channels.items()
         }
 
     def size_for(self, size: object) -> tuple[int, int]:
@@ -94,7 +95,12 @@ def seconds(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def fill(folder: Path, count: int) -> Row:
+def peak_mib() -> float:
+    """Most memory that the process held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def fill(folder: Path, count: int, model: Projections) -> Row:
     """Fill the store, and fill it again: the second run only hashes."""
     store = FeatureStore(str(folder))
     images: Any = TinyImages(count)
@@ -102,9 +108,9 @@ def fill(folder: Path, count: int) -> Row:
     for run in ("fill", "again"):
         start, begun = time.process_time(), time.perf_counter()
         report = store.add(
-            cast("Any", Projections()),
+            cast("Any", model),
             images,
-            list(CHANNELS),
+            list(model.weights),
             ExtractionOptions(),
             storage=OPTIONS,
             batch_size=64,
@@ -123,27 +129,27 @@ def fill(folder: Path, count: int) -> Row:
     return rows
 
 
-def measure_reading(folder: Path, count: int) -> Row:
-    """Milliseconds of one image's four activations, by the store and by zarr."""
+def measure_reading(folder: Path, count: int, channels: Mapping[str, int]) -> Row:
+    """Milliseconds of one image's activations, by the store and by zarr."""
     store = FeatureStore(str(folder))
     sharded = zarr.open_group(f"{folder}/features.zarr", mode="r")
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as place:
         plain = zarr.create_group(place)
-        for name, channels in CHANNELS.items():
+        for name, width in channels.items():
             array = plain.create_array(
                 name,
-                shape=(READS, channels, 1, 1),
-                chunks=(1, channels, 1, 1),
+                shape=(READS, width, 1, 1),
+                chunks=(1, width, 1, 1),
                 dtype="float16",
                 compressors=None,
             )
             array[:] = store.read(name, range(READS)).numpy()
-        arrays = {name: cast("Any", (plain[name], sharded[name])) for name in CHANNELS}
+        arrays = {name: cast("Any", (plain[name], sharded[name])) for name in channels}
         runs: dict[str, Callable[[int], object]] = {
-            "store": lambda row: [store.read(name, row) for name in CHANNELS],
-            "zarr, a chunk for each image": lambda row: [arrays[name][0][row % READS] for name in CHANNELS],
-            "zarr, the same shards": lambda row: [arrays[name][1][row] for name in CHANNELS],
+            "store": lambda row: [store.read(name, row) for name in channels],
+            "zarr, a chunk for each image": lambda row: [arrays[name][0][row % READS] for name in channels],
+            "zarr, the same shards": lambda row: [arrays[name][1][row] for name in channels],
         }
         times: dict[str, list[float]] = {name: [] for name in runs}
         for row in rng.integers(0, count, READS).tolist():
@@ -152,11 +158,19 @@ def measure_reading(folder: Path, count: int) -> Row:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def measure_search(folder: Path) -> Row:
-    """Seconds to build the index, milliseconds of a search, and the share of true neighbours found."""
+def measure_search(folder: Path, model: Projections) -> Row:
+    """Seconds to build the index, milliseconds of a search, memory, and the share of true neighbours found.
+
+    The first 50 images of the store are looked for, slightly changed: none is in it as it is asked for.
+    """
+    before = peak_mib()
     index = NeighbourIndex(str(folder))
     built = seconds(index.update)
-    vectors = [index.describe(each, cast("Any", Projections())) for each in TinyImages(50)]
+    noise = np.random.default_rng(1)
+    vectors = [
+        each + 0.02 * noise.standard_normal(each.shape, dtype=np.float32)
+        for each in (index.describe(image, cast("Any", model)) for image in TinyImages(50))
+    ]
     times: dict[bool, list[float]] = {False: [], True: []}
     found: dict[bool, list[set[int]]] = {False: [], True: []}
     for vector in vectors:
@@ -168,7 +182,10 @@ def measure_search(folder: Path) -> Row:
     hits = [len(near & true) / len(true) for near, true in zip(found[False], found[True], strict=True)]
     return {
         "images": len(index),
+        "values": index.dim,
         "build_process_seconds": built,
+        "build_peak_mib": peak_mib() - before,
+        "file_mib": sum(each.stat().st_size for each in folder.rglob("*.usearch")) / 2**20,
         "search_ms": statistics.median(times[False]),
         "exact_search_ms": statistics.median(times[True]),
         "recall_at_10": statistics.mean(hits),
@@ -181,15 +198,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--channels", type=int, help="one activation of so many channels instead of four")
     parser.add_argument("--search", action="store_true", help="also build an index and search")
     arguments = parser.parse_args()
+    channels = CHANNELS if arguments.channels is None else {"first": arguments.channels}
+    model = Projections(channels)
     figures: Row = {"machine": asdict(describe_machine(torch.device("cpu"))), "images": arguments.count}
     parts: dict[str, Callable[[], Row]] = {
-        "store": lambda: fill(arguments.folder, arguments.count),
-        "read_ms": lambda: measure_reading(arguments.folder, arguments.count),
+        "store": lambda: fill(arguments.folder, arguments.count, model),
+        "read_ms": lambda: measure_reading(arguments.folder, arguments.count, channels),
     }
     if arguments.search:
-        parts["search"] = lambda: measure_search(arguments.folder)
+        parts["search"] = lambda: measure_search(arguments.folder, model)
     for name, measure in parts.items():
         figures[name] = measure()
         text = json.dumps(figures, indent=2, default=str)

@@ -35,12 +35,15 @@ from diffeat.names.listing import Activation, list_activations
 from diffeat.names.request import Request, resolve
 from diffeat.names.sources import denoiser_of, vae_factor
 from diffeat.options import ExtractionOptions
+from diffeat.packing import PackedPipeline
 from diffeat.schedule import NoiseLevel, noise_level
 from diffeat.shipped import find_pipeline
 
 
 class FeatureExtractor:
     """Extracts named activations of a diffusion pipeline as features of images.
+
+    An extractor can be pickled; its weights are written, so name folders where many processes work.
 
     Args:
         pipeline: A diffusers pipeline; it is not changed.
@@ -61,6 +64,10 @@ class FeatureExtractor:
         self.revision = revision
         self.adapter = adapter_for(self.model)
         self.factor = vae_factor(pipeline)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        packed = PackedPipeline.of(self.pipeline, self.device)
+        return _unpacked, (type(self), packed, self.name, self.revision)
 
     @classmethod
     def from_pretrained(
@@ -215,17 +222,16 @@ class FeatureExtractor:
             ValueError: If an image, size, timestep or number does not fit.
         """
         options, storage = options or ExtractionOptions(), storage or Storage()
-        request = resolve(self.model, names)
-        refuse_caches(self.model)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        request = resolve(self.model, names)
+        refuse_caches(self.model)
         count, size = count_images(images), self.size_for(options.size)
-        prompts = options.prompts(count)
+        prompts, loaded = options.prompts(count), load_images(images)
         hashes: list[str] = []
         levels: tuple[NoiseLevel, ...] = ()
         denoiser: _HookedDenoiser | None = None
         found: dict[str, list[Tensor]] = {}
-        loaded = load_images(images)
         # images are decoded batch by batch, as they are needed
         while part := list(islice(loaded, batch_size)):
             if options.keep_aspect:
@@ -234,16 +240,12 @@ class FeatureExtractor:
                 options = replace(options, size=size, prompt=prompts)
                 levels = self.noise_levels(options)
                 denoiser = _HookedDenoiser(self, request, options, with_grad=storage.with_grad)
-            fitted = [fit(image, size) for image in part]
-            done = slice(len(hashes), len(hashes) + len(part))
-            hashes += map(image_hash, fitted)
-            batch = _Batch(torch.stack(fitted), hashes[done], prompts[done])
-            with _evaluating(self.model):
-                values = self._extract(denoiser, batch, options, levels)
-            for name, value in values.items():
+            batch = _Batch.of(part, size, prompts[len(hashes) :])
+            for name, value in self._extract(denoiser, batch, options, levels).items():
                 found.setdefault(name, []).append(storage.store(value))
+            hashes += batch.hashes
             if on_batch is not None:
-                on_batch(done.stop, count)
+                on_batch(len(hashes), count)
         meta = FeaturesMeta(
             options=options,
             noise_levels=levels,
@@ -332,6 +334,13 @@ class FeatureExtractor:
             return invert(latents, levels, predict, prediction_type(scheduler))
 
 
+def _unpacked(
+    kind: type[FeatureExtractor], packed: PackedPipeline, name: str, revision: str | None
+) -> FeatureExtractor:
+    """Rebuild a pickled extractor."""
+    return kind(packed.unpack(), name=name, revision=revision)
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Generator[None]:
     """Set evaluation mode and restore the previous one."""
@@ -351,6 +360,12 @@ class _Batch:
     images: Tensor
     hashes: Sequence[str]
     prompts: Sequence[str]
+
+    @classmethod
+    def of(cls, images: Sequence[Tensor], size: tuple[int, int], prompts: Sequence[str]) -> Self:
+        """Images brought to one size, with the first of the prompts."""
+        fitted = [fit(image, size) for image in images]
+        return cls(torch.stack(fitted), [image_hash(image) for image in fitted], prompts[: len(fitted)])
 
 
 class _HookedDenoiser:
@@ -398,4 +413,5 @@ class _HookedDenoiser:
         time = level.effective if adapter.time is None else adapter.time(extractor.model, level.effective)
         step = torch.tensor(time, device=device, dtype=extractor.dtype if adapter.is_time_cast else None)
         inputs = {adapter.stream: stream, adapter.clock: step.expand(len(stream))}
-        return extractor.model(**inputs, **conditions, return_dict=False)
+        with _evaluating(extractor.model):
+            return extractor.model(**inputs, **conditions, return_dict=False)

@@ -46,7 +46,7 @@ def fuse(
     Raises:
         ValueError: If there are no parts, or numbers do not fit.
 
-    Source: arXiv 2305.15347, Sec. 3.3: Stable Diffusion and DINO as unit vectors, weighted and concatenated.
+    Source: arXiv 2305.15347: Stable Diffusion and DINO as unit vectors, weighted and concatenated.
     """
     weights = [1.0] * len(parts) if weights is None else list(weights)
     if not parts or len(weights) != len(parts):

@@ -15,6 +15,7 @@ from common_kernels.runtime.files import atomic_path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffeat.features import Features
 from diffeat.options import ExtractionOptions
 
 _FORMAT = "diffeat-head-1"
@@ -32,6 +33,7 @@ class HeadConfig:
         side: Cells of the shorter side of an aggregation; ``None`` is that of its finest activation.
         classes: Names of the classes of a segmentation.
         pool_scales: Cells per side of the pooled maps of UPerNet.
+        dropout: Share of the channels that the classifiers of UPerNet do not see in training.
         names: Names asked for in the extraction.
         options: Options of the extraction.
         model: Name of the model.
@@ -43,6 +45,7 @@ class HeadConfig:
     side: int | None = None
     classes: tuple[str, ...] = ()
     pool_scales: tuple[int, ...] = (1, 2, 3)
+    dropout: float = 0.0
     names: tuple[str, ...] = ()
     options: ExtractionOptions = field(default_factory=ExtractionOptions)
     model: str = ""
@@ -67,7 +70,7 @@ class AggregationHead(nn.Module):
     Args:
         config: Channels of each activation; ``dim`` is the width of the result.
 
-    Source: arXiv 2305.14334, Sec. 3.1 and Eq. 1.
+    Source: arXiv 2305.14334 (aggregation network).
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -110,6 +113,11 @@ class AggregationHead(nn.Module):
         assert total is not None
         return total
 
+    @torch.no_grad()
+    def of_image(self, features: Features) -> Tensor:
+        """Aggregate the features of one image, ``(dim, h, w)`` on the CPU."""
+        return self(features.to("cpu"))[0]
+
 
 class SegmentationHead(nn.Module):
     """UPerNet over activations, which form a level for each size of their grids.
@@ -140,6 +148,9 @@ class SegmentationHead(nn.Module):
         )
         self.head = UperNetHead(own, widths)
         self.auxiliary = UperNetFCNHead(own, widths, in_index=0)
+        # transformers has none; whole channels, before both classifiers
+        for part in (self.head, self.auxiliary):
+            part.classifier.register_forward_pre_hook(self._drop)
         # the scale of activations differs by orders of magnitude
         self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in widths)
 
@@ -158,6 +169,9 @@ class SegmentationHead(nn.Module):
             for level, norm in zip(self.levels, self.norms, strict=True)
         ]
         return self.head(maps), self.auxiliary(maps)
+
+    def _drop(self, _: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        return F.dropout2d(inputs[0], self.config.dropout, training=self.training)
 
     def predict(self, features: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
         """Class probabilities of one image, ``(classes, *size)``."""

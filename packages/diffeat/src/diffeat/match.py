@@ -25,7 +25,7 @@ class SoftArgmax:
         window: Cells per side of the square around the most similar cell; odd.
         temperature: Divisor of the similarities before the softmax; 0 in the limit is the cell itself.
 
-    Source: arXiv 2311.17034, Sec. 4.2 (soft-argmax in a window); the default temperature is ours.
+    Source: arXiv 2311.17034 (soft-argmax in a window); the default temperature is ours.
     """
 
     window: int = 5
@@ -124,7 +124,7 @@ def find_points_flipped(
         points: ``(N, 2)`` in shares of the source as it is.
         soft: Refinement of the cells found.
 
-    Source: arXiv 2311.17034, Sec. 4.1, which tries poses and takes the nearest; here by the mean similarity
+    Source: arXiv 2311.17034, which tries poses and takes the nearest; here by the mean similarity
         of the points.
     """
     plain = find_points(source, target, points, soft)

@@ -181,6 +181,7 @@ class TrainingOptions:
         temperature: Divisor of cosines in the loss of points.
         lovasz: Weight of the Lovász loss of masks.
         auxiliary: Weight of the auxiliary head's loss of masks.
+        dropout: Share of the channels that the classifiers of masks do not see in a step.
         save_every: Steps between checkpoints, from which a stopped run goes on.
         keep: Number of images whose features are held in memory.
         seed: Random seed of weights and shuffles.
@@ -196,6 +197,7 @@ class TrainingOptions:
     temperature: float = 0.07
     lovasz: float = 1.0
     auxiliary: float = 0.4
+    dropout: float = 0.1
     save_every: int = 100
     keep: int = 64
     seed: int = 0
@@ -205,6 +207,8 @@ class TrainingOptions:
         _check_least(1, save_every=self.save_every, keep=self.keep)
         if self.rate <= 0 or self.temperature <= 0:
             raise ValueError(f"rate and temperature must be above 0, got {self.rate} and {self.temperature}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
 
 
 def _check_probe(name: str) -> None:

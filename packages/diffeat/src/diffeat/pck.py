@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from common_kernels.runtime.images import ImageError, read_size
@@ -22,7 +22,9 @@ from diffeat.options import ExtractionOptions
 
 if TYPE_CHECKING:
     from diffeat.extractor import FeatureExtractor
+    from diffeat.heads import AggregationHead
 
+_Item = TypeVar("_Item")
 Split = Literal["trn", "val", "test"]
 Against = Literal["image", "box"]
 # pairs of each split of SPair-71k, to detect a partial copy
@@ -283,8 +285,26 @@ def predict_points(
     return places.cpu() * torch.tensor(pair.target_size)
 
 
+def of_category(options: ExtractionOptions, category: str) -> ExtractionOptions:
+    """Return options whose prompt names a category in the place of ``{category}``."""
+    (prompt,) = options.prompts(1)
+    return replace(options, prompt=prompt.replace("{category}", category))
+
+
+def spread(items: Sequence[_Item], count: int | None) -> Sequence[_Item]:
+    """Return so many items, evenly spread over all; all of them if ``count`` is ``None`` or larger."""
+    if count is None or count >= len(items):
+        return items
+    return [items[i * len(items) // count] for i in range(count)]
+
+
 def pair_features(
-    extractor: FeatureExtractor, names: Names, options: ExtractionOptions, *, keep: int = 64
+    extractor: FeatureExtractor,
+    names: Names,
+    options: ExtractionOptions,
+    *,
+    head: AggregationHead | None = None,
+    keep: int = 64,
 ) -> Callable[[Path, str], Tensor]:
     """Features of the images of pairs, with a cache of the latest ones.
 
@@ -292,17 +312,17 @@ def pair_features(
         extractor: The model.
         names: Names, globs or presets.
         options: Options of the extraction; ``{category}`` in the prompt is replaced by the category.
+        head: Trained head that aggregates the activations; they are concatenated if ``None``.
         keep: Number of images whose features are held in memory.
 
     Returns:
-        Function from the path of an image and its category to concatenated features ``(C, h, w)``.
+        Function from the path of an image and its category to features ``(C, h, w)``.
     """
 
     @lru_cache(keep)
     def features(path: Path, category: str) -> Tensor:
-        (prompt,) = options.prompts(1)
-        own = replace(options, prompt=prompt.replace("{category}", category))
-        return extractor([path], names, own).concat()[0]
+        found = extractor([path], names, of_category(options, category))
+        return found.concat()[0] if head is None else head.of_image(found)
 
     return features
 
@@ -368,9 +388,11 @@ __all__ = [
     "SPAIR_PAIRS",
     "Pair",
     "evaluate_pairs",
+    "of_category",
     "pair_features",
     "pck",
     "predict_points",
     "read_pair_list",
     "read_spair",
+    "spread",
 ]

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,12 +21,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from diffeat.heads import (
     AggregationHead,
     HeadConfig,
+    Kind,
     SegmentationHead,
     correspondence_loss,
     lovasz_softmax,
     save_head,
 )
 from diffeat.options import ExtractionOptions, TrainingOptions
+from diffeat.pck import of_category
 from diffeat.ranking.labels import IGNORED, MaskLabels
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ try:
 except ImportError as error:
     raise ImportError("training needs the extra 'train': pip install 'diffeat[train]'") from error
 
+_Head = TypeVar("_Head", AggregationHead, SegmentationHead)
 HEAD_FILE = "head.safetensors"
 Maps = dict[str, Tensor]
 
@@ -147,130 +150,6 @@ class HeadModule(pl.LightningModule):
         self.losses = list(checkpoint["losses"])
 
 
-def train_correspondence(
-    extractor: FeatureExtractor,
-    pairs: Sequence[Pair],
-    names: Sequence[str],
-    extraction: ExtractionOptions,
-    options: TrainingOptions,
-    folder: str | Path,
-    *,
-    callbacks: Sequence[pl.Callback] = (),
-) -> tuple[AggregationHead, list[float]]:
-    """Train an aggregation head on pairs with points.
-
-    Args:
-        extractor: The frozen model.
-        pairs: Training pairs; ``{category}`` in the prompt is replaced by the category.
-        names: Activations.
-        extraction: Options of the extraction; several timesteps are aggregated together.
-        options: Options of the training.
-        folder: Folder of checkpoint and head; a run that was stopped goes on from there.
-        callbacks: Callbacks of the trainer.
-
-    Returns:
-        The head, and the loss of each step.
-
-    Raises:
-        ValueError: If there are no pairs with points, or the folder holds another training.
-
-    Source: arXiv 2305.14334; loss and rate of arXiv 2410.03558, App. B.
-    """
-
-    @lru_cache(options.keep)
-    def features(path: Path, category: str) -> Maps:
-        (prompt,) = extraction.prompts(1)
-        own = replace(extraction, prompt=prompt.replace("{category}", category))
-        return dict(extractor([path], names, own))
-
-    data = PairData(pairs, features)
-    if not len(data):
-        raise ValueError("training needs at least one pair with points, got none")
-    config = HeadConfig(
-        kind="aggregation",
-        channels=_channels(data[0][0]),
-        dim=options.dim,
-        side=options.side,
-        names=tuple(names),
-        options=extraction,
-        model=extractor.name,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        head = AggregationHead(config)
-    digest = _digest(config, options, [pair.name for pair in data.pairs])
-    return head, _fit(head, data, options, Path(folder), digest, callbacks)
-
-
-def train_segmentation(
-    extractor: FeatureExtractor,
-    labels: MaskLabels,
-    names: Sequence[str],
-    extraction: ExtractionOptions,
-    options: TrainingOptions,
-    folder: str | Path,
-    *,
-    callbacks: Sequence[pl.Callback] = (),
-) -> tuple[SegmentationHead, list[float]]:
-    """Train a segmentation head on masks.
-
-    Args:
-        extractor: The frozen model.
-        labels: Images and masks; at least as many as a batch, which are at least 2.
-        names: Activations.
-        extraction: Options of the extraction.
-        options: Options of the training.
-        folder: Folder of checkpoint and head; a run that was stopped goes on from there.
-        callbacks: Callbacks of the trainer.
-
-    Returns:
-        The head, and the loss of each step.
-
-    Raises:
-        ValueError: If there are fewer images than a batch, or the folder holds another training.
-
-    Source: arXiv 2410.03558, App. B: cross-entropy, Lovász and auxiliary loss.
-    """
-    if not 2 <= options.batch_size <= len(labels.images):
-        raise ValueError(
-            f"batch_size must lie between 2 (for its normalisation) and the {len(labels.images)} images, got "
-            f"{options.batch_size}"
-        )
-
-    @lru_cache(options.keep)
-    def features(index: int) -> Maps:
-        return dict(extractor([labels.images[index]], names, extraction))
-
-    first = features(0)
-    config = HeadConfig(
-        kind="upernet",
-        channels=_channels(first),
-        dim=options.dim,
-        classes=tuple(labels.classes),
-        names=tuple(names),
-        options=extraction,
-        model=extractor.name,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        head = SegmentationHead(config, {name: value.shape[2] for name, value in first.items()})
-    data = MaskData(labels, features, options.mask_side)
-    digest = _digest(config, options, labels.digest())
-    return head, _fit(head, data, options, Path(folder), digest, callbacks)
-
-
-def _channels(maps: Mapping[str, Tensor]) -> dict[str, int]:
-    if any(value.ndim != 4 for value in maps.values()):
-        raise ValueError(
-            "heads take activations (B, C, h, w): maps and text tokens have no place on the image"
-        )
-    return {name: value.shape[1] for name, value in maps.items()}
-
-
-def _digest(config: HeadConfig, options: TrainingOptions, data: object) -> str:
-    return digest_settings([config, replace(options, keep=1), data])
-
-
 class _Shuffles(Sampler[int]):
     """Ever new shuffles, from the step at which the module stands: a resumed run sees the same batches."""
 
@@ -287,49 +166,143 @@ class _Shuffles(Sampler[int]):
             yield int(np.random.default_rng([options.seed, shuffle]).permutation(self.count)[index])
 
 
-def _fit(
-    head: AggregationHead | SegmentationHead,
-    data: Dataset[Any],
-    options: TrainingOptions,
-    folder: Path,
-    digest: str,
-    callbacks: Sequence[pl.Callback],
-) -> list[float]:
-    note, last = folder / "training.txt", folder / "last.ckpt"
-    if last.is_file() and (not note.is_file() or note.read_text("utf-8") != digest):
-        raise ValueError(f"{folder} holds a training with other settings or data: give another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(note, digest)
-    device = next(iter(cast("Any", data)[0][0].values())).device
-    module = HeadModule(head, options)
-    loader = DataLoader(
-        data,
-        batch_size=options.batch_size,
-        sampler=_Shuffles(len(cast("Any", data)), module),
-        collate_fn=list if isinstance(head, AggregationHead) else None,
-    )
-    saver = ModelCheckpoint(
-        folder,
-        filename="last",
-        save_top_k=1,
-        every_n_train_steps=options.save_every,
-        enable_version_counter=False,
-    )
-    trainer = pl.Trainer(
-        max_steps=options.steps,
-        max_epochs=1,
-        accelerator="cpu" if device.type == "cpu" else "auto",
-        devices=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[saver, *callbacks],
-    )
-    with warnings.catch_warnings():
-        # features are computed in this process, on the device of the model
-        warnings.filterwarnings("ignore", ".*does not have many workers")
-        warnings.filterwarnings("ignore", ".*exists and is not empty")
-        trainer.fit(module, loader, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
-    head.cpu().eval()
-    save_head(head, folder / HEAD_FILE)
-    return module.losses
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadTraining:
+    """A training of a head over the features of a frozen model.
+
+    Attributes:
+        extractor: The frozen model.
+        names: Activations.
+        extraction: Options of the extraction; several timesteps are learned together.
+        options: Options of the training.
+        folder: Folder of checkpoint and head; a run that was stopped goes on from there.
+        callbacks: Callbacks of the trainer.
+    """
+
+    extractor: FeatureExtractor
+    names: Sequence[str]
+    extraction: ExtractionOptions
+    options: TrainingOptions
+    folder: Path
+    callbacks: Sequence[pl.Callback] = ()
+
+    def on_pairs(self, pairs: Sequence[Pair]) -> tuple[AggregationHead, list[float]]:
+        """Train an aggregation head on pairs with points.
+
+        Args:
+            pairs: Training pairs; ``{category}`` in the prompt is replaced by the category.
+
+        Returns:
+            The head, and the loss of each step.
+
+        Raises:
+            ValueError: If there are no pairs with points, or the folder holds another training.
+
+        Source: arXiv 2305.14334; loss and rate of arXiv 2410.03558, App. B.
+        """
+
+        @lru_cache(self.options.keep)
+        def features(path: Path, category: str) -> Maps:
+            return dict(self.extractor([path], self.names, of_category(self.extraction, category)))
+
+        data = PairData(pairs, features)
+        if not len(data):
+            raise ValueError("training needs at least one pair with points, got none")
+        config = self._config("aggregation", data[0][0], side=self.options.side)
+        head = self._seeded(lambda: AggregationHead(config))
+        return head, self._fit(head, data, [pair.name for pair in data.pairs])
+
+    def on_masks(self, labels: MaskLabels) -> tuple[SegmentationHead, list[float]]:
+        """Train a segmentation head on masks.
+
+        Args:
+            labels: Images and masks; at least as many as a batch, which are at least 2.
+
+        Returns:
+            The head, and the loss of each step.
+
+        Raises:
+            ValueError: If there are fewer images than a batch, or the folder holds another training.
+
+        Source: arXiv 2410.03558, App. B: cross-entropy, Lovász and auxiliary loss.
+        """
+        if not 2 <= self.options.batch_size <= len(labels.images):
+            raise ValueError(
+                f"batch_size must lie between 2 (for its normalisation) and the {len(labels.images)} images, "
+                f"got {self.options.batch_size}"
+            )
+
+        @lru_cache(self.options.keep)
+        def features(index: int) -> Maps:
+            return dict(self.extractor([labels.images[index]], self.names, self.extraction))
+
+        first = features(0)
+        config = self._config("upernet", first, classes=tuple(labels.classes), dropout=self.options.dropout)
+        grids = {name: value.shape[2] for name, value in first.items()}
+        head = self._seeded(lambda: SegmentationHead(config, grids))
+        return head, self._fit(head, MaskData(labels, features, self.options.mask_side), labels.digest())
+
+    def _config(self, kind: Kind, maps: Maps, **fields: Any) -> HeadConfig:
+        if any(value.ndim != 4 for value in maps.values()):
+            raise ValueError(
+                "heads take activations (B, C, h, w): maps and text tokens have no place on the image"
+            )
+        return HeadConfig(
+            kind=kind,
+            channels={name: value.shape[1] for name, value in maps.items()},
+            dim=self.options.dim,
+            names=tuple(self.names),
+            options=self.extraction,
+            model=self.extractor.name,
+            **fields,
+        )
+
+    def _seeded(self, build: Callable[[], _Head]) -> _Head:
+        with torch.random.fork_rng():
+            torch.manual_seed(self.options.seed)
+            return build()
+
+    def _fit(
+        self, head: AggregationHead | SegmentationHead, data: PairData | MaskData, what: object
+    ) -> list[float]:
+        """Train, or go on from the checkpoint of the same training; return the losses."""
+        options, folder = self.options, self.folder
+        digest = digest_settings([head.config, replace(options, keep=1), what])
+        note, last = folder / "training.txt", folder / "last.ckpt"
+        if last.is_file() and (not note.is_file() or note.read_text("utf-8") != digest):
+            raise ValueError(f"{folder} holds a training with other settings or data: give another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(note, digest)
+        device = next(iter(data[0][0].values())).device
+        module = HeadModule(head, options)
+        loader = DataLoader(
+            cast("Dataset[Any]", data),
+            batch_size=options.batch_size,
+            sampler=_Shuffles(len(data), module),
+            collate_fn=list if isinstance(head, AggregationHead) else None,
+        )
+        saver = ModelCheckpoint(
+            folder,
+            filename="last",
+            save_top_k=1,
+            every_n_train_steps=options.save_every,
+            enable_version_counter=False,
+        )
+        trainer = pl.Trainer(
+            max_steps=options.steps,
+            max_epochs=1,
+            accelerator="cpu" if device.type == "cpu" else "auto",
+            devices=1,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[saver, *self.callbacks],
+        )
+        with warnings.catch_warnings():
+            # features are computed in this process, on the device of the model
+            warnings.filterwarnings("ignore", ".*does not have many workers")
+            warnings.filterwarnings("ignore", ".*exists and is not empty")
+            trainer.fit(module, loader, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+        head.cpu().eval()
+        save_head(head, folder / HEAD_FILE)
+        return module.losses

@@ -48,6 +48,19 @@ def test_an_aggregation_is_the_weighted_sum_of_bottlenecks() -> None:
     assert AggregationHead(replace(AGGREGATION, side=5))(features()).shape == (2, 8, 5, 8)
 
 
+def test_dropout_is_for_training_alone_and_leaves_the_names_of_weights() -> None:
+    torch.manual_seed(0)
+    plain = SegmentationHead(UPERNET, {"a": 4, "b": 8})
+    head = SegmentationHead(replace(UPERNET, dropout=0.5), {"a": 4, "b": 8})
+    head.load_state_dict(plain.state_dict())
+    values = {"a": noise(2, 6, 4, 6), "b": noise(2, 4, 8, 12)}
+    for found, expected in zip(head.eval()(values), plain.eval()(values), strict=True):
+        torch.testing.assert_close(found, expected)
+    # the head and its auxiliary
+    for found, other in zip(head.train()(values), head(values), strict=True):
+        assert not torch.equal(found, other)
+
+
 def test_levels_of_upernet_are_the_sizes_of_grids() -> None:
     head = SegmentationHead(UPERNET, {"a": 4, "b": 8})
     assert head.levels == [["b"], ["a"]]

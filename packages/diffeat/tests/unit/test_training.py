@@ -12,8 +12,9 @@ from common_kernels.runtime.cli import run_app
 from diffeat import ExtractionOptions, FeatureExtractor
 from diffeat.cli import app
 from diffeat.heads import load_head
+from diffeat.match import SoftArgmax
 from diffeat.options import TrainingOptions
-from diffeat.pck import read_pair_list
+from diffeat.pck import evaluate_pairs, pair_features, read_pair_list
 from diffeat.ranking import MaskLabels
 from PIL import Image
 
@@ -23,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec:FutureWarning"),
 ]
-from diffeat.training import HEAD_FILE, train_correspondence, train_segmentation  # noqa: E402
+from diffeat.training import HEAD_FILE, HeadTraining  # noqa: E402
 
 NAMES = ["up-level2-repeat0-res-out", "up-level3-repeat0-res-out"]
 SMALL = ExtractionOptions(size=64, timesteps=(0, 50))
@@ -73,6 +74,12 @@ class Stop(pl.Callback):
             raise RuntimeError("power cut")
 
 
+def training(extractor, folder, options=QUICK, **given):
+    return HeadTraining(
+        extractor=extractor, names=NAMES, extraction=SMALL, options=options, folder=folder, **given
+    )
+
+
 def equal(first, second) -> bool:
     states = first.state_dict(), second.state_dict()
     return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
@@ -80,13 +87,12 @@ def equal(first, second) -> bool:
 
 def test_a_stopped_training_ends_as_one_that_was_not(place, extractor, tmp_path):
     pairs = read_pair_list(place / "pairs.json", place / "images")
-    arguments = (extractor, pairs, NAMES, SMALL, QUICK)
-    whole, losses = train_correspondence(*arguments, tmp_path / "whole")
+    whole, losses = training(extractor, tmp_path / "whole").on_pairs(pairs)
     assert len(losses) == QUICK.steps
     with pytest.raises(RuntimeError, match="power cut"):
-        train_correspondence(*arguments, tmp_path / "cut", callbacks=[Stop(5)])
+        training(extractor, tmp_path / "cut", callbacks=[Stop(5)]).on_pairs(pairs)
     assert not (tmp_path / "cut" / HEAD_FILE).exists()
-    resumed, rest = train_correspondence(*arguments, tmp_path / "cut")
+    resumed, rest = training(extractor, tmp_path / "cut").on_pairs(pairs)
     assert rest == pytest.approx(losses)
     assert equal(whole, resumed)
     loaded = load_head(tmp_path / "cut" / HEAD_FILE, "aggregation")
@@ -94,27 +100,27 @@ def test_a_stopped_training_ends_as_one_that_was_not(place, extractor, tmp_path)
     assert set(loaded.weights) == {f"{name}@{t}" for name in NAMES for t in (0, 50)}
     assert sum(loaded.weights.values()) == pytest.approx(1)
     with pytest.raises(ValueError, match="holds a training with other settings or data"):
-        train_correspondence(extractor, pairs, NAMES, SMALL, replace(QUICK, rate=1e-3), tmp_path / "cut")
+        training(extractor, tmp_path / "cut", replace(QUICK, rate=1e-3)).on_pairs(pairs)
 
 
 def test_a_head_learns_edges(place, extractor, tmp_path):
     pairs = read_pair_list(place / "pairs.json", place / "images")
     options = replace(QUICK, steps=30, save_every=30)
-    _, losses = train_correspondence(extractor, pairs, NAMES, SMALL, options, tmp_path)
+    _, losses = training(extractor, tmp_path, options).on_pairs(pairs)
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
 def test_a_segmentation_is_learned(place, extractor, tmp_path):
     labels = MaskLabels.read(place / "images", place / "masks")
     options = replace(QUICK, steps=20, save_every=20)
-    head, losses = train_segmentation(extractor, labels, NAMES, SMALL, options, tmp_path)
+    head, losses = training(extractor, tmp_path, options).on_masks(labels)
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
     with torch.no_grad():
         features = extractor([labels.images[0]], NAMES, SMALL)
         found = head.predict(features, (32, 32)).argmax(0)
     assert float((found.numpy() == labels.masks[0]).mean()) > 0.8
     with pytest.raises(ValueError, match=r"batch_size must lie between 2 .* and the 4 images, got 1"):
-        train_segmentation(extractor, labels, NAMES, SMALL, replace(options, batch_size=1), tmp_path)
+        training(extractor, tmp_path, replace(options, batch_size=1)).on_masks(labels)
 
 
 def drive(capsys, *args: object, code: int = 0) -> list[dict]:
@@ -137,8 +143,31 @@ def test_from_pairs_to_a_drawing(place, sd15_folder, tmp_path, monkeypatch, caps
     (found,) = drive(capsys, *match)
     assert len(found["matches"]) == 1
     assert Path("matches.png").is_file()
+    pck = ["pck", place / "images", "--list", place / "pairs.json", "--model", sd15_folder, "--json"]
+    (trained,) = drive(capsys, *pck, "--head", report["head"], "--side", 32, "--threshold", 0.25)
+    assert (trained["pairs"], trained["pck"][0]["threshold"]) == (3, 0.25)
+    assert all(0 <= row["per_point"] <= 1 for row in trained["pck"])
     (error,) = drive(capsys, *match[:5], "--flip", "--head", report["head"], code=2)
     assert "--flip needs --point or --points" in error["error"]
+
+
+def test_the_ways_of_finding_points_reach_the_score(place, extractor, sd15_folder, capsys):
+    pairs = read_pair_list(place / "pairs.json", place / "images")
+    options = ExtractionOptions(size=64, prompt="a photo of a {category}")
+    features = pair_features(extractor, NAMES, options)
+    expected = {
+        way: evaluate_pairs(pairs, features, side=16, thresholds=(0.05,), soft=soft, is_rounded=rounded)
+        for way, soft, rounded in (
+            ("", None, False),
+            ("--window=5", SoftArgmax(window=5), False),
+            ("--rounded", None, True),
+        )
+    }
+    pck = ["pck", place / "images", "--list", place / "pairs.json", "--model", sd15_folder, "--json"]
+    pck += ["-n", NAMES[0], "-n", NAMES[1], "--size", 64, "--side", 16, "--threshold", 0.05]
+    for way, scores in expected.items():
+        (found,) = drive(capsys, *pck, *filter(None, [way]))
+        assert [row["per_point"] for row in found["pck"]] == [each.per_point for each in scores.values()]
 
 
 def test_from_masks_to_label_maps(place, sd15_folder, tmp_path, monkeypatch, capsys):
@@ -147,6 +176,13 @@ def test_from_masks_to_label_maps(place, sd15_folder, tmp_path, monkeypatch, cap
     train += ["-n", NAMES[1], "--size", 64, "--steps", 2, "--dim", 8, "--classes", "dark", "--classes", "red"]
     (report,) = drive(capsys, *train, "--json")
     segment = ["segment", place / "images", "--model", sd15_folder, "--head", report["head"]]
+    assert (
+        run_app(
+            app, [*map(str, segment[:1]), str(place / "images/0.png"), *map(str, segment[2:]), "-o", "one"]
+        )
+        == 0
+    )
+    assert "one/0-labels.png, one/0-overlay.png: dark " in capsys.readouterr().err
     rows = drive(capsys, *segment, "--window", 20, "--stride", 12, "--json")
     assert [set(row["shares"]) for row in rows] == [{"dark", "red"}] * 4
     with Image.open("diffeat-segments/0-labels.png") as labels:

@@ -124,36 +124,39 @@ def extract(
         recursive: Whether to search folders below a folder.
     """
     names = selection.chosen()
-    from common_kernels.runtime.hub import resolve_device
-    from common_kernels.runtime.processes import join_processes
-
-    resolve_device(machine.device)
     images = find_images(inputs, recursive=recursive)
     output.check(images, inputs, storage)
-    processes = join_processes(machine.device)
+    from diffeat.names.request import resolve
+
+    processes = _join(machine)
     if output.is_file and processes.world_size > 1:
         raise ValueError(f"{output.output} is one file: give the folder of a store to several processes")
     extractor = load_extractor(model, machine, device=processes.device(machine.device))
-    from diffeat.names.request import resolve
-
     resolve(extractor.model, names)  # a wrong name is an error before anything is written
     reporter = _Reporter(output)
     run = _fill_file if output.is_file else _fill_store
     with progress("batches") as bar:
-        run(
-            _Task(
-                extractor,
-                images,
-                names,
-                options.plain(),
-                storage.plain(),
-                machine.batch_size,
-                processes,
-                bar,
-            ),
-            reporter,
+        task = _Task(
+            extractor,
+            images,
+            names,
+            options.plain(),
+            storage.plain(),
+            machine.batch_size,
+            processes,
+            bar,
         )
+        run(task, reporter)
     return int(any(processes.gather(reporter.failed)))
+
+
+def _join(machine: Machine) -> Processes:
+    """Join the other processes of a launch; a device that is not there is refused first."""
+    from common_kernels.runtime.hub import resolve_device
+    from common_kernels.runtime.processes import join_processes
+
+    resolve_device(machine.device)
+    return join_processes(machine.device)
 
 
 @dataclass(frozen=True, slots=True)

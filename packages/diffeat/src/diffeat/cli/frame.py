@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from common_kernels.runtime.cli import Device, stderr
 from cyclopts import Group, Parameter, Token
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from diffeat.extractor import FeatureExtractor
+    from diffeat.heads import AggregationHead
+    from diffeat.match import SoftArgmax
 
 _EXTRACTION = Group("Extraction", sort_key=2)
 
@@ -113,6 +115,51 @@ class Machine(Device):
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
+
+
+MATCHING = Group("Matching", sort_key=4)
+
+
+@Parameter(name="*", group=MATCHING)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """The way points are found.
+
+    Attributes:
+        head: Head of "diffeat train", which brings its own activations and options of extraction.
+        window: Cells per side around the most similar one whose mean place is taken (soft-argmax); 0 takes
+            the cell itself.
+    """
+
+    head: Path | None = None
+    window: int = 0
+
+    def __post_init__(self) -> None:
+        if self.window < 0 or (self.window > 0 and self.window % 2 == 0):
+            raise ValueError(f"--window must be 0 or an odd number of cells, got {self.window}")
+
+    def soft(self) -> "SoftArgmax | None":
+        """Return the refinement of the cells found."""
+        from diffeat.match import SoftArgmax
+
+        return SoftArgmax(window=self.window) if self.window else None
+
+    def reading(
+        self, selection: Selection, options: Extraction
+    ) -> "tuple[AggregationHead | None, Sequence[str], ExtractionOptions]":
+        """Return the head if there is one, and the activations and options of extraction that count.
+
+        Raises:
+            FileNotFoundError: If there is no such head.
+            LookupError: If a preset is unknown.
+            ValueError: If it is no head of points, or no activation is named.
+        """
+        if self.head is None:
+            return None, selection.chosen(), options.plain()
+        from diffeat.heads import load_head
+
+        head = cast("AggregationHead", load_head(self.head, "aggregation"))
+        return head, head.config.names, head.config.options
 
 
 def load_extractor(model: str, machine: Device, *, device: str | None = None) -> "FeatureExtractor":

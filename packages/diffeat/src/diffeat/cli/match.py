@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 from common_kernels.runtime.cli import Output, emit
 from cyclopts import Group, Parameter
 
 from diffeat.cli.frame import (
+    MATCHING,
     Extraction,
     Machine,
+    Matching,
     Selection,
     check_absent,
     load_extractor,
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from diffeat.extractor import FeatureExtractor
-    from diffeat.heads import AggregationHead
+    from diffeat.match import Matches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,33 +69,49 @@ class Points:
             raise ValueError(f"--grid must be at least 2, got {self.grid}")
 
 
-@Parameter(name="*", group=Group("Matching", sort_key=4))
+@Parameter(name="*", group=MATCHING)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matching:
-    """The way points are found.
+class DrawnMatching(Matching):
+    """The way points of two images are found.
 
     Attributes:
-        head: Head of "diffeat train", which brings its own activations and options of extraction.
         tower: Model of timm, such as vit_base_patch14_dinov2, whose features are joined as unit vectors.
         tower_weights: Safetensors file with the tower's weights; by default timm fetches them.
         tower_share: Weight of the tower; the rest is that of the diffusion model.
-        window: Cells per side around the most similar one whose mean place is taken (soft-argmax); 0 takes
-            the cell itself.
         flip: Whether to try the source mirrored too, for objects that look the other way; needs points.
     """
 
-    head: Path | None = None
     tower: str | None = None
     tower_weights: Path | None = None
     tower_share: float = 0.5
-    window: int = 0
     flip: Annotated[bool, Parameter(negative="")] = False
 
     def __post_init__(self) -> None:
+        Matching.__post_init__(self)  # the zero-argument super() fails in a dataclass with slots
         if not 0 < self.tower_share < 1:
             raise ValueError(f"--tower-share must lie between 0 and 1, got {self.tower_share}")
-        if self.window < 0 or (self.window > 0 and self.window % 2 == 0):
-            raise ValueError(f"--window must be 0 or an odd number of cells, got {self.window}")
+
+    def prepare(self, images: list[Image.Image]) -> list[Image.Image]:
+        """Return the images whose features are needed."""
+        from PIL import ImageOps
+
+        return [*images, ImageOps.mirror(images[0])] if self.flip else images
+
+    def find(self, maps: list[Tensor], start: Tensor | None, grid: int) -> Matches:
+        """Return the places of points in the target, or mutual matches of a grid without any.
+
+        Args:
+            maps: Features ``(C, h, w)`` of source and target, and of the mirrored source with ``flip``.
+            start: Points of the source in shares.
+            grid: Rows and columns of the grid.
+        """
+        from diffeat.match import find_mutual, find_points, find_points_flipped
+
+        if start is None:
+            return find_mutual(maps[0], maps[1], grid, self.soft())
+        if self.flip:
+            return find_points_flipped(maps[0], maps[2], maps[1], start, self.soft())
+        return find_points(maps[0], maps[1], start, self.soft())
 
 
 def match(
@@ -105,7 +122,7 @@ def match(
     output: MatchOutput = MatchOutput(),
     selection: Selection = Selection(),
     points: Points = Points(),
-    matching: Matching = Matching(),
+    matching: DrawnMatching = DrawnMatching(),
     options: Extraction = Extraction(),
     machine: Machine = Machine(),
     model: str = "tiny-sdxl",
@@ -126,28 +143,24 @@ def match(
         target: Image to search.
         model: Shipped name, folder or hub id of a pipeline.
     """
-    names = [] if matching.head else selection.chosen()
     if matching.flip and not (points.point or points.points):
         raise ValueError("--flip needs --point or --points: a grid of points has no one way round")
     check_absent(output.output, overwrite=output.overwrite)
+    head, names, plain = matching.reading(selection, options)
     from common_kernels.runtime.images import read_rgb
     from common_kernels.runtime.pictures import add_title
 
-    from diffeat.match import SoftArgmax, find_mutual, find_points, find_points_flipped
     from diffeat.pictures import draw_matches
 
     images = [read_rgb(path) for path in (source, target)]
     start, truth = _points(points, [source, target], images)
-    soft = SoftArgmax(window=matching.window) if matching.window else None
-    chosen = [*images, mirrored(images[0])] if matching.flip else images
     extractor = load_extractor(model, machine)
-    maps = _maps(extractor, chosen, names, points, matching, options, machine)
-    if start is None:
-        found = find_mutual(maps[0], maps[1], points.grid, soft)
-    elif matching.flip:
-        found = find_points_flipped(maps[0], maps[2], maps[1], start, soft)
-    else:
-        found = find_points(maps[0], maps[1], start, soft)
+    chosen = matching.prepare(images)
+    each = extract_each(extractor, chosen, names, plain, machine)
+    maps = [one.concat(side=points.side)[0] if head is None else head.of_image(one) for one in each]
+    if matching.tower is not None:
+        maps = _fused(maps, chosen, matching, machine)
+    found = matching.find(maps, start, points.grid)
     if truth is not None:
         found = found.judged(truth, images[1].size, points.threshold)
     figure = "" if found.is_right is None else f", {int(found.is_right.sum())} of {len(found)} correct"
@@ -160,46 +173,19 @@ def match(
     note(f"{plural(len(found), 'match')}{figure}, drawn in {output.output}")
 
 
-def mirrored(image: Image.Image) -> Image.Image:
-    """An image mirrored left to right."""
-    from PIL import ImageOps
-
-    return ImageOps.mirror(image)
-
-
-def _maps(
-    extractor: FeatureExtractor,
-    images: list[Image.Image],
-    names: list[str],
-    points: Points,
-    matching: Matching,
-    options: Extraction,
-    machine: Machine,
+def _fused(
+    maps: list[Tensor], images: list[Image.Image], matching: DrawnMatching, machine: Machine
 ) -> list[Tensor]:
-    """Features ``(C, h, w)`` of each image, through the head and beside the tower where asked for."""
-    import torch
+    """Features ``(C, h, w)`` beside those of the tower."""
+    from diffeat.fusion import Tower, fuse
 
-    head, plain = None, options.plain()
-    if matching.head is not None:
-        from diffeat.heads import load_head
-
-        head = cast("AggregationHead", load_head(matching.head, "aggregation"))
-        names, plain = list(head.config.names), head.config.options
-    each = extract_each(extractor, images, names, plain, machine)
-    with torch.no_grad():
-        maps = [one.concat(side=points.side) if head is None else head(one.to("cpu")) for one in each]
-    if matching.tower is not None:
-        from diffeat.fusion import Tower, fuse
-
-        tower = Tower.from_pretrained(
-            matching.tower, checkpoint=matching.tower_weights, device=machine.device
-        )
-        weights = (1 - matching.tower_share, matching.tower_share)
-        maps = [
-            fuse([one, tower(image, max(one.shape[2:]))], weights)
-            for one, image in zip(maps, images, strict=True)
-        ]
-    return [one[0] for one in maps]
+    assert matching.tower is not None
+    tower = Tower.from_pretrained(matching.tower, checkpoint=matching.tower_weights, device=machine.device)
+    weights = (1 - matching.tower_share, matching.tower_share)
+    return [
+        fuse([one[None], tower(image, max(one.shape[1:]))], weights)[0]
+        for one, image in zip(maps, images, strict=True)
+    ]
 
 
 def _points(

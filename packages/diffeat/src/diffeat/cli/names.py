@@ -69,16 +69,18 @@ def names(
         globs: Names, quoted globs or presets; all by default.
         model: Shipped name, folder or hub id of a pipeline or model, or a config.json; no weights are read.
     """
-    from diffeat.names.listing import list_activations
+    from common_kernels.runtime.hub import quiet_libraries
 
-    size = (listing.size or "native") if listing.cost else None
-    found = list_activations(
-        model,
-        size=size,
-        glob=expand_presets(globs or ["*"]),
-        bytes_per_value=listing.bytes_per_value,
-        with_text=listing.text,
-    )
+    with quiet_libraries("diffusers"):
+        from diffeat.names.listing import list_activations
+
+        found = list_activations(
+            model,
+            size=(listing.size or "native") if listing.cost else None,
+            glob=expand_presets(globs or ["*"]),
+            bytes_per_value=listing.bytes_per_value,
+            with_text=listing.text,
+        )
     if not report.json:
         show(_table(found))
         return

@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from common_kernels.runtime.cli import Device, Report, emit, explain, progress, show, warn
 from cyclopts import Group, Parameter
 
-from diffeat.cli.frame import Extraction, Selection, load_extractor, note, plural
+from diffeat.cli.frame import Extraction, Matching, Selection, load_extractor, note, plural
 
 if TYPE_CHECKING:
-    from diffeat.pck import Pair
+    from diffeat.pck import PCK, Against, Pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ class Pairs:
         list: JSON list of the authors' 360 pairs, instead of a split.
         limit: Number of pairs, evenly spread over all; results are then not comparable.
         side: Cells per side to which features are resized.
+        rounded: Whether to round as the authors' code: a point of the source to the next whole cell, a cell
+            found to its corner.
         threshold: Largest distance of a hit, in larger sides; may be repeated.
         keep: Number of images whose features are held in memory.
     """
@@ -46,6 +48,7 @@ class Pairs:
     list: Path | None = None
     limit: int | None = None
     side: int = 512
+    rounded: Annotated[bool, Parameter(negative="")] = False
     threshold: tuple[float, ...] = (0.1,)
     keep: int = 64
 
@@ -62,12 +65,13 @@ def pck(
     *,
     selection: Selection = Selection(),
     pairs: Pairs = Pairs(),
+    matching: Matching = Matching(),
     options: PairExtraction = PairExtraction(),
     machine: Device = Device(),
     model: str = "tiny-sdxl",
     report: Report = Report(),
 ) -> int:
-    """Measure PCK by nearest neighbours, without any training.
+    """Measure PCK by nearest neighbours, without any training or through a trained head.
 
     The full test split has 12,234 pairs; published figures refer to it unless stated otherwise. The
     paper's script uses a list of 360 pairs: the two are not comparable and have different names here.
@@ -75,13 +79,14 @@ def pck(
     **Examples**
 
         diffeat pck SPair-71k --model path/to/sd21 -n up-level1-upsampler-out -t 261 --num-noises 8 --size 768
-        diffeat pck SPair-71k/JPEGImages --list pairs.json --model path/to/sdxl -p Ours-XL
+        diffeat pck SPair-71k/JPEGImages --list pairs.json --model path/to/sdxl -p Ours-XL --rounded
+        diffeat pck SPair-71k --model path/to/sd15 --head hyper/head.safetensors --window 15
 
     Args:
         root: Folder of SPair-71k (PairAnnotation, JPEGImages), or of its images with --list.
         model: Shipped name, folder or hub id of a pipeline.
     """
-    names = selection.chosen()
+    head, names, plain = matching.reading(selection, options)
     from diffeat.pck import evaluate_pairs, pair_features
 
     left_out: set[str] = set()
@@ -92,20 +97,30 @@ def pck(
 
     chosen, protocol = _read_pairs(root, pairs, on_error)
     extractor = load_extractor(model, machine)
-    features = pair_features(extractor, names, options.plain(), keep=pairs.keep)
+    features = pair_features(extractor, names, plain, head=head, keep=pairs.keep)
     with progress("pairs") as bar:
         found = evaluate_pairs(
             chosen,
             features,
             side=pairs.side,
             thresholds=pairs.threshold,
+            soft=matching.soft(),
+            is_rounded=pairs.rounded,
             on_pair=bar,
             on_error=lambda pair, error: on_error(pair.name, error),
         )
-    count = next(iter(found.values())).pairs
     if left_out:
         protocol += f", {plural(len(left_out), 'pair')} left out: not comparable"
-    if report.json:
+    _report(found, protocol, sorted(left_out), json=report.json)
+    return int(bool(left_out))
+
+
+def _report(
+    found: Mapping[tuple[float, Against], PCK], protocol: str, left_out: Sequence[str], *, json: bool
+) -> None:
+    """Show the scores of each threshold and reference."""
+    count = next(iter(found.values())).pairs
+    if json:
         rows = [
             {
                 "threshold": threshold,
@@ -116,8 +131,8 @@ def pck(
             }
             for (threshold, against), score in found.items()
         ]
-        emit({"protocol": protocol, "pairs": count, "left_out": sorted(left_out), "pck": rows})
-        return int(bool(left_out))
+        emit({"protocol": protocol, "pairs": count, "left_out": left_out, "pck": rows})
+        return
     from rich.table import Table
 
     table = Table("PCK", "against", "per point", "per image", title=protocol)
@@ -125,14 +140,13 @@ def pck(
         table.add_row(f"@{threshold:g}", against, f"{score.per_point:.4f}", f"{score.per_image:.4f}")
     show(table)
     note(f"{plural(count, 'pair')} scored")
-    return int(bool(left_out))
 
 
 def _read_pairs(
     root: Path, options: Pairs, on_error: Callable[[str, Exception], None]
 ) -> tuple[list[Pair], str]:
     """Return the pairs, grouped by category because they share images, and their title."""
-    from diffeat.pck import SPAIR_PAIRS, read_pair_list, read_spair
+    from diffeat.pck import SPAIR_PAIRS, read_pair_list, read_spair, spread
 
     if options.list is not None:
         pairs = read_pair_list(options.list, root, on_error=on_error)
@@ -143,6 +157,5 @@ def _read_pairs(
         if len(pairs) != SPAIR_PAIRS[options.split]:
             protocol += f" of its {SPAIR_PAIRS[options.split]:,}: not comparable"
     if options.limit is not None and options.limit < len(pairs):
-        pairs = [pairs[i * len(pairs) // options.limit] for i in range(options.limit)]
         protocol += f", {options.limit} of them"
-    return sorted(pairs, key=lambda pair: pair.category), protocol
+    return sorted(spread(pairs, options.limit), key=lambda pair: pair.category), protocol

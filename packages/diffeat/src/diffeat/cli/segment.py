@@ -16,13 +16,13 @@ from diffeat.cli.spatial import extract_each
 from diffeat.options import ExtractionOptions, SegmentationOptions
 
 if TYPE_CHECKING:
-    from common_kernels.runtime.batch import Job
+    from common_kernels.runtime.batch import Job, Process
     from PIL import Image
     from torch import Tensor
 
     from diffeat.extractor import FeatureExtractor
+    from diffeat.heads import SegmentationHead
     from diffeat.ranking.labels import MaskLabels
-    from diffeat.segment import PixelSegmenter
 
 # longest side on which classes are predicted; label maps are then enlarged to their images
 _LONGEST = 512
@@ -73,6 +73,18 @@ class Labelled:
         if self.window is not None and self.window < 1:
             raise ValueError(f"--window must be at least 1, got {self.window}")
 
+    def read(self) -> MaskLabels:
+        """Return the labelled images.
+
+        Raises:
+            ValueError: If they are not named, or masks and images do not match.
+        """
+        if self.labelled is None or self.masks is None:
+            raise ValueError("--labelled and --masks must say what to learn from, or --head what was learned")
+        from diffeat.ranking.labels import MaskLabels
+
+        return MaskLabels.read(self.labelled, self.masks, classes=self.classes)
+
 
 def segment(
     inputs: list[str] | None = None,
@@ -107,51 +119,26 @@ def segment(
         model: Shipped name, folder or hub id of a pipeline.
         recursive: Whether to search folders below a folder.
     """
-    names = [] if labelled.head else selection.chosen()
-    from common_kernels.runtime.batch import plan_jobs, run_jobs
-    from common_kernels.runtime.fingerprint import digest_file, digest_model
+    from common_kernels.runtime.batch import run_jobs
+    from common_kernels.runtime.fingerprint import digest_model
 
-    from diffeat.ranking.labels import MaskLabels
     from diffeat.shipped import find_pipeline
 
-    jobs = (
-        plan_jobs(
-            inputs,
-            output.output,
-            in_folder=lambda path: {
-                "labels": path.with_name(f"{path.stem}-labels.png"),
-                "overlay": path.with_name(f"{path.stem}-overlay.png"),
-            },
-            as_file=lambda path: {"labels": path},
-            file_suffixes=(),
-            recursive=recursive,
-        )
-        if inputs
-        else []
-    )
-    if labelled.head is not None:
+    jobs = _plan(inputs, output.output, recursive=recursive) if inputs else []
+    if labelled.head is None:
+        names = selection.chosen()
+        task = _Learned(model, machine, names, options.plain(), learning, labelled.read())
         if not jobs:
-            raise ValueError("inputs must name the images that the head segments")
-        return _run_head(jobs, labelled, output, machine, model)
-    if labelled.labelled is None or labelled.masks is None:
-        raise ValueError("--labelled and --masks must say what to learn from, or --head what was learned")
-    known = MaskLabels.read(labelled.labelled, labelled.masks, classes=labelled.classes)
-    task = _Task(model, names, options.plain(), learning, known, machine)
-    if not jobs:
-        _judge(task, labelled, json=output.json)
-        return 0
-    settings = {
-        "model": digest_model(find_pipeline(model)),
-        "dtype": machine.dtype,
-        "names": names,
-        "options": task.options,
-        "learning": learning,
-        "labels": [known.digest(), *(digest_file(str(path)) for path in known.images)],
-    }
+            task.judge(labelled, json=output.json)
+            return 0
+    elif jobs:
+        task = _Headed(model, machine, labelled, _load_head(labelled.head))
+    else:
+        raise ValueError("inputs must name the images that the head segments")
     report = run_jobs(
         jobs,
-        task.start,
-        settings=settings,
+        _telling(task.start) if len(jobs) == 1 and not output.json else task.start,
+        settings={"model": digest_model(find_pipeline(model)), "dtype": machine.dtype, **task.settings()},
         device=machine.device,
         overwrite=output.overwrite,
         json=output.json,
@@ -160,54 +147,153 @@ def segment(
     return report.exit_code
 
 
+def _load_head(path: Path) -> SegmentationHead:
+    from diffeat.heads import load_head
+
+    return cast("SegmentationHead", load_head(path, "upernet"))
+
+
+def _plan(inputs: Sequence[str], output: Path, *, recursive: bool) -> list[Job]:
+    """Return the images and the files that are written for each."""
+    from common_kernels.runtime.batch import plan_jobs
+
+    return plan_jobs(
+        inputs,
+        output,
+        in_folder=lambda path: {
+            "labels": path.with_name(f"{path.stem}-labels.png"),
+            "overlay": path.with_name(f"{path.stem}-overlay.png"),
+        },
+        as_file=lambda path: {"labels": path},
+        file_suffixes=(),
+        recursive=recursive,
+    )
+
+
+def _telling(start: Callable[[str], Process]) -> Callable[[str], Process]:
+    """Say what a single image shows and where its files are."""
+
+    def begin(device: str) -> Process:
+        process = start(device)
+
+        def told(job: Job, on_progress: OnProgress) -> Mapping[str, object]:
+            report = process(job, on_progress)
+            shares = cast("Mapping[str, float]", report["shares"])
+            seen = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+            note(f"{', '.join(map(str, job.outputs.values()))}: {seen}")
+            return report
+
+        return told
+
+    return begin
+
+
 @dataclass(frozen=True, slots=True)
-class _Task:
-    """Training data, model and options."""
+class _Learned:
+    """Segmentation by a classifier of pixels that learns from labelled images first."""
 
     model: str
+    machine: Machine
     names: Sequence[str]
     options: ExtractionOptions
     learning: SegmentationOptions
     known: MaskLabels
-    machine: Machine
 
-    def start(self, device: str) -> Callable[[Job, OnProgress], Mapping[str, object]]:
+    def settings(self) -> dict[str, object]:
+        """Return what results depend on besides model and dtype."""
+        from common_kernels.runtime.fingerprint import digest_file
+
+        return {
+            "names": self.names,
+            "options": self.options,
+            "learning": self.learning,
+            "labels": [self.known.digest(), *(digest_file(str(path)) for path in self.known.images)],
+        }
+
+    def start(self, device: str) -> Process:
         """Load the model, train the classifier, and return the function that segments a file."""
         from diffeat.segment import PixelSegmenter
 
         extractor = load_extractor(self.model, self.machine, device=device)
         segmenter = PixelSegmenter(len(self.known.classes), self.learning, seed=self.options.seed)
-        segmenter.fit(self.features(extractor), self.known.masks)
-        return lambda job, on_progress: self.segment(extractor, segmenter, job)
+        segmenter.fit(self._features(extractor), self.known.masks)
 
-    def features(self, extractor: FeatureExtractor) -> Sequence[Tensor]:
+        def predict(image: Image.Image) -> Tensor:
+            features = extractor([image], self.names, self.options).concat()[0]
+            factor = min(1.0, _LONGEST / max(image.size))
+            size = max(1, round(image.height * factor)), max(1, round(image.width * factor))
+            return segmenter.predict(features, size)
+
+        return lambda job, on_progress: _segment(job, predict, self.known.classes)
+
+    def judge(self, labelled: Labelled, *, json: bool) -> None:
+        """Report the mIoU of the label-scarce protocol."""
+        from diffeat.segment import label_scarce
+
+        features = self._features(load_extractor(self.model, self.machine))
+        count = labelled.num_train or len(features) // 2
+        score = label_scarce(features, self.known, num_train=count, runs=labelled.runs, options=self.learning)
+        note(
+            f"mIoU {score.mean:.4f} ± {score.deviation:.4f} over {labelled.runs} shuffles, trained on "
+            f"{count} of {len(features)} images; classes absent from the test images count 0"
+        )
+        if json:
+            report = {"miou": score.mean, "deviation": score.deviation, "scores": list(score.scores)}
+            emit({**report, "num_train": count})
+
+    def _features(self, extractor: FeatureExtractor) -> Sequence[Tensor]:
         """Concatenated features ``(C, h, w)`` of the labelled images."""
         images = [Path(str(each)) for each in self.known.images]
         found = extract_each(extractor, images, self.names, self.options, self.machine)
         return [each.concat()[0] for each in found]
 
-    def segment(
-        self, extractor: FeatureExtractor, segmenter: PixelSegmenter, job: Job
-    ) -> Mapping[str, object]:
-        """Write the label map and the overlay of one image."""
-        from common_kernels.runtime.images import read_image
 
-        source = read_image(job.source)
-        image = source.to_rgb()
-        features = extractor([image], self.names, self.options).concat()[0]
-        factor = min(1.0, _LONGEST / max(image.size))
-        size = max(1, round(image.height * factor)), max(1, round(image.width * factor))
-        return _write(job, image, segmenter.predict(features, size), self.known.classes, source.note)
+@dataclass(frozen=True, slots=True)
+class _Headed:
+    """Segmentation by a trained head."""
+
+    model: str
+    machine: Machine
+    labelled: Labelled
+    head: SegmentationHead
+
+    def settings(self) -> dict[str, object]:
+        """Return what results depend on besides model and dtype."""
+        from common_kernels.runtime.fingerprint import digest_file
+
+        windows = [self.labelled.window, self.labelled.stride]
+        return {"head": digest_file(str(self.labelled.head)), "windows": windows}
+
+    def start(self, device: str) -> Process:
+        """Load the model, and return the function that segments a file."""
+        from diffeat.segment import slide
+
+        head = self.head
+        extractor = load_extractor(self.model, self.machine, device=device)
+
+        def predict_part(part: Image.Image) -> Tensor:
+            features = extractor([part], head.config.names, head.config.options).to("cpu")
+            return head.predict(features, (part.height, part.width))
+
+        def predict(image: Image.Image) -> Tensor:
+            window = self.labelled.window or max(image.size)
+            return slide(image, predict_part, window=window, stride=self.labelled.stride).argmax(0)
+
+        return lambda job, on_progress: _segment(job, predict, head.config.classes)
 
 
-def _write(
-    job: Job, image: Image.Image, labels: Tensor, classes: Sequence[str], remark: str | None
+def _segment(
+    job: Job, predict: Callable[[Image.Image], Tensor], classes: Sequence[str]
 ) -> Mapping[str, object]:
     """Write the label map and the overlay of one image; shares of the classes for the report."""
     from common_kernels.runtime.files import atomic_path
+    from common_kernels.runtime.images import read_image
 
     from diffeat.pictures import add_class_legend, label_image, overlay
 
+    source = read_image(job.source)
+    image = source.to_rgb()
+    labels = predict(image)
     label_map = label_image(labels, len(classes)).resize(image.size, 0)
     drawn = add_class_legend(overlay(image, label_map, opacity=0.55), labels, classes)
     for kind, each in (("labels", label_map), ("overlay", drawn)):
@@ -215,74 +301,4 @@ def _write(
             each.save(file)
     counts = labels.flatten().bincount(minlength=len(classes)).double() / labels.numel()
     shares = {name: round(float(share), 4) for name, share in zip(classes, counts, strict=True)}
-    return {"shares": shares, **({"note": remark} if remark else {})}
-
-
-def _run_head(
-    jobs: Sequence[Job], labelled: Labelled, output: SegmentOutput, machine: Machine, model: str
-) -> int:
-    """Segment images by a trained head."""
-    from common_kernels.runtime.batch import run_jobs
-    from common_kernels.runtime.fingerprint import digest_file, digest_model
-    from common_kernels.runtime.images import read_image
-
-    from diffeat.heads import SegmentationHead, load_head
-    from diffeat.segment import slide
-    from diffeat.shipped import find_pipeline
-
-    assert labelled.head is not None
-    head = cast("SegmentationHead", load_head(labelled.head, "upernet"))
-
-    def start(device: str) -> Callable[[Job, OnProgress], Mapping[str, object]]:
-        extractor = load_extractor(model, machine, device=device)
-
-        def predict(part: Image.Image) -> Tensor:
-            features = extractor([part], head.config.names, head.config.options).to("cpu")
-            return head.predict(features, (part.height, part.width))
-
-        def segment_file(job: Job, on_progress: OnProgress) -> Mapping[str, object]:
-            source = read_image(job.source)
-            image = source.to_rgb()
-            window = labelled.window or max(image.size)
-            probs = slide(image, predict, window=window, stride=labelled.stride)
-            return _write(job, image, probs.argmax(0), head.config.classes, source.note)
-
-        return segment_file
-
-    settings = {
-        "model": digest_model(find_pipeline(model)),
-        "dtype": machine.dtype,
-        "head": digest_file(labelled.head),
-        "windows": [labelled.window, labelled.stride],
-    }
-    report = run_jobs(
-        jobs,
-        start,
-        settings=settings,
-        device=machine.device,
-        overwrite=output.overwrite,
-        json=output.json,
-        debug=output.debug,
-    )
-    return report.exit_code
-
-
-def _judge(task: _Task, labelled: Labelled, *, json: bool) -> None:
-    from diffeat.segment import label_scarce
-
-    features = task.features(load_extractor(task.model, task.machine))
-    num_train = labelled.num_train or len(features) // 2
-    score = label_scarce(features, task.known, num_train=num_train, runs=labelled.runs, options=task.learning)
-    note(
-        f"mIoU {score.mean:.4f} ± {score.deviation:.4f} over {labelled.runs} shuffles, trained on "
-        f"{num_train} of {len(features)} images; classes absent from the test images count 0"
-    )
-    if json:
-        emit(
-            {
-                "miou": score.mean,
-                "deviation": score.deviation,
-                "scores": list(score.scores),
-                "num_train": num_train,
-            }
-        )
+    return {"shares": shares, **({"note": source.note} if source.note else {})}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +17,8 @@ from diffeat.options import TrainingOptions
 if TYPE_CHECKING:
     from common_kernels.runtime.cli import OnProgress
     from pytorch_lightning import Callback
+
+    from diffeat.pck import Pair
 
 _LEARNING = Group("Learning", sort_key=3)
 
@@ -38,6 +41,11 @@ class Training(TrainingOptions):
 
     seed: Annotated[int, Parameter(parse=False)] = 0
 
+    def plain(self, seed: int) -> TrainingOptions:
+        """Return the options of the Python API with a random seed."""
+        values = {each.name: getattr(self, each.name) for each in fields(TrainingOptions)}
+        return TrainingOptions(**{**values, "seed": seed})
+
 
 @Parameter(name="*", group=_LEARNING)
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +65,13 @@ class TrainData:
     split: Literal["trn", "val"] = "trn"
     list: Path | None = None
     limit: int | None = None
+
+    def pairs(self, data: Path) -> Sequence[Pair]:
+        """Return the pairs with points in a folder."""
+        from diffeat.pck import read_pair_list, read_spair, spread
+
+        found = read_pair_list(self.list, data) if self.list else read_spair(data, self.split)
+        return spread(found, self.limit)
 
 
 def train(
@@ -90,40 +105,26 @@ def train(
         model: Shipped name, folder or hub id of a pipeline.
     """
     names = selection.chosen()
-    from diffeat.training import HEAD_FILE, train_correspondence, train_segmentation
+    from diffeat.ranking.labels import MaskLabels
+    from diffeat.training import HEAD_FILE, HeadTraining
 
-    training = TrainingOptions(
-        **{
-            each.name: getattr(learning, each.name) for each in fields(TrainingOptions) if each.name != "seed"
-        },
-        seed=options.seed,
-    )
-    folder = output.output
+    masks = source.masks
+    labels = None if masks is None else MaskLabels.read(data, masks, classes=source.classes)
+    pairs = source.pairs(data) if labels is None else []
     with progress("steps") as bar:
-        calls = [_bar(bar, training.steps)]
-        if source.masks is not None:
-            from diffeat.ranking.labels import MaskLabels
-
-            labels = MaskLabels.read(data, source.masks, classes=source.classes)
-            extractor = load_extractor(model, machine)
-            head, losses = train_segmentation(
-                extractor, labels, names, options.plain(), training, folder, callbacks=calls
-            )
-            seen = plural(len(labels.images), "image")
-        else:
-            from diffeat.pck import read_pair_list, read_spair
-
-            pairs = read_pair_list(source.list, data) if source.list else read_spair(data, source.split)
-            if source.limit is not None and source.limit < len(pairs):
-                pairs = [pairs[i * len(pairs) // source.limit] for i in range(source.limit)]
-            extractor = load_extractor(model, machine)
-            head, losses = train_correspondence(
-                extractor, pairs, names, options.plain(), training, folder, callbacks=calls
-            )
-            seen = plural(len(pairs), "pair")
+        training = HeadTraining(
+            extractor=load_extractor(model, machine),
+            names=names,
+            extraction=options.plain(),
+            options=learning.plain(options.seed),
+            folder=output.output,
+            callbacks=[_bar(bar, learning.steps)],
+        )
+        head, losses = training.on_pairs(pairs) if labels is None else training.on_masks(labels)
+    seen = plural(len(pairs), "pair") if labels is None else plural(len(labels.images), "image")
     tail = losses[-max(1, len(losses) // 10) :]
     loss = sum(tail) / len(tail)
-    file = folder / HEAD_FILE
+    file = output.output / HEAD_FILE
     if output.json:
         weights = getattr(head, "weights", None)
         report = {"head": str(file), "steps": len(losses), "loss": round(loss, 4)}

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from diffeat.features import Features
+
 Kind = Literal["pca", "clusters", "similarity", "page"]
 
 
@@ -67,6 +69,12 @@ class Drawing:
             raise ValueError(f"--clusters must be at least 1, got {self.clusters}")
         if self.skip < 0:
             raise ValueError(f"--skip must be at least 0, got {self.skip}")
+
+    def values(self, features: Sequence[Features]) -> dict[str, list[Tensor]]:
+        """Return what is drawn by its name: ``(C, h, w)`` of each image."""
+        if self.together:
+            return {"together": [each.concat()[0] for each in features]}
+        return {name: [each[name][0] for each in features] for name in features[0]}
 
 
 def view(
@@ -109,9 +117,7 @@ def view(
     point = _share(drawing.point, images[0])
     each = extract_each(extractor, paths, names, options.plain(), machine)
     features = list(each[0])
-    values: dict[str, list[Tensor]] = {name: [one[name][0] for one in each] for name in features}
-    if drawing.together:
-        values = {"together": [one.concat()[0] for one in each]}
+    values = drawing.values(each)
     files: dict[tuple[str, Kind], Path] = {
         (name, kind): output.output / f"{name}-{kind}.{'html' if kind == 'page' else 'png'}"
         for name in values

@@ -20,7 +20,6 @@ from diffeat.images import ImageLike
 from diffeat.names.grammar import Names
 from diffeat.options import ExtractionOptions
 from diffeat.store.options import StoreOptions
-from diffeat.store.packing import PackedExtractor, pack_extractor
 from diffeat.store.store import FeatureStore
 
 Pooling = Literal["mean", "max", "cells"]
@@ -84,13 +83,9 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(cast("Any", super().__getstate__()))
         state.pop("extractor_", None)
-        if isinstance(self.model, FeatureExtractor):
-            state["model"] = pack_extractor(self.model)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if isinstance(state["model"], PackedExtractor):
-            state = {**state, "model": state["model"].unpack()}
         cast("Any", super()).__setstate__(state)
         if hasattr(self, "names_"):
             self.extractor_ = self._load()

@@ -77,6 +77,14 @@ def test_a_fitted_transformer_can_be_pickled_and_cloned(extractor, sd15_folder, 
     np.testing.assert_array_equal(clone(again).fit_transform(images), rows)
 
 
+def test_an_extractor_alone_can_be_pickled(extractor, images):
+    features = extractor(images, NAMES, OPTIONS)
+    again = pickle.loads(pickle.dumps(extractor))
+    assert (again.name, again.revision, again.dtype) == (extractor.name, None, extractor.dtype)
+    for name, value in again(images, NAMES, OPTIONS).items():
+        assert torch.equal(value, features[name])
+
+
 def test_it_is_a_step_of_pipelines(extractor, images):
     steps = make_pipeline(FeatureTransformer(extractor, NAMES[0], options=OPTIONS), LogisticRegression())
     scores = cross_val_score(steps, images * 2, [0, 1, 0, 1] * 2, cv=2)

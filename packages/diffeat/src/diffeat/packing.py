@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Extractors that can be pickled: hooks of the host libraries in a used pipeline cannot."""
+"""Pipelines that can be pickled: hooks of the host libraries in a used pipeline cannot."""
 
 from __future__ import annotations
 
@@ -7,33 +7,42 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
 
-from diffeat.extractor import FeatureExtractor
-
 
 @dataclass(frozen=True, slots=True)
-class PackedExtractor:
-    """An extractor as the files of its pipeline.
+class PackedPipeline:
+    """A pipeline as its files.
 
     Attributes:
         files: Content by path, as ``save_pretrained`` writes them.
         dtypes: Dtype of each component.
         device: Device of the denoiser; the CPU where this is not present.
-        name: Name of the pipeline.
-        revision: Revision of the pipeline.
     """
 
     files: dict[str, bytes]
     dtypes: dict[str, torch.dtype]
     device: str
-    name: str
-    revision: str | None
 
-    def unpack(self) -> FeatureExtractor:
+    @classmethod
+    def of(cls, pipeline: Any, device: torch.device) -> Self:
+        """Return a pipeline of diffusers as its files."""
+        components: dict[str, Any] = pipeline.components
+        dtypes = {
+            name: next(part.parameters()).dtype
+            for name, part in components.items()
+            if isinstance(part, nn.Module) and any(True for _ in part.parameters())
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            pipeline.save_pretrained(folder)
+            found = (path for path in Path(folder).rglob("*") if path.is_file())
+            files = {str(path.relative_to(folder)): path.read_bytes() for path in found}
+        return cls(files, dtypes, str(device))
+
+    def unpack(self) -> Any:
         """Load the pipeline from its files."""
         import diffusers
 
@@ -48,24 +57,4 @@ class PackedExtractor:
                 folder, torch_dtype={**self.dtypes, "default": torch.float32}, use_safetensors=True
             )
         is_there = self.device.startswith("cpu") or torch.cuda.is_available()
-        return FeatureExtractor(
-            pipeline.to(self.device if is_there else "cpu"), name=self.name, revision=self.revision
-        )
-
-
-def pack_extractor(extractor: FeatureExtractor) -> PackedExtractor:
-    """Return an extractor as the files of its pipeline."""
-    components: dict[str, Any] = extractor.pipeline.components
-    dtypes = {
-        name: next(part.parameters()).dtype
-        for name, part in components.items()
-        if isinstance(part, nn.Module) and any(True for _ in part.parameters())
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        extractor.pipeline.save_pretrained(folder)
-        files = {
-            str(path.relative_to(folder)): path.read_bytes()
-            for path in Path(folder).rglob("*")
-            if path.is_file()
-        }
-    return PackedExtractor(files, dtypes, str(extractor.device), extractor.name, extractor.revision)
+        return pipeline.to(self.device if is_there else "cpu")
