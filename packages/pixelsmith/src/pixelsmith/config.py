@@ -276,6 +276,7 @@ class LoadingConfig:
         control_image: Image that the ControlNet follows; for an upscale the image itself, as tile ControlNets
             take it, if not given.
         control_scale: Weight of the ControlNet.
+        control_mode: Mode of a ControlNet that has several (union), for SDXL and FLUX.
         upscaler: Network that enlarges the image before it is encoded, instead of Lanczos, a .safetensors
             file of any architecture that spandrel knows.
         offload: Networks that wait in host memory: none; all but the one in use (model); or all but the layer
@@ -292,6 +293,7 @@ class LoadingConfig:
     controlnet: str | None = None
     control_image: str | None = None
     control_scale: float = 1.0
+    control_mode: int | None = None
     upscaler: str | None = None
     offload: Offload = "none"
 
@@ -303,6 +305,8 @@ class LoadingConfig:
             parse_lora(text)
         if self.control_image is not None and self.controlnet is None:
             raise ValueError("control_image needs a controlnet, which is not given")
+        if self.control_mode is not None and self.controlnet is None:
+            raise ValueError("control_mode needs a controlnet, which is not given")
         if not math.isfinite(self.control_scale):
             raise ValueError(f"control_scale must be a finite number, got {self.control_scale}")
 

@@ -25,15 +25,16 @@ class Control:
     Lanczos to the pixels of the patch.
 
     Attributes:
-        model: The ControlNet, of the family of the pipeline; for SD and SDXL none of several modes (union).
+        model: The ControlNet, of the family of the pipeline; one of several modes (union) for SDXL and FLUX.
         image: Control image, RGB.
         scale: Weight of the ControlNet's features.
         start: Share of the steps after which it starts.
         end: Share of the steps after which it ends.
-        mode: Mode of a ControlNet of FLUX that has several (union), such as that of tiles.
+        mode: Mode of a ControlNet that has several, such as that of tiles.
 
     Raises:
-        ValueError: If ``start`` and ``end`` are not an interval in [0, 1].
+        ValueError: If ``start`` and ``end`` are not an interval in [0, 1], or the mode is missing or none of
+            the ControlNet's.
     """
 
     model: Any
@@ -48,8 +49,16 @@ class Control:
             raise ValueError(
                 f"start and end of a control must be 0 <= start < end <= 1, got {self.start} and {self.end}"
             )
+        kinds = self.num_kinds
+        if kinds and (self.mode is None or not 0 <= self.mode < kinds):
+            raise ValueError(f"the mode of this control must lie in [0, {kinds}), got {self.mode}")
         if self.image.mode != "RGB":
             object.__setattr__(self, "image", self.image.convert("RGB"))
+
+    @property
+    def num_kinds(self) -> int:
+        """Number of modes of a union ControlNet of SDXL; 0 for others."""
+        return int(getattr(getattr(self.model, "config", None), "num_control_type", 0))
 
     def is_on(self, step: int, num_steps: int) -> bool:
         """Return whether it is used in a step."""

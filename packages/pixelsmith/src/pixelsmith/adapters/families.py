@@ -109,6 +109,21 @@ class SDXLModel(SDModel):
             device=self.device,
         )
 
+    def _call_host(self, given: dict[str, Any]) -> Any:
+        unions = [control for control in self.options.controls if control.num_kinds]
+        if not unions:
+            return super()._call_host(given)
+        if len(self.options.controls) > 1:
+            raise ValueError("a base image follows one union ControlNet only; give no other beside it")
+        (control,) = unions
+        host = _pipeline_class("StableDiffusionXLControlNetUnionPipeline")
+        steered = rebuild(host, self.pipe, controlnet=control.model)
+        return steered(
+            **given, control_image=[control.image], control_mode=[control.mode],
+            controlnet_conditioning_scale=float(control.scale), control_guidance_start=control.start,
+            control_guidance_end=control.end,
+        )  # fmt: skip
+
 
 class LatentModel(PipelineModel):
     """A model whose ControlNets take their image as latents."""

@@ -191,11 +191,14 @@ def load_control(loading: LoadingConfig, precision: torch.dtype, device: torch.d
 
     place = Path(find_model(loading.controlnet, download=["config.json", "*.safetensors"]))
     name = str(read_config(place).get("_class_name"))
-    if not name.endswith("ControlNetModel"):
+    if not name.endswith(("ControlNetModel", "ControlNetUnionModel")):
         raise ValueError(f"{loading.controlnet} must be a ControlNet, is a {name}")
     check_weights(place, None)
     net = getattr(diffusers, name).from_pretrained(place, torch_dtype=precision, use_safetensors=True)
-    return [Control(model=net.to(device), image=read_rgb(loading.control_image), scale=loading.control_scale)]
+    image = read_rgb(loading.control_image)
+    return [
+        Control(model=net.to(device), image=image, scale=loading.control_scale, mode=loading.control_mode)
+    ]
 
 
 def _check_parts(index: Mapping[str, Any], place: str) -> None:

@@ -127,7 +127,7 @@ class UNetDenoiser(SolverDenoiser):
                 seen,
                 self.timestep(step),
                 encoder_hidden_states=embeds,
-                controlnet_cond=image.to(seen).repeat(len(seen) // len(origins), 1, 1, 1),
+                **_shown(control, image.to(seen).repeat(len(seen) // len(origins), 1, 1, 1)),
                 conditioning_scale=control.scale,
                 added_cond_kwargs=dict(added) or None,
                 return_dict=False,
@@ -137,3 +137,12 @@ class UNetDenoiser(SolverDenoiser):
         if middle is None:
             return {}
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+
+
+def _shown(control: Control, image: Tensor) -> dict[str, Any]:
+    """Return the images of a ControlNet, ``(B, 3, h, w)``, as its call takes them."""
+    if control.mode is None or not control.num_kinds:
+        return {"controlnet_cond": image}
+    kinds = image.new_zeros(len(image), control.num_kinds)
+    kinds[:, control.mode] = 1
+    return {"controlnet_cond": [image], "control_type": kinds, "control_type_idx": [control.mode]}

@@ -10,6 +10,7 @@ from PIL import Image
 from pixelsmith.adapters import Control, from_pipeline, load_model
 from pixelsmith.adapters.control import LatentControls
 from pixelsmith.adapters.flux import pack, position_ids, unpack
+from pixelsmith.adapters.loading import load_control
 from pixelsmith.cli import app
 from pixelsmith.config import LoadingConfig
 from pixelsmith.io.vae import TiledVAE
@@ -114,6 +115,54 @@ def test_flux_by_the_formula_of_diffusers(mode):
             controlnet_single_block_samples=single,
         )[0]  # fmt: skip
     torch.testing.assert_close(found, unpack(expected, 16, 16), rtol=1e-4, atol=1e-4)
+
+
+def test_a_union_net_of_sdxl_by_the_formula_of_diffusers(tmp_path):
+    pipe = tiny_pipeline("sdxl")
+    names = (
+        "in_channels", "down_block_types", "block_out_channels", "layers_per_block", "norm_num_groups",
+        "cross_attention_dim", "transformer_layers_per_block", "attention_head_dim", "use_linear_projection",
+        "addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim",
+    )  # fmt: skip
+    width = pipe.unet.config.block_out_channels[0]
+    net = diffusers.ControlNetUnionModel(
+        **{name: pipe.unet.config[name] for name in names}, conditioning_embedding_out_channels=(8, 8, 8),
+        num_control_type=4, num_trans_channel=width, num_trans_head=2, num_proj_channel=width,
+    )  # fmt: skip
+    net = randomized(net)
+    found = []
+    for mode in (1, 2):
+        control = Control(model=net, image=picture(64), scale=0.7, mode=mode)
+        model = from_pipeline(pipe, "a ball", controls=[control], num_inference_steps=2, guidance_scale=1.0)
+        patch = (model.patch, model.patch)
+        size = (model.patch * model.vae_scale_factor,) * 2
+        denoiser, prompt = model.denoiser(size, patch), model.condition()
+        x = torch.randn(1, model.channels, *patch, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            found.append(denoiser.predict(x, 1, [(0, 0)]))
+            added = denoiser.added(prompt, [(0, 0)], False)
+            given = (denoiser.solver.scale_input(x, 1), denoiser.timestep(1))
+            down, middle = net(
+                *given, encoder_hidden_states=prompt.embeds, conditioning_scale=0.7, added_cond_kwargs=added,
+                controlnet_cond=[control.crop([(0, 0)], patch, size, model.vae_scale_factor)],
+                control_type=torch.eye(4)[mode][None], control_type_idx=[mode], return_dict=False,
+            )  # fmt: skip
+            expected = pipe.unet(
+                *given, encoder_hidden_states=prompt.embeds, added_cond_kwargs=added, return_dict=False,
+                down_block_additional_residuals=down, mid_block_additional_residual=middle,
+            )[0]  # fmt: skip
+        torch.testing.assert_close(found[-1], expected, rtol=1e-4, atol=1e-4)
+        assert model.base_image((64, 64), 0).shape == (64, 64, 3)
+    assert not torch.allclose(*found, atol=1e-3)
+    with pytest.raises(ValueError, match=r"the mode of this control must lie in \[0, 4\), got None"):
+        Control(model=net, image=picture(8))
+    net.save_pretrained(tmp_path)
+    picture(8).save(tmp_path / "a.png")
+    loading = LoadingConfig(controlnet=str(tmp_path), control_image=str(tmp_path / "a.png"), control_mode=3)
+    (control,) = load_control(loading, torch.float32, torch.device("cpu"))
+    assert (control.mode, control.num_kinds) == (3, 4)
+    with pytest.raises(ValueError, match="control_mode needs a controlnet"):
+        LoadingConfig(control_mode=1)
 
 
 def test_each_patch_has_its_part_of_the_image_and_features_add_up():
