@@ -3,6 +3,7 @@ import pytest
 import torch
 from common_kernels import BackendUnavailableError, KNNDictionary, knn_attention, knn_dictionary
 from common_kernels._triton import INTERPRETED
+from common_kernels.bench.flops import FLOP_FORMULAS
 from torch.utils.flop_counter import FlopCounterMode
 
 CSR = pytest.param(
@@ -341,9 +342,9 @@ def test_opcheck(with_bias, requires_grad):
 def test_torch_counts_the_operations_of_listed_pairs_only():
     q, k, v = torch.randn(3, 2, 3, 16, 5, requires_grad=True).unbind()
     dictionary = knn_dictionary(torch.randn(2, 16, 4), 7)
-    with FlopCounterMode(display=False) as forward:
+    with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS) as forward:
         out = knn_attention(q, k, v, dictionary, backend="csr")
-    with FlopCounterMode(display=False) as backward:
+    with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS) as backward:
         out.sum().backward()
     product = 2 * 2 * 3 * 16 * 7 * 5  # multiply and add, windows, heads, queries, keys, channels
     assert forward.get_total_flops() == 2 * product

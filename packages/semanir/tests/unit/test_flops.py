@@ -4,6 +4,7 @@
 import pytest
 import torch
 from common_kernels import BackendUnavailableError
+from common_kernels.bench.flops import FLOP_FORMULAS
 from semanir import SemanIR, SemanIRConfig
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,7 +28,7 @@ def network():
 
 def count(model, k, *, backend="csr", size=(16, 24)):
     """Return the counted operations of one image."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS) as counter, torch.no_grad():
         model(torch.rand(1, 3, *size), k=k, backend=backend)
     return counter.get_total_flops()
 

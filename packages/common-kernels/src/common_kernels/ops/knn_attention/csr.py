@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from common_kernels.ops.knn_dictionary import KNNDictionary
 
@@ -111,22 +110,6 @@ def knn_attention_csr(
     if dictionary.has_empty_rows:
         out = out.masked_fill(dictionary.empty_rows()[:, None, :, None], 0.0)
     return out
-
-
-@register_flop_formula(torch.ops.common_kernels.knn_attention_csr_fwd)
-def _count_forward(q: torch.Size, *shapes: Any, **_: Any) -> int:
-    """Return the operations of a call for ``torch.utils.flop_counter``: two products with the listed keys."""
-    B, heads, N, head_dim = q
-    columns = shapes[2]  # after k and v
-    return 4 * B * heads * N * columns[-1] * head_dim
-
-
-@register_flop_formula(torch.ops.common_kernels.knn_attention_csr_bwd)
-def _count_backward(dout: torch.Size, *shapes: Any, **_: Any) -> int:
-    """Return the operations of a backward: four products with the listed keys."""
-    B, heads, N, head_dim = dout
-    columns = shapes[5]  # after q, k, v, out and the weights
-    return 8 * B * heads * N * columns[-1] * head_dim
 
 
 def _wide(x: Tensor) -> Tensor:
