@@ -18,8 +18,9 @@ class RestoreOptions:
             networks that do not enlarge.
         k: Keys per token; by default the number of the network.
         self_ensemble: Average over the eight flips and turns: a little better, eight times slower.
-        tile: Side of the tiles in pixels; auto takes the whole image if it fits into half of the free memory
-            and into 1024 pixels, else the largest tile that does; None, in Python only, never tiles.
+        tile: Side of the tiles in pixels; auto takes the largest up to 1024 that fit into half of the free
+            memory, and on the CPU into 1 GiB, or the whole image if it is no larger; None, in Python only,
+            never tiles.
         overlap: Least number of pixels that neighbouring tiles share; by default twice the grid of the
             network.
     """

@@ -76,14 +76,24 @@ class Restorer:
 
     @overload
     def restore(
-        self, image: ImageLike, options: RestoreOptions = ..., *, progress: Progress | None = None
+        self,
+        image: ImageLike,
+        options: RestoreOptions = ...,
+        *,
+        out: NDArray[Any] | None = None,
+        progress: Progress | None = None,
     ) -> ImageLike: ...
     @overload
     def restore(
         self, image: list[ImageLike], options: RestoreOptions = ..., *, progress: Progress | None = None
     ) -> list[ImageLike]: ...
     def restore(
-        self, image: Any, options: RestoreOptions = _DEFAULT, *, progress: Progress | None = None
+        self,
+        image: Any,
+        options: RestoreOptions = _DEFAULT,
+        *,
+        out: NDArray[Any] | None = None,
+        progress: Progress | None = None,
     ) -> Any:
         """Restore one image, or a list of images of any sizes.
 
@@ -93,6 +103,7 @@ class Restorer:
                 ``(B, C, H, W)``, uint8 or floating, nominally in [0, 1], on any device; or a list of these.
                 A second or fourth channel is transparency. An array may be a memory-mapped file.
             options: How it is restored.
+            out: Array that takes the result of an array, such as a memory-mapped file.
             progress: Called with passes of the network done and in all.
 
         Returns:
@@ -103,13 +114,15 @@ class Restorer:
 
         Raises:
             TypeError: If the kind or dtype is none of these.
-            ValueError: If the shape is not one of these, a number is not finite, or the network cannot do
-                what the options ask.
+            ValueError: If the shape is not one of these, a number is not finite, ``out`` does not fit, or the
+                network cannot do what the options ask.
         """
         packed = [pack(each) for each in (image if isinstance(image, list) else [image])]
         scale, strength = self.model.config.upscale, options.strength
         results = [Result(Source(array), scale, strength) for each in packed for array in each.arrays]
-        canvases = [np.empty(each.shape, each.source.dtype) for each in results]
+        canvases = [np.empty(each.shape, each.source.dtype) for each in results] if out is None else [out]
+        if out is not None:
+            _check_out(out, image, results)
         for canvas, bands in zip(canvases, self.stream(results, options, progress), strict=True):
             top = 0
             for rows in bands:
@@ -244,4 +257,14 @@ class Restorer:
             strength=options.strength,
             max_pixels=max_pixels,
             progress=progress,
+        )
+
+
+def _check_out(out: NDArray[Any], image: object, results: list[Result]) -> None:
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"out takes the result of one array, got {type(image).__name__}")
+    wanted = results[0].shape, results[0].source.dtype
+    if (out.shape, out.dtype) != wanted:
+        raise ValueError(
+            f"out must have shape {wanted[0]} and dtype {wanted[1]}, got {out.shape} and {out.dtype}"
         )

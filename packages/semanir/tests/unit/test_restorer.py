@@ -353,6 +353,7 @@ def test_auto_tiles_follow_free_memory(grid, monkeypatch):
         return max(bottom - top for top, bottom in runner.plan(5000, 5000).rows)
 
     assert 3 * grid < tallest() <= 1024
+    assert module._memory_for(torch.device("cpu")) <= 1 << 30
     monkeypatch.setattr(module, "_memory_for", lambda device: 0)
     assert tallest() == 3 * grid
 
@@ -423,6 +424,19 @@ def test_memory_mapped_images_are_read_in_parts(restorer, tmp_path):
     mapped = np.memmap(tmp_path / "raw", np.uint8, "w+", shape=image.shape)
     mapped[:] = image
     np.testing.assert_array_equal(restorer.restore(mapped), restorer.restore(image))
+
+
+def test_the_result_may_go_to_a_mapped_file(restorer, tmp_path):
+    image = noise((40, 30, 3), np.uint16)
+    out = np.memmap(tmp_path / "raw", np.uint16, "w+", shape=image.shape)
+    assert restorer.restore(image, out=out) is out
+    np.testing.assert_array_equal(out, restorer.restore(image))
+    for wrong in (np.empty((40, 30), np.uint16), np.empty(image.shape, np.uint8)):
+        with pytest.raises(ValueError, match=r"out must have shape \(40, 30, 3\) and dtype uint16"):
+            restorer.restore(image, out=wrong)
+    for other in (Image.fromarray(noise((4, 4))), []):
+        with pytest.raises(ValueError, match="out takes the result of one array, got"):
+            restorer.restore(other, out=np.empty((4, 4), np.uint8))
 
 
 def test_self_ensemble_holds_one_tile_not_eight_images(grid, monkeypatch):
