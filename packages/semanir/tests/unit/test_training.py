@@ -298,17 +298,84 @@ class TestFit:
             (["--config", "CONFIG", "--data.train", "[missing]"], "missing is no folder"),
             (["--config", "CONFIG", "--data.train", "[]"], "nothing to train on"),
             (["--config", "CONFIG", "--model.loss", "l2"], "l2"),
+            (["--config", "CONFIG", "--data.crops.channels", "1"], "the data have 1 channels"),
+            (["--config", "CONFIG", "--data.crops.scale", "2"], "the network enlarges 1 times"),
+            (["--config", "CONFIG", "--model.network.window_size", "0"], "window_size must be at least 1"),
+            (["--config", "CONFIG", "--model.network.k", "0"], "k must be at least 1"),
+            (["--config", "CONFIG", "--model.weights", "PICKLE"], "is a pickle"),
         ],
     )
     def test_wrong_usage_is_one_sentence(self, configured, tmp_path, capfd, arguments, named):
         output = tmp_path / "run"
-        words = [configured(output) if word == "CONFIG" else word for word in arguments]
+        (tmp_path / "theirs.pth").write_bytes(b"")
+        names = {"CONFIG": configured(output), "PICKLE": str(tmp_path / "theirs.pth")}
+        words = [names.get(word, word) for word in arguments]
         code = run_app(app, ["fit", *words, "-o", str(output)])
         shown = capfd.readouterr()
         assert code == 2
         [line] = [each for each in shown.err.splitlines() if each.startswith("semanir: ")]
         assert named in line
         assert "Traceback" not in shown.err
+
+    def test_bf16_checkpointing_and_compilation_together(self, configured, tmp_path, monkeypatch):
+        compiled = nn.Module.compile
+        # the default backend needs a C++ compiler
+        monkeypatch.setattr(nn.Module, "compile", lambda network: compiled(network, backend="aot_eager"))
+        output, losses = tmp_path / "run", []
+        step = SemanIRModule.training_step
+
+        def spy(self, batch, batch_idx):
+            losses.append(step(self, batch, batch_idx))
+            return losses[-1]
+
+        monkeypatch.setattr(SemanIRModule, "training_step", spy)
+        words = ["--model.compile", "true", "--model.gradient_checkpointing", "true"]
+        words += ["--model.random_k", "[]", "--trainer.precision", "bf16-mixed", "--trainer.max_steps", "2"]
+        fit(configured(output), output, [*words, "--trainer.limit_val_batches", "0"])
+        assert len(losses) == 2
+        assert all(loss.isfinite() for loss in losses)
+        weights = SemanIR.from_pretrained(output / "model", device="cpu").state_dict()
+        assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
+
+    def test_a_finished_run_goes_on_when_it_is_given_more_steps(self, configured, tmp_path, monkeypatch):
+        steps, step = [], SemanIRModule.training_step
+
+        def spy(self, batch, batch_idx):
+            steps.append(self.global_step)
+            return step(self, batch, batch_idx)
+
+        monkeypatch.setattr(SemanIRModule, "training_step", spy)
+        for most in ("2", "3"):
+            words = ["--trainer.max_steps", most, "--trainer.limit_val_batches", "0"]
+            fit(configured(tmp_path / "run", every=1000), tmp_path / "run", words)
+        assert steps == [0, 1, 2]
+
+    def test_the_checkpoint_of_another_network_is_refused(self, configured, tmp_path, capfd):
+        output = tmp_path / "run"
+        fit(configured(output), output, ["--trainer.max_steps", "2"])
+        before = (output / "last.ckpt").read_bytes()
+        words = ["fit", "--config", configured(output), "-o", str(output), "--model.network.k", "4"]
+        assert run_app(app, words) == 2
+        [line] = [each for each in capfd.readouterr().err.splitlines() if each.startswith("semanir: ")]
+        assert "the checkpoint is of another network (k 8 instead of 4)" in line
+        assert (output / "last.ckpt").read_bytes() == before
+
+    def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(
+        self, configured, tmp_path, capfd, monkeypatch
+    ):
+        output = tmp_path / "run"
+        fit(configured(output), output, ["--trainer.max_steps", "2"])
+        before = (output / "last.ckpt").read_bytes()
+
+        def full(*args, **options):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", full)
+        code = run_app(app, ["fit", "--config", configured(output), "-o", str(output)])
+        [line] = [each for each in capfd.readouterr().err.splitlines() if each.startswith("semanir: ")]
+        assert code == 2
+        assert "No space left on device" in line
+        assert (output / "last.ckpt").read_bytes() == before
 
 
 class TestConfigs:

@@ -19,7 +19,7 @@ app = create_app(
 
     semanir degrade jpeg photo.png -o blocky.png --quality 10
 
-    semanir fit --config denoise-color-tiny -o runs/mine --data.train "[photos/]"
+    semanir fit --config denoise-color-tiny -o runs/a --data.train "[photos/]" --data.validation "[holdout/]"
 
     semanir evaluate --task denoise --sigma 25 --data CBSD68/
 

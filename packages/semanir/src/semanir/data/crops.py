@@ -15,7 +15,7 @@ from common_kernels.runtime.images import ImageError, read_image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from semanir.data.folders import ImagePair
+from semanir.data.folders import ImagePair, Stored
 from semanir.degradations.kinds import Degradation
 
 _log = logging.getLogger(__name__)
@@ -100,12 +100,16 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         clean = read_tensor(pair.clean, options.channels)
         flips = rng.random(3) < 0.5
         if pair.degraded is None:
+            _check_size(pair.clean, clean, options.scale * options.patch_size)
             assert self.degradation is not None, "checked at the start"
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             flipped = _flip(_random_crop(clean, options, rng), flips)
             return _degrade_inside(flipped, self.degradation, options, generator)
         degraded = read_tensor(pair.degraded, options.channels)
         scale, size = options.scale, options.patch_size
+        _check_size(pair.degraded, degraded, size)
+        if clean.shape[-2:] != (scale * degraded.shape[-2], scale * degraded.shape[-1]):
+            raise ImageError(f"{pair.clean} is not {scale} times as large as {pair.degraded}")
         top, left = (int(rng.integers(0, side - size + 1)) for side in degraded.shape[-2:])
         degraded = degraded[:, top : top + size, left : left + size]
         clean = clean[:, scale * top : scale * (top + size), scale * left : scale * (left + size)]
@@ -157,13 +161,14 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
         return degraded, clean
 
 
-def read_tensor(path: Path, channels: int) -> Tensor:
+def read_tensor(path: Path | Stored, channels: int) -> Tensor:
     """Read an image as ``(channels, H, W)``, fp32 in [0, 1]; transparency is dropped.
 
     Raises:
         ImageError: If it cannot be read, or holds NaN or infinite values.
     """
-    pixels = read_image(path).pixels
+    source = path if isinstance(path, Path) else path.read()
+    pixels = read_image(source, name=str(path)).pixels
     full_scale = 1.0 if pixels.dtype == np.float32 else float(2 ** (8 * pixels.dtype.itemsize) - 1)
     planes = pixels.reshape(*pixels.shape[:2], -1)
     colour = planes[..., : 1 if planes.shape[-1] < 3 else 3]
@@ -173,6 +178,12 @@ def read_tensor(path: Path, channels: int) -> Tensor:
     if channels == 1 and len(x) == 3:
         return (x * torch.tensor(_LUMA).view(3, 1, 1)).sum(dim=0, keepdim=True)
     return x.expand(channels, -1, -1)
+
+
+def _check_size(path: Path | Stored, image: Tensor, least: int) -> None:
+    if min(image.shape[-2:]) < least:
+        height, width = image.shape[-2:]
+        raise ImageError(f"{path} is {width} x {height} pixels, less than {least}")
 
 
 def _random_crop(clean: Tensor, options: CropOptions, rng: np.random.Generator) -> Tensor:

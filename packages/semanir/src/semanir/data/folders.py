@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from common_kernels.runtime.files import is_temporary
 from common_kernels.runtime.images import ImageError, read_size
@@ -17,6 +18,14 @@ from common_kernels.runtime.images.limits import READABLE
 _log = logging.getLogger(__name__)
 
 _NAMED = 5  # files that a report names; the others are counted
+
+
+class Stored(Protocol):
+    """An image that is no file of its own, such as one in a shard; its ``str`` names it."""
+
+    def read(self) -> bytes:
+        """Return the bytes of the image file."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +38,8 @@ class ImagePair:
         size: Height and width of the degraded image in pixels, or of the clean one if there is no other.
     """
 
-    clean: Path
-    degraded: Path | None
+    clean: Path | Stored
+    degraded: Path | Stored | None
     size: tuple[int, int]
 
 

@@ -12,7 +12,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from torch import Tensor
 
 from semanir.data.crops import read_tensor
-from semanir.data.folders import ImagePair
+from semanir.data.folders import ImagePair, Stored
 from semanir.degradations.compression import compress_jpeg
 from semanir.degradations.mosaic import demosaic_malvar, mosaic
 from semanir.degradations.scaling import crop_to_multiple, resize_bicubic
@@ -45,7 +45,7 @@ def make_test_image(pair: ImagePair, protocol: Protocol) -> tuple[Tensor, Tensor
     return (small * 255).round() / 255, clean
 
 
-def _read(path: Path, protocol: Protocol) -> Tensor:
+def _read(path: Path | Stored, protocol: Protocol) -> Tensor:
     if not protocol.grey:
         x = read_tensor(path, 3)
     elif protocol.task == "jpeg":  # MATLAB's Y, rounded; a grey file as it is

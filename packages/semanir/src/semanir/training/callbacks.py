@@ -73,6 +73,8 @@ def side_by_side(degraded: Tensor, restored: Tensor, clean: Tensor) -> NDArray[n
 class LastCheckpoint(ModelCheckpoint):
     """Keeps the latest checkpoint as ``last.ckpt`` in the folder of the run, from which it resumes.
 
+    One is written after the last step, too, so that a finished run can be given more steps.
+
     Args:
         every_n_train_steps: Optimiser steps between checkpoints.
     """
@@ -86,6 +88,15 @@ class LastCheckpoint(ModelCheckpoint):
         """Choose the folder, which only the Trainer knows."""
         self.dirpath = str(trainer.default_root_dir)
         super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write what is due."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        # here, not at the end of training, when averaged weights have replaced the current ones
+        if trainer.global_step == trainer.max_steps:
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
 
 
 class SaveNetwork(pl.Callback):

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 
 from semanir.data.crops import CropOptions, Crops, WholeImages
 from semanir.data.folders import ImagePair, PairedFolders, find_images, find_pairs
+from semanir.data.shards import find_in_shards
 from semanir.degradations.kinds import Degradation
 
 
@@ -25,6 +26,7 @@ class SemanIRData(pl.LightningDataModule):
     Args:
         train: Folders of clean images, degraded on the fly.
         train_pairs: Paired folders.
+        train_shards: Tar files in the layout of WebDataset, see :func:`semanir.data.shards.find_in_shards`.
         degradation: Makes the degraded images of ``train`` and ``validation``.
         validation: Folders of clean images to validate on.
         validation_pairs: Paired folders to validate on.
@@ -38,6 +40,7 @@ class SemanIRData(pl.LightningDataModule):
         self,
         train: Sequence[str] = (),
         train_pairs: Sequence[PairedFolders] = (),
+        train_shards: Sequence[str] = (),
         degradation: Degradation | None = None,
         validation: Sequence[str] = (),
         validation_pairs: Sequence[PairedFolders] = (),
@@ -51,7 +54,7 @@ class SemanIRData(pl.LightningDataModule):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if num_workers < 0:
             raise ValueError(f"num_workers must be at least 0, got {num_workers}")
-        self.sources = (tuple(train), tuple(train_pairs))
+        self.sources, self.shards = (tuple(train), tuple(train_pairs)), tuple(train_shards)
         self.validation_sources = (tuple(validation), tuple(validation_pairs))
         self.degradation, self.validation_size, self.crops = degradation, validation_size, crops
         self.batch_size, self.num_workers = batch_size, num_workers
@@ -66,8 +69,12 @@ class SemanIRData(pl.LightningDataModule):
         """
         if stage == "fit" and self._train is None:
             found = self._find(*self.sources, least=self.crops.patch_size)
+            found += find_in_shards(self.shards) if self.shards else []
             if not found:
-                raise ValueError("nothing to train on: name folders in data.train or data.train_pairs")
+                raise ValueError(
+                    "nothing to train on: name folders in data.train or data.train_pairs, or tar files in "
+                    "data.train_shards"
+                )
             self._train = Crops(found, self.degradation, self.crops)
         if self._validation is None:
             found = self._find(*self.validation_sources, least=self.crops.scale)

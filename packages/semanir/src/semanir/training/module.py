@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from semanir.config import SemanIRConfig
+from semanir.data.crops import CropOptions
 from semanir.metrics import psnr
 from semanir.model import SemanIR
 
@@ -128,9 +129,31 @@ class SemanIRModule(pl.LightningModule):
         self.mean_psnr = MeanMetric()
 
     def setup(self, stage: str) -> None:
-        """Compile the network, if asked for; the names of its weights stay."""
+        """Check that the data suit the network, and compile it, if asked for; the names of its weights stay.
+
+        Raises:
+            ValueError: If channels or scale of the data are not those of the network.
+        """
+        crops = getattr(getattr(self.trainer, "datamodule", None), "crops", None)
+        if isinstance(crops, CropOptions):
+            _check_data(self.network.config, crops)
         if self.hparams["compile"]:
             self.network.compile()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another network in one sentence.
+
+        Raises:
+            ValueError: If its configuration differs.
+        """
+        stored = checkpoint.get("hyper_parameters", {}).get("network", {})
+        own: dict[str, Any] = self.hparams["network"]
+        if differing := [name for name in own if name in stored and stored[name] != own[name]]:
+            name = differing[0]
+            raise ValueError(
+                f"the checkpoint is of another network ({name} {stored[name]} instead of {own[name]}): "
+                "resume with its own configuration, or take another folder"
+            )
 
     def forward(self, degraded: Tensor) -> Tensor:  # noqa: D102
         return self.network(degraded)
@@ -178,6 +201,19 @@ class SemanIRModule(pl.LightningModule):
 
         schedule = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _check_data(network: SemanIRConfig, crops: CropOptions) -> None:
+    if crops.channels != network.in_channels:
+        raise ValueError(
+            f"the data have {crops.channels} channels, but the network takes {network.in_channels}: set "
+            "data.crops.channels, or model.network.in_channels and out_channels"
+        )
+    if crops.scale != network.upscale:
+        raise ValueError(
+            f"the data have scale {crops.scale}, but the network enlarges {network.upscale} times: set "
+            "data.crops.scale, or model.network.upscale"
+        )
 
 
 def _of_preset(preset: str, changes: dict[str, Any]) -> SemanIRConfig:

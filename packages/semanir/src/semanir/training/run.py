@@ -43,16 +43,14 @@ def fit(config: str, output: str | Path, arguments: Sequence[str] = ()) -> None:
         arguments: Further options of LightningCLI, such as ``--trainer.max_steps 100``.
 
     Raises:
-        ValueError: If the configuration or an option is wrong.
+        ValueError: If the configuration or an option is wrong, or the checkpoint is of another network.
         RuntimeError: If the run was interrupted.
     """
     from jsonargparse import ArgumentError
     from pytorch_lightning.cli import LightningCLI
 
     last = Path(output) / LAST
-    words = ["fit", "--config", str(find_config(config)), f"--trainer.default_root_dir={output}", *arguments]
-    if last.exists():
-        words.append(f"--ckpt_path={last}")
+    words = ["--config", str(find_config(config)), f"--trainer.default_root_dir={output}", *arguments]
     with warnings.catch_warnings():
         # batches go on from any step, a folder with a checkpoint is what a run resumes from, and a step
         # takes longer than reading
@@ -67,10 +65,14 @@ def fit(config: str, output: str | Path, arguments: Sequence[str] = ()) -> None:
                 SemanIRModule,
                 SemanIRData,
                 args=words,
+                run=False,
                 save_config_kwargs={"overwrite": True},
-                parser_kwargs={"fit": {"exit_on_error": False}, "exit_on_error": False},
+                parser_kwargs={"exit_on_error": False},
             )
         except (ArgumentError, argparse.ArgumentError) as error:
             raise ValueError(f"{config}: {error}") from error
+        # the subcommand of LightningCLI would replace what was asked for by what the checkpoint holds
+        resumed = str(last) if last.exists() else None
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed, weights_only=True)
     if cli.trainer.interrupted:
         raise RuntimeError(f"interrupted; the same command resumes from {last}")
