@@ -37,12 +37,15 @@ ImageSource: TypeAlias = Union[
 _WHITE = (255, 255, 255)
 
 
-def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> ImageFile:
+def read_image(
+    path: str | os.PathLike[str] | bytes, *, name: str = "the image", max_pixels: int = MAX_PIXELS
+) -> ImageFile:
     """Read an image file without loss of depth, transparency or metadata.
 
     Args:
-        path: File of any kind in ``READABLE``; its contents count, not its suffix. Of several frames or pages
-            the first is read, and the note says so.
+        path: File of any kind in ``READABLE``, or its bytes; its contents count, not its suffix. Of several
+            frames or pages the first is read, and the note says so.
+        name: What bytes are called in errors.
         max_pixels: Limit of width times height, checked before the file is decoded.
 
     Returns:
@@ -53,7 +56,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         ImageError: If the file is missing, a folder, unreadable, no image, damaged, or too large.
     """
     with open_source(path) as file:
-        return _decode(file, str(path), max_pixels)
+        return _decode(file, name_of(path, name), max_pixels)
 
 
 def read_pages(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile]:
