@@ -32,7 +32,11 @@ RECIPES = {
         "study gate scenes heads:heads",
         "Activations of the small diffusion model, ranked for diffeat.",
     ),
-    "upscaling": ("upscaling", "study gate", "Ablation of pixelsmith on drawn scenes."),
+    "upscaling": (
+        "upscaling",
+        "study gate photos:photos",
+        "Ablation of pixelsmith on drawn scenes, and photographs enlarged again.",
+    ),
     "vitron": (
         "vitron_tiny",
         "pool train ship examples judge ablate synergy pairs report",

@@ -23,7 +23,7 @@ from recipes.tiny_sdxl.commands import ASSETS
 from recipes.tiny_sdxl.images import SIDE
 from recipes.tiny_sdxl.judging import Order, draw_orders
 from recipes.upscaling.generation import Generated, generate_row, stored_row
-from recipes.upscaling.measures import Images, contents, detail, distances, seam_score
+from recipes.upscaling.measures import Images, contents, detail, distances, saturation, worst_seam
 from recipes.upscaling.report import JUDGED, gallery, missed, table
 from recipes.upscaling.rows import ROWS, Row
 
@@ -79,7 +79,8 @@ class _Study:
             **contents(generated.images, self.orders[: len(generated.images)], self.judge),
             "detail": detail(generated.images),
             **distances(generated.images, scenes, self.judge),
-            "seam": seam_score(generated.images, SIDE),
+            "saturation": saturation(generated.images),
+            "seam": worst_seam(generated.images, self.pipeline.vae_scale_factor),
             "calls": round(generated.calls, 1),
             "seconds": round(generated.seconds, 2),
         }

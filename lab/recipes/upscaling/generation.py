@@ -22,7 +22,7 @@ from shapeworld import render
 from recipes.tiny_sdxl.assembly import STEPS, generate_images
 from recipes.tiny_sdxl.images import SIDE
 from recipes.tiny_sdxl.judging import Order
-from recipes.upscaling.rows import BAND, Row
+from recipes.upscaling.rows import Row
 
 Images = NDArray[np.uint8]
 BATCH = 8  # patches that go to the model together
@@ -99,8 +99,9 @@ def _enlarged(
         num_inference_steps=STEPS,
         guidance_scale=row.guidance,
         conditioning=row.conditioning,
+        patch_prompts=row.patch_prompts,
     )
-    given = {"band": BAND, "batch_size": BATCH, "seed": seed, "patch_multiple": model.patch_multiple}
+    given = {"batch_size": BATCH, "seed": seed, "patch_multiple": model.patch_multiple}
     config = JobConfig(**{"patch": model.patch, **given, **row.settings})
     side = SIDE * row.scale
     stages = plan_stages((SIDE, SIDE), (side, side), model.vae_scale_factor, row.stages)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures of enlarged images: content, repetition, detail, seams and distances to the drawn scenes."""
+"""Measures of enlarged images: content, repetition, detail, colour, seams and distances to drawn scenes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pixelsmith.io.seams import seam_profile
+from pixelsmith.store.rows import ArrayRows
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
@@ -62,23 +64,20 @@ def detail(images: Images, base_side: int = SIDE) -> float:
     return round(float(np.mean(rest.std(axis=(1, 2, 3)))), 3)
 
 
-def seam_score(images: Images, period: int) -> float:
-    """Return how much larger steps between neighbours are on a fixed grid than beside it; 1 without seams.
+def worst_seam(images: Images, spacing: int) -> float:
+    """Return the step across the line of latents that shows most, over the median of its neighbours.
 
     Args:
-        images: Images, ``(B, H, W, 3)``.
-        period: Pixels between the lines of the grid.
+        images: Images, ``(B, H, W, 3)`` uint8; a line counts with the median over them.
+        spacing: Pixels per latent.
     """
-    levels = images.astype(np.float64)
-    down, right = np.abs(np.diff(levels, axis=1)), np.abs(np.diff(levels, axis=2))
-    on, beside = [], []
-    for steps, axis in ((down, 1), (right, 2)):
-        lines = np.arange(period - 1, steps.shape[axis], period)
-        on.append(np.take(steps, lines, axis=axis).mean())
-        others = np.concatenate([lines - 2, lines + 2])
-        others = others[(others >= 0) & (others < steps.shape[axis])]
-        beside.append(np.take(steps, others, axis=axis).mean())
-    return round(float(np.mean(on) / np.mean(beside)), 4)
+    return round(seam_profile([ArrayRows(image) for image in images], spacing).worst()[0].ratio, 3)
+
+
+def saturation(images: Images) -> float:
+    """Return the 99th percentile of the saturation of HSV, in levels of 255; mean over images."""
+    levels = [np.asarray(Image.fromarray(image).convert("HSV"))[..., 1] for image in images]
+    return round(float(np.mean([np.percentile(each, 99) for each in levels])), 1)
 
 
 class _Features(nn.Module):

@@ -22,12 +22,13 @@ COLUMNS = {
     "detail": "detail",
     "fid": "FID",
     "kid": "KID",
+    "saturation": "saturation",
     "seam": "seam",
     "calls": "calls",
     "seconds": "seconds",
 }
 MARGIN = 5.0  # points by which loss and repetition may exceed those of Lanczos
-JUDGED = "4x slider 0.95, one hop"
+JUDGED = "4x pixelsmith, one hop"
 
 
 def missed(figures: Mapping[str, Figures], row: str = JUDGED) -> list[str]:

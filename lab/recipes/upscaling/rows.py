@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pixelsmith.config import Conditioning
+from pixelsmith.config import Conditioning, PatchPrompts
 
 from recipes.tiny_sdxl.assembly import GUIDANCE
 
 Way = Literal["pixelsmith", "lanczos", "direct", "scene"]
-BAND = 2  # latents; the published 10 of 128 would be most of a patch of 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +24,9 @@ class Row:
         way: Method: ``"lanczos"`` only resizes, ``"direct"`` samples the large size at once, ``"scene"`` is
             the drawing that the prompt describes, the result of a perfect model.
         stages: Number of stages.
-        settings: Fields of :class:`pixelsmith.config.JobConfig`, in addition to the common ones.
+        settings: Fields of :class:`pixelsmith.config.JobConfig` that are not at their default.
         conditioning: Size and crop conditioning of a patch.
+        patch_prompts: Prompt of a patch.
         guidance: Guidance scale; base images always have the same.
     """
 
@@ -36,6 +36,7 @@ class Row:
     stages: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     conditioning: Conditioning = "true"
+    patch_prompts: PatchPrompts = "whole"
     guidance: float = GUIDANCE
 
     @property
@@ -56,18 +57,22 @@ def _baselines(scale: int) -> list[Row]:
 ROWS: tuple[Row, ...] = (
     *_baselines(4),
     Row(name="pixelsmith, one hop", scale=4),
-    Row(name="slider 0.8, one hop", scale=4, settings={"slider": 0.8}),
     Row(name="slider 0.9, one hop", scale=4, settings={"slider": 0.9}),
-    Row(name="slider 0.95, one hop", scale=4, settings={"slider": 0.95}),
     Row(name="slider 1, one hop", scale=4, settings={"slider": 1.0}),
+    Row(name="slider 0.8, one hop", scale=4, settings={"slider": 0.8}),
+    Row(name="slider 0.6, one hop", scale=4, settings={"slider": 0.6}),
     Row(name="pixelsmith, cascade", scale=4, stages=2),
     *_baselines(2),
     Row(name="pixelsmith", scale=2),
-    Row(name="slider 0", scale=2, settings={"slider": 0.0}),
-    Row(name="slider 0.2", scale=2, settings={"slider": 0.2}),
-    Row(name="slider 0.6", scale=2, settings={"slider": 0.6}),
-    Row(name="slider 0.8", scale=2, settings={"slider": 0.8}),
+    Row(name="slider 0.9", scale=2, settings={"slider": 0.9}),
     Row(name="slider 1", scale=2, settings={"slider": 1.0}),
+    Row(name="slider 0.6", scale=2, settings={"slider": 0.6}),
+    Row(name="colour fix", scale=2, settings={"colour_fix": "wavelet"}),
+    Row(name="no overhang", scale=2, settings={"overhang": 0}),
+    Row(name="slider 0.4", scale=2, settings={"slider": 0.4}),
+    Row(name="slider 0.4, patch prompts", scale=2, settings={"slider": 0.4}, patch_prompts="auto"),
+    Row(name="slider 0.2", scale=2, settings={"slider": 0.2}),
+    Row(name="slider 0", scale=2, settings={"slider": 0.0}),
     Row(name="no fusion", scale=2, settings={"fusion": "off"}),
     Row(name="no mask", scale=2, settings={"mask": False}),
     Row(name="neither", scale=2, settings={"fusion": "off", "mask": False}),
@@ -78,5 +83,4 @@ ROWS: tuple[Row, ...] = (
     Row(name="conditioning official", scale=2, conditioning="official"),
     Row(name="conditioning base", scale=2, conditioning="base"),
     Row(name="conditioning none", scale=2, conditioning="none"),
-    Row(name="official order, one hop", scale=4, settings={"mode": "official"}),
 )

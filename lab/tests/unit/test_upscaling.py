@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from recipes.tiny_sdxl.assembly import assemble
 from recipes.tiny_sdxl.autoencoder import build_autoencoder
 from recipes.tiny_sdxl.denoiser import Denoiser, DenoiserOptions
 from recipes.tiny_sdxl.judging import draw_orders
-from recipes.upscaling import measures
+from recipes.upscaling import measures, photos
 from recipes.upscaling.generation import Generated, generate_row, stored_row
 from recipes.upscaling.report import COLUMNS, missed, table
 from recipes.upscaling.rows import ROWS, Row
@@ -131,3 +132,28 @@ def test_every_method_generates_at_its_size(orders, scenes):
     assert calls["ours"] >= 20 * 4  # a canvas of two by two patches, twenty steps
     line = dict.fromkeys(COLUMNS, 1)
     assert "| Lanczos | 1 |" in table({"2x Lanczos": line}, 2)
+
+
+def test_photographs_are_compared_with_what_they_were(tmp_path, monkeypatch, capsys):
+    colours = np.add.outer(np.arange(90), np.arange(140)).astype(np.uint8)[..., None] + np.array([0, 40, 90])
+    Image.fromarray(colours.astype(np.uint8)).save(tmp_path / "a.png")
+    asked = []
+
+    def enlarge(photo, scale, model, seed):
+        asked.append((photo.shape, scale, seed))
+        yield "dark", photo // 2
+        yield "same", photo
+
+    monkeypatch.setattr(photos, "_enlarge", enlarge)
+    card = tmp_path / "card.json"
+    photos.photos(tmp_path / "a.png", tmp_path / "a.png", seed=4, card=card, figure=tmp_path / "b.png")
+    assert asked == [((128, 128, 3), 2, 4), ((128, 128, 3), 2, 5)]
+    found = json.loads(card.read_text())["figures"]
+    assert list(found) == ["photo", "dark", "same"]
+    assert found["same"] == found["photo"]
+    assert found["dark"]["psnr"] < 15 < 90 < found["same"]["psnr"]
+    assert (found["dark"]["steps"], found["same"]["steps"]) == (pytest.approx(50, abs=5), 100)
+    assert np.asarray(Image.open(tmp_path / "b.png")).shape == (3 * 128, 256, 3)
+    assert "| same | 99 | 1 | 100 |" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="name at least one image file"):
+        photos.photos(card=card)
