@@ -22,7 +22,7 @@ def check_knn_attention(
     Raises:
         TypeError: If ``dictionary`` is no :class:`KNNDictionary`, or the dtype is not a real floating one or
             differs between ``q``, ``k`` and ``v``.
-        ValueError: If shapes or devices disagree.
+        ValueError: If shapes or devices disagree, or ``head_dim`` is 0.
     """
     if not isinstance(dictionary, KNNDictionary):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(
@@ -44,6 +44,8 @@ def check_knn_attention(
     key_B, key_heads, M, key_dim = key_shape
     if key_B != B or heads != key_heads or head_dim != key_dim:
         raise ValueError(f"q and k may differ in length only, got {tuple(shape)} and {tuple(key_shape)}")
+    if not head_dim:
+        raise ValueError(f"head_dim must be at least 1, got q of shape {tuple(shape)}")
     have = (*dictionary.index.shape[:2], dictionary.num_keys)
     if have != (B, N, M):
         raise ValueError(

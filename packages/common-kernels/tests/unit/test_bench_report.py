@@ -220,6 +220,29 @@ def test_command_fails_if_one_of_ours_is_wrong(tmp_path, capsys):
     assert main(["--from", str(tmp_path / "a.json")]) == 0
 
 
+def test_command_fails_if_a_requirement_is_missed(tmp_path, capsys):
+    slow = report(*GOOD[:1], row("gather", 14.0), *GOOD[2:])
+    slow.write(tmp_path / "a.json")
+    assert main(["--from", str(tmp_path / "a.json")]) == 1
+    assert "missed: N = 1024, k = 128: time of gather over auto" in capsys.readouterr().err
+    replace(slow, is_quick=True).write(tmp_path / "a.json")
+    assert main(["--from", str(tmp_path / "a.json")]) == 0
+
+
+def test_requirements_of_the_compiled_kernels_hold_where_auto_takes_them():
+    def outcomes(gather, sdpa):
+        rows = (row("auto", 1.0, note="native"), row("gather", gather), row("SDPA, float mask", sdpa))
+        return {found.name: found.result for found in check_requirements(report(*rows))}
+
+    name, other = (
+        f"`native`{rest}, forward"
+        for rest in (": time of gather over auto", ", k/N up to 1/4: time of SDPA over auto")
+    )
+    assert [outcomes(61.0, 2.2)[n] for n in (name, other)] == ["met", "missed"]
+    assert [outcomes(59.0, 2.4)[n] for n in (name, other)] == ["missed", "met"]
+    assert not [found for found in check_requirements(report(*GOOD)) if "`native`" in found.name]
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

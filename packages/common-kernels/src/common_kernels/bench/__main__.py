@@ -18,6 +18,7 @@ from common_kernels.bench.dictionary_cases import dictionary_cases, stage_cases
 from common_kernels.bench.machine import describe_machine
 from common_kernels.bench.markdown import to_markdown
 from common_kernels.bench.phase_cases import phase_cases
+from common_kernels.bench.requirements import check_requirements
 from common_kernels.bench.results import SCHEMA, Report
 from common_kernels.bench.run import run_cases
 
@@ -36,7 +37,8 @@ a busy moment of the machine hits all of them. "auto" is what a user gets; a rat
 faster.
 
 before you trust it: close other programs. OMP_NUM_THREADS sets the threads of a CPU run.
-exit code: 0 all agreed, 1 one of our own disagreed with the reference, 2 wrong usage."""
+exit code: 0 all agreed, 1 one of our own disagreed with the reference or, except with --quick, a requirement
+is missed (each is named on stderr), 2 wrong usage."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,7 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = [m for report in fresh for m in report.measurements if m.status == "failed" and m.kind != "peer"]
     for m in wrong:
         sys.stderr.write(f"{m.op} {m.case}: {m.contender} failed, {m.mode}: {m.note}\n")
-    return 1 if wrong else 0
+    missed = [found for report in fresh if not report.is_quick for found in check_requirements(report)]
+    missed = [found for found in missed if found.result == "missed"]
+    for found in missed:
+        where = f"{found.worst:.3g} at {found.where}"
+        sys.stderr.write(f"missed: {found.name}, wanted {found.target}, measured {where}\n")
+    return 1 if wrong or missed else 0
 
 
 def read_reports(source: Path) -> list[Report]:

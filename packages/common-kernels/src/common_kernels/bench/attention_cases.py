@@ -42,7 +42,7 @@ CUDA_SIZES: tuple[Size, ...] = (
 )
 # those that may compete with the one auto takes; on CPUs sdpa is the float mask of the peers
 _BACKENDS: dict[bool, tuple[Backend, ...]] = {
-    False: ("csr", "chunked"),
+    False: ("native", "csr", "chunked"),
     True: ("triton", "sdpa", "chunked"),
 }
 _FLEX_SIZE = (1024, 128)  # tokens and keys of the one size at which FlexAttention is compiled

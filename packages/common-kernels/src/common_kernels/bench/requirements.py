@@ -89,7 +89,64 @@ def check_requirements(report: Report) -> list[Requirement]:
             "`fuse_phase`: time of the angle formula over auto", "at least 2", angles, min, _at_least(2)
         )
     )
-    return found
+    return found + _of_compiled_kernels(report)
+
+
+def _of_compiled_kernels(report: Report) -> list[Requirement]:
+    """Check what the backend ``native`` is built for, where it is what auto took."""
+    rows = report.measurements
+    taken = {(m.op, m.case) for m in rows if m.kind == "auto" and m.note == "native"}
+    mine = [m for m in rows if (m.op, m.case) in taken and m.ratio is not None]
+    attention = [m for m in mine if m.op == "knn_attention"]
+    sparse = [m for m in attention if m.shape["N"] in (256, 1024) and 4 * m.shape["k"] <= m.shape["N"]]
+    long = [m for m in attention if m.shape["N"] == 4096 and m.shape["k"] == 64]
+    wanted: list[tuple[str, float, list[Figure]]] = [
+        ("`native`: time of gather over auto, forward", 60, _ratios(attention, "gather", "forward")),
+        ("`native`: time of gather over auto, both", 34, _ratios(attention, "gather", "both")),
+        (
+            "`native`, k/N up to 1/4: time of SDPA over auto, forward",
+            2.3,
+            _best(sparse, ("SDPA, boolean mask", "SDPA, float mask"), "forward"),
+        ),
+        (
+            "`native`, N = 4096, k = 64: time of SDPA over auto, forward",
+            15,
+            _best(long, ("SDPA, boolean mask", "SDPA, float mask"), "forward"),
+        ),
+        ("`native`, N = 4096, k = 64: time of csr over auto", 2, _ratios(long, "backend csr", "forward")),
+        (
+            "`native`: time of matmul and unsorted top-k over auto",
+            1,
+            _ratios([m for m in mine if m.op == "knn_dictionary"], "matmul, unsorted top-k", "forward"),
+        ),
+        (
+            "`native`: time of the angle formula over auto",
+            2.8,
+            _ratios([m for m in mine if m.op == "fuse_phase"], "angles", "forward"),
+        ),
+    ]
+    return [
+        _requirement(name, f"at least {limit:g}", figures, min, _at_least(limit))
+        for name, limit, figures in wanted
+        if figures
+    ]
+
+
+def _ratios(rows: Iterable[Measurement], contender: str, mode: str) -> list[Figure]:
+    return [
+        (m.ratio, _place(m))
+        for m in rows
+        if m.contender == contender and m.mode == mode and m.ratio is not None
+    ]
+
+
+def _best(rows: Iterable[Measurement], contenders: tuple[str, ...], mode: str) -> list[Figure]:
+    """Return the lower ratio of several contenders for each case."""
+    least: dict[str, float] = {}
+    for contender in contenders:
+        for ratio, where in _ratios(rows, contender, mode):
+            least[where] = min(ratio, least.get(where, ratio))
+    return [(ratio, where) for where, ratio in least.items()]
 
 
 def _requirement(

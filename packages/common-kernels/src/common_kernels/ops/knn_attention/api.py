@@ -39,7 +39,8 @@ def _not_auto_csr(
     if dictionary.num_keys < _CSR_MIN_KEYS:
         return f"below {_CSR_MIN_KEYS} keys dense is faster"
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias))
-    ratio = _CSR_MIN_RATIO_TRAINING if train else _CSR_MIN_RATIO
+    # the dense product pays for the gradient of a bias too
+    ratio = _CSR_MIN_RATIO_TRAINING if train and bias is None else _CSR_MIN_RATIO
     if dictionary.k * ratio > dictionary.num_keys:
         return f"with more than 1 of {ratio} keys listed dense is faster"
     return None
@@ -93,12 +94,13 @@ def knn_attention(
         backend: Implementation; ``"auto"`` picks by shape and device.
 
     Returns:
-        ``(B, heads, N, head_dim)`` in the dtype of ``q``. A query with an empty list gets 0.
+        ``(B, heads, N, head_dim)`` in the dtype of ``q``. A query with an empty list gets 0, and so does one
+        whose every logit is minus infinity.
 
     Raises:
         TypeError: If ``dictionary`` is no :class:`KNNDictionary`, such as a bare index tensor, or the dtypes
             disagree or are not floating.
-        ValueError: If shapes or devices disagree, or no backend has that name.
+        ValueError: If shapes or devices disagree, ``head_dim`` is 0, or no backend has that name.
         BackendUnavailableError: If the named backend cannot run this call.
 
     Source: SemanIR, arXiv 2405.20008, Sec. 3: attention restricted to the key-semantic dictionary.

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from common_kernels._batching import run_batched, run_one_by_one
+from common_kernels._tracing import is_differentiated_by_transform
 from common_kernels.ops.knn_dictionary import KNNDictionary
 
 _FORWARD, _BACKWARD = "common_kernels::knn_attention_csr_fwd", "common_kernels::knn_attention_csr_bwd"
@@ -112,6 +114,13 @@ def knn_attention_csr(
     return out
 
 
+def _close_rows(logits: Tensor, unused: Tensor | None, weights: Tensor) -> None:
+    """Take all weight from queries whose every listed logit is minus infinity."""
+    without = logits == float("-inf")
+    without = without if unused is None else without | unused
+    weights.masked_fill_(without.all(dim=-1, keepdim=True), 0.0)
+
+
 def _wide(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
@@ -154,6 +163,8 @@ def _run_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
             # the lowest number, not infinity: an empty row must not become NaN, it is zeroed later
             logits = logits.masked_fill(a.unused[b], torch.finfo(dtype).min)
         torch.softmax(logits, dim=-1, out=weights[b, h])
+        if a.bias is not None:
+            _close_rows(logits, None if a.unused is None else a.unused[b], weights[b, h])
         value = _wide(a.v[b, h]).contiguous()
         out[b, h] = _sparse(bounds, flat, weights[b, h].view(-1), (N, M)) @ value
     return out.to(a.q.dtype), weights
@@ -226,7 +237,32 @@ def _backward(ctx: Any, dout: Tensor, _dweights: Tensor) -> tuple[Tensor | None,
     return dq, dk, dv, None, None, None, None, None, bias_gradient, None
 
 
+def _refuse_second_derivative(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    raise NotImplementedError(
+        "the csr backend of knn_attention has no second derivative; "
+        "call knn_attention(..., backend='reference') for it"
+    )
+
+
 torch.library.register_autograd(_FORWARD, _backward, setup_context=_setup_context)
+torch.library.register_autograd(_BACKWARD, _refuse_second_derivative)
+
+
+def _map_forward(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+    run = torch.ops.common_kernels.knn_attention_csr_fwd
+    return run_batched(run, info.batch_size, in_dims, arguments, shared=(8,))
+
+
+def _map_backward(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+    run = torch.ops.common_kernels.knn_attention_csr_bwd
+    if arguments[-1]:  # each entry has a gradient of the bias
+        return run_one_by_one(run, info.batch_size, in_dims, arguments)
+    results, dims = run_batched(run, info.batch_size, in_dims, arguments, shared=())
+    return results, dims
+
+
+torch.library.register_vmap(_FORWARD, _map_forward)
+torch.library.register_vmap(_BACKWARD, _map_backward)
 
 
 def why_not_csr(
@@ -237,6 +273,8 @@ def why_not_csr(
         return f"needs tensors on the CPU, got {q.device.type}"
     if not _HAS_MKL:
         return "needs a torch built with MKL for its sparse products"
+    if is_differentiated_by_transform(q, k, v, bias):
+        return "has no rule for torch.func.grad and its relatives"
     if dictionary.k > dictionary.num_keys:  # torch's sampled product refuses more pairs than places
         return f"needs at most as many slots as keys, got {dictionary.k} and {dictionary.num_keys}"
     return None

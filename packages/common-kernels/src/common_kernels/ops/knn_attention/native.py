@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from common_kernels._batching import run_batched, run_one_by_one
 from common_kernels._native import not_auto_exporting, why_no_native
+from common_kernels._tracing import is_differentiated_by_transform
 from common_kernels.ops.knn_dictionary import KNNDictionary
 
 _FORWARD, _BACKWARD = "common_kernels::knn_attention_native_fwd", "common_kernels::knn_attention_native_bwd"
@@ -60,6 +62,8 @@ def why_not_native(
         return f"needs tensors on the CPU, got {q.device.type}"
     if q.dtype not in _DTYPES:
         return f"needs float16, bfloat16 or float32, got {q.dtype}"
+    if is_differentiated_by_transform(q, k, v, bias):
+        return "has no rule for torch.func.grad and its relatives"
     return _UNAVAILABLE
 
 
@@ -124,3 +128,19 @@ def _refuse_second_derivative(ctx: Any, *grads: Tensor | None) -> tuple[Tensor |
 
 torch.library.register_autograd(_FORWARD, _differentiate, setup_context=_save)
 torch.library.register_autograd(_BACKWARD, _refuse_second_derivative)
+
+
+def _map_forward(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+    run = torch.ops.common_kernels.knn_attention_native_fwd
+    return run_batched(run, info.batch_size, in_dims, arguments, shared=(3,))
+
+
+def _map_backward(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+    run = torch.ops.common_kernels.knn_attention_native_bwd
+    if arguments[-1]:  # each entry has a gradient of the bias
+        return run_one_by_one(run, info.batch_size, in_dims, arguments)
+    return run_batched(run, info.batch_size, in_dims, arguments, shared=(6,))
+
+
+torch.library.register_vmap(_FORWARD, _map_forward)
+torch.library.register_vmap(_BACKWARD, _map_backward)

@@ -25,9 +25,10 @@ def knn_attention_reference(
         pairs = index.clamp(min=0).unsqueeze(1).expand(B, heads, -1, -1)
         logits = logits + bias.to(wide).expand(B, -1, -1, -1).gather(-1, pairs)
     logits = logits.masked_fill(unused.unsqueeze(1), float("-inf"))
-    if dictionary.has_empty_rows:
-        logits = logits.masked_fill(dictionary.empty_rows()[:, None, :, None], 0.0)
-    weights = logits.softmax(dim=-1)  # (B, heads, N, K)
+    # an empty list, or a bias of minus infinity throughout: no key has any weight
+    closed = (logits == float("-inf")).all(dim=-1, keepdim=True)  # (B, heads, N, 1)
+    weights = logits.masked_fill(closed, 0.0).softmax(dim=-1)  # (B, heads, N, K)
+    weights = weights.masked_fill(closed, 0.0)
     # an unused slot holds key 0 by chance: select it away, since 0 * inf would be NaN
     values = values.to(wide).masked_fill(unused[:, None, :, :, None], 0.0)
     return (weights.unsqueeze(-1) * values).sum(dim=-2).to(q.dtype)  # (B, heads, N, head_dim)

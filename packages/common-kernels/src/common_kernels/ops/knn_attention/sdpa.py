@@ -3,10 +3,52 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from common_kernels.ops.knn_dictionary import KNNDictionary
+
+
+class _Refuse(torch.autograd.Function):
+    """The identity, on a gradient; says what its own gradient would need."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError(
+            "the sdpa backend of knn_attention has no second derivative; "
+            "call knn_attention(..., backend='reference') for it"
+        )
+
+
+class _OnceDifferentiable(torch.autograd.Function):
+    """The identity, whose gradient has none."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _Refuse.apply(grads[0])
 
 
 def knn_attention_sdpa(
@@ -18,9 +60,16 @@ def knn_attention_sdpa(
     window; the other backends keep it out.
     """
     mask = dictionary.float_mask(q.dtype)  # (B, 1, N, M)
+    closed = None
     if bias is not None:
         mask = mask + bias.to(q.dtype)  # (B, heads, N, M)
+        closed = (mask == float("-inf")).all(dim=-1, keepdim=True)
+        mask = mask.masked_fill(closed, 0.0)  # the softmax must stay finite
+    if torch.is_grad_enabled():
+        q, k, v = (_OnceDifferentiable.apply(x) if x.requires_grad else x for x in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    if closed is not None:
+        out = out.masked_fill(closed, 0.0)
     if dictionary.has_empty_rows:
         out = out.masked_fill(dictionary.empty_rows()[:, None, :, None], 0.0)
     return out

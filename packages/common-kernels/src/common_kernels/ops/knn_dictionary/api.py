@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from common_kernels._dispatch import Implementation, choose, explain
+from common_kernels._precision import autocast_off, ieee_products
 from common_kernels._tracing import hides_values
 from common_kernels._triton import INTERPRETED, why_no_triton
 from common_kernels.ops.knn_dictionary.dictionary import KNNDictionary
@@ -81,9 +83,9 @@ def knn_dictionary(
 ) -> KNNDictionary:
     """List for every token of a window the ``k`` most similar tokens of the same window.
 
-    Similarities are taken in fp32 (fp64 for fp64 input) whatever the input dtype, because lower
-    precision changes the chosen sets. Ties go to the lower index. A NaN similarity ranks below every
-    number. No gradient flows.
+    Similarities are taken in fp32 (fp64 for fp64 input) whatever the input dtype, autocast and
+    ``torch.set_float32_matmul_precision`` say, because lower precision changes the chosen sets. Ties go to
+    the lower index. A NaN similarity ranks below every number. No gradient flows.
 
     Args:
         x: Token features, ``(B, N, C)``, a real floating dtype.
@@ -118,7 +120,9 @@ def knn_dictionary(
     _check(x, k, similarity, regions)
     k = min(k, x.shape[1])
     chosen = choose("knn_dictionary", backend, IMPLEMENTATIONS, x, k, similarity, force_self, regions)
-    with torch.no_grad():
+    # a graph keeps the precision of products that it is run with
+    precise = contextlib.nullcontext() if torch.compiler.is_compiling() else ieee_products(x.device)
+    with torch.no_grad(), autocast_off(x.device), precise:
         index = chosen.run(x, k, similarity, force_self, regions)
     # a row keeps itself at least, unless it is padding
     has_empty_rows = regions is not None and (hides_values(regions) or bool((regions < 0).any()))

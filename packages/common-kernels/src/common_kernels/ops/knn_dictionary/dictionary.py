@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import register_pytree_node
 
 Form = TypeVar("Form")
 
@@ -113,6 +114,18 @@ class KNNDictionary:
         """Device of every form."""
         return self.index.device
 
+    def to(self, device: torch.device | str) -> KNNDictionary:
+        """Return the same lists on another device; itself if it is there already. Forms are built again."""
+        index = self.index.to(device)
+        return self if index is self.index else _rebuild((index,), self._facts())
+
+    def _facts(self) -> tuple[int, bool, bool]:
+        return self.num_keys, self.is_full, self.has_empty_rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # copies and pickles hold the lists alone: every form can be built from them
+        return _rebuild, ((self.index,), self._facts())
+
     def __repr__(self) -> str:
         B, N, K = self.index.shape
         return f"KNNDictionary(windows={B}, queries={N}, keys={self.num_keys}, k={K}, device={self.device})"
@@ -215,6 +228,21 @@ class KNNDictionary:
         if self.has_empty_rows:
             canvas.masked_fill_(spare < 0, background)
         return canvas
+
+
+def _rebuild(tensors: Iterable[Any], facts: tuple[int, bool, bool]) -> KNNDictionary:
+    (index,) = tensors
+    num_keys, is_full, has_empty_rows = facts
+    return KNNDictionary(index, num_keys, is_full=is_full, has_empty_rows=has_empty_rows)
+
+
+# transforms of torch.func and exported programs look into arguments for tensors
+register_pytree_node(
+    KNNDictionary,
+    lambda dictionary: ([dictionary.index], dictionary._facts()),  # pyright: ignore[reportPrivateUsage]
+    _rebuild,
+    serialized_type_name="common_kernels.KNNDictionary",
+)
 
 
 @contextlib.contextmanager

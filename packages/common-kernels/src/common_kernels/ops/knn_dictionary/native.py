@@ -6,10 +6,13 @@ The compiled selection is exact and keeps the rule for ties, so no candidate too
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from common_kernels._batching import run_one_by_one
 from common_kernels._native import not_auto_exporting, why_no_native
 
 _SELECT = "common_kernels::select_native"
@@ -36,6 +39,17 @@ def _fake_select(
     force_self: bool,
 ) -> Tensor:
     return scores.new_empty((*scores.shape[:2], k), dtype=torch.int32)
+
+
+def _map_select(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+    def run(*entry: Any) -> tuple[Tensor]:
+        return (torch.ops.common_kernels.select_native(*entry),)
+
+    (index,), (dim,) = run_one_by_one(run, info.batch_size, in_dims, arguments)
+    return index, dim
+
+
+torch.library.register_vmap(_SELECT, _map_select)
 
 
 def why_not_native(
