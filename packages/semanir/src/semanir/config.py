@@ -64,9 +64,9 @@ class SemanIRConfig:
         resampling: Between levels of a U-net: 3x3 ``"conv"`` (strided, or before a pixel shuffle), or a
             ``"linear"`` 1x1 map after a pixel (un)shuffle.
         upscale: Output over input side. A ``"unet"`` first enlarges its input bicubically.
-        degradation_dim: Numbers by which a ``"unet"`` tells degradations apart: predicted from the input, they
-            scale and shift the features of every stage, so that one network can undo several. 0 for none;
-            ours, not the paper's.
+        degradation_dim: Numbers by which a ``"unet"`` tells degradations apart: predicted from the input,
+            they scale and shift the features of every stage, so that one network can undo several. 0 for
+            none; ours, not the paper's.
         upsampler: Reconstruction head of ``"columnar"``.
         mean: Subtracted from the input and added to the output, one number per channel; empty for zero.
     """
