@@ -303,7 +303,8 @@ def test_a_single_image_is_summarised(run):
 
 def test_two_sources_never_become_one_file(run):
     save("in/a.png", "in/a.bmp")
-    assert "would both become" in sentence(run("segment", "in", "-o", "out", code=2))
+    run("segment", "in", "-o", "out", "--write", "labels")
+    assert files("out") == ["a-bmp-labels.png", "a-labels.png"]
 
 
 def test_sub_folders_appear_again(run):
