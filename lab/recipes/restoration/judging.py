@@ -188,13 +188,25 @@ def _read_training(file: Path | None, card: Path) -> dict[str, object]:
 
 
 def show(figures: Figures, title: str, names: Collection[str] | None = None) -> None:
-    """Print a table of PSNR means over the photographs."""
+    """Print a table of PSNR means over the photographs, if there are any."""
     chosen = {name: rows for name, rows in figures.items() if names is None or name in names}
     found = means(chosen)
+    if not found:
+        return
     methods = list(dict.fromkeys(key for row in found.values() for key in row))
-    table = Table(title, *methods, title="PSNR, dB")
-    for condition, row in found.items():
-        table.add_row(condition, *(f"{row[key]['psnr']:.2f}" if key in row else "-" for key in methods))
+    cells = {
+        (condition, key): f"{row[key]['psnr']:.2f}" if key in row else "-"
+        for condition, row in found.items()
+        for key in methods
+    }
+    if len(methods) > len(found):  # what is more goes downwards, where there is room
+        table = Table(title, *found, title="PSNR, dB")
+        for key in methods:
+            table.add_row(key, *(cells[condition, key] for condition in found))
+    else:
+        table = Table(title, *methods, title="PSNR, dB")
+        for condition in found:
+            table.add_row(condition, *(cells[condition, key] for key in methods))
     stderr.print(table)
 
 

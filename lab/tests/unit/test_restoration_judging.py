@@ -12,7 +12,7 @@ from recipes.restoration import judging
 from recipes.restoration.baselines import baseline_figures
 from recipes.restoration.conditions import CONDITIONS, REQUIREMENTS, Condition, Requirement, middle
 from recipes.restoration.conv_unet import ConvUNet
-from recipes.restoration.judging import make_card, measure, network_model, summary
+from recipes.restoration.judging import make_card, measure, network_model, show, summary
 from recipes.restoration.tasks import TASKS
 from recipes.restoration.verdicts import losses, means, verdict
 from semanir.cards import ModelCard
@@ -119,6 +119,16 @@ def test_a_method_that_misses_a_photograph_has_no_mean():
     figures["cat"]["white 25"]["bm3d"] = {"psnr": 50.0}
     figures["cat"]["white 25"]["semanir"]["psnr"] = 35.0
     assert means(figures)["white 25"] == {"tv": {"psnr": 29}, "nlm": {"psnr": 30}, "semanir": {"psnr": 33}}
+
+
+def test_a_table_grows_downwards(capsys):
+    row = {name: {"psnr": 30.0 + number} for number, name in enumerate(("input", "one", "two"))}
+    show({"cat": {"JPEG 10": row}}, "many methods")
+    shown = capsys.readouterr().err
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("│")] == ["input", "one", "two"]
+    show({"cat": {"a": row, "b": row, "c": row, "d": row}}, "many conditions")
+    shown = capsys.readouterr().err
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("│")] == ["a", "b", "c", "d"]
 
 
 def colour_photo():
