@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from diffeat.ranking import KeypointLabels, MaskLabels
 from numpy.typing import NDArray
-from shapeworld import SceneConfig, draw_scene, render, scene_rng
+from shapeworld import SceneConfig, Split, draw_scene, render, scene_rng
 from shapeworld.vocabulary import COLOURS, SHAPES
 from shapeworld.warps import Keypoints, Pair, WarpConfig, draw_pair
 
@@ -69,9 +69,9 @@ def draw_points(seed: int, count: int) -> KeypointLabels:
     return KeypointLabels(images, points)
 
 
-def view_pairs(seed: int, count: int) -> list[Pair]:
-    """Render pairs of views of scenes of the test split."""
-    scenes = [draw_scene(seed, i, split="test", config=SIMPLE) for i in range(count)]
+def view_pairs(seed: int, count: int, *, split: Split = "test") -> list[Pair]:
+    """Render pairs of views of scenes."""
+    scenes = [draw_scene(seed, i, split=split, config=SIMPLE) for i in range(count)]
     return [draw_pair(scene, scene_rng(seed, i, VIEWS), SIDE, config=VIEW) for i, scene in enumerate(scenes)]
 
 

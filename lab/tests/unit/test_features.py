@@ -21,6 +21,7 @@ from recipes.features import commands, stereo
 from recipes.features.bench import Bench
 from recipes.features.claims import by_depth, by_region, correlations, filter_rows, filters
 from recipes.features.demo_scenes import choose_pairs
+from recipes.features.heads import heads, write_pairs
 from recipes.features.report import markdown
 from recipes.features.scenes import SIDE, Kind, draw_masks, draw_points, view_pairs
 from recipes.features.sets import LEGACY, PAPER, generic
@@ -242,3 +243,23 @@ def test_the_shipped_card_passes_its_gate_or_says_so() -> None:
     card = json.loads(commands.CARD.read_text("utf-8"))
     assert card["weights_sha256"] == commands.weights_hash(commands.MODEL)
     assert card["failures"] == misses(card["judged"], commands.JUDGED)
+
+
+@pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning")
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec:FutureWarning")
+def test_a_head_is_measured_beside_its_activations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads(folder=tmp_path, train=3, judged=2, steps=2, dim=4, seeds=1)
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((tmp_path / "heads.json").read_text("utf-8"))
+    plain, trained = report["pck"]["no head"], report["pck"]["head, seed 0"]
+    assert set(plain) == {"val", "test"}
+    for split, gains in report["gain"].items():
+        for threshold, (mean, deviation) in gains.items():
+            assert mean == pytest.approx(trained[split][threshold] - plain[split][threshold], abs=1e-4)
+            assert deviation == 0
+    names = {
+        split: {each.name for each in write_pairs(tmp_path / split, split, 2)} for split in ("val", "test")
+    }
+    assert names["val"].isdisjoint(names["test"])
