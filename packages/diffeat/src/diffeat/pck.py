@@ -388,11 +388,9 @@ __all__ = [
     "SPAIR_PAIRS",
     "Pair",
     "evaluate_pairs",
-    "of_category",
     "pair_features",
     "pck",
     "predict_points",
     "read_pair_list",
     "read_spair",
-    "spread",
 ]
