@@ -76,14 +76,23 @@ def test_reports_and_metadata(exported):
     assert [sides[0].dim_value, sides[1].dim_value, sides[2].dim_param] == [1, 3, "height"]
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Return a function that makes exports cheap, and their files differ from the network by ``error``."""
+
+    def differ(error):
+        monkeypatch.setattr(export, "_trace", lambda *_: None)
+        monkeypatch.setattr(torch.export, "save", lambda _, path: path.write_bytes(b"a graph"))
+        monkeypatch.setattr(export, "_difference", lambda *_: error)
+
+    return differ
+
+
 @pytest.mark.parametrize("error", [0.01, float("nan")])
-def test_a_file_that_computes_something_else_is_not_kept(exported, tmp_path, monkeypatch, error):
-    model, (_, report) = exported
-    traced = torch.export.load(report.path)
-    monkeypatch.setattr(export, "_trace", lambda *_: traced)
-    monkeypatch.setattr(export, "_difference", lambda *_: error)
+def test_a_file_that_computes_something_else_is_not_kept(quick, tmp_path, error):
+    quick(error)
     with pytest.raises(ExportError, match="not written"):
-        export.export(model, tmp_path / "a.pt2", format="torch")
+        export.export(network(), tmp_path / "a.pt2", format="torch")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,20 +121,19 @@ def test_a_compiled_network_is_the_network():
 
 
 class TestCommand:
-    def test_writes_what_the_suffix_says(self, exported, tmp_path, monkeypatch, capfd):
-        model, (_, report) = exported
-        model.save_pretrained(tmp_path / "model")
-        traced = torch.export.load(report.path)
-        monkeypatch.setattr(export, "_trace", lambda *_: traced)
+    def test_writes_what_the_suffix_says(self, quick, tmp_path, capfd):
+        quick(1e-6)
+        network().save_pretrained(tmp_path / "model")
         words = ["export", str(tmp_path / "model"), "-o", str(tmp_path / "a.pt2")]
         assert run_app(app, [*words, "--json"]) == 0
         found = json.loads(capfd.readouterr().out)
-        assert (found["status"], found["grid"], len(found["sizes"])) == ("done", 8, 2)
+        assert (found["status"], found["grid"], len(found["sizes"]), found["bytes"]) == ("done", 8, 2, 7)
         assert run_app(app, words) == 2
         assert "--overwrite" in capfd.readouterr().err
-        monkeypatch.setattr(export, "_difference", lambda *_: 1.0)
+        quick(1.0)
         assert run_app(app, [*words, "--overwrite"]) == 1
         assert "would differ" in capfd.readouterr().err
+        assert (tmp_path / "a.pt2").read_bytes() == b"a graph"
 
     def test_wrong_usage(self, tmp_path, capfd):
         assert run_app(app, ["export", "tiny-denoise", "-o", str(tmp_path / "a.bin")]) == 2
