@@ -36,7 +36,7 @@ CASES = {
     "tiny-jpeg": (JPEG(quality=10), JPEG(quality=40, subsampling="4:4:4")),
     "tiny-demosaic": (BayerMosaic(),),
     "tiny-sr-x2": (BicubicDownscale(scale=2),),
-    "tiny-all": (Chain([GaussianNoise(sigma=25), JPEG(quality=98)]), JPEG(quality=10), MotionBlur(length=7)),
+    "tiny-all": (Chain([GaussianNoise(sigma=25), JPEG(quality=98)]), JPEG(quality=40), MotionBlur(length=7)),
 }
 CHOSEN = [(name, step) for name in SHIPPED.names() for step in CASES[name]]
 

@@ -18,7 +18,9 @@ def folder(tmp_path):
 
 def test_shipped_names_load():
     for name in shipped_models():
-        assert SemanIR.from_pretrained(name, device="cpu")(torch.rand(1, 3, 8, 8)).shape == (1, 3, 8, 8)
+        model = SemanIR.from_pretrained(name, device="cpu")
+        side = 8 * model.config.upscale
+        assert model(torch.rand(1, 3, 8, 8)).shape == (1, 3, side, side)
 
 
 @pytest.mark.parametrize("name", ["nothing", "../secret", "a/b/c"])
@@ -33,9 +35,9 @@ def test_a_pickle_is_refused_with_the_cure(folder):
         SemanIR.from_pretrained(folder)
 
 
-def test_a_file_is_refused(folder):
+def test_a_file_that_holds_no_weights_is_refused(folder):
     with pytest.raises(ModelNotFoundError, match="is a file"):
-        SemanIR.from_pretrained(folder / "model.safetensors")
+        SemanIR.from_pretrained(folder / "config.json")
 
 
 def test_damaged_weights(folder):
