@@ -140,7 +140,9 @@ def _any(clean_share: float) -> Degradation:
 TASKS: dict[TaskName, Task] = {
     "denoise": Task(
         phrase="removes noise of unknown kind and strength: white, of a camera, in a JPEG, correlated",
-        limits="Camera noise is simulated; no camera was measured.",
+        limits=(
+            "Camera noise is simulated, no camera was measured. Grain of a photograph may be taken for noise."
+        ),
         evaluations=("denoise",),
         colour=noise(0.12),
         grey=noise(0.35),
