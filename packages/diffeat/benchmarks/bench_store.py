@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import tempfile
 import time
@@ -95,11 +94,6 @@ def seconds(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def peak_mib() -> float:
-    """Most memory that the process held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def fill(folder: Path, count: int, model: Projections) -> Row:
     """Fill the store, and fill it again: the second run only hashes."""
     store = FeatureStore(str(folder))
@@ -158,12 +152,23 @@ def measure_reading(folder: Path, count: int, channels: Mapping[str, int]) -> Ro
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def search(index: NeighbourIndex, vectors: Sequence[Any], *, exact: bool) -> tuple[float, list[set[int]]]:
+    """Median milliseconds of a search for ten neighbours, and the rows found for each vector."""
+    times: list[float] = []
+    found: list[set[int]] = []
+    for vector in vectors:
+        start = time.process_time()
+        (neighbours,) = index.find(vector, 10, exact=exact)
+        times.append(1e3 * (time.process_time() - start))
+        found.append({each.item.row for each in neighbours})
+    return statistics.median(times), found
+
+
 def measure_search(folder: Path, model: Projections) -> Row:
     """Seconds to build the index, milliseconds of a search, memory, and the share of true neighbours found.
 
     The first 50 images of the store are looked for, slightly changed: none is in it as it is asked for.
     """
-    before = peak_mib()
     index = NeighbourIndex(str(folder))
     built = seconds(index.update)
     noise = np.random.default_rng(1)
@@ -171,24 +176,25 @@ def measure_search(folder: Path, model: Projections) -> Row:
         each + 0.02 * noise.standard_normal(each.shape, dtype=np.float32)
         for each in (index.describe(image, cast("Any", model)) for image in TinyImages(50))
     ]
-    times: dict[bool, list[float]] = {False: [], True: []}
-    found: dict[bool, list[set[int]]] = {False: [], True: []}
-    for vector in vectors:
-        for exact in (False, True):
-            start = time.process_time()
-            (neighbours,) = index.find(vector, 10, exact=exact)
-            times[exact].append(1e3 * (time.process_time() - start))
-            found[exact].append({each.item.row for each in neighbours})
-    hits = [len(near & true) / len(true) for near, true in zip(found[False], found[True], strict=True)]
+    graph = cast("Any", index)._index
+    own = graph.expansion_search
+    exact, true = search(index, vectors, exact=True)
+    kept: dict[int, Row] = {}
+    for candidates in (64, 128, 256, 512):
+        graph.expansion_search = candidates
+        milliseconds, found = search(index, vectors, exact=False)
+        hits = [len(near & wanted) / len(wanted) for near, wanted in zip(found, true, strict=True)]
+        kept[candidates] = {"search_ms": milliseconds, "recall_at_10": statistics.mean(hits)}
+    graph.expansion_search = own
     return {
         "images": len(index),
         "values": index.dim,
         "build_process_seconds": built,
-        "build_peak_mib": peak_mib() - before,
+        "memory_mib": graph.memory_usage / 2**20,
         "file_mib": sum(each.stat().st_size for each in folder.rglob("*.usearch")) / 2**20,
-        "search_ms": statistics.median(times[False]),
-        "exact_search_ms": statistics.median(times[True]),
-        "recall_at_10": statistics.mean(hits),
+        "exact_search_ms": exact,
+        "own_candidates": own,
+        "candidates": kept,
     }
 
 

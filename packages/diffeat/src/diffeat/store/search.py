@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 FOLDER = "search"
 _SAVED = 10_000  # images after which the index is saved
 _READ = 256
+# candidates that a search keeps: more find more of the true neighbours and take longer, see the benchmarks
+_CANDIDATES = 256
 Vectors = NDArray[np.float32]
 
 
@@ -97,7 +99,7 @@ class NeighbourIndex:
             from usearch.index import Index
         except ImportError as error:
             raise ImportError("search needs usearch: pip install 'diffeat[search]'") from error
-        index = Index(ndim=self.dim, metric="cos", dtype="f16")
+        index = Index(ndim=self.dim, metric="cos", dtype="f16", expansion_search=_CANDIDATES)
         place = self.store.place
         try:
             head = json.loads(place.read(f"{FOLDER}/{self._name}.json"))
@@ -107,6 +109,7 @@ class NeighbourIndex:
         keys = [item.key for item in self.store.items(self.names)[: head["images"]]]
         if head == _head(keys, data):  # else rows have other images since, or the files are of two runs
             index.load(data)
+            index.expansion_search = _CANDIDATES
         return index
 
     def _save(self, keys: Sequence[str]) -> None:
