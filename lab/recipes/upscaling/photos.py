@@ -35,7 +35,7 @@ from recipes.upscaling.generation import BATCH
 from recipes.upscaling.measures import saturation, worst_seam
 
 CARD = CARDS / "upscaling_photos.json"
-SLIDERS = (1.0, 0.95, "auto")
+SLIDERS = (1.0, 0.95, 0.8)
 COLUMNS = {
     "psnr": "PSNR, dB",
     "ssim": "SSIM",

@@ -39,9 +39,9 @@ def test_switches_turn_things_off(toys):
 def test_fractions_and_auto(toys):
     assert plan_steps(toys.job(slider=0.5), 50).guided == 25
     assert plan_steps(toys.job(slider=1.0), 50).guided == 50
-    assert plan_steps(toys.job(slider="auto"), 20, scale=2).guided == 16
+    assert plan_steps(toys.job(slider="auto"), 20, scale=2).guided == 18
     assert plan_steps(toys.job(slider="auto"), 20, scale=4).guided == 19
-    assert [auto_fraction(scale) for scale in (0.1, 1, 1000)] == [0.65, 0.65, 0.95]
+    assert [auto_fraction(scale) for scale in (0.1, 1, 1000)] == [0.85, 0.85, 0.95]
 
 
 def test_auto_of_official_mode_is_that_of_the_authors(toys):

@@ -68,7 +68,7 @@ class StepPlan:
 def auto_fraction(scale: float, *, published: bool = False) -> float:
     """Return the share of guided steps for an enlargement by ``scale``.
 
-    0.8 at 2 and 0.95 at 4 and above, linear in its logarithm: the least at which the validation images of
+    0.9 at 2 and 0.95 at 4 and above, linear in its logarithm: the least at which the validation images of
     ``tiny-sdxl`` repeat at most 5 % more than Lanczos, see ``docs/pixelsmith/results.md``.
 
     Args:
@@ -78,7 +78,7 @@ def auto_fraction(scale: float, *, published: bool = False) -> float:
     doublings = math.log2(max(scale, 1e-6))
     if published:
         return min(0.8, max(0.2, 0.2 + 0.2 * doublings))
-    return min(0.95, max(0.65, 0.65 + 0.15 * doublings))
+    return min(0.95, max(0.85, 0.85 + 0.05 * doublings))
 
 
 def plan_steps(config: JobConfig, num_steps: int, *, scale: float = 2.0) -> StepPlan:
