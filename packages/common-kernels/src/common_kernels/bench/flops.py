@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-import common_kernels.ops.knn_attention  # noqa: F401 - registers the operators
+# registers the operators
+import common_kernels.ops.knn_attention  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 Formula = Callable[..., int]
 
