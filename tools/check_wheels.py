@@ -117,7 +117,7 @@ def smoke(names: list[str]) -> list[str]:
     others = others - {module, "common_kernels"} | {"recipes", "shapeworld"}
     faults += [f"{name} is installed too" for name in sorted(others) if importlib.util.find_spec(name)]
     if importlib.util.find_spec(f"{module}.info"):
-        has_library = any(f.suffix in COMPILED for f in Path(str(package.__file__)).parent.iterdir())
+        has_library = any(f.suffix in COMPILED for f in Path(str(package.__file__)).parent.rglob("*"))
         native = importlib.import_module(f"{module}.info").describe()["native"]
         if native.startswith("yes") != has_library:
             faults.append(

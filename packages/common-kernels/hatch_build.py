@@ -63,12 +63,13 @@ class NativeHook(BuildHookInterface):  # pyright: ignore[reportMissingTypeArgume
             self.app.display_warning(f"without compiled CPU kernels: {reason}")
             return
         if version == "editable":
-            target = ROOT / "src" / "common_kernels" / NAME
+            target = ROOT / "src" / "common_kernels" / "lib" / NAME
+            target.parent.mkdir(exist_ok=True)
             # a process may have the old one open
             shutil.copy(built, target.with_suffix(".new"))
             target.with_suffix(".new").replace(target)
         else:
-            build_data["force_include"][str(built)] = f"common_kernels/{NAME}"
+            build_data["force_include"][str(built)] = f"common_kernels/lib/{NAME}"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{platform_tag()}"
 

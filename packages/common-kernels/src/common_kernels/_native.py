@@ -18,7 +18,8 @@ import torch
 
 _INTERFACE = 1  # of the schemas; the library tells its own
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
-LIBRARY = Path(__file__).parent / f"libcommon_kernels{_SUFFIX}"
+# in a folder of its own: beside the Python files it would pass for a module
+LIBRARY = Path(__file__).parent / "lib" / f"libcommon_kernels{_SUFFIX}"
 SWITCH = "COMMON_KERNELS_NATIVE"
 
 
