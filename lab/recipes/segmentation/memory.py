@@ -50,9 +50,16 @@ class RememberingEncoder(Encoder):
         self._pooled.clear()
 
     def __call__(
-        self, images: Tensor, attention: AttentionStrategy, *, positions: Positions = "legacy"
+        self,
+        images: Tensor,
+        attention: AttentionStrategy,
+        *,
+        positions: Positions = "legacy",
+        regions: Tensor | None = None,
     ) -> Tensor:
-        """Return the feature of every patch, as the base class does."""
+        """Return the feature of every patch, as the base class does; what depends on regions is not kept."""
+        if regions is not None:
+            return super().__call__(images, attention, positions=positions, regions=regions)
         if attention != self._attention:
             self._features.clear()
             self._attention = attention

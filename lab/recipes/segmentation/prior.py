@@ -61,7 +61,7 @@ class View:
     plan: TilePlan
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedViews(Prepared):
     """An image ready for the windows of its patches and for those of the prior.
 
@@ -95,7 +95,7 @@ class PriorWindows(WindowEncoder):
             size = resized_shape(*plain.size, short=round(crop / side), long=self.config.resize_long)
             plan = plan_windows(*size, crop=crop, stride=max(1, round(crop * _STRIDE)))
             views.append(View(self.normalizer(pixels, size, self.encoder.device), plan))
-        return PreparedViews(plain.image, plain.plan, plain.size, tuple(views))
+        return PreparedViews(plain.image, plain.plan, plain.size, plain.regions, views=tuple(views))
 
 
 class PriorITACLIP(ITACLIP):
