@@ -92,7 +92,7 @@ PARTS: Mapping[str, Part] = {
 
 SHARES: Mapping[str, float] = dict.fromkeys(TASKS, 0.5) | {
     "referring_segmentation": 2.0,  # of four kinds, each with a figure of its own
-    "question": 2.0,  # of eight kinds
+    "question": 4.0,  # of eight kinds
     "region_caption": 2.0,
     **dict.fromkeys(("editing", "tracking", "chains", "no_call", "sketch_segmentation"), 1.0),
 }

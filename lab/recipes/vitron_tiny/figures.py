@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from recipes.vitron_tiny.baseline import commonest_answers
 from recipes.vitron_tiny.evaluation import CALLING, SILENT, Judged
 from recipes.vitron_tiny.scoring import cumulative_iou, lower_bound, mean_iou, share
 
@@ -56,16 +57,16 @@ def _box(judged: Judged) -> float:
 
 
 def _commonest(judged: Sequence[Judged]) -> Figures:
-    """Return the share of questions that the commonest answer of each kind would get right."""
+    """Return the share of questions that the commonest answer of their kind gets right."""
     found: Figures = {}
     for task in ("question", "video_question"):
-        kinds = defaultdict[str, Counter[str]](Counter)
-        for each in _of(judged, task):
-            kinds[each.drawn.example.group][each.drawn.example.messages[-1].text] += 1
-        if kinds:
-            right = sum(answers.most_common(1)[0][1] for answers in kinds.values())
-            found[f"{task}_commonest"] = right / sum(answers.total() for answers in kinds.values())
-            own = share([each.score.text and each.score.modules for each in _of(judged, task)])
+        asked = _of(judged, task)
+        if asked:
+            examples, answers = [each.drawn.example for each in asked], commonest_answers(task)
+            found[f"{task}_commonest"] = share(
+                [answers.get(each.group) == each.messages[-1].text for each in examples]
+            )
+            own = share([each.score.text and each.score.modules for each in asked])
             found[f"{task}_gain"] = own - found[f"{task}_commonest"]
     return found
 

@@ -79,6 +79,15 @@ def test_a_system_message_stands_where_the_template_puts_it():
     assert found["compact"].startswith("<|system|>be kind<|user|>")
 
 
+@pytest.mark.parametrize(
+    ("typed", "read"), [("SEGMENT IT", "Segment it"), ("Segment IT", "Segment IT"), ("42", "42")]
+)
+def test_the_small_models_template_reads_capitals_as_small_letters(typed, read):
+    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": typed}]}
+    text = renderer(chat_template("compact", "<image>", "<video>")).segments([message])[0].text
+    assert text == f"<|user|><image>{read}<|assistant|>"
+
+
 def test_a_template_that_collects_images_keeps_their_places():
     chat = renderer(LLAVA, video=None)
     texts = [each.text for each in chat.segments([QUESTION, ANSWER, AGAIN])]
