@@ -74,7 +74,7 @@ class KeywordRouter:
 def commonest_answers(task: str) -> Mapping[str, str]:
     """Return the commonest answer of each kind of question among training examples.
 
-    Counted on the judged examples themselves, of which a kind has a dozen, it would know the luck of the draw.
+    Counted on the judged examples, a dozen of a kind, it would know the luck of the draw.
 
     Args:
         task: ``question`` or ``video_question``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversations of two to four turns: references back, results of calls, small talk; and rounds of questions."""
+"""Conversations of two to four turns: references back, results, small talk; and rounds of questions."""
 
 from __future__ import annotations
 
