@@ -27,6 +27,11 @@ DEMO = ROOT / "demo"
 # kept, or else each of the many processes that tests start would compile torch and transformers again
 TEST_ENV = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
 NO_DEVICE = "not gpu and not interpret and not browser"
+# modules that are not called after their distributions, so that the check needs none of them installed
+DEPTRY = [
+    "--package-module-name-map",
+    "open-clip-torch=open_clip,pillow=PIL,pypng=png,pyyaml=yaml,scikit-image=skimage,scikit-learn=sklearn",
+]
 NO_TESTS = 5  # exit code of pytest where the marker selects nothing
 
 nox.needs_version = ">=2025.2.9"
@@ -202,6 +207,18 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session
+def latest(session: nox.Session) -> None:
+    """Run the tests of one package with the newest release of everything it can use, without constraints."""
+    projects, args = select(session)
+    if len(projects) != 1:
+        session.error(f"name one package, since some forbid what others allow: nox -s latest -- {projects[0].name}")
+    [project] = projects
+    needed = [PACKAGES[name] for name in project.dependencies if name in PACKAGES]
+    session.install("--upgrade", *requirements([*needed, project], "test", extras=True))
+    pytest(session, [project.tests], NO_DEVICE, "-n", "2", *args)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, spelling and the syntax of YAML, TOML and workflows; -- --fix repairs what it can."""
     fix = "--fix" in session.posargs
@@ -217,6 +234,10 @@ def lint(session: nox.Session) -> None:
     session.run("check-toml", *tracked("*.toml"))
     session.run("check-json", *tracked("*.json"))
     session.run("pyproject-fmt", *check, *tracked("*pyproject.toml"))
+    session.run("zizmor", "--offline", "--no-progress", "--persona", "pedantic", ".github")
+    for project in PACKAGES.values():  # what is imported is required, and what is required imported
+        with session.chdir(project.folder):
+            session.run("deptry", "src", *DEPTRY, "--known-first-party", project.module)
 
 
 def tracked(*patterns: str) -> list[str]:
@@ -318,7 +339,7 @@ def built_wheels(project: Project) -> list[Path]:
 
 @nox.session
 def constraints(session: nox.Session) -> None:
-    """Rewrite constraints.txt for Python 3.11 to 3.13; -- --upgrade takes the newest versions."""
+    """Rewrite constraints.txt for Python 3.11 and newer; -- --upgrade takes the newest versions."""
     args = ["--universal", "--python-version", "3.11.5", "--all-extras", "--no-annotate", "--quiet"]
     args += ["--custom-compile-command", "nox -s constraints", "--output-file", str(CONSTRAINTS)]
     for project in [*PACKAGES.values(), *LAB.values()]:

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
+import io
 import json
+import sys
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from common_kernels.runtime.images import read_image
+from rich.console import Console
 from semanir import SemanIR, SemanIRConfig
+from semanir.cli.demo import _table
 from semanir.demo import PHOTOGRAPHS, run_demo
 from semanir.options import DemoOptions, PhotographName
 from semanir.restorer import Restorer
+from skimage.data import chelsea
 from skimage.metrics import peak_signal_noise_ratio
 
 FILES = ["baseline.png", "comparison.png", "noisy.png", "restored.png"]
@@ -83,3 +88,20 @@ def test_photographs_come_with_the_package(name):
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3
+
+
+def test_without_scikit_image_there_is_no_baseline(restorer, monkeypatch, tmp_path):
+    monkeypatch.setattr("semanir.evaluation.protocol.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    figures = run_demo(restorer, tmp_path, DemoOptions())
+    assert sorted(p.name for p in tmp_path.iterdir()) == [name for name in FILES if name != "baseline.png"]
+    assert figures.psnr_baseline is figures.ssim_baseline is figures.seconds_baseline is None
+    with pytest.raises(ImportError, match=r'pip install "semanir\[baselines\]"'):
+        run_demo(restorer, tmp_path, DemoOptions(photograph="coffee"))
+    console = Console(record=True, file=io.StringIO())
+    console.print(_table(figures))
+    assert "non-local" not in console.export_text()
+
+
+def test_the_photograph_inside_is_the_one_of_scikit_image():
+    assert np.array_equal(PHOTOGRAPHS["chelsea"](), chelsea())

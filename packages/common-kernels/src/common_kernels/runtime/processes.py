@@ -94,6 +94,7 @@ def join_processes(device: str = "auto") -> Processes:
 
     Raises:
         ValueError: If the variables contradict each other.
+        ImportError: If accelerate is missing.
     """
     try:
         world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -105,8 +106,12 @@ def join_processes(device: str = "auto") -> Processes:
     if "MASTER_ADDR" not in os.environ:
         return Processes(rank=rank, world_size=world_size, local_rank=local_rank, connected=False)
     import torch
-    from accelerate import PartialState
 
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        cure = 'pip install "common-kernels[distributed]"'
+        raise ImportError(f"several processes need accelerate: {cure}") from error
     on_cpu = device == "cpu" or _on_cpu() or not torch.cuda.is_available()
     state = PartialState(cpu=on_cpu, timeout=_TIMEOUT)
     return Processes(

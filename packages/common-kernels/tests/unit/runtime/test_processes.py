@@ -57,6 +57,14 @@ def test_wrong_ranks_are_refused(alone, rank, message):
         join_processes()
 
 
+def test_several_processes_name_the_extra_they_need(alone):
+    alone.setenv("WORLD_SIZE", "2")
+    alone.setenv("MASTER_ADDR", "127.0.0.1")
+    alone.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ImportError, match=r'pip install "common-kernels\[distributed\]"'):
+        join_processes()
+
+
 def test_each_rank_has_its_own_device(alone):
     import torch
 

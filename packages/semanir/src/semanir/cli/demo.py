@@ -29,8 +29,9 @@ def demo(
 ) -> None:
     """Add noise to a photograph, take it away again, and show what that is worth.
 
-    Runs offline with the model inside this package and writes noisy.png, baseline.png, restored.png and
-    comparison.png.
+    Runs offline with the model and the photograph inside this package and writes noisy.png, restored.png and
+    comparison.png. The other photographs, and non-local means beside the network (baseline.png), need
+    scikit-image: pip install "semanir[baselines]".
 
     **Examples**
 
@@ -71,5 +72,7 @@ def _table(figures: DemoFigures) -> Table:
         ("SemanIR (blind)", figures.psnr, figures.ssim, figures.seconds),
     )
     for name, psnr, ssim, seconds in rows:
+        if psnr is None or ssim is None:
+            continue
         table.add_row(name, f"{psnr:.2f}", f"{ssim:.3f}", "" if seconds is None else f"{seconds:.1f}")
     return table

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from torch import Tensor
 
 from semanir.data.crops import read_tensor
@@ -63,6 +62,8 @@ def run_baseline(name: Baseline, degraded: Tensor, protocol: Protocol) -> Tensor
         return degraded
     if name == "bicubic":
         return resize_bicubic(degraded, protocol.scale)
+    from skimage.restoration import denoise_nl_means, denoise_tv_chambolle  # extra "baselines"
+
     image = degraded.permute(1, 2, 0).numpy()
     sigma = protocol.sigma / 255
     if name == "tv":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 Task = Literal["denoise", "jpeg", "sr", "demosaic", "deblur", "weather"]
@@ -80,9 +81,9 @@ class Protocol:
 
     @property
     def baselines(self) -> tuple[Baseline, ...]:
-        """Classical methods that are tested beside a network."""
+        """Classical methods that are tested beside a network; nlm and tv where scikit-image is installed."""
         extra: dict[str, tuple[Baseline, ...]] = {
-            "denoise": ("input", "nlm", "tv"),
+            "denoise": ("input", "nlm", "tv") if find_spec("skimage") else ("input",),
             "sr": ("bicubic",),  # the input has another size
         }
         return extra.get(self.task, ("input",))
