@@ -10,17 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from math import cos, sin
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shapeworld.grid import WHOLE, Grid, cover
+from shapeworld.grid import WHOLE, Grid
 from shapeworld.scene import Scene, Thing
-from shapeworld.shapes import distance
-from shapeworld.vocabulary import COLOURS, HELD_OUT, MATERIALS, SHAPES
-from shapeworld.words import Phrasing, check_choice, choose, place_phrase, words_of
+from shapeworld.vocabulary import COLOURS, HELD_OUT, MATERIALS, SHAPES, Attribute
+from shapeworld.words import (
+    Phrasing,
+    are_named_apart,
+    check_choice,
+    choose,
+    place_phrase,
+    with_article,
+    words_of,
+)
 
 EditKind = Literal["remove", "add", "recolour", "replace", "move", "restyle"]
 KINDS: tuple[EditKind, ...] = get_args(EditKind)
@@ -41,7 +47,7 @@ _TRAIN: dict[EditKind, tuple[str, ...]] = {
     "remove": ("remove {it}", "delete {it}", "erase {it}", "take away {it}"),
     "add": ("add {new} {place}", "draw {new} {place}", "put {new} {place}"),
     "recolour": ("make {it} {to}", "paint {it} {to}", "change {it} to {to}"),
-    "replace": ("replace {it} with a {to}", "turn {it} into a {to}", "change {it} into a {to}"),
+    "replace": ("replace {it} with {to}", "turn {it} into {to}", "change {it} into {to}"),
     "move": ("move {it} {way}", "shift {it} {way}", "push {it} {way}"),
     "restyle": ("make {it} {to}", "make {it} look {to}", "change {it} to {to}"),
 }
@@ -49,11 +55,13 @@ _HELD_OUT: dict[EditKind, tuple[str, ...]] = {
     "remove": ("get rid of {it}", "make {it} go away"),
     "add": ("place {new} {place}", "{place} add {new}"),
     "recolour": ("turn {it} {to}", "{it} should be {to}"),
-    "replace": ("swap {it} for a {to}", "make {it} a {to}"),
+    "replace": ("swap {it} for {to}", "make {it} {to}"),
     "move": ("slide {it} {way}", "{it} should go {way}"),
     "restyle": ("turn {it} {to}", "{it} should look {to}"),
 }
 _PHRASES: dict[Phrasing, dict[EditKind, tuple[str, ...]]] = {"train": _TRAIN, "held_out": _HELD_OUT}
+
+CHANGED: Mapping[EditKind, Attribute] = {"recolour": "colour", "replace": "shape", "restyle": "material"}
 
 _VISIBLE = 0.4  # share of a changed thing that must show
 _RASTER = Grid.of_window(48, 48, WHOLE)
@@ -101,11 +109,7 @@ class Edit:
         height, width = (side, side) if isinstance(side, int) else side
         grid = Grid.of_window(height, width, WHOLE)
         seen = ((self.source, self.subject), (self.target, self.result))
-        masks = [
-            cover(outline(scene.things[place], grid), grid.pixel) > 0
-            for scene, place in seen
-            if place is not None
-        ]
+        masks = [scene.things[place].paint(grid).cover > 0 for scene, place in seen if place is not None]
         return np.logical_or.reduce(masks)
 
 
@@ -180,7 +184,7 @@ def apply_edit(scene: Scene, kind: EditKind, args: Arguments, *, seed: int = 0) 
         things, _, _ = _change(scene, kind, args, seed)
     except KeyError as error:
         raise ValueError(f"args of {kind} must hold known words, got {dict(args)}") from error
-    if not _are_unique(things):
+    if not are_named_apart(things):
         raise ValueError(f"args must leave colour and shape unique, got {dict(args)}")
     return replace(scene, things=things)
 
@@ -197,7 +201,9 @@ def _change(scene: Scene, kind: EditKind, args: Arguments, seed: int) -> Changed
     """
     things = scene.things
     if kind == "add":
-        return (*things, _new_thing(args, seed)), None, len(things)
+        x, y = PLACES[args["place"]]
+        new = scene.new_thing(args, x=x, y=y, radius=SIZES[args["size"]], seed=seed)
+        return (*things, new), None, len(things)
     pairs = [(thing.colour, thing.shape) for thing in things]
     pair = (args["colour"], args["shape"])
     if pair not in pairs:
@@ -206,43 +212,17 @@ def _change(scene: Scene, kind: EditKind, args: Arguments, seed: int) -> Changed
     before, after = things[:subject], things[subject + 1 :]
     if kind == "remove":
         return (*before, *after), subject, None
-    return (*before, _alter(things[subject], kind, args), *after), subject, subject
+    return (*before, _alter(scene, things[subject], kind, args), *after), subject, subject
 
 
-def _alter(thing: Thing, kind: EditKind, args: Arguments) -> Thing:
+def _alter(scene: Scene, thing: Thing, kind: EditKind, args: Arguments) -> Thing:
     if kind == "move":
         dx, dy = DIRECTIONS[args["direction"]]
         step = DISTANCES[args["distance"]]
         return replace(thing, x=thing.x + dx * step, y=thing.y + dy * step)
-    if kind == "recolour":
-        return replace(thing, colour=_known(args["to"], COLOURS))
-    if kind == "replace":
-        return replace(thing, shape=_known(args["to"], SHAPES))
-    return replace(thing, material=_known(args["to"], MATERIALS))
-
-
-def _new_thing(args: Arguments, seed: int) -> Thing:
-    x, y = PLACES[args["place"]]
-    return Thing(
-        shape=_known(args["shape"], SHAPES),
-        colour=_known(args["colour"], COLOURS),
-        material=_known(args["material"], MATERIALS),
-        x=x,
-        y=y,
-        radius=SIZES[args["size"]],
-        angle=0.0,
-        seed=seed,
-    )
-
-
-def _known(word: str, words: tuple[str, ...]) -> str:
-    if word not in words:
-        raise KeyError(word)
-    return word
-
-
-def _are_unique(things: tuple[Thing, ...]) -> bool:
-    return len({(thing.colour, thing.shape) for thing in things}) == len(things)
+    if args["to"] not in scene.values[CHANGED[kind]]:
+        raise KeyError(args["to"])
+    return thing.changed(CHANGED[kind], args["to"])
 
 
 def _is_fine(
@@ -253,7 +233,7 @@ def _is_fine(
     allow_held_out: bool,
 ) -> bool:
     """Whether words still distinguish the things, and what changed shows and hides no other thing."""
-    if not _are_unique(target):
+    if not are_named_apart(target):
         return False
     if result is None:
         return True
@@ -280,17 +260,10 @@ def visible_shares(things: tuple[Thing, ...]) -> list[float]:
     shares: list[float] = []
     free = np.ones(_RASTER.shape, dtype=np.bool_)
     for thing in reversed(things):
-        full = outline(thing, _RASTER) < 0
+        full = thing.distance(_RASTER.x, _RASTER.y) < 0
         shares.append(float(np.count_nonzero(full & free) / max(np.count_nonzero(full), 1)))
         free &= ~full
     return shares[::-1]
-
-
-def outline(thing: Thing, grid: Grid) -> NDArray[np.float64]:
-    """Return the signed distance of a grid to a thing, ``(H, W)``, scene units, negative inside."""
-    dx, dy = (grid.x - thing.x) / thing.radius, (grid.y - thing.y) / thing.radius
-    c, s = cos(thing.angle), sin(thing.angle)
-    return distance(thing.shape, c * dx + s * dy, c * dy - s * dx) * thing.radius
 
 
 def _name(thing: Thing) -> dict[str, str]:
@@ -304,16 +277,7 @@ def _remove_options(scene: Scene, rng: np.random.Generator) -> list[dict[str, st
 def _add_options(scene: Scene, rng: np.random.Generator) -> list[dict[str, str]]:
     if len(scene.things) >= MAX_THINGS:
         return []
-    return [
-        {
-            "size": size,
-            "material": choose(rng, MATERIALS),
-            "colour": choose(rng, COLOURS),
-            "shape": choose(rng, SHAPES),
-            "place": place,
-        }
-        for size, place in product(SIZES, PLACES)
-    ]
+    return [{"size": size, **scene.draw_looks(rng), "place": place} for size, place in product(SIZES, PLACES)]
 
 
 def _move_options(scene: Scene, rng: np.random.Generator) -> list[dict[str, str]]:
@@ -323,11 +287,9 @@ def _move_options(scene: Scene, rng: np.random.Generator) -> list[dict[str, str]
     ]
 
 
-def _to_options(
-    attribute: str, words: tuple[str, ...]
-) -> Callable[[Scene, np.random.Generator], list[dict[str, str]]]:
+def _to_options(attribute: Attribute) -> Callable[[Scene, np.random.Generator], list[dict[str, str]]]:
     def options(scene: Scene, rng: np.random.Generator) -> list[dict[str, str]]:
-        every = product(scene.things, words)
+        every = product(scene.things, scene.values[attribute])
         return [_name(thing) | {"to": word} for thing, word in every if getattr(thing, attribute) != word]
 
     return options
@@ -336,10 +298,10 @@ def _to_options(
 _OPTIONS: dict[EditKind, Callable[[Scene, np.random.Generator], list[dict[str, str]]]] = {
     "remove": _remove_options,
     "add": _add_options,
-    "recolour": _to_options("colour", COLOURS),
-    "replace": _to_options("shape", SHAPES),
+    "recolour": _to_options("colour"),
+    "replace": _to_options("shape"),
     "move": _move_options,
-    "restyle": _to_options("material", MATERIALS),
+    "restyle": _to_options("material"),
 }
 
 
@@ -349,10 +311,13 @@ def _way(direction: str, length: str) -> str:
 
 
 def _say(kind: EditKind, args: Arguments, phrases: tuple[str, ...], rng: np.random.Generator) -> str:
-    words = {"it": f"the {args['colour']} {args['shape']}", "to": args.get("to", "")}
+    it = " ".join(word for word in ("the", args["colour"], args["shape"]) if word)
+    words = {"it": it, "to": args.get("to", "")}
+    if kind == "replace":
+        words["to"] = with_article(words["to"])
     if kind == "add":
         look = (args["size"], args["material"], args["colour"], args["shape"])
-        words |= {"new": " ".join(("a", *look)), "place": place_phrase(args["place"])}
+        words |= {"new": " ".join(("a", *filter(None, look))), "place": place_phrase(args["place"])}
     if kind == "move":
         words["way"] = _way(args["direction"], args["distance"])
     return choose(rng, phrases).format(**words)
@@ -362,5 +327,5 @@ WORDS = frozenset({*COLOURS, *SHAPES, *MATERIALS, *SIZES}) | words_of(
     *(phrase for table in _PHRASES.values() for group in table.values() for phrase in group),
     *map(place_phrase, PLACES),
     *(_way(direction, length) for direction, length in product(DIRECTIONS, DISTANCES)),
-    "the",
+    "the a",
 )

@@ -22,7 +22,6 @@ from shapeworld.words import (
     NUMBERS,
     PLACES,
     RELATIONS,
-    VALUES,
     Description,
     Phrasing,
     at,
@@ -36,6 +35,7 @@ from shapeworld.words import (
     pluralise,
     related,
     shuffled,
+    spoken,
     unique_descriptions,
     with_article,
     words_of,
@@ -229,18 +229,19 @@ def _count(scene: Scene, rng: np.random.Generator, kind: Kind) -> Query:
         return Query(kind=kind)
     if what < 0.4:
         return Query(kind=kind, subject=_elsewhere(scene, rng, 1))
-    return Query(kind=kind, subject=describe(choose(rng, scene.things), (choose(rng, ATTRIBUTES),)))
+    return Query(kind=kind, subject=describe(choose(rng, scene.things), (choose(rng, spoken(scene)),)))
 
 
 def _existence(scene: Scene, rng: np.random.Generator, kind: Kind) -> Query:
-    size = 1 + int(rng.integers(3))
+    size = 1 + int(rng.integers(len(spoken(scene))))
     if rng.random() < 0.5:
-        return Query(kind=kind, subject=describe(choose(rng, scene.things), _some_names(rng, size)))
+        return Query(kind=kind, subject=describe(choose(rng, scene.things), _some_names(rng, scene, size)))
     return Query(kind=kind, subject=_elsewhere(scene, rng, size))
 
 
-def _some_names(rng: np.random.Generator, size: int) -> tuple[Attribute, ...]:
-    return tuple(ATTRIBUTES[i] for i in rng.permutation(3)[:size])
+def _some_names(rng: np.random.Generator, scene: Scene, size: int) -> tuple[Attribute, ...]:
+    names = spoken(scene)
+    return tuple(names[i] for i in rng.permutation(len(names))[:size])
 
 
 def _elsewhere(scene: Scene, rng: np.random.Generator, size: int) -> Description:
@@ -249,10 +250,10 @@ def _elsewhere(scene: Scene, rng: np.random.Generator, size: int) -> Description
         named: dict[str, str] = {
             name: getattr(choose(rng, scene.things), name)
             if rng.random() < 0.8
-            else choose(rng, VALUES[name])
-            for name in _some_names(rng, size)
+            else choose(rng, scene.values[name])
+            for name in _some_names(rng, scene, size)
         }
-        description = Description(**named)
+        description = Description(**{name: word for name, word in named.items() if word})
         if not matching(description, scene) and not names_unseen_pair(description, scene):
             return description
 
@@ -261,6 +262,8 @@ def _attribute(scene: Scene, rng: np.random.Generator, kind: Kind) -> Query | No
     """Ask for an attribute of a thing that the other two single out, or fewer if they do."""
     asked = next(name for name in ATTRIBUTES if name == kind)
     for i in shuffled(rng, range(len(scene.things))):
+        if not getattr(scene.things[i], asked):
+            continue
         candidates = [one for one in descriptions(scene.things[i]) if asked not in one.named()]
         subjects = [one for one in candidates if matching(one, scene) == (i,)]
         if subjects:
@@ -294,9 +297,10 @@ def _relation(scene: Scene, rng: np.random.Generator, kind: Kind) -> Query | Non
 
 
 def _comparison(scene: Scene, rng: np.random.Generator, kind: Kind) -> Query | None:
-    name = choose(rng, ATTRIBUTES)
-    here = tuple(dict.fromkeys(str(getattr(thing, name)) for thing in scene.things))
-    pools = (VALUES[name],) if rng.random() < 0.3 else (here, VALUES[name])
+    name = choose(rng, spoken(scene))
+    here = tuple(dict.fromkeys(str(getattr(thing, name)) for thing in scene.things if getattr(thing, name)))
+    words = scene.values[name]
+    pools = (words,) if rng.random() < 0.3 else (here, words)
     for pool in pools:
         queries = [
             Query(

@@ -4,23 +4,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, sin
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shapeworld import backgrounds, materials, shapes
-from shapeworld.grid import WHOLE, Grid, Window, cover
-from shapeworld.scene import Scene, Thing
-from shapeworld.vocabulary import COLOURS, MATERIALS, PALETTE, SHAPES, Attribute
+from shapeworld.grid import WHOLE, Grid, Window
+from shapeworld.scene import Scene
+from shapeworld.vocabulary import Attribute
 
 Float = NDArray[np.float64]
 UInt8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
 
-SHADE = 0.05  # largest change of each channel from a colour of the palette
-_NAMES: dict[Attribute, tuple[str, ...]] = {"shape": SHAPES, "colour": COLOURS, "material": MATERIALS}
+UNNAMED = 255  # label of a thing of which an attribute says nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,9 +37,13 @@ class Rendering:
     scene: Scene
 
     def semantic(self, attribute: Attribute) -> UInt8:
-        """Return ``(H, W)`` uint8: 0 ground, else the place of the name in its vocabulary plus one."""
-        names = _NAMES[attribute]
-        labels = [0, *(names.index(getattr(thing, attribute)) + 1 for thing in self.scene.things)]
+        """Return ``(H, W)`` uint8: 0 ground, else the place of the name in ``scene.values`` plus one.
+
+        Things without a name have ``UNNAMED``.
+        """
+        names = self.scene.values[attribute]
+        values: list[str] = [getattr(thing, attribute) for thing in self.scene.things]
+        labels = [0, *(names.index(value) + 1 if value else UNNAMED for value in values)]
         return np.array(labels, dtype=np.uint8)[self.instances]
 
     def visible(self) -> Bool:
@@ -90,31 +91,16 @@ def render_at(scene: Scene, x: Float, y: Float, pixel: float | Float) -> Renderi
 
 
 def _render(scene: Scene, grid: Grid) -> Rendering:
-    ground = scene.background
-    image = backgrounds.render(ground.kind, ground.seed, ground.saturation, grid)
+    image = scene.background.paint(grid)
     instances = np.zeros(grid.shape, dtype=np.uint8)
     full = np.zeros((len(scene.things), *grid.shape), dtype=np.bool_)
     for i, thing in enumerate(scene.things):
-        rows, columns = grid.near(thing.x, thing.y, thing.radius * shapes.reach(thing.shape))
+        rows, columns = grid.near(thing.x, thing.y, thing.reach())
         part = grid.cut(rows, columns)
-        colour, edge = _render_thing(thing, part)
+        colour, cover, inside = thing.paint(part)
         patch = image[rows, columns]
-        patch += cover(edge, part.pixel)[..., None] * (colour - patch)
-        inside = edge < 0
+        patch += cover[..., None] * (colour - patch)
         full[i, rows, columns] = inside
         instances[rows, columns][inside] = i + 1
     pixels = np.rint(np.clip(image, 0, 1, out=image) * 255).astype(np.uint8)
     return Rendering(pixels, instances, full, scene)
-
-
-def _render_thing(thing: Thing, grid: Grid) -> tuple[Float, Float]:
-    """Return the colour ``(h, w, 3)`` of a thing and its signed distance ``(h, w)``, scene units."""
-    rng = np.random.default_rng(thing.seed)
-    dx, dy = grid.x - thing.x, grid.y - thing.y
-    c, s = cos(thing.angle), sin(thing.angle)
-    u, v = c * dx + s * dy, c * dy - s * dx
-    edge = shapes.distance(thing.shape, u / thing.radius, v / thing.radius) * thing.radius
-    base = np.clip(np.array(PALETTE[thing.colour]) + rng.uniform(-SHADE, SHADE, 3), 0, 1)
-    second = materials.second_tone(base)
-    share = materials.tone(thing.material, u, v, grid.pixel, materials.period_of(thing.radius), rng)
-    return base + share[..., None] * (second - base), edge

@@ -3,14 +3,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import product
-from math import pi
-from typing import Literal, Self, get_args
+from math import cos, pi, sin
+from typing import Literal, NamedTuple, Self, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from shapeworld.vocabulary import BACKGROUNDS, COLOURS, HELD_OUT, MATERIALS, SHAPES
+from shapeworld import backgrounds, materials, shapes
+from shapeworld.grid import Grid, cover
+from shapeworld.vocabulary import (
+    BACKGROUNDS,
+    COLOURS,
+    HELD_OUT,
+    MATERIALS,
+    PALETTE,
+    SHAPES,
+    VALUES,
+    Attribute,
+    Values,
+)
+
+Float = NDArray[np.float64]
 
 Split = Literal["train", "val", "test", "novel"]
 
@@ -19,19 +35,31 @@ RADII = ((0.22, 0.36), (0.17, 0.25), (0.145, 0.205), (0.12, 0.17), (0.105, 0.145
 # things may cover each other, but their centres keep this share of the sum of their radii
 TOUCHING, OVERLAPPING = 0.98, 0.66
 PLACEMENT_TRIES = 24
+SHADE = 0.05  # largest change of each channel from a colour of the palette
 
 _SEEN_PAIRS = tuple(pair for pair in product(COLOURS, SHAPES) if pair not in HELD_OUT)
 _HELD_OUT_PAIRS = tuple(sorted(HELD_OUT))
 
 
+class Painted(NamedTuple):
+    """What a thing shows at the points of a grid."""
+
+    colour: Float
+    """``(H, W, 3)`` or ``(3,)`` RGB in [0, 1]."""
+    cover: Float
+    """How much of each pixel it covers, ``(H, W)`` in [0, 1]."""
+    inside: NDArray[np.bool_]
+    """Pixels that belong to it, ``(H, W)``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thing:
-    """One thing of a scene.
+    """One thing of a scene. Worlds of other things override its methods.
 
     Attributes:
         shape: A name of ``SHAPES``.
-        colour: A name of ``COLOURS``.
-        material: A name of ``MATERIALS``.
+        colour: A name of ``COLOURS``; empty in worlds where a thing may have no one colour.
+        material: A name of ``MATERIALS``; empty likewise.
         x: Centre, in scene units: the image is the unit square, x to the right.
         y: Centre, down.
         radius: Radius of the circumscribed circle in scene units.
@@ -48,10 +76,43 @@ class Thing:
     angle: float = 0.0
     seed: int = 0
 
+    def reach(self) -> float:
+        """Return the largest distance of anything it shows from its centre, scene units."""
+        return self.radius * shapes.reach(self.shape)
+
+    def distance(self, x: Float, y: Float) -> Float:
+        """Return the signed distance of points to the outline, scene units, negative inside."""
+        u, v = self.local(x, y)
+        return shapes.distance(self.shape, u / self.radius, v / self.radius) * self.radius
+
+    def local(self, x: Float, y: Float) -> tuple[Float, Float]:
+        """Return scene coordinates as seen from the centre, along the thing's own axes; scene units."""
+        dx, dy = x - self.x, y - self.y
+        c, s = cos(self.angle), sin(self.angle)
+        return c * dx + s * dy, c * dy - s * dx
+
+    def paint(self, grid: Grid) -> Painted:
+        """Return colour and extent at the points of a grid."""
+        rng = np.random.default_rng(self.seed)
+        u, v = self.local(grid.x, grid.y)
+        edge = shapes.distance(self.shape, u / self.radius, v / self.radius) * self.radius
+        base = np.clip(np.array(PALETTE[self.colour]) + rng.uniform(-SHADE, SHADE, 3), 0, 1)
+        second = materials.second_tone(base)
+        share = materials.tone(self.material, u, v, grid.pixel, materials.period_of(self.radius), rng)
+        return Painted(base + share[..., None] * (second - base), cover(edge, grid.pixel), edge < 0)
+
+    def corners(self) -> tuple[tuple[float, float], ...]:
+        """Return the named points besides the centre, along its own axes in units of the radius."""
+        return shapes.corners(self.shape)
+
+    def changed(self, attribute: Attribute, to: str) -> Self:
+        """Return the thing with another value of an attribute."""
+        return replace(self, **{attribute: to})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Background:
-    """Background of a scene.
+    """Background of a scene. Worlds of other backgrounds override its method.
 
     Attributes:
         kind: A name of ``BACKGROUNDS``.
@@ -63,10 +124,14 @@ class Background:
     seed: int
     saturation: float = 1.0
 
+    def paint(self, grid: Grid) -> Float:
+        """Return its colours at the points of a grid, ``(H, W, 3)`` RGB in [0, 1]."""
+        return backgrounds.render(self.kind, self.seed, self.saturation, grid)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A background and the things on it.
+    """A background and the things on it. Worlds of other things override its methods.
 
     Attributes:
         background: The ground.
@@ -75,6 +140,38 @@ class Scene:
 
     background: Background
     things: tuple[Thing, ...]
+
+    @property
+    def values(self) -> Values:
+        """Words of each attribute in this world; none where nothing is said of it."""
+        return VALUES
+
+    def draw_looks(self, rng: np.random.Generator) -> dict[str, str]:
+        """Draw the attributes of a thing that might be added."""
+        return {
+            "material": MATERIALS[int(rng.integers(len(MATERIALS)))],
+            "colour": COLOURS[int(rng.integers(len(COLOURS)))],
+            "shape": SHAPES[int(rng.integers(len(SHAPES)))],
+        }
+
+    def new_thing(self, looks: Mapping[str, str], *, x: float, y: float, radius: float, seed: int) -> Thing:
+        """Return a thing of this world.
+
+        Args:
+            looks: Its attributes.
+            x: Centre, in scene units.
+            y: Centre, down.
+            radius: Radius in scene units.
+            seed: Seed of what the attributes leave open.
+
+        Raises:
+            KeyError: If an attribute lacks or is not a known word.
+        """
+        for name, words in self.values.items():
+            if looks[name] not in words:
+                raise KeyError(looks[name])
+        named = {name: looks[name] for name in ("shape", "colour", "material")}
+        return Thing(**named, x=x, y=y, radius=radius, seed=seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,6 +152,7 @@ def draw_video(
     split: Split = "train",
     phrasing: Phrasing = "train",
     config: SceneConfig | None = None,
+    scene: Scene | None = None,
 ) -> Video:
     """Draw a video; the same arguments always give the same one.
 
@@ -165,6 +166,7 @@ def draw_video(
         split: Split, as for ``draw_scene``.
         phrasing: Which words the caption uses; the verbs of ``held_out`` never occur in ``train``.
         config: Distribution of scenes; the full world if ``None``.
+        scene: Scene of another world to set in motion, instead of drawing one.
 
     Returns:
         The video.
@@ -175,7 +177,7 @@ def draw_video(
     if not FEWEST_FRAMES <= frames <= MOST_FRAMES:
         raise ValueError(f"frames must be {FEWEST_FRAMES} to {MOST_FRAMES}, got {frames}")
     check_choice("phrasing", phrasing, _PHRASES)
-    scene = draw_scene(seed, index, split=split, config=config)
+    scene = scene or draw_scene(seed, index, split=split, config=config)
     rng = scene_rng(seed, index, _PURPOSE, get_args(Split).index(split))
     courses = _draw_courses(scene, frames, rng)
     for _ in range(_TRIES):

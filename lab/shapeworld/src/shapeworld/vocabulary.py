@@ -6,6 +6,7 @@ In a semantic mask the label of a name is its place in its tuple plus one; 0 is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "heart", "crescent")
@@ -14,6 +15,8 @@ MATERIALS = ("solid", "striped", "dotted", "checked", "wavy", "grainy")
 BACKGROUNDS = ("leaves", "gradient", "waves", "clouds", "tiles")
 
 Attribute = Literal["shape", "colour", "material"]
+Values = Mapping[Attribute, tuple[str, ...]]
+VALUES: Values = {"shape": SHAPES, "colour": COLOURS, "material": MATERIALS}
 
 # RGB in [0, 1], far enough apart that a shade 30 % darker still keeps its name
 PALETTE = {

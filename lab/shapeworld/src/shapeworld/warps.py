@@ -14,11 +14,9 @@ from math import cos, log, pi, sin
 import numpy as np
 from numpy.typing import NDArray
 
-from shapeworld.edits import outline
 from shapeworld.grid import WHOLE, Grid
 from shapeworld.render import Rendering, render, render_at
 from shapeworld.scene import Scene, Thing
-from shapeworld.shapes import corners
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -273,7 +271,7 @@ def _keypoints(scene: Scene, moved: Scene, warp: Warp, size: Float) -> Keypoints
     owners: list[int] = []
     names: list[str] = []
     for i, (before, after) in enumerate(zip(scene.things, moved.things, strict=True)):
-        local = np.array([(0.0, 0.0), *corners(before.shape)])
+        local = np.array([(0.0, 0.0), *before.corners()])
         first.append(_posed(local, before))
         second.append(_posed(local, after))
         owners += [i] * len(local)
@@ -302,10 +300,9 @@ def _within(xy: Float, size: Float) -> Bool:
 
 def _covered(points: Float, owners: NDArray[np.int64], scene: Scene) -> Bool:
     """Whether points ``(K, 2)`` lie behind a thing in front of their own."""
-    grid = Grid(points[None, :, 0], points[None, :, 1], 0.0)
     covered = np.zeros(len(points), dtype=np.bool_)
     for i, thing in enumerate(scene.things):
-        covered |= (owners < i) & (outline(thing, grid)[0] < 0)
+        covered |= (owners < i) & (thing.distance(points[:, 0], points[:, 1]) < 0)
     return covered
 
 

@@ -11,15 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from math import cos, hypot, sin
+from math import hypot
 from typing import Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shapeworld.scene import Scene, Thing
-from shapeworld.shapes import distance
-from shapeworld.vocabulary import COLOURS, HELD_OUT, MATERIALS, SHAPES, Attribute
+from shapeworld.vocabulary import HELD_OUT, Attribute
 
 Phrasing = Literal["train", "held_out"]
 Place = Literal["left", "right", "top", "bottom", "middle"]
@@ -29,7 +27,6 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 PLACES: tuple[Place, ...] = ("left", "right", "top", "bottom", "middle")
 RELATIONS: tuple[Relation, ...] = ("above", "below", "left of", "right of", "in front of", "behind")
 ATTRIBUTES: tuple[Attribute, ...] = ("shape", "colour", "material")
-VALUES: dict[Attribute, tuple[str, ...]] = {"shape": SHAPES, "colour": COLOURS, "material": MATERIALS}
 
 # scene units: a smaller difference between two coordinates is never put into words
 MARGIN = 0.06
@@ -37,6 +34,11 @@ MARGIN = 0.06
 MIDDLE = 0.12
 # what must be seen of an overlap, in units of the smaller radius squared: about a twentieth of the thing
 OVERLAP_AREA = 0.1
+
+_PLURALS = {
+    **{noun: noun for noun in ("bison", "deer", "fish", "garlic", "sheep", "shrimp")},
+    **{"mouse": "mice", "flamingo": "flamingos", "kangaroo": "kangaroos", "toy": "toys"},
+}
 
 # an overlap is measured on so many points squared
 _GRID_SIDE = 24
@@ -88,8 +90,8 @@ ANYTHING = Description()
 
 
 def describe(thing: Thing, attributes: Iterable[Attribute]) -> Description:
-    """Return the description of a thing by some of its attributes."""
-    named: dict[str, str] = {name: getattr(thing, name) for name in attributes}
+    """Return the description of a thing by some of its attributes, as far as it has them."""
+    named: dict[str, str] = {name: value for name in attributes if (value := getattr(thing, name))}
     return Description(**named)
 
 
@@ -116,6 +118,18 @@ def unique_descriptions(scene: Scene, i: int) -> list[Description]:
     ]
 
 
+def spoken(scene: Scene) -> tuple[Attribute, ...]:
+    """Return the attributes of which something is said in the world of a scene."""
+    return tuple(name for name in ATTRIBUTES if scene.values[name])
+
+
+def are_named_apart(things: Sequence[Thing]) -> bool:
+    """Return whether colour and shape, or the shape alone of a thing without colour, name one thing each."""
+    pairs = {(thing.colour, thing.shape) for thing in things}
+    bare = {shape for colour, shape in pairs if not colour}
+    return len(pairs) == len(things) and not any(colour and shape in bare for colour, shape in pairs)
+
+
 def names_unseen_pair(description: Description, scene: Scene) -> bool:
     """Return whether a held-out pair is named that is not in the scene, which would give the pair away."""
     pair = (description.colour, description.shape)
@@ -123,8 +137,12 @@ def names_unseen_pair(description: Description, scene: Scene) -> bool:
 
 
 def pluralise(noun: str) -> str:
-    """Return the plural of a shape or of ``"thing"``."""
-    return noun + ("es" if noun.endswith("s") else "s")
+    """Return the plural of the name of a thing."""
+    if noun in _PLURALS:
+        return _PLURALS[noun]
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return noun + ("es" if noun.endswith(("s", "sh", "ch", "x", "o")) else "s")
 
 
 def with_article(noun: str) -> str:
@@ -227,13 +245,13 @@ def _covers(things: tuple[Thing, ...], back: int, front: int) -> bool | None:
     x0, y0, x1, y1 = box
     ticks = (np.arange(_GRID_SIDE) + 0.5) / _GRID_SIDE
     x, y = x0 + (x1 - x0) * ticks[None, :], y0 + (y1 - y0) * ticks[:, None]
-    depth = np.maximum(_distance(things[back], x, y), _distance(things[front], x, y))  # (side, side)
+    depth = np.maximum(things[back].distance(x, y), things[front].distance(x, y))  # (side, side)
     if not np.any(depth < hypot(x1 - x0, y1 - y0) / _GRID_SIDE):
         return False
     seen = depth < 0
     for i in range(front + 1, len(things)):
         if _common_box(things[i], things[front]) is not None:
-            seen &= _distance(things[i], x, y) > 0
+            seen &= things[i].distance(x, y) > 0
     area = float(seen.mean()) * (x1 - x0) * (y1 - y0)
     return True if area >= OVERLAP_AREA * min(things[back].radius, things[front].radius) ** 2 else None
 
@@ -245,10 +263,3 @@ def _common_box(one: Thing, other: Thing) -> tuple[float, float, float, float] |
     x0, x1 = max(0.0, one.x - reach, other.x - far), min(1.0, one.x + reach, other.x + far)
     y0, y1 = max(0.0, one.y - reach, other.y - far), min(1.0, one.y + reach, other.y + far)
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
-
-
-def _distance(thing: Thing, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the signed distance of points to a thing's outline, all in scene units."""
-    dx, dy = x - thing.x, y - thing.y
-    c, s = cos(thing.angle) / thing.radius, sin(thing.angle) / thing.radius
-    return distance(thing.shape, c * dx + s * dy, c * dy - s * dx) * thing.radius
