@@ -23,7 +23,19 @@ app = create_app(
     vitron specialists
 """,
 )
-for _name in ("demo", "chat", "run", "serve", "ui", "fit", "evaluate", "parse", "specialists", "doctor"):
+for _name in (
+    "demo",
+    "chat",
+    "run",
+    "serve",
+    "ui",
+    "fit",
+    "evaluate",
+    "parse",
+    "grammar",
+    "specialists",
+    "doctor",
+):
     app.command(f"vitron.cli.{_name}:{_name}", name=_name)
 
 _data = App(

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from .ebnf import call_ebnf as call_ebnf
 from .escape import escape as escape
 from .escape import unescape as unescape
 from .grammar import call_grammar as call_grammar

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grammar of calls as text, for llguidance and for servers that run it, such as vLLM.
+"""Grammar of calls as text, for llguidance and for servers that run it, such as vLLM; see also ``ebnf``.
 
 Outside a call everything is allowed. From the tag that begins a call on, only what the parser reads without
 an issue: the name of a module, instructions that are not empty, regions with corners in order.
@@ -14,7 +14,7 @@ from typing import Literal
 from vitron.protocol.lexer import MAX_SPACES
 from vitron.protocol.modules import MODULES, ModuleRegistry
 
-__all__ = ["Start", "call_grammar"]
+__all__ = ["MAX_FRAME_DIGITS", "Start", "call_grammar", "call_rules", "region_rules"]
 
 Start = Literal["message", "module", "instruction", "further instruction", "region", "signals"]
 
@@ -64,10 +64,9 @@ def call_grammar(
     """
     gap = '" "?' if spaced else ""
     tag = partial(_tag, gap=gap, special=special_tags)
-    names = sorted({name for each in modules.spellings() for name in _spellings(each, spaced)})
     # without signals nothing marks the end of a call: what may continue it is read apart, but for a server
     has_end = bool(signals) or start == "message"
-    blocks, region = ("(GAP? instruction)+", "(GAP? region)?") if has_end else ("GAP? instruction", "")
+    rules = call_rules(modules, signals, spaced=spaced, special_tags=special_tags, has_end=has_end)
     starts: dict[Start, str] = {
         "message": "(to_module from_module | to_instruction from_instruction)* FREE_TEXT",
         "module": "from_module",
@@ -76,7 +75,7 @@ def call_grammar(
         "region": f"region_body {gap} {tag('/region')}",
         "signals": "signals",
     }
-    rules = [
+    lines = [
         f"start: {starts[start]}",
         *(
             f"to_{name}: spelled_{name}" + (f" | FREE_TEXT <{name}>" if special_tags else "")
@@ -84,21 +83,48 @@ def call_grammar(
         ),
         f"spelled_module[lazy]: FREE_TEXT /{_opening('module')}/",
         f"spelled_instruction[lazy]: FREE_TEXT /{_opening('instruction')}/",
-        f"from_module: named {blocks} {region} signals",
-        f"from_instruction: LEADING_TEXT {tag('/instruction')} (GAP? leading)* GAP? "
-        f"{tag('module')} named {region} signals",
-        f"leading: {tag('instruction')} LEADING_TEXT {tag('/instruction')}",
-        f"named: {gap} ({' | '.join(names)}) {gap} {tag('/module')}",
-        f"instruction: {tag('instruction')} TEXT {tag('/instruction')}",
-        f"region: {tag('region')} region_body {gap} {tag('/region')}",
-        f"signals: {' '.join(signals)}",
-        *_region_rules(gap),
+        *(f"{name}: {body}" for name, body in rules.items()),
+        *(f"{name}: {body}" for name, body in region_rules(gap, box="left::0", frames="first::0").items()),
+        *_ordered_numbers(gap),
+        f"GAP: /[ \\n]{{1,{2 if spaced else 1}}}/",
     ]
-    # special tokens and the words behind them may both bring a space
-    rules.append(f"GAP: /[ \\n]{{1,{2 if spaced else 1}}}/")
     # how a tokenizer that adds spaces splits a forced text is not known
     options = '%llguidance {"no_forcing": true}\n' if spaced else ""
-    return options + "\n".join(rules) + _TERMINALS
+    return options + "\n".join(lines) + _TERMINALS
+
+
+def call_rules(
+    modules: ModuleRegistry,
+    signals: Sequence[str],
+    *,
+    spaced: bool,
+    special_tags: bool = False,
+    has_end: bool = True,
+) -> dict[str, str]:
+    """Return the rules of a call behind its opening tag, by name; Lark and EBNF write them alike.
+
+    Args:
+        modules: Modules that may be called.
+        signals: What follows each call, as the form writes it.
+        spaced: Whether there may be spaces; special tokens and the words behind them may both bring one.
+        special_tags: Whether tags may be special tokens.
+        has_end: Whether a call has an end that can be seen; else what may continue it is left out.
+    """
+    gap = '" "?' if spaced else ""
+    tag = partial(_tag, gap=gap, special=special_tags)
+    names = sorted({name for each in modules.spellings() for name in _spellings(each, spaced)})
+    blocks, region = ("(GAP? instruction)+", "(GAP? region)?") if has_end else ("GAP? instruction", "")
+    return {
+        "from_module": f"named {blocks} {region} signals",
+        "from_instruction": f"LEADING_TEXT {tag('/instruction')} (GAP? leading)* GAP? "
+        f"{tag('module')} named {region} signals",
+        "leading": f"{tag('instruction')} LEADING_TEXT {tag('/instruction')}",
+        "named": f"{gap} ({' | '.join(names)}) {gap} {tag('/module')}",
+        "instruction": f"{tag('instruction')} TEXT {tag('/instruction')}",
+        "region": f"{tag('region')} from_region",
+        "from_region": f"region_body {gap} {tag('/region')}",
+        "signals": " ".join(signals),
+    }
 
 
 def _tag(name: str, *, gap: str, special: bool) -> str:
@@ -121,23 +147,34 @@ def _spellings(name: str, spaced: bool) -> list[str]:
     return [words, words.lower()]
 
 
-def _region_rules(gap: str) -> Iterator[str]:
-    """Yield the rules of what region tags enclose."""
-    step = f'STEP "," " "? STEP {gap} "]"'
+def region_rules(gap: str, *, box: str, frames: str) -> dict[str, str]:
+    """Return the rules of what region tags enclose, by name; Lark and EBNF write them alike.
+
+    Args:
+        gap: Where tokenizers add spaces, an optional space; else nothing.
+        box: Rule of the corners of a box behind its opening bracket, and of what may follow the box.
+        frames: Rule of first and last frame.
+    """
     pairs = f"pair{{1,{MAX_POINTS}}}"
-    yield f"""region_body: {gap} ("[" {gap} left::0 | ("mask" | "region") {gap} "_" {gap} HANDLE span
+    return {
+        "region_body": f"""{gap} ("[" {gap} {box} | ("mask" | "region") {gap} "_" {gap} HANDLE span
   | "points" minus{{0,{MAX_POINTS // 4}}} pair (pair | minus){{0,{MAX_POINTS // 2}}} span
   | "polygon" pair{{3,{MAX_POINTS}}} span
   | "scribble" {pairs} ({gap} ";" {pairs}){{0,{MAX_STROKES - 1}}} span
-  | frames)"""
-    yield f'pair: " " "[" {gap} {step}'
-    yield f'minus: " " "-" {gap} "[" {gap} {step}'
+  | frames)""",
+        "pair": f'" " "[" {gap} STEP "," " "? STEP {gap} "]"',
+        "minus": f'" " "-" {gap} "[" {gap} STEP "," " "? STEP {gap} "]"',
+        "span": '(" " "@" " "? FRAME)? (" " frames)?',
+        "frames": f'"|" " "? {frames}',
+    }
+
+
+def _ordered_numbers(gap: str) -> Iterator[str]:
+    """Yield the rules of corners and frames in order."""
     yield from _kept_number("left", 3, 0, '"," " "? top::_')
     yield from _kept_number("top", 3, 16, '"," " "? right::_')
     yield from _larger_number("right", 3, 0, '"," " "? bottom::_')
     yield from _larger_number("bottom", 3, 16, f'{gap} "]" span')
-    yield 'span: (" " "@" " "? FRAME)? (" " frames)?'
-    yield 'frames: "|" " "? first::0'
     yield from _kept_number("first", MAX_FRAME_DIGITS, 0, '"," " "? last::_', any_value=True)
     yield from _larger_number("last", MAX_FRAME_DIGITS, 0, "", or_equal=True)
 

@@ -8,6 +8,7 @@ from importlib import resources
 import pytest
 import torch
 import vitron  # noqa: F401  # registers the classes
+from PIL import Image
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -21,10 +22,13 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
+    ProcessorMixin,
+    pipeline,
 )
 from vitron.model import VitronConfig, VitronForConditionalGeneration
 from vitron.model.assembly import attach, attach_to, join_parts
 from vitron.model.engine import Vitron
+from vitron.protocol import parse
 from vitron.protocol.messages import MediaPart, Message, TextPart, text_message
 from vitron.protocol.sampling import SamplingParams
 
@@ -35,23 +39,24 @@ SHIPPED = str(resources.files("vitron") / "assets" / "vitron-tiny")
 
 
 @pytest.mark.parametrize(
-    ("auto", "wanted"),
+    "wanted",
     [
-        ("AutoConfig", "VitronConfig"),
-        ("AutoProcessor", "InternVLProcessor"),
-        ("AutoModelForImageTextToText", "VitronForConditionalGeneration"),
+        # the configuration is asked for first, as processors ask for it
+        {"AutoConfig": "VitronConfig", "AutoProcessor": "InternVLProcessor"},
+        {"AutoModelForImageTextToText": "VitronForConditionalGeneration"},
     ],
+    ids=["configuration", "model"],
 )
-def test_auto_classes_know_the_shipped_model_after_the_import_alone(auto, wanted):
+def test_auto_classes_know_the_shipped_model_after_the_import_alone(wanted):
     code = f"""
 import sys, vitron
 assert "torch" not in sys.modules and "transformers" not in sys.modules
-from transformers import {auto}
-found = {auto}.from_pretrained({SHIPPED!r})
-print(type(found).__name__)
+import transformers
+for auto in {list(wanted)}:
+    print(type(getattr(transformers, auto).from_pretrained({SHIPPED!r})).__name__)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == [wanted], done.stderr
+    assert done.stdout.split() == list(wanted.values()), done.stderr
 
 
 def test_what_is_saved_is_loaded_by_the_auto_classes(model, processor, tmp_path):
@@ -127,6 +132,29 @@ def test_generate_of_transformers_gives_the_text_of_the_stream(shipped):
     sampling = SamplingParams(max_new_tokens=40, constrained=False)
     streamed = "".join(chunk.text for chunk in shipped.stream([message], [image], [], sampling))
     assert streamed == shipped.encoder.decode(ids[0, inputs["input_ids"].shape[1] :].tolist())
+
+
+def test_the_pipeline_of_transformers_runs_the_shipped_folder(shipped):
+    runner = pipeline("image-text-to-text", model=SHIPPED, device="cpu")
+    assert isinstance(runner.model, VitronForConditionalGeneration)
+    assert isinstance(runner.processor, ProcessorMixin)
+    image, words = make_image(0, 64, 64), "segment the red circle"
+    content = [
+        {"type": "text", "text": "img_1: "},
+        {"type": "image", "image": Image.fromarray(image.frames[0])},
+        {"type": "text", "text": f"\n{words}"},
+    ]
+    (found,) = runner(
+        [{"role": "user", "content": content}],
+        generate_kwargs={"do_sample": False, "max_new_tokens": 60},
+        return_full_text=False,
+        skip_special_tokens=False,
+    )
+    message = Message(role="user", content=(MediaPart(media=0), TextPart(text=words)))
+    streamed = shipped.stream([message], [image], [], SamplingParams(max_new_tokens=60, constrained=False))
+    text = found["generated_text"].removesuffix("<|im_end|>")
+    assert text == "".join(chunk.text for chunk in streamed)
+    assert [call.module for call in parse(text).invocations] == ["image_segmentation"]
 
 
 def test_the_mask_of_generated_tokens_is_what_is_learnt(shipped):
