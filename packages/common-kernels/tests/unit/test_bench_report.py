@@ -73,13 +73,13 @@ def report(*rows, **changes):
 
 
 GOOD = (
-    row("auto", 1.0, peak=4, note="sdpa", roofline=0.4),
-    row("gather", 20.0),
-    row("SDPA, float mask", 0.97),
+    row("auto", 1.0, peak=4, note="native", roofline=0.4),
+    row("gather", 61.0, peak=900),
+    row("SDPA, float mask", 2.5),
     row("layers", 0.1),
     row("backend triton", 0.1),
     row("auto", 1.0, op="fuse_phase", case="B1 C4 64x64"),
-    row("angles", 2.5, op="fuse_phase", case="B1 C4 64x64"),
+    row("angles", 3.0, op="fuse_phase", case="B1 C4 64x64"),
 )
 
 
@@ -122,30 +122,90 @@ def test_a_spoiled_report_is_refused_with_the_place(spoil, message):
         Report.from_dict(data)
 
 
+SMALL = {"B": 64, "heads": 2, "N": 64, "head_dim": 32, "k": 32}
+LONG = {"B": 1, "heads": 6, "N": 4096, "head_dim": 32, "k": 64}
+
+
+def outcomes(*rows, kind="cpu"):
+    made = report(*rows)
+    found = check_requirements(replace(made, machine=replace(MACHINE, kind=kind)))
+    return {requirement.name: requirement for requirement in found}
+
+
 def test_requirements_met():
-    outcomes = [found.result for found in check_requirements(report(*GOOD))]
-    assert outcomes == ["met", "not measured", "not measured", "met", "met", "met"]
-    assert [found.worst for found in check_requirements(report(*GOOD))][::3] == pytest.approx(
-        [1 / 0.97, 20.0]
-    )
+    results = {name: found.result for name, found in outcomes(*GOOD).items()}
+    assert {name for name, result in results.items() if result == "met"} == {
+        "`knn_attention`: time of auto over the best alternative in torch",
+        "gather over auto, forward",
+        "k/N up to 1/4, N 256 and 1024: the better SDPA over auto",
+        "peak memory of auto over gather's, forward, k from 128",
+        "`fuse_phase`: angle formula over auto",
+    }
+    assert set(results.values()) == {"met", "not measured"}
+    assert outcomes(*GOOD)["gather over auto, forward"].worst == 61.0
 
 
 @pytest.mark.parametrize(
-    ("number", "change", "index"),
+    ("change", "name"),
     [
-        (2, row("SDPA, float mask", 0.9), 0),
-        (1, row("gather", 14.0), 3),
-        (1, row("gather", 20.0, peak=79), 4),
-        (6, row("angles", 1.9, op="fuse_phase", case="B1 C4 64x64"), 5),
+        (row("csr", 0.9), "`knn_attention`: time of auto over the best alternative in torch"),
+        (row("gather", 59.0, peak=900), "gather over auto, forward"),
+        (row("gather", 33.0, mode="both"), "gather over auto, forward and backward"),
+        (row("SDPA, boolean mask", 2.2), "k/N up to 1/4, N 256 and 1024: the better SDPA over auto"),
+        (row("SDPA, float mask", 14.0, shape=LONG), "N = 4096, k = 64: the better SDPA over auto"),
+        (row("backend csr", 1.9, shape=LONG), "N = 4096, k = 64: `csr` over auto"),
+        (
+            row("SDPA, no mask", 0.9, shape=SMALL, mode="both", kind="part", error=None),
+            "N = 64, k = 32: unmasked SDPA over auto",
+        ),
+        (row("gather", 61.0, peak=799), "peak memory of auto over gather's, forward, k from 128"),
+        (
+            row("torch.topk, unsorted", 2.4, op="selection", shape={"B": 1, "N": 1024, "k": 128}),
+            "selection, N from 1024, k up to 128: `torch.topk` over auto",
+        ),
+        (
+            row("matmul, unsorted top-k", 0.96, op="knn_dictionary"),
+            "`knn_dictionary`: matmul and unsorted top-k over auto",
+        ),
+        (row("angles", 2.7, op="fuse_phase", case="96x96"), "`fuse_phase`: angle formula over auto"),
     ],
 )
-def test_requirements_missed(number, change, index):
-    rows = list(GOOD)
-    rows[number] = change
-    missed = [i for i, b in enumerate(check_requirements(report(*rows))) if b.result == "missed"]
-    assert missed == [index]
-    assert check_requirements(report(*rows))[index].misses == 1
-    assert change.case in check_requirements(report(*rows))[index].where
+def test_requirements_missed(change, name):
+    missed = [found for found in outcomes(*GOOD, change).values() if found.result == "missed"]
+    assert [found.name for found in missed] == [name]
+    assert missed[0].misses == 1
+    assert change.case in missed[0].where
+
+
+def test_a_bias_is_held_against_the_alternatives_only():
+    rows = (row("gather", 20.0, shape={**SHAPE, "bias": 1}), row("backend csr", 0.9, case="bias"))
+    missed = [name for name, found in outcomes(*GOOD, *rows).items() if found.result == "missed"]
+    assert missed == ["`knn_attention`: time of auto over the best alternative in torch"]
+
+
+def test_requirements_of_the_compiled_kernels_are_not_measured_without_them():
+    rows = (row("auto", 1.0, note="sdpa"), row("gather", 20.0), row("SDPA, float mask", 0.97))
+    results = [found.result for found in outcomes(*rows).values()]
+    assert results == ["met"] + ["not measured"] * (len(results) - 1)
+
+
+def test_requirements_on_a_gpu():
+    rows = (
+        row("auto", 1.0, median_ms=0.19, shape={**SHAPE, "B": 64}),
+        row("auto", 1.0, median_ms=0.57, shape={**SHAPE, "B": 64}, mode="backward"),
+        row("SDPA, boolean mask", 0.95),
+        row("gather", 20.0, peak=10_000),
+    )
+    found = outcomes(*rows, kind="cuda")
+    results = {name: one.result for name, one in found.items() if one.result != "not measured"}
+    assert results == {
+        "`knn_attention`: time of auto over the best alternative in torch": "missed",
+        "N = 1024, k = 128, 65536 tokens: microseconds, forward": "met",
+        "backward over forward": "missed",
+        "the better SDPA over auto, forward": "met",
+        "N = 1024: peak memory of auto over gather's, forward": "met",
+    }
+    assert found["backward over forward"].worst == pytest.approx(3.0)
 
 
 def test_only_torch_alternatives_count():
@@ -162,12 +222,12 @@ def test_page_shows_times_failures_and_requirements():
     assert "## Toy (R) CPU, 2 threads" in text
     assert "commit abc1234" in text
     assert "](chart.png)" in text
-    assert "| **auto** (sdpa) | 10 (9 to 11) |" in text
-    assert "| gather | 200 (180 to 220) *20.00* |" in text
+    assert "| **auto** (native) | 10 (9 to 11) |" in text
+    assert "| gather | 610 (549 to 671) *61.00* |" in text
     assert "| 40 % | 2e-07 |" in text
     assert text.count("failed: output: relative error 1") == 1, "a shared reason is given once"
     assert "backend csr" not in text
-    assert "| at least 15 | 20 |" in text
+    assert "| at least 60 | 61 |" in text
     assert "**met**" in text
     assert "Other work was running" not in text
     assert "Nothing has been measured" in to_markdown([])
@@ -221,26 +281,12 @@ def test_command_fails_if_one_of_ours_is_wrong(tmp_path, capsys):
 
 
 def test_command_fails_if_a_requirement_is_missed(tmp_path, capsys):
-    slow = report(*GOOD[:1], row("gather", 14.0), *GOOD[2:])
+    slow = report(*GOOD[:1], row("gather", 14.0, peak=900), *GOOD[2:])
     slow.write(tmp_path / "a.json")
     assert main(["--from", str(tmp_path / "a.json")]) == 1
-    assert "missed: N = 1024, k = 128: time of gather over auto" in capsys.readouterr().err
+    assert "missed: gather over auto, forward, wanted at least 60" in capsys.readouterr().err
     replace(slow, is_quick=True).write(tmp_path / "a.json")
     assert main(["--from", str(tmp_path / "a.json")]) == 0
-
-
-def test_requirements_of_the_compiled_kernels_hold_where_auto_takes_them():
-    def outcomes(gather, sdpa):
-        rows = (row("auto", 1.0, note="native"), row("gather", gather), row("SDPA, float mask", sdpa))
-        return {found.name: found.result for found in check_requirements(report(*rows))}
-
-    name, other = (
-        f"`native`{rest}, forward"
-        for rest in (": time of gather over auto", ", k/N up to 1/4: time of SDPA over auto")
-    )
-    assert [outcomes(61.0, 2.2)[n] for n in (name, other)] == ["met", "missed"]
-    assert [outcomes(59.0, 2.4)[n] for n in (name, other)] == ["missed", "met"]
-    assert not [found for found in check_requirements(report(*GOOD)) if "`native`" in found.name]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from common_kernels.bench.attention_cases import attention_cases
 from common_kernels.bench.case import Case
 from common_kernels.bench.chart import draw_chart
-from common_kernels.bench.dictionary_cases import dictionary_cases, stage_cases
+from common_kernels.bench.dictionary_cases import dictionary_cases, selection_cases, stage_cases
 from common_kernels.bench.machine import describe_machine
 from common_kernels.bench.markdown import to_markdown
 from common_kernels.bench.phase_cases import phase_cases
@@ -22,7 +22,7 @@ from common_kernels.bench.requirements import check_requirements
 from common_kernels.bench.results import SCHEMA, Report
 from common_kernels.bench.run import run_cases
 
-OPERATORS = ("knn_attention", "knn_dictionary", "stage", "fuse_phase")
+OPERATORS = ("knn_attention", "knn_dictionary", "selection", "stage", "fuse_phase")
 _EPILOG = """examples:
   python -m common_kernels.bench --quick                     the table of a few small sizes, under a minute
   python -m common_kernels.bench --op fuse_phase             one operator only
@@ -176,6 +176,7 @@ def _cases(device: torch.device, ops: Sequence[str], *, quick: bool, flex: bool)
     cases = [
         *attention_cases(device, quick=quick, flex=flex),
         *dictionary_cases(device, quick=quick),
+        *selection_cases(device, quick=quick),
         *stage_cases(device, quick=quick),
         *phase_cases(device, quick=quick),
     ]

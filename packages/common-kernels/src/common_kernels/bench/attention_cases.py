@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common_kernels import Backend, KNNDictionary, explain_backends, knn_attention, knn_dictionary
+from common_kernels._native import instruction_sets, use_instruction_set
 from common_kernels.bench.case import Case, Contender, Inputs, Mode
 from common_kernels.testing import clustered_features
 
@@ -27,6 +28,7 @@ CPU_SIZES: tuple[Size, ...] = (
     (1, 2, 16384, 64, 64),
 )
 QUICK_SIZES = CPU_SIZES[:3]
+BIAS_SIZE: Size = (1, 6, 1024, 32, 128)  # every configuration of the paper adds a trained bias to the logits
 # 65536 tokens each, as in a training batch of large crops, then single windows
 CUDA_SIZES: tuple[Size, ...] = (
     (256, 6, 256, 32, 64),
@@ -45,7 +47,7 @@ _BACKENDS: dict[bool, tuple[Backend, ...]] = {
     False: ("native", "csr", "chunked"),
     True: ("triton", "sdpa", "chunked"),
 }
-_FLEX_SIZE = (1024, 128)  # tokens and keys of the one size at which FlexAttention is compiled
+_TYPICAL = (1024, 128)  # tokens and keys of the size at which FlexAttention and instruction sets compete
 _SLICE = 1 << 25  # gathered elements that the reference holds at once
 _CPU_PAIRS = 1 << 28  # query-key pairs per window above which dense scores do not fit beside the rest
 
@@ -62,7 +64,8 @@ def attention_cases(device: torch.device, *, quick: bool = False, flex: bool = F
     sizes = CUDA_SIZES if is_gpu else CPU_SIZES
     if quick:
         sizes = (CUDA_SIZES[1], *CUDA_SIZES[-2:]) if is_gpu else QUICK_SIZES
-    return [_case(size, is_gpu, flex or is_gpu) for size in sizes]
+    cases = [_case(size, is_gpu, flex=flex or is_gpu) for size in sizes]
+    return cases if quick else [*cases, _case(BIAS_SIZE, is_gpu, with_bias=True)]
 
 
 def size_name(size: Size) -> str:
@@ -71,20 +74,26 @@ def size_name(size: Size) -> str:
     return f"B{B} H{heads} N{N} d{head_dim} k{k}"
 
 
-def least_work(size: Size, itemsize: int) -> tuple[dict[Mode, float], dict[Mode, float]]:
-    """Return unavoidable operations and bytes by mode: two products forward, five backward."""
+def least_work(
+    size: Size, itemsize: int, *, with_bias: bool = False
+) -> tuple[dict[Mode, float], dict[Mode, float]]:
+    """Return unavoidable operations and bytes by mode: two products forward, five backward.
+
+    Of a bias the listed entries are read, and its gradient is written whole.
+    """
     B, heads, N, head_dim, k = size
     pairs, rows, lists = B * heads * N * k * head_dim, B * heads * N * head_dim, 4.0 * B * N * k
+    read, written = (itemsize * heads * N * k, itemsize * heads * N * N) if with_bias else (0, 0)
     flop: dict[Mode, float] = {"forward": 4.0 * pairs, "backward": 10.0 * pairs, "both": 14.0 * pairs}
     traffic: dict[Mode, float] = {
-        "forward": 4.0 * rows * itemsize + lists,
-        "backward": 8.0 * rows * itemsize + lists,
-        "both": 12.0 * rows * itemsize + lists,
+        "forward": 4.0 * rows * itemsize + lists + read,
+        "backward": 8.0 * rows * itemsize + lists + read + written,
+        "both": 12.0 * rows * itemsize + lists + 2 * read + written,
     }
     return flop, traffic
 
 
-def gather_attention(q: Tensor, k: Tensor, v: Tensor, index: Tensor) -> Tensor:
+def gather_attention(q: Tensor, k: Tensor, v: Tensor, index: Tensor, bias: Tensor | None = None) -> Tensor:
     """Attend to listed keys by copying them out: the way one writes it first.
 
     Args:
@@ -92,6 +101,7 @@ def gather_attention(q: Tensor, k: Tensor, v: Tensor, index: Tensor) -> Tensor:
         k: ``(B, heads, M, head_dim)``.
         v: ``(B, heads, M, head_dim)``.
         index: ``(B, N, K)``, int64, no unused slots.
+        bias: ``(heads, N, M)``, added to the logits, or ``None``.
 
     Returns:
         ``(B, heads, N, head_dim)``, computed in the dtype of the inputs.
@@ -100,34 +110,39 @@ def gather_attention(q: Tensor, k: Tensor, v: Tensor, index: Tensor) -> Tensor:
     flat = index.flatten(1)[:, None, :, None].expand(B, heads, -1, head_dim)
     keys = k.gather(2, flat).unflatten(2, index.shape[1:])  # (B, heads, N, K, head_dim)
     values = v.gather(2, flat).unflatten(2, index.shape[1:])  # (B, heads, N, K, head_dim)
-    logits = keys @ q.unsqueeze(-1) * head_dim**-0.5  # (B, heads, N, K, 1)
-    weights = logits.squeeze(-1).softmax(dim=-1)  # (B, heads, N, K)
+    logits = (keys @ q.unsqueeze(-1)).squeeze(-1) * head_dim**-0.5  # (B, heads, N, K)
+    if bias is not None:
+        logits = logits + bias.expand(B, -1, -1, -1).gather(-1, index.unsqueeze(1).expand_as(logits))
+    weights = logits.softmax(dim=-1)  # (B, heads, N, K)
     return (weights.unsqueeze(-2) @ values).squeeze(-2)  # (B, heads, N, head_dim)
 
 
 def gather_reference(inputs: Inputs) -> dict[str, Tensor]:
     """Run :func:`gather_attention` and its backward some queries at a time."""
-    q, k, v = (inputs.leaves[name].detach() for name in "qkv")
+    whole = {name: x.detach() for name, x in inputs.leaves.items()}
     index = inputs.shared.index.long()
-    B, heads, N, head_dim = q.shape
+    B, heads, N, head_dim = whole["q"].shape
     rows = max(1, _SLICE // (B * heads * index.shape[-1] * head_dim))
-    output, gradients = torch.empty_like(q), [torch.zeros_like(x) for x in (q, k, v)]
+    output, gradients = torch.empty_like(whole["q"]), {name: torch.zeros_like(x) for name, x in whole.items()}
     if inputs.grad_output is None:
         raise ValueError("inputs must have a grad_output")
     for start in range(0, N, rows):
         part = slice(start, start + rows)
-        leaves = tuple(x.clone().requires_grad_() for x in (q[:, :, part], k, v))
-        out = gather_attention(leaves[0], leaves[1], leaves[2], index[:, part])
+        # axis 2 of queries and axis 1 of the bias count queries, those of keys and values do not
+        place = {"q": (..., part, slice(None)), "bias": (..., part, slice(None))}
+        leaves = {name: x[place.get(name, ...)].clone().requires_grad_() for name, x in whole.items()}
+        out = gather_attention(leaves["q"], leaves["k"], leaves["v"], index[:, part], leaves.get("bias"))
         output[:, :, part] = out.detach()
-        dq, dk, dv = torch.autograd.grad(out, leaves, inputs.grad_output[:, :, part])
-        gradients[0][:, :, part] = dq
-        gradients[1] += dk
-        gradients[2] += dv
-    return {"output": output, **dict(zip("qkv", gradients, strict=True))}
+        found = torch.autograd.grad(out, [*leaves.values()], inputs.grad_output[:, :, part])
+        for name, gradient in zip(leaves, found, strict=True):
+            gradients[name][place.get(name, ...)] += gradient
+    return {"output": output, **gradients}
 
 
-def make_attention_inputs(size: Size, seed: int, device: torch.device, dtype: torch.dtype) -> Inputs:
-    """Draw queries, keys, values and a dictionary of clustered features."""
+def make_attention_inputs(
+    size: Size, seed: int, device: torch.device, dtype: torch.dtype, *, with_bias: bool = False
+) -> Inputs:
+    """Draw queries, keys, values, a bias if asked for, and a dictionary of clustered features."""
     B, heads, N, head_dim, k = size
     generator = torch.Generator().manual_seed(seed)
     *leaves, grad_output = (
@@ -135,21 +150,22 @@ def make_attention_inputs(size: Size, seed: int, device: torch.device, dtype: to
     )
     features = clustered_features(N, B=B, seed=seed).to(device)
     dictionary = knn_dictionary(features, k, similarity="cosine", backend="topk")
-    return Inputs(
-        {name: x.requires_grad_() for name, x in zip("qkv", leaves, strict=True)}, dictionary, grad_output
-    )
+    named = dict(zip("qkv", leaves, strict=True))
+    if with_bias:
+        named["bias"] = torch.randn(heads, N, N, generator=generator).to(device, dtype)
+    return Inputs({name: x.requires_grad_() for name, x in named.items()}, dictionary, grad_output)
 
 
-def _case(size: Size, is_gpu: bool, flex: bool) -> Case:
+def _case(size: Size, is_gpu: bool, *, flex: bool = False, with_bias: bool = False) -> Case:
     dtype = torch.bfloat16 if is_gpu else torch.float32
-    flop, traffic = least_work(size, dtype.itemsize)
+    flop, traffic = least_work(size, dtype.itemsize, with_bias=with_bias)
     contenders = [
         Contender("auto", "auto", partial(_ours, "auto"), fresh_dictionary, describe=_chosen),
         *(_backend(name) for name in _BACKENDS[is_gpu]),
         Contender(
             "gather",
             "peer",
-            lambda x, index: gather_attention(x["q"], x["k"], x["v"], index),
+            lambda x, index: gather_attention(x["q"], x["k"], x["v"], index, x.get("bias")),
             _index,
             _why_not_gather,
         ),
@@ -159,14 +175,20 @@ def _case(size: Size, is_gpu: bool, flex: bool) -> Case:
             "masked softmax", "peer", _masked_softmax, lambda inputs: ~boolean_mask(inputs), _why_not_dense
         ),
     ]
-    if flex and (size[2], size[4]) == _FLEX_SIZE:
-        contenders.append(_flex(size, trains=is_gpu))
+    if (size[2], size[4]) == _TYPICAL and not with_bias:
+        contenders += [_flex(size, trains=is_gpu)] if flex else []
+        contenders += [] if is_gpu else [_by_instruction_set(name) for name in instruction_sets()[1:]]
+    if size[2] <= 64 and not with_bias:  # so few keys that a list may not pay at all
+        contenders.append(
+            Contender("SDPA, no mask", "part", lambda x, _: _sdpa(x, None), lambda _: None, is_same=False)
+        )
+    names = ("B", "heads", "N", "head_dim", "k")
     return Case(
         op="knn_attention",
-        name=size_name(size),
-        shape=dict(zip(("B", "heads", "N", "head_dim", "k"), size, strict=True)),
+        name=size_name(size) + (", bias" if with_bias else ""),
+        shape=dict(zip(names, size, strict=True)) | ({"bias": 1} if with_bias else {}),
         dtype=dtype,
-        make_inputs=partial(make_attention_inputs, size),
+        make_inputs=partial(make_attention_inputs, size, with_bias=with_bias),
         contenders=tuple(contenders),
         reference=gather_reference,
         flop=flop,
@@ -182,21 +204,33 @@ def fresh_dictionary(inputs: Inputs) -> KNNDictionary:
 
 
 def _ours(backend: Backend, leaves: Mapping[str, Tensor], dictionary: Any) -> Tensor:
-    return knn_attention(leaves["q"], leaves["k"], leaves["v"], dictionary, backend=backend)
+    bias = leaves.get("bias")
+    return knn_attention(leaves["q"], leaves["k"], leaves["v"], dictionary, bias=bias, backend=backend)
+
+
+def _reasons(inputs: Inputs) -> dict[str, str | None]:
+    x = inputs.leaves
+    return explain_backends("knn_attention", x["q"], x["k"], x["v"], inputs.shared, bias=x.get("bias"))
 
 
 def _chosen(inputs: Inputs) -> str:
-    leaves = inputs.leaves
-    reasons = explain_backends("knn_attention", leaves["q"], leaves["k"], leaves["v"], inputs.shared)
-    return next(name for name, reason in reasons.items() if reason is None)
+    return next(name for name, reason in _reasons(inputs).items() if reason is None)
+
+
+def _by_instruction_set(name: str) -> Contender:
+    def run(leaves: Mapping[str, Tensor], dictionary: Any) -> Tensor:
+        with use_instruction_set(name):
+            return _ours("native", leaves, dictionary)
+
+    # the backward of a graph would run with another set
+    return Contender(f"native, {name}", "part", run, fresh_dictionary, trains=False)
 
 
 def _backend(name: Backend) -> Contender:
     def why_not(inputs: Inputs) -> str | None:
         if _chosen(inputs) == name:
             return "is what auto runs"
-        leaves = inputs.leaves
-        reason = explain_backends("knn_attention", leaves["q"], leaves["k"], leaves["v"], inputs.shared)[name]
+        reason = _reasons(inputs)[name]
         # one that runs but that auto passes by is the very thing to compare with
         return reason if reason is not None and not reason.startswith("runs") else None
 
@@ -224,12 +258,16 @@ def float_mask(inputs: Inputs) -> Tensor:
 
 
 def _sdpa(leaves: Mapping[str, Tensor], mask: Any) -> Tensor:
+    bias = leaves.get("bias")
+    if bias is not None:  # trained, so that it is added anew in each call
+        mask = bias.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else bias + mask
     return F.scaled_dot_product_attention(leaves["q"], leaves["k"], leaves["v"], attn_mask=mask)
 
 
 def _masked_softmax(leaves: Mapping[str, Tensor], forbidden: Any) -> Tensor:
     q, k, v = leaves["q"], leaves["k"], leaves["v"]
     logits = (q @ k.mT) * q.shape[-1] ** -0.5  # (B, heads, N, N)
+    logits = logits + leaves["bias"] if "bias" in leaves else logits
     return logits.masked_fill(forbidden, float("-inf")).softmax(dim=-1) @ v
 
 

@@ -56,6 +56,8 @@ class Contender:
             timed run, but of the first call.
         why_not: Reason to leave it out for these inputs, or ``None``.
         trains: Whether it has a backward.
+        is_same: Whether it computes the operator; one that does not, such as attention without the mask, is
+            timed as a bound and never compared.
         describe: Function of the inputs: a note for the results.
     """
 
@@ -65,6 +67,7 @@ class Contender:
     prepare: Callable[[Inputs], Any] = _nothing
     why_not: Callable[[Inputs], str | None] = _no_reason
     trains: bool = True
+    is_same: bool = True
     describe: Callable[[Inputs], str] | None = None
 
 

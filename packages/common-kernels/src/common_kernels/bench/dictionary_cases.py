@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``knn_dictionary`` alone, and together with the layers that share it."""
+"""``knn_dictionary`` alone, its selection, and together with the layers that share it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common_kernels import KNNDictionary, explain_backends, knn_attention, knn_dictionary
+from common_kernels._native import why_no_native
 from common_kernels.bench.attention_cases import (
     Size,
     boolean_mask,
@@ -29,6 +30,7 @@ _STAGE_MODES: tuple[Mode, ...] = ("forward", "both")
 # windows, tokens, keys per token
 _CPU_SIZES = ((64, 64, 32), (8, 256, 64), (2, 1024, 128), (2, 1024, 512), (1, 4096, 64))
 _CUDA_SIZES = ((256, 256, 64), (64, 1024, 128), (64, 1024, 512), (16, 4096, 128), (1, 1024, 128))
+_CPU_SELECTIONS = ((8, 256, 64), (2, 1024, 128), (2, 1024, 512), (1, 4096, 64))
 _CPU_STAGES: tuple[Size, ...] = ((4, 6, 256, 32, 64), (1, 6, 1024, 32, 128))
 _CUDA_STAGES: tuple[Size, ...] = ((256, 6, 256, 32, 64), (64, 6, 1024, 32, 128))
 
@@ -54,6 +56,7 @@ def _case(B: int, N: int, k: int, dtype: torch.dtype) -> Case:
             Contender("backend topk", "backend", partial(_ours, "topk"), why_not=_why_not_topk),
             Contender("matmul, sorted top-k", "peer", partial(_matmul_topk, True)),
             Contender("matmul, unsorted top-k", "peer", partial(_matmul_topk, False)),
+            Contender("matmul alone", "part", lambda x, _: _product(x), is_same=False),
         ),
         reference=_best_similarities,
         comparable=_chosen_similarities,
@@ -73,8 +76,12 @@ def _ours(backend: Any, leaves: Mapping[str, Tensor], k: Any) -> Tensor:
 
 
 def _matmul_topk(is_sorted: bool, leaves: Mapping[str, Tensor], k: Any) -> Tensor:
+    return _product(leaves).topk(k, dim=-1, sorted=is_sorted).indices
+
+
+def _product(leaves: Mapping[str, Tensor]) -> Tensor:
     x = leaves["x"].float()
-    return (x @ x.mT).topk(k, dim=-1, sorted=is_sorted).indices
+    return x @ x.mT
 
 
 def _chosen(inputs: Inputs) -> str:
@@ -96,11 +103,60 @@ def _best_similarities(inputs: Inputs) -> dict[str, Tensor]:
 
 
 def _chosen_similarities(inputs: Inputs, index: Tensor) -> Tensor:
+    return _look_up(_similarities(inputs), index)
+
+
+def _look_up(scores: Tensor, index: Tensor) -> Tensor:
     """Look up what was chosen: order and choices among near-ties are free, a key listed twice is not."""
     ordered = index.long().sort(dim=-1).values
     repeated = F.pad(ordered[..., 1:] == ordered[..., :-1], (1, 0))
-    found = _similarities(inputs).gather(-1, ordered).masked_fill(repeated, float("nan"))
+    found = scores.gather(-1, ordered).masked_fill(repeated, float("nan"))
     return found.sort(dim=-1, descending=True).values
+
+
+def selection_cases(device: torch.device, *, quick: bool = False) -> list[Case]:
+    """Return cases of the compiled selection: the ``k`` greatest of every row of given scores; CPUs only."""
+    if device.type == "cuda":
+        return []
+    return [_selection(*size) for size in (_CPU_SELECTIONS[1:2] if quick else _CPU_SELECTIONS)]
+
+
+def _selection(B: int, N: int, k: int) -> Case:
+    return Case(
+        op="selection",
+        name=f"B{B} N{N} k{k}",
+        shape={"B": B, "N": N, "k": k},
+        dtype=torch.float32,
+        make_inputs=partial(_make_scores, B, N, k),
+        contenders=(
+            Contender(
+                "auto", "auto", _select, why_not=lambda _: why_no_native(), describe=lambda _: "native"
+            ),
+            *(
+                Contender(f"torch.topk, {word}", "peer", partial(_torch_topk, word == "sorted"))
+                for word in ("sorted", "unsorted")
+            ),
+        ),
+        reference=lambda inputs: {"output": inputs.leaves["x"].topk(inputs.shared, dim=-1).values},
+        comparable=lambda inputs, index: _look_up(inputs.leaves["x"].detach().double(), index),
+        modes=("forward",),
+        flop={"forward": 0.0},
+        traffic={"forward": 4.0 * B * N * (N + k)},
+    )
+
+
+def _make_scores(B: int, N: int, k: int, seed: int, device: torch.device, dtype: torch.dtype) -> Inputs:
+    return Inputs({"x": _product(_make_inputs(B, N, k, seed, device, dtype).leaves)}, k)
+
+
+def _select(leaves: Mapping[str, Tensor], k: Any) -> Tensor:
+    x = leaves["x"]
+    nothing = x.new_empty(0)
+    return torch.ops.common_kernels.select_native(x, nothing, nothing.long(), k, 0, 0, False)
+
+
+def _torch_topk(is_sorted: bool, leaves: Mapping[str, Tensor], k: Any) -> Tensor:
+    return leaves["x"].topk(k, dim=-1, sorted=is_sorted).indices
 
 
 def stage_cases(device: torch.device, *, quick: bool = False) -> list[Case]:

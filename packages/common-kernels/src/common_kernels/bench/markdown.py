@@ -12,6 +12,7 @@ from common_kernels.bench.results import Measurement, Report
 _TITLES = {
     "knn_attention": "`knn_attention`",
     "knn_dictionary": "`knn_dictionary`",
+    "selection": "Selection inside `knn_dictionary`: scores given",
     "fuse_phase": "`fuse_phase`",
     "stage": "A stage: one dictionary and the layers that share it",
 }
@@ -27,9 +28,10 @@ shown as failed and not timed.
   timed runs find those built, as the later layers of a stage do.
 - **peak** is the most memory held beyond the inputs during that first forward, and during a first forward and
   backward, in MiB.
-- **roofline** is the share of the forward's time that the copy and matmul rates of the same run make
-  unavoidable, for the listed pairs alone.
-- **error** is the largest relative l2 error of output and gradients against float64.
+- **roofline** is the share of the time of the forward, and of forward and backward, that the copy and matmul
+  rates of the same run make unavoidable, for the listed pairs alone.
+- **error** is the largest relative l2 error of output and gradients against float64. What computes something
+  else, such as attention without the mask, has none: it is there as a bound.
 """
 _MODE_HEADS: dict[Mode, str] = {"forward": "forward, ms", "backward": "backward, ms", "both": "both, ms"}
 
@@ -139,6 +141,6 @@ def _facts(by_mode: Mapping[Mode, Measurement]) -> list[str]:
     forward, both = by_mode.get("forward"), by_mode.get("both")
     first = "" if forward is None or forward.first_ms is None else f"{forward.first_ms:.3g}"
     peaks = [f"{row.peak_bytes / 2**20:.3g}" for row in (forward, both) if row and row.peak_bytes is not None]
-    share = "" if forward is None or forward.roofline is None else f"{100 * forward.roofline:.0f} %"
+    shares = [f"{100 * row.roofline:.0f} %" for row in (forward, both) if row and row.roofline is not None]
     errors = [row.error for row in by_mode.values() if row.error is not None]
-    return [first, ", ".join(peaks), share, f"{max(errors):.0e}" if errors else ""]
+    return [first, ", ".join(peaks), ", ".join(shares), f"{max(errors):.0e}" if errors else ""]

@@ -42,6 +42,7 @@ def _case(B: int, side: int) -> Case:
             ),
             Contender("angles", "peer", lambda x, _: by_angles(x["x"], x["guidance"])),
             Contender("backend reference", "backend", partial(_ours, "reference")),
+            Contender("transforms alone", "part", lambda x, _: _transforms(x), is_same=False),
         ),
         reference=lambda inputs: {"output": by_angles(inputs.leaves["x"], inputs.leaves["guidance"])},
         modes=("forward",),
@@ -63,6 +64,11 @@ def by_angles(x: Tensor, guidance: Tensor) -> Tensor:
     mean = torch.atan2(angle.sin() + other.sin(), angle.cos() + other.cos())
     mixed = spectrum.abs() * torch.exp(1j * mean)
     return torch.fft.irfft2(mixed, s=x.shape[-2:], norm="ortho")
+
+
+def _transforms(leaves: Mapping[str, Tensor]) -> Tensor:
+    spectrum, _ = (torch.fft.rfft2(leaves[name], norm="ortho") for name in ("x", "guidance"))
+    return torch.fft.irfft2(spectrum, s=leaves["x"].shape[-2:], norm="ortho")
 
 
 def _make_inputs(B: int, side: int, seed: int, device: torch.device, dtype: torch.dtype) -> Inputs:

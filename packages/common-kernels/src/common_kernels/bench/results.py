@@ -74,7 +74,7 @@ class Measurement:
             run.
         note: Why, or which backend it was.
         error: Largest relative l2 error against float64, of the output and, but for forward, of every
-            gradient.
+            gradient; ``None`` also for one that does not compute the operator.
         median_ms: Median time.
         low_ms: 20 % quantile.
         high_ms: 80 % quantile.
@@ -133,7 +133,7 @@ class Report:
         if report.schema != SCHEMA:
             raise ValueError(f"report.schema must be {SCHEMA}, got {report.schema}")
         for number, m in enumerate(report.measurements):
-            times = (m.median_ms, m.low_ms, m.high_ms, m.error)
+            times = (m.median_ms, m.low_ms, m.high_ms)
             if (m.status == "measured") != (m.runs > 0) or (m.runs > 0 and None in times):
                 raise ValueError(
                     f"report.measurements[{number}] must have times exactly if measured, "

@@ -154,7 +154,8 @@ class _Run:
             more = 2 if outcome.estimate_ms < SLOW_MS else 0
             laps = [outcome.estimate_ms, *(self.clock.laps(first)[0] for _ in range(more))]
             outcome.first_ms = _quantile(laps, 0.5)
-        self._compare(found, outcome)
+        if contender.is_same:
+            self._compare(found, outcome)
         return outcome
 
     def _compare(self, found: Mapping[str, Tensor], outcome: _Outcome) -> None:
