@@ -46,6 +46,8 @@ class CannotBuildError(Exception):
 class NativeHook(BuildHookInterface):  # pyright: ignore[reportMissingTypeArgument]
     """Adds the library to wheels; an editable installation gets it in its source folder."""
 
+    _folder: tempfile.TemporaryDirectory[str] | None = None
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build before the files of the wheel are collected."""
         mode = os.environ.get("COMMON_KERNELS_NATIVE", "auto")
@@ -58,6 +60,7 @@ class NativeHook(BuildHookInterface):  # pyright: ignore[reportMissingTypeArgume
         try:
             build(built)
         except CannotBuildError as reason:
+            self._folder.cleanup()
             if mode == "require":
                 raise
             self.app.display_warning(f"without compiled CPU kernels: {reason}")
@@ -72,6 +75,11 @@ class NativeHook(BuildHookInterface):  # pyright: ignore[reportMissingTypeArgume
             build_data["force_include"][str(built)] = f"common_kernels/lib/{NAME}"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{platform_tag()}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove the library once the wheel holds it."""
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
 def platform_tag() -> str:
