@@ -252,7 +252,7 @@ def draw_scene(seed: int, index: int, *, split: Split = "train", config: SceneCo
     weights = np.cumsum(config.num_things)
     count = int(np.searchsorted(weights, rng.random() * weights[-1], side="right")) + 1
     pairs = _draw_pairs(rng, count, split == "novel", rng.random() < config.distractors)
-    places = _place(rng, count, TOUCHING if rng.random() >= config.occlusion else OVERLAPPING)
+    places = place(rng, count, TOUCHING if rng.random() >= config.occlusion else OVERLAPPING)
     background = Background(
         kind=config.backgrounds[int(rng.integers(len(config.backgrounds)))],
         seed=int(rng.integers(2**32)),
@@ -292,7 +292,7 @@ def _draw_pairs(rng: np.random.Generator, count: int, novel: bool, distract: boo
     return [pairs[i] for i in order]
 
 
-def _place(rng: np.random.Generator, count: int, apart: float) -> list[tuple[float, float, float]]:
+def place(rng: np.random.Generator, count: int, apart: float) -> list[tuple[float, float, float]]:
     """Draw centre and radius of each thing, ``apart`` times the sum of radii from each other."""
     low, high = RADII[count - 1]
     placed: list[tuple[float, float, float]] = []

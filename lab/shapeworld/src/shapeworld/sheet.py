@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,10 @@ from shapeworld.prompts import points, scribble
 from shapeworld.questions import ask
 from shapeworld.referring import refer
 from shapeworld.render import Rendering, render
-from shapeworld.scene import Split, draw_scene, scene_rng
+from shapeworld.scene import Scene, Split, draw_scene, scene_rng
 from shapeworld.videos import draw_video
 from shapeworld.warps import draw_pair
+from shapeworld.words import describe
 
 UInt8 = NDArray[np.uint8]
 
@@ -31,6 +33,14 @@ _OUTLINES = ((230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 
 Strip = tuple[list[UInt8], list[str]]  # images side by side, and lines below them
 
 
+class DrawScene(Protocol):
+    """Draws the scenes of a world."""
+
+    def __call__(self, seed: int, index: int, *, split: Split = "train") -> Scene:
+        """Draw a scene; the same arguments always give the same one."""
+        ...
+
+
 def outlined(rendering: Rendering) -> UInt8:
     """Return the image in grey with each instance filled in a colour of its own."""
     grey = rendering.image.mean(axis=2, keepdims=True) * 0.6 + 90
@@ -40,37 +50,38 @@ def outlined(rendering: Rendering) -> UInt8:
     return result.astype(np.uint8)
 
 
-def scene_strip(seed: int, index: int, split: Split, side: int) -> Strip:
+def scene_strip(seed: int, index: int, split: Split, side: int, draw: DrawScene = draw_scene) -> Strip:
     """Image and instances, with a long caption, a referring expression and a question."""
-    scene, rng = draw_scene(seed, index, split=split), scene_rng(seed, index, _PURPOSE)
+    scene, rng = draw(seed, index, split=split), scene_rng(seed, index, _PURPOSE)
     rendering = render(scene, side)
     lines = [caption(scene, rng, length="long")]
     if reference := refer(scene, rng):
         target = scene.things[reference.target]
-        lines.append(f"{reference.text} -> {target.colour} {target.shape}")
+        noun = describe(target, ("colour", "shape")).noun()
+        lines.append(f"{reference.text} -> {noun}")
     question = ask(scene, rng)
     lines.append(f"{question.text}? {question.answer}")
     return [rendering.image, outlined(rendering)], lines
 
 
-def edit_strip(seed: int, index: int, split: Split, side: int) -> Strip:
+def edit_strip(seed: int, index: int, split: Split, side: int, draw: DrawScene = draw_scene) -> Strip:
     """Before and after, with the instruction."""
-    scene, rng = draw_scene(seed, index, split=split), scene_rng(seed, index, _PURPOSE)
+    scene, rng = draw(seed, index, split=split), scene_rng(seed, index, _PURPOSE)
     edit = draw_edit(scene, rng)
     return [render(edit.source, side).image, render(edit.target, side).image], [edit.instruction]
 
 
-def video_strip(seed: int, index: int, split: Split, side: int) -> Strip:
+def video_strip(seed: int, index: int, split: Split, side: int, draw: DrawScene = draw_scene) -> Strip:
     """Four frames from first to last, with the caption."""
-    video = draw_video(seed, index, split=split)
+    video = draw_video(seed, index, split=split, scene=draw(seed, index, split=split))
     frames = video.render(side).frames
     shown = np.linspace(0, len(frames) - 1, 4).round().astype(int)
     return list(frames[shown]), [f"{len(frames)} frames: {video.caption}"]
 
 
-def warp_strip(seed: int, index: int, split: Split, side: int) -> Strip:
+def warp_strip(seed: int, index: int, split: Split, side: int, draw: DrawScene = draw_scene) -> Strip:
     """Two views of one scene with the keypoints that both show."""
-    pair = draw_pair(draw_scene(seed, index, split=split), scene_rng(seed, index, _PURPOSE), side)
+    pair = draw_pair(draw(seed, index, split=split), scene_rng(seed, index, _PURPOSE), side)
     keypoints = pair.keypoints
     both = keypoints.seen_first & keypoints.seen_second
     views: list[UInt8] = []
@@ -83,9 +94,9 @@ def warp_strip(seed: int, index: int, split: Split, side: int) -> Strip:
     return views, [f"{both.sum()} keypoints seen in both, {pair.valid.mean():.0%} of the pixels matched"]
 
 
-def prompt_strip(seed: int, index: int, split: Split, side: int) -> Strip:
+def prompt_strip(seed: int, index: int, split: Split, side: int, draw: DrawScene = draw_scene) -> Strip:
     """Image and the prompts for one thing: scribble, points (plus inside, minus outside) and box."""
-    scene, rng = draw_scene(seed, index, split=split), scene_rng(seed, index, _PURPOSE)
+    scene, rng = draw(seed, index, split=split), scene_rng(seed, index, _PURPOSE)
     rendering = render(scene, side)
     target = int(rng.integers(len(scene.things)))
     mask = rendering.visible()[target]
@@ -97,11 +108,11 @@ def prompt_strip(seed: int, index: int, split: Split, side: int) -> Strip:
     marks = points(mask, rng, positive=2, negative=2)
     for (x, y), label in zip(marks.xy.tolist(), marks.labels.tolist(), strict=True):
         pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=_OUTLINES[1] if label else INK, outline=PAPER)
-    thing = scene.things[target]
-    return [rendering.image, np.asarray(canvas)], [f"prompts for the {thing.colour} {thing.shape}"]
+    noun = describe(scene.things[target], ("colour", "shape")).noun()
+    return [rendering.image, np.asarray(canvas)], [f"prompts for the {noun}"]
 
 
-STRIPS: dict[str, Callable[[int, int, Split, int], Strip]] = {
+STRIPS: dict[str, Callable[..., Strip]] = {
     "scenes": scene_strip,
     "edits": edit_strip,
     "videos": video_strip,
