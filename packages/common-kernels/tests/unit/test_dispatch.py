@@ -104,6 +104,15 @@ def test_auto_asks_for_shorter_lists_where_a_backward_follows():
         assert "1 of 12" not in str(explain_backends("knn_attention", q, k, v, dictionary)["csr"])
 
 
+@pytest.mark.parametrize(("k", "is_dense_faster"), [(128, False), (129, True)])
+@pytest.mark.parametrize("train", [False, True])
+def test_auto_takes_longer_lists_where_a_dense_mask_had_to_add_a_bias(k, is_dense_faster, train):
+    q, key, v, dictionary = attention_arguments(512, k)
+    bias = torch.zeros(1, 512, 512, requires_grad=train)
+    reasons = explain_backends("knn_attention", q, key, v, dictionary, bias=bias)
+    assert ("1 of 4" in str(reasons["csr"])) == is_dense_faster or "MKL" in str(reasons["csr"])
+
+
 def test_auto_leaves_dense_masks_for_many_keys():
     q, k = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 8193, 4)
     dictionary = KNNDictionary(torch.arange(2000, dtype=torch.int32).expand(1, 4, -1), 8193)

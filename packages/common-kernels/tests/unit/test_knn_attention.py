@@ -336,6 +336,16 @@ def test_opcheck(with_bias, requires_grad):
         *(listed.offsets, listed.queries, listed.slots, bias if with_bias else None, 0.3),
     )
     torch.library.opcheck(torch.ops.common_kernels.knn_attention_csr_fwd.default, arguments)
+    ops = torch.ops.common_kernels
+    arguments = (q, k, v, dictionary.index, bias if with_bias else None, 0.3)
+    torch.library.opcheck(ops.knn_attention_chunked_fwd.default, arguments)
+    if requires_grad:
+        whole = knn_attention(q, k, v, dictionary, bias=arguments[4], scale=0.3, backend="reference")
+        leaves = [x for x in (q, k, v, arguments[4]) if x is not None]
+        expected = torch.autograd.grad(whole.sin().sum(), leaves)
+        opaque = ops.knn_attention_chunked_fwd(*arguments)
+        for found, wanted in zip(torch.autograd.grad(opaque.sin().sum(), leaves), expected, strict=True):
+            torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs torch with MKL")

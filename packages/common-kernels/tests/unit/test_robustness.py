@@ -267,8 +267,7 @@ def test_one_graph_serves_all_sizes(backend):
         dictionary = random_dictionary(windows, 8, 3, seed=windows)
         close(compiled(q, dictionary), attend(q, dictionary))
     torch.compiler.reset()
-    if backend != "chunked":  # it cuts a batch of a certain size
-        assert len(graphs) == 1
+    assert len(graphs) == 1
 
 
 @every_backend

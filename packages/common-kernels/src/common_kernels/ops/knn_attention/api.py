@@ -38,9 +38,10 @@ def _not_auto_csr(
     # measured on two CPU cores, docs/common-kernels/benchmarks.md: below, the dense product is as fast
     if dictionary.num_keys < _CSR_MIN_KEYS:
         return f"below {_CSR_MIN_KEYS} keys dense is faster"
-    train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias))
-    # the dense product pays for the gradient of a bias too
-    ratio = _CSR_MIN_RATIO_TRAINING if train and bias is None else _CSR_MIN_RATIO
+    train = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    ratio = _CSR_MIN_RATIO_TRAINING if train else _CSR_MIN_RATIO
+    if bias is not None:  # the dense product adds it to its mask, and differentiates it, for all pairs
+        ratio = _CSR_MIN_RATIO_BIAS
     if dictionary.k * ratio > dictionary.num_keys:
         return f"with more than 1 of {ratio} keys listed dense is faster"
     return None
@@ -55,7 +56,7 @@ def _not_auto_sdpa(
 
 
 _CSR_MIN_KEYS = 512
-_CSR_MIN_RATIO, _CSR_MIN_RATIO_TRAINING = 8, 12  # a backward gains less
+_CSR_MIN_RATIO, _CSR_MIN_RATIO_TRAINING, _CSR_MIN_RATIO_BIAS = 8, 12, 4  # a backward gains less
 _SDPA_MAX_KEYS = 8192
 
 # in the order in which "auto" asks

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from common_kernels.ops.knn_dictionary import KNNDictionary
 
 
-class _Refuse(torch.autograd.Function):
-    """The identity, on a gradient; says what its own gradient would need."""
+class _Identity(torch.autograd.Function):
+    """The identity."""
 
     generate_vmap_rule = True
 
@@ -24,6 +24,10 @@ class _Refuse(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         pass
+
+
+class _Refuse(_Identity):
+    """The identity, on a gradient; says what its own gradient would need."""
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -33,18 +37,8 @@ class _Refuse(torch.autograd.Function):
         )
 
 
-class _OnceDifferentiable(torch.autograd.Function):
+class _OnceDifferentiable(_Identity):
     """The identity, whose gradient has none."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LONGEST_SIDE", "Chunk", "write_png"]
+__all__ = ["LONGEST_SIDE", "Chunk", "write_chunk", "write_png"]
 
 LONGEST_SIDE = 2**31 - 1
 
@@ -50,7 +50,7 @@ def write_png(
     header = struct.pack(">IIBBBBB", width, height, 8 * dtype.itemsize, _COLOUR_TYPES[channels], 0, 0, 0)
     file.write(b"\x89PNG\r\n\x1a\n")
     for kind, content in [(b"IHDR", header), *chunks]:
-        _chunk(file, kind, content)
+        write_chunk(file, kind, content)
     packer, step = zlib.compressobj(level), channels * dtype.itemsize
     above: NDArray[np.uint8] = np.zeros((1, width * step), dtype=np.uint8)
     done = 0
@@ -62,15 +62,16 @@ def write_png(
             lines = np.frombuffer(ordered.tobytes(), dtype=np.uint8).reshape(len(part), -1)
             if lines.shape[1] != width * step:
                 raise ValueError(f"rows must be those of an image of shape {shape}, got {band.shape}")
-            _chunk(file, b"IDAT", packer.compress(_filter(lines, above, step).tobytes()))
+            write_chunk(file, b"IDAT", packer.compress(_filter(lines, above, step).tobytes()))
             above, done = lines[-1:], done + len(lines)
     if done != height:
         raise ValueError(f"an image of shape {shape} has {height} rows, got {done}")
-    _chunk(file, b"IDAT", packer.flush())
-    _chunk(file, b"IEND", b"")
+    write_chunk(file, b"IDAT", packer.flush())
+    write_chunk(file, b"IEND", b"")
 
 
-def _chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
+def write_chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
+    """Write a chunk of a PNG, unless it is empty and not the last."""
     if data or kind == b"IEND":
         file.write(struct.pack(">I", len(data)) + kind + data)
         file.write(struct.pack(">I", zlib.crc32(kind + data)))
