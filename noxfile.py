@@ -178,10 +178,14 @@ def interpret(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Run the tests that need a CUDA device; nox --no-venv -s gpu uses the environment you are in."""
+    """Run the tests that need a CUDA device; nox --no-venv -s gpu uses the environment you are in.
+
+    Fails without such a device, and for a package that has no such test.
+    """
     projects, args = select(session)
     install(session, projects, "test")
-    pytest(session, [project.tests for project in projects], "gpu", *args, codes=(0, NO_TESTS))
+    for project in projects:
+        pytest(session, [project.tests], "gpu", *args, REQUIRE_GPU="1")
 
 
 @nox.session
@@ -211,7 +215,9 @@ def latest(session: nox.Session) -> None:
     """Run the tests of one package with the newest release of everything it can use, without constraints."""
     projects, args = select(session)
     if len(projects) != 1:
-        session.error(f"name one package, since some forbid what others allow: nox -s latest -- {projects[0].name}")
+        session.error(
+            f"name one package, since some forbid what others allow: nox -s latest -- {projects[0].name}"
+        )
     [project] = projects
     needed = [PACKAGES[name] for name in project.dependencies if name in PACKAGES]
     session.install("--upgrade", *requirements([*needed, project], "test", extras=True))
