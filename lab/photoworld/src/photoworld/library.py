@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from math import hypot, log2
@@ -172,9 +173,9 @@ class Library:
 
 def library() -> Library:
     """Return the pictures of :func:`photoworld.fetching.root`, read once."""
-    return _library(root())
+    return _library(os.environ.get("PHOTOWORLD"))
 
 
 @lru_cache(maxsize=2)
-def _library(folder: Path) -> Library:
-    return Library(folder)
+def _library(folder: str | None) -> Library:
+    return Library(Path(folder) if folder else root())

@@ -78,10 +78,26 @@ class Manifest:
         """Pictures by their keys."""
         return {picture.key: picture for picture in self.pictures}
 
-    def of(self, kind: Kind, split: Split) -> tuple[Picture, ...]:
-        """Return the pictures of a kind in a split."""
-        return tuple(each for each in self.pictures if (each.kind, each.split) == (kind, split))
+    @cached_property
+    def _parts(self) -> dict[tuple[str, str], tuple[Picture, ...]]:
+        kinds = dict.fromkeys((each.kind, each.split) for each in self.pictures)
+        return {
+            part: tuple(each for each in self.pictures if (each.kind, each.split) == part) for part in kinds
+        }
 
-    def names(self, split: Split) -> tuple[str, ...]:
-        """Return the names of the cut-outs of a split, in alphabetical order."""
-        return tuple(sorted({picture.name for picture in self.of("cutout", split)}))
+    def of(self, kind: Kind, split: Split | Literal[""] = "") -> tuple[Picture, ...]:
+        """Return the pictures of a kind in a split."""
+        return self._parts.get((kind, split), ())
+
+    def named(self, split: Split) -> dict[str, tuple[Picture, ...]]:
+        """Return the cut-outs of a split by name, in alphabetical order."""
+        if split not in self._named:
+            found: dict[str, list[Picture]] = {}
+            for picture in sorted(self.of("cutout", split), key=lambda each: each.name):
+                found.setdefault(picture.name, []).append(picture)
+            self._named[split] = {name: tuple(own) for name, own in found.items()}
+        return self._named[split]
+
+    @cached_property
+    def _named(self) -> dict[Split, dict[str, tuple[Picture, ...]]]:
+        return {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import chain
 from math import pi
 from typing import Self, get_args
 
@@ -25,7 +25,7 @@ from shapeworld.vocabulary import PALETTE as DRAWN_PALETTE
 from shapeworld.vocabulary import Attribute, Values
 from shapeworld.words import are_named_apart, check_choice, choose
 
-from photoworld.library import Library, library
+from photoworld.library import library
 from photoworld.manifest import Picture
 
 Float = NDArray[np.float64]
@@ -73,7 +73,7 @@ class Cutout(Thing):
         """Return colour and extent at the points of a grid."""
         stamp = library().stamp(self.picture)
         px, py = self._places(grid.x, grid.y)
-        step = float(np.median(grid.pixel)) * stamp.radius / self.radius
+        step = float(np.mean(grid.pixel)) * stamp.radius / self.radius
         found = stamp.pyramid.sample(px, py, step, "constant")
         alpha = found[..., 3]
         colour = found[..., :3] / np.maximum(alpha, 1e-6)[..., None]
@@ -94,11 +94,9 @@ class Cutout(Thing):
         """
         if attribute == "colour":
             return replace(self, colour=to, tint=to)
-        pictures = library().manifest.pictures
-        split = library().manifest.by_key[self.picture].split
-        found = [each for each in pictures if (each.kind, each.name, each.split) == ("cutout", to, split)]
-        if not found:
-            raise KeyError(to)
+        manifest = library().manifest
+        split = manifest.by_key[self.picture].split
+        found = manifest.named(split or "test")[to]
         new = found[self.seed % len(found)]
         return replace(self, shape=new.name, colour=new.colour, picture=new.key, tint="")
 
@@ -130,7 +128,7 @@ class Photo(Background):
         is_mirrored = rng.random() < 0.5
         x, y = np.broadcast_arrays(grid.x, grid.y)
         x = 1 - x if is_mirrored else x
-        step = float(np.median(grid.pixel)) * side
+        step = float(np.mean(grid.pixel)) * side
         return pyramid.sample(left + x * side, top + y * side, step, "mirror")
 
 
@@ -147,7 +145,7 @@ class Composite(Scene):
     @property
     def values(self) -> Values:
         """Words of each attribute in this split; nothing is said of materials."""
-        return {"shape": _names(library(), self.split), "colour": COLOURS, "material": ()}
+        return {"shape": tuple(library().manifest.named(self.split)), "colour": COLOURS, "material": ()}
 
     def draw_looks(self, rng: np.random.Generator) -> dict[str, str]:
         """Draw the attributes of a cut-out that might be added."""
@@ -160,17 +158,11 @@ class Composite(Scene):
         Raises:
             KeyError: If the split has none.
         """
-        wanted = looks["shape"], looks["colour"]
-        pictures = library().manifest.of("cutout", self.split)
-        found = [each for each in pictures if (each.name, each.colour) == wanted]
+        own = library().manifest.named(self.split).get(looks["shape"], ())
+        found = [each for each in own if each.colour == looks["colour"]]
         if not found:
-            raise KeyError(" ".join(wanted))
+            raise KeyError(f"{looks['colour']} {looks['shape']}")
         return _cutout(found[seed % len(found)], x, y, radius, 0.0, seed)
-
-
-@lru_cache(maxsize=8)
-def _names(pictures: Library, split: Split) -> tuple[str, ...]:
-    return pictures.manifest.names(split)
 
 
 def _cutout(picture: Picture, x: float, y: float, radius: float, angle: float, seed: int) -> Cutout:
@@ -207,7 +199,7 @@ def draw_scene(
     rng = scene_rng(seed, index, _PURPOSE, get_args(Split).index(split))
     weights = np.cumsum(config.num_things)
     count = int(np.searchsorted(weights, rng.random() * weights[-1], side="right")) + 1
-    pictures = _pick(rng, manifest.of("cutout", split), count, rng.random() < config.distractors)
+    pictures = _pick(rng, manifest.named(split), count, rng.random() < config.distractors)
     count = len(pictures)
     places = place(rng, count, TOUCHING if rng.random() >= config.occlusion else OVERLAPPING)
     ground = choose(rng, manifest.of("photo", split))
@@ -221,22 +213,21 @@ def draw_scene(
 
 
 def _pick(
-    rng: np.random.Generator, pictures: tuple[Picture, ...], count: int, distract: bool
+    rng: np.random.Generator, named: Mapping[str, tuple[Picture, ...]], count: int, distract: bool
 ) -> list[Picture]:
     """Pick pictures by name, then among those of the name; the second may be the first's double.
 
     There are fewer where names run out, as in a world of four.
     """
-    names = sorted({picture.name for picture in pictures})
+    names = tuple(named)
     found: list[Picture] = []
     for attempt in range(_TRIES):
-        name = choose(rng, names)
-        options = [picture for picture in pictures if picture.name == name]
+        options = list(named[choose(rng, names)])
         if distract and len(found) == 1 and attempt < _TRIES // 2:
             first = found[0]
             doubles = [
                 picture
-                for picture in pictures
+                for picture in chain.from_iterable(named.values())
                 if picture.colour and first.colour
                 if (picture.name == first.name) != (picture.colour == first.colour)
             ]

@@ -118,7 +118,7 @@ def test_a_new_colour_keeps_light_and_shade():
 def test_a_replaced_cutout_stays_in_its_split():
     thing = draw_scene(0, 0, split="val").things[0]
     assert isinstance(thing, Cutout)
-    other = next(name for name in library().manifest.names("val") if name != thing.shape)
+    other = next(name for name in library().manifest.named("val") if name != thing.shape)
     new = thing.changed("shape", other)
     assert (new.shape, new.x, new.y) == (other, thing.x, thing.y)
     with pytest.raises(KeyError, match="trainapple"):
