@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,9 +74,17 @@ class Bench:
         scenes: In each sample.
         results: File of one JSON object a line that is read at the start and added to; none if ``None``.
         split: Split of the world.
+        draw: Draws a sample; another world than shapeworld keeps no results.
     """
 
-    def __init__(self, folder: Path, scenes: int, results: Path | None = None, split: Split = "test") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scenes: int,
+        results: Path | None = None,
+        split: Split = "test",
+        draw: Callable[[View, int, int, Split], Sample] = draw,
+    ) -> None:
         self.model, self.tokenizer = load_clip(folder, device="cpu", dtype="float32")
         self.sha256 = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
         self.scenes, self.results, self.split = scenes, results, split
@@ -109,18 +117,22 @@ class Bench:
     def score(self, row: Row, kind: Kind, sample: Sample) -> Figures:
         """Segment a sample and compare it with the truth."""
         begin = perf_counter()
-        segmenter = self.segmenter(row, kind)
-        labels = segmenter.class_names
-        matrix = torch.zeros(len(labels), len(labels), dtype=torch.int64)
-        for result, truth in zip(segmenter.stream(sample.images), sample.truth[kind], strict=True):
-            matrix += confusion(result.labels, truth, len(labels))
-        scores = Scores(matrix, labels)
+        matrix = self.confusions(row, kind, sample).sum(dim=0)
+        scores = Scores(matrix, ("ground", *CLASSES[kind]))
         things = matrix[1:]
         return Figures(
             miou=round(scores.mean_iou, 4),
             found=round(float(100 * things[:, 1:].diagonal().sum() / things.sum()), 4),
             ground=round(float(scores.iou[0]), 4),
             seconds=round(perf_counter() - begin, 2),
+        )
+
+    def confusions(self, row: Row, kind: Kind, sample: Sample) -> Tensor:
+        """Segment a sample; return the counts of each image by true and found class, ``(B, K, K)``."""
+        segmenter = self.segmenter(row, kind)
+        results = zip(segmenter.stream(sample.images), sample.truth[kind], strict=True)
+        return torch.stack(
+            [confusion(result.labels, truth, len(segmenter.class_names)) for result, truth in results]
         )
 
     def segmenter(self, row: Row, kind: Kind) -> ITACLIP:
