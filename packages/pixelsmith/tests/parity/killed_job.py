@@ -13,6 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
+from pixelsmith.io.vips import find_vips
+
 TRACED = tuple(f"pixelsmith{os.sep}{name}{os.sep}" for name in ("core", "io", "job", "store"))
 NAMES = ("a.png", "a.tif", "a.dzi")
 
@@ -47,6 +49,28 @@ def work(dummies, folder, name):
     return total.hexdigest(), sum(count for _, count in model.calls)
 
 
+def in_child(call):
+    """Return what a function returns in a child: libvips has threads, which would be missing after a fork."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, json.dumps(call()).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    return json.loads(text)
+
+
+def count_lines(dummies, folder, name):
+    count = Fuse()
+    sys.settrace(count)
+    work(dummies, folder, name)
+    sys.settrace(None)
+    return count.lines
+
+
 def killed(dummies, folder, name, line):
     """Return whether a child that runs until ``line`` was killed there."""
     child = os.fork()
@@ -60,21 +84,19 @@ def killed(dummies, folder, name, line):
 
 def main():
     dummies, folder = runpy.run_path(sys.argv[1]), Path(sys.argv[2])
+    find_vips()  # loaded once, not in every child
     draw, kills = random.Random(int(sys.argv[3])), int(sys.argv[4])
     report = {"kills": 0, "different": 0, "calls": []}
     for number, name in enumerate(NAMES):
-        expected, calls = work(dummies, folder / f"whole-{name}", name)
-        count = Fuse()
-        sys.settrace(count)
-        work(dummies, folder / f"counted-{name}", name)
-        sys.settrace(None)
+        expected, calls = in_child(lambda name=name: work(dummies, folder / f"whole-{name}", name))
+        lines = in_child(lambda name=name: count_lines(dummies, folder / f"counted-{name}", name))
         report["whole"] = calls
         for attempt in range(number, kills // 2, len(NAMES)):
             place = folder / f"{attempt}-{name}"
-            report["kills"] += killed(dummies, place, name, draw.randint(1, count.lines))
+            report["kills"] += killed(dummies, place, name, draw.randint(1, lines))
             # and once more while resuming
-            report["kills"] += killed(dummies, place, name, draw.randint(1, count.lines // 2))
-            found, calls = work(dummies, place, name)
+            report["kills"] += killed(dummies, place, name, draw.randint(1, lines // 2))
+            found, calls = in_child(lambda place=place, name=name: work(dummies, place, name))
             report["different"] += found != expected
             report["calls"].append(calls)
     print(json.dumps(report))  # noqa: T201 - its caller reads it

@@ -130,13 +130,24 @@ def test_a_photo_is_enlarged(run, model, photo):
 
 def test_a_dry_run_tells_what_it_takes(run, model, photo, tmp_path):
     result = run("upscale", photo, "--scale", 4, "--via", "56x48", "--dry-run", "--model", "real")
-    for word in ("112 x 96", "56 x 48", "patches", "disk", "memory", "time", "photo-112x96.png"):
+    words = (
+        "112 x 96",
+        "56 x 48",
+        "patches",
+        "disk",
+        "memory",
+        "time",
+        "photo-112x96.png",
+        "writer  pyvips 3",
+    )
+    for word in words:
         assert word in result.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png"]
     reported = json.loads(
         run("upscale", photo, "--scale", 2, "--dry-run", "--json", "--model", "real").stdout
     )
     assert reported["calls"] == reported["stages"][0]["calls"] > 0
+    assert reported["writer"].startswith("pyvips 3")
     assert reported["seconds"] >= 0
     assert reported["output"] == str(tmp_path / "photo-56x48.png")
 

@@ -57,7 +57,7 @@ class JobOutput(Report):
 
     Attributes:
         output: Output file: .png, .tif (tiled BigTIFF), .dzi (with a page that zooms), .jpg or .webp; named
-            after the prompt or the image if not given.
+            after the prompt or the image if not given. The first three by pyvips where it is installed.
         overwrite: Discard earlier results.
         job: Folder of the job; beside the output if not given.
         keep: Whether the job folder stays when the job is done.

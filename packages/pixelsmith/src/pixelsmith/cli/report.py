@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from common_kernels.runtime.cli import emit, progress_bars, say, show, stderr, warn
 from common_kernels.runtime.files import format_bytes
 
-from pixelsmith.io.writers import check_output
+from pixelsmith.io.writers import check_output, writer_name
 from pixelsmith.job import Estimate, JobProgress, JobResult, JobSpec, estimate
 from pixelsmith.job.estimates import check_disk
 
@@ -32,7 +32,8 @@ def report_estimate(model: JobModel, spec: JobSpec, folder: Path, output: Path, 
     check_output(output, *spec.size)
     found = estimate(model, spec, output, measure=True)
     if json:
-        emit(found.to_dict() | {"output": str(output), "job": str(folder)})
+        about = {"output": str(output), "writer": writer_name(output), "job": str(folder)}
+        emit(found.to_dict() | about)
     else:
         _show_estimate(found, output)
     check_disk(found, folder, output)
@@ -60,6 +61,7 @@ def _show_estimate(found: Estimate, output: Path) -> None:
         say(f"GPU     about {peak}, {offloaded} with --offload model, in this dtype, at any size")
     folder, file = format_bytes(found.folder_bytes), format_bytes(found.output_bytes)
     say(f"disk    {folder} meanwhile, {file} at most for {output.name}")
+    say(f"writer  {writer_name(output)}")
     say(f"time    {seconds}")
 
 

@@ -49,14 +49,29 @@ def write_dzi(path: Path, rows: Rows, *, tile_format: TileFormat = "jpg", qualit
             folder.mkdir(parents=True)
             _write_level(folder, level, tile_format, quality)
         levels.clear()
-        descriptor = scratch / path.name
-        descriptor.write_text(describe(rows.height, rows.width, tile_format), "utf-8")
-        folder = files_folder(path)
-        path.unlink(missing_ok=True)
-        if folder.exists():
-            folder.rename(scratch / "replaced")
-        made.rename(folder)
-        descriptor.replace(path)
+        put_in_place(path, made, scratch, (rows.height, rows.width), tile_format)
+
+
+def put_in_place(
+    path: Path, made: Path, scratch: Path, size: tuple[int, int], tile_format: TileFormat
+) -> None:
+    """Move finished tiles beside a ``.dzi`` file, which is written last.
+
+    Args:
+        path: Output ``.dzi`` file.
+        made: Folder of the tiles.
+        scratch: Scratch folder, which takes the tiles that are replaced.
+        size: Height and width of the image in pixels.
+        tile_format: Format of the tiles.
+    """
+    descriptor = scratch / path.name
+    descriptor.write_text(describe(*size, tile_format), "utf-8")
+    folder = files_folder(path)
+    path.unlink(missing_ok=True)
+    if folder.exists():
+        folder.rename(scratch / "replaced")
+    made.rename(folder)
+    descriptor.replace(path)
 
 
 def _write_level(folder: Path, level: Rows, tile_format: TileFormat, quality: int) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from common_kernels.runtime.files import atomic_path, check_free_space, remove_temporary_files
 from PIL import Image
 
+from pixelsmith.io import vips
 from pixelsmith.io.alpha import Transparent
 from pixelsmith.io.dzi import write_dzi
 from pixelsmith.io.metadata import NO_METADATA, Metadata
@@ -17,6 +19,7 @@ from pixelsmith.io.tiff import write_tiff
 from pixelsmith.io.viewer import write_viewer
 from pixelsmith.store.rows import Rows
 
+Writer = Literal["auto", "pixelsmith", "pyvips"]
 SUFFIXES = (".png", ".tif", ".tiff", ".dzi", ".jpg", ".jpeg", ".webp")
 _WHOLE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # longest side; these are not written in strips
 
@@ -57,7 +60,26 @@ def holds_alpha(path: Path) -> bool:
 def disk_needed(path: Path, height: int, width: int, *, alpha: bool = False) -> int:
     """Return the most bytes that writing may take, scratch files included."""
     raw = height * width * (4 if alpha else 3)
-    return raw * 2 if path.suffix.lower() in (".tif", ".tiff", ".dzi") else raw + raw // 8
+    copy = raw if alpha and writes_by_vips(path) else 0
+    return copy + (raw * 2 if path.suffix.lower() in (".tif", ".tiff", ".dzi") else raw + raw // 8)
+
+
+def writes_by_vips(path: Path, writer: Writer = "auto") -> bool:
+    """Return whether libvips writes a file.
+
+    Raises:
+        ImportError: If ``"pyvips"`` is named and not installed.
+    """
+    if writer == "pyvips" and vips.find_vips() is None:
+        raise ImportError('this needs pyvips: pip install "pixelsmith[vips]"')
+    return writer != "pixelsmith" and path.suffix.lower() not in _WHOLE and vips.find_vips() is not None
+
+
+def writer_name(path: Path) -> str:
+    """Return what writes a file of this suffix here, with versions."""
+    if path.suffix.lower() in _WHOLE:
+        return "Pillow"
+    return vips.find_vips() or 'pixelsmith (pip install "pixelsmith[vips]" writes faster)'
 
 
 def write_image(
@@ -67,6 +89,7 @@ def write_image(
     quality: int = 92,
     metadata: Metadata = NO_METADATA,
     alpha: Rows | None = None,
+    writer: Writer = "auto",
 ) -> list[Path]:
     """Write an image in the format of its suffix.
 
@@ -78,12 +101,14 @@ def write_image(
         metadata: How the image was made, EXIF and resolution; a .dzi has none.
         alpha: Opacity, see :class:`pixelsmith.io.alpha.Transparent`; kept where the format has it, which
             :func:`holds_alpha` tells.
+        writer: What writes PNG, TIFF and Deep Zoom: ``"pyvips"``, ours, or the former if it is installed.
 
     Returns:
         The files written: the output, and for .dzi the folder of tiles and the viewer.
 
     Raises:
         ValueError: If the suffix is unknown or the format too small for the image.
+        ImportError: If ``writer`` is ``"pyvips"``, which is not installed.
         FreeSpaceError: If the disk has too little free space.
         OSError: If the file cannot be written.
     """
@@ -92,14 +117,15 @@ def write_image(
         rows = Transparent(rows, alpha)
     check_free_space(path, disk_needed(path, rows.height, rows.width, alpha=isinstance(rows, Transparent)))
     remove_temporary_files(path.parent)  # of a run that was killed
+    by_vips = writes_by_vips(path, writer)
     match path.suffix.lower():
         case ".dzi":
-            write_dzi(path, rows, quality=quality)
+            (vips.write_dzi if by_vips else write_dzi)(path, rows, quality=quality)
             return [path, path.with_name(f"{path.stem}_files"), write_viewer(path)]
         case ".png":
-            write_png(path, rows, metadata=metadata)
+            (vips.write_png if by_vips else write_png)(path, rows, metadata=metadata)
         case ".tif" | ".tiff":
-            write_tiff(path, rows, metadata=metadata)
+            (vips.write_tiff if by_vips else write_tiff)(path, rows, metadata=metadata)
         case suffix:
             kind = "WEBP" if suffix == ".webp" else "JPEG"
             with atomic_path(path) as temporary:
