@@ -72,12 +72,12 @@ def check_requirements(report: Report) -> list[Requirement]:
 
 def _on_cpu(rows: Rows) -> list[Requirement]:
     # a bias costs all contenders alike, and none of these limits was set with one
-    attention = [m for m in _where(rows, op="knn_attention") if not m.shape.get("bias")]
-    dictionary = _where(rows, op="knn_dictionary")
+    attention = [m for m in _where(rows, "knn_attention") if not m.shape.get("bias")]
+    dictionary = _where(rows, "knn_dictionary")
     sparse = [m for m in attention if m.shape["N"] in (256, 1024) and 4 * m.shape["k"] <= m.shape["N"]]
     long = _where(attention, N=4096, k=64)
     small = _where(attention, B=64, N=64, k=32)
-    select = [m for m in _where(rows, op="selection") if m.shape["N"] >= 1024 and m.shape["k"] <= 128]
+    select = [m for m in _where(rows, "selection") if m.shape["N"] >= 1024 and m.shape["k"] <= 128]
     # the output alone is 1 part in 2 k of the copies, so that fewer keys could not meet this
     many = [m for m in attention if m.shape["k"] >= 128]
     return [
@@ -95,19 +95,19 @@ def _on_cpu(rows: Rows) -> list[Requirement]:
             _ratios(dictionary, ["matmul, unsorted top-k"]),
         ),
         _at_least(
-            "`fuse_phase`: angle formula over auto", 2.8, _ratios(_where(rows, op="fuse_phase"), ["angles"])
+            "`fuse_phase`: angle formula over auto", 2.8, _ratios(_where(rows, "fuse_phase"), ["angles"])
         ),
     ]
 
 
 def _on_gpu(rows: Rows) -> list[Requirement]:
-    attention = _where(rows, op="knn_attention")
+    attention = _where(rows, "knn_attention")
     forward = [m for m in attention if m.kind == "auto" and m.mode == "forward"]
-    steps = {m.case: m for m in attention if m.kind == "auto" and m.mode == "backward"}
+    took = {m.case: m.median_ms for m in forward if m.median_ms}
     growth = [
-        (steps[m.case].median_ms / m.median_ms, _place(steps[m.case]))
-        for m in forward
-        if m.median_ms and m.case in steps and steps[m.case].median_ms
+        (m.median_ms / took[m.case], _place(m))
+        for m in attention
+        if m.kind == "auto" and m.mode == "backward" and m.median_ms and m.case in took
     ]
     found = [
         _at_most(
@@ -125,12 +125,12 @@ def _on_gpu(rows: Rows) -> list[Requirement]:
             "N = 1024: peak memory of auto over gather's, forward", 0.02, _memory(_where(attention, N=1024))
         ),
         _at_least(
-            "`fuse_phase`: angle formula over auto", 2.8, _ratios(_where(rows, op="fuse_phase"), ["angles"])
+            "`fuse_phase`: angle formula over auto", 2.8, _ratios(_where(rows, "fuse_phase"), ["angles"])
         ),
     ]
 
 
-def _where(rows: Rows, *, op: str = "", **shape: int) -> list[Measurement]:
+def _where(rows: Rows, op: str = "", /, **shape: int) -> list[Measurement]:
     """Return the rows of an operator, of all if it is not given, and of what is given of a shape."""
     return [m for m in rows if m.op == (op or m.op) and shape.items() <= m.shape.items()]
 
@@ -169,7 +169,7 @@ def _place(m: Measurement) -> str:
 def _against_best(rows: Rows, op: str) -> list[Figure]:
     """Return the time of auto over that of the fastest other contender, by case and mode."""
     names = {m.contender for m in rows if m.kind in ("backend", "peer")} - {"backend triton"}
-    return [(1 / ratio, where) for ratio, where in _ratios(_where(rows, op=op), [*names], *MODES) if ratio]
+    return [(1 / ratio, where) for ratio, where in _ratios(_where(rows, op), [*names], *MODES) if ratio]
 
 
 def _memory(rows: Rows) -> list[Figure]:

@@ -70,11 +70,11 @@ def _backward(
         part = KNNDictionary(index[window, rows], k.shape[2])
 
         def attend(q: Tensor, k: Tensor, v: Tensor, *bias: Tensor, part: KNNDictionary = part) -> Tensor:
-            return knn_attention_reference(q, k, v, part, *(bias or (None,)), scale)
+            return knn_attention_reference(q, k, v, part, bias[0] if bias else None, scale)
 
         leaves = (q[window, :, rows], k[window], v[window], *([] if bias is None else [bias[:, rows]]))
         # a transform, since autograd does not record inside an operator
-        _, pull_back = torch.func.vjp(attend, *leaves)
+        pull_back = torch.func.vjp(attend, *leaves)[1]
         targets = (dq[window, :, rows], dk[window], dv[window], dbias[:, rows] if bias is not None else dbias)
         for target, gradient in zip(targets, pull_back(dout[window, :, rows]), strict=False):
             target += gradient
