@@ -65,12 +65,20 @@ class Bench:
         extractor: The model.
         sizes: Numbers of images.
         folder: Folder of the scores, from which a stopped run resumes; ``None`` keeps none.
+        draw: Draws labelled images; those of another world than shapeworld have no folder.
     """
 
-    def __init__(self, extractor: FeatureExtractor, sizes: Sizes, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        sizes: Sizes,
+        folder: Path | None = None,
+        draw: Callable[[Kind, int, int], MaskLabels | KeypointLabels] = draw,
+    ) -> None:
         self.extractor = extractor
         self.sizes = sizes
         self.folder = folder
+        self.draw = draw
         listed = extractor.list_activations(size=SIDE)
         self.every = len(listed)
         spatial = [each for each in listed if each.shape is not None and len(each.shape) == 3]
@@ -87,7 +95,7 @@ class Bench:
             count: Number of images.
             names: Activations that are taken; all if ``None``.
         """
-        labels = draw(kind, seed, count)
+        labels = self.draw(kind, seed, count)
         features = self.features(labels, self.names if names is None else list(names))
         folder = None if self.folder is None else self.folder / f"{kind}-{seed}-{count}"
         return Ranker(features, labels, ranking=self.sizes.options, folder=folder)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,23 +62,57 @@ def judge_stereo(extractor: FeatureExtractor, sets: Mapping[str, Sequence[str]])
         Number of points, share found at each threshold (in larger sides), and median error in pixels.
     """
     left, right, disparity = read_pair()
-    places, descriptors = sift(left)
-    truth = partners(places, disparity)
-    usable = np.isfinite(truth[:, 0]) & (truth[:, 0] >= 0)
-    start, wanted = torch.from_numpy(places[usable]), torch.from_numpy(truth[usable])
-    others, other_descriptors = sift(right)
-    closest = cdist(descriptors[usable], other_descriptors).argmin(axis=1)
-    found = {"SIFT": torch.from_numpy(others[closest]), "no motion": start}
-    size = torch.tensor([WIDTH, HEIGHT], dtype=torch.float64)
-    for title, names in sets.items():
-        one, other = _features(extractor, (left, right), names)
-        found[title] = nearest(one, other, (start / size).float())[0].double() * size
+    matched = match_pair(extractor, sets, left, right, lambda places: partners(places, disparity))
+    wanted, found = matched.wanted, matched.found
     return {
         "points": len(wanted),
         "size": [HEIGHT, WIDTH],
         "pck": {title: _shares(each, wanted) for title, each in found.items()},
         "median_error": {title: float((each - wanted).norm(dim=1).median()) for title, each in found.items()},
     }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matched:
+    """Points of one image, found in another by several methods.
+
+    Attributes:
+        wanted: Where they are, ``(N, 2)``, x then y in pixels.
+        found: Where each method finds them, likewise.
+    """
+
+    wanted: Tensor
+    found: dict[str, Tensor]
+
+
+def match_pair(
+    extractor: FeatureExtractor,
+    sets: Mapping[str, Sequence[str]],
+    left: NDArray[np.uint8],
+    right: NDArray[np.uint8],
+    partner: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> Matched:
+    """Find the points that SIFT finds in one image in another one, by several features.
+
+    Args:
+        extractor: The model.
+        sets: Activations by title; ``pixels`` stands for raw patches.
+        left: ``(H, W, 3)`` uint8.
+        right: Likewise, of the same size.
+        partner: Takes points ``(N, 2)`` of the left image to the right one, NaN where unknown; a partner
+            outside does not count.
+    """
+    places, descriptors = sift(left)
+    truth, size = partner(places), torch.tensor([left.shape[1], left.shape[0]], dtype=torch.float64)
+    usable = np.isfinite(truth).all(axis=1) & (truth >= 0).all(axis=1) & (truth < size.numpy()).all(axis=1)
+    start, wanted = torch.from_numpy(places[usable]), torch.from_numpy(truth[usable])
+    others, other_descriptors = sift(right)
+    closest = cdist(descriptors[usable], other_descriptors).argmin(axis=1)
+    found = {"SIFT": torch.from_numpy(others[closest]), "no motion": start}
+    for title, names in sets.items():
+        one, other = _features(extractor, (left, right), names)
+        found[title] = nearest(one, other, (start / size).float())[0].double() * size
+    return Matched(wanted, found)
 
 
 def partners(places: NDArray[np.float64], disparity: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -100,5 +135,5 @@ def _features(
 ) -> Tensor:
     if list(names) == [PIXELS]:
         return pixel_patches(list(load_images(images)))
-    options = ExtractionOptions(timesteps=(TIMESTEP,), size=(HEIGHT, WIDTH))
+    options = ExtractionOptions(timesteps=(TIMESTEP,), size=images[0].shape[:2])
     return extractor(list(images), list(names), options).concat()

@@ -84,6 +84,7 @@ class Table:
         baselines: Methods to beat; the best of them is compared with.
         ceiling: Method that cannot be beaten; none if empty.
         lower_is_better: Whether small figures are good.
+        unit: What a row has one score of.
     """
 
     title: str
@@ -92,18 +93,22 @@ class Table:
     baselines: tuple[str, ...] = ()
     ceiling: str = ""
     lower_is_better: bool = False
+    unit: str = "images"
 
     def summary(self) -> dict[str, Any]:
         """Return all figures with their intervals, and the gain of ours over the best baseline."""
         count = len(self.rows[self.ours])
         plain = np.ones((1, count))
         # one stream for all rows: differences between methods are of the same images
-        weights = np.random.default_rng(0).multinomial(count, [1 / count] * count, RESAMPLES).astype(np.float64)
+        weights = (
+            np.random.default_rng(0).multinomial(count, [1 / count] * count, RESAMPLES).astype(np.float64)
+        )
         points = {name: float(scores.over(plain)[0]) for name, scores in self.rows.items()}
         drawn = {name: scores.over(weights) for name, scores in self.rows.items()}
         found: dict[str, Any] = {
             "title": self.title,
-            "images": count,
+            "count": count,
+            "unit": self.unit,
             "ours": self.ours,
             "rows": {name: _interval(points[name], drawn[name]) for name in self.rows},
         }
@@ -129,13 +134,15 @@ def _short(value: float) -> float:
 def markdown(summary: Mapping[str, Any]) -> str:
     """Return a summary as a Markdown table."""
     gain = summary.get("gain")
-    lines = [f"| {summary['title']} ({summary['images']} images) | value | 95 % interval |", "| --- | --- | --- |"]
+    lines = [
+        f"| {summary['title']} ({summary['count']} {summary['unit']}) | value | 95 % interval |",
+        "| --- | --- | --- |",
+    ]
     for name, row in summary["rows"].items():
         shown = f"**{name}**" if name == summary["ours"] else name
         ending = ", ceiling" if name == summary.get("ceiling") else ""
         lines.append(f"| {shown}{ending} | {row['value']:.4g} | {row['lower']:.4g} to {row['upper']:.4g} |")
     if gain is not None:
-        lines.append(
-            f"| gain over {gain['over']} | {gain['value']:+.3g} | {gain['lower']:+.3g} to {gain['upper']:+.3g} |"
-        )
+        reach = f"{gain['lower']:+.3g} to {gain['upper']:+.3g}"
+        lines.append(f"| gain over {gain['over']} | {gain['value']:+.3g} | {reach} |")
     return "\n".join(lines)

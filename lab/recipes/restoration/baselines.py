@@ -130,7 +130,7 @@ def baseline_figures(photos: Photos, conditions: tuple[Condition, ...], cache: P
         if name not in known.setdefault(repr(condition), {})
     ]
     for name, condition in missing:
-        known[repr(condition)][name] = _measure(photos[name](), condition)
+        known[repr(condition)][name] = measure_baselines(photos[name](), condition)
         write_json(cache, {"settings": settings(), "conditions": known})
     figures: Figures = {}
     for condition in conditions:
@@ -145,7 +145,8 @@ def photos_of(photos: Photos, condition: Condition) -> Photos:
     return {name: load for name, load in wanted.items() if not condition.is_colour or load().ndim == 3}
 
 
-def _measure(photo: Photo, condition: Condition) -> Scores:
+def measure_baselines(photo: Photo, condition: Condition) -> Scores:
+    """Return the scores of the input and of the classical methods of a condition on one photograph."""
     image, clean = condition.apply(photo)
     scores = {"input": score(enlarged(image, condition), clean)}
     for name in condition.baselines:
