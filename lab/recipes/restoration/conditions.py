@@ -50,16 +50,17 @@ class Condition:
     is_colour: bool = False
     scale: int = 1
 
-    def apply(self, photo: Photo, seed: int = SEED) -> tuple[Image, Photo]:
+    def apply(self, photo: Photo, seed: int = SEED, *, side: int = CROP) -> tuple[Image, Photo]:
         """Return the degraded image and the part of the photograph that is to be restored.
 
         Args:
             photo: ``(H, W)`` or ``(H, W, 3)`` uint8.
             seed: Random seed of the degradations.
+            side: Largest side in pixels of the middle that is taken, but for white noise.
         """
         if self.sigma is not None:
             return noisy(photo, self.sigma), photo
-        clean = middle(photo) if self.steps else photo
+        clean = middle(photo, side) if self.steps else photo
         x = torch.from_numpy(np.atleast_3d(clean).astype(np.float32) / 255).permute(2, 0, 1)[None]
         generator = torch.Generator().manual_seed(seed)
         for step in self.steps:
