@@ -91,7 +91,7 @@ def load_foreign(
 
     Args:
         file: ``.safetensors`` file.
-        device: Device; ``"auto"`` takes CUDA if there is any.
+        device: Device; ``"auto"`` takes the accelerator if there is one.
         dtype: Compute dtype; ``"auto"`` is float32.
 
     Raises:

@@ -21,6 +21,22 @@ from semanir.modules.blocks import DictionaryOptions, Layer, Stage
 from semanir.modules.heads import DegradationEncoder, downsample, reconstruction, upsample
 from semanir.weights import CONFIG_TENSOR, encode_config, find_folder, load_folder
 
+# of what ``push_to_hub`` writes; figures are given with ``model_card_kwargs={"metrics": "..."}``
+_MODEL_CARD = """---
+{{ card_data }}
+---
+
+Weights of SemanIR ([paper]({{ paper_url }})) for the package semanir:
+
+```python
+from semanir import Restorer
+
+Restorer.from_pretrained("{{ repo_id | default('owner/name', true) }}").restore(image)
+```
+
+{{ metrics | default("Figures of these weights were not given.", true) }}
+"""
+
 
 class SemanIR(
     nn.Module,
@@ -28,7 +44,10 @@ class SemanIR(
     coders={SemanIRConfig: (SemanIRConfig.to_dict, SemanIRConfig.from_dict)},
     library_name="semanir",
     license="apache-2.0",
+    pipeline_tag="image-to-image",
     tags=["image-restoration"],
+    paper_url="https://arxiv.org/abs/2405.20008",
+    model_card_template=_MODEL_CARD,
 ):
     """Image restoration by a transformer whose layers share each stage's key-semantic dictionary.
 
@@ -100,7 +119,7 @@ class SemanIR(
         Args:
             name_or_path: A shipped name such as ``"tiny-denoise"``, a folder written by ``save_pretrained``,
                 the ``.safetensors`` file in it, or ``"owner/name"`` on the hub.
-            device: Device; ``"auto"`` takes CUDA if there is any.
+            device: Device; ``"auto"`` takes the accelerator if there is one.
             dtype: Compute dtype; ``"auto"`` is float32, whatever the file stores.
             revision: Branch, tag or commit on the hub.
             token: Access token of the hub; ``None`` takes the stored one.

@@ -26,23 +26,36 @@ def load_network(
     dtype: DType | torch.dtype = "auto",
     revision: str | None = None,
     token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
 ) -> Network:
     """Load a network in evaluation mode, whatever its architecture.
 
     Args:
         name_or_path: Shipped name, folder, ``"owner/name"`` on the hub, or a ``.safetensors`` file: of
             SemanIR, or of an architecture that spandrel knows (extra ``spandrel``).
-        device: Device; ``"auto"`` takes CUDA if there is any.
+        device: Device; ``"auto"`` takes the accelerator if there is one.
         dtype: Compute dtype; ``"auto"`` is float32, whatever the file stores.
         revision: Branch, tag or commit on the hub.
         token: Access token of the hub; ``None`` takes the stored one.
+        cache_dir: Folder of fetched models.
+        local_files_only: Whether to use only what was fetched before.
+        force_download: Whether to fetch again.
 
     Raises:
         ModelNotFoundError: If there is no such model or its files cannot be used.
         ImportError: If the file needs spandrel and it is missing.
         ValueError: If device or dtype are unknown or do not suit the network.
     """
-    place = find_folder(name_or_path, revision=revision, token=token)
+    place = find_folder(
+        name_or_path,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    )
     if place.is_file() and not holds_semanir(place):
         return load_foreign(place, device=device, dtype=dtype)
     return SemanIR.from_pretrained(place, device=device, dtype=dtype)

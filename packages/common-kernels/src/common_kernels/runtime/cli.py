@@ -70,7 +70,7 @@ class Device:
     """Where a command computes.
 
     Attributes:
-        device: Device: auto, cpu or cuda[:n]; auto is CUDA if there is any.
+        device: Device: auto, cpu, cuda[:n], xpu[:n] or mps; auto is the accelerator if there is one.
         dtype: Compute dtype; auto is float32 on CPU.
     """
 

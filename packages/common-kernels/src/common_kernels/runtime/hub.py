@@ -224,25 +224,25 @@ def load_weights(folder: str | Path, file: str = WEIGHTS_FILE) -> dict[str, Tens
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """Turn ``"auto"`` into the CUDA device if there is one, else the CPU; check any other.
+    """Turn ``"auto"`` into the accelerator if there is one, else the CPU; check any other.
+
+    The accelerator is what torch finds: CUDA, which ROCm is called too, XPU or MPS.
 
     Raises:
         ValueError: If the device is unknown or not present.
     """
     import torch
 
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return accelerator or torch.device("cpu")
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda[:n]', got {device!r}") from error
-    counts = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }
-    count = counts.get(found.type, 1)
+        known = "'auto', 'cpu' or 'cuda[:n]' (or 'xpu[:n]', 'mps')"
+        raise ValueError(f"device must be {known}, got {device!r}") from error
+    is_accelerator = accelerator is not None and accelerator.type == found.type
+    count = torch.accelerator.device_count() if is_accelerator else int(found.type in ("cpu", "meta"))
     if (found.index or 0) >= count:
         raise ValueError(f"device {str(device)!r} is not present: {count} {found.type} devices found")
     return found
@@ -259,7 +259,7 @@ def resolve_dtype(
     Args:
         dtype: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``, or a dtype, which is returned.
         device: Device of the model.
-        cuda_default: What ``"auto"`` means on CUDA; elsewhere it is float32.
+        cuda_default: What ``"auto"`` means on CUDA, ROCm and XPU; elsewhere it is float32.
 
     Raises:
         ValueError: If the name is unknown.
@@ -270,7 +270,7 @@ def resolve_dtype(
         return dtype
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype == "auto":
-        return names[cuda_default] if torch.device(device).type == "cuda" else torch.float32
+        return names[cuda_default] if torch.device(device).type in ("cuda", "xpu") else torch.float32
     if dtype not in names:
         raise ValueError(f"dtype must be one of auto, {', '.join(names)}, got {dtype!r}")
     return names[dtype]

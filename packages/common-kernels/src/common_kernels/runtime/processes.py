@@ -51,17 +51,19 @@ class Processes:
 
         Args:
             requested: ``"auto"``, ``"cpu"``, ``"cuda"`` or another name of torch. Among several processes
-                ``"auto"`` and ``"cuda"`` become the CUDA device of this process's local rank.
+                ``"auto"`` and the accelerator's name become that of this process's local rank.
 
         Returns:
-            ``"cpu"``, ``"cuda:n"``, or ``requested`` where it names one device.
+            ``"cpu"``, such as ``"cuda:n"``, or ``requested`` where it names one device.
         """
-        if self.world_size == 1 or requested not in ("auto", "cuda") or _on_cpu():
+        if self.world_size == 1 or requested == "cpu" or ":" in requested or _on_cpu():
             return "cpu" if requested == "auto" and _on_cpu() else requested
         import torch
 
-        count = torch.cuda.device_count()
-        return f"cuda:{self.local_rank % count}" if count else requested
+        found = torch.accelerator.current_accelerator(check_available=True)
+        if found is None or requested not in ("auto", found.type):
+            return requested
+        return f"{found.type}:{self.local_rank % torch.accelerator.device_count()}"
 
     def wait(self) -> None:
         """Wait until every process has come here."""
@@ -112,7 +114,7 @@ def join_processes(device: str = "auto") -> Processes:
     except ImportError as error:
         cure = 'pip install "common-kernels[distributed]"'
         raise ImportError(f"several processes need accelerate: {cure}") from error
-    on_cpu = device == "cpu" or _on_cpu() or not torch.cuda.is_available()
+    on_cpu = device == "cpu" or _on_cpu() or not torch.accelerator.is_available()
     state = PartialState(cpu=on_cpu, timeout=_TIMEOUT)
     return Processes(
         rank=state.process_index, world_size=state.num_processes, local_rank=state.local_process_index

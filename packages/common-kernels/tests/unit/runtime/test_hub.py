@@ -114,18 +114,34 @@ def test_weights_are_read_or_damaged(tmp_path):
 
 def test_devices(monkeypatch):
     assert hub.resolve_device("cpu") == torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
     assert hub.resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device 'mps' is not present: 0 mps devices found"):
+        hub.resolve_device("mps")
     with pytest.raises(ValueError, match="device 'cuda:7' is not present: 0 cuda devices found"):
         hub.resolve_device("cuda:7")
     with pytest.raises(ValueError, match="device must be 'auto', 'cpu' or 'cuda"):
         hub.resolve_device("toaster")
 
 
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
+def test_the_accelerator_of_this_machine_is_taken(monkeypatch, kind):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device(kind))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert hub.resolve_device("auto") == torch.device(kind)
+    assert hub.resolve_device(f"{kind}:1") == torch.device(kind, 1)
+    with pytest.raises(ValueError, match=f"device '{kind}:2' is not present: 2 {kind} devices found"):
+        hub.resolve_device(f"{kind}:2")
+    other = "xpu" if kind == "cuda" else "cuda"
+    with pytest.raises(ValueError, match=f"device '{other}' is not present: 0 {other} devices found"):
+        hub.resolve_device(other)
+
+
 def test_dtypes():
     assert hub.resolve_dtype("auto", "cpu", cuda_default="float16") is torch.float32
     assert hub.resolve_dtype("auto", "cuda", cuda_default="float16") is torch.float16
+    assert hub.resolve_dtype("auto", "xpu", cuda_default="float16") is torch.float16
+    assert hub.resolve_dtype("auto", "mps", cuda_default="float16") is torch.float32
     assert hub.resolve_dtype("bfloat16") is torch.bfloat16
     assert hub.resolve_dtype(torch.float64) is torch.float64
     with pytest.raises(ValueError, match="dtype must be one of auto, float32"):

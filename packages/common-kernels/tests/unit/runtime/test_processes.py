@@ -68,11 +68,19 @@ def test_several_processes_name_the_extra_they_need(alone):
 def test_each_rank_has_its_own_device(alone):
     import torch
 
-    alone.setattr(torch.cuda, "device_count", lambda: 2)
+    alone.setattr(torch.accelerator, "device_count", lambda: 2)
     ranks = [Processes(rank=rank, world_size=4, local_rank=rank % 2) for rank in range(4)]
-    assert [each.device("auto") for each in ranks] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-    assert [each.device("cpu") for each in ranks] == ["cpu"] * 4
-    assert ranks[1].device("cuda:0") == "cuda:0"
+    for kind in ("cuda", "xpu"):
+        device = torch.device(kind)
+        alone.setattr(torch.accelerator, "current_accelerator", lambda check_available, found=device: found)
+        for requested in ("auto", kind):
+            found = [each.device(requested) for each in ranks]
+            assert found == [f"{kind}:0", f"{kind}:1", f"{kind}:0", f"{kind}:1"]
+        assert [each.device("cpu") for each in ranks] == ["cpu"] * 4
+        assert ranks[1].device(f"{kind}:0") == f"{kind}:0"
+        assert ranks[1].device("mps") == "mps"  # not there, which is said where it is used
+    alone.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    assert ranks[1].device("auto") == "auto"
     alone.setenv("ACCELERATE_USE_CPU", "true")
     assert ranks[0].device("auto") == "cpu"
 

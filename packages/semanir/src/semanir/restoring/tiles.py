@@ -197,8 +197,8 @@ class TileRunner:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error) or not self._shrink(batch):
                     raise
-            if batch.is_cuda:  # outside of the handler, whose traceback holds the tensors
-                torch.cuda.empty_cache()
+            if batch.device.type != "cpu":  # outside of the handler, whose traceback holds the tensors
+                torch.get_device_module(batch.device).empty_cache()
 
     def _fits(self, batch: Tensor) -> bool:
         inside = self._limit is None or max(batch.shape[-2:]) <= self._limit
@@ -266,8 +266,9 @@ def _turn_back(x: Tensor, number: int) -> Tensor:
 
 def _memory_for(device: torch.device) -> float:
     """Return the bytes that tiles may take."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] * _MEMORY_SHARE
+    free = getattr(torch.get_device_module(device), "mem_get_info", None)
+    if free is not None:  # of CUDA, ROCm and XPU; MPS shares the memory of the processor
+        return free(device)[0] * _MEMORY_SHARE
     return min(psutil.virtual_memory().available * _MEMORY_SHARE, _CPU_BUDGET)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -33,7 +34,7 @@ class SemanIRData(pl.LightningDataModule):
         validation_size: Side of the centre crop to validate on, in pixels; whole images if ``None``.
         crops: Sizes and seed.
         batch_size: Crops per step and process.
-        num_workers: Processes that read.
+        num_workers: Processes that read, at most one per processor; they stay between epochs.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class SemanIRData(pl.LightningDataModule):
             self._validation,
             batch_size=1,
             sampler=_Numbers(numbers),
-            num_workers=min(self.num_workers, len(numbers)),
+            num_workers=min(self._workers(), len(numbers)),
             generator=torch.Generator().manual_seed(0),
         )
 
@@ -113,13 +114,19 @@ class SemanIRData(pl.LightningDataModule):
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
+    def _workers(self) -> int:
+        # samples do not depend on their number, and more than there are processors only wait
+        return min(self.num_workers, os.cpu_count() or 1)
+
     def _loader(self, batches: Dataset[Any], numbers: DistributedSampler[int]) -> DataLoader[Any]:
         return DataLoader(
             batches,
             sampler=numbers,
             batch_size=None,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=self._workers(),
+            # a small folder has short epochs, and processes take seconds to start
+            persistent_workers=self._workers() > 0,
+            pin_memory=torch.accelerator.is_available(),
             generator=torch.Generator().manual_seed(self.crops.seed),
         )
 
