@@ -83,7 +83,7 @@ class FeatureExtractor:
         Args:
             source: Folder or hub id of a diffusers pipeline, ``"tiny-sdxl"`` for the one inside this
                 package, or a pipeline.
-            device: Device to run on; ``"auto"`` is CUDA if there is one, else the CPU, and leaves a pipeline
+            device: Device to run on; ``"auto"`` is the accelerator if there is one, and leaves a pipeline
                 where it is.
             dtype: Compute dtype; ``"auto"`` is float32 on the CPU, else float16 for U-Nets and bfloat16 for
                 transformers, and leaves a pipeline as it is.

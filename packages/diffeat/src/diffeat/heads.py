@@ -57,7 +57,7 @@ class HeadConfig:
             name: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        plain["options"] = ExtractionOptions.from_dict(values["options"])
+        plain["options"] = ExtractionOptions.from_dict(values.get("options", {}))
         return cls(**plain)
 
 
@@ -216,6 +216,9 @@ def check_channels(config: HeadConfig, features: Mapping[str, Tensor]) -> None:
             raise ValueError(f"the head was trained on {channels} channels of {name}, got {given}")
 
 
+Head = AggregationHead | SegmentationHead
+
+
 def correspondence_loss(
     source: Tensor, target: Tensor, start: Tensor, end: Tensor, *, temperature: float = 0.07
 ) -> Tensor:
@@ -274,7 +277,17 @@ def lovasz_softmax(logits: Tensor, labels: Tensor, *, ignore_index: int = 255) -
     return torch.stack(losses).mean() if losses else logits.sum() * 0
 
 
-def save_head(head: AggregationHead | SegmentationHead, path: str | Path) -> None:
+def build_head(config: HeadConfig, grids: Mapping[str, int] | None = None) -> Head:
+    """Return a head with new weights.
+
+    Args:
+        config: Kind, channels and so on.
+        grids: Cells per side of each activation, which a segmentation needs.
+    """
+    return AggregationHead(config) if config.kind == "aggregation" else SegmentationHead(config, grids or {})
+
+
+def save_head(head: Head, path: str | Path) -> None:
     """Write a head as safetensors; its configuration is in the header."""
     from safetensors.torch import save_file
 
@@ -285,7 +298,7 @@ def save_head(head: AggregationHead | SegmentationHead, path: str | Path) -> Non
         save_file(tensors, file, metadata=header)
 
 
-def load_head(path: str | Path, kind: Kind) -> AggregationHead | SegmentationHead:
+def load_head(path: str | Path, kind: Kind) -> Head:
     """Read a head for inference.
 
     Args:
@@ -312,11 +325,7 @@ def load_head(path: str | Path, kind: Kind) -> AggregationHead | SegmentationHea
         raise ValueError(f"{path} is not a head: {error}") from error
     if config.kind != kind:
         raise ValueError(f"{path} is a head of kind {config.kind!r}, and {kind!r} is needed here")
-    head: AggregationHead | SegmentationHead
-    if kind == "aggregation":
-        head = AggregationHead(config)
-    else:
-        head = SegmentationHead(config, json.loads(header["grids"]))
+    head = build_head(config, json.loads(header["grids"]))
     head.load_state_dict(tensors)
     return head.eval()
 

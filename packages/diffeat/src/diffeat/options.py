@@ -172,7 +172,7 @@ class TrainingOptions:
 
     Attributes:
         steps: Number of steps of the optimiser.
-        batch_size: Pairs or images per step.
+        batch_size: Pairs or images per step, of each process.
         rate: Learning rate at the start; it falls as a polynomial of power 0.9.
         weight_decay: Weight decay of AdamW.
         dim: Channels of the head's own features.

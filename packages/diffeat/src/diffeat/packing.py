@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
+from common_kernels.runtime.hub import resolve_device
 from torch import nn
 
 
@@ -56,5 +57,8 @@ class PackedPipeline:
             pipeline = cast("Any", diffusers).DiffusionPipeline.from_pretrained(
                 folder, torch_dtype={**self.dtypes, "default": torch.float32}, use_safetensors=True
             )
-        is_there = self.device.startswith("cpu") or torch.cuda.is_available()
-        return pipeline.to(self.device if is_there else "cpu")
+        try:
+            place = resolve_device(self.device)
+        except ValueError:  # another machine may have no such device
+            place = torch.device("cpu")
+        return pipeline.to(place)

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -16,13 +16,17 @@ from common_kernels.runtime.files import write_text
 from common_kernels.runtime.fingerprint import digest_settings
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import PolynomialLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffeat.heads import (
     AggregationHead,
+    Head,
     HeadConfig,
     Kind,
     SegmentationHead,
+    build_head,
     correspondence_loss,
     lovasz_softmax,
     save_head,
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 try:
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 except ImportError as error:
     raise ImportError("training needs the extra 'train': pip install 'diffeat[train]'") from error
 
@@ -93,26 +98,48 @@ class MaskData(Dataset[tuple[Maps, Tensor]]):
 
 
 class HeadModule(pl.LightningModule):
-    """A head and its loss.
+    """A head and its loss; ``load_from_checkpoint`` needs the path alone.
 
     Args:
-        head: The head.
-        options: Rate, decay, temperature and so on.
+        head: The head, or the fields of its :class:`~diffeat.heads.HeadConfig`, and ``grids`` for a
+            segmentation, as LightningCLI reads them.
+        options: Rate, decay, temperature and so on, or their values by name.
+        optimizer: Function from the parameters to an optimiser; AdamW if ``None``.
+        scheduler: Function from the optimiser to a scheduler, which is stepped after each step; a polynomial
+            of power 0.9 if ``None``.
     """
 
-    def __init__(self, head: AggregationHead | SegmentationHead, options: TrainingOptions) -> None:
+    def __init__(
+        self,
+        head: Head | Mapping[str, Any],
+        options: TrainingOptions | Mapping[str, Any] | None = None,
+        *,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
         super().__init__()
-        self.head = head
+        if isinstance(head, Mapping):
+            fields = dict(head)
+            grids = fields.pop("grids", None)
+            head = build_head(HeadConfig.from_dict(fields), grids)
+        if not isinstance(options, TrainingOptions):
+            options = TrainingOptions(**(options or {}))
+        self.head: Head = head
         self.options = options
+        self.optimizer, self.scheduler = optimizer, scheduler
         self.losses: list[float] = []
+        stored = asdict(head.config) | ({"grids": head.grids} if isinstance(head, SegmentationHead) else {})
+        # plain values only: a checkpoint is loaded without running code
+        self.save_hyperparameters({"head": stored, "options": asdict(options)}, logger=False)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         loss = (
             self._segmentation(*batch) if isinstance(self.head, SegmentationHead) else self._matching(batch)
         )
-        self.losses.append(float(loss.detach()))
-        self.log("loss", loss, prog_bar=True)
+        mean = self.trainer.strategy.reduce(loss.detach(), reduce_op="mean")  # over the processes
+        self.losses.append(float(cast("Tensor", mean)))
+        self.log("loss", loss, prog_bar=True, batch_size=self.options.batch_size)
         return loss
 
     def _matching(self, batch: Sequence[tuple[Maps, Maps, Tensor, Tensor]]) -> Tensor:
@@ -133,12 +160,12 @@ class HeadModule(pl.LightningModule):
         return main + self.options.lovasz * lovasz + self.options.auxiliary * beside
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a rate that falls as a polynomial."""
+        """By default AdamW with a rate that falls as a polynomial."""
         options = self.options
-        optimizer = torch.optim.AdamW(
-            self.head.parameters(), lr=options.rate, weight_decay=options.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, options.steps, power=0.9)
+        make = self.optimizer or partial(AdamW, lr=options.rate, weight_decay=options.weight_decay)
+        optimizer = make(self.head.parameters())
+        schedule_of = self.scheduler or partial(PolynomialLR, total_iters=options.steps, power=0.9)
+        schedule = schedule_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -151,7 +178,10 @@ class HeadModule(pl.LightningModule):
 
 
 class _Shuffles(Sampler[int]):
-    """Ever new shuffles, from the step at which the module stands: a resumed run sees the same batches."""
+    """Ever new shuffles, from the step at which the module stands: a resumed run sees the same batches.
+
+    A step of several processes takes what as many batches hold, a batch each.
+    """
 
     def __init__(self, count: int, module: HeadModule) -> None:
         self.count, self.module = count, module
@@ -160,10 +190,12 @@ class _Shuffles(Sampler[int]):
         return self.module.options.steps * self.module.options.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        options = self.module.options
-        for place in range(self.module.global_step * options.batch_size, len(self)):
-            shuffle, index = divmod(place, self.count)
-            yield int(np.random.default_rng([options.seed, shuffle]).permutation(self.count)[index])
+        options, trainer = self.module.options, self.module.trainer
+        for step in range(self.module.global_step, options.steps):
+            start = (step * trainer.world_size + trainer.global_rank) * options.batch_size
+            for place in range(start, start + options.batch_size):
+                shuffle, index = divmod(place, self.count)
+                yield int(np.random.default_rng([options.seed, shuffle]).permutation(self.count)[index])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +209,8 @@ class HeadTraining:
         options: Options of the training.
         folder: Folder of checkpoint and head; a run that was stopped goes on from there.
         callbacks: Callbacks of the trainer.
+        trainer: Further arguments of the Lightning Trainer, such as ``logger``, ``devices`` and ``strategy``.
+            Each of several processes computes the features of its own batches.
     """
 
     extractor: FeatureExtractor
@@ -185,6 +219,7 @@ class HeadTraining:
     options: TrainingOptions
     folder: Path
     callbacks: Sequence[pl.Callback] = ()
+    trainer: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def on_pairs(self, pairs: Sequence[Pair]) -> tuple[AggregationHead, list[float]]:
         """Train an aggregation head on pairs with points.
@@ -262,9 +297,7 @@ class HeadTraining:
             torch.manual_seed(self.options.seed)
             return build()
 
-    def _fit(
-        self, head: AggregationHead | SegmentationHead, data: PairData | MaskData, what: object
-    ) -> list[float]:
+    def _fit(self, head: Head, data: PairData | MaskData, what: object) -> list[float]:
         """Train, or go on from the checkpoint of the same training; return the losses."""
         options, folder = self.options, self.folder
         digest = digest_settings([head.config, replace(options, keep=1), what])
@@ -288,21 +321,23 @@ class HeadTraining:
             every_n_train_steps=options.save_every,
             enable_version_counter=False,
         )
-        trainer = pl.Trainer(
-            max_steps=options.steps,
-            max_epochs=1,
-            accelerator="cpu" if device.type == "cpu" else "auto",
-            devices=1,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[saver, *self.callbacks],
-        )
+        arguments: dict[str, Any] = {
+            "max_steps": options.steps,
+            "max_epochs": 1,
+            "accelerator": "cpu" if device.type == "cpu" else "auto",
+            "devices": 1 if device.type == "cpu" else [device.index or 0],
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "use_distributed_sampler": False,  # each process draws its own batches
+        }
+        trainer = pl.Trainer(**arguments | {**self.trainer}, callbacks=[saver, *self.callbacks])
         with warnings.catch_warnings():
             # features are computed in this process, on the device of the model
             warnings.filterwarnings("ignore", ".*does not have many workers")
             warnings.filterwarnings("ignore", ".*exists and is not empty")
             trainer.fit(module, loader, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
         head.cpu().eval()
-        save_head(head, folder / HEAD_FILE)
+        if trainer.is_global_zero:
+            save_head(head, folder / HEAD_FILE)
         return module.losses

@@ -17,6 +17,7 @@ from diffeat.options import TrainingOptions
 from diffeat.pck import evaluate_pairs, pair_features, read_pair_list
 from diffeat.ranking import MaskLabels
 from PIL import Image
+from torch.utils.data import DataLoader
 
 pl = pytest.importorskip("pytorch_lightning")
 # advice of Lightning and torch about machines and versions
@@ -24,7 +25,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec:FutureWarning"),
 ]
-from diffeat.training import HEAD_FILE, HeadTraining  # noqa: E402
+from diffeat.training import HEAD_FILE, HeadModule, HeadTraining, PairData  # noqa: E402
+from pytorch_lightning.callbacks import LearningRateMonitor  # noqa: E402
+from pytorch_lightning.cli import LightningCLI  # noqa: E402
+from pytorch_lightning.loggers import CSVLogger, Logger  # noqa: E402
 
 NAMES = ["up-level2-repeat0-res-out", "up-level3-repeat0-res-out"]
 SMALL = ExtractionOptions(size=64, timesteps=(0, 50))
@@ -121,6 +125,77 @@ def test_a_segmentation_is_learned(place, extractor, tmp_path):
     assert float((found.numpy() == labels.masks[0]).mean()) > 0.8
     with pytest.raises(ValueError, match=r"batch_size must lie between 2 .* and the 4 images, got 1"):
         training(extractor, tmp_path, replace(options, batch_size=1)).on_masks(labels)
+
+
+def test_two_processes_learn_what_one_does_with_both_batches(place, extractor, tmp_path):
+    pairs = read_pair_list(place / "pairs.json", place / "images")
+    options = replace(QUICK, batch_size=1, steps=3)
+    two = {"devices": 2, "strategy": "ddp_fork", "accelerator": "cpu"}
+    shared, _ = training(extractor, tmp_path / "two", options, trainer=two).on_pairs(pairs)
+    alone, _ = training(extractor, tmp_path / "one", replace(options, batch_size=2)).on_pairs(pairs)
+    half, _ = training(extractor, tmp_path / "half", options).on_pairs(pairs)
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(shared.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+    assert not equal(half, alone)
+    assert equal(shared, load_head(tmp_path / "two" / HEAD_FILE, "aggregation"))
+
+
+def test_any_logger_and_callback(place, extractor, tmp_path):
+    class Memory(Logger):
+        name, version, rows = "memory", 0, ()
+
+        def log_hyperparams(self, params):
+            raise AssertionError
+
+        def log_metrics(self, metrics, step=None):
+            self.rows = (*self.rows, metrics)
+
+    memory = Memory()
+    given = {"logger": [memory, CSVLogger(tmp_path / "logs")], "log_every_n_steps": 1}
+    labels = MaskLabels.read(place / "images", place / "masks")
+    options = replace(QUICK, steps=2, save_every=2)
+    head, losses = training(
+        extractor, tmp_path, options, trainer=given, callbacks=[LearningRateMonitor()]
+    ).on_masks(labels)
+    logged = [row["loss"] for row in memory.rows if "loss" in row]
+    assert logged == pytest.approx(losses)
+    assert any("lr-AdamW" in row for row in memory.rows)
+    again = HeadModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert (again.options, again.head.config, again.head.grids) == (options, head.config, head.grids)
+    assert again.losses == losses
+    assert equal(again.head, head)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning, about jsonargparse
+def test_lightning_cli_builds_a_head_from_plain_values(place, extractor, tmp_path, monkeypatch):
+    pairs = read_pair_list(place / "pairs.json", place / "images")
+    maps = dict(extractor([pairs[0].source], NAMES, SMALL))
+    features = PairData(pairs, lambda path, category: maps)
+
+    class Features(pl.LightningDataModule):
+        def train_dataloader(self):
+            return DataLoader(features, batch_size=1, collate_fn=list)
+
+    head = {"kind": "aggregation", "dim": 8, "channels": {key: value.shape[1] for key, value in maps.items()}}
+    words = ["--model.head", json.dumps(head), "--model.options", '{"rate": 0.01, "steps": 3}']
+    words += [
+        "--model.optimizer=torch.optim.SGD",
+        "--model.optimizer.lr=0.5",
+        "--model.scheduler=ExponentialLR",
+    ]
+    words += ["--model.scheduler.gamma=0.5", "--trainer.max_steps=3", "--trainer.logger=CSVLogger"]
+    words += [f"--trainer.logger.save_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
+    words += ["--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}"]
+    monkeypatch.setattr("sys.argv", ["train.py", "fit", *words])
+    cli = LightningCLI(HeadModule, Features, seed_everything_default=0)
+    (optimiser,) = cli.trainer.optimizers
+    assert type(optimiser) is torch.optim.SGD
+    assert optimiser.param_groups[0]["lr"] == 0.5**4
+    (file,) = tmp_path.rglob("*.ckpt")
+    again = HeadModule.load_from_checkpoint(file, weights_only=True)
+    assert again.options.rate == 0.01
+    assert len(again.losses) == 3
+    assert equal(again.head, cli.model.head)
 
 
 def drive(capsys, *args: object, code: int = 0) -> list[dict]:

@@ -37,9 +37,19 @@ class TrainOutput(Report):
 @Parameter(name="*", group=_LEARNING)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training(TrainingOptions):
-    """The options of a training; its random seed is that of the extraction."""
+    """The options of a training; its random seed is that of the extraction.
+
+    Attributes:
+        devices: Number of devices; each computes the features of its own batches.
+    """
 
     seed: Annotated[int, Parameter(parse=False)] = 0
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        TrainingOptions.__post_init__(self)  # the zero-argument super() fails in a dataclass with slots
+        if self.devices < 1:
+            raise ValueError(f"--devices must be at least 1, got {self.devices}")
 
     def plain(self, seed: int) -> TrainingOptions:
         """Return the options of the Python API with a random seed."""
@@ -105,22 +115,31 @@ def train(
         model: Shipped name, folder or hub id of a pipeline.
     """
     names = selection.chosen()
+    from common_kernels.runtime.processes import Processes
+    from pytorch_lightning.utilities import rank_zero_only
+
     from diffeat.ranking.labels import MaskLabels
     from diffeat.training import HEAD_FILE, HeadTraining
 
+    # Lightning starts the other processes by this same command
+    rank, count = int(rank_zero_only.rank or 0), learning.devices
+    device = Processes(rank=rank, world_size=count, local_rank=rank).device(machine.device)
     masks = source.masks
     labels = None if masks is None else MaskLabels.read(data, masks, classes=source.classes)
     pairs = source.pairs(data) if labels is None else []
     with progress("steps") as bar:
         training = HeadTraining(
-            extractor=load_extractor(model, machine),
+            extractor=load_extractor(model, machine, device=device),
             names=names,
             extraction=options.plain(),
             options=learning.plain(options.seed),
             folder=output.output,
             callbacks=[_bar(bar, learning.steps)],
+            trainer={"devices": count, "strategy": "ddp"} if count > 1 else {},
         )
         head, losses = training.on_pairs(pairs) if labels is None else training.on_masks(labels)
+    if rank:
+        return
     seen = plural(len(pairs), "pair") if labels is None else plural(len(labels.images), "image")
     tail = losses[-max(1, len(losses) // 10) :]
     loss = sum(tail) / len(tail)
