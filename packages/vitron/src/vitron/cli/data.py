@@ -136,7 +136,7 @@ def conditions(
         data: Folder with data.jsonl, or the file.
         pipeline: Folder or hub id of the pipeline.
         module: Module whose calls the pipeline runs.
-        device: Device: auto, cpu or cuda[:n].
+        device: Device: auto, cpu, cuda[:n], xpu[:n] or mps.
         batch_size: Prompts per batch.
         overwrite: Compute all embeddings again.
     """

@@ -30,7 +30,7 @@ class ModelDevice:
     """Device and dtype of the model.
 
     Attributes:
-        device: Device: auto, cpu or cuda[:n]; auto is CUDA if there is any.
+        device: Device: auto, cpu, cuda[:n], xpu[:n] or mps; auto is the accelerator if there is one.
         dtype: Compute dtype; auto is float32 on CPU, else bfloat16; 8bit and 4bit weights need bitsandbytes.
     """
 

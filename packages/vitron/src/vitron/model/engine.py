@@ -82,7 +82,8 @@ class Vitron(ModelGenerator):
         Args:
             name_or_path: Name of a shipped model, folder, or hub id, of a Vitron model or of any of
                 ``AutoModelForImageTextToText``; safetensors only.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``; not used with a ``device_map``.
+            device: ``auto``, which is the accelerator if there is one, or a device of torch such as ``cpu``
+                or ``cuda:1``; not used with a ``device_map``.
             dtype: ``auto``, a floating-point type of torch by name, ``8bit`` or ``4bit``; see
                 :func:`vitron.model.precision.choose_precision`.
             **kwargs: Arguments of transformers, such as ``device_map``, ``attn_implementation``, or a

@@ -81,7 +81,7 @@ class Specialist(Protocol):
         """Load the weights and move them to the device.
 
         Args:
-            device: ``"cpu"`` or ``"cuda[:n]"``.
+            device: ``"cpu"``, or an accelerator such as ``"cuda:1"``.
             dtype: Compute dtype, or ``"auto"``.
         """
         ...

@@ -3,6 +3,7 @@ from .callbacks import LastCheckpoint as LastCheckpoint
 from .callbacks import TrainableSetCheck as TrainableSetCheck
 from .data import MixedTasks as MixedTasks
 from .data import VitronData as VitronData
+from .folders import FolderData as FolderData
 from .module import VitronModule as VitronModule
 from .options import StageOverrides as StageOverrides
 from .options import TrainerOptions as TrainerOptions

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 
 from vitron.model.batch import Batch
+from vitron.model.engine import Vitron
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration
 from vitron.model.synergy import Discriminator, confusion_loss, grl_weight, reverse_gradient
@@ -23,7 +27,7 @@ from vitron.training.losses import BatchLosses, SignalReader, batch_losses, loss
 from vitron.training.randomness import seeded
 from vitron.training.roles import match_parameters, parameter_roles
 from vitron.training.schedule import cosine
-from vitron.training.stages import Losses, Stage
+from vitron.training.stages import Losses, Stage, load_stage
 
 __all__ = ["MODULE_NAMES", "VitronModule"]
 
@@ -36,12 +40,22 @@ class VitronModule(pl.LightningModule):
     """One stage of training.
 
     New weights and dropout depend on ``seed`` and the step alone: a resumed run makes the steps of an
-    uninterrupted one. ``load_from_checkpoint`` needs the path alone.
+    uninterrupted one. ``load_from_checkpoint`` needs the path alone. All arguments can be plain values, as
+    LightningCLI reads them.
 
     Args:
-        model: Model; parameters that the stage does not train are frozen. Or the configuration of a new one.
-        stage: Trainable parameters, losses and optimisation; or what its ``model_dump`` returns.
+        model: Model; parameters that the stage does not train are frozen. Or the name of one, as
+            :meth:`vitron.Vitron.from_pretrained` takes it, or the configuration of a new one.
+        stage: Trainable parameters, losses and optimisation; or its name or YAML file, or what its
+            ``model_dump`` returns.
         seed: Random seed of adapters, discriminator and dropout.
+        optimizer: Function from groups of parameters, with their learning rates and weight decays, to the
+            optimiser of the model; AdamW if ``None``.
+        scheduler: Function from the optimiser to a scheduler that is stepped once a step; warm-up and a
+            cosine if ``None``.
+
+    Attributes:
+        processor: Processor of a model that was given by its name.
 
     Raises:
         ValueError: If an entry of the stage's ``train`` matches no parameter.
@@ -49,16 +63,26 @@ class VitronModule(pl.LightningModule):
 
     def __init__(
         self,
-        model: VitronForConditionalGeneration | Mapping[str, Any],
-        stage: Stage | Mapping[str, Any],
+        model: VitronForConditionalGeneration | Mapping[str, Any] | str,
+        stage: Stage | Mapping[str, Any] | str,
         seed: int = 0,
+        *,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(model, Mapping):
+        self.processor: Any = None
+        if isinstance(model, str):
+            found = Vitron.from_pretrained(model, device="cpu", dtype="float32")
+            model, self.processor = found.model.train(), found.processor
+        elif isinstance(model, Mapping):
             model = VitronForConditionalGeneration(VitronConfig.from_dict(dict(model)))
-        if isinstance(stage, Mapping):
+        if isinstance(stage, str):
+            stage = load_stage(stage)
+        elif isinstance(stage, Mapping):
             stage = Stage.model_validate(stage)
         self.stage, self.seed = stage, seed
+        self.optimizer, self.scheduler_of = optimizer, scheduler
         self.save_hyperparameters(
             {"model": model.config.to_dict(), "stage": stage.model_dump(mode="json"), "seed": seed},
             logger=False,
@@ -274,7 +298,7 @@ class VitronModule(pl.LightningModule):
         self.resumed_at = int(checkpoint["resumed_at"])
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW of the model with its schedule, and AdamW of the discriminator."""
+        """Return the optimiser of the model with its schedule, and AdamW of the discriminator."""
         settings = self.stage.optimisation
         names = [name for name, _ in self.model.named_parameters()]
         rates = dict[str, float]()
@@ -287,17 +311,16 @@ class VitronModule(pl.LightningModule):
                 groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
         if self.reader is not None:
             groups.setdefault((settings.lr, False), []).extend(self.reader.parameters())
-        optimiser = torch.optim.AdamW(
+        make = self.optimizer or partial(torch.optim.AdamW, betas=(0.9, settings.beta2), fused=True)
+        optimiser = make(
             [
                 {"params": params, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0}
                 for (rate, decays), params in groups.items()
-            ],
-            betas=(0.9, settings.beta2),
-            fused=True,
+            ]
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, cosine(settings.steps, round(settings.warmup * settings.steps))
-        )
+        rise = round(settings.warmup * settings.steps)
+        schedule_of = self.scheduler_of or partial(LambdaLR, lr_lambda=cosine(settings.steps, rise))
+        schedule = schedule_of(optimiser)
         if self.discriminator is None:
             return [optimiser], [{"scheduler": schedule, "interval": "step"}]
         opponent = torch.optim.AdamW(self.discriminator.parameters(), lr=self.stage.synergy.lr)

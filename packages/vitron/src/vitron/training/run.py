@@ -5,19 +5,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 
-from vitron.data.conditions import calls_of, compute_conditions, prompt_of, read_conditions
-from vitron.data.example import Example
-from vitron.data.files import read_example, read_samples
-from vitron.data.schema import Sample
+from vitron.data.conditions import compute_conditions
 from vitron.model.checkpoints import save_adapters, save_processor
 from vitron.model.encoding import ConversationEncoder
 from vitron.model.hf.configuration import VitronConfig
@@ -26,58 +22,14 @@ from vitron.training.adapters import merge_adapters
 from vitron.training.callbacks import LastCheckpoint, TrainableSetCheck
 from vitron.training.conditions import add_condition_heads
 from vitron.training.data import VitronData
+from vitron.training.folders import Examples
 from vitron.training.module import VitronModule
 from vitron.training.options import TrainerOptions
 from vitron.training.stages import Stage
 
-__all__ = ["Examples", "fit_stage"]
+__all__ = ["fit_stage"]
 
 _log = logging.getLogger(__name__)
-
-
-class Examples(Sequence[Example]):
-    """Conversations of a data set with its stored conditions; media are read on access.
-
-    Args:
-        source: Folder with ``data.jsonl``, or the file.
-
-    Raises:
-        DataError: If a line is no sample.
-    """
-
-    def __init__(self, source: Path) -> None:
-        self.folder = source if source.is_dir() else source.parent
-        self.samples: list[Sample] = [sample for _, sample in read_samples(source)]
-        if not self.samples:
-            raise ValueError(f"{source} holds no samples")
-        self.tasks = [sample.task for sample in self.samples]
-        self.conditions = read_conditions(source)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self._read(sample) for sample in self.samples[index]]
-        return self._read(self.samples[index])
-
-    def _read(self, sample: Sample) -> Example:
-        example = read_example(sample, self.folder)
-        if not self.conditions:
-            return example
-        prompts = {number: (call.module, prompt_of(call)) for number, call in enumerate(calls_of(sample))}
-        found = {
-            number: self.conditions[module][prompt]
-            for number, (module, prompt) in prompts.items()
-            if module in self.conditions and prompt in self.conditions[module]
-        }
-        return replace(example, conditions=found)
 
 
 def fit_stage(

@@ -6,14 +6,18 @@ import logging
 
 import pytest
 import torch
+import yaml
 from common_kernels.runtime.cli import run_app
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
+from torch.optim import SGD
+from torch.optim.lr_scheduler import ExponentialLR
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from vitron.cli import app
 from vitron.data.drawn import write_drawn_data
 from vitron.model.engine import Vitron
-from vitron.training import TrainerOptions, VitronModule, fit_stage, list_stages, load_stage
+from vitron.training import FolderData, TrainerOptions, VitronModule, fit_stage, list_stages, load_stage
 from vitron.training.stages import Condition, LoraSettings, Losses, Optimisation, Stage
 
 from ..model.backbones import (  # noqa: TID252  # builders that both folders use
@@ -169,6 +173,45 @@ def test_losses_go_to_any_logger(base, tmp_path):
     shown = {name for row in own.rows for name in row}
     assert {"loss/text", "gradient", "lr"} <= shown
     assert "loss/text" in seen[0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning, about jsonargparse
+def test_lightning_cli_trains_a_named_model_with_an_optimiser_of_its_own(base, tmp_path, monkeypatch):
+    chosen, stage = small(losses=Losses(text=1, mask=1)), tmp_path / "stage.yaml"
+    stage.write_text(yaml.safe_dump(chosen.model_dump(mode="json")))
+    trainer = {"accelerator": "cpu", "max_epochs": 1, "limit_val_batches": 0, "enable_progress_bar": False}
+    words = [f"--trainer.{name}={value}" for name, value in trainer.items()]
+    words += [f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=CSVLogger"]
+    words += [f"--trainer.logger.save_dir={tmp_path}", "--trainer.callbacks+=ModelCheckpoint"]
+    words += [f"--trainer.callbacks.dirpath={tmp_path / 'kept'}", "--trainer.callbacks.filename=kept"]
+    words += [f"--model.model={base / 'llava'}", f"--model.stage={stage}", f"--data.data={base / 'data'}"]
+    words += [
+        "--model.optimizer=torch.optim.SGD",
+        "--model.optimizer.lr=0.1",
+        "--model.scheduler=ExponentialLR",
+    ]
+    words += ["--model.scheduler.gamma=0.5"]
+    monkeypatch.setattr("sys.argv", ["train.py", "fit", *words])
+    cli = LightningCLI(VitronModule, FolderData, seed_everything_default=0)
+    module = cli.model
+    (optimiser,), (schedule,) = (
+        cli.trainer.optimizers,
+        [each.scheduler for each in cli.trainer.lr_scheduler_configs],
+    )
+    assert type(optimiser) is SGD
+    assert type(schedule) is ExponentialLR
+    # the groups of the stage keep their own rates, which the schedule halves
+    assert schedule.last_epoch == chosen.optimisation.steps
+    assert {group["lr"] for group in optimiser.param_groups} == {1e-3 * 0.5**schedule.last_epoch}
+    again = VitronModule.load_from_checkpoint(tmp_path / "kept" / "kept.ckpt", weights_only=True)
+    assert again.stage == chosen
+    for name, weight in module.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
+
+
+def test_data_of_a_folder_need_the_processor_of_the_model(base):
+    with pytest.raises(ValueError, match="needs a VitronModule that was built from the name of a model"):
+        FolderData(base / "data").setup("fit")
 
 
 def test_a_checkpoint_loads_by_its_path(base, tmp_path):

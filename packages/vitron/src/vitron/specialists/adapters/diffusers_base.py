@@ -65,7 +65,7 @@ class DiffusersAdapter(Adapter):
                 dtype=resolve_dtype(dtype, device, cuda_default="float16"),
                 use_safetensors=True,
             )
-        if self.offload and device.startswith("cuda"):
+        if self.offload and not device.startswith("cpu"):
             pipe.enable_model_cpu_offload(device=device)
         else:
             pipe = pipe.to(device)
