@@ -107,7 +107,7 @@ def load_clip(
         pretrained: Weights of an architecture: a tag, or a ``.safetensors`` file.
         quick_gelu: QuickGELU in both towers, whatever the model's own configuration says; ``None`` for what
             that says. Where nothing says it, there is an :class:`ActivationWarning`.
-        device: ``"auto"`` takes CUDA if there is any.
+        device: ``"auto"`` takes the accelerator if there is one.
         dtype: Compute dtype; ``"auto"`` is fp16 on CUDA, as the published code runs, else fp32.
 
     Raises:

@@ -86,7 +86,7 @@ class ITACLIP:
             dataset: Data set whose published settings the method takes; not with a configuration.
             pretrained: Tag or ``.safetensors`` file of an architecture's weights.
             quick_gelu: QuickGELU in both towers; ``None`` for what the model's own configuration says.
-            device: ``"auto"`` takes CUDA if there is any.
+            device: ``"auto"`` takes the accelerator if there is one.
             dtype: ``"auto"`` is fp16 on CUDA, else fp32.
             cache: Folder of cached text features, as for the class.
 

@@ -32,7 +32,7 @@ class LLMSource:
         model: Folder or hub id of a causal language model, or a ready model.
         tokenizer: Its tokenizer; needed with a ready model.
         task: Kind of texts and generation options; a kind alone takes the defaults.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda[:n]"``; a ready model stays on its device.
+        device: ``"auto"``, or a device of torch such as ``"cuda:1"``; a ready model stays on its device.
         dtype: Compute dtype; ``"auto"`` is that of the weights.
         cache: Folder of cached answers; ``"auto"`` is :func:`itaclip.text.default_cache`, ``None`` caches
             nothing.
@@ -199,7 +199,8 @@ class LLMSource:
         )
         device = next(model.parameters()).device
         # sampling draws from the global generator, whose state is restored
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        others = [] if device.type == "cpu" else [device]
+        with torch.random.fork_rng(devices=others, device_type=device.type if others else "cuda"):
             if self.task.seed is not None:
                 torch.manual_seed(self._batch_seed(conversations))
             out = model.generate(
