@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from shapeworld import Scene, SceneConfig, Split, captions, draw_scene, scene_rng
 from shapeworld.vocabulary import COLOURS, MATERIALS, SHAPES, Attribute
 
+from recipes.gates import Requirement
 from recipes.tiny_sdxl.assembly import generate_images
 from recipes.tiny_sdxl.autoencoder import psnr, reconstruct
 from recipes.tiny_sdxl.images import SIDE, held_out_images
@@ -20,13 +21,12 @@ from recipes.tiny_sdxl.images import SIDE, held_out_images
 Images = NDArray[np.uint8]
 
 NAMES: dict[Attribute, tuple[str, ...]] = {"shape": SHAPES, "colour": COLOURS, "material": MATERIALS}
-# gate: figure, least value, unit
-REQUIREMENTS: dict[str, tuple[float, str]] = {
-    "vae_psnr_db": (28.5, "dB"),
-    "colour_percent": (95.0, "%"),
-    "shape_percent": (65.0, "%"),
-    "both_colours_percent": (80.0, "%"),
-}
+REQUIREMENTS = (
+    Requirement(figure="vae_psnr_db", at_least=28.5),
+    Requirement(figure="colour_percent", at_least=95),
+    Requirement(figure="shape_percent", at_least=65),
+    Requirement(figure="both_colours_percent", at_least=80),
+)
 PROMPTS = 29  # purpose number of the stream of random numbers that the prompts are worded from
 
 
@@ -121,7 +121,7 @@ def judge_pipeline(
     judge: ImageJudge,
     *,
     seed: int,
-    count: int = 200,
+    count: int = 70,
     report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, float | dict[str, float]]:
     """Measure everything the card holds.
@@ -162,14 +162,3 @@ def _generate(
     batch_size = max(1, 32 * SIDE**2 // side**2)
     prompts = [order.prompt for order in orders]
     return generate_images(pipeline, prompts, seed=seed, side=side, batch_size=batch_size)
-
-
-def missed(figures: Mapping[str, float | dict[str, float]]) -> list[str]:
-    """Return in words every requirement that the figures miss."""
-    result: list[str] = []
-    for name, (least, unit) in REQUIREMENTS.items():
-        value = figures[name]
-        assert isinstance(value, float)
-        if not value >= least:
-            result.append(f"{name}: {value} {unit}, wanted at least {least} {unit}")
-    return result

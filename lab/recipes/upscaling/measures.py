@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pixelsmith.io.seams import seam_profile
 from pixelsmith.store.rows import ArrayRows
+from scipy import ndimage
+from skimage import feature, transform
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
@@ -22,6 +24,9 @@ from recipes.tiny_sdxl.images import SIDE
 from recipes.tiny_sdxl.judging import Order
 
 Images = NDArray[np.uint8]
+Bool = NDArray[np.bool_]
+_OUTLINE = 2  # pixels of the base size around a thing that belong to it
+_ALIKE, _LEAST_TEMPLATE = 0.7, 5  # correlation of a copy; pixels, below which everything is alike
 COUNTED_AT = 2 * SIDE  # the probe knows things of the base size and of twice that size
 CROPS = 4  # crops per image for FID and KID
 
@@ -53,15 +58,72 @@ def _percent(hits: object) -> float:
     return round(100 * float(np.mean(hits)), 1)
 
 
-def detail(images: Images, base_side: int = SIDE) -> float:
-    """Return the standard deviation of the detail beyond the base size, in levels of 255.
+def things_of(images: Images, judge: Judge) -> Bool:
+    """Return where the probe, looking at the base size, sees things in images: ``(B, H, W)`` bool."""
+    small = judge.segment(resized(images, SIDE))["colour"] > 0
+    times = images.shape[1] // SIDE
+    return small.repeat(times, axis=1).repeat(times, axis=2)
 
-    The detail is the difference from the image reduced to the base size and enlarged again; mean over images.
+
+def detail(images: Images, things: Bool, base_side: int = SIDE) -> dict[str, float]:
+    """Return the detail beyond the base size, in levels of 255: of all, on things, and on the ground.
+
+    The detail is the root mean square of the difference from the image reduced to the base size and enlarged
+    again; on the ground, what exceeds that of the drawn scene is grain. Mean over images; things include
+    their outlines.
+
+    Args:
+        images: Images, ``(B, H, W, 3)`` uint8.
+        things: Where the things are that the image should show, ``(B, H, W)``.
+        base_side: Side of the base images in pixels.
     """
     small = resized(images, base_side)
     back = resized(small, images.shape[1], Image.Resampling.LANCZOS)
-    rest = images.astype(np.float64) - back
-    return round(float(np.mean(rest.std(axis=(1, 2, 3)))), 3)
+    energy = ((images.astype(np.float64) - back) ** 2).mean(axis=-1)
+    reach = _OUTLINE * images.shape[1] // base_side
+    near = np.stack([ndimage.binary_dilation(mask, iterations=reach) for mask in things])
+    parts = {"detail": np.ones_like(near), "detail_things": near, "detail_ground": ~near}
+    return {name: round(_strength(energy, where), 3) for name, where in parts.items()}
+
+
+def _strength(energy: NDArray[np.float64], where: Bool) -> float:
+    found = [np.sqrt(one[part].mean()) for one, part in zip(energy, where, strict=True) if part.any()]
+    return float(np.mean(found)) if found else 0.0
+
+
+def copies(images: Images, things: Bool, judge: Judge) -> float:
+    """Return the percentage of images with a copy of the thing elsewhere, by template matching on masks.
+
+    The outline of the thing, at its size and at that of the base image, is looked for among all pixels of its
+    colour; a match beside the thing is a copy.
+
+    Args:
+        images: Images, ``(B, H, W, 3)`` uint8.
+        things: Where the thing is in each, ``(B, H, W)``.
+        judge: Judge that names the colours of pixels.
+    """
+    times = images.shape[1] // COUNTED_AT
+    named = judge.segment(resized(images, COUNTED_AT))["colour"]
+    masks = things[:, ::times, ::times]
+    return _percent([_has_copy(*pair) for pair in zip(named, masks, strict=True)])
+
+
+def _has_copy(named: Images, thing: Bool) -> bool:
+    if not thing.any():
+        return False
+    colour = np.bincount(named[thing]).argmax()
+    seen = (named == colour) & (colour > 0)
+    rows, columns = ndimage.find_objects(thing.astype(int))[0]
+    outline = thing[rows, columns].astype(float)
+    beside = ~ndimage.binary_dilation(thing, iterations=2 * _OUTLINE)
+    for share in (1.0, SIDE / COUNTED_AT, SIDE / COUNTED_AT / 2):
+        template = transform.rescale(outline, share, order=1)
+        if min(template.shape) >= _LEAST_TEMPLATE:
+            # a rim, without which a filled mask has no contrast to correlate
+            found = feature.match_template(seen.astype(float), np.pad(template, 2), pad_input=True)
+            if (found[beside] > _ALIKE).any():
+                return True
+    return False
 
 
 def worst_seam(images: Images, spacing: int) -> float:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from recipes.gates import Requirement
 from recipes.upscaling.rows import ROWS, Row
 
 Figures = Mapping[str, float]
@@ -19,7 +20,10 @@ COLUMNS = {
     "shape_right": "shape right, %",
     "lost": "lost, %",
     "repeated": "repeated, %",
+    "copied": "copied, %",
     "detail": "detail",
+    "detail_things": "on things",
+    "detail_ground": "on ground",
     "fid": "FID",
     "kid": "KID",
     "saturation": "saturation",
@@ -27,21 +31,30 @@ COLUMNS = {
     "calls": "calls",
     "seconds": "seconds",
 }
-MARGIN = 5.0  # points by which loss and repetition may exceed those of Lanczos
 JUDGED = "4x pixelsmith, one hop"
+"""What a user gets who sets nothing."""
+
+REQUIREMENTS = (
+    *(Requirement(figure=f"{name}_more", at_most=5) for name in ("lost", "repeated", "copied")),  # points
+    Requirement(figure="detail_gain", at_least=1),
+    Requirement(figure="grain", at_most=1.2),
+)
+"""Requirements on :func:`gate_figures`, at their 95 % bounds."""
 
 
-def missed(figures: Mapping[str, Figures], row: str = JUDGED) -> list[str]:
-    """Return one sentence per missed requirement: loss and repetition against Lanczos, detail above it."""
-    ours, plain = figures[row], figures["4x Lanczos"]
-    result = [
-        f"{name}: {ours[name]} %, Lanczos {plain[name]} %, wanted at most {MARGIN:g} points more"
-        for name in ("lost", "repeated")
-        if ours[name] > plain[name] + MARGIN
-    ]
-    if not ours["detail"] > plain["detail"]:
-        result.append(f"detail: {ours['detail']}, wanted more than the {plain['detail']} of Lanczos")
-    return result
+def gate_figures(figures: Mapping[str, Figures], row: str = JUDGED) -> dict[str, float]:
+    """Return what the gate reads of one seed: loss and copies beside Lanczos, detail on things, grain.
+
+    Args:
+        figures: Figures by row, those of the drawn scenes and of Lanczos among them.
+        row: Row that is judged.
+    """
+    ours, plain, truth = figures[row], figures["4x Lanczos"], figures["4x drawn scene"]
+    more = {f"{name}_more": ours[name] - plain[name] for name in ("lost", "repeated", "copied")}
+    return more | {
+        "detail_gain": ours["detail_things"] / plain["detail_things"],
+        "grain": ours["detail_ground"] / truth["detail_ground"],
+    }
 
 
 def table(figures: Mapping[str, Figures], scale: int, rows: Sequence[Row] = ROWS) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Literal
 
+from recipes.gates import Requirement
 from recipes.vitron_tiny.baseline import commonest_answers
 from recipes.vitron_tiny.evaluation import CALLING, SILENT, Judged
-from recipes.vitron_tiny.scoring import cumulative_iou, lower_bound, mean_iou, share
+from recipes.vitron_tiny.scoring import cumulative_iou, lower_bound, mean_iou, share, upper_bound
 
-__all__ = ["REQUIREMENTS", "SLICES", "Requirement", "figures_of", "missed_requirements", "sliced", "table"]
+__all__ = ["REQUIREMENTS", "SLICES", "figures_of", "sliced", "table"]
 
 Figures = dict[str, float]
 _WORDS = ("caption", "question", "region_caption", "video_question", "span_grounding", "no_call")
@@ -19,28 +20,29 @@ _SPURIOUS = ("caption", "question", "no_call")
 
 
 def figures_of(judged: Sequence[Judged]) -> Figures:
-    """Return all figures that the turns at hand allow; of shares, the lower 95 % bound beside some."""
+    """Return all figures that the turns at hand allow; of shares, the 95 % bound beside some."""
     found: Figures = {}
 
-    def put(name: str, values: Sequence[bool], *, bound: bool = False) -> None:
+    def put(name: str, values: Sequence[bool], *, bound: Literal["", "lower", "upper"] = "") -> None:
         if values:
             found[name] = share(values)
             if bound:
-                found[f"{name}_lower"] = lower_bound(sum(values), len(values))
+                limit = lower_bound if bound == "lower" else upper_bound
+                found[f"{name}_{bound}"] = limit(sum(values), len(values))
 
     calling = [each for each in judged if each.drawn.example.messages[-1].calls]
     silent = [each for each in judged if not each.drawn.example.messages[-1].calls]
-    put("modules", [each.score.modules for each in calling], bound=True)
-    put("instructions", [each.score.instructions for each in calling], bound=True)
+    put("modules", [each.score.modules for each in calling], bound="lower")
+    put("instructions", [each.score.instructions for each in calling], bound="lower")
     later = [each.score.instructions for each in calling if each.drawn.turn > 1]
-    put("later_right_call", later, bound=True)
-    put("chains", [each.score.instructions for each in _of(judged, "chains")], bound=True)
-    put("spurious_calls", [each.score.spurious for each in _of(silent, *_SPURIOUS)])
+    put("later_right_call", later, bound="lower")
+    put("chains", [each.score.instructions for each in _of(judged, "chains")], bound="lower")
+    put("spurious_calls", [each.score.spurious for each in _of(silent, *_SPURIOUS)], bound="upper")
     put("spurious_calls_all", [each.score.spurious for each in silent])
-    put("malformed", [not each.score.parsed for each in judged])
+    put("malformed", [not each.score.parsed for each in judged], bound="upper")
     for task in _WORDS:
         right = [each.score.text and each.score.modules for each in _of(judged, task)]
-        put(task, right, bound=task == "region_caption")
+        put(task, right, bound="lower" if task == "region_caption" else "")
     found |= _commonest(judged)
     put("grounding_acc50", [_box(each) > 0.5 for each in _of(judged, "grounding")])
     put("executed", [each.executed for each in judged if each.executed is not None])
@@ -132,60 +134,23 @@ def sliced(judged: Sequence[Judged], name: str) -> dict[str, Figures]:
     return table
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requirement:
-    """A bound that a figure of a checkpoint has to reach.
-
-    Attributes:
-        part: Part.
-        figure: Name of the figure.
-        at_least: Smallest value; ``None`` if ``at_most`` is given.
-        at_most: Largest value.
-    """
-
-    part: str
-    figure: str
-    at_least: float | None = None
-    at_most: float | None = None
-
-    def __str__(self) -> str:
-        bound = f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
-        return f"{self.part} {self.figure} {bound}"
-
-    def is_met(self, value: float) -> bool:
-        """Return whether a value reaches the requirement."""
-        return value >= self.at_least if self.at_least is not None else value <= (self.at_most or 0.0)
-
-
 REQUIREMENTS: tuple[Requirement, ...] = (
-    Requirement(part="test", figure="modules", at_least=0.99),
-    Requirement(part="test", figure="instructions", at_least=0.95),
-    Requirement(part="test", figure="chains", at_least=0.90),
-    Requirement(part="test", figure="spurious_calls", at_most=0.01),
-    Requirement(part="test", figure="malformed", at_most=0.005),
-    Requirement(part="test", figure="malformed_constrained", at_most=0.0),
-    Requirement(part="test", figure="region_caption", at_least=0.90),
-    Requirement(part="test", figure="referring_attribute_ciou", at_least=0.70),
-    Requirement(part="test", figure="referring_relation_ciou", at_least=0.50),
-    Requirement(part="test", figure="tracking_miou", at_least=0.60),
-    Requirement(part="test", figure="question_gain", at_least=0.20),
-    Requirement(part="conversations", figure="later_right_call_lower", at_least=0.95),
-    Requirement(part="held_out", figure="modules_lower", at_least=0.90),
-    Requirement(part="held_out", figure="instructions_lower", at_least=0.80),
+    Requirement(figure="test.modules", at_least=0.99),
+    Requirement(figure="test.instructions", at_least=0.95),
+    Requirement(figure="test.chains", at_least=0.90),
+    Requirement(figure="test.spurious_calls", at_most=0.01),
+    Requirement(figure="test.malformed", at_most=0.005),
+    Requirement(figure="test.malformed_constrained", at_most=0.0),
+    Requirement(figure="test.region_caption", at_least=0.90),
+    Requirement(figure="test.referring_attribute_ciou", at_least=0.70),
+    Requirement(figure="test.referring_relation_ciou", at_least=0.50),
+    Requirement(figure="test.tracking_miou", at_least=0.60),
+    Requirement(figure="test.question_gain", at_least=0.20),
+    Requirement(figure="conversations.later_right_call", at_least=0.95),
+    Requirement(figure="held_out.modules", at_least=0.90),
+    Requirement(figure="held_out.instructions", at_least=0.80),
 )
-"""Requirements of the shipped model; names that end in ``_lower`` are lower 95 % bounds."""
-
-
-def missed_requirements(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Return which requirements are missed or were not measured, one line each."""
-    lines: list[str] = []
-    for each in REQUIREMENTS:
-        value = figures.get(each.part, {}).get(each.figure)
-        if value is None:
-            lines.append(f"{each}: not measured")
-        elif not each.is_met(value):
-            lines.append(f"{each}: {value:.4f}")
-    return lines
+"""Requirements of the shipped model, at the 95 % bound over its test seeds."""
 
 
 def table(figures: Mapping[str, Mapping[str, float]], head: str = "figure") -> str:

@@ -24,12 +24,14 @@ class Report:
     """Figures of a checkpoint.
 
     Attributes:
-        figures: Figures by part.
+        figures: Figures by part, of all seeds together.
+        runs: Figures by part of each seed.
         baseline: Figures of the keyword router by part.
         slices: Figures by table, part and group of turns.
     """
 
     figures: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    runs: list[dict[str, dict[str, float]]] = field(default_factory=list[dict[str, dict[str, float]]])
     baseline: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     slices: dict[str, dict[str, dict[str, dict[str, float]]]] = field(
         default_factory=dict[str, dict[str, dict[str, dict[str, float]]]]
@@ -39,7 +41,7 @@ class Report:
 def evaluate_all(
     model: EvaluatedModel,
     *,
-    seed: int,
+    seeds: Sequence[int],
     count: int,
     batch_size: int = 32,
     parts: Sequence[str] = tuple(PARTS),
@@ -49,25 +51,32 @@ def evaluate_all(
 
     Args:
         model: Model.
-        seed: Random seed of the examples.
-        count: Number of examples of a task of share 1 in a part.
+        seeds: Random seeds of the examples.
+        count: Number of examples of a task of share 1 in a part, for each seed.
         batch_size: Number of conversations per batch.
         parts: Names of the parts.
         log: Called with a line from time to time.
     """
-    report = Report(slices={name: {} for name in SLICES})
+    report = Report(slices={name: {} for name in SLICES}, runs=[{} for _ in seeds])
     for name in parts:
-        part = PARTS[name]
-        turns = list(draw_part(part, seed, count))
-        judged = judge(model, turns, batch_size=batch_size, log=log)
-        report.figures[name] = figures_of(judged)
+        drawn = [list(draw_part(PARTS[name], seed, count)) for seed in seeds]
+        judged = [judge(model, turns, batch_size=batch_size, log=log) for turns in drawn]
+        for run, own in zip(report.runs, judged, strict=True):
+            run[name] = figures_of(own)
+        together = [each for own in judged for each in own]
+        report.figures[name] = figures_of(together)
         for by in SLICES:
-            report.slices[by][name] = sliced(judged, by)
+            report.slices[by][name] = sliced(together, by)
+        turns = [each for own in drawn for each in own]
         report.baseline[name] = figures_of(judge(KeywordRouter(), turns, batch_size=batch_size))
         if log is not None:
-            log(f"{name}: {_summary(judged)}")
+            log(f"{name}: {_summary(together)}")
     if "test" in parts:
-        few = draw_part(PARTS["test"], seed, max(1, round(CONSTRAINED * count)), CALLING)
+        few = [
+            turn
+            for seed in seeds
+            for turn in draw_part(PARTS["test"], seed, max(1, round(CONSTRAINED * count)), CALLING)
+        ]
         held = figures_of(judge(model, few, batch_size=batch_size, constrained=True, execute=False))
         for figure in ("malformed", "instructions"):
             report.figures["test"][f"{figure}_constrained"] = held[figure]

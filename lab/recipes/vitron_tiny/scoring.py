@@ -153,3 +153,8 @@ def lower_bound(right: int, count: int, z: float = 1.959964) -> float:
     rate, square = right / count, z * z / count
     spread = z * sqrt(rate * (1 - rate) / count + square / (4 * count))
     return max(0.0, (rate + square / 2 - spread) / (1 + square))
+
+
+def upper_bound(right: int, count: int) -> float:
+    """Return the upper bound of the same interval; see :func:`lower_bound`."""
+    return 1 - lower_bound(count - right, count)

@@ -153,14 +153,16 @@ def test_measures_are_grouped_and_correlated() -> None:
     assert found["high_frequency"]["a"] == pytest.approx(-1)
 
 
-def test_a_gain_within_its_spread_misses() -> None:
+def test_a_gain_within_its_interval_misses() -> None:
     judged: dict[Kind, dict[str, list[float]]] = {
-        "shape": {"for shape": [0.5, 0.6], "legacy": [0.4, 0.5]},
-        "colour": {"for colour": [0.5, 0.3], "legacy": [0.4, 0.3]},
+        "shape": {"for shape": [0.5, 0.6, 0.7], "legacy": [0.4, 0.5, 0.6]},
+        "colour": {"for colour": [0.5, 0.3, 0.4], "legacy": [0.4, 0.3, 0.35]},
     }
-    assert gain([0.5, 0.6], [0.4, 0.4]) == pytest.approx({"mean": 0.15, "deviation": 0.5**0.5 / 10})
+    assert gain([0.5, 0.6], [0.4, 0.5]) == pytest.approx({"mean": 0.1, "lower": 0.1})
     (miss,) = misses(judged, ("shape", "colour"))
-    assert miss.startswith("colour: the ranked selection beats the legacy one by 0.0500")
+    assert miss.startswith(
+        "colour: the ranked selection beats the legacy one by 0.0500, with its 95 % bound -0.0"
+    )
 
 
 def test_stereo_partners_follow_the_disparity() -> None:

@@ -9,8 +9,9 @@ from itaclip import ITACLIP, AttentionConfig
 from itaclip.attention import build_attention
 from itaclip.encoder import build_encoder
 from itaclip.text.prompts import get_templates
+from recipes.gates import missed
 from recipes.segmentation import commands, memory, prior
-from recipes.segmentation.commands import misses, weak_gains
+from recipes.segmentation.commands import REQUIREMENTS, WITHOUT_PRIOR, with_margins
 from recipes.segmentation.figure import draw_figure
 from recipes.segmentation.measure import Bench, Figures, Job
 from recipes.segmentation.memory import RememberingEncoder
@@ -358,13 +359,15 @@ def test_choices_are_valid_and_differ():
 
 def test_the_gate_wants_twice_vanilla_and_thirty_on_colours():
     good = {"vanilla": 10.0, "itaclip": 15.0, "itaclip + prior": 20.0, "tiny-shapes": 30.0}
-    assert misses({"colour": good, "shape": good}) == []
-    (weak,) = misses({"colour": good, "shape": {**good, "itaclip + prior": 19.9}})
-    assert weak == "shape: itaclip + prior reaches 19.9 mIoU, vanilla 10.0, wanted 2 times as much"
-    (alone,) = weak_gains({"shape": good}, "itaclip")
-    assert alone == "shape: itaclip reaches 15.0 mIoU, vanilla 10.0, wanted 2 times as much"
-    (low,) = misses({"colour": {**good, "tiny-shapes": 29.9}})
-    assert low == "colour: tiny-shapes reaches 29.9 mIoU, wanted 30"
+
+    def misses(requirements, **changed):
+        figures = {kind: with_margins(good | changed.get(kind, {})) for kind in CLASSES}
+        return [line.split(":")[0] for line in missed(requirements, [figures] * 3)]
+
+    assert misses(REQUIREMENTS) == []
+    assert misses(REQUIREMENTS, shape={"itaclip + prior": 19.9}) == ["shape.prior_over_twice at least 0"]
+    assert misses(REQUIREMENTS, colour={"tiny-shapes": 29.9}) == ["colour.tiny-shapes at least 30"]
+    assert misses(WITHOUT_PRIOR) == [f"{kind}.over_twice at least 0" for kind in CLASSES]
 
 
 def test_a_random_model_fails_its_gate(folder, monkeypatch, recipes):
@@ -374,8 +377,8 @@ def test_a_random_model_fails_its_gate(folder, monkeypatch, recipes):
     assert result.exit_code == 1
     report = json.loads(result.stdout)
     assert set(report["miou"]) == set(CLASSES)
-    assert any("wanted 30" in line for line in report["failures"])
-    assert all(line.split(": ")[1].startswith("itaclip reaches") for line in report["without_prior"])
+    assert any(line.startswith("colour.tiny-shapes at least 30: ") for line in report["failures"])
+    assert all(".over_twice at least 0: " in line for line in report["without_prior"])
 
 
 def test_ablate_writes_card_and_figure_and_measures_once(folder, tmp_path, recipes):

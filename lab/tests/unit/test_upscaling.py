@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recipes import gates
 from recipes.probes.judging import Judge
 from recipes.probes.network import Probe
 from recipes.tiny_sdxl.assembly import assemble
@@ -15,7 +16,7 @@ from recipes.tiny_sdxl.denoiser import Denoiser, DenoiserOptions
 from recipes.tiny_sdxl.judging import draw_orders
 from recipes.upscaling import measures, photos
 from recipes.upscaling.generation import Generated, generate_row, stored_row
-from recipes.upscaling.report import COLUMNS, missed, table
+from recipes.upscaling.report import COLUMNS, REQUIREMENTS, gate_figures, table
 from recipes.upscaling.rows import ROWS, Row
 from shapeworld import render
 
@@ -58,10 +59,49 @@ def test_contents_separate_loss_from_repetition(things, lost, repeated, orders, 
     assert figures["shape_right"] == pytest.approx(100 * np.mean(first))
 
 
+def middle(images):
+    things = np.zeros(images.shape[:3], dtype=bool)
+    things[:, 40:80, 40:80] = True
+    return things
+
+
 def test_detail_is_what_lanczos_lacks(scenes):
     small = measures.resized(scenes, 64)
     enlarged = measures.resized(small, 128, Image.Resampling.LANCZOS)
-    assert measures.detail(enlarged) < 0.5 * measures.detail(scenes)
+    assert measures.detail(enlarged, middle(scenes))["detail"] < (
+        0.5 * measures.detail(scenes, middle(scenes))["detail"]
+    )
+
+
+def test_grain_on_the_ground_is_no_detail_of_things():
+    plain = np.full((2, 128, 128, 3), 90, dtype=np.uint8)
+    plain[:, 45:75, 45:75] = 200
+    grainy = plain.copy()
+    grainy[:, :30] += np.random.default_rng(0).integers(0, 9, (2, 30, 128, 3), dtype=np.uint8)
+    before, after = (measures.detail(each, middle(plain)) for each in (plain, grainy))
+    assert after["detail_things"] == before["detail_things"]
+    assert before["detail_ground"] < 0.5 < after["detail_ground"]
+
+
+@dataclass
+class ColourJudge:
+    """Calls the red pixels things of the first colour."""
+
+    def segment(self, images):
+        return {"colour": (images[..., 0] > 128).astype(np.uint8)}
+
+
+def test_a_copy_is_found_and_another_outline_is_none():
+    rows, columns = np.indices((128, 128))
+    disc = (rows - 40) ** 2 + (columns - 40) ** 2 < 18**2
+    copy = (rows - 100) ** 2 + (columns - 100) ** 2 < 9**2
+    stripe = abs(rows - 110) < 2
+    images = [
+        np.where(mask[..., None], 255, 0).astype(np.uint8).repeat(3, 2)
+        for mask in (disc, disc | copy, disc | stripe)
+    ]
+    found = [measures.copies(one[None], disc[None], ColourJudge()) for one in images]
+    assert found == [0, 100, 0]
 
 
 def test_seams_are_seen_wherever_they_lie(scenes):
@@ -87,17 +127,24 @@ def test_distance_of_scenes_to_themselves_is_least(scenes):
     assert far["kid"] > near["kid"]
 
 
-def figures(lost, repeated, detail):
-    return {"lost": lost, "repeated": repeated, "detail": detail}
+def run(**ours):
+    plain = {"lost": 0, "repeated": 0, "copied": 0, "detail_things": 2.0, "detail_ground": 0.4}
+    truth = {"detail_ground": 0.5}
+    return gate_figures({"4x Lanczos": plain, "4x drawn scene": truth, "row": plain | ours}, "row")
 
 
 @pytest.mark.parametrize(
     ("ours", "words"),
-    [(figures(5, 5, 2), []), (figures(6, 0, 2), ["lost"]), (figures(0, 6, 1), ["repeated", "detail"])],
+    [
+        ({"detail_things": 3.0, "detail_ground": 0.55}, []),
+        ({"lost": 6, "detail_things": 3.0}, ["lost_more"]),
+        ({"repeated": 6, "copied": 7, "detail_things": 1.0}, ["repeated_more", "copied_more", "detail_gain"]),
+        ({"detail_ground": 0.7}, ["grain"]),
+    ],
 )
 def test_the_gate_names_what_is_missed(ours, words):
-    said = missed({"4x Lanczos": figures(0, 0, 1), "row": ours}, "row")
-    assert [line.split(":")[0] for line in said] == words
+    said = gates.missed(REQUIREMENTS, [run(**ours)] * 3)
+    assert [line.split()[0] for line in said] == words
 
 
 def test_images_are_generated_once(tmp_path: Path):
