@@ -61,9 +61,21 @@ class Restorer:
         batch_size: int = 1,
         revision: str | None = None,
         token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
     ) -> Self:
         """Load a network by name, folder, file or hub id, see :func:`semanir.networks.load_network`."""
-        model = load_network(name_or_path, device=device, dtype=dtype, revision=revision, token=token)
+        model = load_network(
+            name_or_path,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
         return cls(model, batch_size=batch_size)
 
     def check_options(self, options: RestoreOptions) -> None:

@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,15 @@ import torch
 import yaml
 from common_kernels.runtime.cli import run_app
 from PIL import Image
+from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.cli import LightningCLI, ReduceLROnPlateau
 from semanir import SemanIR, SemanIRConfig
 from semanir.cli import app
+from semanir.data import CropOptions
+from semanir.degradations import GaussianNoise
 from semanir.metrics import psnr
 from semanir.restorer import Restorer
-from semanir.training import SampleImages, SemanIRModule, fit, shipped_configs
+from semanir.training import SampleImages, SemanIRData, SemanIRModule, fit, shipped_configs
 from semanir.training.callbacks import side_by_side
 from semanir.training.module import charbonnier_loss, step_factor
 from semanir.training.run import CONFIGS, find_config
@@ -33,6 +38,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
 ]
+
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
 def module(**options):
@@ -128,6 +135,30 @@ class TestModule:
         started = SemanIRModule("sr-small", network | {"upscale": 3}, weights=str(tmp_path / "x2"))
         assert torch.equal(started.network.conv_first.weight, first.conv_first.weight)
 
+    def test_a_checkpoint_needs_its_path_alone(self, tmp_path):
+        trained = module(random_k=(4, 8), optimizer=partial(torch.optim.SGD, lr=0.1))
+        x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+        trainer = pl.Trainer(accelerator="cpu", max_steps=1, default_root_dir=tmp_path, **QUIET)
+        trainer.fit(trained, DataLoader(TensorDataset(x, 1 - x), batch_size=2))
+        trainer.save_checkpoint(tmp_path / "one.ckpt")
+        loaded = SemanIRModule.load_from_checkpoint(tmp_path / "one.ckpt", map_location="cpu")
+        assert loaded.hparams == trained.hparams
+        stored = trained.network.state_dict()
+        assert all(torch.equal(value, stored[name]) for name, value in loaded.network.state_dict().items())
+
+    def test_optimizer_and_scheduler_can_be_given(self):
+        given = module(
+            optimizer=partial(torch.optim.SGD, lr=0.1),
+            scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=3),
+        ).configure_optimizers()
+        assert type(given["optimizer"]) is torch.optim.SGD
+        assert type(given["lr_scheduler"]["scheduler"]) is torch.optim.lr_scheduler.StepLR
+        assert given["lr_scheduler"]["interval"] == "step"
+        waiting = partial(ReduceLROnPlateau, monitor="val/psnr", mode="max")
+        assert module(scheduler=waiting).configure_optimizers()["lr_scheduler"]["monitor"] == "val/psnr"
+        own = module(learning_rate=3e-4).configure_optimizers()["optimizer"]
+        assert (type(own), own.defaults["lr"]) == (torch.optim.AdamW, 3e-4)
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [
@@ -140,6 +171,16 @@ class TestModule:
     def test_wrong_options_are_refused(self, options, message):
         with pytest.raises(ValueError, match=message):
             SemanIRModule("tiny", **options)
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(0, 0), (1, 1), (8, 2)])
+def test_readers_stay_between_epochs_and_are_no_more_than_processors(images, monkeypatch, wanted, found):
+    monkeypatch.setattr("semanir.training.datamodule.os.cpu_count", lambda: 2)
+    noise = GaussianNoise(sigma=5)
+    data = SemanIRData([str(images)], degradation=noise, crops=CropOptions(patch_size=8), num_workers=wanted)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    assert (loader.num_workers, loader.persistent_workers) == (found, found > 0)
 
 
 def test_samples_stand_side_by_side():
@@ -288,6 +329,40 @@ class TestFit:
         assert samples == [f"{number}-step-3.png" for number in range(4)]
         [metrics] = output.rglob("metrics.csv")
         assert {"train/loss", "val/psnr"} <= set(metrics.read_text().splitlines()[0].split(","))
+
+    @pytest.mark.filterwarnings("ignore:LightningCLI's args parameter", "ignore:.*does not have many workers")
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_lightning_trains_it_with_any_optimizer_logger_and_callback(
+        self, configured, tmp_path, monkeypatch
+    ):
+        """Lightning's own command line, its subcommands, loggers and callbacks; nothing of ours around."""
+        words = [
+            *("--model.optimizer", "torch.optim.Adam", "--model.optimizer.lr", "1e-3"),
+            *("--model.scheduler", "torch.optim.lr_scheduler.StepLR", "--model.scheduler.step_size", "1"),
+            *("--trainer.max_steps", "2", "--trainer.limit_val_batches", "1"),
+            *("--trainer.logger", "pytorch_lightning.loggers.TensorBoardLogger"),
+            *("--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.name", "board"),
+            *("--trainer.callbacks", "pytorch_lightning.callbacks.LearningRateMonitor"),
+            *("--trainer.callbacks+", "pytorch_lightning.callbacks.ModelCheckpoint"),
+            *("--trainer.callbacks.dirpath", str(tmp_path / "kept")),
+            *("--trainer.callbacks.every_n_train_steps", "2"),
+        ]
+        config = configured(tmp_path / "run")
+        recorded = []
+        monkeypatch.setattr(
+            LearningRateMonitor,
+            "on_train_batch_start",
+            lambda self, trainer, *_: recorded.append([g["lr"] for g in trainer.optimizers[0].param_groups]),
+        )
+        cli = LightningCLI(SemanIRModule, SemanIRData, args=["fit", "--config", config, *words])
+        [optimizer] = cli.trainer.optimizers
+        assert type(optimizer) is torch.optim.Adam
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-5])
+        assert list((tmp_path / "board").rglob("events.out.*"))
+        assert recorded == [pytest.approx([1e-3]), pytest.approx([1e-4])]
+        [kept] = (tmp_path / "kept").iterdir()
+        loaded = SemanIRModule.load_from_checkpoint(kept, map_location="cpu")
+        assert loaded.hparams["network"] == cli.model.hparams["network"]
 
     @pytest.mark.parametrize(
         ("arguments", "named"),

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
-from semanir import SemanIR, SemanIRConfig
+from huggingface_hub import HfApi
+from semanir import Restorer, SemanIR, SemanIRConfig
 from semanir.weights import SHIPPED, ModelNotFoundError, find_folder, shipped_models
 
 
@@ -67,17 +70,54 @@ def test_weights_of_another_configuration(folder):
         SemanIR.from_pretrained(folder)
 
 
-def test_the_hub_is_asked_for_what_was_named(folder, monkeypatch):
-    asked = {}
+@pytest.mark.parametrize("load", [SemanIR.from_pretrained, Restorer.from_pretrained])
+def test_the_hub_is_asked_for_what_was_named(folder, monkeypatch, load, tmp_path):
+    asked = []
 
     def find(name, **options):
-        asked.update(options, name=name)
+        asked.append({"name": name} | options)
         return folder
 
     monkeypatch.setattr("semanir.weights.find_model", find)
-    SemanIR.from_pretrained("someone/model", device="cpu", revision="v2", token="secret")
-    assert (asked["name"], asked["revision"], asked["token"]) == ("someone/model", "v2", "secret")
-    assert asked["download"] == ["config.json", "model.safetensors"]
+    wanted = {
+        "revision": "v2",
+        "token": "secret",
+        "cache_dir": tmp_path / "cache",
+        "local_files_only": True,
+        "force_download": True,
+    }
+    load("someone/model", device="cpu", **wanted)
+    assert wanted.items() <= asked[0].items()
+    assert asked[0]["name"] == "someone/model"
+    assert asked[0]["download"] == ["config.json", "model.safetensors"]
+
+
+def test_what_is_pushed_to_the_hub_loads_again(folder, monkeypatch, tmp_path):
+    pushed = tmp_path / "hub"
+
+    def upload(self, *, folder_path, **named):
+        assert (named["repo_id"], named["commit_message"]) == ("someone/net", "first")
+        shutil.copytree(folder_path, pushed)
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **named: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    model = SemanIR.from_pretrained(folder, device="cpu")
+    figures = {"repo_id": "someone/net", "metrics": "PSNR 31.5 dB"}
+    model.push_to_hub("someone/net", commit_message="first", model_card_kwargs=figures)
+    assert {"config.json", "model.safetensors", "README.md"} == {file.name for file in pushed.iterdir()}
+    loaded = SemanIR.from_pretrained(pushed, device="cpu")
+    assert loaded.config == model.config
+    stored = loaded.state_dict()
+    assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+    card = (pushed / "README.md").read_text("utf-8")
+    for part in (
+        "license: apache-2.0",
+        "library_name: semanir",
+        "2405.20008",
+        "PSNR 31.5 dB",
+        '"someone/net"',
+    ):
+        assert part in card
 
 
 def test_shipped_models_have_cards():

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -53,8 +54,9 @@ def step_factor(step: int, *, milestones: Sequence[int], gamma: float, warmup_st
 class SemanIRModule(pl.LightningModule):
     """Trains a :class:`semanir.SemanIR`.
 
-    Batches are pairs (degraded, clean) of ``(B, C, H, W)`` in [0, 1]. A checkpoint holds all arguments, so
-    ``SemanIRModule.load_from_checkpoint(path)`` needs nothing else.
+    Batches are pairs (degraded, clean) of ``(B, C, H, W)`` in [0, 1]. A checkpoint holds all arguments but
+    functions, so ``SemanIRModule.load_from_checkpoint(path)`` needs nothing else, unless it trains on with an
+    optimiser or scheduler of yours.
 
     Args:
         preset: Network, see :meth:`semanir.SemanIRConfig.preset`; ``None`` if ``network`` says all.
@@ -72,6 +74,10 @@ class SemanIRModule(pl.LightningModule):
         gradient_checkpointing: Compute activations again in the backward pass: less memory, more time.
         compile: Compile the network with ``torch.compile``.
         weights: File (safetensors) or folder of weights to start from.
+        optimizer: Function of the parameters that returns the optimiser, instead of AdamW; on the command
+            line a class and its arguments: ``--model.optimizer torch.optim.Adam --model.optimizer.lr 1e-3``.
+        scheduler: Function of the optimiser that returns its scheduler, stepped after every optimiser step,
+            instead of ``milestones``; likewise.
 
     Source: L1 loss and random k: SemanIR, arXiv 2405.20008, Sec. 4.
     """
@@ -93,8 +99,11 @@ class SemanIRModule(pl.LightningModule):
         gradient_checkpointing: bool = False,
         compile: bool = False,
         weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
+        self.optimizer, self.scheduler = optimizer, scheduler
         changes = {key: tuple(v) if isinstance(v, list) else v for key, v in (network or {}).items()}
         make = SemanIRConfig.from_dict if preset is None else partial(_of_preset, preset)
         config = make(changes)
@@ -187,20 +196,26 @@ class SemanIRModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:  # noqa: D102
         h = self.hparams
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(),
+        adamw = partial(
+            torch.optim.AdamW,
             lr=h["learning_rate"],
             betas=(h["betas"][0], h["betas"][1]),
             weight_decay=h["weight_decay"],
         )
-
-        def factor(step: int) -> float:
-            return step_factor(
-                step, milestones=h["milestones"], gamma=h["gamma"], warmup_steps=h["warmup_steps"]
-            )
-
-        schedule = LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        schedule = partial(
+            step_factor, milestones=h["milestones"], gamma=h["gamma"], warmup_steps=h["warmup_steps"]
+        )
+        optimizer = (self.optimizer or adamw)(self.network.parameters())
+        scheduler = (self.scheduler or partial(LambdaLR, lr_lambda=schedule))(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):  # its metric is new once an epoch, if at all
+            waiting = {
+                "scheduler": scheduler,
+                "interval": "epoch",
+                "monitor": scheduler.monitor,
+                "strict": False,
+            }
+            return {"optimizer": optimizer, "lr_scheduler": waiting}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def _check_data(network: SemanIRConfig, crops: CropOptions) -> None:
