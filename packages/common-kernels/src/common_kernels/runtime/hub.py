@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DType",
+    "HubOptions",
     "ModelNotFoundError",
     "ShippedModels",
     "check_hub",
@@ -35,6 +36,16 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "card.json"
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 _HUB_SECONDS = 5.0
+
+
+class HubOptions(TypedDict, total=False):
+    """Keyword arguments of everything that loads from the hub; those of :func:`find_model`."""
+
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    force_download: bool
 
 
 class ModelNotFoundError(FileNotFoundError):
