@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from math import prod, sqrt
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast
 
 import torch
-from common_kernels.runtime.hub import DType, resolve_device, resolve_dtype
+from common_kernels.runtime.hub import DType, HubOptions, resolve_device, resolve_dtype
 from torch import Tensor, nn
 
 from diffeat.denoisers import adapter_for
@@ -76,7 +76,7 @@ class FeatureExtractor:
         *,
         device: str | torch.device = "auto",
         dtype: DType | torch.dtype = "auto",
-        revision: str | None = None,
+        **hub: Unpack[HubOptions],
     ) -> Self:
         """Load a pipeline.
 
@@ -87,7 +87,7 @@ class FeatureExtractor:
                 where it is.
             dtype: Compute dtype; ``"auto"`` is float32 on the CPU, else float16 for U-Nets and bfloat16 for
                 transformers, and leaves a pipeline as it is.
-            revision: Branch, tag or commit on the hub.
+            **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
         Raises:
             ModelNotFoundError: If there is no such pipeline.
@@ -104,11 +104,11 @@ class FeatureExtractor:
                 cast("Any", source).to(**chosen)
             return cls(source)
         target = resolve_device(device)
-        place = find_pipeline(source, revision=revision)
+        place = find_pipeline(source, **hub)
         import diffusers
 
         loader = cast("Any", diffusers).DiffusionPipeline
-        index = loader.load_config(place, revision=revision)
+        index = loader.load_config(place, **hub)
         default: DType = "bfloat16" if "transformer" in index else "float16"
         extra = {"safety_checker": None} if "safety_checker" in index else {}
         with warnings.catch_warnings():
@@ -118,12 +118,12 @@ class FeatureExtractor:
             warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
             pipeline = loader.from_pretrained(
                 place,
-                revision=revision,
+                **hub,
                 torch_dtype=resolve_dtype(dtype, target, cuda_default=default),
                 use_safetensors=True,
                 **extra,
             )
-        return cls(pipeline.to(target), name=str(source), revision=revision)
+        return cls(pipeline.to(target), name=str(source), revision=hub.get("revision"))
 
     @property
     def device(self) -> torch.device:

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, Self, Unpack, cast
 
 import torch
 from common_kernels.runtime.files import atomic_path
+from common_kernels.runtime.hub import HubOptions, find_model, is_hub_id
+from common_kernels.runtime.publishing import CardOptions, push_folder, write_card
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +22,16 @@ from diffeat.features import Features
 from diffeat.options import ExtractionOptions
 
 _FORMAT = "diffeat-head-1"
+HEAD_FILE = "head.safetensors"
 Kind = Literal["aggregation", "upernet"]
+_CARD = CardOptions(
+    title="A head over features of a frozen diffusion model",
+    library="diffeat",
+    paper="https://arxiv.org/abs/2410.03558",
+    pipeline_tag="image-feature-extraction",
+    usage='from diffeat.heads import load_head\n\nhead = load_head("{repo_id}", "{kind}")',
+    tags=("diffusion-features",),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,12 +310,53 @@ def save_head(head: Head, path: str | Path) -> None:
         save_file(tensors, file, metadata=header)
 
 
-def load_head(path: str | Path, kind: Kind) -> Head:
+def push_head(
+    head: Head,
+    repo_id: str,
+    *,
+    metrics: Mapping[str, float | str] | None = None,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload head",
+) -> str:
+    """Upload a head to the hub, with a model card.
+
+    Args:
+        head: The head.
+        repo_id: Such as ``"owner/name"``.
+        metrics: Figures of the card by their names, with data set and unit.
+        token: Access token of the hub; ``None`` takes the stored one.
+        private: Whether a new repository is private; ``None`` for what the owner's settings say.
+        revision: Branch.
+        commit_message: Message of the commit.
+
+    Returns:
+        Address of the commit.
+    """
+    model = head.config.model
+    card = replace(_CARD, usage=_CARD.usage.replace("{kind}", head.config.kind))
+    with TemporaryDirectory() as folder:
+        save_head(head, Path(folder, HEAD_FILE))
+        base = model if is_hub_id(model) else None
+        write_card(folder, card, repo_id=repo_id, base_model=base, metrics=metrics)
+        return push_folder(
+            folder,
+            repo_id,
+            token=token,
+            private=private,
+            revision=revision,
+            commit_message=commit_message,
+        )
+
+
+def load_head(path: str | Path, kind: Kind, **hub: Unpack[HubOptions]) -> Head:
     """Read a head for inference.
 
     Args:
-        path: File of :func:`save_head`.
+        path: File of :func:`save_head`, or hub id of :func:`push_head`.
         kind: Kind that is wanted.
+        **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -312,6 +365,8 @@ def load_head(path: str | Path, kind: Kind) -> Head:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
+    if not Path(path).is_file() and is_hub_id(str(path)) and Path(path).suffix != ".safetensors":
+        path = Path(find_model(path, download=[HEAD_FILE], index_file=HEAD_FILE, **hub), HEAD_FILE)
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist: it is written by diffeat train")
     try:

@@ -5,27 +5,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Unpack, cast
 
-from common_kernels.runtime.hub import ShippedModels, find_model
+from common_kernels.runtime.hub import HubOptions, ShippedModels, find_model
 
 ASSETS = Path(__file__).parent / "assets"
 PIPELINE_INDEX = "model_index.json"
 SHIPPED = ShippedModels(ASSETS, PIPELINE_INDEX)
 
 
-def find_pipeline(name: str | Path, *, revision: str | None = None) -> str:
+def find_pipeline(name: str | Path, **hub: Unpack[HubOptions]) -> str:
     """Return the folder of a pipeline, or its hub id for diffusers to fetch.
 
     Args:
         name: Shipped name, folder or hub id.
-        revision: Branch, tag or commit on the hub.
+        **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
     Raises:
         ModelNotFoundError: If there is none.
         ValueError: If a configuration in the folder is damaged or names no pipeline.
     """
-    place = str(find_model(name, shipped=SHIPPED, index_file=PIPELINE_INDEX, revision=revision))
+    place = str(find_model(name, shipped=SHIPPED, index_file=PIPELINE_INDEX, **hub))
     index = Path(place, PIPELINE_INDEX)
     if index.is_file():
         if "_class_name" not in _read(index):

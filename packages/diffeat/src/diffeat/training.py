@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import PolynomialLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffeat.heads import (
+    HEAD_FILE,
     AggregationHead,
     Head,
     HeadConfig,
@@ -47,7 +48,6 @@ except ImportError as error:
     raise ImportError("training needs the extra 'train': pip install 'diffeat[train]'") from error
 
 _Head = TypeVar("_Head", AggregationHead, SegmentationHead)
-HEAD_FILE = "head.safetensors"
 Maps = dict[str, Tensor]
 
 
