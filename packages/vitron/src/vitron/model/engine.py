@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
 import torch
-from common_kernels.runtime.hub import find_model, read_config, resolve_device
+from common_kernels.runtime.hub import HubOptions, find_model, is_hub_id, read_config, resolve_device
+from common_kernels.runtime.publishing import CardOptions, push_folder, write_card
 from numpy.typing import NDArray
 from transformers import AutoProcessor
 
@@ -37,6 +39,16 @@ from vitron.specialists.registry import SpecialistRegistry
 __all__ = ["Vitron"]
 
 _log = logging.getLogger(__name__)
+_DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+_HUB = tuple(HubOptions.__annotations__)
+_CARD = CardOptions(
+    title="A vision language model that calls modules, with Vitron's region encoder, signals and masks",
+    library="vitron",
+    paper="https://arxiv.org/abs/2412.19806",
+    pipeline_tag="image-text-to-text",
+    usage='from vitron import Vitron\n\nvitron = Vitron.from_pretrained("{repo_id}")',
+    tags=("vision-language-model", "segmentation"),
+)
 
 
 class Vitron(ModelGenerator):
@@ -86,8 +98,9 @@ class Vitron(ModelGenerator):
                 or ``cuda:1``; not used with a ``device_map``.
             dtype: ``auto``, a floating-point type of torch by name, ``8bit`` or ``4bit``; see
                 :func:`vitron.model.precision.choose_precision`.
-            **kwargs: Arguments of transformers, such as ``device_map``, ``attn_implementation``, or a
-                ``quantization_config`` of another kind.
+            **kwargs: ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and ``force_download`` for
+                the hub. Others are those of transformers, such as ``device_map``, ``attn_implementation``, or
+                a ``quantization_config`` of another kind.
 
         Raises:
             ImportError: If a quantised dtype is asked for and bitsandbytes is missing.
@@ -96,8 +109,9 @@ class Vitron(ModelGenerator):
         """
         target = resolve_device(device)
         chosen, quantisation = choose_precision(dtype, target)
+        hub = cast("HubOptions", {name: kwargs.pop(name) for name in _HUB if name in kwargs})
         kwargs = {"dtype": chosen, "use_safetensors": True} | quantisation | kwargs
-        folder = find_model(name_or_path, shipped=SHIPPED)
+        folder = find_model(name_or_path, shipped=SHIPPED, download=_DOWNLOADED, **hub)
         if is_adapter_folder(folder):
             model, processor = load_adapters(folder, **kwargs)
         elif read_config(folder).get("model_type") == VitronConfig.model_type:
@@ -105,6 +119,8 @@ class Vitron(ModelGenerator):
             processor = AutoProcessor.from_pretrained(folder)
         else:
             model, processor = attach(folder, **kwargs)
+            if not Path(name_or_path).is_dir():
+                model.config.base_model = str(name_or_path)  # not the place of its files on this machine
             _log.warning(
                 "%s has no region encoder, signals and masks yet: they are new, and untrained until you run "
                 "`vitron fit`",
@@ -145,6 +161,45 @@ class Vitron(ModelGenerator):
             return
         self.model.save_pretrained(folder)
         save_processor(self.processor, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        adapters_only: bool = False,
+        metrics: Mapping[str, float | str] | None = None,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload model",
+    ) -> str:
+        """Upload what :meth:`save_pretrained` writes to the hub, with a model card.
+
+        Args:
+            repo_id: Such as ``"owner/name"``.
+            adapters_only: Upload what differs from the base model alone.
+            metrics: Figures of the card by their names, with data set and unit.
+            token: Access token of the hub; ``None`` takes the stored one.
+            private: Whether a new repository is private; ``None`` for what the owner's settings say.
+            revision: Branch.
+            commit_message: Message of the commit.
+
+        Returns:
+            Address of the commit.
+        """
+        base = cast("VitronConfig", self.model.config).base_model
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, adapters_only=adapters_only)
+            base = base if base is not None and is_hub_id(base) else None
+            write_card(folder, _CARD, repo_id=repo_id, base_model=base, metrics=metrics)
+            return push_folder(
+                folder,
+                repo_id,
+                token=token,
+                private=private,
+                revision=revision,
+                commit_message=commit_message,
+            )
 
     def specialists(self) -> SpecialistRegistry:
         """Return all installed specialists and the model's own mask head."""
