@@ -26,7 +26,7 @@ from recipes.features.report import markdown
 from recipes.features.scenes import KINDS, Kind
 from recipes.features.sets import LEGACY
 from recipes.features.study import judge, misses, run_study, to_card
-from recipes.options import Debug, Processor
+from recipes.options import Accelerator, Debug
 
 MODEL = ASSETS / "tiny-sdxl"
 CARD = CARDS / "features.json"
@@ -53,7 +53,7 @@ def study(
     card: Path = CARD,
     figure: Path = FIGURE,
     results: Path = Path("runs/features"),
-    processor: Processor = Processor(),
+    machine: Accelerator = Accelerator(),
 ) -> None:
     """Rank all activations, choose and judge sets, test the paper's properties; card, figure, Markdown.
 
@@ -63,9 +63,9 @@ def study(
         figure: PNG to draw.
         results: Scores measured so far, from which a run resumes.
     """
-    torch.set_num_threads(processor.threads)
+    torch.set_num_threads(machine.threads)
     start = time.perf_counter()
-    extractor = FeatureExtractor.from_pretrained(model, device="cpu")
+    extractor = FeatureExtractor.from_pretrained(model, device=machine.device)
     bench = Bench(extractor, sizes, results)
     found = run_study(bench, report=warn)
     report = {
@@ -89,7 +89,7 @@ def gate(
     card: Path = CARD,
     fresh: AtLeastFour = 60,
     seeds: PositiveInt = 3,
-    processor: Processor = Processor(),
+    machine: Accelerator = Accelerator(),
 ) -> int:
     """Judge the chosen sets beside the legacy one again; exit 1 if a gain is within its spread.
 
@@ -99,10 +99,11 @@ def gate(
         fresh: Number of images that sets are judged on, for each kind and seed.
         seeds: Number of seeds of fresh images.
     """
-    torch.set_num_threads(processor.threads)
+    torch.set_num_threads(machine.threads)
     chosen = json.loads(card.read_text("utf-8"))["sets"]
     sets = {title: tuple(chosen[title]) for title in ("legacy", *(f"for {kind}" for kind in JUDGED))}
-    bench = Bench(FeatureExtractor.from_pretrained(model, device="cpu"), Sizes(fresh=fresh, seeds=seeds))
+    extractor = FeatureExtractor.from_pretrained(model, device=machine.device)
+    bench = Bench(extractor, Sizes(fresh=fresh, seeds=seeds))
     judged = judge(bench, JUDGED, sets, warn)
     failures = misses(judged, JUDGED)
     emit({"judged": judged, "failures": failures})

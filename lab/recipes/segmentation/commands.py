@@ -15,7 +15,7 @@ from rich.table import Table as Shown
 
 from recipes.cards import CARDS
 from recipes.gates import SEEDS, Requirement, fresh_seeds, mean, missed
-from recipes.options import Processor
+from recipes.options import Accelerator
 from recipes.segmentation.figure import draw_figure
 from recipes.segmentation.measure import Bench, Job
 from recipes.segmentation.report import Entry, entry, jobs_of, markdown
@@ -52,7 +52,7 @@ def ablate(
     figure: Path | None = None,
     results: Path = RESULTS,
     only: tuple[str, ...] = (),
-    processor: Processor = Processor(),
+    machine: Accelerator = Accelerator(),
 ) -> None:
     """Measure every row of every table, and write the card, the figure and the tables as Markdown.
 
@@ -65,14 +65,14 @@ def ablate(
         results: Figures measured so far, from which a run resumes.
         only: Tables to measure; default is all. The card keeps its others.
     """
-    torch.set_num_threads(processor.threads)
+    torch.set_num_threads(machine.threads)
     chosen_tables = tables()
     if unknown := set(only) - chosen_tables.keys():
         raise ValueError(f"--only must name tables of {', '.join(chosen_tables)}, got {unknown}")
     if only:
         chosen_tables = {name: table for name, table in chosen_tables.items() if name in only}
     numbers = list(range(FIRST_SEED, FIRST_SEED + seeds))
-    bench = Bench(model, scenes, results)
+    bench = Bench(model, scenes, results, device=machine.device)
     with progress_bars() as progress:
         figures = bench.measure(jobs_of(chosen_tables, numbers), progress)
     measured = {name: entry(table, figures, numbers) for name, table in chosen_tables.items()}
@@ -113,7 +113,7 @@ def search(
     kinds: tuple[str, ...] = (),
     rounds: int = 2,
     results: Path = RESULTS,
-    processor: Processor = Processor(),
+    machine: Accelerator = Accelerator(),
 ) -> None:
     """Look for the best configuration on scenes of another split, starting from the paper's.
 
@@ -125,10 +125,10 @@ def search(
         rounds: Upper limit of rounds through all options.
         results: Figures measured so far, from which a run resumes.
     """
-    torch.set_num_threads(processor.threads)
+    torch.set_num_threads(machine.threads)
     if unknown := set(kinds) - CLASSES.keys():
         raise ValueError(f"--kinds must be some of {', '.join(CLASSES)}, got {', '.join(unknown)}")
-    bench = Bench(model, scenes, results, split="val")
+    bench = Bench(model, scenes, results, split="val", device=machine.device)
     with progress_bars() as progress:
         best, score = climb(
             bench,
@@ -149,7 +149,7 @@ def gate(
     scenes: int = 50,
     seed: int = GATE_SEED,
     seeds: int = SEEDS,
-    processor: Processor = Processor(),
+    machine: Accelerator = Accelerator(),
 ) -> int:
     """Measure vanilla, fast, itaclip, itaclip with the prior and the default; exit 1 if a gain is too small.
 
@@ -162,7 +162,7 @@ def gate(
         seed: First random seed of the scenes.
         seeds: Number of seeds; gains hold at their 95 % bound over them.
     """
-    torch.set_num_threads(processor.threads)
+    torch.set_num_threads(machine.threads)
     rows = {
         "vanilla": preset("vanilla"),
         "fast": preset("fast"),
@@ -170,7 +170,7 @@ def gate(
         WITH_PRIOR: with_prior(),
         "tiny-shapes": chosen(),
     }
-    bench = Bench(model, scenes)
+    bench = Bench(model, scenes, device=machine.device)
     drawn = fresh_seeds(seed, seeds)
     jobs = {
         (each, kind, name): Job(row, kind, "windows", each)

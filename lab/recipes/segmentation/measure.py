@@ -75,6 +75,7 @@ class Bench:
         results: File of one JSON object a line that is read at the start and added to; none if ``None``.
         split: Split of the world.
         draw: Draws a sample; another world than shapeworld keeps no results.
+        device: Where the model computes.
     """
 
     def __init__(
@@ -84,8 +85,9 @@ class Bench:
         results: Path | None = None,
         split: Split = "test",
         draw: Callable[[View, int, int, Split], Sample] = draw,
+        device: str = "cpu",
     ) -> None:
-        self.model, self.tokenizer = load_clip(folder, device="cpu", dtype="float32")
+        self.model, self.tokenizer = load_clip(folder, device=device, dtype="float32")
         self.sha256 = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
         self.scenes, self.results, self.split = scenes, results, split
         self.encoder = RememberingEncoder(build_encoder(self.model).tower)

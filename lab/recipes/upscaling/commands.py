@@ -17,7 +17,7 @@ from diffusers import StableDiffusionXLPipeline
 
 from recipes.cards import CARDS, weights_of
 from recipes.gates import add_reading, fresh_seeds, mean, missed
-from recipes.options import Flag, Processor
+from recipes.options import Accelerator, Flag
 from recipes.probes.judging import Judge
 from recipes.tiny_sdxl.assembly import generate_images
 from recipes.tiny_sdxl.commands import ASSETS
@@ -52,8 +52,10 @@ Count = Annotated[int, Parameter(validator=Number(gte=2))]
 class _Study:
     """Orders, base images and the progress bar, shared by the rows."""
 
-    def __init__(self, model: Path, counts: dict[int, int], seed: int, folder: Path) -> None:
-        self.pipeline = StableDiffusionXLPipeline.from_pretrained(model)
+    def __init__(
+        self, model: Path, counts: dict[int, int], seed: int, folder: Path, device: str = "cpu"
+    ) -> None:
+        self.pipeline = StableDiffusionXLPipeline.from_pretrained(model).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.judge, self.counts, self.seed, self.folder = Judge.load(), counts, seed, folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +114,7 @@ def study(
     leave_out: tuple[str, ...] = (),
     card: Path = CARD,
     figure: Path | None = None,
-    processor: Processor = Processor(),
+    machine: Accelerator = Accelerator(),
 ) -> None:
     """Generate and measure every row; write the card and print the tables.
 
@@ -126,10 +128,10 @@ def study(
         card: Card to write.
         figure: PNG of a gallery.
     """
-    torch.set_num_threads(processor.threads)
+    torch.set_num_threads(machine.threads)
     if unknown := set(leave_out) - {row.key for row in ROWS}:
         raise ValueError(f"--leave-out must name rows, got {', '.join(sorted(unknown))}")
-    run = _Study(model, {2: count, 4: count_4x}, seed, folder)
+    run = _Study(model, {2: count, 4: count_4x}, seed, folder, machine.device)
     figures = run.run([row for row in ROWS if row.key not in leave_out])
     report = {
         "name": "upscaling",
@@ -159,7 +161,7 @@ def gate(
     folder: Path | None = None,
     card: Path = CARD,
     write: Flag = False,
-    processor: Processor = Processor(),
+    machine: Accelerator = Accelerator(),
 ) -> int:
     """Compare 4x enlargements with Lanczos on fresh prompts; exit 1 if they lose, copy, blur or add grain.
 
@@ -172,12 +174,13 @@ def gate(
         card: Card of the study.
         write: Write the reading into the card.
     """
-    torch.set_num_threads(processor.threads)
+    torch.set_num_threads(machine.threads)
     rows = [row for row in ROWS if row.key in GATE_ROWS]
     drawn, figures = fresh_seeds(seed, seeds), list[dict[str, dict[str, float]]]()
     with TemporaryDirectory() as own:
         for each in drawn:
-            figures.append(_Study(model, {4: count}, each, (folder or Path(own)) / str(each)).run(rows))
+            run = _Study(model, {4: count}, each, (folder or Path(own)) / str(each), machine.device)
+            figures.append(run.run(rows))
     runs = [gate_figures(each) for each in figures]
     misses = missed(REQUIREMENTS, runs)
     found = {"figures": mean(figures), "gate": mean(runs), "runs": runs, "missed": misses}

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from common_kernels.runtime.cli import run_app
+from common_kernels.runtime.cli import OutputPath, run_app
 from recipes import __main__ as shared
+from recipes.making import MODELS, steps_of
 
 
 @pytest.fixture
@@ -82,3 +84,29 @@ def test_the_overview_imports_no_recipe(main: ModuleType, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("restoration", "vitron", "judge"))
     assert not [name for name in set(sys.modules) - before if name.startswith("recipes")]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_commands_that_make_a_model_are_right(main: ModuleType, model: str, tmp_path: Path) -> None:
+    """A task, a stage or an option that a recipe no longer has is told here, not after hours."""
+    for step in steps_of(model, tmp_path, ship=True):
+        command, bound, _ = main.app.parse_args(step, exit_on_error=False, print_error=False)
+        assert command.__name__ == step[1]
+        assert bound.arguments
+
+
+def test_make_runs_the_steps_in_order_and_ships_only_when_told(
+    main: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ran: list[str] = []
+
+    def train(*, output: OutputPath) -> None:
+        ran.append("train")
+
+    monkeypatch.setitem(sys.modules, "recipes.probes.training", SimpleNamespace(train=train))
+    assert run_app(main.app, ["make", "probe", "-o", str(tmp_path), "--dry-run"]) == 0
+    assert not ran
+    assert f"python -m recipes probes train -o {tmp_path}" in capsys.readouterr().err
+    assert run_app(main.app, ["make", "probe", "-o", str(tmp_path)]) == 0
+    assert ran == ["train"]
+    assert run_app(main.app, ["make", "nothing", "-o", str(tmp_path)]) == 2
