@@ -113,7 +113,7 @@ class _Column:
 
 
 def demo_configs() -> dict[str, ITACLIPConfig]:
-    """Return the compared configurations: plain CLIP, the paper's at the model's size, the default."""
+    """Return the compared configurations: plain CLIP, the paper's at the model's size, one tuned on colours."""
     own = ITACLIPConfig.preset("tiny-shapes")
     size = {name: getattr(own, name) for name in _MODEL_FIELDS}
     return {
@@ -128,7 +128,8 @@ def run_demo(segmenter: ITACLIP, out: Path, *, name: str, progress: Progress | N
 
     Args:
         segmenter: The model; its own configuration and classes are not used.
-        out: Folder for ``comparison.png`` and for an overlay and a page per scene.
+        out: Folder for ``comparison.png`` and for an overlay and a page per scene, of the paper's
+            configuration.
         name: Name of the model in the figures.
         progress: Called with images done and images in total.
 
@@ -181,7 +182,7 @@ def _segment(engine: ITACLIP, scenes: DemoScenes, advance: Callable[[int], None]
 
 def _write(scenes: DemoScenes, columns: dict[str, _Column], out: Path) -> None:
     for number, (image, result) in enumerate(
-        zip(scenes.images, columns["default"].results, strict=True), start=1
+        zip(scenes.images, columns["itaclip"].results, strict=True), start=1
     ):
         overlay = Overlay(image, result, colours=scenes.colours)
         overlay.save(out / f"scene-{number}.png")
@@ -191,7 +192,7 @@ def _write(scenes: DemoScenes, columns: dict[str, _Column], out: Path) -> None:
 
 def contact_sheet(scenes: DemoScenes, columns: dict[str, _Column]) -> Image.Image:
     """Return a row per scene: the image, the truth, and each result, with the mIoU of all rows on top."""
-    titles = {"vanilla": "plain CLIP", "itaclip": "ITACLIP", "default": "preset tiny-shapes"}
+    titles = {"vanilla": "plain CLIP", "itaclip": "ITACLIP", "default": "tuned on colours"}
     heads = [("image", ""), ("truth", "")]
     heads += [(titles[key], f"mIoU {column.scores.mean_iou:.1f}") for key, column in columns.items()]
     rows: list[list[Panel]] = []

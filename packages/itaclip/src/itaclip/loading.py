@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import open_clip
 import torch
 from common_kernels.runtime.hub import (
     DType,
+    HubOptions,
     ModelNotFoundError,
     find_model,
     is_hub_id,
@@ -31,6 +33,13 @@ from itaclip.transformers_clip import (
 
 _HUB = "hf-hub:"  # schema of open_clip's names
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+_TEXTS = ("*.json", "*.txt", "*.model")  # configurations and tokenizers
+# files of OpenAI are archives of TorchScript, which hold three sizes beside the weights
+_CONVERSION = (
+    "import sys, torch, safetensors.torch as s; d = torch.jit.load(sys.argv[1], 'cpu').state_dict(); "
+    "[d.pop(k, 0) for k in ('input_resolution', 'context_length', 'vocab_size')]; "
+    "s.save_file({k: v.contiguous() for k, v in d.items()}, sys.argv[2])"
+)
 
 
 class ActivationWarning(UserWarning):
@@ -96,6 +105,7 @@ def load_clip(
     quick_gelu: bool | None = None,
     device: str | torch.device = "auto",
     dtype: DType | torch.dtype = "auto",
+    **hub: Unpack[HubOptions],
 ) -> tuple[nn.Module, Any]:
     """Load an open_clip model and its tokenizer, in evaluation mode.
 
@@ -109,6 +119,8 @@ def load_clip(
             that says. Where nothing says it, there is an :class:`ActivationWarning`.
         device: ``"auto"`` takes the accelerator if there is one.
         dtype: Compute dtype; ``"auto"`` is fp16 on CUDA, as the published code runs, else fp32.
+        **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and ``force_download`` of a model
+            by hub id; of weights by tag, ``cache_dir`` alone.
 
     Raises:
         ModelNotFoundError: If there is no such model or its files cannot be used.
@@ -116,55 +128,90 @@ def load_clip(
     """
     place = resolve_device(device)
     precision = resolve_dtype(dtype, place, cuda_default="float16")
-    folder = Path(_plain(str(backbone)))
-    if is_transformers_folder(folder, CONFIG_FILE):
+    folder = _fetch(backbone, hub)
+    if folder is not None and is_transformers_folder(folder, CONFIG_FILE):
         model = load_transformers_clip(folder, quick_gelu=quick_gelu)
         return model.to(device=place, dtype=precision).eval(), load_transformers_tokenizer(folder)
-    name, weights = _find(backbone, pretrained)
+    name, weights = _find(backbone, pretrained) if folder is None else (_checked(folder), None)
     chosen = choose_quick_gelu(name, weights, quick_gelu)
     # only this order of precedence overrides a configuration that says True
     options: dict[str, Any] = {} if chosen is None else {"quick_gelu": chosen}
     try:
         model = open_clip.create_model(
-            name, pretrained=weights, force_quick_gelu=bool(chosen), require_pretrained=True, **options
+            name,
+            pretrained=weights,
+            force_quick_gelu=bool(chosen),
+            require_pretrained=True,
+            cache_dir=None if hub.get("cache_dir") is None else str(hub.get("cache_dir")),
+            **options,
         )
-        tokenizer = open_clip.get_tokenizer(name)
+        tokenizer = _tokenizer(backbone, folder) if folder is not None else open_clip.get_tokenizer(name)
     # open_clip asserts where sizes of weights differ
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, AssertionError, SafetensorError) as error:
         raise ModelNotFoundError(f"{backbone} cannot be loaded: {_reason(error)}") from error
     return model.to(device=place, dtype=precision).eval(), tokenizer
 
 
-def load_tokenizer(backbone: str) -> Any:
+def load_tokenizer(backbone: str, **hub: Unpack[HubOptions]) -> Any:
     """Load the tokenizer of a model without its weights.
 
     Args:
         backbone: As for :func:`load_clip`.
+        **hub: As for :func:`load_clip`.
 
     Raises:
         ModelNotFoundError: If there is no such model.
     """
     if open_clip.get_model_config(backbone) is not None and not Path(backbone).is_dir():
         return open_clip.get_tokenizer(backbone)
-    if is_transformers_folder(Path(backbone), CONFIG_FILE):
-        return load_transformers_tokenizer(Path(backbone))
-    found = find_model(_plain(backbone), shipped=SHIPPED, index_file=CONFIG_FILE)
-    return open_clip.get_tokenizer(_schema(found))
+    folder = _fetch(backbone, hub, weights=False)
+    if folder is None:
+        folder = Path(find_model(backbone, shipped=SHIPPED, index_file=CONFIG_FILE))  # which there is not
+    if is_transformers_folder(folder, CONFIG_FILE):
+        return load_transformers_tokenizer(folder)
+    return _tokenizer(backbone, folder)
+
+
+def _fetch(backbone: str | Path, hub: HubOptions, *, weights: bool = True) -> Path | None:
+    """Return the folder of a model, fetched from the hub if it is there; ``None`` for an architecture."""
+    name = _plain(str(backbone))
+    if name in SHIPPED.names():
+        return SHIPPED.folder(name)
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).suffix in _PICKLES or not is_hub_id(name):
+        return None
+    folder = Path(find_model(name, index_file=CONFIG_FILE, download=_TEXTS, **hub))
+    if not weights:
+        return folder
+    # a repository may hold the same weights in several formats
+    wanted = WEIGHTS_FILE if (folder / CONFIG_FILE).is_file() else "model*.safetensors"
+    return Path(find_model(name, index_file=CONFIG_FILE, download=[wanted], **hub))
+
+
+def _tokenizer(backbone: str | Path, folder: Path) -> Any:
+    """Return the tokenizer of a folder of open_clip; one from the hub may name that of another repository."""
+    name = _plain(str(backbone))
+    is_own = not is_hub_id(name) or Path(name).is_dir() or any(folder.glob("*tokenizer*"))
+    return open_clip.get_tokenizer(f"local-dir:{folder}" if is_own else f"{_HUB}{name}")
+
+
+def _pickle_advice(name: str) -> str:
+    target = Path(name).with_suffix(".safetensors").name
+    return (
+        "which can run code when opened: take the same model as a folder with safetensors, or from the hub "
+        "(those of OpenAI: timm/vit_base_patch16_clip_224.openai), or convert a file of OpenAI by\n\n"
+        f'python -c "{_CONVERSION}" {shlex.quote(name)} {shlex.quote(target)}\n\n'
+        f"and give the name of its architecture, such as ViT-B-16, with --pretrained {target} --quick-gelu"
+    )
 
 
 def _find(backbone: str | Path, pretrained: str | None) -> tuple[str, str | None]:
-    """Return the arguments for open_clip: name with schema, weights."""
+    """Return the arguments for open_clip: name of an architecture, weights."""
     name = _plain(str(backbone))
-    if Path(name).suffix in _PICKLES:
-        raise ModelNotFoundError(
-            f"{name} is a pickle, which can run code when opened: take the same model as a folder with "
-            "safetensors, or from the hub (those of OpenAI: timm/vit_base_patch16_clip_224.openai)"
-        )
-    if name in SHIPPED.names() or Path(name).is_dir() or is_hub_id(name):
-        found = find_model(name, shipped=SHIPPED, index_file=CONFIG_FILE)
-        if isinstance(found, Path):
-            _check_folder(found)
-        return _schema(found), None
+    for each in (name, pretrained or ""):
+        if Path(each).suffix in _PICKLES:
+            raise ModelNotFoundError(f"{each} is a pickle, {_pickle_advice(each)}")
     if open_clip.get_model_config(name) is None:
         raise ModelNotFoundError(
             f"no model {name!r}: it is neither shipped ({', '.join(SHIPPED.names())}), "
@@ -188,17 +235,17 @@ def _plain(name: str) -> str:
     return name.removeprefix(_HUB)
 
 
-def _schema(found: Path | str) -> str:
-    return f"local-dir:{found}" if isinstance(found, Path) else f"{_HUB}{found}"
-
-
-def _check_folder(folder: Path) -> None:
+def _checked(folder: Path) -> str:
+    """Return the name by which open_clip loads a folder."""
+    if not (folder / CONFIG_FILE).is_file():
+        raise ModelNotFoundError(f"{folder} has no {CONFIG_FILE}, so it is not the folder of a model")
     if "model_cfg" not in read_config(folder, CONFIG_FILE):
         raise ModelNotFoundError(f"{folder / CONFIG_FILE} describes no CLIP model of open_clip")
     if not (folder / WEIGHTS_FILE).is_file():
         raise ModelNotFoundError(
             f"{folder} has no {WEIGHTS_FILE}; other files are pickles, which can run code when opened"
         )
+    return f"local-dir:{folder}"
 
 
 def _reason(error: Exception) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
-from common_kernels.runtime.hub import DType
+from common_kernels.runtime.hub import DType, HubOptions
 from torch import Tensor, nn
 
 from itaclip.attention.registry import build_attention
@@ -75,6 +75,7 @@ class ITACLIP:
         device: str | torch.device = "auto",
         dtype: DType | torch.dtype = "auto",
         cache: str | Path | None = None,
+        **hub: Unpack[HubOptions],
     ) -> Self:
         """Load a CLIP model by name, folder or hub id.
 
@@ -89,6 +90,7 @@ class ITACLIP:
             device: ``"auto"`` takes the accelerator if there is one.
             dtype: ``"auto"`` is fp16 on CUDA, else fp32.
             cache: Folder of cached text features, as for the class.
+            **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and ``force_download``.
 
         Raises:
             ModelNotFoundError: If there is no such model or its files cannot be used.
@@ -104,7 +106,7 @@ class ITACLIP:
         attention = build_attention(preset.attention)
         attention.load()  # other models first: what is missing is told before CLIP, the larger one, is loaded
         model, tokenizer = load_clip(
-            backbone, pretrained=pretrained, quick_gelu=quick_gelu, device=device, dtype=dtype
+            backbone, pretrained=pretrained, quick_gelu=quick_gelu, device=device, dtype=dtype, **hub
         )
         return cls(model, tokenizer, preset, cache=cache, attention=attention)
 

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import shlex
 
 import huggingface_hub
 import open_clip
 import pytest
 import torch
 from common_kernels.runtime.hub import ModelNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError
 from itaclip.cli.options import ModelOptions
 from itaclip.config import ITACLIPConfig
 from itaclip.loading import ActivationWarning, choose_quick_gelu, load_clip, load_tokenizer
 from itaclip.model import ITACLIP
 from safetensors.torch import save_file
+from transformers import CLIPConfig, CLIPModel
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 VISION = {"image_size": 32, "patch_size": 8, "layers": 4, "width": 32, "head_width": 16}
@@ -172,14 +175,17 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, cached):
         calls.append((url, timeout))
         raise ConnectionError("Name or service not known")
 
-    def create(*args, **kwargs):
-        raise RuntimeError("Failed to download")
-
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask)
     stored = "/somewhere/open_clip_config.json" if cached else None
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: stored)
-    monkeypatch.setattr(open_clip, "create_model", create)
-    rule = "cannot be fetched" if cached else "the hub does not answer: check"
+
+    def fetch(*args, **kwargs):
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    rule = (
+        r"the hub did not give it \(LocalEntryNotFoundError" if cached else "the hub does not answer: check"
+    )
     with pytest.raises(ModelNotFoundError, match=rule):
         load_clip("hf-hub:owner/name", device="cpu")
     assert len(calls) == (not cached)
@@ -193,18 +199,89 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, cached):
         ("./nowhere", None, "neither shipped"),
         ("ViT-B-16", None, "needs weights: name them by pretrained .on the command line --pretrained"),
         ("ViT-B-16", "no-such-tag", "safetensors file or one of"),
-        ("ViT-B-16", "weights.pt", "pickles"),
+        ("ViT-B-16", "weights.pt", r"weights\.pt is a pickle"),
         (
             "ViT-B-16.pt",
             None,
             r"ViT-B-16\.pt is a pickle, which can run code when opened: take the same model",
         ),
+        ("owner/weights.pt", None, r"owner/weights\.pt is a pickle"),
         ("ViT-B-16-quickgelu", "missing.safetensors", "cannot be loaded"),
     ],
 )
 def test_models_that_are_not_there(backbone, pretrained, rule):
     with pytest.raises(ModelNotFoundError, match=rule):
         load_clip(backbone, pretrained=pretrained, device="cpu")
+
+
+class Bare(torch.nn.Module):
+    """Holds weights alone."""
+
+
+def openai_archive(model, file):
+    """Write the weights of a model as OpenAI does: in half precision, as TorchScript, with three sizes."""
+    root = Bare()
+    for name, weight in model.state_dict().items():
+        *path, last = name.split(".")
+        place = root
+        for part in path:
+            if not hasattr(place, part):
+                place.add_module(part, Bare())
+            place = getattr(place, part)
+        place.register_parameter(last, torch.nn.Parameter(weight.half(), requires_grad=False))
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        root.register_buffer(name, torch.tensor(32))
+    torch.jit.save(torch.jit.script(root), file)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_file_of_openai_loads_after_the_one_command_of_its_refusal(tmp_path, tools, monkeypatch):
+    native, file = tools.native(), tmp_path / "ViT-B-16.pt"
+    openai_archive(native, file)
+    with pytest.raises(ModelNotFoundError, match="--quick-gelu") as refused:
+        load_clip(file, device="cpu")
+    (command,) = [line for line in str(refused.value).splitlines() if line.startswith("python -c")]
+    monkeypatch.chdir(tmp_path)
+    _, _, code, *arguments = shlex.split(command)
+    monkeypatch.setattr("sys.argv", ["-c", *arguments])
+    exec(code, {})
+    config = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": {**TEXT, "vocab_size": 100}}
+    (tmp_path / "ViT-own.json").write_text(json.dumps(config))
+    monkeypatch.setattr("open_clip.factory._MODEL_CONFIGS", {})
+    monkeypatch.setattr("open_clip.factory._MODEL_CONFIG_PATHS", [tmp_path / "ViT-own.json"])
+    open_clip.add_model_config(tmp_path / "ViT-own.json")
+    model, _ = load_clip("ViT-own", pretrained="ViT-B-16.safetensors", quick_gelu=True, device="cpu")
+    for name, weight in native.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight.half().float()), name
+
+
+@pytest.mark.parametrize("form", ["open_clip", "transformers"])
+def test_models_of_the_hub_are_fetched_as_safetensors_with_what_was_given(
+    folder, tmp_path, monkeypatch, form
+):
+    asked, wanted = [], {"revision": "v2", "token": "secret", "cache_dir": tmp_path / "cache"}
+    wanted |= {"local_files_only": True, "force_download": True}
+    if form == "transformers":
+        folder = tmp_path / "transformers"
+        tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        text = {**tower, "vocab_size": 49408, "max_position_embeddings": 16, "eos_token_id": 49407}
+        vision = {**tower, "image_size": 32, "patch_size": 8}
+        settings = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+        CLIPModel(settings).save_pretrained(folder)
+
+    def fetch(repo_id, *, allow_patterns, **named):
+        asked.append((repo_id, allow_patterns))
+        assert named == wanted
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name, **_: f"tokenizer of {name}")
+    model, tokenizer = load_clip("hf-hub:owner/clip", device="cpu", **wanted)
+    weights = "open_clip_model.safetensors" if form == "open_clip" else "model*.safetensors"
+    assert asked == [("owner/clip", ["*.json", "*.txt", "*.model"]), ("owner/clip", [weights])]
+    assert model.visual.conv1.weight.shape[-1] == 8
+    if form == "open_clip":  # a folder without a tokenizer of its own
+        assert tokenizer == "tokenizer of hf-hub:owner/clip"
 
 
 def test_half_precision_is_the_default_on_cuda_only(folder, monkeypatch):
