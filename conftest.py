@@ -21,7 +21,7 @@ def compiler(device: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that need a CUDA device where there is none, unless REQUIRE_GPU says that there has to be."""
+    """Skip tests of CUDA devices where there is none; with REQUIRE_GPU stop instead."""
     on_device = [item for item in items if item.get_closest_marker("gpu")]
     if not on_device:
         return

@@ -277,14 +277,28 @@ def typecheck(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the site, every warning an error; -- serve shows it while you write."""
     install(session, [], "docs")  # the API pages are read from the sources, nothing is imported
-    session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", "tools/notebooks.py", "pages")
+    session.run("zensical", *(session.posargs or ["build", "--strict", "--clean"]))
+
+
+@nox.session
+def notebooks(session: nox.Session) -> None:
+    """Execute the notebooks from the sources; -- --write semanir keeps the outputs of one."""
+    install(session, PACKAGES.values(), "notebooks", extras=False)
+    session.run("python", "tools/notebooks.py", "run", *session.posargs, env=TEST_ENV)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the speed of the operators; -- --help lists the options."""
-    install(session, [PACKAGES["common-kernels"]])
-    session.run("python", "-m", "common_kernels.bench", *session.posargs)
+    """Measure the speed of the operators and keep the results; -- --help lists the options.
+
+    ``nox -s gpu bench`` is tests and measurements on a GPU; both take the names of packages.
+    """
+    _, args = select(session)
+    kernels = PACKAGES["common-kernels"]
+    install(session, [kernels])
+    kept = ["--json", str(kernels.folder / "benchmarks" / "results")]
+    session.run("python", "-m", "common_kernels.bench", *(args or kept))
 
 
 @nox.session
@@ -341,6 +355,23 @@ def built_wheels(project: Project) -> list[Path]:
     """Return the wheels of a project in ``dist/``: the pure one, then those with compiled kernels."""
     found = DIST.glob(f"{project.module}-{project.version}-py3-none-*.whl")
     return sorted(found, key=lambda wheel: (not wheel.name.endswith("-any.whl"), wheel.name))
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build what is published of each package into release/<package>/dist, judge it, and say what is left."""
+    projects, _ = select(session)
+    install(session, [], "release")
+    for project in projects:
+        source, dist = (ROOT / "release" / project.name / folder for folder in ("source", "dist"))
+        session.run("python", "tools/release.py", "prepare", project.name)
+        build = ["uv", "build", str(source), "--out-dir", str(dist), "--quiet"]
+        session.run(*build, "--build-constraint", str(CONSTRAINTS), env={"COMMON_KERNELS_NATIVE": "off"})
+        archives = [str(file) for file in sorted(dist.glob(f"{project.module}-*"))]
+        session.run("twine", "check", "--strict", *archives)
+        # the maintainers are reached through the repository and not by mail, see SECURITY.md
+        session.run("pyroma", "--min", "10", "--skip-tests", "AuthorEmail", str(source))
+        session.run("python", "tools/release.py", "check", project.name)
 
 
 @nox.session

@@ -101,7 +101,8 @@ def test_every_package_has_its_workflow(root, package):
         assert "packages/common-kernels/**" in triggers[event]["paths"]
     assert triggers["push"]["tags"] == [f"{package.name}-v*"]
     assert workflow["jobs"]["checks"]["with"]["package"] == package.name
-    assert workflow["jobs"]["release"]["needs"] == "checks"
+    assert workflow["jobs"]["publish"]["needs"] == "checks"
+    assert workflow["jobs"]["release"]["needs"] == "publish"
 
 
 def test_workflows_run_sessions_that_exist(root):
