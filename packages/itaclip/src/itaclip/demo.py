@@ -113,7 +113,7 @@ class _Column:
 
 
 def demo_configs() -> dict[str, ITACLIPConfig]:
-    """Return the compared configurations: plain CLIP, the paper's at the model's size, one tuned on colours."""
+    """Return the compared configurations: plain CLIP, the paper's at the model's size, and a tuned one."""
     own = ITACLIPConfig.preset("tiny-shapes")
     size = {name: getattr(own, name) for name in _MODEL_FIELDS}
     return {
