@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from common_kernels.runtime.cli import create_app, run_app, stderr, warn
+from typing import Literal
 
-from recipes.options import Debug
+from common_kernels.runtime.cli import OutputPath, create_app, run_app, stderr, warn
+
+from recipes.making import steps_of
+from recipes.options import Debug, Flag
 
 # name: folder, functions of the commands (in commands.py if no module is named), help
 RECIPES = {
@@ -42,7 +45,9 @@ RECIPES = {
         "pool train ship examples judge ablate synergy pairs report",
         "The small model of vitron, trained on drawn scenes, and the paper's ablations.",
     ),
+    "photo": ("photo", "judge", "The shipped models on photographs and photographic composites."),
 }
+WORLDS = {"drawn": tuple(name for name in RECIPES if name != "photo"), "photo": ("photo",)}
 
 app = create_app(
     "recipes",
@@ -51,6 +56,8 @@ app = create_app(
 **Examples**
 
     python -m recipes restoration pool -o runs/leaves.npy
+
+    python -m recipes make tiny-clip -o runs/clip
 
     python -m recipes judge clip segmentation
 """,
@@ -66,22 +73,65 @@ for recipe, (folder, functions, text) in RECIPES.items():
 
 
 @app.command
-def judge(*recipes: str, debug: Debug = Debug()) -> int:
+def judge(
+    *recipes: str,
+    world: Literal["drawn", "photo"] = "drawn",
+    seed: int | None = None,
+    seeds: int | None = None,
+    write: Flag = False,
+    debug: Debug = Debug(),
+) -> int:
     """Evaluate shipped models on fresh seeds; exit 1 if one misses a requirement.
 
+    **Examples**
+
+        python -m recipes judge clip vitron
+
+        python -m recipes judge itaclip --world photo --seed 9200
+
     Args:
-        recipes: Names of recipes; all if none is named.
+        recipes: Names of recipes, or of packages in the world of photographs; all if none is named.
+        world: Where they are evaluated: on drawn scenes, or on photographs, which are fetched.
+        seed: First seed of photographs; the recipes of drawn scenes have options of their own.
+        seeds: Number of seeds of photographs.
+        write: Write the cards of photographs.
     """
-    if unknown := [recipe for recipe in recipes if recipe not in RECIPES]:
-        raise ValueError(f"recipes are {', '.join(RECIPES)}, got {', '.join(unknown)}")
+    if world == "photo":
+        chosen = {"--seed": seed, "--seeds": seeds}
+        options = [text for name, value in chosen.items() if value is not None for text in (name, str(value))]
+        flags = ["--write"] if write else []
+        return int(app(["photo", "judge", *recipes, *options, *flags], exit_on_error=False) or 0)
+    if seed is not None or seeds is not None or write:
+        raise ValueError("--seed, --seeds and --write need --world photo")
+    if unknown := [recipe for recipe in recipes if recipe not in WORLDS[world]]:
+        raise ValueError(f"recipes are {', '.join(WORLDS[world])}, got {', '.join(unknown)}")
     missed: list[str] = []
-    for recipe in recipes or RECIPES:
+    for recipe in recipes or WORLDS[world]:
         stderr.print(f"== {recipe}")
         if app([recipe, "judge"], exit_on_error=False, print_error=False):
             missed.append(recipe)
     if missed:
         warn(f"missed: {', '.join(missed)}")
     return int(bool(missed))
+
+
+@app.command
+def make(
+    model: str, /, *, output: OutputPath, ship: Flag = False, dry_run: Flag = False, debug: Debug = Debug()
+) -> int:
+    """Make a shipped model from nothing; run again to resume.
+
+    Args:
+        model: Name of the model, such as tiny-clip.
+        output: Folder of the run.
+        ship: Put the trained model into its package.
+        dry_run: Print the commands, and run none.
+    """
+    for step in steps_of(model, output, ship=ship):
+        stderr.print(f"== python -m recipes {' '.join(step)}", highlight=False, soft_wrap=True)
+        if not dry_run and app(step, exit_on_error=False, print_error=False):
+            return 1
+    return 0
 
 
 if __name__ == "__main__":

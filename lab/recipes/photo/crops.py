@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
 from photoworld import library
@@ -16,11 +14,6 @@ LARGE = 1200  # pixels: shorter side of a large photograph
 # the networks that are judged on them have seen no photograph, so that all splits are as good
 SPLITS = ("train", "val", "test")
 SMALL = ("opencv-doc",)  # packages with small photographs
-
-
-@lru_cache(maxsize=4)
-def _open(key: str) -> UInt8:
-    return library().photo(key)
 
 
 def large_photos() -> list[Picture]:
@@ -44,7 +37,7 @@ def draw_windows(seed: int, count: int, side: int) -> dict[str, UInt8]:
     pictures = large_photos()
     found: dict[str, UInt8] = {}
     for i in rng.permutation(len(pictures)):
-        photo = _open(pictures[i].key)
+        photo = library().photo(pictures[i].key)
         if len(found) == count:
             break
         if min(photo.shape[:2]) < LARGE:
