@@ -260,7 +260,7 @@ def tracked(*patterns: str) -> list[str]:
         "--exclude-standard",
     ]
     listed = subprocess.run([*command, "--", *patterns], cwd=ROOT, check=True, capture_output=True, text=True)
-    binary = {".safetensors", ".png", ".npz", ".jpg"}
+    binary = {".safetensors", ".png", ".npz", ".jpg", ".webp"}
     names = filter(None, listed.stdout.split("\0"))
     return [name for name in names if (ROOT / name).is_file() and Path(name).suffix not in binary]
 
