@@ -3,8 +3,9 @@ import pytest
 import torch
 from common_kernels import KNNDictionary, knn_dictionary
 from semanir import SemanIR, SemanIRConfig
-from semanir.functional import enlarge_bicubic, pad_to_multiple
+from semanir.functional import enlarge_bicubic, pad_to_multiple, relative_coordinates
 from semanir.modules import blocks
+from semanir.modules.attention import ContinuousPositionBias
 from torch import nn
 
 # published parameter counts, in millions (SemanIR, arXiv 2405.20008)
@@ -244,3 +245,16 @@ def test_each_image_gets_the_embedding_of_its_own_degradation():
         assert not torch.equal(guesses[0][0], guesses[0][1])
         torch.testing.assert_close(model(x)[1:], model(x[1:]))
         assert not torch.equal(model(x), build(small())(x))
+
+
+def test_the_position_bias_follows_from_the_offset_and_lies_in_rows_of_keys():
+    torch.manual_seed(0)
+    M, bias = 5, ContinuousPositionBias(3)
+    found = bias(M)
+    assert found.shape == (3, M * M, M * M)
+    assert found.is_contiguous(), "attention reads a row of it for each query"
+    table = 16 * torch.sigmoid(bias.mlp(relative_coordinates(M)))
+    for i, j in ((0, 0), (3, 17), (24, 6)):
+        (y, x), (v, u) = divmod(i, M), divmod(j, M)
+        offset = (y - v + M - 1) * (2 * M - 1) + x - u + M - 1
+        torch.testing.assert_close(found[:, i, j], table[offset])

@@ -35,11 +35,11 @@ class ContinuousPositionBias(nn.Module):
 
     def forward(self, window_size: int) -> Tensor:  # noqa: D102
         weight = next(self.parameters())
-        table = self.mlp(
-            relative_coordinates(window_size, weight.device).to(weight.dtype)
-        )  # (offsets, heads)
-        bias = 16 * torch.sigmoid(table)[relative_index(window_size, weight.device)]  # (N, N, heads)
-        return bias.permute(2, 0, 1)
+        coordinates = relative_coordinates(window_size, weight.device).to(weight.dtype)
+        table = (16 * torch.sigmoid(self.mlp(coordinates))).T.contiguous()  # (heads, offsets)
+        pairs = relative_index(window_size, weight.device)  # (N, N)
+        # dense rows of keys: attention reads them query by query
+        return table.index_select(1, pairs.flatten()).unflatten(1, pairs.shape)
 
 
 class KeySemanticAttention(nn.Module):
