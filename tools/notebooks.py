@@ -38,7 +38,9 @@ def run(names: list[str], *, is_kept: bool) -> list[str]:
             continue
         notebook, start = nbformat.read(file, as_version=4), time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": folder}})
+            client = NotebookClient(
+                notebook, timeout=300, coalesce_streams=True, resources={"metadata": {"path": folder}}
+            )
             try:
                 client.execute()
             except CellExecutionError as error:

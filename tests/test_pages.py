@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The site: every page can be found, every package has a notebook that ran."""
+
+import json
+import re
+
+import pytest
+
+MAX_BYTES = 200_000
+
+
+def test_every_page_is_in_the_navigation_once(root, tree):
+    nav = (root / "mkdocs.yml").read_text("utf-8").split("\nnav:\n")[1]
+    listed = re.findall(r"([\w/-]+\.md)$", nav, re.MULTILINE)
+    pages = {
+        str(f.relative_to(root / "docs")) for f in tree if f.suffix == ".md" and root / "docs" in f.parents
+    }
+    pages |= {f"notebooks/{file.stem}.md" for file in (root / "docs" / "notebooks").glob("*.ipynb")}
+    assert len(listed) == len(set(listed))
+    assert pages == set(listed)
+
+
+@pytest.fixture
+def notebook(root, package):
+    return root / "docs" / "notebooks" / f"{package.name}.ipynb"
+
+
+def test_a_notebook_is_kept_as_it_ran(notebook, package):
+    cells = [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert notebook.stat().st_size < MAX_BYTES
+    assert f"import {package.module}" in str(cells) or f"from {package.module}" in str(cells)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert outputs
+    assert {output["output_type"] for output in outputs} <= {"stream", "display_data", "execute_result"}
+    assert {output.get("name", "stdout") for output in outputs} == {"stdout"}
+
+
+def test_what_a_notebook_installs_is_its_package(notebook, package):
+    assert f"%pip install --quiet {package.name}" in notebook.read_text("utf-8")
