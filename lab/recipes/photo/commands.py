@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from importlib import import_module
 from pathlib import Path
@@ -16,14 +17,20 @@ from cyclopts.types import PositiveInt
 from cyclopts.validators import Number
 from photoworld import ArchiveUnreachableError, fetch
 
-from recipes.cards import CARDS
-from recipes.options import Flag, Processor
+from recipes.cards import CARDS, weights_of
+from recipes.options import Debug, Flag, Processor
 from recipes.photo.tables import Table, markdown
 
 Method = Literal["itaclip", "diffeat", "pixelsmith", "semanir", "vitron"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 FIRST_SEED = 9100
+PACKAGES = CARDS.parents[1] / "packages"
+PAGE = CARDS.parents[1] / "docs" / "lab" / "photoworld-tables.md"
+HEAD = (
+    "# On photographs: all figures\n\n"
+    "Written by `photo report --write` from the cards; described on [the page of photoworld](photoworld.md)."
+)
 CAVEAT = (
     "Composites of cut-outs over photographs, or windows of photographs, of the test split unless the model "
     "has seen no photograph at all. Intervals are 95 % percentiles of a bootstrap over the units of each "
@@ -35,6 +42,7 @@ def judge(
     *methods: Method,
     seed: Annotated[int, Parameter(validator=Number(gte=0))] = FIRST_SEED,
     seeds: PositiveInt = 3,
+    count: PositiveInt | None = None,
     write: Flag = False,
     folder: Path = CARDS,
     processor: Processor = Processor(),
@@ -47,6 +55,7 @@ def judge(
         methods: Packages whose models are evaluated; all if none is named.
         seed: First seed of the images; the next ones are ten apart.
         seeds: Number of seeds.
+        count: Number of images of each kind and seed; by default what takes about five minutes of one core.
         write: Write the cards.
         folder: Folder of the cards.
     """
@@ -56,11 +65,13 @@ def judge(
     except ArchiveUnreachableError as error:
         warn(f"skipped: {error}")
         return 0
+    chosen = {} if count is None else {"count": count}
+    options = f"--seed {seed} --seeds {seeds}" + ("" if count is None else f" --count {count}")
     drawn = [seed + 10 * number for number in range(seeds)]
     for method in methods or METHODS:
         stderr.print(f"== {method}")
         start = time.perf_counter()
-        tables: list[Table] = import_module(f"recipes.photo.{method}").judge(drawn)
+        tables: list[Table] = import_module(f"recipes.photo.{method}").judge(drawn, **chosen)
         found = [table.summary() for table in tables]
         for summary in found:
             say(f"{markdown(summary)}\n")
@@ -69,15 +80,41 @@ def judge(
         if write:
             report: dict[str, Any] = {
                 "name": f"photo-{method}",
-                "command": f"nox -s lab -- judge {method} --world photo --seed {seed} --seeds {seeds}",
+                "command": f"nox -s lab -- photo judge {method} {options} --write",
                 "seeds": drawn,
                 "minutes": minutes,
+                "weights": weights(method),
                 "caveat": CAVEAT,
                 "losses": losses(found),
                 "tables": found,
             }
             write_json(folder / f"photo-{method}.json", report)
     return 0
+
+
+def weights(method: Method) -> dict[str, str]:
+    """Return the SHA-256 of each file of weights that a package ships."""
+    return weights_of(PACKAGES / method / "src" / method / "assets")["sha256"]
+
+
+def report(*, folder: Path = CARDS, write: Flag = False, debug: Debug = Debug()) -> None:
+    """Print the tables of the cards as Markdown.
+
+    Args:
+        folder: Folder of the cards.
+        write: Write the page of the documentation.
+    """
+    parts = [HEAD]
+    for method in METHODS:
+        file = folder / f"photo-{method}.json"
+        if file.exists():
+            card: dict[str, Any] = json.loads(file.read_text("utf-8"))
+            parts += [f"## {method}", f"`{card['command']}`"]
+            parts += [markdown(summary) for summary in card["tables"]]
+    text = "\n\n".join(parts) + "\n"
+    say(text)
+    if write:
+        PAGE.write_text(text, "utf-8")
 
 
 def losses(summaries: list[dict[str, Any]]) -> list[str]:

@@ -39,17 +39,16 @@ MATCHING = ("legacy", "paper", "latent", PIXELS, "for points")
 DATA = "usr/share/doc/opencv-doc/examples/data"
 
 
-def judge(seeds: Sequence[int], count: int = 24, pairs: int = 8) -> list[Table]:
+def judge(seeds: Sequence[int], count: int = 12) -> list[Table]:
     """Segment fresh composites and find points again: in warped ones, and in two real pairs.
 
     Args:
         seeds: Seeds of the composites.
-        count: Composites that are segmented, for each seed and kind of classes.
-        pairs: Warped pairs for each seed.
+        count: Composites that are segmented, for each seed and kind of classes; and a third as many pairs.
     """
     chosen: dict[str, list[str]] = json.loads(CARD.read_text("utf-8"))["sets"]
     extractor = FeatureExtractor.from_pretrained(MODEL, device="cpu")
-    bench = Bench(extractor, Sizes(fresh=count, seeds=len(seeds), folds=6), draw=draw_masks)
+    bench = Bench(extractor, Sizes(fresh=count, seeds=len(seeds), folds=min(6, count // 2)), draw=draw_masks)
     tables = [
         _segmentation(bench, kind, title, chosen, seeds)
         for kind, title in (("shape", "cut-out or ground"), ("colour", "ten colours and ground"))
@@ -58,7 +57,7 @@ def judge(seeds: Sequence[int], count: int = 24, pairs: int = 8) -> list[Table]:
     warped = [
         match_pair(extractor, sets, pair.first.image, pair.second.image, partial(_carried, pair))
         for seed in seeds
-        for pair in _pairs(seed, pairs)
+        for pair in _pairs(seed, max(1, count // 3))
     ]
     for threshold in THRESHOLDS:
         tables.append(_matching("warped composites of 256 px", warped, PAIR_SIDE, threshold, "pairs"))

@@ -31,7 +31,7 @@ INPUTS = {"demosaic": "Malvar, the input", "sr-x2": "bicubic"}
 NAMES = {"tv": "total variation, told the noise", "nlm": "non-local means, told the noise"}
 
 
-def judge(seeds: Sequence[int], count: int = 4) -> list[Table]:
+def judge(seeds: Sequence[int], count: int = 3) -> list[Table]:
     """Restore fresh windows of large photographs under the conditions of every task.
 
     Args:

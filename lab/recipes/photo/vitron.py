@@ -65,7 +65,7 @@ class Asked:
     region: Bool | None = None
 
 
-def judge(seeds: Sequence[int], count: int = 25) -> list[Table]:
+def judge(seeds: Sequence[int], count: int = 20) -> list[Table]:
     """Let the shipped model answer fresh turns about composites of the test split.
 
     Args:

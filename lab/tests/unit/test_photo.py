@@ -11,6 +11,7 @@ from photoworld.testing import fill
 from recipes.photo import commands, crops, diffeat, itaclip, vitron
 from recipes.photo.semanir import by_photo
 from recipes.photo.tables import Confusions, Table, Values, markdown
+from recipes.restoration.conditions import CONDITIONS
 from shapeworld.vocabulary import COLOURS
 from vitron.demo.painters.words import COLOURS as PAINTED
 
@@ -150,7 +151,7 @@ def judged(monkeypatch):
     """Seeds that a judge was called with."""
     seeds: list[list[int]] = []
 
-    def judge(drawn):
+    def judge(drawn, count=3):
         seeds.append(drawn)
         return [Table("PSNR", {"ours": Values([2.0]), "rule": Values([1.0])}, "ours", ("rule",))]
 
@@ -166,7 +167,11 @@ def test_cards_are_written_only_when_told(recipes, judged, tmp_path):
     assert judged == [[9100, 9110, 9120], [50, 60, 70]]
     card = json.loads((tmp_path / "photo-semanir.json").read_text("utf-8"))
     assert card["tables"][0]["gain"]["value"] == 1
-    assert "--seed 50 --seeds 3" in card["command"]
+    assert card["command"].endswith("photo judge semanir --seed 50 --seeds 3 --write")
+    assert list(card["weights"]) == [f"tiny-{each}/model.safetensors" for each in sorted(CONDITIONS)]
+    shown = recipes("photo", "report", "--folder", tmp_path).stdout
+    assert "## semanir" in shown
+    assert "| **ours** | 2 |" in shown
 
 
 def test_the_world_is_chosen_by_an_option(recipes, judged):
