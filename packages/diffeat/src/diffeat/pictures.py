@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from common_kernels.runtime.pictures import (
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
+
+from diffeat.match import similarity_map
+
+Kind = Literal["pca", "clusters", "similarity"]
 
 _GAP = 12
 _UNLABELLED = 128  # grey of pixels without a class
@@ -120,6 +124,37 @@ def add_class_legend(image: Image.Image, labels: Tensor, classes: Sequence[str])
     colours = [(red, green, blue) for red, green, blue in distinct_colours(len(classes)).tolist()]
     present = [number for number in map(int, labels.unique()) if number < len(classes)]
     return add_legend(image, [LegendEntry(classes[number], colours[number]) for number in present])
+
+
+def draw_values(
+    kind: Kind,
+    values: Sequence[Tensor],
+    *,
+    skip: int = 0,
+    clusters: int = 6,
+    point: tuple[float, float] = (0.5, 0.5),
+) -> tuple[list[Image.Image], str]:
+    """Draw an activation of several images, in colours that are comparable.
+
+    Args:
+        kind: Principal components, clusters, or similarities to a point of the first image.
+        values: ``(C, h, w)`` of each image.
+        skip: Number of principal components to skip.
+        clusters: Number of groups of k-means.
+        point: ``(x, y)`` in shares of width and height.
+
+    Returns:
+        A small drawing of each image, and what they show in words.
+    """
+    if kind == "pca":
+        return draw_components(values, skip=skip), f"principal components {skip + 1} to {skip + 3}"
+    if kind == "clusters":
+        return draw_clusters(values, clusters), f"{clusters} clusters"
+    maps = [similarity_map(values[0], value, point) for value in values]
+    low, high = min(float(each.min()) for each in maps), max(float(each.max()) for each in maps)
+    # dark blue is the minimum, yellow the maximum
+    heat = [draw_heat(each, low=low, high=high) for each in maps]
+    return heat, f"cosine {low:.2f} to {high:.2f}"
 
 
 def overlay(image: Image.Image, drawing: Image.Image, *, opacity: float = 0.6) -> Image.Image:

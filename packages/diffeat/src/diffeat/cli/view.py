@@ -109,7 +109,7 @@ def view(
     from common_kernels.runtime.images import read_rgb
 
     from diffeat.html import similarity_page
-    from diffeat.pictures import draw_overlays, mark_point
+    from diffeat.pictures import draw_overlays, draw_values, mark_point
 
     paths = find_images(inputs, recursive=recursive)
     extractor = load_extractor(model, machine)
@@ -130,7 +130,9 @@ def view(
         if kind == "page":
             write_text(file, similarity_page(images, values[name], title=title, captions=captions))
             continue
-        drawn, caption = _draw(kind, values[name], drawing, point)
+        drawn, caption = draw_values(
+            kind, values[name], skip=drawing.skip, clusters=drawing.clusters, point=point
+        )
         shown = [mark_point(images[0], point), *images[1:]] if kind == "similarity" else images
         write_drawing(draw_overlays(shown, drawn, captions, caption=caption, title=title), file)
     if output.json:
@@ -148,22 +150,3 @@ def _share(point: tuple[float, float] | None, image: Image.Image) -> tuple[float
             f"--point must lie inside the first image, {image.width}x{image.height}, got {x:g} {y:g}"
         )
     return (x + 0.5) / image.width, (y + 0.5) / image.height
-
-
-def _draw(
-    kind: Kind, values: Sequence[Tensor], drawing: Drawing, point: tuple[float, float]
-) -> tuple[list[Image.Image], str]:
-    """Return a small drawing of each image, and its caption."""
-    from diffeat.match import similarity_map
-    from diffeat.pictures import draw_clusters, draw_components, draw_heat
-
-    if kind == "pca":
-        skip = drawing.skip
-        return draw_components(values, skip=skip), f"principal components {skip + 1} to {skip + 3}"
-    if kind == "clusters":
-        return draw_clusters(values, drawing.clusters), f"{drawing.clusters} clusters"
-    maps = [similarity_map(values[0], value, point) for value in values]
-    low, high = min(float(each.min()) for each in maps), max(float(each.max()) for each in maps)
-    # dark blue is the minimum, yellow the maximum
-    heat = [draw_heat(each, low=low, high=high) for each in maps]
-    return heat, f"cosine {low:.2f} to {high:.2f}"

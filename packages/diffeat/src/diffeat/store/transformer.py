@@ -29,7 +29,8 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
     """Turns images into rows of features.
 
     Nothing is learned from images: ``fit`` loads the model and finds out the names of the columns from its
-    config. Copies by ``sklearn.base.clone`` share a model that was passed as an object. Pickled, a model that
+    config. Copies by ``sklearn.base.clone`` share the model, also one that was passed by name once it is
+    loaded: a search over parameters loads it once in a process. Pickled, a model that
     was passed by name stays a name and is loaded again where it is used; with one that was passed as an
     object the weights are written, so pass names where many processes work.
 
@@ -78,11 +79,15 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
 
     def __sklearn_clone__(self) -> Self:
         # a deep copy of the parameters, which is the default, would copy the model's weights
-        return type(self)(**self.get_params(deep=False))
+        copy = type(self)(**self.get_params(deep=False))
+        # a search clones what it was given, which is not fitted, for every fit
+        copy._loaded = self._loaded = getattr(self, "_loaded", {})
+        return copy
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(cast("Any", super().__getstate__()))
-        state.pop("extractor_", None)
+        for name in ("extractor_", "_loaded"):
+            state.pop(name, None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -161,7 +166,14 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):
 
     def _load(self) -> FeatureExtractor:
         model = self.model
-        return model if isinstance(model, FeatureExtractor) else FeatureExtractor.from_pretrained(model)
+        if isinstance(model, FeatureExtractor):
+            return model
+        loaded: dict[str, FeatureExtractor] = getattr(self, "_loaded", {})
+        if model not in loaded:
+            loaded.clear()  # one model at a time
+            loaded[model] = FeatureExtractor.from_pretrained(model)
+        self._loaded = loaded
+        return loaded[model]
 
     def _extract(self, images: list[ImageLike]) -> dict[str, Tensor]:
         options = self.options or ExtractionOptions()

@@ -12,8 +12,8 @@ from diffusers import StableDiffusionPipeline
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline
 
 NAMES = ["mid-repeat0-res-out", "up-level1-repeat0-vit-block0-cross-q"]
 OPTIONS = ExtractionOptions(size=32)
@@ -90,6 +90,33 @@ def test_it_is_a_step_of_pipelines(extractor, images):
     scores = cross_val_score(steps, images * 2, [0, 1, 0, 1] * 2, cv=2)
     assert scores.shape == (2,)
     assert not np.isnan(scores).any()
+
+
+@pytest.mark.parametrize("given", ["object", "name"])
+def test_a_grid_search_never_loads_the_model_again(extractor, sd15_folder, images, monkeypatch, given):
+    loaded, load = [], FeatureExtractor.from_pretrained
+    monkeypatch.setattr(
+        FeatureExtractor,
+        "from_pretrained",
+        lambda *args, **more: (loaded.append(args), load(*args, **more))[1],
+    )
+    model = extractor if given == "object" else str(sd15_folder)
+    steps = Pipeline(
+        [("features", FeatureTransformer(model, NAMES[0], options=OPTIONS)), ("rule", LogisticRegression())]
+    )
+    choices = {"features__pooling": ["mean", "max"]}
+    search = GridSearchCV(steps, choices, cv=2, error_score="raise").fit(images, [0, 1, 0, 1])
+    assert search.best_params_.keys() == choices.keys()
+    assert len(loaded) == (given == "name")
+    assert search.predict(images).shape == (4,)
+
+
+def test_columns_are_those_of_a_data_frame(extractor, images):
+    transformer = FeatureTransformer(extractor, NAMES, options=OPTIONS).set_output(transform="pandas")
+    table = transformer.fit_transform(images)
+    assert list(table.columns) == list(transformer.get_feature_names_out())
+    plain = clone(transformer).set_output(transform="default").fit_transform(images)
+    np.testing.assert_array_equal(table.to_numpy(), plain)
 
 
 def test_a_cache_is_filled_and_read(extractor, images, tmp_path, monkeypatch):
