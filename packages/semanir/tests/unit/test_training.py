@@ -264,7 +264,7 @@ trainer:
   enable_model_summary: false
   logger: {{class_path: pytorch_lightning.loggers.CSVLogger, init_args: {{save_dir: "{output}"}}}}
   callbacks:
-  - {{class_path: pytorch_lightning.callbacks.EMAWeightAveraging, init_args: {{decay: 0.5}}}}
+  - {{class_path: semanir.training.AverageWeights, init_args: {{decay: 0.999}}}}
   - {{class_path: semanir.training.LastCheckpoint, init_args: {{every_n_train_steps: {every}}}}}
   - class_path: semanir.training.SampleImages
   - class_path: semanir.training.SaveNetwork
@@ -327,6 +327,13 @@ class TestFit:
         assert loaded.hparams["random_k"] == [4, 8]
         samples = sorted(file.name for file in (output / "samples").iterdir())
         assert samples == [f"{number}-step-3.png" for number in range(4)]
+        stored = torch.load(output / "last.ckpt", map_location="cpu")
+        weights = torch.nn.utils.parameters_to_vector(loaded.network.parameters())
+        now = [stored["current_model_state"][f"network.{n}"] for n, _ in loaded.network.named_parameters()]
+        now = torch.nn.utils.parameters_to_vector(now)
+        pl.seed_everything(1, verbose=False)
+        start = torch.nn.utils.parameters_to_vector(SemanIRModule("tiny", NETWORK).network.parameters())
+        assert 0 < (weights - now).norm() < 0.5 * (start - now).norm(), "an average, and not of the start"
         [metrics] = output.rglob("metrics.csv")
         assert {"train/loss", "val/psnr"} <= set(metrics.read_text().splitlines()[0].split(","))
 
@@ -472,6 +479,9 @@ class TestConfigs:
         assert max(model["random_k"]) <= network.window_size**2
         assert network.k <= network.window_size**2
         assert crops["patch_size"] % network.size_multiple == 0
+        assert "semanir.training.AverageWeights" in [
+            each["class_path"] for each in found["trainer"]["callbacks"]
+        ]
         steps = found["trainer"]["max_steps"]
         assert all(milestone < steps for milestone in model["milestones"])
         assert "[KAIR]" in text or "[GRL]" in text or "Nothing of this task is published" in text

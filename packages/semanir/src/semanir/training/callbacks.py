@@ -11,9 +11,10 @@ import pytorch_lightning as pl
 import torch
 from common_kernels.runtime.images import write_image
 from numpy.typing import NDArray
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from semanir.model import SemanIR
 
@@ -68,6 +69,24 @@ def side_by_side(degraded: Tensor, restored: Tensor, clean: Tensor) -> NDArray[n
     ]
     strip = torch.cat(parts, dim=-1).clamp(0, 1).permute(1, 2, 0)
     return (strip * 255).round().to("cpu", torch.uint8).numpy()
+
+
+class AverageWeights(WeightAveraging):
+    """Averages the weights of all steps, the latest most; validation and the saved network use the average.
+
+    The decay rises with the number of steps, so that the average of a short run is not its random start.
+
+    Args:
+        decay: Decay that it rises to.
+
+    Source: the rise is that of TensorFlow's ``ExponentialMovingAverage(num_updates=...)``.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        def average(means: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+            get_ema_multi_avg_fn(min(decay, (1 + int(count)) / (10 + int(count))))(means, current, count)
+
+        super().__init__(multi_avg_fn=average)
 
 
 class LastCheckpoint(ModelCheckpoint):
