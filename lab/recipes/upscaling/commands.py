@@ -40,7 +40,7 @@ from recipes.upscaling.rows import ROWS, Row
 CARD = CARDS / "upscaling.json"
 RUN = Path("runs/upscaling")
 SHOWN = ("2x Lanczos", "2x direct sampling", "2x pixelsmith", "4x Lanczos", "4x direct sampling", JUDGED)
-GATE_ROWS = ("4x drawn scene", "4x Lanczos", JUDGED)
+GATE_ROWS = ("4x drawn scene", "4x Lanczos", "4x autoencoder alone", JUDGED)
 CAVEAT = (
     "One small model of one training, drawn scenes of one thing each, one noise per image. It shows what "
     "the parts of the method do; how they rank on photographs is another question."
@@ -88,7 +88,7 @@ class _Study:
         generated = self.generated[row.key]
         scenes = self.generated[f"{row.scale}x drawn scene"].images
         # what is made from the base image has its thing where that has it
-        source = self.base if row.way in ("pixelsmith", "lanczos") else generated.images
+        source = self.base if row.way in ("pixelsmith", "lanczos", "autoencoder") else generated.images
         times = generated.images.shape[1] // source.shape[1]
         things = things_of(source[: len(generated.images)], self.judge)
         things = things.repeat(times, axis=1).repeat(times, axis=2)

@@ -20,6 +20,7 @@ from pixelsmith.job.plan import plan_stages
 from shapeworld import render
 
 from recipes.tiny_sdxl.assembly import STEPS, generate_images
+from recipes.tiny_sdxl.autoencoder import reconstruct
 from recipes.tiny_sdxl.images import SIDE
 from recipes.tiny_sdxl.judging import Order
 from recipes.upscaling.rows import Row
@@ -82,12 +83,17 @@ def _one(
         case "scene":
             return render(order.scene, side).image, 0
         case "lanczos":
-            resized = Image.fromarray(small).resize((side, side), Image.Resampling.LANCZOS)
-            return np.asarray(resized), 0
+            return _lanczos(small, side), 0
+        case "autoencoder":
+            return reconstruct(pipeline.vae, _lanczos(small, side)[None])[0], 0
         case "direct":
             return generate_images(pipeline, [order.prompt], seed=seed, side=side)[0], 0
         case "pixelsmith":
             return _enlarged(row, pipeline, order.prompt, small, seed)
+
+
+def _lanczos(small: Images, side: int) -> Images:
+    return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.LANCZOS))
 
 
 def _enlarged(

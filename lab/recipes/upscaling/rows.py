@@ -11,7 +11,7 @@ from pixelsmith.config import Conditioning, PatchPrompts
 
 from recipes.tiny_sdxl.assembly import GUIDANCE
 
-Way = Literal["pixelsmith", "lanczos", "direct", "scene"]
+Way = Literal["pixelsmith", "lanczos", "autoencoder", "direct", "scene"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +21,9 @@ class Row:
     Attributes:
         name: Name in tables and files.
         scale: Enlargement of the sides of the base image.
-        way: Method: ``"lanczos"`` only resizes, ``"direct"`` samples the large size at once, ``"scene"`` is
-            the drawing that the prompt describes, the result of a perfect model.
+        way: Method: ``"lanczos"`` only resizes, ``"autoencoder"`` encodes and decodes that, ``"direct"``
+            samples the large size at once, ``"scene"`` is the drawing that the prompt describes, the result
+            of a perfect model.
         stages: Number of stages.
         settings: Fields of :class:`pixelsmith.config.JobConfig` that are not at their default.
         conditioning: Size and crop conditioning of a patch.
@@ -49,6 +50,7 @@ def _baselines(scale: int) -> list[Row]:
     return [
         Row(name="drawn scene", scale=scale, way="scene"),
         Row(name="Lanczos", scale=scale, way="lanczos"),
+        Row(name="autoencoder alone", scale=scale, way="autoencoder"),
         Row(name="direct sampling", scale=scale, way="direct"),
     ]
 

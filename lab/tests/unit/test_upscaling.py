@@ -169,13 +169,14 @@ def test_every_method_generates_at_its_size(orders, scenes):
     calls = {}
     for row in (
         Row(name="lanczos", scale=2, way="lanczos"),
+        Row(name="autoencoder", scale=2, way="autoencoder"),
         Row(name="scene", scale=2, way="scene"),
         Row(name="ours", scale=2, settings={"slider": 0.5}, conditioning="base"),
     ):
         generated = generate_row(row, pipeline, orders[:1], base, seed=1)
         assert generated.images.shape == (1, 128, 128, 3)
         calls[row.name] = generated.calls
-    assert calls["lanczos"] == calls["scene"] == 0
+    assert calls["lanczos"] == calls["autoencoder"] == calls["scene"] == 0
     assert calls["ours"] >= 20 * 4  # a canvas of two by two patches, twenty steps
     line = dict.fromkeys(COLUMNS, 1)
     assert "| Lanczos | 1 |" in table({"2x Lanczos": line}, 2)
