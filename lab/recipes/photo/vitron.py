@@ -24,7 +24,7 @@ from vitron.protocol.media import Artefact
 
 from recipes.photo.itaclip import nearest
 from recipes.photo.tables import Table, Values
-from recipes.vitron_tiny.baseline import KeywordRouter
+from recipes.vitron_tiny.baseline import KeywordRouter, commonest_answers
 from recipes.vitron_tiny.commands import ASSETS
 from recipes.vitron_tiny.composing import Composer, Drawn, Step, Subject
 from recipes.vitron_tiny.editing import edit
@@ -318,14 +318,10 @@ def _words(ours: Pairs) -> list[Table]:
 
 
 def _questions(asked: Sequence[tuple[Asked, Judged]]) -> Table:
-    """Exact answers; the rule knows the commonest answer of each kind among those that are asked."""
-    truth = [one.drawn.example.messages[-1].text for one, _ in asked]
-    kinds = [one.drawn.example.group for one, _ in asked]
-    counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
-    for kind, said in zip(kinds, truth, strict=True):
-        counts[kind][said] += 1
-    usual = {kind: own.most_common(1)[0][0] for kind, own in counts.items()}
-    right = [100.0 * (usual[kind] == said) for kind, said in zip(kinds, truth, strict=True)]
+    """Exact answers; the rule gives the commonest answer of each kind among training examples."""
+    usual = commonest_answers("question")
+    examples = [one.drawn.example for one, _ in asked]
+    right = [100.0 * (usual.get(each.group) == each.messages[-1].text) for each in examples]
     ours = [100.0 * (judged.score.text and judged.score.modules) for _, judged in asked]
     return _table(
         "exact answers, %: questions in known words", {"commonest answer of the kind": right, OURS: ours}

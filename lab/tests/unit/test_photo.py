@@ -8,6 +8,7 @@ import pytest
 import torch
 from photoworld import ArchiveUnreachableError, draw_scene
 from photoworld.testing import fill
+from PIL import Image
 from recipes.photo import commands, crops, diffeat, itaclip, vitron
 from recipes.photo.semanir import by_photo
 from recipes.photo.tables import Confusions, Table, Values, markdown
@@ -92,6 +93,36 @@ def test_matched_points_move_with_their_pixels():
             assert np.abs(where - pair.target[row, column]).max() <= 0.5
         else:
             assert np.isnan(where).all()
+
+
+@pytest.fixture
+def pairs(tmp_path, monkeypatch):
+    """The real pairs in small: the homography shifts by (12, 4), the disparity is 20."""
+    data = tmp_path / "opencv-doc" / diffeat.DATA
+    data.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("graf1.png", "graf3.png", "aloeL.jpg", "aloeR.jpg"):
+        Image.fromarray(rng.integers(0, 256, (160, 320, 3), dtype=np.uint8)).save(data / name)
+    disparity = np.full((160, 320), 20, dtype=np.uint8)
+    disparity[:, :160] = 0  # unknown
+    Image.fromarray(disparity).save(data / "aloeGT.png")
+    (data / "H1to3p.xml").write_text("<storage><H><data> 1 0 12 0 1 4 0 0 1 </data></H></storage>")
+    about = {"package": "opencv-doc", "kind": "pair", "name": "pair", "licence": "Apache-2.0"}
+    facts = [{**about, "path": f"{diffeat.DATA}/{file.name}"} for file in data.iterdir()]
+    (tmp_path / "manifest.json").write_text(json.dumps({"pictures": facts}))
+    monkeypatch.setenv("PHOTOWORLD", str(tmp_path))
+
+
+@pytest.mark.usefixtures("pairs")
+def test_real_pairs_are_matched_at_their_reduced_size():
+    left, right, partner = diffeat.graffiti()
+    assert left.shape == right.shape == (80, 160, 3)
+    np.testing.assert_allclose(partner(np.array([[10.0, 20.0]])), [[16, 22]])
+    left, right, partner = diffeat.aloe()
+    assert left.shape == right.shape == (48, 96, 3)
+    found = partner(np.array([[80.0, 20.0], [10.0, 20.0]]))
+    np.testing.assert_allclose(found[0], [80 - 0.3 * 20, 20])
+    assert np.isnan(found[1, 0])
 
 
 @pytest.mark.usefixtures("world")
