@@ -18,6 +18,7 @@ def _load(name):
 
 
 _load("tiny_models")
+_load("published")
 
 
 def alphabars(num_train=1000):

@@ -20,7 +20,7 @@ Family = Literal["sd", "sdxl", "sd3", "flux"]
 _LENGTH = 16  # tokens of a prompt
 
 
-def tiny_pipeline(family: Family, *, seed: int = 0) -> Any:
+def tiny_pipeline(family: Family, *, seed: int = 0, second_width: int = 16) -> Any:
     """Return a text-to-image pipeline of random weights on the CPU in float32.
 
     Images are 64 pixels wide: 16 latents of 4 pixels.
@@ -28,8 +28,11 @@ def tiny_pipeline(family: Family, *, seed: int = 0) -> Any:
     Args:
         family: Architecture of the pipeline.
         seed: Random seed of the weights; the global generator is left as it was.
+        second_width: Width of the second CLIP of SDXL and SD3.
     """
-    build = {"sd": _sd, "sdxl": _sdxl, "sd3": _sd3, "flux": _flux}[family]
+    build = {
+        "sd": _sd, "sdxl": lambda: _sdxl(second_width), "sd3": lambda: _sd3(second_width), "flux": _flux
+    }[family]  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pipe = build()
@@ -98,10 +101,10 @@ def _clip() -> Any:
     return CLIPTextModel(CLIPTextConfig(**_text_settings()))
 
 
-def _projecting_clip() -> Any:
+def _projecting_clip(width: int = 16) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-    return CLIPTextModelWithProjection(CLIPTextConfig(**_text_settings()))
+    return CLIPTextModelWithProjection(CLIPTextConfig(**{**_text_settings(), "hidden_size": width}))
 
 
 def _t5(width: int) -> Any:
@@ -160,11 +163,11 @@ def _sd() -> Any:
     )
 
 
-def _sdxl() -> Any:
+def _sdxl(second_width: int) -> Any:
     from diffusers import StableDiffusionXLPipeline
 
     unet = _unet(
-        cross_attention_dim=32,
+        cross_attention_dim=16 + second_width,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=16 + 6 * 8,
@@ -173,7 +176,7 @@ def _sdxl() -> Any:
     return StableDiffusionXLPipeline(
         vae=tiny_vae(),
         text_encoder=_clip(),
-        text_encoder_2=_projecting_clip(),
+        text_encoder_2=_projecting_clip(second_width),
         tokenizer=_tokenizer(),
         tokenizer_2=_tokenizer(),
         unet=unet,
@@ -182,7 +185,7 @@ def _sdxl() -> Any:
     )
 
 
-def _sd3() -> Any:
+def _sd3(second_width: int) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     transformer = SD3Transformer2DModel(
@@ -193,7 +196,7 @@ def _sd3() -> Any:
         num_layers=2,
         attention_head_dim=8,
         num_attention_heads=4,
-        joint_attention_dim=32,
+        joint_attention_dim=16 + second_width,
         caption_projection_dim=32,
         pooled_projection_dim=32,
         pos_embed_max_size=24,
@@ -204,9 +207,9 @@ def _sd3() -> Any:
         vae=tiny_vae(16, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=_projecting_clip(),
         tokenizer=_tokenizer(),
-        text_encoder_2=_projecting_clip(),
+        text_encoder_2=_projecting_clip(second_width),
         tokenizer_2=_tokenizer(),
-        text_encoder_3=_t5(32),
+        text_encoder_3=_t5(16 + second_width),
         tokenizer_3=_tokenizer(),
     )
 

@@ -37,14 +37,15 @@ class Fuse:
         return self
 
 
-def work(toys, folder, model):
+def work(toys, folder, model, on_patch=None):
     denoiser = toys[model](3)
     batch_size = 4 if model == "Coupled" else 2
     mode = "official" if model == "Mixing" else "parallel"
     config = toys["job"](slider=2, mode=mode, batch_size=batch_size)
     canvas = run_stage(
-        denoiser, toys["latents"](2, 24, 30), config, store=FolderStore(folder, checkpoint_every=4).stage(0)
-    )
+        denoiser, toys["latents"](2, 24, 30), config, on_patch=on_patch,
+        store=FolderStore(folder, checkpoint_every=4).stage(0),
+    )  # fmt: skip
     return hashlib.sha256(canvas.data.numpy().tobytes()).hexdigest(), len(denoiser.batches)
 
 
@@ -59,15 +60,36 @@ def killed(toys, folder, model, line):
     return os.WIFSIGNALED(status)
 
 
+def killed_after(toys, folder, model, patch):
+    """Kill a child after a number of patches; whether it came so far."""
+
+    def on_patch(progress):
+        if progress.calls == patch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        work(toys, folder, model, on_patch)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
 def main():
     toys, folder = runpy.run_path(sys.argv[1]), Path(sys.argv[2])
     draw, kills = random.Random(int(sys.argv[3])), int(sys.argv[4])
-    report = {"kills": 0, "different": 0, "calls": []}
+    report = {"kills": 0, "different": 0, "calls": [], "patches": {}}
     for model in MODELS:
         count = Fuse()
         sys.settrace(count)
         expected, _ = work(toys, folder / f"whole-{model}", model)
         sys.settrace(None)
+        patch = 1
+        while killed_after(toys, folder / f"{model}-after-{patch}", model, patch):
+            found, _ = work(toys, folder / f"{model}-after-{patch}", model)
+            report["different"] += found != expected
+            patch += 1
+        report["patches"][model] = patch - 1
         for attempt in range(kills // len(MODELS)):
             place = folder / f"{model}-{attempt}"
             report["kills"] += killed(toys, place, model, draw.randint(1, count.lines))

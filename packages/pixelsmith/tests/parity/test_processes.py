@@ -22,8 +22,9 @@ def run(script, *args):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_runs_killed_at_random_lines_resume_to_the_same_bytes(tmp_path):
+def test_runs_killed_after_any_patch_or_line_resume_to_the_same_bytes(tmp_path):
     report = run("killed.py", tmp_path, 0, 30)
+    assert min(report["patches"].values()) > 10  # each model was killed after every one of its patches
     assert report["different"] == 0
     assert report["kills"] > 30  # a resume may reach its end before its line
     assert len(set(report["calls"])) > 5  # the kills came at different times
