@@ -22,7 +22,7 @@ from recipes.upscaling.photos import COLUMNS, enlarge, measure
 
 SCALE = 4
 DEFAULT = "slider auto"  # what the package ships
-CEILING = "autoencoder of the photograph"
+THROUGH = "autoencoder of the photograph"
 FIGURES = ("psnr", "ssim", "steps")
 
 
@@ -40,7 +40,7 @@ def judge(seeds: Sequence[int], count: int = 2) -> list[Table]:
             photos.append(key)
             for name, image in enlarge(window, SCALE, ASSETS, seed + number, ("auto",)):
                 rows.setdefault(name, []).append(measure([image], [window]))
-            rows.setdefault(CEILING, []).append(measure([_through(window)], [window]))
+            rows.setdefault(THROUGH, []).append(measure([_through(window)], [window]))
     return [
         Table(
             f"{COLUMNS[figure]}: enlarged {SCALE} times to windows of {SCALE * SIDE} px",
@@ -48,7 +48,6 @@ def judge(seeds: Sequence[int], count: int = 2) -> list[Table]:
             ours=DEFAULT,
             # more detail than the photograph is as wrong as less
             baselines=() if figure == "steps" else ("Lanczos",),
-            ceiling=CEILING,
             unit="photographs",
         )
         for figure in FIGURES

@@ -61,7 +61,10 @@ def fetch(folder: Path | None = None) -> Path:
             _unpack(package, unpacked / package)
         wrong = [picture.key for picture in missing if not _is_right(unpacked / picture.key, picture)]
         if wrong:
-            raise ValueError(f"{len(wrong)} pictures differ from the manifest, the first is {wrong[0]}")
+            raise ValueError(
+                f"{len(wrong)} pictures differ from the manifest, the first is {wrong[0]}: "
+                "use the packages of Debian 12"
+            )
         for picture in missing:
             target = folder / picture.key
             target.parent.mkdir(parents=True, exist_ok=True)
