@@ -17,7 +17,7 @@ from cyclopts.validators import Number
 from numpy.typing import NDArray
 from PIL import Image
 from pixelsmith.adapters import load_model
-from pixelsmith.config import JobConfig
+from pixelsmith.config import JobConfig, Slider
 from pixelsmith.io.colours import keep_colours
 from pixelsmith.io.lanczos import Resized
 from pixelsmith.io.vae import TiledVAE
@@ -80,7 +80,7 @@ def photos(
     with progress_bars() as progress:
         task = progress.add_task("photographs", total=len(wanted))
         for number, photo in enumerate(wanted):
-            for name, enlarged in _enlarge(photo, scale, model, seed + number):
+            for name, enlarged in enlarge(photo, scale, model, seed + number):
                 rows.setdefault(name, []).append(enlarged)
             progress.advance(task)
     figures = {name: measure(found, wanted) for name, found in rows.items()}
@@ -107,8 +107,18 @@ def _square(path: Path, side: int) -> Pixels:
     return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
 
 
-def _enlarge(photo: Pixels, scale: int, model: Path, seed: int) -> Iterator[tuple[str, Pixels]]:
-    """Yield the name of each method and what it makes of a photograph."""
+def enlarge(
+    photo: Pixels, scale: int, model: Path, seed: int, sliders: Sequence[Slider] = SLIDERS
+) -> Iterator[tuple[str, Pixels]]:
+    """Yield the name of each method and what it makes of a photograph.
+
+    Args:
+        photo: ``(H, W, 3)``, which is reduced and enlarged again.
+        scale: By how much.
+        model: Folder of the pipeline.
+        seed: Random seed.
+        sliders: Sliders of the upscaling.
+    """
     size = photo.shape[0], photo.shape[1]
     reduced = Image.fromarray(photo).resize((size[1] // scale, size[0] // scale), Image.Resampling.LANCZOS)
     small = np.asarray(reduced)
@@ -118,7 +128,7 @@ def _enlarge(photo: Pixels, scale: int, model: Path, seed: int) -> Iterator[tupl
     vae = TiledVAE(loaded.vae)
     latents = torch.cat([part for _, part in vae.encode(ArrayRows(lanczos))], dim=1)
     yield "autoencoder alone", np.concatenate([part for _, part in vae.decode(Canvas(latents))])
-    for slider in SLIDERS:
+    for slider in sliders:
         config = JobConfig(
             patch=loaded.patch, patch_multiple=loaded.patch_multiple, slider=slider, seed=seed,
             batch_size=BATCH,
