@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A program that trains stages and kills itself in the middle of them, for tests."""
 
+import gc
 import json
 import os
 import signal
@@ -9,11 +10,15 @@ import sys
 import traceback
 from pathlib import Path
 
+import peft  # noqa: F401  # what each job would import anew, in a process of its own
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from vitron.model.engine import Vitron
 from vitron.training import TrainerOptions, fit_stage, load_stage
 from vitron.training.stages import Optimisation
+
+Image.init()
 
 
 class KillAt(pl.Callback):
@@ -27,7 +32,7 @@ class KillAt(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(model, data, out, stage, *, steps=5, kill_at=None, devices=1, workers=0):
+def train(model, data, out, stage, *, steps=4, kill_at=None, devices=1, workers=0):
     """Train a small form of a shipped stage."""
     torch.set_num_threads(1)
     chosen = load_stage(stage)
@@ -75,6 +80,7 @@ def start(job, rank):
 
 def main(jobs):
     """Run each job in processes that are started before torch works; print how they ended."""
+    gc.freeze()  # else every child would copy what it only counts
     for job in jobs:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
