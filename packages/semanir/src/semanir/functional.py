@@ -75,14 +75,6 @@ def relative_coordinates(window_size: int, device: torch.device | None = None) -
     return torch.cartesian_prod(offsets, offsets)
 
 
-def relative_index(window_size: int, device: torch.device | None = None) -> Tensor:
-    """Return which row of :func:`relative_coordinates` each pair has, ``(M * M, M * M)``, int64."""
-    M = window_size
-    position = torch.cartesian_prod(torch.arange(M, device=device), torch.arange(M, device=device))  # (N, 2)
-    difference = position[:, None] - position[None, :] + M - 1  # (N, N, 2)
-    return difference[..., 0] * (2 * M - 1) + difference[..., 1]
-
-
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Extend an image at the right and at the bottom until both sides are multiples.
 

@@ -8,7 +8,6 @@ from semanir.functional import (
     enlarge_bicubic,
     pad_to_multiple,
     relative_coordinates,
-    relative_index,
     window_partition,
     window_regions,
     window_reverse,
@@ -45,14 +44,12 @@ def test_regions_separate_exactly_what_the_roll_brought_together():
     assert torch.equal(labels[:, :, None] == labels[:, None], near)
 
 
-def test_relative_index_names_the_offset():
-    M = 3
-    coordinates = relative_coordinates(M)[relative_index(M)]  # (N, N, 2)
-    # token 0 is (0, 0) and token 5 is (1, 2)
-    assert coordinates[0, 5].sign().tolist() == [-1, -1]
-    torch.testing.assert_close(coordinates[5, 0], -coordinates[0, 5])
-    assert coordinates[4, 4].tolist() == [0, 0]
-    assert relative_coordinates(M).abs().max() == pytest.approx(torch.log2(torch.tensor(9.0)).item() / 3)
+def test_relative_coordinates_are_those_of_an_offset_and_its_opposite():
+    coordinates = relative_coordinates(3).view(5, 5, 2)  # offsets from -2 to 2
+    assert coordinates[0, 0].sign().tolist() == [-1, -1]
+    assert coordinates[2, 2].tolist() == [0, 0]
+    torch.testing.assert_close(coordinates.flip(0, 1), -coordinates)
+    assert coordinates.abs().max() == pytest.approx(torch.log2(torch.tensor(9.0)).item() / 3)
 
 
 @pytest.mark.parametrize(("size", "multiple"), [(1, 8), (3, 8), (7, 8), (8, 8), (9, 8), (5, 1)])

@@ -10,7 +10,7 @@ import torch
 from common_kernels import Backend, KNNDictionary, knn_attention
 from torch import Tensor, nn
 
-from semanir.functional import relative_coordinates, relative_index
+from semanir.functional import relative_coordinates
 
 
 class ContinuousPositionBias(nn.Module):
@@ -36,10 +36,12 @@ class ContinuousPositionBias(nn.Module):
     def forward(self, window_size: int) -> Tensor:  # noqa: D102
         weight = next(self.parameters())
         coordinates = relative_coordinates(window_size, weight.device).to(weight.dtype)
-        table = (16 * torch.sigmoid(self.mlp(coordinates))).T.contiguous()  # (heads, offsets)
-        pairs = relative_index(window_size, weight.device)  # (N, N)
-        # dense rows of keys: attention reads them query by query
-        return table.index_select(1, pairs.flatten()).unflatten(1, pairs.shape)
+        table = 16 * torch.sigmoid(self.mlp(coordinates)).T  # (heads, offsets)
+        M = window_size
+        reversed_table = table.unflatten(1, (2 * M - 1, 2 * M - 1)).flip(1, 2)
+        # (heads, y, x, v, u): the offset from key (v, u) to query (y, x), queries counted from the last
+        bias = reversed_table.unfold(1, M, 1).unfold(2, M, 1).contiguous()
+        return bias.view(-1, M * M, M * M).flip(1)
 
 
 class KeySemanticAttention(nn.Module):

@@ -7,12 +7,12 @@ import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
@@ -207,15 +207,10 @@ class SemanIRModule(pl.LightningModule):
         )
         optimizer = (self.optimizer or adamw)(self.network.parameters())
         scheduler = (self.scheduler or partial(LambdaLR, lr_lambda=schedule))(optimizer)
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
         if isinstance(scheduler, ReduceLROnPlateau):  # its metric is new once an epoch, if at all
-            waiting = {
-                "scheduler": scheduler,
-                "interval": "epoch",
-                "monitor": scheduler.monitor,
-                "strict": False,
-            }
-            return {"optimizer": optimizer, "lr_scheduler": waiting}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+            config |= {"interval": "epoch", "monitor": scheduler.monitor, "strict": False}
+        return {"optimizer": optimizer, "lr_scheduler": cast("LRSchedulerConfigType", config)}
 
 
 def _check_data(network: SemanIRConfig, crops: CropOptions) -> None:
