@@ -108,7 +108,7 @@ class PixelsmithLoad:
         """
         from pixelsmith.adapters import load_pipeline
 
-        given = {name: value or None for name, value in loading.items()}
+        given: dict[str, Any] = {name: value or None for name, value in loading.items()}
         loras = tuple(line.strip() for line in lora.splitlines() if line.strip())
         comfyui.free_memory()
         pipe = load_pipeline(
