@@ -70,7 +70,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _signed(gain: Mapping[str, float]) -> str:
-    return f"{gain['mean']:+.3f} ± {gain['deviation']:.3f}"
+    return f"{gain['mean']:+.3f}, at least {gain['lower']:+.3f}"
 
 
 def _properties(properties: Mapping[str, Any]) -> Iterable[str]:
