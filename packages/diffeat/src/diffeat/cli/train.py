@@ -118,11 +118,12 @@ def train(
     from common_kernels.runtime.processes import Processes
     from pytorch_lightning.utilities import rank_zero_only
 
+    from diffeat.heads import HEAD_FILE
     from diffeat.ranking.labels import MaskLabels
-    from diffeat.training import HEAD_FILE, HeadTraining
+    from diffeat.training import HeadTraining
 
     # Lightning starts the other processes by this same command
-    rank, count = int(rank_zero_only.rank or 0), learning.devices
+    rank, count = int(getattr(rank_zero_only, "rank", None) or 0), learning.devices
     device = Processes(rank=rank, world_size=count, local_rank=rank).device(machine.device)
     masks = source.masks
     labels = None if masks is None else MaskLabels.read(data, masks, classes=source.classes)

@@ -40,13 +40,24 @@ def labelled(here):
 
 def test_rank_on_masks_compares_and_chooses(labelled, run, sd15_folder):
     args = ["rank", "images", "masks", "--model", sd15_folder, *NAMES, *SMALL, "--folds", 2, "--pixels", 40]
-    args += ["--classes", "dark", "--classes", "light", "-c", "*-cross-q", "-c", "DIFT", "--budget", 32]
+    args += [
+        "--classes",
+        "dark",
+        "--classes",
+        "light",
+        "-c",
+        "up-level1-*-cross-q",
+        "-c",
+        "DIFT",
+        "--budget",
+        32,
+    ]
     report = json.loads(run(*args, "--json").stdout)
     assert (report["metric"], report["images"], len(report["ranking"])) == ("mIoU", 4, 3)
     means = [row["mean"] for row in report["ranking"]]
     assert means == sorted(means, reverse=True)
     assert report["compared"]["DIFT"]["names"] == ["up-level1-upsampler-out"]
-    assert len(report["compared"]["*-cross-q"]["names"]) == 16
+    assert len(report["compared"]["up-level1-*-cross-q"]["names"]) == 3
     assert all(row["channels"] <= 32 for row in report["selection"])
     assert report["files"] == [
         f"diffeat-ranking/{n}" for n in ("ranking.json", "ranking.png", "selection.json")
