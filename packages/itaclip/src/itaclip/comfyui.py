@@ -133,7 +133,7 @@ class ItaclipSegment:
         report, masks, overlays = comfyui.progress(), list[Any](), list[Any]()
         pixels = comfyui.from_images(image)
         for number, each in enumerate(pixels):
-            (found,) = segmenter.predict([each[..., :3]])
+            found = next(segmenter.stream([each[..., :3]]))
             masks.append(_mask(found, mask_of))
             overlays.append(
                 np.asarray(Overlay(Image.fromarray(each[..., :3]), found, opacity=opacity).render())
