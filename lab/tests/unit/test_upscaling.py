@@ -192,7 +192,7 @@ def test_photographs_are_compared_with_what_they_were(tmp_path, monkeypatch, cap
         yield "dark", photo // 2
         yield "same", photo
 
-    monkeypatch.setattr(photos, "_enlarge", enlarge)
+    monkeypatch.setattr(photos, "enlarge", enlarge)
     card = tmp_path / "card.json"
     photos.photos(tmp_path / "a.png", tmp_path / "a.png", seed=4, card=card, figure=tmp_path / "b.png")
     assert asked == [((128, 128, 3), 2, 4), ((128, 128, 3), 2, 5)]
@@ -202,6 +202,15 @@ def test_photographs_are_compared_with_what_they_were(tmp_path, monkeypatch, cap
     assert found["dark"]["psnr"] < 15 < 90 < found["same"]["psnr"]
     assert (found["dark"]["steps"], found["same"]["steps"]) == (pytest.approx(50, abs=5), 100)
     assert np.asarray(Image.open(tmp_path / "b.png")).shape == (3 * 128, 256, 3)
-    assert "| same | 99 | 1 | 100 |" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="name at least one image file"):
-        photos.photos(card=card)
+    shown = capsys.readouterr().out
+    assert "| same | 99 | 1 | 100 |" in shown
+    assert "LPIPS" not in shown  # without the weights
+    monkeypatch.setattr(photos, "load_lpips", lambda source: source)
+    monkeypatch.setattr(
+        photos, "lpips", lambda network, images, wanted: float((images[0] != wanted[0]).any())
+    )
+    photos.photos(card=card, lpips_weights=tmp_path / "alexnet.ckpt")  # those that other packages hold
+    report = json.loads(card.read_text())
+    assert report["judged_on"]["images"] == ["astronaut.png", "chelsea.png", "china.jpg", "flower.jpg"]
+    assert [row["lpips"] for row in report["figures"].values()] == [0, 1, 0]
+    assert "| SSIM | LPIPS |" in capsys.readouterr().out
