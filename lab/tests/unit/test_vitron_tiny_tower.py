@@ -10,9 +10,7 @@ from transformers import InternVLVisionModel
 
 @pytest.fixture(scope="module")
 def frames() -> torch.Tensor:
-    return torch.from_numpy(
-        np.stack([draw_example("caption", 3, index).media[0].data for index in range(8)])
-    )
+    return torch.from_numpy(np.stack([draw_example("caption", 3, index).media[0].data for index in range(8)]))
 
 
 def test_the_folded_tower_is_close_to_that_of_clip_and_distillation_brings_it_closer(frames, tmp_path):
