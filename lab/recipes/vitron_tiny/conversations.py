@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversations of two to four turns: references back, results, small talk; and rounds of questions."""
+"""Conversations of two to four turns: references back, results of calls, and small talk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recipes.vitron_tiny import editing, followups, generation, images, question
 from recipes.vitron_tiny.composing import Composer, Drawn, Step
 from recipes.vitron_tiny.scenes import Draw, Split, View
 
-__all__ = ["draw_conversation", "draw_quiz", "draw_turns"]
+__all__ = ["draw_conversation", "draw_turns"]
 
 Maker = Callable[[Draw, View, Composer], Step | None]
 FreeMaker = Callable[[Draw, View | None, Composer], Step | None]
@@ -71,16 +71,9 @@ FREE_TURNS: Mapping[FreeMaker, float] = {
     generation.text_to_video: 0.15,
     generation.chain_on_new: 0.25,
 }
-# one image costs as much as ten answers of a word, which are what teaches to see
-QUIZ_TURNS: Mapping[str, Mapping[Maker, float]] = {
-    "image": {questions.question: 0.6, images.region_caption: 0.36, images.caption: 0.04},
-    "video": {questions.video_question: 0.85, questions.span_grounding: 0.15},
-}
-QUIZ_LENGTH = 10  # turns
-QUIZ_VIDEOS = 0.12  # share of the rounds
 FREE = 0.07  # share of the turns with a medium that ask for a new image or video
 
-_PURPOSE, _QUIZ_PURPOSE = 72, 73  # first numbers of the random streams
+_PURPOSE = 72  # first number of the random stream
 _ATTEMPTS = 1000
 _TRIES, _REFERENCE_TRIES = 24, 10  # of one turn, of one that refers back
 _MOST_SHOWN = 4  # images and videos of one conversation
@@ -114,32 +107,6 @@ def draw_turns(
         side: Side of images in pixels.
     """
     return _compose(seed, index, split, phrasing, side)[1]
-
-
-def draw_quiz(seed: int, index: int, *, side: int = 64) -> Example:
-    """Draw a round of questions about one image or video, for training: each with an answer of a few words.
-
-    Args:
-        seed: Random seed of the world.
-        index: Number of the round.
-        side: Side of images in pixels.
-    """
-    for attempt in range(_ATTEMPTS):
-        rng = scene_rng(seed, index, _QUIZ_PURPOSE, attempt)
-        number = (index * _ATTEMPTS + attempt) * 997
-        draw = Draw(seed=seed, number=number, rng=rng, split="train", phrasing="train", side=side)
-        state, kind = Composer(), "video" if draw.chance(QUIZ_VIDEOS) else "image"
-        shown = videos.any_video(draw) if kind == "video" else images.crowded_view(draw)
-        if shown is None:
-            continue
-        state.show(shown)
-        for _ in range(QUIZ_LENGTH):
-            step = _weighted(draw, QUIZ_TURNS[kind])(draw, shown, state)
-            if step is not None:  # else this scene has no question with the answer that was drawn
-                state.add(step)
-        if not state.is_empty:
-            return state.example("quiz")
-    raise RuntimeError(f"no round of questions in {_ATTEMPTS} attempts")
 
 
 def _compose(

@@ -19,12 +19,11 @@ from vitron.data.example import Example
 from vitron.model import ConversationEncoder
 from vitron.model.batch import Encoded
 
-from recipes.vitron_tiny.conversations import draw_conversation, draw_quiz
+from recipes.vitron_tiny.conversations import draw_conversation
 from recipes.vitron_tiny.tasks import WEIGHTS, draw_example
 
 CONVERSATION = "conversation"
-QUIZ = "quiz"
-CONVERSATION_SHARE, QUIZ_SHARE = 0.45, 0.2  # of all examples
+CONVERSATION_SHARE = 0.55  # of all examples
 
 __all__ = ["PromptEncoder", "make_pool", "read_pool"]
 
@@ -68,18 +67,11 @@ def _encoders(tokenizer: Path) -> tuple[ConversationEncoder, PromptEncoder]:
     return ConversationEncoder.from_pretrained(tokenizer), PromptEncoder()
 
 
-def draw_any(task: str, seed: int, index: int) -> Example:
-    """Return a training example of a task, a conversation, or a round of questions."""
-    if task == CONVERSATION:
-        return draw_conversation(seed, index)
-    return draw_quiz(seed, index) if task == QUIZ else draw_example(task, seed, index)
-
-
 def _shard(jobs: Sequence[tuple[str, int]], out: Path, *, tokenizer: Path, seed: int) -> int:
     encoder, prompts = _encoders(tokenizer)
     found = list[Encoded]()
     for task, index in jobs:
-        example = draw_any(task, seed, index)
+        example = draw_conversation(seed, index) if task == CONVERSATION else draw_example(task, seed, index)
         encoded = encoder.encode(example)
         encoded.conditions = {
             call: each.astype(np.float16) for call, each in text_conditions(example, prompts).items()
@@ -101,9 +93,8 @@ def make_pool(folder: Path, count: int, *, tokenizer: Path, seed: int = 1, proce
         processes: Number of processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    single = (1 - CONVERSATION_SHARE - QUIZ_SHARE) / sum(WEIGHTS.values())
-    shares = {task: share * single for task, share in WEIGHTS.items()}
-    shares |= {CONVERSATION: CONVERSATION_SHARE, QUIZ: QUIZ_SHARE}
+    single = (1 - CONVERSATION_SHARE) / sum(WEIGHTS.values())
+    shares = {task: share * single for task, share in WEIGHTS.items()} | {CONVERSATION: CONVERSATION_SHARE}
     jobs = [(task, index) for task, share in shares.items() for index in range(round(count * share))]
     shards = 16
     parts = [(jobs[start::shards], folder / f"{start:02}.pkl") for start in range(shards)]

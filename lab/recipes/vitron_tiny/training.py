@@ -55,14 +55,14 @@ LATER = {HARD: 0.14, "referring_segmentation": 0.12, "region_caption": 0.3, "que
 POLISH = {
     "caption": 0.01,
     "grounding": 0.005,
-    "question": 0.03,
-    "region_caption": 0.04,
+    "question": 0.05,
+    "region_caption": 0.08,
     "referring_segmentation": 0.09,
     HARD: 0.06,
     "sketch_segmentation": 0.02,
     "editing": 0.05,
     "restoration": 0.005,
-    "text_to_image": 0.05,
+    "text_to_image": 0.03,
     "text_to_video": 0.005,
     "image_to_video": 0.01,
     "video_question": 0.01,
@@ -71,8 +71,7 @@ POLISH = {
     "video_editing": 0.01,
     "chains": 0.03,
     "no_call": 0.02,
-    "quiz": 0.13,
-    "conversation": 0.42,
+    "conversation": 0.5,
 }
 
 RATES = {"joint": 1.5e-3, "polish": 1e-3}  # peaks

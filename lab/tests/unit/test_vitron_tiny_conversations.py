@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from recipes.vitron_tiny.composing import Drawn
-from recipes.vitron_tiny.conversations import draw_conversation, draw_quiz, draw_turns
+from recipes.vitron_tiny.conversations import draw_conversation, draw_turns
 from shapeworld.vocabulary import HELD_OUT
 from vitron.data.example import Example
 from vitron.protocol import parse, render
@@ -35,17 +35,6 @@ def test_conversations_are_deterministic() -> None:
     assert first.messages == again.messages
     assert all(np.array_equal(*pair) for pair in zip(first.masks.values(), again.masks.values(), strict=True))
     assert draw_conversation(3, 8).messages != first.messages
-
-
-def test_rounds_of_questions_ask_many_things_of_one_image_and_call_nothing() -> None:
-    rounds = [draw_quiz(3, index) for index in range(40)]
-    assert [each.messages for each in rounds[:5]] == [draw_quiz(3, index).messages for index in range(5)]
-    assert all(len(each.media) == 1 and not each.masks for each in rounds)
-    assert {each.media[0].kind for each in rounds} == {"image", "video"}
-    assert not any(message.calls for each in rounds for message in each.messages)
-    assert np.mean([len(each.messages) / 2 for each in rounds]) > 5
-    answers = Counter(message.text for each in rounds for message in each.messages[1::2])
-    assert abs(answers["yes"] - answers["no"]) < 0.5 * answers["no"]
 
 
 def test_turns_are_prefixes_of_the_conversation(turns: list[list[Drawn]]) -> None:
