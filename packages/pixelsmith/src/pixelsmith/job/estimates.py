@@ -184,8 +184,8 @@ def _timed(call: Callable[[], object], device: torch.device) -> float:
     call()
     start = time.perf_counter()
     call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter() - start
 
 
