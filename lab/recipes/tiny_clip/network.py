@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from open_clip.model import CLIP
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-from shapeworld.vocabulary import BACKGROUNDS, COLOURS, HELD_OUT, MATERIALS, SHAPES
+from shapeworld.vocabulary import BACKGROUNDS, COLOURS, MATERIALS, SHAPES
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.tiny_clip.scenes import ANY, MAX_THINGS, NEVER_DRAWN, SIDE, Facts, names_of
+from recipes.tiny_clip.scenes import ANY, MAX_THINGS, SIDE, Facts
 from recipes.tiny_clip.tokens import CONTEXT_LENGTH, VOCABULARY
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -24,12 +24,9 @@ GROUPS = {
     "colour": len(COLOURS),
     "material": len(MATERIALS),
     "ground": len(BACKGROUNDS),
-    "colour_shape": len(COLOURS) * len(SHAPES) - len(HELD_OUT),
+    "colour_shape": len(COLOURS) * len(SHAPES),
     "material_shape": len(MATERIALS) * len(SHAPES),
 }
-# class of each (colour, shape) for its head; pairs that training never shows have none
-_PAIRS = np.full((len(COLOURS), len(SHAPES)), ANY)
-_PAIRS[[[(c, s) not in HELD_OUT for s in SHAPES] for c in COLOURS]] = np.arange(GROUPS["colour_shape"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +170,7 @@ def targets(facts: Facts) -> dict[str, Tensor]:
         "colour": colour,
         "material": material,
         "ground": np.repeat(facts.ground[:, None], MAX_THINGS, axis=1),
-        "colour_shape": np.where(nothing, ANY, _PAIRS[colour, shape]),
+        "colour_shape": np.where(colour == ANY, ANY, colour * len(SHAPES) + shape),
         "material_shape": np.where(nothing, ANY, material * len(SHAPES) + shape),
     }
     out: dict[str, Tensor] = {}
@@ -183,29 +180,12 @@ def targets(facts: Facts) -> dict[str, Tensor]:
     return out
 
 
-def uncounted(facts: Facts) -> dict[str, Tensor]:
-    """Return classes that an image says nothing about, for some heads ``(B, classes)`` bool.
-
-    Of a red thing no star is ever drawn: that a red thing is no star is then no news about shapes.
-    """
-    seen = names_of(facts)
-    shape = (seen["colour"] @ NEVER_DRAWN > 0) & (seen["shape"] == 0)
-    colour = (seen["shape"] @ NEVER_DRAWN.T > 0) & (seen["colour"] == 0)
-    return {
-        "shape": torch.from_numpy(shape),
-        "colour": torch.from_numpy(colour),
-        "material_shape": torch.from_numpy(shape).repeat(1, len(MATERIALS)),
-    }
-
-
 def classification_losses(logits: dict[str, Tensor], facts: Facts) -> dict[str, Tensor]:
     """Return for each head the cross-entropy over the images that show anything of its group, scalars."""
     losses: dict[str, Tensor] = {}
-    wanted, skipped = targets(facts), uncounted(facts)
+    wanted = targets(facts)
     for name, scores in logits.items():
         share = wanted[name].to(scores.device)
-        if name in skipped:  # finite, or a share of 0 of it were no number
-            scores = scores.masked_fill(skipped[name].to(scores.device), -1e4)
         losses[name] = -(share * F.log_softmax(scores.float(), dim=-1)).sum() / share.sum().clamp(min=1)
     return losses
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shapeworld import Scene, SceneConfig, Split, draw_scene, render, scene_rng
 from shapeworld.captions import WORDS as CAPTION_WORDS
 from shapeworld.captions import background_phrase, caption
-from shapeworld.vocabulary import BACKGROUNDS, COLOURS, HELD_OUT, MATERIALS, SHAPES, Attribute
+from shapeworld.vocabulary import BACKGROUNDS, COLOURS, MATERIALS, SHAPES, Attribute
 from shapeworld.words import ATTRIBUTES, Phrasing, choose, describe, shuffled, with_article, words_of
 
 from recipes.options import Debug
@@ -32,12 +32,10 @@ SOME_THINGS_SHARE = 0.2  # of the loose captions pass over some of the things
 GROUND_SHARE = 0.35  # of the loose captions name the ground
 WORDS = tuple(sorted(CAPTION_WORDS | words_of(*_LOOSE) | {"thing", "things"}))
 
-# (colours, shapes), ones for the pairs that no training scene holds
-NEVER_DRAWN = np.array([[(c, s) in HELD_OUT for s in SHAPES] for c in COLOURS], dtype=np.float32)
-
 # independent streams of one scene; the world itself uses the numbers up to 4
 _BARE_STREAM = 101
 ANY = -1  # nothing is said about this
+_COLOUR = ATTRIBUTES.index("colour")
 
 
 def pool_scene(seed: int, index: int, *, split: Split = "train", config: SceneConfig = MIXED) -> Scene:
@@ -55,8 +53,15 @@ def strict_caption(scene: Scene, rng: np.random.Generator, phrasing: Phrasing = 
     return caption(scene, rng, length=choose(rng, ("short", "medium")), phrasing=phrasing)
 
 
-def loose_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Return a true caption that says of each thing some of its attributes: ``"a dotted thing on tiles"``."""
+def loose_caption(scene: Scene, rng: np.random.Generator, *, grey: bool = False) -> str:
+    """Return a true caption that says of each thing some of its attributes: ``"a dotted thing on tiles"``.
+
+    Args:
+        scene: Scene that the image shows.
+        rng: Stream that the caption is drawn from.
+        grey: Whether the image is grey; no colour is named then.
+    """
+    attributes = [name for name in ATTRIBUTES if not (grey and name == "colour")]
     things = shuffled(rng, scene.things)
     if len(things) > 1 and rng.random() < SOME_THINGS_SHARE:
         things = things[: 1 + int(rng.integers(len(things) - 1))]
@@ -64,8 +69,8 @@ def loose_caption(scene: Scene, rng: np.random.Generator) -> str:
         return strict_caption(scene, rng)
     phrases: list[str] = []
     for thing in things:
-        named = 1 + int(rng.integers(7))  # a non-empty subset of three, as bits
-        phrase = describe(thing, [name for i, name in enumerate(ATTRIBUTES) if named >> i & 1]).noun()
+        named = 1 + int(rng.integers(2 ** len(attributes) - 1))  # a non-empty subset, as bits
+        phrase = describe(thing, [name for i, name in enumerate(attributes) if named >> i & 1]).noun()
         phrases.append(with_article(phrase))
     text = choose(rng, _LOOSE).format(" and ".join(phrases))
     return f"{text} on {background_phrase(scene)}" if rng.random() < GROUND_SHARE else text
@@ -87,14 +92,21 @@ class Facts:
     ground: NDArray[np.int64]
 
 
-def shown(scenes: list[Scene]) -> Facts:
-    """Return what scenes show."""
+def shown(scenes: list[Scene], grey: NDArray[np.bool_] | None = None) -> Facts:
+    """Return what images of scenes show.
+
+    Args:
+        scenes: ``B`` scenes.
+        grey: ``(B,)``, images without colour; none if ``None``.
+    """
     facts = _nothing(len(scenes))
     for row, scene in enumerate(scenes):
         facts.count[row] = len(scene.things)
         facts.ground[row] = BACKGROUNDS.index(scene.background.kind)
         for i, thing in enumerate(scene.things):
             facts.things[row, i] = [VALUES[name].index(getattr(thing, name)) for name in ATTRIBUTES]
+    if grey is not None:
+        facts.things[grey, :, _COLOUR] = ANY
     return facts
 
 
@@ -147,26 +159,19 @@ def true_of(claims: Facts, sights: Facts) -> NDArray[np.bool_]:
     return matched & ground & (claims.count[:, None] <= sights.count)
 
 
-def uninformative(claims: Facts, sights: Facts) -> NDArray[np.bool_]:
-    """Return ``(texts, images)``: whether a mismatch can be recognised by a pair that is never drawn.
+def betrayed_by_colour(claims: Facts, grey: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return ``(texts, images)``: whether colour alone may tell that a caption without colours is false.
 
-    No red star is ever drawn, so red alone would betray that "a star" is false of an image, and a model
-    that learns this denies the first red star it meets. Such pairs teach more about the gaps of the training
-    scenes than about shapes and colours.
+    In training scenes some colours never meet some shapes. Where the image has a colour and the caption
+    names none, a model learns these gaps in place of shapes, and denies the first thing of a new pair that
+    it meets. So such captions are compared with grey images only, whatever the colours and shapes.
+
+    Args:
+        claims: What the captions claim.
+        grey: ``(images,)``, images without colour.
     """
-    said, seen = names_of(claims), names_of(sights)
-    by_colour = said["shape"] @ NEVER_DRAWN.T @ seen["colour"].T
-    by_shape = said["colour"] @ NEVER_DRAWN @ seen["shape"].T
-    return by_colour + by_shape > 0
-
-
-def names_of(facts: Facts) -> dict[Attribute, NDArray[np.float32]]:
-    """Return for each attribute ``(B, names)``, ones for the names shown or said."""
-    out: dict[Attribute, NDArray[np.float32]] = {}
-    for i, name in enumerate(ATTRIBUTES):
-        size = len(VALUES[name])
-        out[name] = np.eye(size + 1, size, dtype=np.float32)[facts.things[..., i]].max(axis=1)
-    return out
+    colourless = (claims.things[..., _COLOUR] == ANY).all(axis=-1) & (claims.count > 0)
+    return colourless[:, None] & ~grey
 
 
 def _one_hot(facts: Facts) -> NDArray[np.float32]:

@@ -39,13 +39,13 @@ from recipes.tiny_clip.network import (
 )
 from recipes.tiny_clip.scenes import (
     Facts,
+    betrayed_by_colour,
     claimed,
     loose_caption,
     pool_scene,
     shown,
     strict_caption,
     true_of,
-    uninformative,
 )
 from recipes.tiny_clip.tokens import encode
 from recipes.tiny_clip.zero_shot import name_accuracies, single_things
@@ -73,6 +73,7 @@ class Plan:
         known_shapes: Accuracy of shapes on held-out single things that ends this first phase early.
         examine_steps: Steps between validations, each with a checkpoint.
         batch_size: Images per step.
+        grey_share: Share of the images that lose their colours.
         optimizer: Name known to timm.
         learning_rate: Peak learning rate.
         weight_decay: Weight decay of matrices.
@@ -90,6 +91,7 @@ class Plan:
     known_shapes: float = 0.92
     examine_steps: int = 100
     batch_size: int = 128
+    grey_share: float = 0.4
     optimizer: str = "muon"
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
@@ -113,11 +115,13 @@ class Batch:
     Attributes:
         images: ``(B, 3, 64, 64)``, half of them mirrored.
         scenes: Scenes that the images show.
+        grey: ``(B,)``, images without colour.
         rng: Stream that the captions are drawn from.
     """
 
     images: Tensor
     scenes: list[Scene]
+    grey: NDArray[np.bool_]
     rng: np.random.Generator
 
     def to(self, device: torch.device, **kwargs: Any) -> Batch:
@@ -168,7 +172,10 @@ class Batches:
         images = self.pool[index]
         mirrored = rng.random(len(index)) < 0.5
         images[mirrored] = images[mirrored, :, ::-1]
-        return Batch(to_input(images), [pool_scene(self.plan.pool_seed, int(i)) for i in index], rng)
+        grey = rng.random(len(index)) < self.plan.grey_share
+        images[grey] = without_colour(images[grey], rng)
+        scenes = [pool_scene(self.plan.pool_seed, int(i)) for i in index]
+        return Batch(to_input(images), scenes, grey, rng)
 
 
 class CLIPModule(ScheduledModule):
@@ -198,7 +205,7 @@ class CLIPModule(ScheduledModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss; each of its parts is logged beside its value at chance."""
-        plan, facts = self.plan, shown(batch.scenes)
+        plan, facts = self.plan, shown(batch.scenes, batch.grey)
         bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=plan.precision == "bf16")
         # the text tower's attention too: the fused one has a slow backward in bf16 on CPUs
         with bf16, sdpa_kernel(SDPBackend.MATH):
@@ -208,26 +215,29 @@ class CLIPModule(ScheduledModule):
             report = {f"loss_{name}": value.detach() for name, value in losses.items()}
             if self.contrast_from is not None:
                 fade = (plan.steps - self.global_step) / (plan.steps - self.contrast_from)
-                contrastive, more = self._contrast(pooled, batch.scenes, facts, batch.rng)
+                contrastive, more = self._contrast(pooled, batch, facts)
                 loss = plan.classification * fade * loss + contrastive
                 report |= more
         self.log("loss", loss, prog_bar=True)
         self.log_dict(report, on_step=False, on_epoch=True, batch_size=1)
         return loss
 
-    def _contrast(
-        self, pooled: Tensor, scenes: list[Scene], facts: Facts, rng: np.random.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _contrast(self, pooled: Tensor, batch: Batch, facts: Facts) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean of the contrastive losses over two captions of each image, and the report."""
         image = F.normalize(pooled @ self.model.visual.proj, dim=-1)
         parts: list[Tensor] = []
         report: dict[str, Tensor] = {}
-        for kind, draw in (("strict", strict_caption), ("loose", loose_caption)):
-            texts = [draw(scene, rng) for scene in scenes]
+        for kind in ("strict", "loose"):
+            texts = [
+                strict_caption(scene, batch.rng)
+                if kind == "strict" and not grey  # it names colours
+                else loose_caption(scene, batch.rng, grey=grey)
+                for scene, grey in zip(batch.scenes, batch.grey.tolist(), strict=True)
+            ]
             claims = claimed(texts)
-            ignored = true_of(claims, facts) | uninformative(claims, facts)
+            ignored = true_of(claims, facts) | betrayed_by_colour(claims, batch.grey)
             left_out = torch.from_numpy(ignored).to(self.device)
-            tokens = encode([roughen(text.split(), rng) for text in texts]).to(self.device)
+            tokens = encode([roughen(text.split(), batch.rng) for text in texts]).to(self.device)
             text = text_embedding(self.model, tokens)
             part, chance = contrastive_loss(image, text, self.model.logit_scale.exp(), left_out)
             parts.append(part)
@@ -281,6 +291,13 @@ class CLIPModule(ScheduledModule):
         if begun != now:
             raise ValueError(f"plan must be that of the checkpoint but for its steps, {begun}, got {now}")
         self.contrast_from = checkpoint["contrast_from"]
+
+
+def without_colour(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return images ``(B, H, W, 3)`` as grey ones, each by its own random weights of the channels."""
+    weights = rng.dirichlet(np.ones(3), len(images))  # (B, 3)
+    grey = np.einsum("bhwc,bc->bhw", images, weights).round().astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
 
 
 def parameter_groups(model: CLIP, heads: Heads, weight_decay: float) -> list[dict[str, Any]]:

@@ -23,21 +23,21 @@ from recipes.tiny_clip.network import (
 from recipes.tiny_clip.scenes import (
     MIXED,
     WORDS,
+    betrayed_by_colour,
     claimed,
     loose_caption,
     pool_scene,
     shown,
     strict_caption,
     true_of,
-    uninformative,
 )
 from recipes.tiny_clip.ship import ASSETS, save, ship, training_facts
 from recipes.tiny_clip.tokens import CONTEXT_LENGTH, IDS, VOCABULARY, encode
-from recipes.tiny_clip.train import STATE, Batches, CLIPModule, Plan, train_clip
+from recipes.tiny_clip.train import STATE, Batches, CLIPModule, Plan, train_clip, without_colour
 from recipes.tiny_clip.zero_shot import recall_at_1, render_scenes
 from recipes.training import CHECKPOINT
 from shapeworld import Background, Scene, Thing
-from shapeworld.vocabulary import COLOURS, SHAPES
+from shapeworld.vocabulary import COLOURS
 from torch.nn import functional as F
 
 lightning = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning")
@@ -92,19 +92,30 @@ def test_a_caption_is_true_of_a_scene_that_holds_all_it_claims():
     assert {text: tuple(row) for text, row in zip(cases, found.tolist(), strict=True)} == cases
 
 
-def test_pairs_never_drawn_betray_nothing():
-    images = shown([scene(("solid", "red", "circle")), scene(("solid", "white", "star"))])
-    texts = claimed(["a blue star", "a red ring", "a white circle"])
-    assert uninformative(texts, images).tolist() == [[True, False], [False, True], [False, False]]
+def test_what_names_no_colour_is_compared_with_grey_images_only():
+    texts = claimed(["a star", "a striped ring and a red thing", "a photo of waves", "a white circle"])
+    found = betrayed_by_colour(texts, np.array([False, True]))
+    assert found.tolist() == [[True, False], [False, False], [False, False], [False, False]]
 
 
-def test_a_red_thing_teaches_nothing_about_stars():
-    drawn = shown([scene(("solid", "red", "circle"))])
-    logits = {"shape": torch.zeros(1, len(SHAPES), requires_grad=True)}
-    classification_losses(logits, drawn)["shape"].backward()
-    gradient = dict(zip(SHAPES, logits["shape"].grad[0].tolist(), strict=True))
-    assert gradient["star"] == 0
-    assert gradient["circle"] < 0 < gradient["ring"]
+def test_a_grey_image_shows_no_colour_and_no_caption_names_one():
+    drawn = scene(("solid", "red", "circle"), ("striped", "blue", "ring"))
+    facts = shown([drawn, drawn], np.array([True, False]))
+    wanted = targets(facts)
+    assert wanted["colour"].sum(dim=1).tolist() == [0, 1]
+    assert wanted["colour_shape"].sum(dim=1).tolist() == [0, 1]
+    assert wanted["shape"].sum(dim=1).tolist() == [1, 1]
+    texts = [loose_caption(drawn, np.random.default_rng(i), grey=True) for i in range(50)]
+    assert not {word for text in texts for word in text.split()} & set(COLOURS)
+    assert true_of(claimed(texts), facts)[:, 0].all()
+
+
+def test_colours_go_by_random_weights():
+    images = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    found = without_colour(images, np.random.default_rng(0)).astype(int)
+    assert (found == found[..., :1]).all()
+    assert (found >= images.min(axis=-1, keepdims=True).astype(int) - 1).all()
+    assert (found <= images.max(axis=-1, keepdims=True).astype(int) + 1).all()
 
 
 def test_targets_share_the_picture_among_its_things():
