@@ -145,9 +145,9 @@ def photos_of(photos: Photos, condition: Condition) -> Photos:
     return {name: load for name, load in wanted.items() if not condition.is_colour or load().ndim == 3}
 
 
-def measure_baselines(photo: Photo, condition: Condition) -> Scores:
+def measure_baselines(photo: Photo, condition: Condition, seed: int | None = None) -> Scores:
     """Return the scores of the input and of the classical methods of a condition on one photograph."""
-    image, clean = condition.apply(photo)
+    image, clean = condition.apply(photo, seed)
     scores = {"input": score(enlarged(image, condition), clean)}
     for name in condition.baselines:
         scores[name] = score(METHODS[name](image, deviation(image, clean, condition)), clean)

@@ -50,19 +50,20 @@ class Condition:
     is_colour: bool = False
     scale: int = 1
 
-    def apply(self, photo: Photo, seed: int = SEED, *, side: int = CROP) -> tuple[Image, Photo]:
+    def apply(self, photo: Photo, seed: int | None = None, *, side: int = CROP) -> tuple[Image, Photo]:
         """Return the degraded image and the part of the photograph that is to be restored.
 
         Args:
             photo: ``(H, W)`` or ``(H, W, 3)`` uint8.
-            seed: Random seed of the degradations.
+            seed: Random seed of the degradations; by default ``SEED``, and that of published protocols for
+                white noise.
             side: Largest side in pixels of the middle that is taken, but for white noise.
         """
         if self.sigma is not None:
-            return noisy(photo, self.sigma), photo
+            return noisy(photo, self.sigma, seed or 0), photo
         clean = middle(photo, side) if self.steps else photo
         x = torch.from_numpy(np.atleast_3d(clean).astype(np.float32) / 255).permute(2, 0, 1)[None]
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(SEED if seed is None else seed)
         for step in self.steps:
             x = step(x, generator)
         image = to_8bit(x[0].permute(1, 2, 0).numpy()) / 255

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +21,23 @@ from semanir.weights import SHIPPED
 from torch import nn
 
 from recipes.cards import CARDS
+from recipes.gates import SEEDS, fresh_seeds, mean
 from recipes.options import Flag, Processor
-from recipes.restoration.baselines import Figures, Photos, baseline_figures, bm3d_figures, photos_of, score
+from recipes.restoration.baselines import (
+    Figures,
+    Photos,
+    baseline_figures,
+    bm3d_figures,
+    measure_baselines,
+    photos_of,
+    score,
+)
 from recipes.restoration.conditions import CONDITIONS, REQUIREMENTS, Condition
 from recipes.restoration.conv_unet import ConvUNet
 from recipes.restoration.networks import load_run
 from recipes.restoration.photographs import COLOUR, FURTHER, GREY
 from recipes.restoration.tasks import TASKS, TaskName
-from recipes.restoration.verdicts import losses, means, verdict
+from recipes.restoration.verdicts import losses, mean_gain, means, verdict
 
 Pixels = NDArray[np.float32]
 Model = Callable[[Pixels], Pixels]  # (H, W, C) in and out, C of 1 or 3, nominally in [0, 1], blind
@@ -41,13 +50,16 @@ DATA = (
 )
 
 
-def measure(models: Mapping[str, Model], photos: Photos, conditions: tuple[Condition, ...]) -> Figures:
+def measure(
+    models: Mapping[str, Model], photos: Photos, conditions: tuple[Condition, ...], seed: int | None = None
+) -> Figures:
     """Measure models on degraded photographs, output rounded to 8 bits.
 
     Args:
         models: Blind networks by name.
         photos: Name and loader of each photograph, ``(H, W)`` or ``(H, W, 3)`` uint8.
         conditions: How they are degraded.
+        seed: Random seed of the degradations; by default that of the cards.
 
     Returns:
         PSNR in dB, at most 100, and SSIM of every model, photograph and condition.
@@ -59,7 +71,7 @@ def measure(models: Mapping[str, Model], photos: Photos, conditions: tuple[Condi
     cases = [(name, each) for each in conditions for name in photos_of(photos, each)]
     with progress_bars() as bars:
         for name, condition in bars.track(cases, description="photographs"):
-            image, photo = condition.apply(photos[name]())
+            image, photo = condition.apply(photos[name](), seed)
             row = {key: score(_run(key, model, image, photo.shape), photo) for key, model in models.items()}
             figures.setdefault(name, {})[condition.name] = row
     return figures
@@ -217,6 +229,8 @@ def judge(
     conv: Path | None = None,
     with_bm3d: Flag = False,
     training: Path | None = None,
+    seed: int | None = None,
+    seeds: int = SEEDS,
     processor: Processor = Processor(),
 ) -> int:
     """Measure the shipped models on photographs; exit 1 if one misses its requirements.
@@ -228,14 +242,51 @@ def judge(
         conv: Run of the convolutional network, for the one task that is named.
         with_bm3d: Fill in missing BM3D figures; slow.
         training: JSON of recipe_commit, seed, device, training_minutes, patches_seen, begun_from.
+        seed: First random seed of fresh noise, which no card is written from; mean gains then have to hold at
+            their 95 % bounds over the seeds. JPEG, mosaics and smaller sizes have nothing to draw.
+        seeds: Number of fresh seeds.
         processor: What it computes with.
     """
     torch.set_num_threads(processor.threads)
     chosen = tasks or tuple(task for task in TASKS if f"tiny-{task}" in SHIPPED.names())
     if len(tasks) != 1 and (model or conv or training):
         raise ValueError("name one task with --model, --conv and --training")
-    passed = [_judge(task, model, card, conv, with_bm3d, training) for task in chosen]
+    if seed is not None:
+        if card or conv or with_bm3d:
+            raise ValueError("--seed draws fresh noise, and goes without --card, --conv and --with-bm3d")
+        drawn = fresh_seeds(seed, seeds)
+        passed = [_judge_afresh(task, model, drawn) for task in chosen]
+    else:
+        passed = [_judge(task, model, card, conv, with_bm3d, training) for task in chosen]
     return int(not all(passed))
+
+
+def _judge_afresh(task: TaskName, model: str | None, seeds: Sequence[int]) -> bool:
+    """Measure a model and the classical methods on fresh noise of several seeds; say what it misses."""
+    name, conditions = model or f"tiny-{task}", CONDITIONS[task]
+    photos = {**COLOUR, **FURTHER, **GREY}
+    models: dict[str, Model] = {OURS: Restorer.from_pretrained(name, device="cpu", dtype="float32").restore}
+    runs: list[Figures] = []
+    for seed in seeds:
+        classical: Figures = {}
+        for condition in conditions:
+            for key, load in photos_of(photos, condition).items():
+                row = measure_baselines(load(), condition, seed)
+                classical.setdefault(key, {})[condition.name] = row
+        runs.append(add(classical, measure(models, photos, conditions, seed)))
+    figures: Figures = mean(runs, digits=6)
+    colour = [key for key in photos if key not in GREY]
+    show(figures, f"tiny-{task}, colour, seeds {', '.join(map(str, seeds))}", colour)
+    result = verdict(figures, OURS, REQUIREMENTS[task], colour, runs)
+    gains = {
+        f"{each.condition}, over {' and '.join(each.over)}": [
+            round(mean_gain(run, OURS, each, colour), 3) for run in runs
+        ]
+        for each in REQUIREMENTS[task]
+        if each.mean_gain is not None
+    }
+    emit({"model": name, "seeds": list(seeds), "mean_gains": gains, **result})
+    return result["passed"]
 
 
 def _judge(

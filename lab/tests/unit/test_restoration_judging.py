@@ -9,7 +9,7 @@ import pytest
 import torch
 from common_kernels.runtime.hub import ModelNotFoundError
 from recipes.restoration import judging
-from recipes.restoration.baselines import baseline_figures
+from recipes.restoration.baselines import baseline_figures, measure_baselines
 from recipes.restoration.conditions import CONDITIONS, REQUIREMENTS, Condition, Requirement, middle
 from recipes.restoration.conv_unet import ConvUNet
 from recipes.restoration.judging import make_card, measure, network_model, show, summary
@@ -73,6 +73,28 @@ def test_one_photograph_may_lose_a_fifth_of_a_decibel(name, loss, passed):
     result = verdict(figures, "semanir", (GAIN,), COLOUR)
     assert result["passed"] is passed
     assert passed or result["failures"] == [f"{name}, white 25: 0.21 dB lost, allowed 0.2 dB"]
+
+
+def test_a_gain_over_several_seeds_holds_at_its_bound_only():
+    runs = [figures_of(1.7), figures_of(1.9), figures_of(1.8)]
+    result = verdict(figures_of(1.8), "semanir", (GAIN,), COLOUR, runs)
+    assert result["failures"] == [
+        "white 25: mean gain +1.80 dB over tv and nlm, +1.55 dB at its 95 % bound, wanted +1.60 dB"
+    ]
+    assert verdict(figures_of(1.8), "semanir", (GAIN,), COLOUR, [figures_of(1.8)] * 3)["passed"]
+
+
+def test_fresh_seeds_draw_other_noise_and_other_baselines():
+    photo = np.full((32, 32), 128, dtype=np.uint8)
+    images = [WHITE.apply(photo, seed)[0] for seed in (None, 0, 7)]
+    assert np.array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2])
+    assert measure_baselines(photo, WHITE, 7) != measure_baselines(photo, WHITE)
+
+
+def test_fresh_seeds_write_no_card():
+    with pytest.raises(ValueError, match="goes without --card"):
+        judging.judge("denoise", seed=5, card=True)
 
 
 def test_a_missed_target_is_told_and_passes():
@@ -263,6 +285,16 @@ def test_a_good_model_gets_its_cards(shipped, run):
     assert inside.figures[0].setting == "JPEG 10"
     assert inside.figures[0].baseline_name == "BM3D, told the noise"
     assert {figure.value for figure in inside.figures} == {100.0}
+
+
+def test_a_model_is_judged_on_fresh_seeds_without_a_card(shipped, run):
+    done = run("--seed", 5, "--seeds", 3)
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["seeds"] == [5, 15, 25]
+    assert all(len(gains) == 3 for gains in found["mean_gains"].values())
+    assert not list(shipped.cards.iterdir())
+    assert run("--seed", 5, "--seeds", 2).exit_code == 2
 
 
 def test_a_bad_model_gets_its_card_and_exit_code_1(shipped, run):
