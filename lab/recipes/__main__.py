@@ -25,7 +25,7 @@ RECIPES = {
     ),
     "sdxl": (
         "tiny_sdxl",
-        "pool bound vae latents unet ship samples judge",
+        "pool bound vae decoder latents unet ship samples judge",
         "The diffusion pipeline of pixelsmith and diffeat, trained on drawn scenes.",
     ),
     "probes": ("probes", "training:train ship judge", "The frozen probe that evaluates generated images."),

@@ -29,10 +29,11 @@ from recipes.tiny_sdxl.autoencoder import (
     reconstruct,
     train_autoencoder,
 )
-from recipes.tiny_sdxl.denoiser import DenoiserOptions, train_denoiser, write_latents
+from recipes.tiny_sdxl.decoder import train_decoder
+from recipes.tiny_sdxl.denoiser import RUN, DenoiserOptions, train_denoiser, write_latents
 from recipes.tiny_sdxl.images import Kind, fill_pool, held_out_images, load_pool
 from recipes.tiny_sdxl.judging import REQUIREMENTS, judge_pipeline
-from recipes.tiny_sdxl.progress import AutoencoderPlan, DenoiserPlan
+from recipes.tiny_sdxl.progress import AutoencoderPlan, DecoderPlan, DenoiserPlan
 
 # each package carries its own copy, as none may need another; made when it ships
 HOMES = tuple(
@@ -101,6 +102,31 @@ def vae(
     emit({"psnr": psnr(reconstruct(model, tests), tests), "scaling_factor": model.config["scaling_factor"]})
 
 
+def decoder(
+    *,
+    output: OutputPath,
+    leaves: Path,
+    init: Path | None = None,
+    seed: int = 5,
+    plan: Annotated[DecoderPlan, _TRAINING] = DecoderPlan(),
+    processor: Processor = Processor(),
+) -> None:
+    """Train the decoder further for calm grounds and enlarged images; run again to resume.
+
+    Args:
+        output: Folder of the run; pool, latents and checkpoints lie in it, and ``vae`` is replaced.
+        leaves: Dead leaves, .npy, from 'restoration pool'.
+        init: Folder of the autoencoder to begin with; by default ``vae`` of the run.
+        seed: Random seed of the windows.
+    """
+    torch.set_num_threads(processor.threads)
+    begun = AutoencoderKL.from_pretrained(init or output / "vae", torch_dtype=torch.float32)
+    train_decoder(output / "decoder-run", output / "pool", leaves, begun, plan, seed)
+    begun.save_pretrained(output / "vae")
+    tests = held_out_images(200)
+    emit({"psnr": psnr(reconstruct(begun, tests), tests)})
+
+
 def latents(*, output: OutputPath, windows: bool = True, machine: Accelerator = Accelerator()) -> None:
     """Encode and tokenise what is missing of the pool.
 
@@ -142,6 +168,8 @@ def ship(
 ) -> None:
     """Save the pipeline of a run as float16, load it again and generate samples with it.
 
+    A run that trained nothing but the decoder replaces that of the shipped pipeline.
+
     Args:
         run: Folder of the run.
         folder: Folder for the pipeline; by default that of every package that ships it.
@@ -150,7 +178,7 @@ def ship(
     """
     torch.set_num_threads(processor.threads)
     first, *copies = HOMES if folder is None else (folder,)
-    size = save(load_run(run), first)
+    size = save(_pipeline_of(run), first)
     for copy in copies:
         shutil.copytree(first, copy, dirs_exist_ok=True)
     sheet = run / "samples.png" if sheet is None else sheet
@@ -171,6 +199,14 @@ def samples(
     """
     torch.set_num_threads(processor.threads)
     _save_sheet(load_run(run), sheet, seed, side)
+
+
+def _pipeline_of(run: Path) -> StableDiffusionXLPipeline:
+    if (run / RUN).exists():
+        return load_run(run)
+    pipeline = _load(ASSETS)
+    pipeline.vae.load_state_dict(AutoencoderKL.from_pretrained(run / "vae").state_dict())
+    return pipeline
 
 
 def _save_sheet(pipeline: StableDiffusionXLPipeline, file: Path, seed: int, side: int = 64) -> None:

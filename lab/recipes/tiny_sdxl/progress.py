@@ -66,6 +66,15 @@ class AutoencoderPlan(Plan):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderPlan(Plan):
+    """The plan of the decoder alone."""
+
+    steps: int = 3_000
+    decay_steps: int = 2_000
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DenoiserPlan(Plan):
     """The plan of the U-Net."""
 

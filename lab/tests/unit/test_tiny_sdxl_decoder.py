@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from recipes.tiny_sdxl import commands, decoder, images
+from recipes.tiny_sdxl.autoencoder import build_autoencoder, to_signal
+from recipes.tiny_sdxl.decoder import Views, calm_error, decoder_loss, local_variance, train_decoder
+from recipes.tiny_sdxl.images import held_out_images
+from recipes.tiny_sdxl.progress import Plan
+
+KINDS = ("base", "zoom2", "zoom4")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "pool").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "SHARD", 3)
+        for kind in KINDS:
+            images._write_shard((folder / "pool", kind, 0))
+    leaves = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    np.save(folder / "leaves.npy", leaves)
+    return folder
+
+
+def small():
+    torch.manual_seed(0)
+    return build_autoencoder((8, 8, 8), 4)
+
+
+def test_a_batch_depends_on_seed_and_step_only(run):
+    leaves = np.load(run / "leaves.npy")
+    first, second = (Views(run / "pool", leaves, 1) for _ in range(2))
+    assert torch.equal(first(3), second(3))
+    assert not torch.equal(first(3), second(4))
+    assert first(0).shape == (decoder.BATCH, 3, 64, 64)
+    assert all(first(i).abs().max() <= 1 for i in range(5))
+
+
+def test_an_enlarged_window_is_smooth(run):
+    views, rng = Views(run / "pool", np.load(run / "leaves.npy"), 0), np.random.default_rng(2)
+    views.pools["base"] = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    windows = {view: views._window(view, rng).astype(int) for view in ("base", "enlarged4")}
+    steps = {view: abs(np.diff(window, axis=0)).mean() for view, window in windows.items()}
+    assert steps["enlarged4"] < 0.5 * steps["base"]
+
+
+def test_the_variance_is_that_of_the_window():
+    x = torch.rand(1, 3, 20, 20, dtype=torch.float64)
+    part = x[0, :, 4:13, 6:15].flatten(1)
+    wanted = part.var(dim=1, correction=0).mean()
+    assert local_variance(x)[0, 0, 8, 10] == pytest.approx(wanted.item())
+
+
+def test_an_error_on_calm_ground_weighs_more(monkeypatch):
+    vae, flat = small(), torch.zeros(1, 3, 64, 64)
+    busy = torch.rand(1, 3, 64, 64) * 2 - 1
+    off = {}
+    for name, image in (("calm", flat), ("busy", busy)):
+        wrong = image + 0.01
+        monkeypatch.setattr(vae, "decode", lambda z, wrong=wrong: type("Out", (), {"sample": wrong}))
+        off[name] = decoder_loss(vae, image).item()
+    assert off["busy"] == pytest.approx(1e-4, rel=0.1)
+    assert off["calm"] == pytest.approx((1 + decoder.CALM_WEIGHT) * 1e-4, rel=1e-3)
+
+
+def test_the_calm_error_does_not_look_at_edges():
+    wanted = np.full((1, 64, 64, 3), 100, dtype=np.uint8)
+    wanted[:, :, 40:] = np.random.default_rng(0).integers(0, 256, (1, 64, 24, 3))
+    ours = wanted.copy()
+    ours[:, :, 50:] = 0
+    assert calm_error(ours, wanted) == 0
+    ours[:, :, :30] += 3
+    calm = local_variance(to_signal(wanted)) < (decoder.CALM / 127.5) ** 2
+    share = calm[..., :30].sum() / calm.sum()
+    assert calm_error(ours, wanted) == pytest.approx(3 * share.sqrt().item(), rel=1e-4)
+
+
+def test_the_encoder_stays_and_a_killed_run_resumes(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder, "held_out_images", lambda count: held_out_images(2))
+    plan, draw = Plan(steps=4, decay_steps=2, save_every=2), Views.__call__
+
+    def train(name):
+        vae = small()
+        train_decoder(tmp_path / name, run / "pool", run / "leaves.npy", vae, plan, 0)
+        return vae.state_dict()
+
+    def dying(self, step):
+        if step == 3:
+            raise OSError("killed")
+        return draw(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Views, "__call__", dying)
+        with pytest.raises(OSError, match="killed"):
+            train("parts")
+    before, whole, parts = small().state_dict(), train("whole"), train("parts")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    kept = [key for key in whole if key.startswith(("encoder", "quant_conv"))]
+    assert all(torch.equal(whole[key], before[key]) for key in kept)
+    assert not torch.equal(whole["decoder.conv_out.weight"], before["decoder.conv_out.weight"])
+
+
+def test_a_run_of_the_decoder_alone_replaces_that_of_the_shipped_pipeline(tmp_path):
+    vae = AutoencoderKL.from_pretrained(commands.ASSETS / "vae")
+    with torch.no_grad():
+        vae.decoder.conv_out.bias += 0.5
+    vae.save_pretrained(tmp_path / "vae")
+    pipeline = commands._pipeline_of(tmp_path)
+    shipped = StableDiffusionXLPipeline.from_pretrained(commands.ASSETS)
+    assert torch.equal(pipeline.vae.decoder.conv_out.bias, vae.decoder.conv_out.bias)
+    for name, value in shipped.unet.state_dict().items():
+        assert torch.equal(pipeline.unet.state_dict()[name], value)
