@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from common_kernels.runtime.video import (
     read_video,
     write_video,
 )
+from common_kernels.runtime.video.container import open_container
 from PIL import Image
 
 av = pytest.importorskip("av")
@@ -256,6 +258,27 @@ def test_bad_files(tmp_path):
             read_video(tmp_path / name, frames=8)
         assert "\n" not in str(caught.value)
         assert name in str(caught.value)
+
+
+def test_texts_of_any_bytes_do_not_stop_a_video(tmp_path):
+    pixels = av.VideoFrame.from_ndarray(moving(1)[0], format="rgb24")
+    with av.open(str(tmp_path / "a.mkv"), "w") as out:
+        out.metadata["title"] = "a title"
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        out.mux(stream.encode(pixels))
+        out.mux(stream.encode())
+    content = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "a.mkv").write_bytes(content.replace(b"a title", b"\xe9\xff\xfetle\x80"))
+    assert read_video(tmp_path / "a.mkv").size == (32, 48)
+
+
+@pytest.mark.parametrize(
+    ("version", "options"), [("18.1.0", {"metadata_errors": "ignore"}), ("19.0.2", {}), ("20.1", {})]
+)
+def test_versions_of_pyav_are_opened_with_options_that_they_have(version, options):
+    fake = SimpleNamespace(__version__=version, open=lambda file, **given: (file, given))
+    assert open_container(fake, b"file", "mp4") == (b"file", {"format": "mp4"} | options)
 
 
 def test_sound_alone_is_no_video(tmp_path):

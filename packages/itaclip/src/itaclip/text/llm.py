@@ -200,7 +200,7 @@ class LLMSource:
         device = next(model.parameters()).device
         # sampling draws from the global generator, whose state is restored
         others = [] if device.type == "cpu" else [device]
-        with torch.random.fork_rng(devices=others, device_type=device.type if others else "cuda"):
+        with torch.random.fork_rng(devices=others, device_type=device.type):
             if self.task.seed is not None:
                 torch.manual_seed(self._batch_seed(conversations))
             out = model.generate(

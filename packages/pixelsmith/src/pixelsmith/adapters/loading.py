@@ -49,7 +49,7 @@ def load_pipeline(
     Args:
         source: Name of a shipped model, such as ``"tiny-sdxl"``, a folder, a ``.safetensors`` file with a
             whole model, or a hub id.
-        device: Device; ``"auto"`` is CUDA if available.
+        device: Device; ``"auto"`` is the accelerator if there is one.
         dtype: Compute dtype; ``"auto"`` is float16 on CUDA and float32 elsewhere.
         loading: Variant, scheduler, LoRAs and offloading.
         announce: Called with one sentence if the scheduler has to be another than that of the model.
@@ -226,7 +226,7 @@ def load_model(
     Args:
         source: Name of a shipped model, a folder, a ``.safetensors`` file, or a hub id.
         prompt: Prompt of the whole image: text, or embeddings.
-        device: Device; ``"auto"`` is CUDA if available.
+        device: Device; ``"auto"`` is the accelerator if there is one.
         dtype: Compute dtype; ``"auto"`` is float16 on CUDA and float32 elsewhere.
         loading: Variant, scheduler, LoRAs, ControlNet, upscaler and offloading.
         announce: Called with one sentence if the scheduler has to be another than that of the model.

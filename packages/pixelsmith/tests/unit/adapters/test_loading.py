@@ -259,3 +259,27 @@ def test_offloading_is_left_to_the_library(folders, monkeypatch):
         )
         loaded(folders / "sdxl", offload=kind)
     assert asked == [("model", "cuda:0"), ("sequential", "cuda:0")]
+
+
+def test_what_was_pushed_loads_from_the_hub_by_revision(folders, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    kept = cache / "models--owner--sdxl"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def upload_folder(repo_id, folder_path, **named):
+        assert repo_id == "owner/sdxl"
+        shutil.copytree(folder_path, kept / "snapshots" / "0123456789")
+
+    monkeypatch.setattr(
+        "diffusers.utils.hub_utils.create_repo", lambda name, **_: SimpleNamespace(repo_id=name)
+    )
+    monkeypatch.setattr("diffusers.utils.hub_utils.upload_folder", upload_folder)
+    ours = PixelsmithXLPipeline.from_pretrained(folders / "sdxl")
+    ours.push_to_hub("owner/sdxl")
+    (kept / "refs").mkdir()
+    (kept / "refs" / "v2").write_text("0123456789", "utf-8")
+    where = {"cache_dir": cache, "local_files_only": True, "token": False}
+    again = PixelsmithXLPipeline.from_pretrained("owner/sdxl", revision="v2", **where)
+    assert torch.equal(again.unet.conv_in.weight, ours.unet.conv_in.weight)
+    with pytest.raises(OSError, match="appropriate cached snapshot folder for the specified revision"):
+        PixelsmithXLPipeline.from_pretrained("owner/sdxl", revision="v1", **where)

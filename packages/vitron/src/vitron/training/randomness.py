@@ -27,8 +27,7 @@ def seeded(*numbers: int, device: torch.device | None = None) -> Generator[None]
     devices = [] if device is None or device.type == "cpu" else [device]
     seed, small = (int(each) for each in np.random.SeedSequence(numbers).generate_state(2, np.uint32))
     state, legacy = random.getstate(), np.random.get_state()  # what libraries draw from
-    kind = devices[0].type if devices else "cuda"
-    with torch.random.fork_rng(devices=devices, device_type=kind):
+    with torch.random.fork_rng(devices=devices, device_type=devices[0].type if devices else "cpu"):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(small)

@@ -36,6 +36,19 @@ def import_av() -> Any:
     return av
 
 
+def open_container(av: Any, file: BinaryIO, kind: str) -> Any:
+    """Open a container for reading, whatever bytes its texts are made of.
+
+    Args:
+        av: PyAV.
+        file: File, open at its start.
+        kind: FFmpeg's name of the container.
+    """
+    if int(av.__version__.partition(".")[0]) < 19:  # later ones have no such option, and escape such bytes
+        return av.open(file, format=kind, metadata_errors="ignore")
+    return av.open(file, format=kind)
+
+
 @contextmanager
 def video_errors(av: Any, name: str) -> Generator[None]:
     """Turn whatever FFmpeg says about a bad file into one sentence.
@@ -80,7 +93,7 @@ class Container(VideoFile):
         self._frame_size: tuple[int, int] | None = None
         self._timed = True
         with video_errors(self._av, name):
-            self._container = self._av.open(file, format=kind, metadata_errors="ignore")
+            self._container = open_container(self._av, file, kind)
         try:
             with video_errors(self._av, name):
                 self._stream = self._open_stream()

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any, BinaryIO
 
 from common_kernels.runtime.images.reading import open_source
-from common_kernels.runtime.video.container import import_av, video_errors
+from common_kernels.runtime.video.container import import_av, open_container, video_errors
 from common_kernels.runtime.video.reading import container_of
 
 __all__ = ["Sound"]
@@ -44,7 +44,7 @@ class Sound:
 
     def _open(self, file: BinaryIO, kind: str) -> None:
         with video_errors(self._av, self._name):
-            self._container = self._av.open(file, format=kind, metadata_errors="ignore")
+            self._container = open_container(self._av, file, kind)
             self._files.callback(self._container.close)
             self._stream = self._container.streams.best("audio")
             video = self._container.streams.best("video")
