@@ -8,6 +8,7 @@ import tomllib
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".txt", ".sh", ".cff", ".css", ""}
 MODELS_AND_IMAGES = {".safetensors", ".png", ".npz", ".jpg"}
@@ -103,6 +104,32 @@ def test_every_package_has_its_workflow(root, package):
     assert workflow["jobs"]["checks"]["with"]["package"] == package.name
     assert workflow["jobs"]["publish"]["needs"] == "checks"
     assert workflow["jobs"]["release"]["needs"] == "publish"
+
+
+def test_a_workflow_watches_the_packages_that_its_own_can_call(root, packages, package):
+    ours = {each.name for each in packages}
+    extras = package.project.get("optional-dependencies", {}).values()
+    lines = [*package.project.get("dependencies", ()), *(line for extra in extras for line in extra)]
+    called = {Requirement(line).name for line in lines} & ours
+    text = (root / ".github" / "workflows" / f"{package.name}.yml").read_text("utf-8")
+    watched = yaml.safe_load(text)[True]["push"]["paths"]
+    assert [name for name in called if f"packages/{name}/**" not in watched] == []
+
+
+def test_what_a_release_needs_is_in_the_workflows(root):
+    """Wheels are tried on three systems; a tag is attested, published without a key, and written about."""
+    folder = root / ".github" / "workflows"
+    jobs = yaml.safe_load((folder / "package.yml").read_text("utf-8"))["jobs"]
+    systems = [name.split("-")[0] for name in jobs["wheels"]["strategy"]["matrix"]["os"]]
+    assert systems == ["ubuntu", "macos", "windows"]
+    for file in folder.glob("*.yml"):
+        publish = yaml.safe_load(file.read_text("utf-8"))["jobs"].get("publish")
+        if publish:
+            used = [step["uses"].split("@")[0] for step in publish["steps"]]
+            assert used[1:] == ["actions/attest-build-provenance", "pypa/gh-action-pypi-publish"]
+            assert publish["permissions"] == {"id-token": "write", "attestations": "write"}
+            assert "tools/release.py notes" in file.read_text("utf-8")
+    assert "deploy" in yaml.safe_load((folder / "repository.yml").read_text("utf-8"))["jobs"]
 
 
 def test_workflows_run_sessions_that_exist(root):
