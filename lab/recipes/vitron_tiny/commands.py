@@ -30,7 +30,7 @@ from recipes.vitron_tiny.evaluation import (
     ShippedModel,
 )
 from recipes.vitron_tiny.experiments import Plan, run_pairs, run_seed
-from recipes.vitron_tiny.figures import REQUIREMENTS, table
+from recipes.vitron_tiny.figures import QUESTIONS, REQUIREMENTS, table
 from recipes.vitron_tiny.judging import evaluate_all, page
 from recipes.vitron_tiny.pool import make_pool
 from recipes.vitron_tiny.results import draw_figure, markdown, matrix, read_results, summarise
@@ -198,6 +198,7 @@ def judge(
             "slices": report.slices,
             "missed": misses,
             "passed": not misses,
+            "questions": "no skill" if missed((QUESTIONS,), report.runs, report.figures) else "skill",
             "readings": add_reading(
                 card, seeds=drawn, digest=weights_of(folder)["sha256"]["model.safetensors"], misses=misses
             ),

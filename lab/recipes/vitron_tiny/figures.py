@@ -12,7 +12,7 @@ from recipes.vitron_tiny.baseline import commonest_answers
 from recipes.vitron_tiny.evaluation import CALLING, SILENT, Judged
 from recipes.vitron_tiny.scoring import cumulative_iou, lower_bound, mean_iou, share, upper_bound
 
-__all__ = ["REQUIREMENTS", "SLICES", "figures_of", "sliced", "table"]
+__all__ = ["QUESTIONS", "REQUIREMENTS", "SLICES", "figures_of", "sliced", "table"]
 
 Figures = dict[str, float]
 _WORDS = ("caption", "question", "region_caption", "video_question", "span_grounding", "no_call")
@@ -134,6 +134,9 @@ def sliced(judged: Sequence[Judged], name: str) -> dict[str, Figures]:
     return table
 
 
+QUESTIONS = Requirement(figure="test.question_gain", at_least=0.20)
+"""Lead of answers over the commonest one of their kind, below which the card says "no skill"."""
+
 REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(figure="test.modules", at_least=0.99),
     Requirement(figure="test.instructions", at_least=0.95),
@@ -145,7 +148,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(figure="test.referring_attribute_ciou", at_least=0.70),
     Requirement(figure="test.referring_relation_ciou", at_least=0.50),
     Requirement(figure="test.tracking_miou", at_least=0.60),
-    Requirement(figure="test.question_gain", at_least=0.20),
+    QUESTIONS,
     Requirement(figure="conversations.later_right_call", at_least=0.95),
     Requirement(figure="held_out.modules", at_least=0.90),
     Requirement(figure="held_out.instructions", at_least=0.80),

@@ -344,11 +344,13 @@ def test_judge_command(
     monkeypatch.setattr(commands, "DOCS", tmp_path)
     # what few examples can show
     monkeypatch.setattr(commands, "REQUIREMENTS", (Requirement(figure="test.modules", at_least=0.8),))
+    monkeypatch.setattr(commands, "QUESTIONS", Requirement(figure="test.question", at_least=0.5))
     found = recipes("vitron", "judge", "--count", 1, "--write")
     assert found.exit_code == code, found.stdout
     assert ("missed: test.modules" in found.stdout) is bool(code)
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["passed"] is not bool(code)
+    assert card["questions"] == ("no skill" if code else "skill")
     assert card["evaluated_on"]["set"] == "validation"
     assert set(card["figures"]) == set(card["baseline"]) == set(PARTS)
     assert [each["seeds"] for each in card["readings"]] == [[6100, 6110, 6120]]
