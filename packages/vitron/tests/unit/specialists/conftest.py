@@ -53,6 +53,18 @@ def models(tmp_path_factory):
     return Models(tmp_path_factory.mktemp("models"))
 
 
+SAM3_SIDE = 56
+SAM3_SIZE = {"height": SAM3_SIDE, "width": SAM3_SIDE}
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+SAM3_TOKENS = ["<|startoftext|>", "<|endoftext|>", *_LETTERS, *(f"{letter}</w>" for letter in _LETTERS)]
+
+
+def letters_tokenizer():
+    from transformers import CLIPTokenizerFast
+
+    return CLIPTokenizerFast(vocab={token: at for at, token in enumerate(SAM3_TOKENS)}, merges=[])
+
+
 class Models:
     def __init__(self, root):
         self.root = root
@@ -263,32 +275,30 @@ class Models:
         ).save_pretrained(place)
         return place
 
-    def _sam3(self, place):
-        from transformers import CLIPTokenizerFast, Sam3Config, Sam3ImageProcessor, Sam3Model, Sam3Processor
-
-        side, small = 56, {"hidden_size": 32, "num_attention_heads": 2}
-        layer = small | {"num_layers": 1, "intermediate_size": 32}
-        backbone = small | {
+    def _sam3_parts(self, width=32):
+        layer = {"hidden_size": width, "num_attention_heads": 2, "num_layers": 1, "intermediate_size": 32}
+        backbone = {
             "model_type": "sam3_vit_model",
+            "hidden_size": 32,
+            "num_attention_heads": 2,
             "intermediate_size": 32,
             "num_hidden_layers": 2,
-            "image_size": side,
+            "image_size": SAM3_SIDE,
             "patch_size": 14,
             "window_size": 2,
             "global_attn_indexes": [1],
             "pretrain_image_size": 28,
         }
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-        config = Sam3Config(
-            vision_config={
+        return {
+            "vision_config": {
+                "model_type": "sam3_vision_model",
                 "backbone_config": backbone,
-                "fpn_hidden_size": 32,
+                "fpn_hidden_size": width,
                 "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
             },
-            text_config={
+            "text_config": {
                 "model_type": "clip_text_model",
-                "vocab_size": len(tokens),
+                "vocab_size": len(SAM3_TOKENS),
                 "hidden_size": 16,
                 "intermediate_size": 32,
                 "projection_dim": 16,
@@ -296,25 +306,88 @@ class Models:
                 "num_attention_heads": 2,
                 "max_position_embeddings": 32,
             },
-            geometry_encoder_config=layer,
-            detr_encoder_config=layer,
-            detr_decoder_config=layer | {"num_queries": 5},
-            mask_decoder_config=small,
-        )
-        model = Sam3Model(config)
-        with torch.no_grad():  # sure of several instances that differ
+            "geometry_encoder_config": layer,
+            "detr_encoder_config": layer,
+            "detr_decoder_config": layer | {"num_queries": 5},
+            "mask_decoder_config": {"hidden_size": width, "num_attention_heads": 2},
+        }
+
+    def _sure_of_several(self, model, spread):
+        """Make SAM 3 sure of several instances that differ."""
+        with torch.no_grad():
             model.detr_decoder.presence_head.layer3.bias.fill_(6)
-            model.detr_decoder.query_embed.weight.normal_(0, 3)
+            model.detr_decoder.query_embed.weight.normal_(0, spread)
             for part in (model.dot_product_scoring.query_proj, model.dot_product_scoring.text_proj):
                 part.bias.fill_(1)
             for part in model.mask_decoder.mask_embedder.layers:
                 part.weight.normal_()
+                part.bias.normal_()
+
+    def _sam3(self, place):
+        from transformers import Sam3Config, Sam3ImageProcessor, Sam3Model, Sam3Processor
+
+        model = Sam3Model(Sam3Config(**self._sam3_parts()))
+        self._sure_of_several(model, 3)
         model.save_pretrained(place)
-        images = Sam3ImageProcessor(
-            size={"height": side, "width": side}, mask_size={"height": 16, "width": 16}
+        images = Sam3ImageProcessor(size=SAM3_SIZE, mask_size={"height": 16, "width": 16})
+        Sam3Processor(images, letters_tokenizer(), target_size=SAM3_SIDE).save_pretrained(place)
+        return place
+
+    def _sam3_video(self, place):
+        from transformers import (
+            Sam2VideoVideoProcessor,
+            Sam3ImageProcessor,
+            Sam3VideoConfig,
+            Sam3VideoModel,
+            Sam3VideoProcessor,
         )
-        tokenizer = CLIPTokenizerFast(vocab={token: at for at, token in enumerate(tokens)}, merges=[])
-        Sam3Processor(images, tokenizer, target_size=side).save_pretrained(place)
+
+        width = 128
+        parts = self._sam3_parts(width)
+        tracker = {
+            "model_type": "sam3_tracker_video",
+            "vision_config": parts["vision_config"],
+            "prompt_encoder_config": {
+                "hidden_size": width,
+                "image_size": SAM3_SIDE,
+                "patch_size": 14,
+                "mask_input_channels": 4,
+            },
+            "mask_decoder_config": {
+                "hidden_size": width,
+                "mlp_dim": 32,
+                "num_attention_heads": 2,
+                "iou_head_hidden_dim": 16,
+            },
+            "image_size": SAM3_SIDE,
+            "memory_attention_hidden_size": width,
+            "memory_attention_num_layers": 1,
+            "memory_attention_feed_forward_hidden_size": 32,
+            "memory_attention_rope_feat_sizes": [4, 4],
+            "memory_encoder_hidden_size": width,
+            "memory_encoder_output_channels": 64,  # the attention over memories is built for it
+            "mask_downsampler_embed_dim": width,
+            "memory_fuser_embed_dim": width,
+            "memory_fuser_intermediate_dim": 32,
+            "memory_fuser_num_layers": 1,
+        }
+        config = Sam3VideoConfig(
+            detector_config={"model_type": "sam3", **parts},
+            tracker_config=tracker,
+            low_res_mask_size=16,
+            score_threshold_detection=0.0,
+            new_det_thresh=0.0,
+        )
+        model = Sam3VideoModel(config)
+        torch.manual_seed(1)  # of some, all instances are one
+        self._sure_of_several(model.detector_model, 10)
+        model.save_pretrained(place)
+        Sam3VideoProcessor(
+            Sam3ImageProcessor(size=SAM3_SIZE, mask_size={"height": 16, "width": 16}),
+            Sam2VideoVideoProcessor(size=SAM3_SIZE),
+            letters_tokenizer(),
+            target_size=SAM3_SIDE,
+        ).save_pretrained(place)
         return place
 
     def _grounding_dino(self, place):

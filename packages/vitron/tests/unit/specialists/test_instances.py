@@ -3,6 +3,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from vitron.specialists.adapters.grounding_dino import GroundedSam, GroundingDin
 from vitron.specialists.adapters.itaclip import ItaclipSegmenter
 from vitron.specialists.adapters.sam import SamSegmenter, prompts_of
 from vitron.specialists.adapters.sam3 import Sam3Segmenter
+from vitron.specialists.adapters.sam3_video import Sam3VideoTracker
 from vitron.specialists.adapters.sam_video import SamVideoTracker
 from vitron.specialists.instances import choose_instances, is_plural, label_of, split_instances
 from vitron.specialists.mask_head import MaskHeadSpecialist
@@ -273,6 +275,30 @@ def test_a_text_finds_instances(models, image, kind, folder):
         segmenter.run(ask("dogs", image))
 
 
+def test_a_text_finds_tracks(models, video):
+    tracker = Sam3VideoTracker(models["sam3_video"])
+    tracker.load("cpu", "auto")
+    every = tracker.run(ask("all dogs", video, module="video_segmentation"))
+    count = len(every.artefact.data)
+    assert count > 1
+    assert every.artefact.data.shape == (count, 4, 48, 64)
+    assert every.artefact.labels == ("dogs",) * count
+    (best,) = tracker.run(ask("dogs", video, module="video_segmentation")).artefact.data
+    assert np.array_equal(best, every.artefact.data[0])
+    with_region = ask("dogs", video, mask=every.artefact.data[-1].any(axis=0), module="video_segmentation")
+    (found,) = tracker.run(with_region).artefact.data
+    assert np.array_equal(found, every.artefact.data[-1])
+    part = Request(module="video_segmentation", actions=with_region.actions, media=video, frames=(1, 2))
+    shown = tracker.run(part).artefact.data[0].any(axis=(1, 2))
+    assert not shown[[0, 3]].any()
+    assert shown[1]
+    outside = BoxRegion(x0=0, y0=0, x1=1, y1=1, frame=3)
+    with pytest.raises(UnsupportedRequestError, match="frame 3, outside of 1 to 2"):
+        tracker.run(replace(part, region=outside, mask=np.ones((48, 64), dtype=np.bool_)))
+    other = tracker.run(ask("all zebra crossings", video, module="video_segmentation")).artefact.data
+    assert not np.array_equal(other, every.artefact.data)
+
+
 def test_words_reach_the_models(models, image):
     """Another text is another prompt."""
     for kind, folder in ((Sam3Segmenter, "sam3"), (GroundingDino, "grounding_dino")):
@@ -322,6 +348,7 @@ PHOTO_MODELS = [
     (Sam3Segmenter, "sam3"),
     (GroundingDino, "grounding_dino"),
     (SamVideoTracker, "sam_video"),
+    (Sam3VideoTracker, "sam3_video"),
 ]
 
 
@@ -333,7 +360,7 @@ def test_weights_have_the_dtype_that_is_asked_for_and_are_freed(models, image, v
     model = specialist._detect.model if kind is GroundingDino else specialist._model
     assert model.dtype == getattr(torch, dtype)
     assert not model.training
-    is_video = kind is SamVideoTracker
+    is_video = kind in (SamVideoTracker, Sam3VideoTracker)
     module = "video_segmentation" if is_video else "image_segmentation"
     request = ask("all dogs", video if is_video else image, mask=rasterise(BOX, 48, 64), module=module)
     assert specialist.run(request).artefact.kind == "masks"
@@ -351,7 +378,7 @@ def test_unloading_frees_the_memory_of_a_device(models, image, video, kind, fold
     before = torch.cuda.memory_allocated()
     specialist = kind(models[folder])
     specialist.load("cuda", "auto")
-    is_video = kind is SamVideoTracker
+    is_video = kind in (SamVideoTracker, Sam3VideoTracker)
     module = "video_segmentation" if is_video else "image_segmentation"
     request = ask("all dogs", video if is_video else image, mask=rasterise(BOX, 48, 64), module=module)
     assert specialist.run(request).artefact.kind == "masks"

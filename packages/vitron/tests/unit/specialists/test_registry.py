@@ -80,6 +80,7 @@ MODELS = {
     "grounding-dino": "grounding_dino",
     "sam": "sam",
     "sam3": "sam3",
+    "sam3-video": "sam3_video",
     "sam-video": "sam_video",
 }
 
