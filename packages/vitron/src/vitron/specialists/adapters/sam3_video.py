@@ -51,7 +51,8 @@ class Sam3VideoTracker(SamAdapter):
                     whole[first + int(output.frame_idx)] = mask
                     scores[number] = max(score, scores.get(number, 0.0))
         numbers = list(masks)
-        seen = [masks[each].any(axis=0) if at is None else masks[each][at] for each in numbers]
+        flat = (masks[each].any(axis=0) if at is None else masks[each][at] for each in numbers)
+        seen = [np.asarray(mask, dtype=np.bool_) for mask in flat]
         chosen = [
             numbers[each] for each in choose_instances(request, seen, [scores[each] for each in numbers])
         ]
