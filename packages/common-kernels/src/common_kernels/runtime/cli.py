@@ -175,7 +175,7 @@ def run_app(app: App, tokens: Sequence[str] | None = None) -> int:
     except _CAUGHT as error:
         if debug:
             raise
-        hint = "" if isinstance(error, _TOLD) else " (--debug shows the traceback)"
+        hint = "" if _is_told(error, app) else " (--debug shows the traceback)"
         return _fail(f"{explain(error)}{hint}")
     except KeyboardInterrupt:
         if debug:
@@ -185,6 +185,13 @@ def run_app(app: App, tokens: Sequence[str] | None = None) -> int:
     finally:
         leave_processes()
     return code if isinstance(code, int) else EXIT_DONE
+
+
+def _is_told(error: Exception, app: App) -> bool:
+    """Whether the text of an error was written for a user: that of a dictionary or of torch was not."""
+    kind = type(error)
+    package = kind.__module__.partition(".")[0]
+    return isinstance(error, _TOLD) or kind is LookupError or package == app.name[0].replace("-", "_")
 
 
 def _load_overview(app: App, tokens: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+from common_kernels import BackendUnavailableError
 from common_kernels.runtime import cli
 from common_kernels.runtime.cli import Machine, Output, Report
 from cyclopts import Parameter
@@ -67,6 +68,8 @@ def app(seen):
             "value": ValueError("a\nb"),
             "key": KeyError("name"),
             "file": FileNotFoundError(2, "No such file", "x.png"),
+            "lookup": LookupError("no such name"),
+            "own": BackendUnavailableError("no such folder"),
             "runtime": RuntimeError("shape mismatch"),
             "memory": MemoryError(),
             "stop": KeyboardInterrupt(),
@@ -127,6 +130,8 @@ def test_wrong_usage_names_the_help_of_the_command(app, capsys):
         ("value", "common-kernels: a b\n"),
         ("key", "common-kernels: name (--debug shows the traceback)\n"),
         ("file", "common-kernels: x.png: no such file\n"),
+        ("lookup", "common-kernels: no such name\n"),
+        ("own", "common-kernels: no such folder\n"),
         ("runtime", "common-kernels: shape mismatch (--debug shows the traceback)\n"),
         ("memory", "common-kernels: out of memory: take a smaller batch, image or tile, or another device\n"),
         (

@@ -142,7 +142,8 @@ def check_size(name: str, width: int, height: int, max_pixels: int) -> None:
     """
     if width * height > max_pixels:
         raise ImageError(
-            f"{name} claims {width} x {height} pixels, more than {max_pixels}: raise max_pixels to allow it"
+            f"{name} claims {width} x {height} pixels, more than {max_pixels}: "
+            "raise max_pixels, or shrink it first"
         )
     if min(width, height) < 1:
         raise ImageError(f"{name} has no pixels")

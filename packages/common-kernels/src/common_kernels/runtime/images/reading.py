@@ -305,7 +305,7 @@ def _check_frames(name: str, count: int, width: int, height: int, max_pixels: in
     if count * width * height > max_pixels:
         raise ImageError(
             f"{name} claims {count} x {width} x {height} pixels, more than {max_pixels}: "
-            "raise max_pixels to allow it"
+            "raise max_pixels, or shrink it first"
         )
 
 
