@@ -49,8 +49,8 @@ class Preset:
         if len(self.parts) != 1:
             models = ", ".join(part.model for part in self.parts)
             raise ValueError(
-                f"preset {self.name!r} spans {models}; use the names of one with part(model), "
-                "or one of those that 'diffeat presets' lists"
+                f"preset {self.name!r} spans {models}, and a run has one model: extract the names of each, "
+                "which 'diffeat presets' lists and part(model) returns, and join them with diffeat.fusion"
             )
         return self.parts[0].names
 

@@ -336,6 +336,8 @@ class HeadTraining:
             # features are computed in this process, on the device of the model
             warnings.filterwarnings("ignore", ".*does not have many workers")
             warnings.filterwarnings("ignore", ".*exists and is not empty")
+            # Lightning's own use of torch
+            warnings.filterwarnings("ignore", ".*LeafSpec")
             trainer.fit(module, loader, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
         head.cpu().eval()
         if trainer.is_global_zero:

@@ -52,7 +52,7 @@ class Selection:
         preset: Name of a selection; "diffeat presets" lists them.
     """
 
-    names: Annotated[list[str], Parameter(alias="-n")] = field(default_factory=list[str])
+    names: Annotated[list[str], Parameter(alias="-n", show_default=False)] = field(default_factory=list[str])
     preset: Annotated[str | None, Parameter(alias="-p")] = None
 
     def chosen(self, default: Sequence[str] = ()) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -122,6 +123,9 @@ def train(
     from diffeat.ranking.labels import MaskLabels
     from diffeat.training import HeadTraining
 
+    # what Lightning tells of devices and of its services is no news of this run
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     # Lightning starts the other processes by this same command
     rank, count = int(getattr(rank_zero_only, "rank", None) or 0), learning.devices
     device = Processes(rank=rank, world_size=count, local_rank=rank).device(machine.device)

@@ -44,6 +44,12 @@ class ViewOutput(Output):
 
     output: Annotated[Path, Parameter(alias="-o")] = Path("diffeat-view")
 
+    def __post_init__(self) -> None:
+        if self.output.suffix.lower() in {".html", ".png", ".jpg"} and not self.output.is_dir():
+            raise ValueError(
+                f"--output is a folder of drawings, which have names of their own, got {self.output}"
+            )
+
 
 @Parameter(name="*", group=Group("Drawing", sort_key=3))
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,10 @@ def split_folds(num_images: int, folds: int, seed: int) -> list[list[int]]:
         ValueError: If there are more folds than images.
     """
     if folds > num_images:
-        raise ValueError(f"folds must not exceed the images, got {folds} for {num_images}")
+        raise ValueError(
+            f"folds must be at most the number of images, {num_images} here, got {folds}: "
+            "take fewer, or add images"
+        )
     order = np.random.default_rng(seed).permutation(num_images)
     return [sorted(part.tolist()) for part in np.array_split(order, folds)]
 

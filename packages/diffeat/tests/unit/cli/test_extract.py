@@ -75,11 +75,13 @@ def test_names_of_presets_and_of_text(sd15_folder, sdxl_folder, rows):
         (["up-level9-*"], "the pattern 'up-level9-*' matches none of the 197 activations"),
         (["--size", "big"], "--size takes a side or HEIGHTxWIDTH in pixels, got 'big'"),
         (["--size", "63"], "size must be a positive multiple of 4 pixels both ways, got 63x63"),
-        (["Ours-XL-t"], "spans SDXL, SD1.5, Playground v2; use the names of one with part(model), or one of"),
+        (["Ours-XL-t"], "spans SDXL, SD1.5, Playground v2, and a run has one model"),
     ],
 )
 def test_bad_names(sd15_folder, args, message, complain):
-    assert message in complain("names", *args, "--model", sd15_folder)
+    said = complain("names", *args, "--model", sd15_folder)
+    assert message in said
+    assert "--debug" not in said
 
 
 def test_a_folder_without_a_model(here, complain):

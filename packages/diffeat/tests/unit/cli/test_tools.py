@@ -89,7 +89,7 @@ def test_rank_from_a_store_on_points(labelled, run, sd15_folder):
         (["images", "points.json", "--classes", "a"], "--classes needs masks"),
         (["images", "text.json"], "text.json must read like"),
         (["photos", "points.json"], "points in points.json must have one for each image, got none for 2"),
-        (["images", "masks", "--folds", "5"], "folds must not exceed the images, got 5 for 4"),
+        (["images", "masks", "--folds", "5"], "folds must be at most the number of images, 4 here, got 5"),
         (
             ["images", "masks", "--folds", "2", "-n", "nowhere-*"],
             "the pattern 'nowhere-*' matches none of the",
@@ -190,6 +190,7 @@ def test_view_draws_every_kind(here, rows, complain, sd15_folder):
             "inside the first image, 30x40",
         ),
         (["-n", "mid-repeat0-res-out", "--point", "here", 1], "--point"),
+        (["-n", "mid-repeat0-res-out", "-o", "seen.html"], "--output is a folder of drawings"),
     ],
 )
 def test_what_cannot_be_seen(here, complain, sd15_folder, args, message):
