@@ -253,6 +253,7 @@ def test_images_are_shared_out_among_processes(run, monkeypatch):
         (["a.png", "-o", "out", "--method", "best"], "cat, dog", "method must be one of itaclip"),
         (["a.png", "-o", "out", "--dataset", "kitti"], "cat, dog", "dataset must be one of voc21"),
         (["a.png", "-o", "out", "--template", "a {} of {}"], "cat", "must hold {} once"),
+        (["a.png", "-o", "out", "--template", "a thing"], "cat", "of such lines, got 'a thing'"),
         (["a.png", "-o", "out", "--attention.strategy", "dino"], "cat", "must be one of mixed, value"),
         (["a.png", "-o", "out", "--attention.options", "beta"], "cat", "must read name=value"),
         (["a.png", "-o", "out", "--speed", "9"], "cat, dog", "Unknown option: --speed"),

@@ -182,6 +182,11 @@ class DatasetOptions:
                 does not fit the benchmark.
         """
         if settings.dataset is None:
+            if self.images is None and self.labels is None:
+                raise ValueError(
+                    "name a benchmark, or give --images, --labels and --classes of your own: "
+                    "itaclip evaluate --help shows both"
+                )
             if self.classes is None:
                 raise ValueError(
                     "images of your own need --classes: names in the order of the numbers in the label maps"
@@ -435,8 +440,9 @@ def _report(
         ]
         emit({**result, "published": rows})
         return
-    show(class_table(layout.title, found))
-    if others:
+    if found.evaluated:
+        show(class_table(layout.title, found))
+    if found.evaluated and others:
         show(comparison_table(layout.name, found, ablations=ablations))
     worst = result["worst"]
     if isinstance(worst, list) and worst:

@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOutput(Output):
+    """File of the image side.
+
+    Attributes:
+        output: ONNX file, NAME.onnx.
+        overwrite: Discard earlier results.
+    """
+
+    output: Annotated[Path, Parameter(alias="-o")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportClasses(ClassOptions):
     """Classes whose embeddings are written to NAME-texts.npz.
 
@@ -30,7 +42,7 @@ class ExportClasses(ClassOptions):
 
 def export(
     *,
-    output: Output,
+    output: ExportOutput,
     classes: ExportClasses = ExportClasses(),
     model: AnyImageModel = AnyImageModel(),
     method: MethodOptions = None,

@@ -253,11 +253,15 @@ def read_templates(given: Sequence[str]) -> tuple[str, ...] | None:
     """
     found: list[str] = []
     for text in given:
-        found += [text] if "{}" in text else [line for _, line in read_lines(Path(text))]
+        is_file = "{}" not in text and Path(text).is_file()
+        found += [line for _, line in read_lines(Path(text))] if is_file else [text]
     wrong = [template for template in found if template.count("{}") != 1]
     if wrong or (given and not found):
         got = repr(wrong[0]) if wrong else "an empty file"
-        raise ValueError(f'a template must hold {{}} once, as "an aerial photo of a {{}}", got {got}')
+        raise ValueError(
+            'a template must hold {} once, as "an aerial photo of a {}", or be a file of such lines, '
+            f"got {got}"
+        )
     return tuple(found) or None
 
 

@@ -107,6 +107,11 @@ def test_tables_and_failures(run, cityscapes):
     assert "measured here" in result.stdout
     assert "40.20" in result.stdout
     assert "1 images (0 from an earlier run), 2 failed" in result.stdout
+    labels[2].unlink()
+    result = run("cityscapes", cityscapes, "--texts", "none", "--overwrite", code=1)
+    assert result.stdout.splitlines()[-1].startswith("0 images (0 from an earlier run), 3 failed")
+    assert "nan" not in result.stdout
+    assert "mean of" not in result.stdout
 
 
 def test_settings_that_no_paper_has_are_said_to_be_borrowed(run, tmp_path, make_tree, cityscapes):
@@ -263,6 +268,7 @@ def test_wrong_folders_are_one_sentence(run_own, own_images, invoke):
     (own_images / "empty").mkdir()
     assert "2 images in" in run_own(masks="empty", code=2).stderr
     assert "--labels must be a folder" in run_own(masks="none", code=2).stderr
+    assert "name a benchmark, or give --images" in invoke("evaluate", code=2).stderr
     need = invoke("evaluate", "--images", own_images / "photos", "--labels", own_images / "masks", code=2)
     assert "need --classes" in need.stderr
     assert "name a benchmark and its --root" in invoke("evaluate", "-c", "cat", code=2).stderr
