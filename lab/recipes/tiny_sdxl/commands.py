@@ -121,7 +121,7 @@ def decoder(
     """
     torch.set_num_threads(processor.threads)
     begun = AutoencoderKL.from_pretrained(init or output / "vae", torch_dtype=torch.float32)
-    train_decoder(output / "decoder-run", output / "pool", leaves, begun, plan, seed)
+    train_decoder(output / "decoder-run", leaves, begun, plan, seed)
     begun.save_pretrained(output / "vae")
     tests = held_out_images(200)
     emit({"psnr": psnr(reconstruct(begun, tests), tests)})

@@ -16,65 +16,70 @@ import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from PIL import Image
+from shapeworld import SceneConfig, draw_scene, render
 from torch import Tensor
 from torch.nn import functional as F
 
 from recipes.tiny_sdxl.autoencoder import psnr, reconstruct, to_signal
-from recipes.tiny_sdxl.images import SIDE, Kind, held_out_images, load_pool
+from recipes.tiny_sdxl.images import SIDE, WORLD_SEED, held_out_images
 from recipes.tiny_sdxl.progress import Plan, WeightedModule, mean_weights
 from recipes.training import fit
 
-View = Literal["base", "zoom2", "zoom4", "enlarged2", "enlarged4", "leaves"]
-SHARES: dict[View, float] = {
-    "base": 0.2,
-    "zoom2": 0.1,
-    "zoom4": 0.2,
-    "enlarged2": 0.1,
-    "enlarged4": 0.2,
-    "leaves": 0.2,
+View = Literal["scene", "enlarged2", "enlarged4", "leaves"]
+# windows of a step by their side: the statistics of group normalisation are those of the whole image
+BATCHES = {64: 8, 128: 2, 256: 1}
+SIDES = (0.4, 0.4, 0.2)
+VIEWS: dict[int, dict[View, float]] = {
+    64: {"scene": 0.5, "enlarged2": 0.1, "enlarged4": 0.2, "leaves": 0.2},
+    128: {"scene": 0.4, "enlarged2": 0.1, "enlarged4": 0.3, "leaves": 0.2},
+    256: {"scene": 0.4, "enlarged4": 0.6},
 }
-BATCH = 8  # windows of 64 pixels
+TIMES = (1, 2, 4)  # sides of scenes, over that of the native size
+FIRST = 40_000_000  # number of the first scene; no other pool has them
 WINDOW = 9  # pixels, over which calm is told
 CALM = 2.0  # levels of 255: the deviation below which a ground counts as calm
-CALM_WEIGHT = 60.0  # of an error on calm ground, against one among edges
+CALM_WEIGHT = 20.0  # of an error on calm ground, against one among edges
 _SIGNAL = 127.5  # levels of 255 per unit of the signal
 
 
 class Views:
-    """Windows of 64 pixels of scenes, of scenes enlarged by Lanczos, and of dead leaves, turned and mirrored.
+    """Windows of scenes of several sizes, of enlarged scenes, and of dead leaves, turned and mirrored.
 
     The batch of a step depends on the seed and the step only.
 
     Args:
-        pool: Folder of the pool.
-        leaves: ``(count, side, side, 3)`` uint8, dead leaves.
+        leaves: ``(count, side, side, 3)`` uint8, dead leaves, of at least 128 pixels.
         seed: Random seed.
     """
 
-    def __init__(self, pool: Path, leaves: NDArray[np.uint8], seed: int) -> None:
-        kinds: tuple[Kind, ...] = ("base", "zoom2", "zoom4")
-        self.pools: dict[str, NDArray[np.uint8]] = {
-            kind: load_pool(pool, kind).view(np.uint8) for kind in kinds
-        }
-        self.pools["leaves"] = leaves
-        self.seed = seed
+    def __init__(self, leaves: NDArray[np.uint8], seed: int) -> None:
+        self.leaves, self.seed = leaves, seed
 
     def __call__(self, step: int) -> Tensor:
-        """Return ``(BATCH, 3, 64, 64)`` float32 in [-1, 1]."""
+        """Return ``(B, 3, side, side)`` float32 in [-1, 1]; side and ``B`` are those of ``BATCHES``."""
         rng = np.random.default_rng((self.seed, step))
-        views = rng.choice(list(SHARES), BATCH, p=list(SHARES.values()))
-        return to_signal(np.stack([self._window(view, rng) for view in views]))
+        side = int(rng.choice(list(BATCHES), p=SIDES))
+        shares = VIEWS[side]
+        views = rng.choice(list(shares), BATCHES[side], p=list(shares.values()))
+        return to_signal(np.stack([self._window(view, side, rng) for view in views]))
 
-    def _window(self, view: View, rng: np.random.Generator) -> NDArray[np.uint8]:
-        name, times = ("base", int(view[-1])) if view.startswith("enlarged") else (view, 1)
-        pool = self.pools[name]
-        image = pool[rng.integers(len(pool))]
-        if times > 1:
-            size = (image.shape[1] * times, image.shape[0] * times)
-            image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-        top, left = rng.integers(0, image.shape[0] - SIDE + 1, 2)
-        window = image[top : top + SIDE, left : left + SIDE]
-        return np.rot90(window[:, :: rng.choice([1, -1])], rng.integers(4))
+    def _window(self, view: View, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        image = self._image(view, side, rng)
+        top, left = rng.integers(0, image.shape[0] - side + 1, 2)
+        window = image[top : top + side, left : left + side]
+        return np.rot90(window[:, :: rng.choice([1, -1])], int(rng.integers(4)))
+
+    def _image(self, view: View, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Return an image of at least ``side`` pixels."""
+        if view == "leaves":
+            return self.leaves[rng.integers(len(self.leaves))]
+        scene = draw_scene(WORLD_SEED, FIRST + int(rng.integers(2**24)), config=SceneConfig.preset("simple"))
+        if view == "scene":
+            times = rng.choice([times for times in TIMES if times * SIDE >= side])
+            return render(scene, int(times) * SIDE).image
+        size = int(view[-1]) * SIDE
+        small = Image.fromarray(render(scene, SIDE).image)
+        return np.asarray(small.resize((size, size), Image.Resampling.LANCZOS))
 
 
 def local_variance(images: Tensor) -> Tensor:
@@ -104,13 +109,12 @@ def calm_error(ours: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> float:
     return float(error[calm].mean().sqrt()) * _SIGNAL
 
 
-def train_decoder(folder: Path, pool: Path, leaves: Path, vae: AutoencoderKL, plan: Plan, seed: int) -> None:
+def train_decoder(folder: Path, leaves: Path, vae: AutoencoderKL, plan: Plan, seed: int) -> None:
     """Train the decoder in place, or resume; its weights are then the mean ones.
 
     Args:
         folder: Folder of checkpoint and logs.
-        pool: Folder of the drawn images.
-        leaves: ``.npy`` of dead leaves, ``(count, side, side, 3)`` uint8, of at least 64 pixels.
+        leaves: ``.npy`` of dead leaves, ``(count, side, side, 3)`` uint8, of at least 128 pixels.
         vae: Autoencoder in float32; its encoder stays as it is.
         plan: Length and speed.
         seed: Random seed of the windows.
@@ -125,7 +129,7 @@ def train_decoder(folder: Path, pool: Path, leaves: Path, vae: AutoencoderKL, pl
         return {"psnr": psnr(ours, images), "calm_error": calm_error(ours, images)}
 
     module = WeightedModule(vae, plan, lambda images: decoder_loss(vae, images), figures_of)
-    views = Views(pool, np.load(leaves, mmap_mode="r"), seed)
+    views = Views(np.load(leaves, mmap_mode="r"), seed)
     tests = torch.from_numpy(held_out_images(100))
     fit(module, views, folder, plan.run(), mean=mean_weights(plan.ema_decay), examples=[tests])
     vae.eval().requires_grad_(False)

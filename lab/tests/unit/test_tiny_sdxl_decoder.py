@@ -1,30 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
-from recipes.tiny_sdxl import commands, decoder, images
+from recipes.tiny_sdxl import commands, decoder
 from recipes.tiny_sdxl.autoencoder import build_autoencoder, to_signal
 from recipes.tiny_sdxl.decoder import Views, calm_error, decoder_loss, local_variance, train_decoder
 from recipes.tiny_sdxl.images import held_out_images
 from recipes.tiny_sdxl.progress import Plan
 
-KINDS = ("base", "zoom2", "zoom4")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "pool").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "SHARD", 3)
-        for kind in KINDS:
-            images._write_shard((folder / "pool", kind, 0))
-    leaves = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
-    np.save(folder / "leaves.npy", leaves)
-    return folder
+LEAVES = np.random.default_rng(0).integers(0, 256, (2, 136, 136, 3), dtype=np.uint8)
 
 
 def small():
@@ -32,21 +21,30 @@ def small():
     return build_autoencoder((8, 8, 8), 4)
 
 
-def test_a_batch_depends_on_seed_and_step_only(run):
-    leaves = np.load(run / "leaves.npy")
-    first, second = (Views(run / "pool", leaves, 1) for _ in range(2))
+def test_a_batch_depends_on_seed_and_step_only():
+    first, second = (Views(LEAVES, 1) for _ in range(2))
     assert torch.equal(first(3), second(3))
     assert not torch.equal(first(3), second(4))
-    assert first(0).shape == (decoder.BATCH, 3, 64, 64)
-    assert all(first(i).abs().max() <= 1 for i in range(5))
+    shapes = {tuple(first(step).shape) for step in range(30)}
+    assert shapes == {(count, 3, side, side) for side, count in decoder.BATCHES.items()}
+    assert all(first(step).abs().max() <= 1 for step in range(5))
 
 
-def test_an_enlarged_window_is_smooth(run):
-    views, rng = Views(run / "pool", np.load(run / "leaves.npy"), 0), np.random.default_rng(2)
-    views.pools["base"] = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    windows = {view: views._window(view, rng).astype(int) for view in ("base", "enlarged4")}
-    steps = {view: abs(np.diff(window, axis=0)).mean() for view, window in windows.items()}
-    assert steps["enlarged4"] < 0.5 * steps["base"]
+def test_shares_add_up_and_every_view_is_large_enough():
+    views, rng = Views(LEAVES, 0), np.random.default_rng(0)
+    assert sum(decoder.SIDES) == pytest.approx(1)
+    for side, shares in decoder.VIEWS.items():
+        assert sum(shares.values()) == pytest.approx(1)
+        for view in shares:
+            assert views._window(view, side, rng).shape == (side, side, 3)
+
+
+def test_an_enlarged_window_is_smooth(monkeypatch):
+    views, rng = Views(LEAVES, 0), np.random.default_rng(2)
+    noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    monkeypatch.setattr(decoder, "render", lambda scene, side: SimpleNamespace(image=noise))
+    window = views._window("enlarged4", 64, rng).astype(int)
+    assert abs(np.diff(window, axis=0)).mean() < 0.5 * abs(np.diff(noise.astype(int), axis=0)).mean()
 
 
 def test_the_variance_is_that_of_the_window():
@@ -80,13 +78,15 @@ def test_the_calm_error_does_not_look_at_edges():
     assert calm_error(ours, wanted) == pytest.approx(3 * share.sqrt().item(), rel=1e-4)
 
 
-def test_the_encoder_stays_and_a_killed_run_resumes(run, tmp_path, monkeypatch):
+def test_the_encoder_stays_and_a_killed_run_resumes(tmp_path, monkeypatch):
+    np.save(tmp_path / "leaves.npy", LEAVES)
+    monkeypatch.setattr(decoder, "BATCHES", {64: 1, 128: 1, 256: 1})
     monkeypatch.setattr(decoder, "held_out_images", lambda count: held_out_images(2))
     plan, draw = Plan(steps=4, decay_steps=2, save_every=2), Views.__call__
 
     def train(name):
         vae = small()
-        train_decoder(tmp_path / name, run / "pool", run / "leaves.npy", vae, plan, 0)
+        train_decoder(tmp_path / name, tmp_path / "leaves.npy", vae, plan, 0)
         return vae.state_dict()
 
     def dying(self, step):
