@@ -93,6 +93,18 @@ def save(pipeline: StableDiffusionXLPipeline, folder: Path) -> int:
     return size
 
 
+def save_autoencoder(vae: Path, folder: Path) -> int:
+    """Save an autoencoder as float16 in the folder of a saved pipeline, and return the bytes of all.
+
+    Args:
+        vae: Folder of the autoencoder.
+        folder: Folder of the pipeline.
+    """
+    AutoencoderKL.from_pretrained(vae, torch_dtype=torch.float16).save_pretrained(folder / "vae")
+    _edit(folder / "vae" / "config.json", _name_or_path=None)
+    return folder_size(folder)
+
+
 def _write_plain_words(folder: Path) -> None:
     """Write vocabulary and merges for readers that do not know ``tokenizer.json``."""
     model = json.loads((folder / "tokenizer.json").read_text())["model"]

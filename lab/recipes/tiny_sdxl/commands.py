@@ -20,7 +20,15 @@ from recipes.cards import CARDS, read_card, weights_of
 from recipes.gates import SEEDS, add_reading, fresh_seeds, mean, missed
 from recipes.options import Accelerator, Debug, Flag, Processor
 from recipes.probes.judging import WEIGHTS, Judge
-from recipes.tiny_sdxl.assembly import GUIDANCE, SHEET_PROMPTS, STEPS, generate_images, load_run, save
+from recipes.tiny_sdxl.assembly import (
+    GUIDANCE,
+    SHEET_PROMPTS,
+    STEPS,
+    generate_images,
+    load_run,
+    save,
+    save_autoencoder,
+)
 from recipes.tiny_sdxl.assembly import sheet as lay_out
 from recipes.tiny_sdxl.autoencoder import (
     AutoencoderOptions,
@@ -168,7 +176,7 @@ def ship(
 ) -> None:
     """Save the pipeline of a run as float16, load it again and generate samples with it.
 
-    A run that trained nothing but the decoder replaces that of the shipped pipeline.
+    A run that trained no U-Net replaces the autoencoder of the shipped pipeline.
 
     Args:
         run: Folder of the run.
@@ -178,7 +186,8 @@ def ship(
     """
     torch.set_num_threads(processor.threads)
     first, *copies = HOMES if folder is None else (folder,)
-    size = save(_pipeline_of(run), first)
+    trained = (run / RUN).exists()
+    size = save(load_run(run), first) if trained else save_autoencoder(run / "vae", first)
     for copy in copies:
         shutil.copytree(first, copy, dirs_exist_ok=True)
     sheet = run / "samples.png" if sheet is None else sheet
@@ -199,14 +208,6 @@ def samples(
     """
     torch.set_num_threads(processor.threads)
     _save_sheet(load_run(run), sheet, seed, side)
-
-
-def _pipeline_of(run: Path) -> StableDiffusionXLPipeline:
-    if (run / RUN).exists():
-        return load_run(run)
-    pipeline = _load(ASSETS)
-    pipeline.vae.load_state_dict(AutoencoderKL.from_pretrained(run / "vae").state_dict())
-    return pipeline
 
 
 def _save_sheet(pipeline: StableDiffusionXLPipeline, file: Path, seed: int, side: int = 64) -> None:

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline
-from recipes.tiny_sdxl import commands, decoder
+from diffusers import AutoencoderKL
+from recipes.cards import folder_size
+from recipes.tiny_sdxl import decoder
+from recipes.tiny_sdxl.assembly import save_autoencoder
 from recipes.tiny_sdxl.autoencoder import build_autoencoder, to_signal
+from recipes.tiny_sdxl.commands import ASSETS
 from recipes.tiny_sdxl.decoder import Views, calm_error, decoder_loss, local_variance, train_decoder
 from recipes.tiny_sdxl.images import held_out_images
 from recipes.tiny_sdxl.progress import Plan
@@ -105,13 +109,16 @@ def test_the_encoder_stays_and_a_killed_run_resumes(tmp_path, monkeypatch):
     assert not torch.equal(whole["decoder.conv_out.weight"], before["decoder.conv_out.weight"])
 
 
-def test_a_run_of_the_decoder_alone_replaces_that_of_the_shipped_pipeline(tmp_path):
-    vae = AutoencoderKL.from_pretrained(commands.ASSETS / "vae")
+def test_a_run_of_the_decoder_alone_replaces_the_autoencoder_only(tmp_path):
+    folder, run = tmp_path / "pipeline", tmp_path / "run"
+    shutil.copytree(ASSETS, folder)
+    vae = AutoencoderKL.from_pretrained(ASSETS / "vae")
     with torch.no_grad():
         vae.decoder.conv_out.bias += 0.5
-    vae.save_pretrained(tmp_path / "vae")
-    pipeline = commands._pipeline_of(tmp_path)
-    shipped = StableDiffusionXLPipeline.from_pretrained(commands.ASSETS)
-    assert torch.equal(pipeline.vae.decoder.conv_out.bias, vae.decoder.conv_out.bias)
-    for name, value in shipped.unet.state_dict().items():
-        assert torch.equal(pipeline.unet.state_dict()[name], value)
+    vae.save_pretrained(run / "vae")
+    assert save_autoencoder(run / "vae", folder) == folder_size(folder)
+    loaded = AutoencoderKL.from_pretrained(folder / "vae")
+    assert torch.equal(loaded.decoder.conv_out.bias, vae.decoder.conv_out.bias.half().float())
+    files = [file.relative_to(ASSETS) for file in ASSETS.rglob("*") if file.is_file()]
+    changed = [each for each in files if (ASSETS / each).read_bytes() != (folder / each).read_bytes()]
+    assert [each.as_posix() for each in changed] == ["vae/diffusion_pytorch_model.safetensors"]
