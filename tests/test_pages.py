@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The site: every page can be found, every package has a notebook that ran."""
 
+import html
 import json
 import re
+import runpy
 
 import pytest
 
@@ -38,3 +40,18 @@ def test_a_notebook_is_kept_as_it_ran(notebook, package):
 
 def test_what_a_notebook_installs_is_its_package(notebook, package):
     assert f"%pip install --quiet {package.name}" in notebook.read_text("utf-8")
+
+
+def test_screens_of_the_terminal_are_small_complete_and_shown(root):
+    screens = runpy.run_path(str(root / "tools" / "terminal.py"))["SCREENS"]
+    files = {file.stem: file for file in (root / "docs" / "assets" / "terminal").iterdir()}
+    assert set(files) == set(screens)
+    pages = "".join(file.read_text("utf-8") for file in (root / "docs" / "howto").glob("*.md"))
+    for name, file in files.items():
+        content = file.read_text("utf-8")
+        assert file.stat().st_size < 60_000
+        assert "url(http" not in content, "pages load nothing from elsewhere"
+        shown = html.unescape("".join(re.findall(r"<text[^>]*>(.*?)</text>", content))).replace("\xa0", " ")
+        for command in screens[name]:
+            assert command.replace(" ", "") in shown.replace(" ", "")
+        assert f"assets/terminal/{name}.svg" in pages

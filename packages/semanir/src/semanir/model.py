@@ -9,7 +9,8 @@ from typing import Any, Self
 import torch
 from common_kernels import Backend
 from common_kernels.runtime.hub import WEIGHTS_FILE, DType, resolve_device, resolve_dtype
-from huggingface_hub import PyTorchModelHubMixin
+from common_kernels.runtime.publishing import find_repository
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +27,8 @@ _MODEL_CARD = """---
 {{ card_data }}
 ---
 
-Weights of SemanIR ([paper]({{ paper_url }})) for the package semanir:
+Weights of SemanIR for the package semanir: [paper]({{ paper_url }})
+{%- if repository %}, [repository]({{ repository }}){% endif %}, licence Apache-2.0.
 
 ```python
 from semanir import Restorer
@@ -152,6 +154,10 @@ class SemanIR(
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
         tensors[CONFIG_TENSOR] = encode_config(self.config)
         save_file(tensors, save_directory / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """Return the model card of ``push_to_hub``, with the address of the repository."""
+        return super().generate_model_card(*args, repository=find_repository("semanir"), **kwargs)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Choose whether layers compute their activations again in the backward pass, which saves memory."""

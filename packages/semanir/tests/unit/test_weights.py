@@ -99,6 +99,7 @@ def test_what_is_pushed_to_the_hub_loads_again(folder, monkeypatch, tmp_path):
         assert (named["repo_id"], named["commit_message"]) == ("someone/net", "first")
         shutil.copytree(folder_path, pushed)
 
+    monkeypatch.setattr("semanir.model.find_repository", lambda library: f"https://example.org/{library}")
     monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **named: SimpleNamespace(repo_id=repo_id))
     monkeypatch.setattr(HfApi, "upload_folder", upload)
     model = SemanIR.from_pretrained(folder, device="cpu")
@@ -113,6 +114,7 @@ def test_what_is_pushed_to_the_hub_loads_again(folder, monkeypatch, tmp_path):
     for part in (
         "license: apache-2.0",
         "library_name: semanir",
+        "[repository](https://example.org/semanir), licence Apache-2.0.",
         "2405.20008",
         "PSNR 31.5 dB",
         '"someone/net"',

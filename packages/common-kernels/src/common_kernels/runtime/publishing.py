@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import metadata
 from pathlib import Path
 
-__all__ = ["CardOptions", "push_folder", "write_card"]
+__all__ = ["CardOptions", "find_repository", "push_folder", "write_card"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def write_card(
         tags=[*options.tags, options.library],
         base_model=base_model,
     )
-    repository = _repository(options.library)
+    repository = find_repository(options.library)
     links = [f"[paper]({options.paper})", *([f"[repository]({repository})"] if repository else [])]
     rows = [f"| {name} | {value} |" for name, value in (metrics or {}).items()]
     table = ["| metric | figure |", "| --- | --- |", *rows] if rows else ["Figures were not given."]
@@ -87,8 +87,12 @@ def write_card(
     return file
 
 
-def _repository(library: str) -> str | None:
-    """Return the address of a package's repository, as its metadata give it."""
+def find_repository(library: str) -> str | None:
+    """Return the address of a package's repository, as its metadata give it.
+
+    Args:
+        library: Name of the package.
+    """
     urls = dict(each.split(", ", 1) for each in metadata(library).get_all("Project-URL") or ())
     return next((urls[name] for name in ("Repository", "Source", "Homepage") if name in urls), None)
 
