@@ -22,10 +22,10 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "tiny-sdxl": (
         "sdxl pool -o {run}",
         "sdxl vae -o {run} --steps 2000 --decay-steps 700",
-        "restoration pool -o {run}/leaves.npy --count 600 --size 128 --seed 900000",
-        "sdxl decoder -o {run} --leaves {run}/leaves.npy",
         "sdxl latents -o {run}",
         "sdxl unet -o {run} --steps 2900 --decay-steps 1450 --window-steps 900",
+        "restoration pool -o {run}/leaves.npy --count 600 --size 128 --seed 900000",
+        "sdxl decoder -o {run} --leaves {run}/leaves.npy",
         "sdxl ship {run}",
     ),
     "probe": ("probes train -o {run}", "probes ship {run}"),

@@ -122,17 +122,20 @@ def decoder(
     """Train the decoder further for calm grounds and enlarged images; run again to resume.
 
     Args:
-        output: Folder of the run; pool, latents and checkpoints lie in it, and ``vae`` is replaced.
+        output: Folder of the run; ``vae`` in it is replaced. Without a U-Net in it, the shipped pipeline is
+            trained.
         leaves: Dead leaves, .npy, from 'restoration pool'.
-        init: Folder of the autoencoder to begin with; by default ``vae`` of the run.
+        init: Folder of another autoencoder to begin with.
         seed: Random seed of the windows.
     """
     torch.set_num_threads(processor.threads)
-    begun = AutoencoderKL.from_pretrained(init or output / "vae", torch_dtype=torch.float32)
-    train_decoder(output / "decoder-run", leaves, begun, plan, seed)
-    begun.save_pretrained(output / "vae")
+    pipeline = load_run(output) if (output / RUN).exists() else _load(ASSETS)
+    if init is not None:
+        pipeline.vae = AutoencoderKL.from_pretrained(init, torch_dtype=torch.float32)
+    train_decoder(output / "decoder-run", leaves, pipeline, plan, seed)
+    pipeline.vae.save_pretrained(output / "vae")
     tests = held_out_images(200)
-    emit({"psnr": psnr(reconstruct(begun, tests), tests)})
+    emit({"psnr": psnr(reconstruct(pipeline.vae, tests), tests)})
 
 
 def latents(*, output: OutputPath, windows: bool = True, machine: Accelerator = Accelerator()) -> None:

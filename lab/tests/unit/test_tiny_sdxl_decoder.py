@@ -6,13 +6,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, DDIMScheduler
 from recipes.cards import folder_size
 from recipes.tiny_sdxl import decoder
 from recipes.tiny_sdxl.assembly import save_autoencoder
 from recipes.tiny_sdxl.autoencoder import build_autoencoder, to_signal
 from recipes.tiny_sdxl.commands import ASSETS
-from recipes.tiny_sdxl.decoder import Views, calm_error, decoder_loss, local_variance, train_decoder
+from recipes.tiny_sdxl.decoder import (
+    Repainting,
+    Views,
+    calm_error,
+    decoder_loss,
+    local_variance,
+    train_decoder,
+)
 from recipes.tiny_sdxl.images import held_out_images
 from recipes.tiny_sdxl.progress import Plan
 
@@ -20,18 +27,61 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 LEAVES = np.random.default_rng(0).integers(0, 256, (2, 136, 136, 3), dtype=np.uint8)
 
 
-def small():
-    torch.manual_seed(0)
-    return build_autoencoder((8, 8, 8), 4)
+class Stub:
+    """A pipeline whose U-Net finds the velocity of latents that it knows."""
+
+    def __init__(self, clean=None):
+        torch.manual_seed(0)
+        self.vae = build_autoencoder((8, 8, 8), 4)
+        self.scheduler = DDIMScheduler(prediction_type="v_prediction")
+        self.clean, self.sizes = clean, None
+
+    def encode_prompt(self, prompt, do_classifier_free_guidance):
+        return torch.zeros(1, 5, 7), None, torch.zeros(1, 3), None
+
+    def unet(self, noisy, timestep, prompts, added_cond_kwargs):
+        assert noisy.shape[-2:] == (16, 16)
+        assert len(prompts) == len(added_cond_kwargs["text_embeds"]) == len(noisy)
+        self.sizes = added_cond_kwargs["time_ids"]
+        if self.clean is None:
+            return SimpleNamespace(sample=torch.zeros_like(noisy))
+        kept = self.scheduler.alphas_cumprod[timestep]
+        noise = (noisy - kept.sqrt() * self.clean) / (1 - kept).sqrt()
+        return SimpleNamespace(sample=kept.sqrt() * noise - (1 - kept).sqrt() * self.clean)
+
+
+def test_repainting_with_a_perfect_network_changes_nothing():
+    # all patches alike, as the network knows one
+    patch = torch.randn(1, 4, 16, 16)
+    latents = patch.repeat(2, 1, 3, 2)
+    pipeline = Stub(patch)
+    found = [Repainting(pipeline, 3)(latents, step) for step in range(8)]
+    assert all(torch.allclose(each, latents, atol=1e-4) for each in found)
+    assert pipeline.sizes.tolist() == [[192, 128, 0, 0, 192, 128]] * 12
+
+
+def test_repainting_keeps_places_and_leaves_some_steps_as_they_are():
+    latents = torch.randn(2, 4, 32, 48)
+    repainting = Repainting(Stub(), 3)
+    found = [repainting(latents, step) for step in range(12)]
+    untouched = [torch.equal(each, latents) for each in found]
+    assert any(untouched)
+    assert not all(untouched)
+    # without any velocity the latents come back, smaller, with noise at most of the last timestep but two
+    for each in found:
+        assert torch.corrcoef(torch.stack([each.flatten(), latents.flatten()]))[0, 1] > 0.8
+    assert torch.equal(found[5], repainting(latents, 5))
 
 
 def test_a_batch_depends_on_seed_and_step_only():
     first, second = (Views(LEAVES, 1) for _ in range(2))
-    assert torch.equal(first(3), second(3))
-    assert not torch.equal(first(3), second(4))
-    shapes = {tuple(first(step).shape) for step in range(30)}
+    assert torch.equal(first(3)[0], second(3)[0])
+    assert not torch.equal(first(3)[0], second(4)[0])
+    batches = [first(step) for step in range(30)]
+    shapes = {tuple(images.shape) for images, _ in batches}
     assert shapes == {(count, 3, side, side) for side, count in decoder.BATCHES.items()}
-    assert all(first(step).abs().max() <= 1 for step in range(5))
+    assert all(images.abs().max() <= 1 for images, _ in batches)
+    assert [step for _, step in batches] == list(range(30))
 
 
 def test_shares_add_up_and_every_view_is_large_enough():
@@ -59,13 +109,13 @@ def test_the_variance_is_that_of_the_window():
 
 
 def test_an_error_on_calm_ground_weighs_more(monkeypatch):
-    vae, flat = small(), torch.zeros(1, 3, 64, 64)
+    vae, flat = Stub().vae, torch.zeros(1, 3, 64, 64)
     busy = torch.rand(1, 3, 64, 64) * 2 - 1
     off = {}
     for name, image in (("calm", flat), ("busy", busy)):
         wrong = image + 0.01
         monkeypatch.setattr(vae, "decode", lambda z, wrong=wrong: type("Out", (), {"sample": wrong}))
-        off[name] = decoder_loss(vae, image).item()
+        off[name] = decoder_loss(vae, image, lambda latents: latents).item()
     assert off["busy"] == pytest.approx(1e-4, rel=0.1)
     assert off["calm"] == pytest.approx((1 + decoder.CALM_WEIGHT) * 1e-4, rel=1e-3)
 
@@ -89,9 +139,9 @@ def test_the_encoder_stays_and_a_killed_run_resumes(tmp_path, monkeypatch):
     plan, draw = Plan(steps=4, decay_steps=2, save_every=2), Views.__call__
 
     def train(name):
-        vae = small()
-        train_decoder(tmp_path / name, tmp_path / "leaves.npy", vae, plan, 0)
-        return vae.state_dict()
+        pipeline = Stub()
+        train_decoder(tmp_path / name, tmp_path / "leaves.npy", pipeline, plan, 0)
+        return pipeline.vae.state_dict()
 
     def dying(self, step):
         if step == 3:
@@ -102,7 +152,7 @@ def test_the_encoder_stays_and_a_killed_run_resumes(tmp_path, monkeypatch):
         patch.setattr(Views, "__call__", dying)
         with pytest.raises(OSError, match="killed"):
             train("parts")
-    before, whole, parts = small().state_dict(), train("whole"), train("parts")
+    before, whole, parts = Stub().vae.state_dict(), train("whole"), train("parts")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     kept = [key for key in whole if key.startswith(("encoder", "quant_conv"))]
     assert all(torch.equal(whole[key], before[key]) for key in kept)
