@@ -75,7 +75,7 @@ def invert(
     Returns:
         Noisy latents of the last level, fp32.
 
-    Source: arXiv 2010.02502, Sec. 4.3 (the sampler as an equation that can be run both ways), in Euler steps.
+    Source: arXiv 2010.02502 (the sampler as an equation that can be run both ways), in Euler steps.
     """
     noisy = levels[0].signal * latents
     for level, following in pairwise(levels):

@@ -274,6 +274,6 @@ def hits(predicted: Tensor, wanted: Tensor, radius: float | Tensor) -> Tensor:
     Returns:
         ``(N,)``, bool.
 
-    Source: SPair-71k's PCK, arXiv 1908.10543, Sec. 4; the rule is ``<=``.
+    Source: SPair-71k's PCK, arXiv 1908.10543; the rule is ``<=``.
     """
     return torch.linalg.vector_norm((predicted - wanted).double(), dim=-1) <= radius

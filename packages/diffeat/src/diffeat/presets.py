@@ -168,7 +168,7 @@ _ALL = (
         ),
         "authors' reimplementation of VPD",
     ),
-    Preset("DIFT", (Selection("SD1.5", ("up-level1-upsampler-out",), 1280),), "arXiv 2306.03881, Sec. 5"),
+    Preset("DIFT", (Selection("SD1.5", ("up-level1-upsampler-out",), 1280),), "arXiv 2306.03881"),
 )
 PRESETS = {preset.name: preset for preset in _ALL}
 

@@ -2,6 +2,7 @@
 """Training of heads, and their commands, on drawn pairs and masks."""
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,7 +250,10 @@ def test_from_masks_to_label_maps(place, sd15_folder, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     train = ["train", place / "images", "--masks", place / "masks", "--model", sd15_folder, "-n", NAMES[0]]
     train += ["-n", NAMES[1], "--size", 64, "--steps", 2, "--dim", 8, "--classes", "dark", "--classes", "red"]
+    lightning = logging.getLogger("pytorch_lightning")
+    monkeypatch.setattr(lightning, "level", logging.INFO)  # as Lightning sets it
     (report,) = drive(capsys, *train, "--json")
+    assert lightning.level > logging.INFO  # the report stands alone
     segment = ["segment", place / "images", "--model", sd15_folder, "--head", report["head"]]
     assert (
         run_app(
