@@ -250,6 +250,7 @@ BAD = {
     "base": (["--size", "60", "--base", "2000000"], "got height 2000000 and width 2000000"),
     "shape": (["--size", "60", "--base", "40x20"], "must have the shape of the result, 60 x 60, got 40 x"),
     "fit": (["--size", "60", "--fit", "stretch"], "Invalid value"),
+    "fit-none": (["--size", "60", "--fit", "crop"], "--fit is for the image of an upscale"),
     "base-size": (["--size", "60", "--base", "small"], "got 'small'"),
     "slider": (["--size", "60", "--slider", "much"], "--slider takes steps (20), a fraction (0.4), auto"),
     "sliders": (["--size", "60", "--slider", "1,2"], "one for each of 1 stages, got '1,2'"),

@@ -28,7 +28,7 @@ from pixelsmith.adapters.control import Control
 from pixelsmith.adapters.families import from_pipeline
 from pixelsmith.adapters.models import PipelineModel
 from pixelsmith.adapters.upscaler import load_upscaler
-from pixelsmith.adapters.weights import check_weights, refuse_pickle
+from pixelsmith.adapters.weights import check_beside, check_weights, refuse_pickle
 from pixelsmith.config import LoadingConfig, parse_lora
 
 _NEEDED = ("vae", "unet", "transformer", "scheduler")
@@ -61,6 +61,7 @@ def load_pipeline(
     """
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where, cuda_default="float16")
+    check_beside(loading)
     if loading.offload != "none" and where.type == "cpu":
         raise ValueError(f"offload must be 'none' on the CPU, got {loading.offload!r}")
     with warnings.catch_warnings():
@@ -151,14 +152,13 @@ def load_loras(pipe: Any, loras: Sequence[str]) -> None:
         loras: Files, folders or hub ids, each with a weight behind a colon if that is not 1.
 
     Raises:
-        ModelNotFoundError: If one does not exist or is a pickle.
+        ModelNotFoundError: If one has no weights in safetensors.
         ImportError: If the package peft is missing.
     """
     names: list[str] = []
     weights: list[float] = []
     for number, text in enumerate(loras):
         place, weight = parse_lora(text)
-        refuse_pickle(Path(place))
         name = f"{Path(place).stem.replace('.', '-')}-{number}"
         try:
             with warnings.catch_warnings():

@@ -18,7 +18,7 @@ from pixelsmith.adapters.choosing import ensure_closed_form, set_scheduler
 from pixelsmith.adapters.families import from_pipeline
 from pixelsmith.adapters.models import PipelineModel
 from pixelsmith.adapters.options import ModelOptions
-from pixelsmith.adapters.weights import check_weights, refuse_pickle
+from pixelsmith.adapters.weights import check_beside, check_weights, refuse_pickle
 from pixelsmith.config import LoadingConfig
 
 _PARTS = ("unet", "transformer", "vae")
@@ -40,6 +40,7 @@ def read_outline(source: str | Path, loading: LoadingConfig, **settings: object)
         ModelNotFoundError: If there is no such model, or only pickles of it, which can run code.
         ValueError: If a setting does not fit, or the scheduler has no closed form.
     """
+    check_beside(loading)
     if Path(source).is_file():
         refuse_pickle(Path(source))
         return None

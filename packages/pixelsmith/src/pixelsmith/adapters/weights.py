@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Refusal of weights that are pickles, which can run code when they are opened."""
+"""Refusal of weights that are missing or are pickles, which can run code when they are opened."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from common_kernels.runtime.hub import ModelNotFoundError
+from common_kernels.runtime.hub import ModelNotFoundError, check_hub, find_model, is_hub_id, load_weights
+
+from pixelsmith.config import LoadingConfig, parse_lora
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+_LORA_FILE = "pytorch_lora_weights.safetensors"
 _CURE = "a pickle, which can run code when it is opened: convert it to safetensors"
 
 
@@ -21,6 +24,42 @@ def refuse_pickle(file: Path) -> None:
         raise ModelNotFoundError(f"{file} is {_CURE}")
     if file.is_file() and file.suffix.lower() != ".safetensors":
         raise ModelNotFoundError(f"{file} must be a .safetensors file or a folder")
+
+
+def check_beside(loading: LoadingConfig) -> None:
+    """Refuse what is loaded beside a model and is damaged or not there, before anything is loaded.
+
+    Args:
+        loading: LoRAs, ControlNet, its image, upscaler.
+
+    Raises:
+        ModelNotFoundError: If weights are neither in a file nor in a folder nor on the hub, a LoRA is
+            damaged, or the hub does not answer.
+        FileNotFoundError: If there is no control image.
+    """
+    for place, _ in map(parse_lora, loading.lora or ()):
+        _check_lora(place)
+    if loading.control_image is not None and not Path(loading.control_image).is_file():
+        raise FileNotFoundError(f"{loading.control_image} does not exist")
+    if loading.controlnet is not None:
+        find_model(loading.controlnet)
+    if loading.upscaler is not None:
+        refuse_pickle(Path(loading.upscaler))
+        if not Path(loading.upscaler).is_file():
+            raise ModelNotFoundError(f"no upscaler {loading.upscaler!r}; name a .safetensors file")
+
+
+def _check_lora(place: str) -> None:
+    file = Path(place)
+    refuse_pickle(file)
+    if file.is_file():
+        load_weights(file.parent, file.name)  # a damaged one ends here
+    elif not file.exists():
+        if not is_hub_id(place) or place.endswith(".safetensors"):
+            raise ModelNotFoundError(
+                f"no LoRA {place!r}: it is neither a .safetensors file nor a folder nor a hub id (owner/name)"
+            )
+        check_hub(place, _LORA_FILE)
 
 
 def check_weights(folder: Path, variant: str | None) -> None:

@@ -67,6 +67,8 @@ def generate(
             with rows of fractions, stretched over the image; more keeps more of the base image.
         model: Shipped name, folder in the format of diffusers, .safetensors file, or hub id.
     """
+    if sizes.fit is not None:
+        raise ValueError("--fit is for the image of an upscale: what is generated has the shape of its size")
     sliders = validate_options(slider, sizes, output)
     if base is not None:
         parse_size(base)

@@ -203,8 +203,30 @@ def test_loras_from_the_command_line(folders, lora, run):
     run(*command, "-o", "a.png")
     run(*command, "-o", "b.png", "--lora", f"{lora}:0.7")
     assert Path("a.png").read_bytes() != Path("b.png").read_bytes()
-    said = run(*command, "-o", "c.png", "--lora", "missing.bin", code=2).stderr
-    assert "missing.bin is a pickle" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--lora gone.safetensors", "no LoRA 'gone.safetensors': it is neither"),
+        ("--lora ./gone/it.safetensors:0.5", "no LoRA './gone/it.safetensors': it is neither"),
+        ("--lora nobody/nothing", "nobody/nothing is not a folder here, and the hub does not answer"),
+        ("--lora missing.bin", "missing.bin is a pickle"),
+        ("--lora cut.safetensors", "cut.safetensors is damaged or cut short"),
+        ("--upscaler gone.safetensors", "no upscaler 'gone.safetensors'"),
+        ("--controlnet ./gone", "no model './gone': it is not a folder nor a hub id"),
+        ("--controlnet ./gone --control-image gone.png", "gone.png does not exist"),
+    ],
+)
+def test_what_is_loaded_beside_a_model_is_looked_at_first(folders, run, monkeypatch, given, said):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", refuse)
+    monkeypatch.setattr("pixelsmith.adapters.load_model", refuse)
+    Path("cut.safetensors").write_bytes(b"no header")
+    command = ("generate", "x", "--size", 96, "--num-inference-steps", 1, "--model", folders / "sdxl")
+    assert said in run(*command, "-o", "c.png", *given.split(), code=2).stderr
 
 
 def test_loras_and_their_weights():
