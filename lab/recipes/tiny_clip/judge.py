@@ -154,7 +154,8 @@ def describe_training(training: dict[str, Any]) -> str:
         f"{training['steps']} steps of {plan['batch_size']}, that is {training['images_seen']} drawn images, "
         f"in {training['training_minutes']} minutes on {training['threads']} thread of one CPU. "
         f"Classification of the class token alone up to step {training['contrast_from']}, where it ended "
-        f"{ended}; from there the contrastive loss, with classification beside it, whose share falls to 0."
+        f"{ended}; from there the contrastive loss, with classification beside it, whose share falls to 0. "
+        f"Of the images {plan['grey_share']:.0%} have no colour; captions that name none meet only these."
     )
 
 
