@@ -42,6 +42,16 @@ def test_what_a_notebook_installs_is_its_package(notebook, package):
     assert f"%pip install --quiet {package.name}" in notebook.read_text("utf-8")
 
 
+def test_a_notebook_imports_what_its_package_brings(notebook, package):
+    """What the notebook installs is enough: other libraries for demonstrations are not at hand."""
+    text = "".join(
+        "".join(cell["source"]) + "\n" for cell in json.loads(notebook.read_text("utf-8"))["cells"]
+    )
+    named = set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE))
+    assert package.module in named
+    assert not named & {"skimage", "sklearn", "matplotlib", "scipy", "pandas"}
+
+
 def test_screens_of_the_terminal_are_small_complete_and_shown(root):
     screens = runpy.run_path(str(root / "tools" / "terminal.py"))["SCREENS"]
     files = {file.stem: file for file in (root / "docs" / "assets" / "terminal").iterdir()}

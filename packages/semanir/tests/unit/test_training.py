@@ -399,6 +399,8 @@ class TestFit:
         assert named in line
         assert "Traceback" not in shown.err
 
+    # on Python 3.14 the compiler looks at .grad of every tensor that it meets
+    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
     def test_bf16_checkpointing_and_compilation_together(self, configured, tmp_path, monkeypatch):
         compiled = nn.Module.compile
         # the default backend needs a C++ compiler, and traces of gradients take a minute
