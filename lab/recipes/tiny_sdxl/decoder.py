@@ -37,11 +37,11 @@ VIEWS: dict[int, dict[View, float]] = {
 }
 TIMES = (1, 2, 4)  # sides of scenes, over that of the native size
 FIRST = 40_000_000  # number of the first scene; no other pool has them
-REPAINTED = 0.6  # share of the steps whose latents are those that the U-Net finds
+REPAINTED = 0.8  # share of the steps whose latents are those that the U-Net finds
 TIMESTEPS = (1, 51, 101)  # the last three of twenty
 WINDOW = 9  # pixels, over which calm is told
 CALM = 2.0  # levels of 255: the deviation below which a ground counts as calm
-CALM_WEIGHT = 20.0  # of an error on calm ground, against one among edges
+CALM_WEIGHT = 60.0  # of an error on calm ground, against one among edges
 _SIGNAL = 127.5  # levels of 255 per unit of the signal
 
 
