@@ -72,6 +72,9 @@ for recipe, (folder, functions, text) in RECIPES.items():
     app.command(nested)
 
 
+app.command("recipes.model_cards:cards", name="cards")
+
+
 @app.command
 def judge(
     *recipes: str,
