@@ -384,6 +384,6 @@ def train(
 def device_name(device: str) -> str:
     """Return what the device calls itself."""
     if device != "cpu":
-        return torch.cuda.get_device_name(device)
+        return torch.get_device_module(device).get_device_name(device)
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")
