@@ -17,6 +17,7 @@ from cyclopts.types import PositiveInt
 from cyclopts.validators import Number
 from diffeat import FeatureExtractor
 from diffeat.shipped import ASSETS
+from safetensors.numpy import load_file
 
 from recipes.cards import CARDS, folder_size
 from recipes.features.bench import AtLeastFour, Bench, Sizes
@@ -39,10 +40,12 @@ CAVEAT = (
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 of all weights in a folder."""
+    """SHA-256 of the weights in a folder that features depend on: all but the decoder of the autoencoder."""
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*.safetensors")):
-        digest.update(file.read_bytes())
+        for name, value in sorted(load_file(file).items()):
+            if not name.startswith(("decoder.", "post_quant_conv.")):
+                digest.update(name.encode() + value.tobytes())
     return digest.hexdigest()
 
 

@@ -64,7 +64,7 @@ class TestShippedModel:
     def test_it_is_small_and_holds_no_pickle(self):
         files = [file for file in SHIPPED.folder("tiny-sdxl").rglob("*") if file.is_file()]
         assert sum(file.stat().st_size for file in files) < 8_000_000
-        assert {file.suffix for file in files} <= {".json", ".txt", ".safetensors"}
+        assert {file.suffix for file in files} <= {".json", ".md", ".txt", ".safetensors"}
 
     def test_what_is_chosen_finds_more_than_what_earlier_work_takes(self, here, run):
         figures = json.loads(run("demo", "--device", "cpu", "--json").stdout)

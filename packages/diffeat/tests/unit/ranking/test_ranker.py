@@ -215,7 +215,7 @@ def test_models_and_stores_rank_alike(sd15_folder, tmp_path):
 def test_mistakes(toy):
     with pytest.raises(ValueError, match="folds must be at least 2, got 1"):
         RankingOptions(folds=1)
-    with pytest.raises(ValueError, match="must not exceed the images, got 9 for 6"):
+    with pytest.raises(ValueError, match="at most the number of images, 6 here, got 9"):
         Ranker(*toy, ranking=RankingOptions(folds=9))
     with pytest.raises(LookupError, match="matches none"):
         Ranker(*toy, ranking=RankingOptions(folds=2)).rank("vae-*")

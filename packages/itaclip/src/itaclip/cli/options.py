@@ -253,8 +253,9 @@ def read_templates(given: Sequence[str]) -> tuple[str, ...] | None:
     """
     found: list[str] = []
     for text in given:
-        is_file = "{}" not in text and Path(text).is_file()
-        found += [line for _, line in read_lines(Path(text))] if is_file else [text]
+        file = Path(text)
+        names_file = "{}" not in text and (bool(file.suffix) or file.is_file())
+        found += [line for _, line in read_lines(file)] if names_file else [text]
     wrong = [template for template in found if template.count("{}") != 1]
     if wrong or (given and not found):
         got = repr(wrong[0]) if wrong else "an empty file"

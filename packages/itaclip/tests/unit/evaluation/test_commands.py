@@ -271,7 +271,7 @@ def test_wrong_folders_are_one_sentence(run_own, own_images, invoke):
     assert "name a benchmark, or give --images" in invoke("evaluate", code=2).stderr
     need = invoke("evaluate", "--images", own_images / "photos", "--labels", own_images / "masks", code=2)
     assert "need --classes" in need.stderr
-    assert "name a benchmark and its --root" in invoke("evaluate", "-c", "cat", code=2).stderr
+    assert "name a benchmark, or give --images" in invoke("evaluate", "-c", "cat", code=2).stderr
     Image.new("RGB", (4, 4)).save(own_images / "photos" / "a.png")
     assert "would share a label map" in run_own(code=2).stderr
 

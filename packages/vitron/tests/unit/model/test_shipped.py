@@ -18,6 +18,7 @@ def test_the_model_is_there_and_small():
     folder = Path(str(resources.files("vitron") / "assets" / "vitron-tiny"))
     assert sum(path.stat().st_size for path in folder.iterdir()) < 16_000_000
     assert {path.name for path in folder.iterdir()} == {
+        "README.md",
         "chat_template.jinja",
         "config.json",
         "generation_config.json",
