@@ -45,7 +45,11 @@ RECIPES = {
         "pool train ship examples judge ablate synergy pairs report",
         "The small model of vitron, trained on drawn scenes, and the paper's ablations.",
     ),
-    "photo": ("photo", "judge report", "The shipped models on photographs and photographic composites."),
+    "photo": (
+        "photo",
+        "judge report itaclip:compare",
+        "The shipped models on photographs and photographic composites.",
+    ),
 }
 WORLDS = {"drawn": tuple(name for name in RECIPES if name != "photo"), "photo": ("photo",)}
 

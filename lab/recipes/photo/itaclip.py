@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from common_kernels.runtime.cli import say
+from cyclopts.types import PositiveInt
 from itaclip.evaluation.metrics import confusion
 from numpy.typing import NDArray
 from photoworld import draw_scene
@@ -14,7 +17,8 @@ from shapeworld import Split, render
 from shapeworld.vocabulary import COLOURS, PALETTE
 from torch import Tensor
 
-from recipes.photo.tables import Confusions, Table
+from recipes.options import Processor
+from recipes.photo.tables import Confusions, Table, markdown
 from recipes.segmentation.commands import MODEL
 from recipes.segmentation.measure import Bench
 from recipes.segmentation.rows import BASE, chosen, preset, with_prior
@@ -46,14 +50,21 @@ def draw_photos(view: View, seed: int, count: int, split: Split = "test") -> Sam
     return Sample([each.image for each in renderings], {"colour": torch.from_numpy(np.stack(truth))})
 
 
-def judge(seeds: Sequence[int], count: int = 30) -> list[Table]:
-    """Segment fresh composites by ten colour words and the ground."""
-    bench = Bench(MODEL, count, draw=draw_photos)
+def judge(seeds: Sequence[int], count: int = 30, model: Path = MODEL, split: Split = "test") -> list[Table]:
+    """Segment fresh composites by ten colour words and the ground.
+
+    Args:
+        seeds: Seeds of the composites.
+        count: Number of composites of each seed.
+        model: Folder of the model, in open_clip's format.
+        split: Split of the cut-outs and photographs.
+    """
+    bench = Bench(model, count, draw=draw_photos)
     # the rule is given its best radius on composites of other things, on which nothing was trained
     radius = _best_radius(draw_photos("windows", seeds[0], 4 * count, "val"))
     parts: dict[str, list[Tensor]] = {}
     for seed in seeds:
-        sample = draw_photos("windows", seed, count)
+        sample = draw_photos("windows", seed, count, split)
         bench.encoder.forget()
         truth = sample.truth["colour"]
         parts.setdefault(RULE, []).append(_counts([nearest(one, radius) for one in sample.images], truth))
@@ -70,6 +81,30 @@ def judge(seeds: Sequence[int], count: int = 30) -> list[Table]:
             ceiling=CEILING,
         )
     ]
+
+
+def compare(
+    *models: Path,
+    seed: int = 9700,
+    seeds: PositiveInt = 3,
+    count: PositiveInt = 20,
+    split: Split = "val",
+    processor: Processor = Processor(),
+) -> None:
+    """Segment the same composites with several CLIP models; a table for each.
+
+    Args:
+        models: Folders in open_clip's format; the shipped model if none is named.
+        seed: First seed of the composites; the next ones are ten apart.
+        seeds: Number of seeds.
+        count: Number of composites of each seed.
+        split: Split of the cut-outs and photographs; models are chosen on val, and judged on test.
+    """
+    torch.set_num_threads(processor.threads)
+    drawn = [seed + 10 * number for number in range(seeds)]
+    for model in models or (MODEL,):
+        for table in judge(drawn, count, model, split):
+            say(f"### {model.name}\n\n{markdown(table.summary())}\n")
 
 
 def nearest(image: NDArray[np.uint8], radius: float) -> NDArray[np.int64]:

@@ -164,14 +164,14 @@ def first_tokens(visual: VisionTransformer, images: Tensor) -> Tensor:
 def targets(facts: Facts) -> dict[str, Tensor]:
     """Return for each head the share of things of each class, ``(B, classes)``; zeros for bare grounds."""
     shape, colour, material = (facts.things[..., i] for i in range(3))  # (B, MAX_THINGS)
-    nothing = shape == ANY
+    unnamed = shape == ANY
     labels = {
         "shape": shape,
         "colour": colour,
         "material": material,
         "ground": np.repeat(facts.ground[:, None], MAX_THINGS, axis=1),
-        "colour_shape": np.where(colour == ANY, ANY, colour * len(SHAPES) + shape),
-        "material_shape": np.where(nothing, ANY, material * len(SHAPES) + shape),
+        "colour_shape": np.where(unnamed | (colour == ANY), ANY, colour * len(SHAPES) + shape),
+        "material_shape": np.where(unnamed | (material == ANY), ANY, material * len(SHAPES) + shape),
     }
     out: dict[str, Tensor] = {}
     for name, values in labels.items():

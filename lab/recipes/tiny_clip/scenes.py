@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import Pool
+from typing import Literal
 
 import numpy as np
+import photoworld
 from common_kernels.runtime.cli import OutputPath, say
 from numpy.typing import NDArray
 from shapeworld import Scene, SceneConfig, Split, draw_scene, render, scene_rng
@@ -46,6 +49,16 @@ def pool_scene(seed: int, index: int, *, split: Split = "train", config: SceneCo
     return scene
 
 
+def composite(seed: int, index: int) -> Scene:
+    """Return composite ``index`` of a pool: training cut-outs over a training photograph."""
+    return photoworld.draw_scene(seed, index, config=MIXED)
+
+
+def coloured(scene: Scene) -> Scene:
+    """Return what of a composite the vocabulary has words for: its things of one of the colours."""
+    return replace(scene, things=tuple(thing for thing in scene.things if thing.colour in COLOURS))
+
+
 def strict_caption(scene: Scene, rng: np.random.Generator, phrasing: Phrasing = "train") -> str:
     """Return a short or medium caption that names every thing by colour and shape at least."""
     if not scene.things:
@@ -53,15 +66,16 @@ def strict_caption(scene: Scene, rng: np.random.Generator, phrasing: Phrasing = 
     return caption(scene, rng, length=choose(rng, ("short", "medium")), phrasing=phrasing)
 
 
-def loose_caption(scene: Scene, rng: np.random.Generator, *, grey: bool = False) -> str:
+def loose_caption(
+    scene: Scene, rng: np.random.Generator, *, attributes: Sequence[Attribute] = ATTRIBUTES
+) -> str:
     """Return a true caption that says of each thing some of its attributes: ``"a dotted thing on tiles"``.
 
     Args:
         scene: Scene that the image shows.
         rng: Stream that the caption is drawn from.
-        grey: Whether the image is grey; no colour is named then.
+        attributes: Those that may be named.
     """
-    attributes = [name for name in ATTRIBUTES if not (grey and name == "colour")]
     things = shuffled(rng, scene.things)
     if len(things) > 1 and rng.random() < SOME_THINGS_SHARE:
         things = things[: 1 + int(rng.integers(len(things) - 1))]
@@ -102,9 +116,9 @@ def shown(scenes: list[Scene], grey: NDArray[np.bool_] | None = None) -> Facts:
     facts = _nothing(len(scenes))
     for row, scene in enumerate(scenes):
         facts.count[row] = len(scene.things)
-        facts.ground[row] = BACKGROUNDS.index(scene.background.kind)
+        facts.ground[row] = _place(scene.background.kind, BACKGROUNDS)
         for i, thing in enumerate(scene.things):
-            facts.things[row, i] = [VALUES[name].index(getattr(thing, name)) for name in ATTRIBUTES]
+            facts.things[row, i] = [_place(getattr(thing, name), VALUES[name]) for name in ATTRIBUTES]
     if grey is not None:
         facts.things[grey, :, _COLOUR] = ANY
     return facts
@@ -130,6 +144,10 @@ def claimed(texts: list[str]) -> Facts:
 
 
 _HEADS = frozenset({*SHAPES, "thing"})
+
+
+def _place(word: str, words: Sequence[str]) -> int:
+    return words.index(word) if word in words else ANY
 
 
 def _nothing(rows: int) -> Facts:
@@ -181,12 +199,18 @@ def _one_hot(facts: Facts) -> NDArray[np.float32]:
     return np.eye(starts[-1] + 1, starts[-1], dtype=np.float32)[places].sum(axis=2)
 
 
-def _render(seed: int, index: int) -> NDArray[np.uint8]:
-    return render(pool_scene(seed, index), SIDE).image
+def _render(draw: Callable[[int, int], Scene], seed: int, index: int) -> NDArray[np.uint8]:
+    return render(draw(seed, index), SIDE).image
 
 
 def pool(
-    *, output: OutputPath, count: int = 160_000, seed: int = 3, processes: int = 2, debug: Debug = Debug()
+    *,
+    output: OutputPath,
+    count: int = 160_000,
+    seed: int = 3,
+    world: Literal["drawn", "photo"] = "drawn",
+    processes: int = 2,
+    debug: Debug = Debug(),
 ) -> None:
     """Render the training scenes once, ``(count, 64, 64, 3)`` uint8; training draws the captions.
 
@@ -194,12 +218,14 @@ def pool(
         output: File to write, .npy.
         count: Number of scenes.
         seed: Random seed of the scenes.
+        world: Drawn scenes, or composites of photographs, which 'photoworld fetch' has to have fetched.
         processes: Number of processes that render.
     """
+    draw = pool_scene if world == "drawn" else composite
     partial_file = output.with_suffix(".part")
     images = np.lib.format.open_memmap(partial_file, mode="w+", dtype=np.uint8, shape=(count, SIDE, SIDE, 3))
     with Pool(processes) as workers:
-        for i, image in enumerate(workers.imap(partial(_render, seed), range(count), chunksize=200)):
+        for i, image in enumerate(workers.imap(partial(_render, draw, seed), range(count), chunksize=200)):
             images[i] = image
     images.flush()
     partial_file.replace(output)

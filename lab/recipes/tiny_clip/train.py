@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +21,10 @@ from common_kernels.runtime.files import write_json
 from cyclopts import Parameter
 from numpy.typing import NDArray
 from open_clip.model import CLIP
+from safetensors.torch import load_file
 from shapeworld import Scene, Split
+from shapeworld.vocabulary import Attribute
+from shapeworld.words import ATTRIBUTES
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,6 +45,8 @@ from recipes.tiny_clip.scenes import (
     Facts,
     betrayed_by_colour,
     claimed,
+    coloured,
+    composite,
     loose_caption,
     pool_scene,
     shown,
@@ -52,6 +58,7 @@ from recipes.tiny_clip.zero_shot import name_accuracies, single_things
 from recipes.training import CHECKPOINT, Run, ScheduledModule, fit
 
 STATE = "training.json"
+COLOURLESS: tuple[Attribute, ...] = ("shape", "material")
 # share of the captions in which words that carry no fact become unknown ones, or unknown ones come in: users
 # wrap names into sentences that were never heard here
 NOISY_SHARE = 0.3
@@ -73,7 +80,9 @@ class Plan:
         known_shapes: Accuracy of shapes on held-out single things that ends this first phase early.
         examine_steps: Steps between validations, each with a checkpoint.
         batch_size: Images per step.
-        grey_share: Share of the images that lose their colours.
+        grey_share: Share of the drawn images that lose their colours.
+        photo_share: Share of the images that are composites of photographs, which only their colours are
+            said of.
         optimizer: Name known to timm.
         learning_rate: Peak learning rate.
         weight_decay: Weight decay of matrices.
@@ -92,6 +101,7 @@ class Plan:
     examine_steps: int = 100
     batch_size: int = 128
     grey_share: float = 0.4
+    photo_share: float = 0.0
     optimizer: str = "muon"
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
@@ -116,13 +126,24 @@ class Batch:
         images: ``(B, 3, 64, 64)``, half of them mirrored.
         scenes: Scenes that the images show.
         grey: ``(B,)``, images without colour.
+        photos: Number of composites; they come last.
         rng: Stream that the captions are drawn from.
     """
 
     images: Tensor
     scenes: list[Scene]
     grey: NDArray[np.bool_]
+    photos: int
     rng: np.random.Generator
+
+    def sayable(self) -> Iterator[tuple[Scene, tuple[Attribute, ...]]]:
+        """Return of each image what captions may speak of, and the attributes that they may name."""
+        drawn = len(self.scenes) - self.photos
+        for i, (scene, grey) in enumerate(zip(self.scenes, self.grey.tolist(), strict=True)):
+            if i >= drawn:
+                yield coloured(scene), ("colour",)
+            else:
+                yield scene, COLOURLESS if grey else ATTRIBUTES
 
     def to(self, device: torch.device, **kwargs: Any) -> Batch:
         """Return the same with its images on a device."""
@@ -158,24 +179,36 @@ class Batches:
     """The batches of a run; that of a step depends on the seed and the step only.
 
     Args:
-        plan: Seeds and batch size.
+        plan: Seeds, batch size and shares.
         pool: ``(count, 64, 64, 3)`` uint8, scenes of the plan's ``pool_seed``.
+        photos: The same of composites; needed where the plan has a share of them.
     """
 
-    def __init__(self, plan: Plan, pool: NDArray[np.uint8]) -> None:
+    def __init__(self, plan: Plan, pool: NDArray[np.uint8], photos: NDArray[np.uint8] | None = None) -> None:
         self.plan, self.pool = plan, pool
+        self.photo_count = round(plan.photo_share * plan.batch_size)
+        self.photos = pool[:0] if photos is None else photos
+        scenes = (composite(plan.pool_seed, i) for i in range(len(self.photos) if self.photo_count else 0))
+        self.composites = {i: scene for i, scene in enumerate(scenes) if coloured(scene).things}
+        if len(self.composites) < self.photo_count:
+            raise ValueError(f"photos must hold {self.photo_count} with a known colour at least")
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step."""
         rng = np.random.default_rng((self.plan.seed, step))
-        index = np.sort(rng.choice(len(self.pool), self.plan.batch_size, replace=False))
-        images = self.pool[index]
-        mirrored = rng.random(len(index)) < 0.5
+        drawn = self.plan.batch_size - self.photo_count
+        index = np.sort(rng.choice(len(self.pool), drawn, replace=False))
+        scenes, images = [pool_scene(self.plan.pool_seed, int(i)) for i in index], self.pool[index]
+        if self.photo_count:
+            others = np.sort(rng.choice(list(self.composites), self.photo_count, replace=False))
+            scenes += [self.composites[int(i)] for i in others]
+            images = np.concatenate([images, self.photos[others]])
+        mirrored = rng.random(len(images)) < 0.5
         images[mirrored] = images[mirrored, :, ::-1]
-        grey = rng.random(len(index)) < self.plan.grey_share
+        grey = rng.random(len(images)) < self.plan.grey_share
+        grey[drawn:] = False  # nothing would be left to say
         images[grey] = without_colour(images[grey], rng)
-        scenes = [pool_scene(self.plan.pool_seed, int(i)) for i in index]
-        return Batch(to_input(images), scenes, grey, rng)
+        return Batch(to_input(images), scenes, grey, self.photo_count, rng)
 
 
 class CLIPModule(ScheduledModule):
@@ -230,9 +263,9 @@ class CLIPModule(ScheduledModule):
         for kind in ("strict", "loose"):
             texts = [
                 strict_caption(scene, batch.rng)
-                if kind == "strict" and not grey  # it names colours
-                else loose_caption(scene, batch.rng, grey=grey)
-                for scene, grey in zip(batch.scenes, batch.grey.tolist(), strict=True)
+                if kind == "strict" and attributes == ATTRIBUTES  # it names them all
+                else loose_caption(scene, batch.rng, attributes=attributes)
+                for scene, attributes in batch.sayable()
             ]
             claims = claimed(texts)
             ignored = true_of(claims, facts) | betrayed_by_colour(claims, batch.grey)
@@ -326,21 +359,31 @@ def roughen(words: list[str], rng: np.random.Generator) -> list[str]:
 
 
 def train_clip(
-    plan: Plan, pool: NDArray[np.uint8], folder: Path, *, stop_at: int | None = None, device: str = "cpu"
+    plan: Plan,
+    batches: Batches,
+    folder: Path,
+    *,
+    start: Path | None = None,
+    stop_at: int | None = None,
+    device: str = "cpu",
 ) -> CLIPModule:
     """Train to the end of the plan, or to ``stop_at``; resumes from the checkpoint in the folder.
 
     Args:
         plan: Plan of the run.
-        pool: ``(count, 64, 64, 3)`` uint8, scenes of the plan's ``pool_seed``.
+        batches: The batches of the plan.
         folder: Folder of checkpoint and logs.
+        start: Folder of a trained model to start from, in open_clip's format, with the second phase.
         stop_at: Step to stop at before the end.
         device: Device, as torch names it.
     """
     module = CLIPModule(plan)
+    if start is not None:
+        module.model.load_state_dict(load_file(start / "open_clip_model.safetensors"))
+        module.contrast_from = 0
     run = Run(steps=plan.steps, stop_at=stop_at, save_every=plan.examine_steps, log_every=20, device=device)
     examples = [Examples.render("val", 512), Examples.render("novel", 256)]
-    fit(module, Batches(plan, pool), folder, run, examples=examples)
+    fit(module, batches, folder, run, examples=examples)
     return module
 
 
@@ -355,6 +398,8 @@ def train(
     *,
     pool: Path,
     output: OutputPath,
+    photos: Path | None = None,
+    init: Path | None = None,
     plan: Annotated[Plan, Parameter(name="*", group="Training")] = Plan(),
     machine: Accelerator = Accelerator(),
     stop_at: int | None = None,
@@ -364,6 +409,8 @@ def train(
     Args:
         pool: Rendered scenes, from the command 'pool'.
         output: Folder of checkpoint and logs; resumed if it has one.
+        photos: Rendered composites, from the command 'pool --world photo'.
+        init: Folder of a trained model to start from, in open_clip's format.
         stop_at: Step to stop at, to resume later.
     """
     torch.set_num_threads(machine.threads)
@@ -378,7 +425,9 @@ def train(
         dict.fromkeys([*facts["recipe_commits"], recipe_commit()])
     )  # a resumed run may have several
     write_json(output / STATE, facts | {"recipe_commits": commits, "plan": asdict(plan)})
-    train_clip(plan, np.load(pool, mmap_mode="r"), output, stop_at=stop_at, device=machine.device)
+    composites = None if photos is None else np.load(photos, mmap_mode="r")
+    batches = Batches(plan, np.load(pool, mmap_mode="r"), composites)
+    train_clip(plan, batches, output, start=init, stop_at=stop_at, device=machine.device)
 
 
 def device_name(device: str) -> str:

@@ -230,3 +230,12 @@ def test_the_judged_split_is_for_testing():
     assert asked is not None
     assert {thing.shape[:4] for thing in asked.view.scene.things} == {"test"}
     assert draw_scene(1, 0, split="test").split == "test"
+
+
+def test_models_are_compared_on_the_same_composites(world, recipes, monkeypatch):
+    row = itaclip.ROWS["vanilla"]
+    monkeypatch.setattr(itaclip, "ROWS", {"vanilla": row, "tiny-shapes, the default": row})
+    found = recipes("photo", "compare", itaclip.MODEL, itaclip.MODEL, "--seeds", "1", "--count", "1").stdout
+    first, second = found.split("### tiny-shapes")[1:]
+    assert first == second
+    assert "nearest colour" in first

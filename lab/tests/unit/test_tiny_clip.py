@@ -6,6 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from photoworld.testing import fill
 from PIL import Image
 from recipes.tiny_clip import judge as judging
 from recipes.tiny_clip import train as training
@@ -31,11 +32,20 @@ from recipes.tiny_clip.scenes import (
     strict_caption,
     true_of,
 )
-from recipes.tiny_clip.ship import ASSETS, save, ship, training_facts
+from recipes.tiny_clip.ship import ASSETS, WEIGHTS, save, ship, training_facts
 from recipes.tiny_clip.tokens import CONTEXT_LENGTH, IDS, VOCABULARY, encode
-from recipes.tiny_clip.train import STATE, Batches, CLIPModule, Plan, train_clip, without_colour
+from recipes.tiny_clip.train import (
+    COLOURLESS,
+    STATE,
+    Batches,
+    CLIPModule,
+    Plan,
+    train_clip,
+    without_colour,
+)
 from recipes.tiny_clip.zero_shot import recall_at_1, render_scenes
 from recipes.training import CHECKPOINT
+from safetensors.torch import load_file
 from shapeworld import Background, Scene, Thing
 from shapeworld.vocabulary import COLOURS
 from torch.nn import functional as F
@@ -105,7 +115,7 @@ def test_a_grey_image_shows_no_colour_and_no_caption_names_one():
     assert wanted["colour"].sum(dim=1).tolist() == [0, 1]
     assert wanted["colour_shape"].sum(dim=1).tolist() == [0, 1]
     assert wanted["shape"].sum(dim=1).tolist() == [1, 1]
-    texts = [loose_caption(drawn, np.random.default_rng(i), grey=True) for i in range(50)]
+    texts = [loose_caption(drawn, np.random.default_rng(i), attributes=COLOURLESS) for i in range(50)]
     assert not {word for text in texts for word in text.split()} & set(COLOURS)
     assert true_of(claimed(texts), facts)[:, 0].all()
 
@@ -245,7 +255,7 @@ def pool(monkeypatch):
 def test_a_resumed_run_equals_an_uninterrupted_one(plan, pool, tmp_path):
     for name, stops in (("whole", (None,)), ("parts", (4, None))):
         for stop in stops:
-            train_clip(plan, pool, tmp_path / name, stop_at=stop)
+            train_clip(plan, Batches(plan, pool), tmp_path / name, stop_at=stop)
     whole, parts = (torch.load(tmp_path / n / CHECKPOINT, weights_only=True) for n in ("whole", "parts"))
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, parts["state_dict"][key]), key
@@ -257,7 +267,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(plan, pool, tmp_path):
 
 @lightning
 def test_a_finished_run_ships_what_it_learnt(plan, pool, tmp_path):
-    trained = train_clip(plan, pool, tmp_path)
+    trained = train_clip(plan, Batches(plan, pool), tmp_path)
     (tmp_path / STATE).write_text('{"device": "a test"}')
     ship(tmp_path, output=tmp_path / "shipped")
     facts = training_facts(tmp_path / "shipped")
@@ -270,16 +280,18 @@ def test_a_finished_run_ships_what_it_learnt(plan, pool, tmp_path):
 
 @lightning
 def test_a_run_refuses_another_plan_but_more_steps(plan, pool, tmp_path):
-    train_clip(plan, pool, tmp_path, stop_at=2)
-    train_clip(replace(plan, steps=99), pool, tmp_path, stop_at=4)
+    train_clip(plan, Batches(plan, pool), tmp_path, stop_at=2)
+    train_clip(replace(plan, steps=99), Batches(replace(plan, steps=99), pool), tmp_path, stop_at=4)
     with pytest.raises(ValueError, match="plan must be that of"):
-        train_clip(replace(plan, seed=1), pool, tmp_path)
+        train_clip(replace(plan, seed=1), Batches(replace(plan, seed=1), pool), tmp_path)
 
 
 @lightning
 def test_the_second_phase_trains_both_towers_and_the_heads(plan, pool, tmp_path):
     before = CLIPModule(plan).state_dict()
-    train_clip(replace(plan, steps=3, warm_steps=0), pool, tmp_path)
+    train_clip(
+        replace(plan, steps=3, warm_steps=0), Batches(replace(plan, steps=3, warm_steps=0), pool), tmp_path
+    )
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     moved = {name for name, value in state["state_dict"].items() if not torch.equal(value, before[name])}
     towers = {"visual.proj", "text_projection", "token_embedding.weight", "visual.conv1.weight"}
@@ -292,6 +304,41 @@ def test_a_batch_depends_on_its_step_only(plan, pool):
     assert torch.equal(first.images, again.images)
     assert first.scenes == again.scenes
     assert not torch.equal(first.images, Batches(plan, pool)(4).images)
+
+
+@pytest.fixture
+def photos(monkeypatch, tmp_path, recipes):
+    monkeypatch.setenv("PHOTOWORLD", str(fill(tmp_path / "photoworld")))
+    file = tmp_path / "photos.npy"
+    recipes("clip", "pool", "-o", file, "--world", "photo", "--count", "12", "--processes", "1")
+    return np.load(file)
+
+
+def test_of_composites_only_the_colours_are_said(plan, pool, photos):
+    plan = replace(plan, photo_share=0.5, grey_share=1.0)
+    batch = Batches(plan, pool, photos)(3)
+    assert batch.photos == 4
+    assert batch.grey.tolist() == [True] * 4 + [False] * 4
+    rng = np.random.default_rng(0)
+    for composite, attributes in list(batch.sayable())[4:]:
+        text = loose_caption(composite, rng, attributes=attributes)
+        assert claimed([text]).count == text.count("thing") > 0
+        assert {"red", "blue"} & set(text.split())
+        assert true_of(claimed([text]), shown(batch.scenes))[0, 4:].any()
+    # what a drawn scene shows, a composite does not
+    assert not true_of(claimed(["a red circle"]), shown(batch.scenes))[0, 4:].any()
+    assert targets(shown(batch.scenes))["colour_shape"][4:].sum() == 0
+    with pytest.raises(ValueError, match="photos must hold 4"):
+        Batches(plan, pool, photos[:1])
+
+
+@lightning
+def test_training_goes_on_from_a_trained_model(plan, pool, photos, folder, tmp_path):
+    plan = replace(plan, photo_share=0.5, learning_rate=0.0, classification=0.0)
+    trained = train_clip(plan, Batches(plan, pool, photos), tmp_path / "run", start=folder, stop_at=2)
+    assert trained.contrast_from == 0
+    shipped = load_file(folder / WEIGHTS)
+    assert torch.equal(trained.model.visual.proj, shipped["visual.proj"].float())
 
 
 def test_a_random_model_judges_at_chance_and_fails_its_gate(folder, tmp_path, recipes):
