@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pixelsmith as a community pipeline of diffusers; needs the package pixelsmith.
 
-``DiffusionPipeline.from_pretrained(model, custom_pipeline="path/to/pipeline_pixelsmith.py")`` loads any model
-of Stable Diffusion 1, 2, XL and 3, or FLUX.1, and generates or enlarges images of any size. The arguments of
-a call are those of ``pixelsmith.PixelsmithXLPipeline``.
+``DiffusionPipeline.from_pretrained(model, custom_pipeline="path/to/pipeline_pixelsmith.py",
+trust_remote_code=True)`` loads any model of Stable Diffusion 1, 2, XL and 3, or FLUX.1, and generates or
+enlarges images of any size. The arguments of a call are those of ``pixelsmith.PixelsmithXLPipeline``. For LoRAs
+and adapters ``as_family()`` returns our pipeline over the same networks, with all that the class of diffusers has.
 """
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import Any
 
 from diffusers import DiffusionPipeline
@@ -69,6 +71,15 @@ class PixelsmithPipeline(DiffusionPipeline):
         pipe = family(**parts, **more)
         pipe.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return pipe
+
+    def save_pretrained(self, save_directory: str | PathLike[str], **options: Any) -> None:
+        """Save as the pipeline of diffusers for these networks, so that any tool loads it again.
+
+        Args:
+            save_directory: Folder to write.
+            options: Keyword arguments of diffusers, such as ``variant``.
+        """
+        self.as_family().save_pretrained(save_directory, **options)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Generate or enlarge images; see ``pixelsmith.PixelsmithXLPipeline``."""

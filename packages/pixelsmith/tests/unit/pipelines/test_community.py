@@ -6,6 +6,7 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import pytest
+import torch
 from diffusers.utils import dynamic_modules_utils
 from PIL import Image
 from pixelsmith.pipelines import pipeline_for
@@ -54,8 +55,41 @@ def test_it_replaces_a_scheduler_without_closed_form(load, caplog):
     assert "PNDMScheduler of this model" in caplog.text
 
 
-def test_it_is_saved_as_any_pipeline(load, tmp_path):
-    found = load(tiny_pipeline("sdxl"))
-    found.save_pretrained(tmp_path / "again")
-    again = diffusers.StableDiffusionXLPipeline.from_pretrained(tmp_path / "again")
-    assert again.unet.config.cross_attention_dim == 32
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
+def test_it_is_saved_as_any_pipeline(load, tmp_path, family):
+    """By the generic class, by ours, and by the file again."""
+    host = tiny_pipeline(family)
+    kind, place = type(host), tmp_path / "again"
+    load(host).save_pretrained(place)
+    ours = pipeline_for(kind.__name__)
+    generic = diffusers.DiffusionPipeline.from_pretrained(place)
+    found = diffusers.DiffusionPipeline.from_pretrained(
+        place, custom_pipeline=str(FILE), trust_remote_code=True
+    )
+    assert type(generic) is kind
+    assert type(found).__name__ == "PixelsmithPipeline"
+    for again in (generic, ours.from_pretrained(place), found):
+        expected = network_of(host).state_dict()
+        assert all(torch.equal(each, expected[name]) for name, each in network_of(again).state_dict().items())
+
+
+def network_of(pipe):
+    return pipe.transformer if getattr(pipe, "transformer", None) is not None else pipe.unet
+
+
+def test_loras_are_loaded_by_our_pipeline_over_the_same_networks(load, tmp_path):
+    peft = pytest.importorskip("peft")
+    found, image = load(tiny_pipeline("sdxl")), Image.new("RGB", (32, 32), "red")
+    plain = found("a red ball", image, scale=1.5, **QUICK).images
+    trained = tiny_pipeline("sdxl")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        trained.unet.add_adapter(
+            peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+        )
+    layers = peft.get_peft_model_state_dict(trained.unet)
+    diffusers.StableDiffusionXLPipeline.save_lora_weights(tmp_path / "lora", unet_lora_layers=layers)
+    found.as_family().load_lora_weights(tmp_path / "lora", adapter_name="style")
+    assert not np.array_equal(found("a red ball", image, scale=1.5, **QUICK).images, plain)
+    found.as_family().set_adapters("style", 0.0)
+    assert np.array_equal(found("a red ball", image, scale=1.5, **QUICK).images, plain)
