@@ -15,7 +15,8 @@ struct Array {
   Dtype dtype = Dtype::float32;
 };
 
-// out = softmax(scale q k + bias) v over the listed keys. One task is some queries of one head of one window.
+// out = softmax(scale q k + bias) v over the listed keys. One task is some queries of one head of one window;
+// tasks of the same queries follow each other, head by head.
 struct AttentionForward {
   int64_t num_windows, heads, num_queries, num_keys, head_dim, slots;
   float scale;
@@ -24,7 +25,7 @@ struct AttentionForward {
   Array out;             // (B, heads, N, head_dim)
   float* lse;            // (B, heads, N): base-2 log of the softmax denominator
   bool* is_out_of_range;  // set if a list names a key that there is not
-  int64_t queries_per_task, tasks_per_head;
+  int64_t queries_per_task, tasks_per_head;  // more than one task a head: an even number of queries each
 };
 
 // Gradients. One task is one head of one window, or with a gradient of the bias one head of all windows: what a

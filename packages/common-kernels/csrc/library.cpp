@@ -86,7 +86,8 @@ void attention_forward(uint64_t* stack, uint64_t, uint64_t) {
   bool is_out_of_range = false;
   a.is_out_of_range = &is_out_of_range;
   if (out.numel()) {
-    a.queries_per_task = split(a.num_queries, a.num_windows * a.heads, 16);
+    // even, so that the same queries make a pair whatever the number of threads
+    a.queries_per_task = (split(a.num_queries, a.num_windows * a.heads, 16) + 1) / 2 * 2;
     a.tasks_per_head = (a.num_queries + a.queries_per_task - 1) / a.queries_per_task;
     run_tasks(kernels->attention_forward, a, a.num_windows * a.heads * a.tasks_per_head);
   }

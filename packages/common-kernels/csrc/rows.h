@@ -113,51 +113,28 @@ inline const float* dense_rows(
   return buffer;
 }
 
-// Copy the used slots of a list and fill up to the register width with one of them. Return their number, or -1
-// where a key is out of range.
-inline int64_t read_list(const int32_t* slots, int64_t num_slots, int64_t num_keys, int32_t* keys) {
-  int32_t signs = 0, most = -1;
-  for (int64_t t = 0; t < num_slots; ++t) {
-    signs |= slots[t];
-    most = slots[t] > most ? slots[t] : most;
-  }
-  if (most >= num_keys) return -1;
-  int64_t n = num_slots;
-  if (signs >= 0) {
-    __builtin_memcpy(keys, slots, static_cast<size_t>(4 * num_slots));
-  } else {
-    n = 0;
-    for (int64_t t = 0; t < num_slots; ++t) {
-      keys[n] = slots[t];
-      n += slots[t] >= 0;
+// kWidth keys against kQueries queries that list them all: element r of logits[u] is the dot product of query u
+// with key r. A row that is loaded serves every query.
+template <int kQueries, int kRegisters>
+inline void dot_each(
+    const float* queries, const float* rows, int64_t padded, const int32_t* keys, Floats* logits) {
+  constexpr int kQuads = kWidth / 4;
+  Floats quads[kQueries][kQuads];
+  for (int g = 0; g < kQuads; ++g) {
+    Floats partial[kQueries][4];
+    for (int r = 0; r < 4; ++r) {
+      const float* row = rows + keys[4 * g + r] * padded;
+      const int64_t width = kRegisters > 0 ? kRegisters * kWidth : padded;
+      const Floats first = load(row);
+      for (int u = 0; u < kQueries; ++u) partial[u][r] = load(queries + u * padded) * first;
+      for (int64_t c = kWidth; c < width; c += kWidth) {
+        const Floats x = load(row + c);
+        for (int u = 0; u < kQueries; ++u) partial[u][r] += load(queries + u * padded + c) * x;
+      }
     }
+    for (int u = 0; u < kQueries; ++u) quads[u][g] = add_quads(partial[u]);
   }
-  for (int64_t t = n; n && t % kWidth; ++t) keys[t] = keys[0];
-  return n;
-}
-
-// The same channels of kWidth keys against one query: element r is the dot product with key r.
-template <int kRegisters>
-inline Floats dot_each(const float* query, const float* rows, int64_t padded, const int32_t* keys) {
-  Floats partial[kWidth];
-  if constexpr (kRegisters > 0) {
-    Floats q[kRegisters];
-    for (int c = 0; c < kRegisters; ++c) q[c] = load(query + c * kWidth);
-    for (int r = 0; r < kWidth; ++r) {
-      const float* row = rows + keys[r] * padded;
-      Floats total = q[0] * load(row);
-      for (int c = 1; c < kRegisters; ++c) total += q[c] * load(row + c * kWidth);
-      partial[r] = total;
-    }
-  } else {
-    for (int r = 0; r < kWidth; ++r) {
-      const float* row = rows + keys[r] * padded;
-      Floats total = load(query) * load(row);
-      for (int64_t c = kWidth; c < padded; c += kWidth) total += load(query + c) * load(row + c);
-      partial[r] = total;
-    }
-  }
-  return sum_each(partial);
+  for (int u = 0; u < kQueries; ++u) logits[u] = join_quads(quads[u]);
 }
 
 constexpr float kLog2E = 1.4426950408889634f;

@@ -43,6 +43,14 @@ def test_every_length_of_list_and_dtype(k, dtype):
     compare(attention_inputs(1, 2, 65, 16, k, dtype=dtype))
 
 
+# neighbours have most keys in common; an odd number of queries leaves one without a partner
+@pytest.mark.parametrize("head_dim", [30, 64, 200])
+@pytest.mark.parametrize("padding", [0.0, 0.3])
+@pytest.mark.parametrize("k", [18, 37, 41])
+def test_queries_with_common_keys(k, padding, head_dim):
+    compare(attention_inputs(2, 5, 41, head_dim, k, padding=padding))
+
+
 @pytest.mark.parametrize("layout", ["gap", "transposed", "offset", "expanded"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_layout(layout, dtype):
@@ -61,8 +69,9 @@ def test_bias_and_its_gradient(dtype):
     compare_backends(attend, ["native"], tensors)
 
 
-def test_threads_change_no_bit():
-    inputs = attention_inputs(2, 3, 70, 20, 11, requires_grad=True)
+@pytest.mark.parametrize(("N", "k"), [(70, 11), (70, 50), (71, 50)])
+def test_threads_change_no_bit(N, k):
+    inputs = attention_inputs(1, 4, N, 32, k, requires_grad=True)
 
     def run():
         out = knn_attention(inputs.q, inputs.k, inputs.v, inputs.dictionary, backend="native")
