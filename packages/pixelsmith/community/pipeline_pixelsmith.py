@@ -3,8 +3,9 @@
 
 ``DiffusionPipeline.from_pretrained(model, custom_pipeline="path/to/pipeline_pixelsmith.py",
 trust_remote_code=True)`` loads any model of Stable Diffusion 1, 2, XL and 3, or FLUX.1, and generates or
-enlarges images of any size. The arguments of a call are those of ``pixelsmith.PixelsmithXLPipeline``. For LoRAs
-and adapters ``as_family()`` returns our pipeline over the same networks, with all that the class of diffusers has.
+enlarges images of any size. The arguments of a call are those of ``pixelsmith.PixelsmithXLPipeline``. For
+LoRAs and adapters ``as_family()`` returns our pipeline over the same networks, with all that the class of
+diffusers has.
 """
 
 from __future__ import annotations
