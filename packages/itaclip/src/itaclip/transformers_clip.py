@@ -14,6 +14,8 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 
+from itaclip.pretrained import load_complete, reason_of
+
 TRANSFORMERS_CONFIG = "config.json"
 _PREPROCESSING = "preprocessor_config.json"
 # what the tokenizers of transformers are saved as
@@ -76,10 +78,9 @@ def load_transformers_clip(folder: Path, *, quick_gelu: bool | None = None) -> n
     config = _read(folder)
     own = _activation(folder, config)
     try:
-        source = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        source = load_complete(CLIPModel, folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelNotFoundError(f"{folder} cannot be loaded: {reason}") from error
+        raise ModelNotFoundError(f"{folder} cannot be loaded: {reason_of(error)}") from error
     model = CLIP(**_shapes(source.config), quick_gelu=own if quick_gelu is None else quick_gelu)
     model.load_state_dict(convert_state(source.state_dict()))
     file = folder / _PREPROCESSING

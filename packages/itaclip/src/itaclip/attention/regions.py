@@ -10,6 +10,8 @@ import torch
 from common_kernels.runtime.hub import ModelNotFoundError, check_hub, quiet_libraries
 from torch import Tensor
 
+from itaclip.pretrained import load_complete, reason_of
+
 
 class RegionModel:
     """Numbers the regions of an image.
@@ -29,14 +31,11 @@ class RegionModel:
         try:
             with quiet_libraries("transformers"):
                 self.processor: Any = AutoImageProcessor.from_pretrained(name)
-                self.model: Any = AutoModelForUniversalSegmentation.from_pretrained(
-                    name, use_safetensors=True
-                )
+            self.model: Any = load_complete(AutoModelForUniversalSegmentation, name)
         except (OSError, ValueError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelNotFoundError(
                 f"the model of regions {name!r} cannot be loaded: it must be a folder or hub id of a "
-                f"Mask2Former, OneFormer or EoMT of transformers ({reason})"
+                f"Mask2Former, OneFormer or EoMT of transformers ({reason_of(error)})"
             ) from error
         self.model.eval().requires_grad_(False)
 
@@ -54,9 +53,10 @@ class RegionModel:
         inputs = self.processor(images=image, return_tensors="pt").to(self.model.device)
         with torch.no_grad():
             outputs = self.model(**inputs)
-        (found,) = self.processor.post_process_panoptic_segmentation(
-            outputs, target_sizes=[tuple(pixels.shape[-2:])]
-        )
+        with quiet_libraries("transformers"):  # it warns that nothing is fused, which is what is wanted
+            (found,) = self.processor.post_process_panoptic_segmentation(
+                outputs, target_sizes=[tuple(pixels.shape[-2:])]
+            )
         numbers = found["segmentation"].cpu()
         regions = torch.zeros(numbers.shape, dtype=torch.int64)
         # what is no region has number 0 or -1, as the model has it

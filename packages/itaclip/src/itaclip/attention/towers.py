@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common_kernels.runtime.hub import ModelNotFoundError, check_hub, is_hub_id, quiet_libraries
+from common_kernels.runtime.hub import ModelNotFoundError, check_hub, is_hub_id
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from itaclip.pretrained import load_complete, reason_of
 
 # of ImageNet, in [0, 1]; SAM states the same in [0, 255]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -109,7 +111,7 @@ def _load_timm(name: str) -> nn.Module:
     try:
         return timm.create_model(place, pretrained=True, num_classes=0, dynamic_img_size=True)
     except Exception as error:
-        raise ModelNotFoundError(f"{wanted} ({_first_line(error)})") from error
+        raise ModelNotFoundError(f"{wanted} ({reason_of(error)})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +201,11 @@ def _load_sam(name: str) -> nn.Module:
     if not Path(name).is_dir():
         check_hub(name)
     try:
-        with quiet_libraries("transformers"):
-            return SamModel.from_pretrained(name, use_safetensors=True)
+        return load_complete(SamModel, name)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelNotFoundError(
             f"the SAM model {name!r} cannot be loaded: it must be a folder or hub id of a SamModel of "
-            f"transformers ({_first_line(error)})"
+            f"transformers ({reason_of(error)})"
         ) from error
 
 
@@ -226,7 +227,3 @@ def _last_input(encoder: Any) -> Generator[list[Tensor]]:
 def normalise(pixels: Tensor, mean: Any, std: Any) -> Tensor:
     """Normalise RGB images ``(..., 3, H, W)`` in [0, 1]."""
     return (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -91,6 +91,8 @@ class Task:
         words = text.split()
         if not words:
             return "it is empty"
+        if "\ufffd" in text or not text.isprintable():
+            return "it holds characters that are no text"
         if MARK in text:
             return f"it holds the mark {MARK}"
         if text.casefold() == name.casefold():

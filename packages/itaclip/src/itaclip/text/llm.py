@@ -12,9 +12,16 @@ from typing import Any
 
 import torch
 from common_kernels.runtime.files import write_json
-from common_kernels.runtime.hub import DType, ModelNotFoundError, find_model, resolve_device
+from common_kernels.runtime.hub import (
+    DType,
+    ModelNotFoundError,
+    find_model,
+    quiet_libraries,
+    resolve_device,
+)
 from torch import Tensor
 
+from itaclip.pretrained import load_complete, reason_of
 from itaclip.text.answers import Answer, Kind, Message, Task
 from itaclip.text.store import default_cache, weights_fingerprint
 
@@ -168,14 +175,11 @@ class LLMSource:
         options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
         try:
             tokenizer = self.tokenizer or AutoTokenizer.from_pretrained(name, **options)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=self.dtype, use_safetensors=True, **options
-            )
+            model: Any = load_complete(AutoModelForCausalLM, name, dtype=self.dtype, **options)
         except (OSError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split()).split(". ")[0]
             raise ModelNotFoundError(
-                f"language model {name!r} cannot be loaded: {reason}; give the folder or hub id of a causal "
-                "model of transformers with safetensors weights"
+                f"language model {name!r} cannot be loaded: {reason_of(error)}; give the folder or "
+                "hub id of a causal model of transformers with safetensors weights"
             ) from error
         return model.eval().to(resolve_device(self.device)), tokenizer
 
@@ -203,9 +207,10 @@ class LLMSource:
         with torch.random.fork_rng(devices=others, device_type=device.type):
             if self.task.seed is not None:
                 torch.manual_seed(self._batch_seed(conversations))
-            out = model.generate(
-                ids.to(device), attention_mask=mask.to(device), generation_config=config
-            )  # (B, L + new)
+            with quiet_libraries("transformers"):
+                out = model.generate(
+                    ids.to(device), attention_mask=mask.to(device), generation_config=config
+                )  # (B, L + new)
         return [
             str(text) for text in tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         ]

@@ -53,6 +53,8 @@ def test_nothing_left(raw):
     [
         (DEFINE, "Cat", "it repeats the name"),
         (DEFINE, "furry pet", "'furry pet' is too short for a definition"),
+        (DEFINE, "a furry \ufffd pet", "it holds characters that are no text"),
+        (DEFINE, "a furry\x13 small pet", "it holds characters that are no text"),
         (DEFINE, "a b c >= d", "it holds the mark >="),
         (DEFINE, "word " * 51, "it has 51 words and may have 50"),
         (DEFINE, "word " * 50, None),
