@@ -9,6 +9,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 from common_kernels import KNNDictionary, knn_attention, knn_dictionary
 from common_kernels.ops.knn_attention.triton import launch
 from common_kernels.ops.knn_attention.triton.tiles import candidate_tiles
+from common_kernels.testing import clustered_features
 
 pytestmark = [
     pytest.mark.gpu,
@@ -212,9 +213,9 @@ def test_search_finds_a_tile(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-@pytest.mark.parametrize(("N", "k"), [(256, 64), (1000, 128), (2048, 512)])
+@pytest.mark.parametrize(("N", "k"), [(256, 64), (1000, 128), (2048, 512), (4096, 64), (5000, 1000)])
 def test_dictionary_takes_the_most_similar(N, k, dtype):
-    x = torch.randn(3, N, 48, device="cuda", dtype=dtype)
+    x = torch.randn(2, N, 48, device="cuda", dtype=dtype)
     chosen = knn_dictionary(x, k, similarity="cosine", backend="triton").allowed()
     scores = torch.nn.functional.normalize(x.double(), dim=-1)
     scores = scores @ scores.mT
@@ -223,3 +224,40 @@ def test_dictionary_takes_the_most_similar(N, k, dtype):
     worst_taken = scores.masked_fill(~chosen, 2.0).amin(dim=-1)
     best_left = scores.masked_fill(chosen, -2.0).amax(dim=-1)
     assert (worst_taken >= best_left - 1e-6).all()
+
+
+def test_long_dictionary_holds_no_similarity_matrix_and_repeats_bit_for_bit():
+    B, N, k = 2, 16384, 64
+    x = clustered_features(N, 64, B=B).to("cuda", torch.bfloat16)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    first = knn_dictionary(x, k, backend="triton").index
+    assert torch.cuda.max_memory_allocated() - before < B * N * N * 4 / 16
+    for _ in range(5):
+        assert torch.equal(knn_dictionary(x, k, backend="triton").index, first)
+
+
+def test_long_dictionary_equals_the_reference_where_scores_are_exact():
+    # small integers: every similarity is exact in fp32, so ties, of which there are many, are true ties
+    x = torch.randint(-2, 3, (1, 4096, 16), device="cuda").bfloat16()
+    for similarity in ("dot", "l2"):
+        ours = knn_dictionary(x, 64, similarity=similarity, backend="triton").allowed()
+        assert torch.equal(ours, knn_dictionary(x, 64, similarity=similarity, backend="reference").allowed())
+
+
+@pytest.mark.parametrize("N", [512, 4096])
+def test_dictionary_replays_in_a_cuda_graph(N):
+    x = torch.randn(2, N, 32, device="cuda", dtype=torch.bfloat16)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        knn_dictionary(x, 32, backend="triton")  # compiles outside the capture
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        index = knn_dictionary(x, 32, backend="triton").index
+    x.copy_(torch.randn_like(x))
+    index.fill_(-2)
+    graph.replay()
+    assert torch.equal(index, knn_dictionary(x, 32, backend="triton").index)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Triton kernels of knn_attention compile for cards that this machine does not have."""
+"""The Triton kernels compile for cards that this machine does not have."""
+
+import subprocess
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ pytest.importorskip("triton", reason="triton is not installed")
 import triton
 from common_kernels.ops.knn_attention.triton import backward, forward
 from common_kernels.ops.knn_attention.triton.tiles import block_d, default_tile
-from common_kernels.ops.knn_dictionary.triton import knn_dictionary_kernel, launch_options
+from common_kernels.ops.knn_dictionary.triton import passes, rows
+from common_kernels.ops.knn_dictionary.triton.launch import num_slots, pass_options, row_options
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
@@ -67,6 +70,16 @@ def compile_kernel(kind, arch, head_dim, dtype, *, has_bias, skip_empty):
     )
 
 
+def spills(compiled, folder):
+    """Return whether the machine code stores registers in local memory."""
+    cubin = folder / "kernel.cubin"
+    cubin.write_bytes(compiled.asm["cubin"])
+    command = [triton.knobs.nvidia.cuobjdump.path, "-sass", str(cubin)]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "EXIT" in code
+    return " STL" in code
+
+
 @pytest.mark.parametrize("arch", MMA)
 @pytest.mark.parametrize("kind", KERNELS)
 def test_bf16_runs_on_tensor_cores_and_streams_its_operands(kind, arch):
@@ -108,27 +121,71 @@ def test_empty_tiles_are_branched_over_only_on_request():
     assert with_skip > without
 
 
+def compile_dictionary(kernel, arch, dtype, constants, options):
+    pointers = {"x_ptr": "*fp32" if dtype == torch.float32 else "*bf16", "column_ptr": "*fp32"}
+    pointers |= {"region_ptr": "*i64", "found_ptr": "*i64"}
+    constants = {"SIMILARITY": "l2", "HAS_REGIONS": True, "FORCE_SELF": True} | constants
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    signature, aligned = {}, {}
+    for i, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+        else:
+            signature[name] = pointers.get(name, "*i32") if name.endswith("_ptr") else "i32"
+        if name.endswith("_ptr") or name == "C":  # as torch allocates; 192 channels
+            aligned[(i,)] = [["tt.divisibility", 16]]
+    return triton.compile(
+        ASTSource(kernel, signature, constants, aligned),
+        target=GPUTarget("cuda", arch, 32),
+        options=options | {"enable_fp_fusion": True},
+    )
+
+
+def assert_exact_products(compiled, dtype):
+    """Fp32 similarities must not be rounded to TF32; those of bf16 are exact in a tensor core."""
+    has_tensor_cores = any(name in compiled.asm["ptx"] for name in MMA.values())
+    assert has_tensor_cores == (dtype == torch.bfloat16)
+
+
 @pytest.mark.parametrize(
     ("block_n", "dtype"), [(256, torch.float32), (1024, torch.float32), (2048, torch.bfloat16)], ids=str
 )
 @pytest.mark.parametrize("arch", MMA)
 def test_dictionary_fits_the_smallest_card(arch, block_n, dtype):
-    kernel = knn_dictionary_kernel
-    options = launch_options(block_n, dtype)
+    options = row_options(block_n)
     constants = {name: options.pop(name) for name in ("BLOCK_R", "BLOCK_C")}
-    constants |= {"IS_L2": True, "HAS_REGIONS": True, "FORCE_SELF": True, "BLOCK_N": block_n, "BLOCK_K": 64}
-    pointers = {
-        "x_ptr": "*fp32" if dtype == torch.float32 else "*bf16",
-        "norm_ptr": "*fp32",
-        "region_ptr": "*i64",
-        "index_ptr": "*i32",
-    }
-    signature = {
-        name: "constexpr" if name in constants else pointers.get(name, "i32") for name in kernel.arg_names
-    }
-    compiled = triton.compile(
-        ASTSource(kernel, signature, constants), target=GPUTarget("cuda", arch, 32), options=options
-    )
+    constants |= {"BLOCK_N": block_n, "BLOCK_K": 64}
+    compiled = compile_dictionary(rows.knn_dictionary_rows_kernel, arch, dtype, constants, options)
     assert compiled.metadata.shared <= SMALLEST_SHARED
-    # fp32 similarities must not be rounded to TF32; bf16 products are exact in a tensor core
-    assert ("mma.sync" in compiled.asm["ptx"]) == (dtype == torch.bfloat16)
+    assert_exact_products(compiled, dtype)
+
+
+PASSES = ("maxima", "collect", "exact")
+
+
+def compile_pass(name, arch, dtype, k):
+    options = pass_options(name, dtype)
+    constants = {size: options.pop(size) for size in ("BLOCK_R", "BLOCK_N", "BLOCK_C")}
+    constants |= {"SLOTS": num_slots(k), "BLOCK_K": triton.next_power_of_2(k)}
+    kernel = getattr(passes, f"knn_dictionary_{name}_kernel")
+    return compile_dictionary(kernel, arch, dtype, constants, options)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("arch", MMA)
+@pytest.mark.parametrize("name", PASSES)
+def test_passes_over_long_windows_fit_the_smallest_card(name, arch, dtype, tmp_path):
+    compiled = compile_pass(name, arch, dtype, 64)
+    assert compiled.metadata.shared <= SMALLEST_SHARED
+    assert not spills(compiled, tmp_path)
+    assert_exact_products(compiled, dtype)
+
+
+@pytest.mark.parametrize("k", [16, 1024])
+@pytest.mark.parametrize("name", ["bound", "choose"])
+def test_choosing_fits_the_smallest_card(name, k, tmp_path):
+    constants = {"SLOTS": num_slots(k), "BLOCK_R": 2048 // num_slots(k), "BLOCK_K": triton.next_power_of_2(k)}
+    kernel = getattr(passes, f"knn_dictionary_{name}_kernel")
+    compiled = compile_dictionary(kernel, 80, torch.float32, constants, {"num_warps": 4})
+    assert compiled.metadata.shared <= SMALLEST_SHARED
+    assert not spills(compiled, tmp_path)

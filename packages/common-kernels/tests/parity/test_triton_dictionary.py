@@ -11,9 +11,14 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from common_kernels import knn_dictionary
+from common_kernels import BackendUnavailableError, knn_dictionary
 from common_kernels.ops.knn_dictionary.reference import ranking
-from common_kernels.ops.knn_dictionary.triton import knn_dictionary_triton
+from common_kernels.ops.knn_dictionary.triton import (
+    MAX_LISTED,
+    MAX_ROW,
+    knn_dictionary_triton,
+    launch,
+)
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -29,6 +34,43 @@ pytestmark = [
 @pytest.fixture
 def device():
     return torch.device("cpu" if INTERPRETED else "cuda")
+
+
+class Spy:
+    """A kernel that calls ``after`` with its arguments when it has run."""
+
+    def __init__(self, kernel, after):
+        self.kernel, self.after = kernel, after
+
+    def __getitem__(self, grid):
+        def run(*args, **kwargs):
+            self.kernel[grid](*args, **kwargs)
+            self.after(*args)
+
+        return run
+
+
+def use_small_tiles(monkeypatch):
+    """Take the way of long windows for short ones, in tiles so small that there are several of them."""
+    tile = {"BLOCK_R": 16, "BLOCK_N": 16, "BLOCK_C": 16, "num_warps": 4, "num_stages": 1}
+    monkeypatch.setattr(launch, "MAX_ROW", dict.fromkeys(launch.MAX_ROW, 0))
+    monkeypatch.setattr(launch, "pass_options", lambda name, dtype: tile)
+    monkeypatch.setattr(launch, "num_slots", lambda k: 32)
+
+
+def spy_on_collecting(monkeypatch, after):
+    """Call ``after`` with the counts of the columns that were written down."""
+    kernel = launch.knn_dictionary_collect_kernel
+    monkeypatch.setattr(launch, "knn_dictionary_collect_kernel", Spy(kernel, lambda *args: after(args[5])))
+
+
+@pytest.fixture(params=["rows", "passes", "exact"])
+def _every_way(request, monkeypatch):
+    """Whole rows; passes; and passes that believe that no row had room enough."""
+    if request.param != "rows":
+        use_small_tiles(monkeypatch)
+    if request.param == "exact":
+        spy_on_collecting(monkeypatch, lambda count: count.fill_(2**30))
 
 
 def features(B, N, C, dtype, device, seed=0):
@@ -66,12 +108,14 @@ CASES = {
 }
 
 
+@pytest.mark.usefixtures("_every_way")
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_takes_the_most_similar(case, device):
     B, N, C, k, similarity, force_self, dtype = case
     assert_best(features(B, N, C, dtype, device), k, similarity, force_self, None)
 
 
+@pytest.mark.usefixtures("_every_way")
 @pytest.mark.parametrize("force_self", [False, True])
 def test_regions_and_padding(force_self, device):
     generator = torch.Generator().manual_seed(3)
@@ -80,20 +124,23 @@ def test_regions_and_padding(force_self, device):
     assert_best(features(4, 30, 7, torch.float32, device), 12, "cosine", force_self, regions)
 
 
+@pytest.mark.usefixtures("_every_way")
 def test_equals_the_reference_where_scores_are_exact(device):
     # small integers: every similarity is exact in fp32, so ties are true ties
-    x = torch.randint(-2, 3, (2, 40, 4), generator=torch.Generator().manual_seed(0)).float().to(device)
+    x = torch.randint(-2, 3, (1, 50, 4), generator=torch.Generator().manual_seed(0)).float().to(device)
     for similarity in ("dot", "l2"):
         ours = knn_dictionary(x, 9, similarity=similarity, backend="triton").allowed()
         assert torch.equal(ours, knn_dictionary(x, 9, similarity=similarity, backend="reference").allowed())
 
 
+@pytest.mark.usefixtures("_every_way")
 def test_ties_go_to_the_lower_index(device):
     x = torch.ones(1, 20, 4, device=device)
     index = knn_dictionary(x, 5, force_self=False, backend="triton").index
     assert torch.equal(index, torch.arange(5, device=device, dtype=torch.int32).expand(1, 20, 5))
 
 
+@pytest.mark.usefixtures("_every_way")
 def test_minus_zero_ties_with_zero(device):
     x = torch.zeros(1, 6, 1, device=device)
     x[0, 0] = -1.0  # its similarities to the others are minus zero
@@ -102,6 +149,7 @@ def test_minus_zero_ties_with_zero(device):
     assert torch.equal(ours, knn_dictionary(x, 3, force_self=False, backend="reference").allowed())
 
 
+@pytest.mark.usefixtures("_every_way")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy beneath the interpreter warns of NaN
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e-42], ids=str)
 def test_extreme_features_choose_as_the_reference_does(value, device):
@@ -123,9 +171,46 @@ def test_no_window(device):
     assert index.shape == (0, 8, 2)
 
 
+@pytest.mark.slow
+def test_long_window_with_the_tiles_that_it_gets(device):
+    # a window just above what fits a row
+    x = features(1, MAX_ROW[torch.float32] + 37, 6, torch.float32, device)
+    assert_best(x, 20, "l2", True, None)
+
+
+@pytest.mark.parametrize("side", [12, 16])
+def test_few_columns_of_a_smooth_image_reach_the_bound(side, device, monkeypatch):
+    # tokens are most similar to those beside and below them: were a group made of columns a fixed distance
+    # apart, these would share few groups, and the bound would let too many others in
+    places = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"), dim=-1)
+    x = places.reshape(1, -1, 2).float().to(device)
+    use_small_tiles(monkeypatch)
+    counts = []
+    spy_on_collecting(monkeypatch, lambda count: counts.append(count.clone()))
+    assert_best(x, 12, "l2", True, None)
+    [count] = counts
+    assert (count >= 12).all()
+    assert (count <= 32).float().mean() > 0.9
+
+
+def test_repeats_agree(device, monkeypatch):
+    use_small_tiles(monkeypatch)
+    x = features(2, 50, 3, torch.float32, device).round(decimals=1)
+    first, again = (knn_dictionary(x, 9, backend="triton").index for _ in range(2))
+    assert torch.equal(first, again)
+    alone = knn_dictionary(x[1:], 9, backend="triton").index
+    assert torch.equal(first[1:], alone)
+
+
+def test_k_beyond_the_groups_is_refused(device):
+    x = torch.zeros(1, MAX_ROW[torch.float32] + 1, 1, device=device)
+    with pytest.raises(BackendUnavailableError, match="k of at most 1024 in windows of 1025 tokens"):
+        knn_dictionary(x, MAX_LISTED + 1, backend="triton")
+
+
 def test_operator_passes_opcheck(device):
     x = features(2, 9, 4, torch.float32, device)
     regions = torch.zeros(1, 9, dtype=torch.int64, device=device)
     operator = torch.ops.common_kernels.knn_dictionary_index.default
-    torch.library.opcheck(operator, (x, x.square().sum(-1), regions, 3, True))
-    torch.library.opcheck(operator, (x, None, None, 3, False))
+    torch.library.opcheck(operator, (x, x.square().sum(-1), regions, "l2", 3, True))
+    torch.library.opcheck(operator, (x, None, None, "dot", 3, False))

@@ -12,7 +12,6 @@ from torch import Tensor
 from common_kernels._dispatch import Implementation, choose, explain
 from common_kernels._precision import autocast_off, ieee_products
 from common_kernels._tracing import hides_values
-from common_kernels._triton import INTERPRETED, why_no_triton
 from common_kernels.ops.knn_dictionary.dictionary import KNNDictionary
 from common_kernels.ops.knn_dictionary.native import (
     knn_dictionary_native,
@@ -21,40 +20,17 @@ from common_kernels.ops.knn_dictionary.native import (
 )
 from common_kernels.ops.knn_dictionary.reference import knn_dictionary_reference
 from common_kernels.ops.knn_dictionary.topk import knn_dictionary_topk
+from common_kernels.ops.knn_dictionary.triton import (
+    knn_dictionary_triton,
+    not_auto_triton,
+    why_not_triton,
+)
 
 Similarity = Literal["dot", "cosine", "l2"]
 
 
 def _fits(x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor | None) -> None:
     return None
-
-
-# a Triton program keeps whole rows of scores in registers; cosine features are fp32
-_MAX_TRITON_TOKENS = {torch.float32: 1024, torch.float16: 2048, torch.bfloat16: 2048}
-
-
-def _why_not_triton(
-    x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor | None
-) -> str | None:
-    if x.dtype not in _MAX_TRITON_TOKENS:
-        return f"needs float16, bfloat16 or float32, got {x.dtype}"
-    limit = _MAX_TRITON_TOKENS[torch.float32 if similarity == "cosine" else x.dtype]
-    if x.shape[1] > limit:
-        return f"needs at most {limit} tokens in a window for this dtype, got {x.shape[1]}"
-    return why_no_triton(x)
-
-
-def _not_auto_triton(
-    x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor | None
-) -> str | None:
-    return "the kernels are interpreted" if INTERPRETED else None
-
-
-def _run_triton(x: Tensor, k: int, similarity: str, force_self: bool, regions: Tensor | None) -> Tensor:
-    # pulls in triton, which not every machine has
-    from common_kernels.ops.knn_dictionary.triton import knn_dictionary_triton
-
-    return knn_dictionary_triton(x, k, similarity, force_self, regions)
 
 
 def _not_auto_topk(
@@ -65,7 +41,7 @@ def _not_auto_topk(
 
 # in the order in which "auto" asks
 IMPLEMENTATIONS = (
-    Implementation("triton", _why_not_triton, _run_triton, _not_auto_triton),
+    Implementation("triton", why_not_triton, knn_dictionary_triton, not_auto_triton),
     Implementation("native", why_not_native, knn_dictionary_native, not_auto_native),
     Implementation("topk", _fits, knn_dictionary_topk, _not_auto_topk),
     Implementation("reference", _fits, knn_dictionary_reference),
