@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from common_kernels.runtime.hub import ModelNotFoundError, check_hub, find_model, is_hub_id, load_weights
@@ -11,6 +12,7 @@ from pixelsmith.config import LoadingConfig, parse_lora
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _LORA_FILE = "pytorch_lora_weights.safetensors"
+_WEIGHTS = re.compile(r"(?:model|diffusion_pytorch_model)(?:\.([A-Za-z]\w*))?(?:-\d+-of-\d+)?\.safetensors")
 _CURE = "a pickle, which can run code when it is opened: convert it to safetensors"
 
 
@@ -70,7 +72,7 @@ def check_weights(folder: Path, variant: str | None) -> None:
         variant: Variant of the files, such as ``"fp16"``.
 
     Raises:
-        ModelNotFoundError: If a part has no such file in safetensors.
+        ModelNotFoundError: If a part has no such file in safetensors, naming the variant that it has.
     """
     if not folder.is_dir():
         return
@@ -80,5 +82,11 @@ def check_weights(folder: Path, variant: str | None) -> None:
         pickles = sorted(name for name in files if name.endswith((".bin", ".ckpt", ".pt", ".pth")))
         if pickles and not safe:
             raise ModelNotFoundError(f"{part / pickles[0]} is {_CURE}")
+        held = {found[1] for name in safe if (found := _WEIGHTS.fullmatch(name))}
+        if variant is None and held and None not in held:
+            first = min(map(str, held))
+            raise ModelNotFoundError(
+                f"{part} has its weights in the variant {first} only: name it (--variant {first})"
+            )
     if variant is not None and not list(folder.glob(f"**/*.{variant}*.safetensors")):
         raise ModelNotFoundError(f"{folder} has no weights of the variant {variant}")

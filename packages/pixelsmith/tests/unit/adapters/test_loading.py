@@ -60,6 +60,8 @@ def test_variants_by_the_hosts_own_entry_point(folders, tmp_path):
     assert loaded(tmp_path, variant="fp16").unet.dtype == torch.float32
     with pytest.raises(FileNotFoundError, match="has no weights of the variant bf16"):
         PixelsmithXLPipeline.from_pretrained(tmp_path, variant="bf16")
+    with pytest.raises(FileNotFoundError, match="in the variant fp16 only: name it"):
+        loaded(tmp_path)
 
 
 @pytest.mark.parametrize("entry", [PixelsmithXLPipeline.from_pretrained, loaded, read_outline])
