@@ -22,6 +22,21 @@ def test_every_page_is_in_the_navigation_once(root, tree):
     assert pages == set(listed)
 
 
+def test_every_extra_is_on_the_install_page(root, package, packages):
+    text = (root / "docs" / "start" / "install.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[\w`, ]+`) \| ([\w ,-]+?) \|", text, re.MULTILINE)
+    told = {
+        name
+        for extras, owners in rows
+        if package.name in owners.split(", ")
+        for name in re.findall(r"\w+", extras)
+    }
+    # those that other packages require are asked for by the extras of these
+    lines = str([each.project for each in packages])
+    inner = ",".join(re.findall(rf"{package.name}\[([\w,]+)\]", lines)).split(",")
+    assert told == set(package.project.get("optional-dependencies", {})) - set(inner)
+
+
 @pytest.fixture
 def notebook(root, package):
     return root / "docs" / "notebooks" / f"{package.name}.ipynb"
