@@ -141,19 +141,20 @@ void select(uint64_t* stack, uint64_t, uint64_t) {
   stack[0] = index.release();
 }
 
-// (spectra, weight, smallest_power, smallest_mean) -> fused; spectra holds image and guide
+// (spectrum, guide, weight, smallest_power, smallest_mean) -> fused
 void mix_phase(uint64_t* stack, uint64_t, uint64_t) {
-  const Tensor spectra(stack[0]);
-  const int64_t* s = spectra.sizes();  // (2, images, H, W // 2 + 1)
-  Tensor fused = Tensor::empty(3, s + 1, torch.aoti_torch_dtype_complex64());
+  constexpr int64_t kMostBins = 1 << 13;  // of one task
+  const Tensor spectrum(stack[0]), guide(stack[1]);  // contiguous, (images, H, W // 2 + 1)
+  Tensor fused = Tensor::empty(3, spectrum.sizes(), torch.aoti_torch_dtype_complex64());
   PhaseMix a{};
   a.num_bins = fused.numel();
-  a.x = pointer<const float>(spectra), a.guide = a.x + 2 * a.num_bins, a.out = pointer<float>(fused);
-  a.weight = static_cast<float>(as_double(stack[1]));
-  a.smallest_power = static_cast<float>(as_double(stack[2]));
-  a.smallest_mean = static_cast<float>(as_double(stack[3]));
-  a.bins_per_task = 1 << 13;
-  run_tasks(kernels->mix_phase, a, (a.num_bins + a.bins_per_task - 1) / a.bins_per_task);
+  a.x = pointer<const float>(spectrum), a.guide = pointer<const float>(guide), a.out = pointer<float>(fused);
+  a.weight = static_cast<float>(as_double(stack[2]));
+  a.smallest_power = static_cast<float>(as_double(stack[3]));
+  a.smallest_mean = static_cast<float>(as_double(stack[4]));
+  const int64_t tasks = (a.num_bins + kMostBins - 1) / kMostBins;
+  a.bins_per_task = tasks > 0 ? (a.num_bins + tasks - 1) / tasks : 1;  // tasks of one length
+  run_tasks(kernels->mix_phase, a, tasks);
   stack[0] = fused.release();
 }
 
@@ -196,7 +197,7 @@ const Kernels* offered(int32_t number) {
 using namespace common_kernels;
 
 // Changes with the schemas: Python and library must have the same.
-EXPORT int32_t common_kernels_interface() { return 1; }
+EXPORT int32_t common_kernels_interface() { return 2; }
 
 // Name of the n-th function of torch to be handed to common_kernels_register, or null after the last.
 EXPORT const char* common_kernels_import(int32_t n) { return kImports[n]; }

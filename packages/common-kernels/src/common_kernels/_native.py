@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-_INTERFACE = 1  # of the schemas; the library tells its own
+_INTERFACE = 2  # of the schemas; the library tells its own
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 # in a folder of its own: beside the Python files it would pass for a module
 LIBRARY = Path(__file__).parent / "lib" / f"libcommon_kernels{_SUFFIX}"

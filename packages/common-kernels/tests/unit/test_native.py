@@ -108,4 +108,4 @@ def test_opcheck(with_bias, requires_grad):
         scores = torch.randn(2, 5, 9, generator=g)
         torch.library.opcheck(ops.select_native.default, (scores, none, none.long(), 3, 0, 0, True))
         spectra = torch.randn(2, 3, 8, 5, generator=g, dtype=torch.complex64)
-        torch.library.opcheck(ops.mix_phase_native.default, (spectra, 0.5, 1e-38, 1e-7))
+        torch.library.opcheck(ops.mix_phase_native.default, (*spectra, 0.5, 1e-38, 1e-7))

@@ -11,18 +11,22 @@ from common_kernels.ops.fuse_phase.reference import smallest_resultant
 
 _OP = "common_kernels::mix_phase_native"
 _UNAVAILABLE = why_no_native()  # read once: a graph cannot ask
+_SMALLEST_POWER = torch.finfo(torch.float32).tiny
+_SMALLEST_MEAN = smallest_resultant(torch.float32) ** 2
 _BLOCK_ELEMENTS = 1 << 17  # pixels at a time: their spectra stay in a core's cache
 
 torch.library.define(
     _OP,
-    "(Tensor spectra, float weight, float smallest_power, float smallest_mean) -> Tensor",
+    "(Tensor spectrum, Tensor guide, float weight, float smallest_power, float smallest_mean) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
 
 @torch.library.register_fake(_OP)  # pyright: ignore[reportUntypedFunctionDecorator]
-def _fake_mix_phase(spectra: Tensor, weight: float, smallest_power: float, smallest_mean: float) -> Tensor:
-    return spectra.new_empty(spectra.shape[1:])
+def _fake_mix_phase(
+    spectrum: Tensor, guide: Tensor, weight: float, smallest_power: float, smallest_mean: float
+) -> Tensor:
+    return spectrum.new_empty(spectrum.shape)
 
 
 def why_not_native(x: Tensor, guidance: Tensor, weight: float | Tensor, guarded: bool) -> str | None:
@@ -57,7 +61,10 @@ def fuse_phase_native(x: Tensor, guidance: Tensor, weight: float | Tensor, guard
 
 
 def _fuse(images: Tensor, guides: Tensor, weight: float) -> Tensor:
-    spectra = torch.fft.rfft2(torch.stack((images, guides)), norm="ortho").contiguous()
-    tiny, least = torch.finfo(torch.float32).tiny, smallest_resultant(torch.float32) ** 2
-    fused = torch.ops.common_kernels.mix_phase_native(spectra, weight, tiny, least)
+    # stacking the images for one transform costs more than the second call
+    spectrum = torch.fft.rfft2(images, norm="ortho").contiguous()
+    guide = torch.fft.rfft2(guides, norm="ortho").contiguous()
+    fused = torch.ops.common_kernels.mix_phase_native(
+        spectrum, guide, weight, _SMALLEST_POWER, _SMALLEST_MEAN
+    )
     return torch.fft.irfft2(fused, s=images.shape[-2:], norm="ortho")
