@@ -17,11 +17,13 @@ from common_kernels.bench.attention_cases import (
     gather_attention,
     gather_reference,
     make_attention_inputs,
+    memory_cases,
 )
 from common_kernels.bench.clock import Clock, take_turns
 from common_kernels.bench.dictionary_cases import dictionary_cases, selection_cases, stage_cases
+from common_kernels.bench.flex import cluster_order
 from common_kernels.bench.phase_cases import phase_cases
-from common_kernels.testing import values_and_gradients
+from common_kernels.testing import clustered_features, values_and_gradients
 
 CPU = torch.device("cpu")
 CASES = (attention_cases, dictionary_cases, selection_cases, stage_cases, phase_cases)
@@ -278,9 +280,34 @@ def test_cases_have_names_of_their_own():
             names = [(c.op, c.name) for c in made]
             assert len(set(names)) == len(names)
             assert all(set(c.flop) == set(c.traffic) == set(c.modes) for c in made)
+    assert not memory_cases(CPU)
+    grid = memory_cases(torch.device("cuda"))
+    assert len({c.name for c in grid}) == len(grid) == 12
+    assert {c.shape["B"] * c.shape["N"] for c in grid} == {16384}
+    assert all(set(c.flop) == set(c.traffic) == set(c.modes) for c in grid)
     flex = attention_cases(CPU, flex=True)
     assert [c.name for c in flex if "FlexAttention" in [x.name for x in c.contenders]] != []
     assert all("FlexAttention" not in [x.name for x in c.contenders] for c in attention_cases(CPU))
+
+
+def test_order_of_clusters_is_a_permutation_that_brings_similar_tokens_together():
+    features = clustered_features(256, B=2, seed=1)
+    order = cluster_order(features)
+    assert torch.equal(order.sort(dim=-1).values, torch.arange(256).expand(2, -1))
+    ordered = features.gather(1, order.unsqueeze(-1).expand_as(features))
+    # tokens 8 places apart: the next ones are alike in an image as well
+    before, after = (torch.cosine_similarity(x[:, 8:], x[:, :-8], dim=-1).mean() for x in (features, ordered))
+    assert after > before + 0.1
+
+
+def test_order_of_the_tokens_decides_how_many_blocks_hold_a_listed_pair():
+    def share_of_blocks(tokens):
+        inputs = make_attention_inputs((1, 1, 4096, 1, 128), 0, CPU, torch.float32, tokens=tokens)
+        blocks = inputs.shared.allowed().unflatten(1, (64, 64)).unflatten(3, (64, 64))
+        return blocks.any(dim=4).any(dim=2).float().mean()
+
+    assert share_of_blocks("reordered") < 0.95 * share_of_blocks("raster")
+    assert share_of_blocks("unclustered") == 1
 
 
 def test_slices_of_the_reference_add_up(monkeypatch):

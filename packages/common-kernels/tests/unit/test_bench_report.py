@@ -15,7 +15,7 @@ from common_kernels.bench import (
     to_markdown,
 )
 from common_kernels.bench.__main__ import main, page, read_reports
-from common_kernels.bench.chart import draw_chart
+from common_kernels.bench.chart import draw_chart, draw_memory
 from torch import device
 
 PACKAGE = Path(__file__).parents[2]
@@ -206,6 +206,73 @@ def test_requirements_on_a_gpu():
         "N = 1024: peak memory of auto over gather's, forward": "met",
     }
     assert found["backward over forward"].worst == pytest.approx(3.0)
+
+
+def test_requirements_on_a_gpu_leave_other_tokens_out_of_the_times():
+    shape = {**SHAPE, "B": 64}
+    rows = [row("auto", 1.0, median_ms=0.19, shape=shape)]
+    slow = {"median_ms": 0.4, "shape": {**shape, "unclustered": 1}, "case": "unclustered"}
+    rows += [row("auto", 1.0, **slow), row("SDPA, float mask", 0.5, **slow)]
+    found = outcomes(*rows, kind="cuda")
+    assert found["N = 1024, k = 128, 65536 tokens: microseconds, forward"].result == "met"
+    assert found["the better SDPA over auto, forward"].result == "missed"
+
+
+def test_requirements_on_dictionaries_and_phases_on_a_gpu():
+    S5 = {"B": 4, "N": 16384, "C": 192, "k": 64}
+    patch, batch = ({"B": B, "C": 4, "H": 128, "W": 128} for B in (1, 64))
+    rows = [
+        row("auto", 1.0, op="knn_dictionary", shape=S5, median_ms=2.4, peak=4 * 4 * 16384**2 // 10),
+        row("matmul, sorted top-k", 6.0, op="knn_dictionary", shape=S5),
+        row("auto", 1.0, op="fuse_phase", shape=patch, median_ms=0.011),
+        row("angles", 4.0, op="fuse_phase", shape=patch),
+        row("auto", 1.0, op="fuse_phase", case="64", shape=batch, median_ms=0.064),
+        row("angles", 9.0, op="fuse_phase", case="64", shape=batch),
+    ]
+    found = outcomes(*rows, kind="cuda")
+    measured = {name: (one.result, one.worst) for name, one in found.items() if one.worst is not None}
+    assert measured == {
+        "`knn_dictionary`: time of auto over the best alternative in torch": ("met", pytest.approx(1 / 6)),
+        "`knn_dictionary`, N = 16384, k = 64: microseconds": ("met", 2400),
+        "`knn_dictionary`, N = 16384, k = 64: peak memory over an array of all pairs": (
+            "missed",
+            pytest.approx(0.1),
+        ),
+        "`knn_dictionary`, N = 16384, k = 64: matmul and top-k over auto": ("met", 6.0),
+        "`fuse_phase`, a patch of 128x128: microseconds": ("met", pytest.approx(11)),
+        "`fuse_phase`, 64 patches of 128x128: microseconds a patch": ("missed", pytest.approx(1.0)),
+        "`fuse_phase`, a patch of 128x128: angle formula over auto": ("missed", 4.0),
+        "`fuse_phase`, 64 patches of 128x128: angle formula over auto": ("met", 9.0),
+    }
+
+
+def test_memory_has_a_table_and_a_chart_of_its_own(tmp_path):
+    grid = [
+        row(
+            name,
+            1.0,
+            op="memory",
+            case=f"N{N} k{k}",
+            mode=mode,
+            peak=N * k * 2**10,
+            shape={**SHAPE, "N": N, "k": k},
+        )
+        for N in (256, 1024)
+        for k in (16, 64)
+        for name in ("auto", "gather")
+        for mode in ("forward", "both")
+    ]
+    grid[-1] = failed("gather", "out of memory", op="memory", case="N1024 k64", mode="both", status="skipped")
+    chart = tmp_path / "memory.png"
+    draw_memory(report(*GOOD), chart)
+    assert not chart.exists()
+    draw_memory(report(*GOOD, *grid), chart)
+    assert chart.stat().st_size > 5000
+    text = to_markdown([report(*GOOD, *grid)], {}, {"toy-cpu-2-threads": "memory.png"})
+    assert "](memory.png)" in text
+    assert "| N256 k16 | 4, 4 | 4, 4 |" in text
+    assert "| N1024 k64 | 64, 64 | 64, - |" in text
+    assert "### `memory`" not in text
 
 
 def test_only_torch_alternatives_count():

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from common_kernels.bench.attention_cases import attention_cases
+from common_kernels.bench.attention_cases import attention_cases, memory_cases
 from common_kernels.bench.case import Case
-from common_kernels.bench.chart import draw_chart
+from common_kernels.bench.chart import draw_chart, draw_memory
 from common_kernels.bench.dictionary_cases import dictionary_cases, selection_cases, stage_cases
 from common_kernels.bench.machine import describe_machine
 from common_kernels.bench.markdown import to_markdown
@@ -22,7 +22,7 @@ from common_kernels.bench.requirements import check_requirements
 from common_kernels.bench.results import SCHEMA, Report
 from common_kernels.bench.run import run_cases
 
-OPERATORS = ("knn_attention", "knn_dictionary", "selection", "stage", "fuse_phase")
+OPERATORS = ("knn_attention", "knn_dictionary", "selection", "stage", "fuse_phase", "memory")
 _EPILOG = """examples:
   python -m common_kernels.bench --quick                     the table of a few small sizes, under a minute
   python -m common_kernels.bench --op fuse_phase             one operator only
@@ -69,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         help="file for the results; a folder gets <version>/<device>.json",
     )
     parser.add_argument(
-        "--chart", type=Path, metavar="OUT", help="PNG; a folder gets benchmarks-<device>.png (extra: bench)"
+        "--chart",
+        type=Path,
+        metavar="OUT",
+        help="PNG; a folder gets benchmarks-<device>.png, and on GPUs one more of the memory (extra: bench)",
     )
     parser.add_argument(
         "--markdown",
@@ -115,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             target = _place(options.chart, chart_name(report))
             target.parent.mkdir(parents=True, exist_ok=True)
             draw_chart(report, target)
+            draw_memory(report, target.with_name(f"memory-{target.name}"))
     if options.markdown is not None:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
         options.markdown.write_text(page(reports, options.markdown.parent), encoding="utf-8")
@@ -143,8 +147,12 @@ def chart_name(report: Report) -> str:
 
 def page(reports: Sequence[Report], folder: Path) -> str:
     """Return the page for a folder; it shows the charts that lie there."""
-    charts = {r.machine.slug: chart_name(r) for r in reports if (folder / chart_name(r)).is_file()}
-    return to_markdown(reports, charts)
+    names = {r.machine.slug: chart_name(r) for r in reports}
+    charts, memory_charts = (
+        {slug: f"{kind}{name}" for slug, name in names.items() if (folder / f"{kind}{name}").is_file()}
+        for kind in ("", "memory-")
+    )
+    return to_markdown(reports, charts, memory_charts)
 
 
 def _place(path: Path, name: str) -> Path:
@@ -179,6 +187,7 @@ def _cases(device: torch.device, ops: Sequence[str], *, quick: bool, flex: bool)
         *selection_cases(device, quick=quick),
         *stage_cases(device, quick=quick),
         *phase_cases(device, quick=quick),
+        *([] if quick else memory_cases(device)),
     ]
     return [case for case in cases if case.op in ops]
 

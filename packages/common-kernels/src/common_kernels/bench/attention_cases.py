@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 from common_kernels import Backend, KNNDictionary, explain_backends, knn_attention, knn_dictionary
 from common_kernels._native import instruction_sets, use_instruction_set
 from common_kernels.bench.case import Case, Contender, Inputs, Mode
+from common_kernels.bench.flex import cluster_order, flex_attention_contender
 from common_kernels.testing import clustered_features
 
 Size = tuple[int, int, int, int, int]  # windows, heads, tokens, head_dim, keys per query
@@ -42,6 +45,13 @@ CUDA_SIZES: tuple[Size, ...] = (
     (1, 6, 1024, 32, 128),
     (1, 6, 4096, 32, 128),
 )
+# what a block-sparse peer gains most from, and where lists share nothing
+Tokens = Literal["raster", "reordered", "unclustered"]
+_CUDA_TOKENS: dict[Tokens, tuple[Size, ...]] = {
+    "reordered": (CUDA_SIZES[1], *CUDA_SIZES[4:7]),
+    "unclustered": (CUDA_SIZES[1], CUDA_SIZES[4]),
+}
+_MEMORY_TOKENS = 16384
 # those that may compete with the one auto takes; on CPUs sdpa is the float mask of the peers
 _BACKENDS: dict[bool, tuple[Backend, ...]] = {
     False: ("native", "csr", "chunked"),
@@ -65,7 +75,29 @@ def attention_cases(device: torch.device, *, quick: bool = False, flex: bool = F
     if quick:
         sizes = (CUDA_SIZES[1], *CUDA_SIZES[-2:]) if is_gpu else QUICK_SIZES
     cases = [_case(size, is_gpu, flex=flex or is_gpu) for size in sizes]
-    return cases if quick else [*cases, _case(BIAS_SIZE, is_gpu, with_bias=True)]
+    if quick:
+        return cases
+    for tokens, others in _CUDA_TOKENS.items() if is_gpu else ():
+        cases += [_case(size, is_gpu, flex=True, tokens=tokens) for size in others]
+    return [*cases, _case(BIAS_SIZE, is_gpu, with_bias=True)]
+
+
+def memory_cases(device: torch.device) -> list[Case]:
+    """Return a grid of window sizes and list lengths, 16384 tokens each, for the table of memory.
+
+    There are none for CPUs.
+    """
+    if device.type != "cuda":
+        return []
+    cases: list[Case] = []
+    modes: tuple[Mode, ...] = ("forward", "both")
+    for N, k in itertools.product((256, 1024, 4096, 16384), (16, 64, 256)):
+        case = _case((_MEMORY_TOKENS // N, 6, N, 32, k), True)
+        kept = tuple(c for c in case.contenders if c.kind in ("auto", "peer"))
+        flop, traffic = ({mode: table[mode] for mode in modes} for table in (case.flop, case.traffic))
+        case = replace(case, op="memory", name=f"N{N} k{k}", contenders=kept)
+        cases.append(replace(case, modes=modes, flop=flop, traffic=traffic))
+    return cases
 
 
 def size_name(size: Size) -> str:
@@ -140,23 +172,39 @@ def gather_reference(inputs: Inputs) -> dict[str, Tensor]:
 
 
 def make_attention_inputs(
-    size: Size, seed: int, device: torch.device, dtype: torch.dtype, *, with_bias: bool = False
+    size: Size,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    with_bias: bool = False,
+    tokens: Tokens = "raster",
 ) -> Inputs:
-    """Draw queries, keys, values, a bias if asked for, and a dictionary of clustered features."""
+    """Draw queries, keys, values, a bias if asked for, and a dictionary of features.
+
+    ``"raster"`` tokens have clustered features in the order of an image, ``"reordered"`` ones the same in the
+    order of their clusters, and those of ``"unclustered"`` ones are independent.
+    """
     B, heads, N, head_dim, k = size
     generator = torch.Generator().manual_seed(seed)
     *leaves, grad_output = (
         torch.randn(B, heads, N, head_dim, generator=generator).to(device, dtype) for _ in range(4)
     )
-    features = clustered_features(N, B=B, seed=seed).to(device)
-    dictionary = knn_dictionary(features, k, similarity="cosine", backend="topk")
+    features = clustered_features(N, B=B, seed=seed)
+    if tokens == "reordered":
+        features = features.gather(1, cluster_order(features).unsqueeze(-1).expand_as(features))
+    elif tokens == "unclustered":
+        features = torch.randn(features.shape, generator=generator)
+    dictionary = knn_dictionary(features.to(device), k, similarity="cosine", backend="topk")
     named = dict(zip("qkv", leaves, strict=True))
     if with_bias:
         named["bias"] = torch.randn(heads, N, N, generator=generator).to(device, dtype)
     return Inputs({name: x.requires_grad_() for name, x in named.items()}, dictionary, grad_output)
 
 
-def _case(size: Size, is_gpu: bool, *, flex: bool = False, with_bias: bool = False) -> Case:
+def _case(
+    size: Size, is_gpu: bool, *, flex: bool = False, with_bias: bool = False, tokens: Tokens = "raster"
+) -> Case:
     dtype = torch.bfloat16 if is_gpu else torch.float32
     flop, traffic = least_work(size, dtype.itemsize, with_bias=with_bias)
     contenders = [
@@ -175,20 +223,23 @@ def _case(size: Size, is_gpu: bool, *, flex: bool = False, with_bias: bool = Fal
             "masked softmax", "peer", _masked_softmax, lambda inputs: ~boolean_mask(inputs), _why_not_dense
         ),
     ]
-    if (size[2], size[4]) == _TYPICAL and not with_bias:
-        contenders += [_flex(size, trains=is_gpu)] if flex else []
+    is_typical = (size[2], size[4]) == _TYPICAL
+    if flex and not with_bias and (is_gpu or is_typical):
+        contenders.append(flex_attention_contender(size[3], trains=is_gpu))
+    if is_typical and not with_bias:
         contenders += [] if is_gpu else [_by_instruction_set(name) for name in instruction_sets()[1:]]
     if size[2] <= 64 and not with_bias:  # so few keys that a list may not pay at all
         contenders.append(
             Contender("SDPA, no mask", "part", lambda x, _: _sdpa(x, None), lambda _: None, is_same=False)
         )
     names = ("B", "heads", "N", "head_dim", "k")
+    variant = [*(["bias"] if with_bias else []), *([tokens] if tokens != "raster" else [])]
     return Case(
         op="knn_attention",
-        name=size_name(size) + (", bias" if with_bias else ""),
-        shape=dict(zip(names, size, strict=True)) | ({"bias": 1} if with_bias else {}),
+        name=", ".join([size_name(size), *variant]),
+        shape=dict(zip(names, size, strict=True)) | dict.fromkeys(variant, 1),
         dtype=dtype,
-        make_inputs=partial(make_attention_inputs, size, with_bias=with_bias),
+        make_inputs=partial(make_attention_inputs, size, with_bias=with_bias, tokens=tokens),
         contenders=tuple(contenders),
         reference=gather_reference,
         flop=flop,
@@ -284,34 +335,3 @@ def _why_not_dense(inputs: Inputs) -> str | None:
         scores = q.shape[0] * q.shape[1] * q.shape[2] ** 2 * q.element_size()
         return f"would hold {scores / 2**30:.0f} GiB of scores several times"
     return None
-
-
-def _flex(size: Size, *, trains: bool) -> Contender:
-    # private to one contender, so that its graph is compiled for one shape
-    compiled: list[Callable[..., Tensor]] = []
-
-    def prepare(inputs: Inputs) -> Any:
-        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-        if not compiled:
-            compiled.append(torch.compile(flex_attention, dynamic=False))
-        allowed = boolean_mask(inputs).squeeze(1)
-        N = allowed.shape[-1]
-
-        def listed(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return allowed[b, query, key]
-
-        return create_block_mask(listed, allowed.shape[0], None, N, N, device=allowed.device.type)
-
-    def run(leaves: Mapping[str, Tensor], blocks: Any) -> Tensor:
-        return compiled[0](leaves["q"], leaves["k"], leaves["v"], block_mask=blocks)
-
-    def why_not(inputs: Inputs) -> str | None:
-        head_dim = size[3]
-        return (
-            None
-            if head_dim & (head_dim - 1) == 0
-            else "a head_dim that is no power of two is not compiled here"
-        )
-
-    return Contender("FlexAttention", "peer", run, prepare, why_not, trains=trains)

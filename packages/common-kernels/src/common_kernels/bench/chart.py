@@ -29,7 +29,9 @@ def draw_chart(report: Report, path: Path) -> None:
 
     rows: dict[tuple[str, str, Mode], list[Measurement]] = {}
     for m in report.measurements:
-        if m.mode != "backward" and m.ratio is not None and m.kind not in ("auto", "part"):
+        if m.op == "memory" or m.mode == "backward":
+            continue
+        if m.ratio is not None and m.kind not in ("auto", "part"):
             rows.setdefault((m.op, m.case, m.mode), []).append(m)
     names = list(dict.fromkeys(m.contender for ms in rows.values() for m in ms))
     figure = Figure(figsize=(9, 1.6 + 0.24 * len(rows)), layout="constrained")
@@ -67,4 +69,46 @@ def draw_chart(report: Report, path: Path) -> None:
             fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.4, -0.5 / (1 + 0.24 * len(rows)))
         )
     axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def draw_memory(report: Report, path: Path) -> None:
+    """Draw the peak memory of forward and backward over the tokens of a window, a panel for each ``k``.
+
+    Nothing is written for a report without such cases.
+
+    Args:
+        report: What to draw.
+        path: PNG to write.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    rows = [m for m in report.measurements if m.op == "memory" and m.mode == "both" and m.peak_bytes]
+    if not rows:
+        return
+    from matplotlib.figure import Figure
+
+    lengths = sorted({m.shape["k"] for m in rows})
+    figure = Figure(figsize=(3.2 * len(lengths) + 1.6, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(lengths), sharey=True, squeeze=False)[0]
+    for axes, k in zip(panels, lengths, strict=True):
+        for number, name in enumerate(dict.fromkeys(m.contender for m in rows)):
+            points = [(m.shape["N"], (m.peak_bytes or 0) / 2**20) for m in rows]
+            mine = [m.contender == name and m.shape["k"] == k for m in rows]
+            points = sorted(point for point, is_mine in zip(points, mine, strict=True) if is_mine)
+            axes.plot(
+                [x for x, _ in points],
+                [y for _, y in points],
+                color=_COLOURS[number % len(_COLOURS)],
+                marker=_MARKERS[number % len(_MARKERS)],
+                label=name,
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xlabel("tokens of a window")
+        axes.set_title(f"k = {k}", fontsize=9)
+        axes.grid(linewidth=0.4)
+    panels[0].set_ylabel("peak of forward and backward, MiB")
+    panels[-1].legend(fontsize=7)
     figure.savefig(path, dpi=110)

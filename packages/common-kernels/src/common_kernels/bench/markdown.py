@@ -36,16 +36,22 @@ shown as failed and not timed.
 _MODE_HEADS: dict[Mode, str] = {"forward": "forward, ms", "backward": "backward, ms", "both": "both, ms"}
 
 
-def to_markdown(reports: Sequence[Report], charts: Mapping[str, str] | None = None) -> str:
+def to_markdown(
+    reports: Sequence[Report],
+    charts: Mapping[str, str] | None = None,
+    memory_charts: Mapping[str, str] | None = None,
+) -> str:
     """Return one page on all reports.
 
     Args:
         reports: Reports in the order of the page.
         charts: File names of charts by the slug of the machine.
+        memory_charts: Those of the memory.
     """
     lines = [_INTRODUCTION]
     for report in reports:
         lines += _section(report, (charts or {}).get(report.machine.slug))
+        lines += _memory(report, (memory_charts or {}).get(report.machine.slug))
     if not reports:
         lines.append("Nothing has been measured yet.")
     return "\n".join(lines).rstrip() + "\n"
@@ -66,7 +72,7 @@ def _section(report: Report, chart: str | None) -> Iterable[str]:
     if chart is not None:
         yield f"![Time of every contender over that of auto]({chart})\n"
     yield from _requirements(report)
-    for op in dict.fromkeys(row.op for row in report.measurements):
+    for op in dict.fromkeys(row.op for row in report.measurements if row.op != "memory"):
         yield from _table(op, [row for row in report.measurements if row.op == op])
 
 
@@ -103,6 +109,34 @@ def _table(op: str, rows: Sequence[Measurement]) -> Iterable[str]:
         cells += _times(by_mode, modes)
         yield f"| {' | '.join([*cells, *_facts(by_mode)])} |"
         previous = case
+    yield ""
+
+
+def _memory(report: Report, chart: str | None) -> Iterable[str]:
+    """Yield peaks by window and list length, a column for each contender."""
+    rows = [row for row in report.measurements if row.op == "memory" and row.mode in ("forward", "both")]
+    if not rows:
+        return
+    names = list(dict.fromkeys(row.contender for row in rows))
+    first = rows[0].shape
+    yield "### Memory over window and list length\n"
+    yield (
+        "Peak of a first forward, and of a first forward and backward, in MiB: "
+        f"{first['B'] * first['N']} tokens, {first['heads']} heads of {first['head_dim']}, {rows[0].dtype}.\n"
+    )
+    if chart is not None:
+        yield f"![Peak memory over the tokens of a window]({chart})\n"
+    yield f"| case | {' | '.join(names)} |\n|{' --- |' * (len(names) + 1)}"
+    peaks = {(row.case, row.contender, row.mode): row.peak_bytes for row in rows}
+    for case in dict.fromkeys(row.case for row in rows):
+        cells = [
+            ", ".join(
+                "-" if peak is None else f"{peak / 2**20:.3g}"
+                for peak in (peaks.get((case, name, mode)) for mode in ("forward", "both"))
+            )
+            for name in names
+        ]
+        yield f"| {' | '.join([case, *cells])} |"
     yield ""
 
 

@@ -11,16 +11,19 @@ from common_kernels.bench.results import Measurement, Report
 
 SLACK = 1.05
 _SDPA = ("SDPA, boolean mask", "SDPA, float mask")
+_MATMUL_TOPK = ("matmul, sorted top-k", "matmul, unsorted top-k")
 _TOPK = ("torch.topk, sorted", "torch.topk, unsorted")
 # times of an H100 or H200 in bf16; sizes by what tells them apart
-_MICROSECONDS: tuple[tuple[dict[str, int], float], ...] = (
-    ({"B": 256, "N": 256, "k": 64}, 70),
-    ({"B": 64, "N": 1024, "head_dim": 32, "k": 128}, 200),
-    ({"B": 64, "N": 1024, "k": 512}, 260),
-    ({"B": 16, "N": 4096, "k": 128}, 350),
-    ({"B": 4, "N": 16384, "k": 64}, 350),
-    ({"B": 4, "N": 16384, "k": 256}, 600),
-)
+_S1: dict[str, int] = {"B": 256, "N": 256, "k": 64}
+_S2: dict[str, int] = {"B": 64, "N": 1024, "head_dim": 32, "k": 128}
+_S3: dict[str, int] = {"B": 64, "N": 1024, "k": 512}
+_S4: dict[str, int] = {"B": 16, "N": 4096, "k": 128}
+_S5: dict[str, int] = {"B": 4, "N": 16384, "k": 64}
+_S6: dict[str, int] = {"B": 4, "N": 16384, "k": 256}
+_MICROSECONDS = ((_S1, 70), (_S2, 200), (_S3, 260), (_S4, 350), (_S5, 350), (_S6, 600))
+# how many times as long the better SDPA, and gather, may take at least
+_TIMES_SDPA = ((_S1, 2.5), (_S2, 2.5), (_S3, 2.5), (_S4, 3), (_S5, 12), (_S6, 5.5))
+_TIMES_GATHER = ((_S1, 25), (_S2, 20), (_S3, 80))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,9 @@ def _on_cpu(rows: Rows) -> list[Requirement]:
 
 
 def _on_gpu(rows: Rows) -> list[Requirement]:
-    attention = _where(rows, "knn_attention")
+    everything = _where(rows, "knn_attention")
+    # the times are those of tokens as an image has them
+    attention = [m for m in everything if not {"reordered", "unclustered", "bias"} & m.shape.keys()]
     forward = [m for m in attention if m.kind == "auto" and m.mode == "forward"]
     took = {m.case: m.median_ms for m in forward if m.median_ms}
     growth = [
@@ -109,25 +114,70 @@ def _on_gpu(rows: Rows) -> list[Requirement]:
         for m in attention
         if m.kind == "auto" and m.mode == "backward" and m.median_ms and m.case in took
     ]
-    found = [
-        _at_most(
-            f"N = {size['N']}, k = {size['k']}, 65536 tokens: microseconds, forward",
-            limit,
-            [(1e3 * m.median_ms, _place(m)) for m in _where(forward, **size) if m.median_ms],
-        )
-        for size, limit in _MICROSECONDS
-    ]
+    flex = ["FlexAttention"]
+    large = [m for m in everything if m.shape["N"] == 1024 and m.shape["B"] > 1]
     return [
-        *found,
+        *(
+            _at_most(f"{_size(s)}: microseconds, forward", limit, _us(forward, s))
+            for s, limit in _MICROSECONDS
+        ),
+        *(
+            _at_least(f"{_size(s)}: the better SDPA over auto", limit, _ratios(_where(attention, **s), _SDPA))
+            for s, limit in _TIMES_SDPA
+        ),
+        *(
+            _at_least(f"{_size(s)}: gather over auto", limit, _ratios(_where(attention, **s), ["gather"]))
+            for s, limit in _TIMES_GATHER
+        ),
         _at_most("backward over forward", 2.8, growth),
-        _at_least("the better SDPA over auto, forward", 1 / 1.1, _ratios(attention, _SDPA)),
+        _at_least("N = 1024: FlexAttention over auto, tokens reordered too", 1.3, _ratios(large, flex)),
+        _at_least("FlexAttention over auto, backward", 2, _ratios(everything, flex, "backward")),
+        _at_least("the better SDPA over auto, forward", 1 / 1.1, _ratios(everything, _SDPA)),
         _at_most(
             "N = 1024: peak memory of auto over gather's, forward", 0.02, _memory(_where(attention, N=1024))
         ),
-        _at_least(
-            "`fuse_phase`: angle formula over auto", 2.8, _ratios(_where(rows, "fuse_phase"), ["angles"])
-        ),
+        *_dictionary_on_gpu(_where(rows, "knn_dictionary")),
+        *_phase_on_gpu(_where(rows, "fuse_phase")),
     ]
+
+
+def _dictionary_on_gpu(rows: Rows) -> list[Requirement]:
+    s2, s5 = (_where(rows, **{name: s[name] for name in ("B", "N", "k")}) for s in (_S2, _S5))
+    similarity = [
+        (m.peak_bytes / (4 * m.shape["B"] * m.shape["N"] ** 2), _place(m))
+        for m in s5
+        if m.kind == "auto" and m.peak_bytes
+    ]
+    name = "`knn_dictionary`"
+    return [
+        _at_most(f"{name}, N = 1024, k = 128: microseconds", 100, _us(s2)),
+        _at_most(f"{name}, N = 16384, k = 64: microseconds", 2500, _us(s5)),
+        _at_most(f"{name}, N = 16384, k = 64: peak memory over an array of all pairs", 0.05, similarity),
+        _at_least(f"{name}, N = 1024, k = 128: matmul and top-k over auto", 10, _ratios(s2, _MATMUL_TOPK)),
+        _at_least(f"{name}, N = 16384, k = 64: matmul and top-k over auto", 5, _ratios(s5, _MATMUL_TOPK)),
+    ]
+
+
+def _phase_on_gpu(rows: Rows) -> list[Requirement]:
+    patch, batch = (_where(rows, B=B, H=128) for B in (1, 64))
+    angles = "angle formula over auto"
+    per_patch = [(us / 64, where) for us, where in _us(batch)]
+    return [
+        _at_most("`fuse_phase`, a patch of 128x128: microseconds", 12, _us(patch)),
+        _at_most("`fuse_phase`, 64 patches of 128x128: microseconds a patch", 0.5, per_patch),
+        _at_least(f"`fuse_phase`, a patch of 128x128: {angles}", 5, _ratios(patch, ["angles"])),
+        _at_least(f"`fuse_phase`, 64 patches of 128x128: {angles}", 8, _ratios(batch, ["angles"])),
+    ]
+
+
+def _size(shape: dict[str, int]) -> str:
+    return f"N = {shape['N']}, k = {shape['k']}, 65536 tokens"
+
+
+def _us(rows: Rows, shape: dict[str, int] | None = None) -> list[Figure]:
+    """Return the microseconds of auto, forward, by case."""
+    found = [m for m in _where(rows, **(shape or {})) if m.kind == "auto" and m.mode == "forward"]
+    return [(1e3 * m.median_ms, _place(m)) for m in found if m.median_ms]
 
 
 def _where(rows: Rows, op: str = "", /, **shape: int) -> list[Measurement]:

@@ -50,7 +50,7 @@ def knn_dictionary_triton(
     where the gap at the ``k``-th is wider. Equal rows of ``x`` tie exactly and go to the lower index.
     """
     # pulls in triton, which not every machine has
-    from common_kernels.ops.knn_dictionary.triton import launch  # noqa: F401  # registers the operator
+    from common_kernels.ops.knn_dictionary.triton.launch import dictionary_index
 
     x = x.detach()
     column = None  # (B, N): what a score takes from the norm of the other token
@@ -61,5 +61,4 @@ def knn_dictionary_triton(
     elif similarity == "cosine":  # the products of the features as they are stay exact
         column = x.float().norm(dim=-1).clamp_min(1e-12).reciprocal().contiguous()
     regions = None if regions is None else regions.long().contiguous()
-    index = torch.ops.common_kernels.knn_dictionary_index
-    return index(x.contiguous(), column, regions, similarity, k, force_self)
+    return dictionary_index(x.contiguous(), column, regions, similarity, k, force_self)

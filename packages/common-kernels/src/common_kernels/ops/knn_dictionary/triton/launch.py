@@ -56,6 +56,26 @@ def _fake(
     return x.new_empty((*x.shape[:2], k), dtype=torch.int32)
 
 
+def dictionary_index(
+    x: Tensor, column: Tensor | None, regions: Tensor | None, similarity: str, k: int, force_self: bool
+) -> Tensor:
+    """Call the operator.
+
+    Args:
+        x: Features, ``(B, N, C)``, contiguous.
+        column: ``(B, N)``, fp32, contiguous: the squared norms for ``"l2"``, the inverse norms for
+            ``"cosine"``, ``None`` for ``"dot"``.
+        regions: ``(G, N)``, int64, contiguous, or ``None``.
+        similarity: ``"dot"``, ``"l2"`` or ``"cosine"``.
+        k: Keys per token, at most ``N``.
+        force_self: Whether a token always lists itself.
+
+    Returns:
+        The lists, ``(B, N, k)``, int32.
+    """
+    return torch.ops.common_kernels.knn_dictionary_index(x, column, regions, similarity, k, force_self)
+
+
 def _launch_rows(
     x: Tensor, column: Tensor | None, regions: Tensor | None, index: Tensor, flags: dict[str, Any]
 ) -> None:
