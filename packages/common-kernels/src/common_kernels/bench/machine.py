@@ -39,7 +39,12 @@ def describe_machine(device: torch.device) -> Machine:
 
 
 def cpu_name() -> str:
-    """Return the model of the first processor."""
+    """Return the model of the first processor, and the instructions that torch uses of it."""
+    # virtual machines hide the model behind that of a whole family
+    return f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():
