@@ -13,12 +13,8 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from common_kernels import BackendUnavailableError, knn_dictionary
 from common_kernels.ops.knn_dictionary.reference import ranking
-from common_kernels.ops.knn_dictionary.triton import (
-    MAX_LISTED,
-    MAX_ROW,
-    knn_dictionary_triton,
-    launch,
-)
+from common_kernels.ops.knn_dictionary.triton import knn_dictionary_triton, launch
+from common_kernels.ops.knn_dictionary.triton.limits import MAX_LISTED, MAX_ROW
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 

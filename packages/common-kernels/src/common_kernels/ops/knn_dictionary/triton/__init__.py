@@ -13,12 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common_kernels._triton import INTERPRETED, why_no_triton
+from common_kernels.ops.knn_dictionary.triton.limits import MAX_LISTED, MAX_ROW
 
-__all__ = ["MAX_LISTED", "MAX_ROW", "knn_dictionary_triton", "not_auto_triton", "why_not_triton"]
-
-# tokens of a window up to which a program keeps whole rows of scores in registers
-MAX_ROW = {torch.float32: 1024, torch.float16: 2048, torch.bfloat16: 2048}
-MAX_LISTED = 1024  # of a longer window: choosing holds twice as many scores in registers
+__all__ = ["knn_dictionary_triton", "not_auto_triton", "why_not_triton"]
 
 
 def why_not_triton(

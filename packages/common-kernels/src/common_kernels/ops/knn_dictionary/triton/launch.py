@@ -13,7 +13,7 @@ import torch
 import triton
 from torch import Tensor
 
-from common_kernels.ops.knn_dictionary.triton import MAX_ROW
+from common_kernels.ops.knn_dictionary.triton.limits import MAX_ROW
 from common_kernels.ops.knn_dictionary.triton.passes import (
     knn_dictionary_bound_kernel,
     knn_dictionary_choose_kernel,
