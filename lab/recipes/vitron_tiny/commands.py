@@ -34,7 +34,8 @@ from recipes.vitron_tiny.figures import QUESTIONS, REQUIREMENTS, table
 from recipes.vitron_tiny.judging import evaluate_all, page
 from recipes.vitron_tiny.pool import make_pool
 from recipes.vitron_tiny.results import draw_figure, markdown, matrix, read_results, summarise
-from recipes.vitron_tiny.training import prepare, stage_of
+from recipes.vitron_tiny.stages import pool_shares, stage_of
+from recipes.vitron_tiny.training import Precision, prepare
 from recipes.vitron_tiny.training import train as train_stage
 
 ROOT = Path(__file__).parents[3]
@@ -63,6 +64,7 @@ def pool(
     *,
     output: OutputPath,
     count: int = 64_000,
+    stage: str = "joint",
     size: Size = "tiny",
     seed: Annotated[int, Parameter(validator=Number(gte=1, lt=FIRST_SEED))] = 1,
     processes: int = 2,
@@ -75,12 +77,20 @@ def pool(
     Args:
         output: Folder of the run: tokenizer, pool and checkpoints.
         count: Number of examples of all tasks.
+        stage: Stage whose shares of tasks are drawn: joint, see or polish.
         size: Size of the model.
         seed: Random seed, below 4000: the others are for evaluation.
         processes: Number of processes.
     """
     prepare(output, size=size)
-    count = make_pool(output / "pool", count, tokenizer=output, seed=seed, processes=processes)
+    count = make_pool(
+        output / "pool",
+        count,
+        shares=pool_shares(stage),
+        tokenizer=output,
+        seed=seed,
+        processes=processes,
+    )
     say(f"{count} examples drawn")
 
 
@@ -94,19 +104,23 @@ def train(
     mode: str = "off",
     init: Path | None = None,
     seed: int = 0,
+    processes: PositiveInt = 1,
+    precision: Precision = "32-true",
     machine: Accelerator = Accelerator(),
 ) -> None:
     """Train a stage; run again to resume.
 
     Args:
         output: Folder of the run: tokenizer, pool and checkpoints.
-        stage: Stage: joint, polish or synergy.
+        stage: Stage: joint, see, polish or synergy.
         steps: Number of steps.
         batch_size: Number of conversations per step.
         lr: Peak learning rate; by default that of the stage.
         mode: Mode of the discriminator: off, grl, alternate, confusion.
         init: Trained model to start from.
         seed: Random seed of weights and order.
+        processes: Number of processes, which share the conversations of a step.
+        precision: Precision, as Lightning names it.
     """
     # gradients near convergence are denormal, which CPUs compute many times slower
     torch.set_flush_denormal(True)
@@ -119,6 +133,8 @@ def train(
         seed=seed,
         threads=machine.threads,
         device=machine.device,
+        processes=processes,
+        precision=precision,
     )
     say(f"{output / f'stage-{stage}' / 'model'}")
 

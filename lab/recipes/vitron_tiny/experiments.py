@@ -37,10 +37,19 @@ from vitron.training import Stage
 from vitron.training.module import MODULE_NAMES
 from vitron.training.stages import Losses
 
-from recipes.vitron_tiny.results import ARMS, SETTINGS, TASK_MEASURES, Arm, Setting
+from recipes.vitron_tiny.results import (
+    ARMS,
+    FIRST_WEIGHT,
+    SETTINGS,
+    TASK_MEASURES,
+    WEIGHTED,
+    Arm,
+    Setting,
+)
 from recipes.vitron_tiny.scoring import cumulative_iou, mean_iou
+from recipes.vitron_tiny.stages import stage_of
 from recipes.vitron_tiny.tasks import draw_example
-from recipes.vitron_tiny.training import prepare, stage_of, train
+from recipes.vitron_tiny.training import prepare, train
 
 SHARES: Mapping[str, float] = {
     "referring_segmentation": 0.28,
@@ -69,7 +78,8 @@ class Plan:
         pool_size: Number of conversations in the pool.
         tests: Number of conversations of each evaluated task.
         probe: Number of signals of each module that a fresh probe learns from; half as many evaluate it.
-        weight: Largest weight of the discriminator's loss.
+        weights: Largest weights of the discriminator's loss; ``off`` and ``placebo`` have none.
+        ramp: Whether the weight grows from 0 along the run.
     """
 
     base_steps: PositiveInt = 1000
@@ -78,7 +88,12 @@ class Plan:
     pool_size: PositiveInt = 12_000
     tests: PositiveInt = 200
     probe: Annotated[int, Parameter(validator=Number(gte=2))] = 80
-    weight: float = 0.1
+    weights: tuple[float, ...] = (FIRST_WEIGHT,)
+    ramp: bool = True
+
+    def doses(self, arm: Arm) -> tuple[float, ...]:
+        """Return the weights of an arm."""
+        return self.weights if arm in WEIGHTED else (0.0,)
 
 
 def write_pool(folder: Path, encoder: ConversationEncoder, plan: Plan, setting: Setting) -> None:
@@ -143,17 +158,18 @@ def run_seed(
         pool = folder / f"pool-{setting}"
         write_pool(pool, encoder, plan, setting)
         base = f"{setting}-base-{seed}"
-        for arm in arms:
-            name = f"{setting}-{arm}-{seed}"
+        for arm, weight in [(each, dose) for each in arms for dose in plan.doses(each)]:
+            name = f"{setting}-{arm}-{weight:g}-{seed}" if weight else f"{setting}-{arm}-{seed}"
             path = folder / "results" / f"{name}.json"
             if path.exists():
                 continue
             if start is None:
                 stage_trainer.learn(pool, stage_for(base, plan.base_steps, RATE, plan))
-            stage = stage_for(name, plan.arm_steps, RATE / 3, plan, mode=arm, weight=plan.weight)
+            synergy = {"mode": arm, "weight": weight, "ramp": plan.ramp}
+            stage = stage_for(name, plan.arm_steps, RATE / 3, plan, **synergy)
             model = stage_trainer.learn(pool, stage, start or folder / f"stage-{base}" / "model")
-            figures = examine(model, encoder, plan)
-            _write_result(path, {"setting": setting, "arm": arm, "seed": seed, "figures": figures}, log)
+            found = {"setting": setting, "arm": arm, "weight": weight, "seed": seed}
+            _write_result(path, found | {"figures": examine(model, encoder, plan)}, log)
 
 
 def _prepare_encoder(folder: Path, start: Path | None) -> ConversationEncoder:

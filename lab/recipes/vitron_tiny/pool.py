@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from importlib import resources
@@ -20,10 +20,8 @@ from vitron.model import ConversationEncoder
 from vitron.model.batch import Encoded
 
 from recipes.vitron_tiny.conversations import draw_conversation
-from recipes.vitron_tiny.tasks import WEIGHTS, draw_example
-
-CONVERSATION = "conversation"
-CONVERSATION_SHARE = 0.55  # of all examples
+from recipes.vitron_tiny.stages import CONVERSATION
+from recipes.vitron_tiny.tasks import draw_example
 
 __all__ = ["PromptEncoder", "make_pool", "read_pool"]
 
@@ -82,19 +80,26 @@ def _shard(jobs: Sequence[tuple[str, int]], out: Path, *, tokenizer: Path, seed:
     return len(found)
 
 
-def make_pool(folder: Path, count: int, *, tokenizer: Path, seed: int = 1, processes: int = 2) -> int:
+def make_pool(
+    folder: Path,
+    count: int,
+    *,
+    shares: Mapping[str, float],
+    tokenizer: Path,
+    seed: int = 1,
+    processes: int = 2,
+) -> int:
     """Draw examples of all tasks by their shares; shards that exist are kept.
 
     Args:
         folder: Folder of the shards.
         count: Number of examples of all tasks.
+        shares: Share of each task, conversations among them.
         tokenizer: Folder with the processor's tokenizer and the model's configuration.
         seed: Random seed of the world.
         processes: Number of processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    single = (1 - CONVERSATION_SHARE) / sum(WEIGHTS.values())
-    shares = {task: share * single for task, share in WEIGHTS.items()} | {CONVERSATION: CONVERSATION_SHARE}
     jobs = [(task, index) for task, share in shares.items() for index in range(round(count * share))]
     shards = 16
     parts = [(jobs[start::shards], folder / f"{start:02}.pkl") for start in range(shards)]
@@ -104,10 +109,16 @@ def make_pool(folder: Path, count: int, *, tokenizer: Path, seed: int = 1, proce
         return sum(pool.map(work, [part for part, _ in missing], [path for _, path in missing]))
 
 
-def read_pool(folder: Path) -> list[Encoded]:
-    """Return the examples of :func:`make_pool`; shards are pickles: read only your own."""
+def read_pool(folder: Path, *, rank: int = 0, world_size: int = 1) -> list[Encoded]:
+    """Return the examples of :func:`make_pool`; shards are pickles: read only your own.
+
+    Args:
+        folder: Folder of the shards.
+        rank: Rank of this process, which reads its own shards alone to save memory.
+        world_size: Number of processes.
+    """
     found = list[Encoded]()
-    for path in sorted(folder.glob("*.pkl")):
+    for path in sorted(folder.glob("*.pkl"))[rank::world_size]:
         with path.open("rb") as file:
             found += pickle.load(file)
     return found

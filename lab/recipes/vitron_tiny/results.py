@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 Arm = Literal["off", "placebo", "grl", "confusion"]
 Setting = Literal["full", "low"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
+WEIGHTED: tuple[Arm, ...] = ("grl", "confusion")  # the arms in which the discriminator acts on the model
+FIRST_WEIGHT = 0.1  # of results that name none
 SETTINGS: tuple[Setting, ...] = get_args(Setting)
 TITLES: Mapping[Setting, str] = {"full": "all data", "low": "a tenth of tracking and editing"}
 TASK_MEASURES: Mapping[str, str] = {
@@ -26,6 +28,7 @@ TASK_MEASURES: Mapping[str, str] = {
     "caption": "caption_exact",
 }
 """Tasks that are left out in turn, and what each is judged by."""
+MARKERS = "osD^"  # of the weights of an arm
 COLOURS: Mapping[str, str] = {"placebo": "#8c8c8c", "grl": "#0f7f8c", "confusion": "#d98c1f"}
 MEASURES: Mapping[str, str] = {
     "seg_ciou": "segmentation, cIoU",
@@ -46,6 +49,7 @@ class Row:
     Attributes:
         setting: How much data.
         arm: Which discriminator.
+        weight: Largest weight of its loss; 0 where it does not act on the model.
         seeds: How many.
         mean: Of each measure.
         deviation: Sample standard deviation; 0 of one seed.
@@ -55,6 +59,7 @@ class Row:
 
     setting: str
     arm: str
+    weight: float
     seeds: int
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
@@ -97,32 +102,40 @@ def matrix(results: Sequence[Mapping[str, Any]]) -> str:
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Return mean and standard deviation of each arm, and of its difference to ``off``, seed by seed."""
+    by_key = {
+        (each["setting"], each["arm"], _weight(each), each["seed"]): each["figures"] for each in results
+    }
+    groups = sorted(
+        {key[:3] for key in by_key}, key=lambda key: (SETTINGS.index(key[0]), ARMS.index(key[1]), key[2])
+    )
     rows: list[Row] = []
-    by_key = {(each["setting"], each["arm"], each["seed"]): each["figures"] for each in results}
-    for setting in SETTINGS:
-        for arm in ARMS:
-            seeds = sorted(seed for one, other, seed in by_key if (one, other) == (setting, arm))
-            if not seeds:
-                continue
-            own = [by_key[setting, arm, seed] for seed in seeds]
-            both = [seed for seed in seeds if (setting, "off", seed) in by_key]
-            gains = {
-                name: [by_key[setting, arm, seed][name] - by_key[setting, "off", seed][name] for seed in both]
-                for name in MEASURES
-            }
-            values = {name: [figures[name] for figures in own] for name in MEASURES}
-            rows.append(
-                Row(
-                    setting=setting,
-                    arm=arm,
-                    seeds=len(seeds),
-                    mean={name: fmean(each) for name, each in values.items()},
-                    deviation={name: _deviation(each) for name, each in values.items()},
-                    gain={name: fmean(each) for name, each in gains.items() if each},
-                    gain_deviation={name: _deviation(each) for name, each in gains.items() if each},
-                )
+    for setting, arm, weight in groups:
+        own = {
+            key[3]: figures for key, figures in sorted(by_key.items()) if key[:3] == (setting, arm, weight)
+        }
+        off = {key[3]: figures for key, figures in by_key.items() if key[:2] == (setting, "off")}
+        gains = {
+            name: [figures[name] - off[seed][name] for seed, figures in own.items() if seed in off]
+            for name in MEASURES
+        }
+        values = {name: [figures[name] for figures in own.values()] for name in MEASURES}
+        rows.append(
+            Row(
+                setting=setting,
+                arm=arm,
+                weight=weight,
+                seeds=len(own),
+                mean={name: fmean(each) for name, each in values.items()},
+                deviation={name: _deviation(each) for name, each in values.items()},
+                gain={name: fmean(each) for name, each in gains.items() if each},
+                gain_deviation={name: _deviation(each) for name, each in gains.items() if each},
             )
+        )
     return rows
+
+
+def _weight(result: Mapping[str, Any]) -> float:
+    return result.get("weight", FIRST_WEIGHT) if result["arm"] in WEIGHTED else 0.0
 
 
 def _deviation(values: Sequence[float]) -> float:
@@ -131,7 +144,8 @@ def _deviation(values: Sequence[float]) -> float:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the table: per cent, mean and standard deviation, in brackets the difference to ``off``."""
-    lines = [f"| data | arm | seeds | {' | '.join(MEASURES.values())} |", "|---" * (3 + len(MEASURES)) + "|"]
+    head = f"| data | arm | weight | seeds | {' | '.join(MEASURES.values())} |"
+    lines = [head, "|---" * (4 + len(MEASURES)) + "|"]
     for row in rows:
         cells = []
         for name in MEASURES:
@@ -139,7 +153,8 @@ def markdown(rows: Sequence[Row]) -> str:
             if row.arm != "off" and name in row.gain:
                 cell += f" ({100 * row.gain[name]:+.1f} ± {100 * row.gain_deviation[name]:.1f})"
             cells.append(cell)
-        lines.append(f"| {row.setting} | {row.arm} | {row.seeds} | {' | '.join(cells)} |")
+        weight = f"{row.weight:g}" if row.weight else ""
+        lines.append(f"| {row.setting} | {row.arm} | {weight} | {row.seeds} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -154,22 +169,19 @@ def draw_figure(rows: Sequence[Row], path: Path) -> None:
     sheet = Figure(figsize=(9.0, 2.6 * max(1, len(settings)) + 0.6), dpi=110, layout="constrained")
     FigureCanvasAgg(sheet)
     panels = sheet.subplots(max(1, len(settings)), 1, squeeze=False)[:, 0]
-    arms = [arm for arm in ARMS if arm != "off"]
     for axes, setting in zip(panels, settings, strict=False):
-        shown = {row.arm: row for row in rows if row.setting == setting}
-        for place, arm in enumerate(arms):
-            if arm not in shown:
-                continue
-            at = np.arange(len(MEASURES)) + 0.22 * (place - (len(arms) - 1) / 2)
+        shown = [row for row in rows if row.setting == setting and row.arm != "off"]
+        weights = sorted({row.weight for row in shown if row.weight})
+        for place, row in enumerate(shown):
             axes.errorbar(
-                at,
-                [100 * shown[arm].gain.get(name, 0.0) for name in MEASURES],
-                yerr=[100 * shown[arm].gain_deviation.get(name, 0.0) for name in MEASURES],
-                fmt="o",
+                np.arange(len(MEASURES)) + 0.7 * (place - (len(shown) - 1) / 2) / max(3, len(shown)),
+                [100 * row.gain.get(name, 0.0) for name in MEASURES],
+                yerr=[100 * row.gain_deviation.get(name, 0.0) for name in MEASURES],
+                fmt=MARKERS[weights.index(row.weight) % len(MARKERS)] if row.weight else "x",
                 markersize=5,
                 capsize=3,
-                color=COLOURS[arm],
-                label=arm,
+                color=COLOURS[row.arm],
+                label=f"{row.arm} {row.weight:g}" if row.weight else row.arm,
             )
         axes.axhline(0, color="#222222", linewidth=0.8)
         axes.set_xticks(
@@ -183,7 +195,7 @@ def draw_figure(rows: Sequence[Row], path: Path) -> None:
         )
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", linewidth=0.4)
-        if set(shown) - {"off"}:
+        if shown:
             axes.legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.savefig(path, metadata={"Software": None})

@@ -20,7 +20,7 @@ from recipes.vitron_tiny import editing, generation, images, questions, videos
 from recipes.vitron_tiny.composing import Composer, Drawn, Step
 from recipes.vitron_tiny.scenes import Draw, View
 
-__all__ = ["TASKS", "WEIGHTS", "Split", "assistant_text", "corpus", "draw_example", "draw_task", "rendered"]
+__all__ = ["TASKS", "Split", "assistant_text", "corpus", "draw_example", "draw_task", "rendered"]
 
 Split = Literal["train", "test", "novel"]
 SPLITS: tuple[Split, ...] = ("train", "test", "novel")
@@ -102,26 +102,6 @@ _MAKERS: Mapping[str, Callable[[Draw], Composer | None]] = {
     "no_call": _free(generation.no_call, shown=0.4),
 }
 TASKS = tuple(_MAKERS)
-WEIGHTS: Mapping[str, float] = {
-    "caption": 0.04,
-    "grounding": 0.04,
-    "question": 0.05,
-    "region_caption": 0.14,
-    "referring_segmentation": 0.22,
-    "sketch_segmentation": 0.04,
-    "editing": 0.09,
-    "restoration": 0.01,
-    "text_to_image": 0.10,
-    "text_to_video": 0.02,
-    "image_to_video": 0.02,
-    "video_question": 0.02,
-    "span_grounding": 0.02,
-    "tracking": 0.06,
-    "video_editing": 0.02,
-    "chains": 0.08,
-    "no_call": 0.03,
-}
-"""Share of each task among the examples drawn, about that in which training asks for them."""
 
 _PURPOSE = 70  # first number of the random stream
 _ATTEMPTS = 1000

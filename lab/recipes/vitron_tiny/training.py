@@ -7,7 +7,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -16,69 +16,16 @@ from vitron.model import ConversationEncoder, VitronForConditionalGeneration
 from vitron.model.encoding import Encoded
 from vitron.training import Stage, VitronData, VitronModule
 from vitron.training.callbacks import LastCheckpoint
-from vitron.training.stages import Losses, Optimisation, Synergy
 
 from recipes.vitron_tiny.building import Size, make_config, make_model, make_processor, make_tokenizer
 from recipes.vitron_tiny.pool import read_pool
+from recipes.vitron_tiny.stages import HARD
 from recipes.vitron_tiny.tasks import corpus
 from recipes.vitron_tiny.tower import read_tower
 
-__all__ = ["prepare", "stage_of", "train"]
+Precision = Literal["32-true", "bf16-mixed"]
 
-
-HARD = "referring_hard"
-# from scratch: what must be seen takes longest to learn, how calls are written is learnt in minutes
-SHARES = {
-    "caption": 0.05,
-    "grounding": 0.02,
-    "question": 0.04,
-    "region_caption": 0.13,
-    "referring_segmentation": 0.27,
-    HARD: 0.07,
-    "sketch_segmentation": 0.06,
-    "editing": 0.07,
-    "restoration": 0.01,
-    "text_to_image": 0.05,
-    "text_to_video": 0.01,
-    "image_to_video": 0.02,
-    "video_question": 0.01,
-    "span_grounding": 0.01,
-    "tracking": 0.07,
-    "video_editing": 0.01,
-    "chains": 0.04,
-    "no_call": 0.03,
-    "conversation": 0.08,
-}
-# phrases of place come later, for until objects are told apart they teach nothing
-LATER = {HARD: 0.14, "referring_segmentation": 0.12, "region_caption": 0.3, "question": 0.08}
-# from a trained model: conversations, which hold all tasks, and what needs sight
-POLISH = {
-    "caption": 0.01,
-    "grounding": 0.005,
-    "question": 0.05,
-    "region_caption": 0.08,
-    "referring_segmentation": 0.09,
-    HARD: 0.06,
-    "sketch_segmentation": 0.02,
-    "editing": 0.05,
-    "restoration": 0.005,
-    "text_to_image": 0.03,
-    "text_to_video": 0.005,
-    "image_to_video": 0.01,
-    "video_question": 0.01,
-    "span_grounding": 0.01,
-    "tracking": 0.03,
-    "video_editing": 0.01,
-    "chains": 0.03,
-    "no_call": 0.02,
-    "conversation": 0.5,
-}
-
-RATES = {"joint": 1.5e-3, "polish": 1e-3}  # peaks
-LOSSES = Losses(text=1.0, mask=2.0, match=0.5, alignment=0.1, words=1.0)
-# a trained model writes most tokens without fault: at weight 1 its text gives a gradient of norm 0.24, masks
-# and conditions 0.74 together, a new reader of the signals 7.5
-POLISH_LOSSES = Losses(text=8.0, mask=1.5, match=0.3, alignment=0.05, words=0.0)
+__all__ = ["Precision", "prepare", "train"]
 
 # words that make a phrase one of place or of relation
 _PLACES = re.compile(r"left|right|top|bottom|middle|above|below|highest|lowest")
@@ -105,40 +52,6 @@ def prepare(folder: Path, *, size: Size = "tiny", seed: int = 0) -> None:
     make_processor(tokenizer).save_pretrained(folder)
 
 
-def stage_of(
-    name: str, steps: int, *, batch_size: int = 64, lr: float | None = None, **synergy: Any
-) -> Stage:
-    """Return a stage of this recipe.
-
-    Args:
-        name: ``joint``: all that there is learns from all tasks, since there is no pretrained language model
-            to align with. ``polish``: the same from a model so trained, half of it conversations.
-            ``synergy``: ``joint`` with a discriminator (paper, stage 3), at a lower rate.
-        steps: Number of steps.
-        batch_size: Conversations of a step.
-        lr: Peak learning rate; by default that of the stage.
-        synergy: Settings of the discriminator.
-    """
-    rate = lr or RATES.get(name, 3e-4)
-    return Stage(
-        name=name,
-        summary="the small model, all tasks at once",
-        train=("*",),
-        losses=POLISH_LOSSES if name == "polish" else LOSSES,
-        synergy=Synergy.model_validate({"width": 64, "layers": 2, "heads": 4} | synergy),
-        optimisation=Optimisation(
-            lr=rate,
-            groups={"vision_tower": rate / 4},
-            weight_decay=0.05,
-            warmup=0.04,
-            steps=steps,
-            batch_size=batch_size,
-        ),
-        tasks=dict(POLISH if name == "polish" else SHARES),
-        tasks_later={} if name == "polish" else dict(LATER),
-    )
-
-
 def train(
     folder: Path,
     pool: Path,
@@ -148,6 +61,8 @@ def train(
     seed: int = 0,
     threads: int = 1,
     device: str = "cpu",
+    processes: int = 1,
+    precision: Precision = "32-true",
     every: int = 100,
 ) -> VitronForConditionalGeneration:
     """Train a stage, or resume from its last checkpoint.
@@ -159,8 +74,10 @@ def train(
         init: Folder of a trained model to start from; by default new weights, with the tower that
             :func:`recipes.vitron_tiny.tower.distil_tower` wrote.
         seed: Random seed of weights and order.
-        threads: Number of CPU threads.
+        threads: Number of CPU threads of each process.
         device: Accelerator, as Lightning names it.
+        processes: Number of processes; each takes its share of the conversations of a step.
+        precision: Precision, as Lightning names it.
         every: Steps between checkpoints.
     """
     torch.set_num_threads(threads)
@@ -171,7 +88,9 @@ def train(
     began = time.monotonic()
     trainer = pl.Trainer(
         accelerator=device,
-        devices=1,
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
+        precision=precision,
         max_epochs=1,
         enable_checkpointing=False,
         limit_val_batches=0,
@@ -182,9 +101,15 @@ def train(
         enable_model_summary=False,
         default_root_dir=runs,
     )
+    # backward through torch's fused attention is slow on CPUs: 1.56 s a step, 1.41 without, one thread, bf16
+    model.set_attn_implementation("eager" if device == "cpu" else "sdpa")
     module = VitronModule(model.train(), stage, seed)
-    data = _training_data(pool, encoder, stage, seed)
+    data = _training_data(
+        read_pool(pool, rank=trainer.global_rank, world_size=processes), encoder, stage, seed, processes
+    )
     trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=False)
+    if not trainer.is_global_zero:
+        return model
     out = runs / "model"
     model.eval().save_pretrained(out)
     encoder.processor.save_pretrained(out)
@@ -205,12 +130,14 @@ def _initial_model(
     return model
 
 
-def _training_data(pool: Path, encoder: ConversationEncoder, stage: Stage, seed: int) -> VitronData:
-    drawn, settings = read_pool(pool), stage.optimisation
+def _training_data(
+    drawn: list[Encoded], encoder: ConversationEncoder, stage: Stage, seed: int, processes: int
+) -> VitronData:
+    settings = stage.optimisation
     return VitronData(
         encoder,
         separate_hard_phrases(drawn, encoder) if HARD in stage.tasks else drawn,
-        batch_size=settings.batch_size,
+        batch_size=settings.batch_size // processes,
         steps=settings.steps,
         shares=stage.tasks,
         later=stage.tasks_later,

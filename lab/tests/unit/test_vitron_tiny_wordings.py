@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from recipes.vitron_tiny import wordings
 from recipes.vitron_tiny.scenes import Draw
 from recipes.vitron_tiny.wordings import CHAT, FOLLOW_UPS, SEGMENT, WORDINGS, Family, said, worded
-from recipes.vitron_tiny.wordings.forms import expand, framed
+from recipes.vitron_tiny.wordings.forms import FRAMES, PLACES, expand, framed
 from shapeworld.words import Phrasing
 from vitron.demo.painters.words import read_phrase
 
@@ -55,18 +55,49 @@ def families() -> Iterator[tuple[str, Family]]:
 FAMILIES = dict(families())
 
 
-@cache
-def sentences(name: str) -> set[str]:
-    family = FAMILIES[name]
-    return {
-        text
-        for form, kind in zip(family.train, family.kinds, strict=True)
-        for text in framed(form, kind, family.place)
-    }
-
-
 def bare(text: str) -> str:
     return re.sub(r"[^\w{}<>]+", " ", text.replace("'", "")).lower().strip()
+
+
+Core = tuple[str, str, str]
+"""A bare form, the kind whose frames stand around it, and the medium that a place at its end names."""
+
+
+def cores(text: str) -> set[Core]:
+    """Return the forms of which a bare text may have been made."""
+    found = set[Core]()
+    for kind, frames in FRAMES.items():
+        inner = {text} if kind != "fixed" else set[str]()
+        inner |= {left for first, last in map(bare_ends, frames) if (left := between(text, first, last))}
+        found |= {(each, kind, "") for each in inner}
+        for place, ends in PLACES.items():
+            found |= {
+                (left, kind, place)
+                for each in inner
+                for end in ends
+                if (left := between(each, "", f" {bare(end)}"))
+            }
+    return found
+
+
+def own_cores(family: Family) -> Iterator[tuple[str, Core]]:
+    """Yield each form of training with what :func:`cores` finds in the sentences made of it."""
+    for form, kind in zip(family.train, family.kinds, strict=True):
+        yield form, (bare(form), kind, "")
+        if form.endswith(("{thing}", "{things}", "{to}", "{subject}")):
+            yield form, (bare(form), kind, family.place)
+
+
+@cache
+def bare_ends(frame: str) -> tuple[str, str]:
+    first, last = map(bare, frame.split("{}"))
+    return first and f"{first} ", last and f" {last}"
+
+
+def between(text: str, first: str, last: str) -> str:
+    if not (text.startswith(first) and text.endswith(last)):
+        return ""
+    return text[len(first) : len(text) - len(last)]
 
 
 def draw_of(seed: int, phrasing: Phrasing = "train") -> Draw:
@@ -79,7 +110,9 @@ def test_families_are_large_and_their_sides_apart(name: str) -> None:
     family = FAMILIES[name]
     assert len(set(family.train)) == len(family.train) == len(family.kinds) >= 40
     assert len(set(family.held_out)) == len(family.held_out) >= 10
-    assert not {bare(form) for form in family.held_out} & {bare(text) for text in sentences(name)}
+    shown = {core for _, core in own_cores(family)}
+    assert not {bare(form) for form in family.held_out} & set(map(bare, family.train))
+    assert not [form for form in family.held_out if cores(bare(form)) & shown]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -90,17 +123,33 @@ def test_forms_have_the_slots_of_their_family(name: str) -> None:
         for form in (*family.train, *family.held_out)
     ]
     assert all(each == slots[0] for each in slots)
-    assert all(re.fullmatch(r"[\w ,.:;?'{}-]+", form) for form in (*family.train, *family.held_out))
+    assert all(re.fullmatch(r"[\w ,.:;?'&+{}-]+", form) for form in (*family.train, *family.held_out))
     assert not [form for form in family.train if len(form.split()) > 18]
 
 
 def test_no_text_has_two_meanings() -> None:
     meanings = defaultdict[str, set[str]](set)
+    framed_forms = dict[Core, str]()
     for name, family in FAMILIES.items():
-        slots = SLOTS | OWN_SLOTS.get(name, {})
-        for text in sentences(name) | set(family.held_out):
-            meanings[bare(text.format(**slots))].add(MEANINGS.get(name, name))
+        slots, meaning = SLOTS | OWN_SLOTS.get(name, {}), MEANINGS.get(name, name)
+        for form in (*family.train, *family.held_out):
+            meanings[bare(form.format(**slots))].add(meaning)
+        for form, (_, kind, place) in own_cores(family):
+            framed_forms[bare(form.format(**slots)), kind, place] = meaning
     assert not {text: names for text, names in meanings.items() if len(names) > 1}
+    # nor is a framed text of one family a text of another
+    assert not [
+        (text, framed_forms[core])
+        for text, names in meanings.items()
+        for core in cores(text) & framed_forms.keys()
+        if framed_forms[core] not in names
+    ]
+
+
+def test_cores_take_frames_and_places_off() -> None:
+    assert ("mark the red circle", "request", "image") in cores(
+        "can you please mark the red circle in this photo"
+    )
 
 
 def test_expand_nested() -> None:
@@ -128,7 +177,12 @@ def test_worded_fills_every_slot(name: str, seed: int, phrasing: Phrasing) -> No
 def test_typing_leaves_the_object_alone() -> None:
     texts = [worded(draw_of(seed), SEGMENT, thing="a quux") for seed in range(3000)]
     assert all("a quux" in text.lower() for text in texts)
-    known = {word for text in sentences("SEGMENT") for word in re.findall(r"[a-z']+", text.lower())}
+    known = {
+        word
+        for form, kind in zip(SEGMENT.train, SEGMENT.kinds, strict=True)
+        for text in framed(form, kind, SEGMENT.place)
+        for word in re.findall(r"[a-z']+", text.lower())
+    }
     words = [set(re.findall(r"[a-z']+", text.lower())) - known - {"quux"} for text in texts]
     share = sum(bool(each) for each in words) / len(texts)
     assert 0.01 < share < 0.15

@@ -62,6 +62,7 @@ class Synergy(_Model):
             the model against it); ``confusion`` (towards the uniform guess); ``placebo`` (trained without an
             effect on the model).
         weight: Largest weight of the loss of the model.
+        ramp: Whether the weight grows from 0 along the run, instead of being ``weight`` from the first step.
         steps: Steps of the discriminator per step of the model, in ``alternate``.
         width: Channels of the discriminator.
         layers: Layers of the discriminator.
@@ -71,6 +72,7 @@ class Synergy(_Model):
 
     mode: SynergyMode = "off"
     weight: Weight = 0.1
+    ramp: bool = True
     steps: Count = 1
     width: Count = 768
     layers: Count = 4
