@@ -14,8 +14,9 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -100,6 +101,7 @@ class Ledger:
         self._place = place
         self._lock = RLock()
         self._connection: sqlite3.Connection | None = None
+        self._close: Callable[[], object] | None = None
         self._process = os.getpid()
         self._sets: dict[int, frozenset[str]] = {}
         self._copied = 0.0
@@ -109,18 +111,28 @@ class Ledger:
         """See what other processes have written."""
         with self._lock:
             self._sets.clear()
-            if self._connection is not None and self._process == os.getpid():
-                self._connection.close()
-            self._connection = None  # another process may have replaced the file
+            self._drop()  # another process may have replaced the file
             self._open()
+
+    def _hold(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Keep a connection until it is dropped, or the ledger is."""
+        self._connection, self._close = connection, weakref.finalize(self, connection.close)
+        return connection
+
+    def _drop(self) -> None:
+        """Close the connection, if there is one."""
+        if self._close is not None:
+            self._close()
+        self._connection = self._close = None
 
     def _open(self) -> sqlite3.Connection | None:
         """The connection, or ``None`` while there is no file."""
         with self._lock:
             if self._process != os.getpid():  # a connection must not be carried into a forked process
-                self._connection, self._process = None, os.getpid()
-            if self._connection is None:
-                self._connection = self._connect()
+                self._drop()
+                self._process = os.getpid()
+            if self._connection is None and (connection := self._connect()) is not None:
+                self._hold(connection)
             return self._connection
 
     def _connect(self) -> sqlite3.Connection | None:
@@ -134,26 +146,29 @@ class Ledger:
         else:
             connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             connection.deserialize(self._place.read(FILE))
-        with self._reading():
-            connection.execute("SELECT COUNT(*) FROM name_sets").fetchone()
+        try:
+            with self._reading():
+                connection.execute("SELECT COUNT(*) FROM name_sets").fetchone()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _create(self) -> sqlite3.Connection:
         if (found := self._open()) is not None:
             return found
         if not self._place.is_local:
-            self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            self._connection.executescript(_TABLES)
-            return self._connection
+            made = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            made.executescript(_TABLES)
+            return self._hold(made)
         path = Path(self._place.path(FILE))
         make_folder(path.parent)
         temporary = path.with_name(f".{FILE}.{os.getpid()}")
         with self._place.locked("ledger.lock"):
             if not path.exists():  # another process may be faster
                 temporary.unlink(missing_ok=True)
-                made = sqlite3.connect(temporary)
-                made.executescript(_TABLES)
-                made.close()
+                with closing(sqlite3.connect(temporary)) as made:
+                    made.executescript(_TABLES)
                 temporary.replace(path)
         opened = self._open()
         assert opened is not None
@@ -219,9 +234,7 @@ class Ledger:
     def remove(self) -> None:
         """Remove the file of a store that holds nothing."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
+            self._drop()
             self._place.remove(FILE)
 
     @property

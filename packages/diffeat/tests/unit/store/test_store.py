@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
+import gc
 import pickle
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,6 +222,22 @@ def test_a_damaged_ledger_is_named(filled, tmp_path):
     (tmp_path / "whole" / "ledger.sqlite").write_text("{" * 4096)
     with pytest.raises(StoreError, match=r"ledger\.sqlite is damaged"):
         FeatureStore(filled.url)
+
+
+def test_a_store_that_is_dropped_closes_its_ledger(filled, monkeypatch):
+    # from Python 3.13 on, one that is left open warns in whatever runs when it is collected
+    opened, connect = [], sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **kwargs: opened.append(connect(*args, **kwargs)) or opened[-1]
+    )
+    store = FeatureStore(filled.url)
+    store.ledger.refresh()
+    del store
+    gc.collect()
+    assert len(opened) == 2
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
 
 
 def test_lost_values_are_not_read_as_zeros(filled, tmp_path):
