@@ -329,11 +329,20 @@ def test_what_is_there_is_not_replaced_unasked(run, model):
     assert pixels("a.png").shape == (48, 48, 3)
 
 
+def test_an_image_is_not_replaced_by_its_own_result(run, model, photo):
+    before = photo.read_bytes()
+    for place in (photo, Path.cwd() / photo):
+        said = sentence(run("upscale", photo, "-o", place, "--overwrite", code=2))
+        assert "would be overwritten by its own result: give another name or folder" in said
+    assert photo.read_bytes() == before
+    assert model.asked == []
+
+
 def test_a_folder_of_another_job_is_refused_until_overwritten(run, model):
     interrupt(model, 3, KeyboardInterrupt)
     run("generate", "x", "--size", "48", "-o", "a.png", code=130)
     said = sentence(run("generate", "y", "--size", "48", "-o", "a.png", "--seed", "1", code=2))
-    assert "belongs to another job, which differs in prompt, seed; use another folder" in said
+    assert "differs in prompt, seed; use another folder or discard it (--overwrite)" in said
     run("generate", "y", "--size", "48", "-o", "a.png", "--seed", "1", "--overwrite")
     assert sorted(path.name for path in Path().iterdir()) == [".results", "a.png"]
 

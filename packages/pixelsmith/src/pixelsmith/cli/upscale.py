@@ -66,6 +66,8 @@ def upscale(
     from pixelsmith.job.source import digest_image
 
     sliders = validate_options(slider, sizes, output)
+    if output.output is not None and output.output.resolve() == image.resolve():
+        raise ValueError(f"{image} would be overwritten by its own result: give another name or folder")
     # all of it, since damage in the middle of a file does not show in its header
     found = read_image(image, max_pixels=max_pixels)
     size, digest = (found.height, found.width), digest_image(image)

@@ -32,6 +32,7 @@ _JOB, _SOURCE, _ALPHA, _SOURCE_RECORD = "job.json", "source.npy", "alpha.npy", "
 _NOTES = ("preview.png", "command.json")
 _CANVASES = ("clean", "state-a", "state-b", "estimate-a", "estimate-b")
 _SECTIONS = ("config", "model")  # of job.json; what they hold goes by its own name
+_WORDS = {"source_digest": "image", "source_size": "image"}  # what a user gave, for what is stored of it
 _BAND = 1024
 
 
@@ -186,11 +187,11 @@ class FolderStore:
         wanted, held = json.loads(json.dumps(identity)), self.description
         if held is None:
             return
-        differing = list(_differing(held, wanted))
+        differing = {_WORDS.get(name, name) for name in _differing(held, wanted)}
         if differing:
             raise JobFolderError(
                 f"{self.path} belongs to another job, which differs in {', '.join(sorted(differing))}; "
-                "use another folder"
+                "use another folder or discard it (--overwrite)"
             )
 
     @contextmanager

@@ -313,7 +313,7 @@ def test_an_image_in_memory_is_one_of_its_own_job(dummies, tmp_path):
     result = Job(dummies.Dummy(), spec, FolderStore(tmp_path / "job"), image=pixels).run()
     again = Job(dummies.Dummy(), spec, FolderStore(tmp_path / "job"), image=pixels).run()
     np.testing.assert_array_equal(again.image.array, result.image.array)
-    with pytest.raises(JobFolderError, match="belongs to another job, which differs in source_digest"):
+    with pytest.raises(JobFolderError, match="belongs to another job, which differs in image; use another"):
         Job(dummies.Dummy(), spec, FolderStore(tmp_path / "job"), image=255 - pixels).run()
     named = dummies.spec(source=tmp_path / "a.png", source_digest="00")
     with pytest.raises(ValueError, match=r"image and spec\.source=.* cannot both be given"):
