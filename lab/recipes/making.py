@@ -32,7 +32,10 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "vitron-tiny": (
         "vitron pool -o {run} --count 64000",
         "vitron train -o {run} --stage joint --steps 6000",
-        "vitron train -o {run} --stage polish --steps 4000 --batch-size 32 --init {run}/stage-joint/model",
+        "vitron pool -o {run} --stage see --count 110000 --seed 2",
+        "vitron train -o {run} --stage see --steps 1000 --batch-size 96 --init {run}/stage-joint/model",
+        "vitron pool -o {run} --stage polish --count 120000 --seed 3",
+        "vitron train -o {run} --stage polish --steps 4000 --batch-size 48 --init {run}/stage-see/model",
         "vitron ship {run}/stage-polish/model",
     ),
     **{

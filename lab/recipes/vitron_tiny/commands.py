@@ -70,7 +70,7 @@ def pool(
     processes: int = 2,
     debug: Debug = Debug(),
 ) -> None:
-    """Train the tokenizer and draw the missing shards of the pool.
+    """Train the tokenizer and draw the missing shards of the pool of a stage.
 
     To continue from a trained model, put its processor and configuration into the folder first.
 
@@ -84,7 +84,7 @@ def pool(
     """
     prepare(output, size=size)
     count = make_pool(
-        output / "pool",
+        output / f"pool-{stage}",
         count,
         shares=pool_shares(stage),
         tokenizer=output,
@@ -127,7 +127,7 @@ def train(
     settings = stage_of(stage, steps, batch_size=batch_size, lr=lr, mode=mode)
     train_stage(
         output,
-        output / "pool",
+        output / f"pool-{stage}",
         settings,
         init=init,
         seed=seed,

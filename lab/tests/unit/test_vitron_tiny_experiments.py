@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,9 @@ def nano() -> tuple[VitronForConditionalGeneration, ConversationEncoder]:
     return make_model(config).eval(), ConversationEncoder(make_processor(tokenizer), config)
 
 
-def result(arm: str, seed: int, value: float, setting: str = "full") -> dict[str, object]:
-    return {"setting": setting, "arm": arm, "seed": seed, "figures": dict.fromkeys(MEASURES, value)}
+def result(arm: str, seed: int, value: float, setting: str = "full", **more: float) -> dict[str, object]:
+    figures = dict.fromkeys(MEASURES, value)
+    return {"setting": setting, "arm": arm, "seed": seed, "figures": figures, **more}
 
 
 def test_summarise_pairs_seeds() -> None:
@@ -54,6 +56,15 @@ def test_summarise_without_a_partner_claims_no_gain() -> None:
     (row,) = summarise([result("confusion", 0, 0.4)])
     assert not row.gain
     assert "(" not in markdown([row]).splitlines()[-1]
+
+
+def test_summarise_keeps_weights_apart() -> None:
+    """Each weight is compared with the one arm that has none; results that name no weight have 0.1."""
+    rows = summarise(
+        [result("off", 0, 0.5, weight=0.0), result("grl", 0, 0.4), result("grl", 0, 0.8, weight=1.0)]
+    )
+    assert [(row.arm, row.weight) for row in rows] == [("off", 0.0), ("grl", 0.1), ("grl", 1.0)]
+    assert [row.gain.get("seg_ciou") for row in rows[1:]] == pytest.approx([-0.1, 0.3])
 
 
 def test_figure_shows_each_setting(tmp_path: Path) -> None:
@@ -125,6 +136,11 @@ def test_study_runs_and_resumes(
     assert len(logged) == 2
     assert torch.equal(before, torch.random.get_rng_state())
     assert markdown(summarise(results)).count("\n") == 3
+    # further weights are further arms; the one without a discriminator is there
+    stronger = replace(SMALLEST, weights=(0.1, 1.0), ramp=False)
+    run_seed(tmp_path, 0, stronger, settings=("low",), arms=("off", "grl"), log=logged.append)
+    assert len(logged) == 3
+    assert sorted(each["weight"] for each in read_results(tmp_path)) == [0.0, 0.1, 1.0]
     run_pairs(tmp_path, 0, SMALLEST, tasks=("caption",), log=logged.append)
     assert [each["without"] for each in read_results(tmp_path, "pairs")] == ["", "caption"]
     assert matrix(read_results(tmp_path, "pairs")).count("\n") == 2

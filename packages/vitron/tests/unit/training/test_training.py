@@ -210,6 +210,19 @@ def test_a_discriminator_with_weight_is_felt(mode, tmp_path):
     assert not torch.equal(plain.model.state_dict()[key], felt.model.state_dict()[key])
 
 
+def test_without_a_ramp_the_first_step_has_the_whole_weight(tmp_path):
+    """The weight of a ramp is 0 at the first step."""
+    tiny = {"mode": "grl", "weight": 1.0, "width": 16, "layers": 1, "heads": 2}
+    one_step = Optimisation(lr=2e-3, steps=1, batch_size=4, warmup=0.0)
+    plain, ramped, full = (
+        run(small(optimisation=one_step, synergy=Synergy(**each)), tmp_path)[0].model.state_dict()
+        for each in ({"mode": "off"}, tiny, tiny | {"ramp": False})
+    )
+    key = "backbone.model.language_model.layers.1.mlp.down_proj.weight"
+    assert torch.equal(plain[key], ramped[key])
+    assert not torch.equal(plain[key], full[key])
+
+
 def test_parts_of_like_length_teach_the_same():
     processor = make_processor()
     model = make_model(make_config(processor))
