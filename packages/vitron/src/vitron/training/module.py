@@ -151,7 +151,7 @@ class VitronModule(pl.LightningModule):
         assert discriminator is not None
         truth = torch.tensor([MODULE_NAMES.index(each) for each in modules], device=signals.device)
         shared = signals[:, self.model.config.num_specific :]
-        weight = grl_weight(progress, settings.weight)
+        weight = grl_weight(progress, settings.weight) if settings.ramp else settings.weight
         if settings.mode == "grl":
             logits = discriminator(reverse_gradient(shared, weight))
         else:
