@@ -118,12 +118,10 @@ def read_sample_media(folder: Path, media: SampleMedia) -> Artefact:
     paths = [safe_path(folder, path) for path in media.paths]
     first, last = media.frames or (0, MAX_FRAMES - 1)
     if isinstance(media.path, str):
-        found = read_media(paths[0])
-        if found.kind == media.type == "image":
-            return found
-        if media.type == "image":
+        found = read_media(paths[0], span=media.frames)
+        if media.type == "image" and found.kind == "video":
             raise MediaError(f"{paths[0].name} is a video, and an image was expected")
-        return Artefact("video", np.ascontiguousarray(found.frames[first : last + 1]))
+        return found if found.kind == media.type else Artefact("video", found.frames)
     chosen = paths[first : last + 1]
     if len(paths) > MAX_FRAMES and media.frames is None:
         raise MediaError(f"a video has at most {MAX_FRAMES} frames, got {len(paths)}: choose some by frames")
@@ -151,6 +149,7 @@ def read_example(sample: Sample, folder: Path) -> Example:
     try:
         media = tuple(read_sample_media(folder, each) for each in sample.media)
         regions = tuple(_place(each.region, each.media, media) for each in sample.regions)
+        _check_numbers(sample, media)
         masks = {target.call: _masks(target.masks, media[target.media]) for target in sample.targets.masks}
     except (MediaError, RegionError) as error:
         raise DataError(f"{sample.id}: {explain(error)}") from error
@@ -163,6 +162,19 @@ def read_example(sample: Sample, folder: Path) -> Example:
         mask_media={target.call: target.media for target in sample.targets.masks},
         group=sample.group,
     )
+
+
+def _check_numbers(sample: Sample, media: tuple[Artefact, ...]) -> None:
+    """Refuse numbers of frames where only some frames of a video are read: they would mean others."""
+    targets = sample.targets
+    numbered = bool(targets.span or targets.masks or any(each.frame for each in targets.boxes))
+    numbered = numbered or any(each.region.frame for each in sample.regions)
+    for artefact, each in zip(media, sample.media, strict=True):
+        if artefact.note and numbered:
+            raise MediaError(
+                f"of {each.path} {artefact.note} are used, and its targets or regions name frames: choose a "
+                f"part of at most {MAX_FRAMES} frames by 'frames'"
+            )
 
 
 def _place(region: object, number: int, media: tuple[Artefact, ...]) -> PlacedRegion:

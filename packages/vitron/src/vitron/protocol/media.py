@@ -17,6 +17,7 @@ from common_kernels.runtime.video import (
     VideoFile,
     VideoLimits,
     encode_video,
+    equally_spaced,
     is_video,
     open_video,
     write_video,
@@ -101,7 +102,13 @@ class Artefact:
         return np.asarray(self.data[:, min(frame, self.num_frames - 1)].any(axis=0), dtype=np.bool_)
 
 
-def read_media(path: Path, *, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAMES) -> Artefact:
+def read_media(
+    path: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_frames: int = MAX_FRAMES,
+    span: tuple[int, int] | None = None,
+) -> Artefact:
     """Read an image or a video; the contents of the file count, not its suffix.
 
     Of a video with more frames than the limits allow, equally spaced ones are kept, at most 64, and the note
@@ -112,11 +119,13 @@ def read_media(path: Path, *, max_pixels: int = MAX_PIXELS, max_frames: int = MA
             sRGB; MP4, MOV, WebM, MKV, GIF, WebP, PNG; pages of a TIFF are frames.
         max_pixels: Limit of the pixels of all frames, checked before decoding.
         max_frames: Limit of frames.
+        span: First and last frame of the part of a video that is read; all if ``None``.
 
     Raises:
-        MediaError: If the file is missing, damaged, neither an image nor a video, or too large.
+        MediaError: If the file is missing, damaged, neither an image nor a video, too large, or ends before
+            the span.
     """
-    return _read(path, str(path), max_pixels, max_frames)
+    return _read(path, str(path), max_pixels, max_frames, span)
 
 
 def decode_media(
@@ -136,30 +145,45 @@ def decode_media(
     return _read(content, name, max_pixels, max_frames)
 
 
-def _read(source: Path | bytes, name: str, max_pixels: int, max_frames: int) -> Artefact:
+def _read(
+    source: Path | bytes, name: str, max_pixels: int, max_frames: int, span: tuple[int, int] | None = None
+) -> Artefact:
     try:
         if is_video(source, name=name):
             limits = VideoLimits(max_pixels=max_pixels, max_frames=max_frames)
             with open_video(source, name=name, limits=limits) as video:
-                return _sample(video)
+                return _sample(video, span, name)
         frames = read_frames(source, name=name, max_pixels=max_pixels, max_frames=max_frames)
     except ImageError as error:
         raise MediaError(str(error)) from error
     pixels = [np.asarray(frame, dtype=np.uint8) for frame in frames]
     if len({each.shape for each in pixels}) > 1:
         raise MediaError(f"the frames of {name} differ in size")
-    return Artefact("image", pixels[0]) if len(pixels) == 1 else Artefact("video", np.stack(pixels))
+    if len(pixels) == 1:
+        return Artefact("image", pixels[0])
+    kept = _within(span, len(pixels), name)
+    return Artefact("video", np.stack(pixels[kept.start : kept.stop]))
 
 
-def _sample(video: VideoFile) -> Artefact:
+def _within(span: tuple[int, int] | None, count: int, name: str) -> range:
+    """Return the frames of a span that a video of so many frames has."""
+    first, last = span or (0, count - 1)
+    if first >= count:
+        raise MediaError(f"{name} has {count} frames, and frame {first} is not one of them")
+    return range(first, min(last, count - 1) + 1)
+
+
+def _sample(video: VideoFile, span: tuple[int, int] | None, name: str) -> Artefact:
     height, width = video.size
     most = min(video.limits.max_frames, video.limits.max_pixels // (height * width))
-    if video.num_frames <= most:
-        found, note = video.read(range(video.num_frames)), ""
+    wanted, note = _within(span, video.num_frames, name), ""
+    if len(wanted) <= most:
+        found = video.read(wanted)
     else:
         within = max(LEAST_FRAMES, SAMPLED_PIXELS // (height * width))
-        found = video.read(video.sample(frames=min(most, SAMPLED_FRAMES, within)))
-        note = f"{len(found.frames)} of {video.num_frames} frames"
+        count = min(most, SAMPLED_FRAMES, within)
+        found = video.read([wanted[each] for each in equally_spaced(len(wanted), count)])
+        note = f"{len(found.frames)} of {len(wanted)} frames"
     return Artefact("video", found.frames, fps=found.sampled_fps, note=note)
 
 

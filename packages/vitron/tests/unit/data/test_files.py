@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from common_kernels.runtime.video import encode_video
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -133,3 +134,40 @@ def test_writing_needs_the_files(tmp_path):
     with pytest.raises(DataError, match=r"a\.png does not exist"):
         write_samples([sample], tmp_path / "out", source=tmp_path)
     assert write_samples([sample], tmp_path / "out") == 1
+
+
+def write_video(folder, count=600, fps=20):
+    """Write a video whose frames get brighter, and a line about it."""
+    frames = [np.full((16, 16, 3), 20 + at // 4, np.uint8) for at in range(count)]
+    (folder / "long.mp4").write_bytes(encode_video(frames, fps, ".mp4"))
+    return line(media=[{"type": "video", "path": "long.mp4"}])
+
+
+def test_a_video_keeps_its_frame_rate(tmp_path):
+    write(tmp_path, write_video(tmp_path, 12))
+    media = read_example(next(read_samples(tmp_path))[1], tmp_path).media[0]
+    assert media.num_frames == 12
+    assert media.fps == pytest.approx(20)
+
+
+def test_a_part_of_a_long_video_is_read_by_its_own_frames(tmp_path):
+    """Not by those of the 64 that would be kept of the whole."""
+    found = write_video(tmp_path)
+    found["media"][0]["frames"] = [200, 209]
+    write(tmp_path, found)
+    media = read_example(next(read_samples(tmp_path))[1], tmp_path).media[0]
+    assert media.num_frames == 10
+    assert media.data[:, 8, 8, 0].mean() == pytest.approx(20 + 204.5 / 4, abs=5)
+    found["media"][0]["frames"] = [600, 610]
+    write(tmp_path, found)
+    with pytest.raises(DataError, match="has 600 frames, and frame 600 is not one of them"):
+        read_example(next(read_samples(tmp_path))[1], tmp_path)
+
+
+def test_frame_numbers_on_a_video_that_is_read_in_part_are_refused(tmp_path):
+    found = write_video(tmp_path)
+    write(tmp_path, found)
+    assert read_example(next(read_samples(tmp_path))[1], tmp_path).media[0].note == "64 of 600 frames"
+    write(tmp_path, found | {"targets": {"span": [100, 200]}})
+    with pytest.raises(DataError, match="64 of 600 frames are used, and its targets or regions name frames"):
+        read_example(next(read_samples(tmp_path))[1], tmp_path)
