@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common_kernels.runtime.files import atomic_path, make_folder, write_json
+from common_kernels.runtime.files import make_folder, write_bytes, write_json
 from common_kernels.runtime.fingerprint import digest_model
 from numpy.typing import NDArray
 
@@ -196,19 +196,18 @@ def _key(prompt: str) -> str:
 
 
 def _write(path: Path, tensors: dict[str, NDArray[np.float16]]) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    with atomic_path(path) as part:
-        save_file(tensors, part)
+    write_bytes(path, save(tensors))
 
 
 def _encoder(pipeline: str | Path, device: str) -> Callable[[Sequence[str]], NDArray[np.float16]]:
     """Return a function from prompts to embeddings ``(B, n, C)``; only the text encoders are loaded."""
     import torch
-    from common_kernels.runtime.hub import quiet_libraries, resolve_device
+    from common_kernels.runtime.hub import find_model, quiet_libraries, resolve_device
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    target = resolve_device(device)
+    target, pipeline = resolve_device(device), find_model(pipeline, index_file="model_index.json")
     with quiet_libraries("diffusers", "transformers"):
         stored: Any = DiffusionPipeline.load_config(pipeline)
         unused = [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from common_kernels.runtime.hub import find_model
 from tokenizers import AddedToken
 from transformers import (
     AutoConfig,
@@ -75,15 +76,15 @@ def attach(
         The model, and the processor of the backbone.
 
     Raises:
+        ModelNotFoundError: If there is no such model.
         ValueError: If transformers knows no such model, or the model has no fast tokenizer.
     """
-    found: Any = AutoConfig.from_pretrained(name_or_path)
+    place = find_model(name_or_path)
+    found: Any = AutoConfig.from_pretrained(place)
     if found.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise ValueError(f"{name_or_path} is a model of type {found.model_type}, which reads no images")
-    backbone: Any = AutoModelForImageTextToText.from_pretrained(
-        name_or_path, **({"use_safetensors": True} | kwargs)
-    )
-    processor: Any = AutoProcessor.from_pretrained(name_or_path)
+    backbone: Any = AutoModelForImageTextToText.from_pretrained(place, **({"use_safetensors": True} | kwargs))
+    processor: Any = AutoProcessor.from_pretrained(place)
     return attach_to(
         backbone,
         processor,
@@ -227,8 +228,12 @@ def join_parts(
         vision_layer: Hidden state of the tower that is used.
         seed: Random seed of the projector.
         **kwargs: Arguments of transformers, such as ``dtype``.
+
+    Raises:
+        ModelNotFoundError: If there is no such model.
     """
     kwargs = {"use_safetensors": True} | kwargs
+    language_model, vision_tower = find_model(language_model), find_model(vision_tower)
     tokenizer: Any = AutoTokenizer.from_pretrained(language_model, use_fast=True)
     language: Any = AutoModelForCausalLM.from_pretrained(language_model, **kwargs)
     tower: Any = AutoModel.from_pretrained(vision_tower, **kwargs)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from common_kernels.runtime.files import write_text
-from common_kernels.runtime.hub import load_weights
+from common_kernels.runtime.hub import ModelNotFoundError, load_weights
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ from vitron.model.assembly import attach
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration
 
-__all__ = ["ADAPTER_FILE", "is_adapter_folder", "load_adapters", "save_adapters", "save_processor"]
+__all__ = ["ADAPTER_FILE", "is_adapter_folder", "load_adapters", "save_adapters", "save_model"]
 
 ADAPTER_FILE, WEIGHTS_FILE = "adapter.json", "adapter.safetensors"
 _LORA = ".lora_"
@@ -65,10 +65,31 @@ def save_adapters(model: VitronForConditionalGeneration, processor: Any, folder:
     described = {"base_model": config.base_model, "config": settings, "lora": _lora_settings(model)}
     write_text(target / ADAPTER_FILE, json.dumps(described, indent=2, default=str) + "\n")
     config.save_pretrained(target)
-    save_processor(processor, target)
+    _save_processor(processor, target)
+    _share_weights(target)
 
 
-def save_processor(processor: Any, folder: Path | str) -> None:
+def save_model(model: VitronForConditionalGeneration, processor: Any, folder: Path | str) -> None:
+    """Write configuration, all weights (safetensors) and processor.
+
+    Args:
+        model: Model without adapters.
+        processor: Processor of the model.
+        folder: Folder.
+    """
+    model.save_pretrained(folder)
+    _save_processor(processor, folder)
+    _share_weights(Path(folder))
+
+
+def _share_weights(folder: Path) -> None:
+    """Give weights the permissions of the configuration: safetensors lets their owner alone read them."""
+    mode = (folder / "config.json").stat().st_mode & 0o777
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
+
+
+def _save_processor(processor: Any, folder: Path | str) -> None:
     """Write a processor, without the padding to one length that its last batch left in the tokenizer.
 
     Args:
@@ -91,12 +112,21 @@ def load_adapters(
         folder: Folder of :func:`save_adapters`.
         base_model: Base model, if it lies elsewhere than where it lay.
         **kwargs: Arguments of transformers for the base model.
+
+    Raises:
+        ModelNotFoundError: If the base model is not found.
     """
     described: dict[str, Any] = json.loads((Path(folder) / ADAPTER_FILE).read_text(encoding="utf-8"))
     config = VitronConfig.from_pretrained(folder)
     assert isinstance(config, VitronConfig)
     config.base_model = str(base_model or described["base_model"])
-    model, processor = _attach_again(config, **kwargs)
+    try:
+        model, processor = _attach_again(config, **kwargs)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{folder} holds what differs from its base model, and {error}: put the base model there, or write "
+            f"its place into {ADAPTER_FILE}"
+        ) from error
     if described["lora"] is not None:
         from peft import LoraConfig, inject_adapter_in_model  # an optional dependency
 

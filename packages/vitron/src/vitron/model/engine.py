@@ -22,7 +22,7 @@ from vitron.errors import UnsupportedRequestError
 from vitron.model.assembly import attach
 from vitron.model.batch import move
 from vitron.model.batching import generate_messages
-from vitron.model.checkpoints import is_adapter_folder, load_adapters, save_adapters, save_processor
+from vitron.model.checkpoints import is_adapter_folder, load_adapters, save_adapters, save_model
 from vitron.model.encoding import ConversationEncoder
 from vitron.model.generation import ModelGenerator, hidden_of
 from vitron.model.hf.configuration import VitronConfig
@@ -159,8 +159,7 @@ class Vitron(ModelGenerator):
         if adapters_only:
             save_adapters(self.model, self.processor, folder)
             return
-        self.model.save_pretrained(folder)
-        save_processor(self.processor, folder)
+        save_model(self.model, self.processor, folder)
 
     def push_to_hub(
         self,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from vitron.training.module import VitronModule
+from vitron.training.resume import RUN_KEY
 
 __all__ = ["LastCheckpoint", "TrainableSetCheck"]
 
@@ -95,10 +97,18 @@ class LastCheckpoint(pl.Callback):
     Args:
         path: File of the checkpoint.
         every: Steps between checkpoints; the last step has one as well.
+        run: What the run depends on, kept in the checkpoint; see :func:`vitron.training.resume.describe_run`.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: int, run: Mapping[str, Any] | None = None) -> None:
+        self.path, self.every, self.run = path, every, run
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store what the run depends on."""
+        if self.run is not None:
+            checkpoint[RUN_KEY] = dict(self.run)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

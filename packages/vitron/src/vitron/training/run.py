@@ -12,9 +12,10 @@ from typing import Any, cast
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vitron.data.conditions import compute_conditions
-from vitron.model.checkpoints import save_adapters, save_processor
+from vitron.model.checkpoints import save_adapters, save_model
 from vitron.model.encoding import ConversationEncoder
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.modeling import VitronForConditionalGeneration
@@ -25,6 +26,7 @@ from vitron.training.data import VitronData
 from vitron.training.folders import Examples
 from vitron.training.module import VitronModule
 from vitron.training.options import TrainerOptions
+from vitron.training.resume import check_checkpoint, describe_run
 from vitron.training.stages import Stage
 
 __all__ = ["fit_stage"]
@@ -64,7 +66,8 @@ def fit_stage(
 
     Raises:
         RuntimeError: If the run was interrupted.
-        ValueError: If adapters are to be kept and the model has no base model.
+        ValueError: If adapters are to be kept and the model has no base model, the folder holds the
+            checkpoint of another run, or the Trainer cannot be set up.
     """
     options = options or TrainerOptions()
     if options.keep_adapters and model.config.base_model is None:
@@ -87,8 +90,13 @@ def fit_stage(
         num_workers=options.num_workers,
         parts=options.micro_batches,
     )
-    last = out / "last.ckpt"
-    runner = pl.Trainer(**_trainer_arguments(stage, out, options, validation is not None, trainer))
+    last, run = out / "last.ckpt", describe_run(model, stage, data, seed)
+    if last.exists():
+        check_checkpoint(last, run)
+    try:
+        runner = pl.Trainer(**_trainer_arguments(stage, out, options, validation is not None, trainer, run))
+    except MisconfigurationException as error:  # such as a GPU that is not there
+        raise ValueError(str(error)) from error
     if trainer.get("logger", True) is not False:
         for logger in runner.loggers:
             logger.log_hyperparams({"stage": stage.model_dump(mode="json"), "seed": seed})
@@ -124,12 +132,17 @@ def _with_conditions(stage: Stage, data: Path, model: Any, seed: int) -> Example
 
 
 def _trainer_arguments(
-    stage: Stage, out: Path, options: TrainerOptions, validates: bool, given: Mapping[str, Any]
+    stage: Stage,
+    out: Path,
+    options: TrainerOptions,
+    validates: bool,
+    given: Mapping[str, Any],
+    run: Mapping[str, Any],
 ) -> dict[str, Any]:
     every = options.checkpoint_every
     more: Any = given.get("callbacks") or []
     more = [more] if isinstance(more, pl.Callback) else list(more)
-    own: list[pl.Callback] = [LastCheckpoint(out / "last.ckpt", every), TrainableSetCheck()]
+    own: list[pl.Callback] = [LastCheckpoint(out / "last.ckpt", every, run), TrainableSetCheck()]
     if given.get("enable_progress_bar", True) and not any(isinstance(each, ProgressBar) for each in more):
         own.append(RichProgressBar())
     return {
@@ -159,6 +172,5 @@ def _save(model: VitronForConditionalGeneration, processor: Any, folder: Path, *
         save_adapters(model, processor, folder)
         return folder
     merge_adapters(model)
-    model.save_pretrained(folder)
-    save_processor(processor, folder)
+    save_model(model, processor, folder)
     return folder

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapters alone take less than a tenth of the whole (check 30)."""
 
+import pytest
 import torch
+from common_kernels.runtime.hub import ModelNotFoundError
 from transformers import (
     AutoModelForImageTextToText,
     CLIPVisionConfig,
@@ -13,7 +15,7 @@ from vitron.model.engine import Vitron
 from vitron.training.adapters import add_adapters
 from vitron.training.stages import LoraSettings
 
-from .backbones import llava
+from .backbones import llava, save_backbone
 
 
 def trained(name):
@@ -45,6 +47,18 @@ def test_adapters_alone_are_less_than_a_tenth_on_disk(tmp_path):
     )
     weights = sum(weight.nbytes for name, weight in vitron.model.named_parameters() if trained(name))
     assert weights < adapters < 0.1 * whole
+
+
+def test_adapters_without_their_base_model_say_what_they_need(tmp_path):
+    save_backbone("llava", tmp_path / "base")
+    vitron = Vitron.from_pretrained(tmp_path / "base", device="cpu", dtype="float32")
+    vitron.save_pretrained(tmp_path / "adapters", adapters_only=True)
+    (tmp_path / "base").rename(tmp_path / "moved")
+    with pytest.raises(ModelNotFoundError, match=r"holds what differs .* write its place into adapter.json"):
+        Vitron.from_pretrained(tmp_path / "adapters", device="cpu")
+    described = tmp_path / "adapters" / "adapter.json"
+    described.write_text(described.read_text().replace(str(tmp_path / "base"), str(tmp_path / "moved")))
+    Vitron.from_pretrained(tmp_path / "adapters", device="cpu")
 
 
 def test_adapters_of_the_released_size_are_less_than_a_tenth():

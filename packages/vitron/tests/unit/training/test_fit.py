@@ -270,3 +270,40 @@ def test_usage_that_cannot_work_is_one_sentence(base, tmp_path, capsys):
     slip = load_stage("1.1").model_copy(update={"train": ("projectr",)})
     with pytest.raises(ValueError, match="'projectr' is neither a role"):
         fit(base, tmp_path / "x", slip)
+
+
+def test_a_checkpoint_is_resumed_by_its_own_run_only(base, tmp_path, capsys):
+    args = ("--model", base / "llava", "--stage", "1.1", "--batch-size", 2)
+    assert command(base / "data", "-o", tmp_path, *args, "--steps", 1) == 0
+    (tmp_path / "more.jsonl").write_bytes((base / "data" / "data.jsonl").read_bytes() + b"\n")
+    cases = [
+        ((base / "data", *args, "--steps", 2), "stage optimisation steps 1 instead of 2"),
+        ((base / "data", *args[:2], "--stage", "1.2", "--batch-size", 2, "--steps", 1), "stage name differs"),
+        ((base / "data", *args, "--steps", 1, "--seed", 1), "seed 0 instead of 1"),
+        ((tmp_path / "more.jsonl", *args, "--steps", 1), "data set differs"),
+        ((base / "data", "--model", base / "qwen2_5_vl", *args[2:], "--steps", 1), "model differs"),
+    ]
+    capsys.readouterr()
+    for given, reason in cases:
+        assert command(*given, "-o", tmp_path) == 2
+        error = capsys.readouterr().err
+        assert f"last.ckpt is of another run ({reason}" in error
+        assert "give another output folder, or delete it to train anew" in error
+    assert command(base / "data", "-o", tmp_path, *args, "--steps", 1) == 0
+
+
+def test_a_machine_that_is_not_there_is_a_sentence(base, tmp_path, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    given = ["fit", str(base / "data"), "-o", str(tmp_path), "--model", str(base / "llava"), "--steps", "1"]
+    assert run_app(app, [*given, "--accelerator", "gpu"]) == 2
+    assert "No supported gpu backend found" in capsys.readouterr().err
+
+
+def test_weights_have_the_permissions_of_the_files_beside_them(base, tmp_path):
+    """Models are shared on disk: a colleague must be able to read them."""
+    fit(base, tmp_path / "run", small(), options={"keep_adapters": True})
+    Vitron.from_pretrained(base / "llava", device="cpu").save_pretrained(tmp_path / "whole")
+    for folder in (tmp_path / "run" / "model", tmp_path / "whole"):
+        modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+        assert len(modes) == 1, folder
