@@ -97,9 +97,10 @@ def evaluate(
     source, registry = _source(model, replies, machine, specialists, options.batch_size)
     settings = {
         "task": task,
-        "data": str(data.resolve()),
+        "data": [str(data.resolve()), *(digest_file(each) for each in _lines(data))],
         "model": _model_digest(model) if replies is None else digest_file(replies),
         "options": asdict(replace(options, limit=None, batch_size=1)),
+        "specialists": _specs(registry),
         "seed": seed,
     }
     sampling = SamplingParams(
@@ -162,6 +163,24 @@ def _model_digest(model: str) -> str:
     from vitron.shipped import SHIPPED
 
     return digest_model(find_model(model, shipped=SHIPPED))
+
+
+def _lines(data: Path) -> list[Path]:
+    """Return the file of lines of a data set in the format of vitron."""
+    from vitron.data.files import FILE
+
+    return [each for each in (data, data / FILE) if each.is_file()]
+
+
+def _specs(registry: SpecialistRegistry) -> dict[str, list[dict[str, Any]]]:
+    """Return the specialists that run the calls of each module, in their order: the scores depend on them."""
+    from vitron.protocol.modules import MODULES
+
+    asked = {module.name: registry.for_module(module.name) for module in MODULES}
+    return {
+        module: [registry.spec(name).model_dump(mode="json") for name in names]
+        for module, names in asked.items()
+    }
 
 
 def _plain(figures: Mapping[str, Figure]) -> dict[str, dict[str, float]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common_kernels.runtime.hub import find_model
 from PIL import Image
 
 from vitron.evaluation.images import Embed, Pixels, Vector
@@ -23,16 +24,17 @@ def load_embed(model: str | Path, *, device: str = "cpu") -> Embed:
 
     Raises:
         ImportError: If transformers is not installed.
-        OSError: If there is no such model.
+        ModelNotFoundError: If there is no such model.
     """
     try:
         import torch
         from transformers import CLIPModel, CLIPProcessor
     except ImportError as error:
         raise ImportError('CLIP scores need transformers: pip install "vitron[specialists]"') from error
-    net: Any = CLIPModel.from_pretrained(str(model), use_safetensors=True)
+    place = find_model(model)
+    net: Any = CLIPModel.from_pretrained(place, use_safetensors=True)
     net = net.to(device).eval()
-    processor: Any = CLIPProcessor.from_pretrained(str(model))
+    processor: Any = CLIPProcessor.from_pretrained(place)
 
     def vector(output: Any) -> Vector:
         found = getattr(output, "pooler_output", output)

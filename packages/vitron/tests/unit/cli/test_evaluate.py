@@ -81,6 +81,20 @@ def test_rows_count_for_their_own_settings_alone(evaluate):
     assert resumed("--overwrite") == 0
 
 
+def test_rows_of_other_data_or_specialists_do_not_count(evaluate, data, monkeypatch):
+    def resumed():
+        return json.loads(evaluate("--json", "--limit", "2").out)["resumed"]
+
+    assert (resumed(), resumed()) == (0, 2)
+    text = (data / "data.jsonl").read_text("utf-8")
+    (data / "data.jsonl").write_text(text.replace("Segment it.", "Segment the circle."), "utf-8")
+    assert (resumed(), resumed()) == (0, 2)
+    monkeypatch.setattr(SpecialistRegistry, "discover", lambda self: self)
+    assert resumed() == 0
+    monkeypatch.setattr(SpecialistRegistry, "discover", lambda self: toy_registry())
+    assert resumed() == 2
+
+
 def test_wrong_usage_is_one_sentence(run, sentence):
     assert "task must be one of" in sentence(run("evaluate", "x", ".", code=2))
     assert "give its public layout" in sentence(run("evaluate", "vqa", ".", code=2))

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from common_kernels.runtime.hub import ModelNotFoundError
 from vitron.errors import NotSetUpError, SpecialistError, UnsupportedRequestError
 from vitron.protocol.contract import BoxRegion, PointsRegion, PolygonRegion
 from vitron.protocol.media import Artefact
@@ -14,6 +15,7 @@ from vitron.specialists.adapters.diffeat import DiffeatTracker
 from vitron.specialists.adapters.diffusers_inpaint import DiffusersInpaint, prompt_of
 from vitron.specialists.adapters.diffusers_instruct import DiffusersInstruct
 from vitron.specialists.adapters.diffusers_text_to_image import DiffusersTextToImage
+from vitron.specialists.adapters.grounding_dino import GroundingDino
 from vitron.specialists.adapters.itaclip import ItaclipSegmenter, class_name
 from vitron.specialists.adapters.pixelsmith import PixelsmithPainter
 from vitron.specialists.adapters.sam import SamSegmenter, prompts_of
@@ -69,6 +71,13 @@ def test_one_without_a_model_or_a_package_says_what_it_needs(monkeypatch):
     monkeypatch.setattr(base, "find_spec", lambda name: None)
     with pytest.raises(NotSetUpError, match=r'pip install "vitron\[specialists\]"'):
         SemanirRestorer()
+
+
+@pytest.mark.parametrize("kind", [SamSegmenter, GroundingDino, DiffusersInstruct])
+def test_a_model_that_is_nowhere_is_refused_at_once(kind):
+    """Without asking the hub, whose client would try for minutes."""
+    with pytest.raises(ModelNotFoundError, match="'nosuch': it is not a folder nor a hub id"):
+        kind("nosuch").load("cpu", "auto")
 
 
 def test_a_named_model_is_asked_before_the_bundled_ones(monkeypatch, models):

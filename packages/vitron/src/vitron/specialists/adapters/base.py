@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from common_kernels.runtime.hub import find_model
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -77,6 +78,17 @@ class Adapter:
             needs_region=self.needs_region,
             preference=NAMED if own else self.bundled_preference,
         )
+
+    def find(self, index_file: str = "config.json") -> str:
+        """Return folder or hub id of the model, for libraries that load it.
+
+        Args:
+            index_file: File that a folder must have, and that the hub is asked for.
+
+        Raises:
+            ModelNotFoundError: If it is neither, or the hub does not answer: a library would try for minutes.
+        """
+        return str(find_model(self.model_name, index_file=index_file))
 
 
 def variable(name: str, suffix: str = "MODEL") -> str:

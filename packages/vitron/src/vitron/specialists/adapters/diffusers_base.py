@@ -58,10 +58,10 @@ class DiffusersAdapter(Adapter):
 
     def load(self, device: str, dtype: str) -> None:
         """Load the pipeline."""
-        loader = getattr(import_module("diffusers"), self.loader)
+        loader, place = getattr(import_module("diffusers"), self.loader), self.find("model_index.json")
         with quiet_libraries("diffusers", "transformers"):
             pipe = loader.from_pretrained(
-                self.model_name,
+                place,
                 dtype=resolve_dtype(dtype, device, cuda_default="float16"),
                 use_safetensors=True,
             )

@@ -59,7 +59,7 @@ class GroundingDino(Adapter):
         with quiet_libraries("transformers"):
             self._detect = pipeline(
                 "zero-shot-object-detection",
-                model=self.model_name,
+                model=self.find(),
                 device=device,
                 dtype=resolve_dtype(dtype, device, cuda_default="float16"),
                 model_kwargs={"use_safetensors": True},

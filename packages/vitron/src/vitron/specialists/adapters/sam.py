@@ -43,11 +43,11 @@ class SamAdapter(Adapter):
         """Load model and processor; weights must be safetensors."""
         import transformers
 
-        kind = resolve_dtype(dtype, device, cuda_default="float16")
+        kind, place = resolve_dtype(dtype, device, cuda_default="float16"), self.find()
         with quiet_libraries("transformers"):
-            self._processor = getattr(transformers, self.processor_class).from_pretrained(self.model_name)
+            self._processor = getattr(transformers, self.processor_class).from_pretrained(place)
             model = getattr(transformers, self.model_class).from_pretrained(
-                self.model_name, dtype=kind, use_safetensors=True
+                place, dtype=kind, use_safetensors=True
             )
         self._model = model.to(device).eval()
 
