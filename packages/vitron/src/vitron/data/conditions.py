@@ -142,19 +142,20 @@ def compute_conditions(
     if known_module is None:
         raise ValueError(f"module must be one of {', '.join(each.name for each in MODULES)}, got {module!r}")
     name = known_module.name
-    place = make_folder(data_file(source).parent / FOLDER / name)
+    place = data_file(source).parent / FOLDER / name
     prompts = _prompts(source, name)
     digest = digest_model(pipeline)
     known = read_conditions(source).get(name)
-    if known is None or known.digest != digest or overwrite:
-        shutil.rmtree(place)
-        make_folder(place)
+    if known is not None and (known.digest != digest or overwrite):
         known = None
     files = {} if known is None else dict(known.files)
     missing = [prompt for prompt in prompts if _key(prompt) not in files]
     if not missing and known is not None:
         return known
     encode = _encoder(pipeline, device)
+    if known is None and place.exists():  # not before the pipeline was found
+        shutil.rmtree(place)
+    make_folder(place)
     shape = None if known is None else (known.num_vectors, known.width)
     for block in track(_blocks(missing, _PER_FILE)):
         found = np.concatenate([encode(part) for part in _blocks(block, batch_size)])

@@ -88,6 +88,13 @@ def test_what_the_same_pipeline_computed_is_kept(pipeline, drawn, monkeypatch, r
     assert len(asked) == len(set(prompts(drawn)))
 
 
+def test_a_mistyped_pipeline_leaves_what_was_computed(pipeline, drawn, run, sentence):
+    first = compute_conditions(drawn, "text_to_image", pipeline[1], device="cpu")
+    shown = run("data", "conditions", drawn, "--pipeline", "nosuch", "--device", "cpu", code=2)
+    assert "no model 'nosuch'" in sentence(shown)
+    assert read_conditions(drawn) == {"text_to_image": first}
+
+
 def test_errors_are_sentences(drawn, tmp_path):
     with pytest.raises(ValueError, match="module must be one of"):
         compute_conditions(drawn, "x", tmp_path)

@@ -151,3 +151,11 @@ def test_a_template_that_drops_messages_is_refused():
     chat = renderer(dropping, image=None, video=None)
     with pytest.raises(ValueError, match="drops or repeats an assistant message"):
         chat.segments([QUESTION, ANSWER, AGAIN])
+
+
+def test_text_of_the_user_is_never_taken_for_the_place_of_an_answer():
+    """The places of answers are marked by private characters, which a user may send as well."""
+    odd = {"role": "user", "content": [part("\ue0000\ue001 and \ue0001\ue001")]}
+    found = renderer(chat_template("chatml", "<image>")).segments([odd, ANSWER, AGAIN])
+    assert [each.is_generated for each in found] == [False, True, False]
+    assert found[1].text == "hi there.<|im_end|>"

@@ -188,8 +188,8 @@ class ChatRenderer:
             if role == "system" and not self._has_system:
                 system = _text(parts) + "\n\n"
                 continue
-            parts = [{"type": "text", "text": system}, *parts] if system else list(parts)
-            system = ""
+            parts = [{"type": "text", "text": system}, *parts] if system else parts
+            parts, system = [_without_marks(part) for part in parts], ""
             if self._takes_parts:
                 found.append({"role": role, "content": _joined(parts)})
             else:
@@ -202,6 +202,11 @@ class ChatRenderer:
 
 def _text(parts: Sequence[Mapping[str, Any]]) -> str:
     return "".join(part["text"] for part in parts)
+
+
+def _without_marks(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a part in whose text nothing looks like the place of an assistant message."""
+    return {**part, "text": part["text"].replace(_MARK[0], "")} if "text" in part else dict(part)
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
