@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from common_kernels.runtime.fingerprint import digest_file
 from common_kernels.runtime.images import MAX_PIXELS
 from common_kernels.runtime.processes import Processes
 from common_kernels.runtime.rows import RowStore
@@ -117,8 +118,8 @@ def evaluate(
         labels: Display names of the classes, as many as the data set has.
         batch_size: Number of images that are read and predicted together. If a batch fails, its images are
             predicted one by one.
-        folder: Folder in which the counts of each image are kept, so that a stopped run can be resumed; not
-            kept if ``None``.
+        folder: Folder in which the counts of each image are kept, so that a stopped run can be resumed; an
+            image whose files have changed is evaluated again. Nothing is kept if ``None``.
         settings: What the counts depend on, as plain values; counts of other settings are not used.
         overwrite: Whether to discard the counts of earlier runs.
         max_pixels: Limit of width times height; larger images fail.
@@ -197,7 +198,7 @@ class _Counts:
             return self.failures[-1]
         self.add(sample.name, matrix)
         if self.store is not None:
-            self.store.append(sample.name, _row(matrix))
+            self.store.append(_key(sample), _row(matrix))
         return None
 
     def everywhere(self, processes: Processes, *, resumed: int) -> Evaluation:
@@ -266,9 +267,20 @@ def _resume(
         return {}
     if overwrite:
         store.clear()
-    wanted = {each.name for each in dataset.samples if is_complete is None or is_complete(each)}
-    rows = store.read(wanted)
-    return {name: row for name, row in rows.items() if _is_usable(row, dataset.layout.num_classes)}
+    rows = store.read()
+    if not rows:
+        return {}  # nothing to read the files for
+    wanted = {_key(each): each.name for each in dataset.samples if is_complete is None or is_complete(each)}
+    return {
+        wanted[key]: row for key, row in rows.items()
+        if key in wanted and _is_usable(row, dataset.layout.num_classes)
+    }  # fmt: skip
+
+
+def _key(sample: Sample) -> str:
+    """Return the name of an image in the store, which changes with its files."""
+    files = [digest_file(file) for file in (sample.image, sample.label) if file.is_file()]
+    return " ".join((sample.name, *files))
 
 
 def _matrix(row: Mapping[str, list[int]], num_classes: int) -> Tensor:

@@ -187,6 +187,20 @@ def test_outcomes_are_given_and_incomplete_ones_evaluated_again(tree, tmp_path):
     assert torch.equal(outcome.predicted, predict([image])[0])
 
 
+@pytest.mark.parametrize("file", ["annotations/validation/000001.png", "images/validation/000001.jpg"])
+def test_an_image_whose_files_changed_is_evaluated_again(file, tree, tmp_path):
+    dataset = open_dataset("ade20k", tree)
+    first = evaluate(dataset, predict, LABELS, folder=tmp_path)
+    with Image.open(tree / file) as found:
+        other = Image.new(found.mode, found.size, 7)
+    other.save(tree / file)
+    changed = evaluate(dataset, predict, LABELS, folder=tmp_path)
+    assert changed.resumed == 4
+    assert not torch.equal(changed.scores.matrix, first.scores.matrix)
+    assert torch.equal(changed.scores.matrix, evaluate(dataset, predict, LABELS).scores.matrix)
+    assert evaluate(dataset, predict, LABELS, folder=tmp_path).resumed == 5
+
+
 def test_an_image_without_counted_pixels_is_resumed(tree, tmp_path):
     Image.new("L", (6, 5), 0).save(tree / "annotations/validation/000004.png")
     dataset = open_dataset("ade20k", tree)
@@ -281,7 +295,10 @@ def test_counts_of_other_settings_are_not_used(tree, tmp_path):
     ids=["empty", "no cell", "lengths", "no number"],
 )
 def test_rows_that_cannot_be_counts_are_evaluated_again(row, tree, tmp_path):
-    dataset = open_dataset("ade20k", tree)
-    RowStore(tmp_path, settings={}).append(dataset.samples[0].name, row)
+    dataset, rows = open_dataset("ade20k", tree), RowStore(tmp_path, settings={})
+    evaluate(dataset.limited(1), predict, LABELS, folder=tmp_path)
+    (key,) = rows.read()
+    rows.clear()
+    rows.append(key, row)
     found = evaluate(dataset, predict, LABELS, folder=tmp_path)
     assert (found.resumed, found.evaluated) == (0, 5)
