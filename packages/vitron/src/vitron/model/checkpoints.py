@@ -124,8 +124,8 @@ def load_adapters(
         model, processor = _attach_again(config, **kwargs)
     except ModelNotFoundError as error:
         raise ModelNotFoundError(
-            f"{folder} holds what differs from its base model, and {error}: put the base model there, or write "
-            f"its place into {ADAPTER_FILE}"
+            f"{folder} holds what differs from its base model, and {error}: put the base model there, or "
+            f"write its place into {ADAPTER_FILE}"
         ) from error
     if described["lora"] is not None:
         from peft import LoraConfig, inject_adapter_in_model  # an optional dependency
