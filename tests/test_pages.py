@@ -80,3 +80,20 @@ def test_screens_of_the_terminal_are_small_complete_and_shown(root):
         for command in screens[name]:
             assert command.replace(" ", "") in shown.replace(" ", "")
         assert f"assets/terminal/{name}.svg" in pages
+
+
+def test_pages_use_the_words_of_the_glossary(root):
+    glossary = (root / "CONTRIBUTING.md").read_text("utf-8").split("### Glossary")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in glossary.splitlines() if line.startswith("| ")]
+    cells = [re.sub(r"\([^)]*\)", "", row[2]).split(",") for row in rows[2:]]
+    # a single word may have another sense; what has several is unmistakable
+    unused = {term.strip() for cell in cells for term in cell if re.search(r"\w[ -]\w", term)}
+    assert "bare rule" in unused
+    pages = [root / "README.md", *(root / "docs").rglob("*.md"), *root.glob("packages/*/*.md")]
+    found = re.compile(rf"\b({'|'.join(map(re.escape, unused))})s?\b", re.IGNORECASE)
+    named = {
+        f"{page.relative_to(root)}: {hit[0]}"
+        for page in pages
+        for hit in found.finditer(page.read_text("utf-8"))
+    }
+    assert sorted(named) == []

@@ -47,7 +47,7 @@ def judge(
     folder: Path = CARDS,
     processor: Processor = Processor(),
 ) -> int:
-    """Evaluate shipped models on fresh composites and windows of photographs, beside bare rules.
+    """Evaluate shipped models on fresh composites and windows of photographs, beside baselines.
 
     Where the Debian archive is not reached and the pictures are not there yet, it says so and ends.
 
@@ -118,7 +118,7 @@ def report(*, folder: Path = CARDS, write: Flag = False, debug: Debug = Debug())
 
 
 def losses(summaries: list[dict[str, Any]]) -> list[str]:
-    """Return a sentence for each table in which the best bare rule is not surely beaten."""
+    """Return a sentence for each table in which the best baseline is not surely beaten."""
     return [
         f"{summary['title']}: {summary['gain']['value']:+.3g} over {summary['gain']['over']}, "
         f"at least {summary['gain']['lower']:+.3g}"

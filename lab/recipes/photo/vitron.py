@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns about composites for the small vision LLM: mark, caption, ask, edit, track; beside bare rules.
+"""Turns about composites for the small vision LLM: mark, caption, ask, edit, track; beside baselines.
 
 The names of the cut-outs of the test split are unknown to it: what carries over is colour, place and form.
 """
@@ -48,7 +48,7 @@ _PURPOSE, _TRIES = 81, 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A turn, and what the bare rules are told.
+    """A turn, and what the baselines are told.
 
     Attributes:
         kind: Kind of turn.
@@ -262,7 +262,7 @@ def _masks(ours: Pairs) -> list[Table]:
 
 
 def _ruled(asked: Asked, truth: Bool) -> Bool:
-    """Return the mask of the bare rule, ``(T, H, W)``."""
+    """Return the mask of the baseline, ``(T, H, W)``."""
     if asked.region is not None:
         return asked.region[None]
     if asked.kind in ("mark by place", "mark by name"):
