@@ -116,9 +116,14 @@ def read_pool(folder: Path, *, rank: int = 0, world_size: int = 1) -> list[Encod
         folder: Folder of the shards.
         rank: Rank of this process, which reads its own shards alone to save memory.
         world_size: Number of processes.
+
+    Raises:
+        FileNotFoundError: If there are no shards.
     """
-    found = list[Encoded]()
-    for path in sorted(folder.glob("*.pkl"))[rank::world_size]:
+    found, shards = list[Encoded](), sorted(folder.glob("*.pkl"))
+    if not shards:
+        raise FileNotFoundError(f"{folder} has no examples: draw them first, by vitron pool")
+    for path in shards[rank::world_size]:
         with path.open("rb") as file:
             found += pickle.load(file)
     return found
