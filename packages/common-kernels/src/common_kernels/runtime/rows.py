@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from common_kernels.runtime.files import make_folder
-from common_kernels.runtime.fingerprint import digest_settings
+from common_kernels.runtime.fingerprint import digest_file, digest_settings
 
-__all__ = ["RowStore"]
+__all__ = ["RowStore", "row_name"]
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +81,16 @@ class RowStore:
         """Discard the rows of these settings, of all processes."""
         for file in self.folder.glob(self._pattern):
             file.unlink()
+
+
+def row_name(name: str, *files: Path) -> str:
+    """Return the name of a row about files: another one once the contents of one of them have changed.
+
+    Args:
+        name: Name of the item.
+        files: Files that the row depends on; those that are missing have no part in the name.
+    """
+    return " ".join((name, *(digest_file(file) for file in files if file.is_file())))
 
 
 def _parse(line: bytes) -> tuple[str, dict[str, Any]] | None:

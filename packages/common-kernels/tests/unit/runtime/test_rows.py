@@ -2,7 +2,7 @@
 import logging
 
 import pytest
-from common_kernels.runtime.rows import RowStore
+from common_kernels.runtime.rows import RowStore, row_name
 
 SETTINGS = {"model": "tiny", "size": 3}
 
@@ -45,3 +45,14 @@ def test_clear_discards_the_rows_of_every_process(tmp_path):
         store.append(str(store.file), {})
     stores[0].clear()
     assert stores[1].read() == {}
+
+
+def test_a_row_about_files_is_another_one_once_they_change(tmp_path):
+    image, label = tmp_path / "a.png", tmp_path / "a.txt"
+    image.write_bytes(b"one")
+    before = row_name("a", image, label)
+    assert before == row_name("a", image, label) != row_name("b", image, label)
+    label.write_bytes(b"sky")
+    after = row_name("a", image, label)
+    image.write_bytes(b"two")
+    assert len({before, after, row_name("a", image, label)}) == 3

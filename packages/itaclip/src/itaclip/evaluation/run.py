@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common_kernels.runtime.fingerprint import digest_file
 from common_kernels.runtime.images import MAX_PIXELS
 from common_kernels.runtime.processes import Processes
-from common_kernels.runtime.rows import RowStore
+from common_kernels.runtime.rows import RowStore, row_name
 from PIL import Image
 from torch import Tensor
 
@@ -271,16 +270,12 @@ def _resume(
     if not rows:
         return {}  # nothing to read the files for
     wanted = {_key(each): each.name for each in dataset.samples if is_complete is None or is_complete(each)}
-    return {
-        wanted[key]: row for key, row in rows.items()
-        if key in wanted and _is_usable(row, dataset.layout.num_classes)
-    }  # fmt: skip
+    num_classes = dataset.layout.num_classes
+    return {wanted[key]: rows[key] for key in wanted.keys() & rows if _is_usable(rows[key], num_classes)}
 
 
 def _key(sample: Sample) -> str:
-    """Return the name of an image in the store, which changes with its files."""
-    files = [digest_file(file) for file in (sample.image, sample.label) if file.is_file()]
-    return " ".join((sample.name, *files))
+    return row_name(sample.name, sample.image, sample.label)
 
 
 def _matrix(row: Mapping[str, list[int]], num_classes: int) -> Tensor:

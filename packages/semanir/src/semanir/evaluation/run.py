@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from common_kernels.runtime.images import ImageError
 from common_kernels.runtime.processes import Processes
-from common_kernels.runtime.rows import RowStore
+from common_kernels.runtime.rows import RowStore, row_name
 from torch import Tensor
 
 from semanir.data.folders import ImagePair
@@ -91,7 +91,8 @@ def evaluate(
         pairs: Test images.
         protocol: Task and rules.
         network: Restores an image; ``None`` measures the classical methods alone.
-        folder: Folder in which the figures of each image are kept.
+        folder: Folder in which the figures of each image are kept; one whose files have changed is measured
+            again.
         settings: What the figures depend on besides the protocol, such as a digest of the model.
         overwrite: Whether to discard the figures of earlier runs.
         processes: The joined processes; this one alone if ``None``.
@@ -105,23 +106,31 @@ def evaluate(
     if overwrite and processes.is_main:
         store.clear()
     processes.wait()
-    names = {str(pair.clean): pair for pair in pairs}
+    wanted = {_key(pair): pair for pair in pairs}
     # the first one decides for all what is done, as others may already append
-    done = processes.gather(set(store.read(names)))[0]
-    shard = processes.shard([name for name in names if name not in done])
+    done = processes.gather(set(store.read(wanted)))[0]
+    shard = processes.shard([key for key in wanted if key not in done])
     failures: dict[str, str] = {}
-    for number, name in enumerate(shard, 1):
+    for number, key in enumerate(shard, 1):
+        name = str(wanted[key].clean)
         try:
-            store.append(name, _measure(names[name], protocol, network))
+            store.append(key, _measure(wanted[key], protocol, network))
         except (ImageError, ValueError) as error:
             failures[name] = str(error) if name in str(error) else f"{name}: {error}"
         if on_image is not None:
             on_image(number, len(shard))
     everywhere = processes.gather(failures)
-    rows = store.read(names)
+    rows = store.read(wanted)
     return Evaluation(
-        {name: rows[name] for name in names if name in rows},
+        {str(pair.clean): rows[key] for key, pair in wanted.items() if key in rows},
         {name: error for each in everywhere for name, error in each.items()},
+    )
+
+
+def _key(pair: ImagePair) -> str:
+    # images inside an archive are known by their names
+    return row_name(
+        str(pair.clean), *(each for each in (pair.clean, pair.degraded) if isinstance(each, Path))
     )
 
 
