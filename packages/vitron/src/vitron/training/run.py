@@ -12,7 +12,9 @@ from typing import Any, cast
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import (
+    MisconfigurationException,  # pyright: ignore[reportPrivateImportUsage]  # Fabric is not required
+)
 
 from vitron.data.conditions import compute_conditions
 from vitron.model.checkpoints import save_adapters, save_model
