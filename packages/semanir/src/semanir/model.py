@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 from common_kernels import Backend
+from common_kernels.runtime.files import atomic_path
 from common_kernels.runtime.hub import WEIGHTS_FILE, DType, resolve_device, resolve_dtype
 from common_kernels.runtime.publishing import find_repository
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
@@ -153,7 +154,8 @@ class SemanIR(
         """Write the weights, and the configuration among them for programs that load single files."""
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
         tensors[CONFIG_TENSOR] = encode_config(self.config)
-        save_file(tensors, save_directory / WEIGHTS_FILE, metadata={"format": "pt"})
+        with atomic_path(save_directory / WEIGHTS_FILE) as part:
+            save_file(tensors, part, metadata={"format": "pt"})
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Return the model card of ``push_to_hub``, with the address of the repository."""

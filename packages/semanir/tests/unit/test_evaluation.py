@@ -156,8 +156,8 @@ class TestFigures:
         assert all(row["network"] == row["input"] for row in again.images.values())
         # another photograph under the name of one that was measured
         (folder / "0.png").write_bytes((photographs / "1.png").read_bytes())
-        pairs = find_images([folder])
-        changed = evaluate(pairs, Protocol(task="jpeg"), network=network, folder=tmp_path / "out", settings={})
+        pairs, protocol = find_images([folder]), Protocol(task="jpeg")
+        changed = evaluate(pairs, protocol, network=network, folder=tmp_path / "out", settings={})
         assert len(calls) == 4
         assert changed.images[str(folder / "0.png")] == again.images[str(folder / "1.png")]
 

@@ -84,7 +84,11 @@ def atomic_path(path: str | Path, *, sync: bool = True) -> Generator[Path]:
     make_folder(path.parent)
     temporary = path.with_name(_temporary_name(path))
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777  # what the umask gives
+        temporary.unlink()
         yield temporary
+        temporary.chmod(mode)  # safetensors lets the owner alone read its files
         if sync:
             _sync(temporary)
         temporary.replace(path)
