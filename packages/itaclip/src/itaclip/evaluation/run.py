@@ -271,7 +271,7 @@ def _resume(
         return {}  # nothing to read the files for
     wanted = {_key(each): each.name for each in dataset.samples if is_complete is None or is_complete(each)}
     num_classes = dataset.layout.num_classes
-    return {wanted[key]: rows[key] for key in wanted.keys() & rows if _is_usable(rows[key], num_classes)}
+    return {wanted[key]: row for key, row in rows.items() if key in wanted and _is_usable(row, num_classes)}
 
 
 def _key(sample: Sample) -> str:
