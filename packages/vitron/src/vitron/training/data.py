@@ -133,11 +133,15 @@ class VitronData(pl.LightningDataModule):
         self.batch_size, self.steps, self.shares, self.later = batch_size, steps, shares, later
         self.seed, self.num_workers, self.parts = seed, num_workers, parts
 
+    def collate(self, items: Sequence[Encoded]) -> Batch:
+        """Join conversations of similar length; for subclasses whose batches hold more."""
+        return self.encoder.collate(items)
+
     def _join(self, items: Sequence[Any]) -> list[Batch]:
         encoded = [self.encoder.encode(each) if isinstance(each, Example) else each for each in items]
         encoded.sort(key=lambda each: len(each.ids))
         cuts = [len(encoded) * part // self.parts for part in range(self.parts + 1)]
-        return [self.encoder.collate(encoded[low:high]) for low, high in pairwise(cuts) if high > low]
+        return [self.collate(encoded[low:high]) for low, high in pairwise(cuts) if high > low]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches, from the step at which the run resumes."""

@@ -183,12 +183,17 @@ class VitronModule(pl.LightningModule):
         counts = [loss_counts(batch, self.stage.losses, self.model) for batch in parts]
         logged, signals = dict[str, Tensor](), list[Tensor]()
         calls = sum(len(batch.call_modules) for batch in parts)
+        size = sum(len(batch.tasks) for batch in parts)
         for number, (batch, count, share) in enumerate(zip(parts, counts, _shares(counts), strict=True)):
             # gradients are summed over the parts, and exchanged between processes with the last one
             with nullcontext() if number == len(parts) - 1 else self._alone():
                 losses, asked = batch_losses(self.model, batch, count, self.reader)
                 weighted = {f"loss/{name}": loss * share[name] for name, loss in losses.items()}
                 total = self._total(weighted)
+                for name, loss in self.further_losses(batch).items():
+                    part = len(batch.tasks) / size
+                    total = total + loss * part
+                    weighted[f"loss/{name}"] = loss * part
                 if self.discriminator is not None and len(asked):
                     part = len(asked) / calls
                     loss, extra = self._synergy_loss(batch.call_modules, asked)
@@ -209,9 +214,16 @@ class VitronModule(pl.LightningModule):
             modules = [module for part in parts for module in part.call_modules]
             self._more_of_the_discriminator(modules, torch.cat(signals), optimisers[1])
         self.scheduler.step()
-        size = sum(len(part.tasks) for part in parts)
         self.log_dict({"lr": optimisers[0].param_groups[0]["lr"]}, batch_size=size)
         self.log_dict(logged, batch_size=size, prog_bar=True)
+
+    def further_losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return losses of your own for conversations that the model has just read, weighted, by name.
+
+        For subclasses. The conversations of a step may come in several batches, each of which counts by
+        their number.
+        """
+        return {}
 
     def _total(self, losses: Mapping[str, Tensor]) -> Tensor:
         weights = self.stage.losses

@@ -63,7 +63,7 @@ def conversations(count=8):
     return made
 
 
-def run(stage, folder, *, examples=None, model=None, callbacks=(), resume=None, parts=2):
+def run(stage, folder, *, examples=None, model=None, callbacks=(), resume=None, parts=2, kind=VitronModule):
     processor = make_processor()
     config = make_config(processor)
     model = model or make_model(config)
@@ -87,7 +87,7 @@ def run(stage, folder, *, examples=None, model=None, callbacks=(), resume=None, 
         callbacks=list(callbacks),
         default_root_dir=folder,
     )
-    module = VitronModule(model.train(), stage)
+    module = kind(model.train(), stage)
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
     return module, trainer
 
@@ -236,6 +236,28 @@ def test_parts_of_like_length_teach_the_same():
     assert found[0][1] == found[1][1] == 5
     for name, loss in found[0][0].items():
         torch.testing.assert_close(loss, found[1][0][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_further_losses_teach_and_are_logged(tmp_path, parts):
+    class Shrinking(VitronModule):
+        weight = 0.0
+
+        def further_losses(self, batch):
+            norm = self.model.get_input_embeddings().weight.square().mean()
+            return {"size": self.weight * norm}
+
+    found = {}
+    for weight in (0.0, 1e4):
+        module, trainer = run(
+            small(),
+            tmp_path,
+            parts=parts,
+            kind=type("Weighted", (Shrinking,), {"weight": weight}),
+        )
+        found[weight] = module.model.get_input_embeddings().weight.square().mean()
+        assert bool(trainer.callback_metrics["loss/size"] > 0) is bool(weight)
+    assert found[1e4] < found[0.0]
 
 
 def test_a_run_that_was_cut_resumes_as_if_it_had_not_been(tmp_path):
