@@ -153,6 +153,7 @@ class Drawn:
         turn: Number of the turn, from 1.
         world: Style of the image or video that the turn is about; ``none`` without one.
         form: How the turn depends on those before; empty if it does not.
+        views: Scene of each medium of the example; ``None`` of masks.
     """
 
     example: Example
@@ -160,6 +161,7 @@ class Drawn:
     turn: int
     world: str
     form: str
+    views: tuple[View | None, ...] = ()
 
 
 class Composer:
@@ -179,6 +181,7 @@ class Composer:
         self.action: Action | None = None
         self.num_shown = 0
         self._media = list[Artefact]()
+        self._views = list[View | None]()  # of the media
         self._regions = list[PlacedRegion]()
         self._messages = list[Message]()
         self._masks = dict[int, Bool]()
@@ -251,6 +254,7 @@ class Composer:
             assert view is not None
             self.view, self.is_new = view, False
             self._media.append(view.media)
+            self._views.append(view)
             own = [len(self._media) - 1]
         else:
             own = []
@@ -268,8 +272,10 @@ class Composer:
         for result in step.results:
             if isinstance(result, Artefact):
                 self._media.append(result)
+                self._views.append(None)
             else:
                 self._media.append(result.media)
+                self._views.append(result)
                 self._current, self.view = len(self._media) - 1, result
                 self.subject, self.action = step.subject, step.action
 
@@ -300,4 +306,5 @@ class Composer:
             turn=len(self._messages) // 2,
             world=self._world,
             form=self._last.form,
+            views=tuple(self._views[: self._settled]),
         )

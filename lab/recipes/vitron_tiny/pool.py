@@ -6,8 +6,10 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import cache, partial
 from importlib import resources
+from math import isqrt
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,12 @@ from vitron.data.example import Example
 from vitron.model import ConversationEncoder
 from vitron.model.batch import Encoded
 
-from recipes.vitron_tiny.conversations import draw_conversation
-from recipes.vitron_tiny.stages import CONVERSATION
-from recipes.vitron_tiny.tasks import draw_example
+from recipes.vitron_tiny.composing import Drawn
+from recipes.vitron_tiny.conversations import draw_turns
+from recipes.vitron_tiny.naming import draw_named
+from recipes.vitron_tiny.seeing import LabelledExample
+from recipes.vitron_tiny.stages import CONVERSATION, NAMED
+from recipes.vitron_tiny.tasks import draw_task
 
 __all__ = ["PromptEncoder", "make_pool", "read_pool"]
 
@@ -65,12 +70,25 @@ def _encoders(tokenizer: Path) -> tuple[ConversationEncoder, PromptEncoder]:
     return ConversationEncoder.from_pretrained(tokenizer), PromptEncoder()
 
 
+def _draw(task: str, seed: int, index: int) -> Drawn:
+    """Draw an example of a task, of conversations or of named things; it bears the name of its share."""
+    if task == CONVERSATION:
+        drawn = draw_turns(seed, index)[-1]
+    elif task == NAMED:
+        drawn = draw_named(seed, index)
+    else:
+        drawn = draw_task(task, seed, index)
+    return replace(drawn, example=replace(drawn.example, task=task))
+
+
 def _shard(jobs: Sequence[tuple[str, int]], out: Path, *, tokenizer: Path, seed: int) -> int:
     encoder, prompts = _encoders(tokenizer)
     found = list[Encoded]()
+    side = isqrt(encoder.config.backbone.image_seq_length)  # image tokens along each side of an image
     for task, index in jobs:
-        example = draw_conversation(seed, index) if task == CONVERSATION else draw_example(task, seed, index)
-        encoded = encoder.encode(example)
+        drawn = _draw(task, seed, index)
+        example = drawn.example
+        encoded = LabelledExample.of(encoder.encode(example), drawn, side)
         encoded.conditions = {
             call: each.astype(np.float16) for call, each in text_conditions(example, prompts).items()
         }

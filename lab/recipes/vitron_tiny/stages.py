@@ -9,9 +9,10 @@ from typing import Any
 from vitron.training import Stage
 from vitron.training.stages import Losses, Optimisation, Synergy
 
-__all__ = ["CONVERSATION", "HARD", "pool_shares", "stage_of"]
+__all__ = ["CONVERSATION", "HARD", "NAMED", "SEEN", "pool_shares", "stage_of"]
 
 CONVERSATION = "conversation"
+NAMED = "named"  # things of any name, see naming.py
 HARD = "referring_hard"  # phrases of location and relation
 # from scratch: what must be seen takes longest to learn, how calls are written is learnt in minutes
 JOINT = {
@@ -52,25 +53,26 @@ SEE = {
 }
 # from a trained model: all tasks again; a question has one word to learn from, so that it needs a large share
 POLISH = {
-    "caption": 0.04,
-    "grounding": 0.01,
-    "question": 0.18,
-    "region_caption": 0.06,
-    "referring_segmentation": 0.06,
-    HARD: 0.05,
+    "caption": 0.06,
+    "grounding": 0.02,
+    "question": 0.26,
+    "region_caption": 0.05,
+    "referring_segmentation": 0.05,
+    HARD: 0.04,
     "sketch_segmentation": 0.01,
     "editing": 0.04,
-    "restoration": 0.015,
-    "text_to_image": 0.05,
-    "text_to_video": 0.015,
-    "image_to_video": 0.015,
+    "restoration": 0.01,
+    "text_to_image": 0.035,
+    "text_to_video": 0.01,
+    "image_to_video": 0.02,
     "video_question": 0.02,
-    "span_grounding": 0.015,
-    "tracking": 0.025,
-    "video_editing": 0.02,
-    "chains": 0.035,
+    "span_grounding": 0.01,
+    "tracking": 0.02,
+    "video_editing": 0.015,
+    "chains": 0.03,
     "no_call": 0.03,
-    CONVERSATION: 0.31,
+    NAMED: 0.07,
+    CONVERSATION: 0.27,
 }
 
 SHARES: Mapping[str, Mapping[str, float]] = {"see": SEE, "polish": POLISH}
@@ -79,6 +81,7 @@ LOSSES = Losses(text=1.0, mask=2.0, match=0.5, alignment=0.1, words=1.0)
 # a trained model writes most tokens without fault: at weight 1 its text gives a gradient of norm 0.24, masks
 # and conditions 0.74 together, a new reader of the signals 7.5
 POLISH_LOSSES = Losses(text=8.0, mask=1.5, match=0.3, alignment=0.05, words=0.0)
+SEEN = 6.0  # weight of the loss of image tokens
 # the tower sees well by then; its share of the time of a step is better spent on conversations
 ALL_BUT_TOWER = ("projector", "language_model", "embeddings", "region_encoder", "heads")
 

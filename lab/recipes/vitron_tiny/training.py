@@ -14,12 +14,13 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 from vitron.model import ConversationEncoder, VitronForConditionalGeneration
 from vitron.model.encoding import Encoded
-from vitron.training import Stage, VitronData, VitronModule
+from vitron.training import Stage
 from vitron.training.callbacks import LastCheckpoint
 
 from recipes.vitron_tiny.building import Size, make_config, make_model, make_processor, make_tokenizer
 from recipes.vitron_tiny.pool import read_pool
-from recipes.vitron_tiny.stages import HARD
+from recipes.vitron_tiny.seeing import LabelledData, SeeingModule
+from recipes.vitron_tiny.stages import HARD, SEEN
 from recipes.vitron_tiny.tasks import corpus
 from recipes.vitron_tiny.tower import read_tower
 
@@ -63,6 +64,7 @@ def train(
     device: str = "cpu",
     processes: int = 1,
     precision: Precision = "32-true",
+    seen: float = SEEN,
     every: int = 100,
 ) -> VitronForConditionalGeneration:
     """Train a stage, or resume from its last checkpoint.
@@ -78,6 +80,7 @@ def train(
         device: Accelerator, as Lightning names it.
         processes: Number of processes; each takes its share of the conversations of a step.
         precision: Precision, as Lightning names it.
+        seen: Weight of the loss of image tokens, see :mod:`recipes.vitron_tiny.seeing`.
         every: Steps between checkpoints.
     """
     torch.set_num_threads(threads)
@@ -103,7 +106,7 @@ def train(
     )
     # backward through torch's fused attention is slow on CPUs: 1.56 s a step, 1.41 without, one thread, bf16
     model.set_attn_implementation("eager" if device == "cpu" else "sdpa")
-    module = VitronModule(model.train(), stage, seed)
+    module = SeeingModule(model.train(), stage, seed, encoder=encoder, weight=seen)
     data = _training_data(
         read_pool(pool, rank=trainer.global_rank, world_size=processes), encoder, stage, seed, processes
     )
@@ -132,9 +135,9 @@ def _initial_model(
 
 def _training_data(
     drawn: list[Encoded], encoder: ConversationEncoder, stage: Stage, seed: int, processes: int
-) -> VitronData:
+) -> LabelledData:
     settings = stage.optimisation
-    return VitronData(
+    return LabelledData(
         encoder,
         separate_hard_phrases(drawn, encoder) if HARD in stage.tasks else drawn,
         batch_size=settings.batch_size // processes,

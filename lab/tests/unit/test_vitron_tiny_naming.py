@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named things: their names reach the calls as the user wrote them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from photoworld.manifest import Manifest
+from recipes.vitron_tiny.naming import draw_named, names
+from shapeworld.words import Phrasing
+from vitron.demo.painters.words import COLOURS, SHAPES
+
+COUNT = 60
+
+
+def test_names_are_disjoint_and_unknown_to_both_worlds() -> None:
+    train, held_out = set(names()), set(names("held_out"))
+    assert len(train) > 500
+    assert len(held_out) > 50
+    assert not train & held_out
+    words = {word for name in train | held_out for word in name.split()}
+    assert not words & {*COLOURS, *SHAPES}
+    judged = {
+        each.name for each in Manifest.read().pictures if each.kind == "cutout" and each.split == "test"
+    }
+    assert judged
+    assert not (train | held_out) & judged
+
+
+@pytest.mark.parametrize("phrasing", ["train", "held_out"])
+def test_names_stand_in_message_and_call(phrasing: Phrasing) -> None:
+    known = names(phrasing)
+    for index in range(COUNT):
+        example = draw_named(5, index, phrasing=phrasing).example
+        said = " ".join(
+            each.text for message in example.messages for call in message.calls for each in call.instruction
+        )
+        asked = " ".join(message.text for message in example.messages if message.role == "user")
+        (name,) = {max((name for name in known if re.search(rf"\b{name}\b", said)), key=len)}
+        assert name in asked
+        assert not set(re.findall(r"\w+", said)) & set(SHAPES)
+        assert not re.search(rf"\ba (?=[aeiou])(?={name})|\ban (?=[^aeiou])(?={name})", f"{said} {asked}")
+        assert not example.masks  # the image shows another thing
+
+
+def test_same_arguments_same_example() -> None:
+    first, again, other = draw_named(5, 1), draw_named(5, 1), draw_named(5, 2)
+    assert first.example.messages == again.example.messages
+    assert first.example.messages != other.example.messages
