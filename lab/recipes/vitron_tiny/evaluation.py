@@ -25,6 +25,7 @@ from vitron.specialists import SpecialistRegistry
 
 from recipes.vitron_tiny.composing import Drawn
 from recipes.vitron_tiny.conversations import draw_turns
+from recipes.vitron_tiny.naming import draw_named
 from recipes.vitron_tiny.scoring import MessageScore, fit_mask, score_message
 from recipes.vitron_tiny.tasks import TASKS, Split, assistant_text, draw_task
 
@@ -72,12 +73,14 @@ class Part:
         split: Split of the scenes.
         phrasing: Wording of the user messages.
         is_conversation: Whether all turns of conversations are judged, or examples of one turn.
+        is_named: Whether calls are about things that the world does not have; their words alone are judged.
         share: Number of examples in proportion to that of the first part.
     """
 
     split: Split = "test"
     phrasing: Phrasing = "train"
     is_conversation: bool = False
+    is_named: bool = False
     share: float = 1.0
 
 
@@ -87,8 +90,10 @@ PARTS: Mapping[str, Part] = {
     "novel": Part(split="novel", share=0.5),
     "conversations": Part(is_conversation=True),
     "conversations_held_out": Part(phrasing="held_out", is_conversation=True),
+    "named": Part(phrasing="held_out", is_named=True),
 }
-"""Fresh scenes; held-out wordings; pairs of colour and shape never seen; conversations in either wording."""
+"""Fresh scenes; held-out wordings; pairs of colour and shape never seen; conversations in either wording;
+things whose names training does not have, in held-out wordings."""
 
 SHARES: Mapping[str, float] = dict.fromkeys(TASKS, 0.5) | {
     "referring_segmentation": 2.0,  # of four kinds, each with a figure of its own
@@ -97,8 +102,8 @@ SHARES: Mapping[str, float] = dict.fromkeys(TASKS, 0.5) | {
     **dict.fromkeys(("editing", "tracking", "chains", "no_call", "sketch_segmentation"), 1.0),
 }
 """Examples of each task in a part of one turn, in proportion to ``count``."""
-CONVERSATIONS = 4.0
-"""Conversations in a part, in proportion to ``count``."""
+CONVERSATIONS, NAMED = 4.0, 8.0
+"""Conversations, and turns about named things, in a part, in proportion to ``count``."""
 
 
 class EvaluatedModel(Protocol):
@@ -202,6 +207,9 @@ def draw_part(part: Part, seed: int, count: int, tasks: Sequence[str] = TASKS) -
     if part.is_conversation:
         for index in range(round(count * CONVERSATIONS)):
             yield from draw_turns(seed, index, split=part.split, phrasing=part.phrasing)
+    elif part.is_named:
+        for index in range(round(count * NAMED)):
+            yield draw_named(seed, index, split=part.split, phrasing=part.phrasing)
     else:
         for task in tasks:
             for index in range(max(1, round(count * SHARES[task]))):

@@ -60,7 +60,8 @@ def evaluate_all(
     report = Report(slices={name: {} for name in SLICES}, runs=[{} for _ in seeds])
     for name in parts:
         drawn = [list(draw_part(PARTS[name], seed, count)) for seed in seeds]
-        judged = [judge(model, turns, batch_size=batch_size, log=log) for turns in drawn]
+        execute = not PARTS[name].is_named  # the toy specialists know their five shapes
+        judged = [judge(model, turns, batch_size=batch_size, execute=execute, log=log) for turns in drawn]
         for run, own in zip(report.runs, judged, strict=True):
             run[name] = figures_of(own)
         together = [each for own in judged for each in own]
@@ -68,7 +69,8 @@ def evaluate_all(
         for by in SLICES:
             report.slices[by][name] = sliced(together, by)
         turns = [each for own in drawn for each in own]
-        report.baseline[name] = figures_of(judge(KeywordRouter(), turns, batch_size=batch_size))
+        baseline = judge(KeywordRouter(), turns, batch_size=batch_size, execute=execute)
+        report.baseline[name] = figures_of(baseline)
         if log is not None:
             log(f"{name}: {_summary(together)}")
     if "test" in parts:

@@ -23,6 +23,7 @@ from vitron.protocol.messages import Message, TextPart
 
 from recipes.vitron_tiny.composing import Drawn
 from recipes.vitron_tiny.conversations import draw_turns
+from recipes.vitron_tiny.scenes import Split
 from recipes.vitron_tiny.tasks import draw_task
 
 __all__ = ["draw_named", "names"]
@@ -61,6 +62,15 @@ EVERYDAY = (
     ),
     *("sky", "cloud", "road", "bridge", "hill", "river", "beach", "fence", "sign", "phone", "clock", "apple"),
 )
+QUALITIES = (
+    *("old", "new", "big", "little", "tall", "short", "young", "wooden", "metal", "open", "closed", "last"),
+    *("broken", "wet", "dry", "empty", "full", "shiny", "dark", "bright", "sleeping", "running", "second"),
+    *("standing", "sitting", "smiling", "flying", "parked", "nearest", "farthest", "brown"),
+)
+RELATIONS = (
+    *("next to the", "behind the", "in front of the", "on the", "in the", "under the", "near the", "at the"),
+    *("with the", "beside the", "holding the", "against the", "between the two", "over the", "facing the"),
+)
 BASES = (
     *("referring_segmentation",) * 4,
     *("editing",) * 3,
@@ -69,8 +79,11 @@ BASES = (
 )
 HELD_OUT_SHARE = 10  # one name in so many is for evaluation alone
 WITH_COLOUR = 0.5  # share of the names that keep the colour: the red duck
+QUALIFIED, RELATED = 0.2, 0.15  # shares of the names with a quality and with a relation
 _PURPOSE, _ATTEMPTS = 73, 1000
 _SHAPE = re.compile(rf"\b({'|'.join(SHAPES)})\b")
+# other words for a shape would stay as they are
+_REWORDED = re.compile(r"\b(disc|disk|ball|round|circular|box|rectangle|triangular|plus|shape|pointed)\b")
 _PLURAL = re.compile(rf"\b({'|'.join(SHAPES)})(s|es)\b")
 
 
@@ -97,28 +110,39 @@ def names(phrasing: Phrasing = "train") -> tuple[str, ...]:
     )
 
 
-def draw_named(seed: int, index: int, *, phrasing: Phrasing = "train") -> Drawn:
+def draw_named(seed: int, index: int, *, split: Split = "train", phrasing: Phrasing = "train") -> Drawn:
     """Draw a turn or a conversation in which one kind of shape has the name of another thing.
 
     Args:
         seed: Random seed of the world.
         index: Number of the example.
+        split: Split of the scenes.
         phrasing: Wording of the user messages, and set of the names.
     """
     for attempt in range(_ATTEMPTS):
         rng = scene_rng(seed, index, _PURPOSE, attempt)
         task, number = choose(rng, BASES), index * _ATTEMPTS + attempt
         if task == "conversation":
-            turns = draw_turns(seed, number, phrasing=phrasing)
+            turns = draw_turns(seed, number, split=split, phrasing=phrasing)
             if any(each.form == "other" for each in turns):  # what the other one is only the image tells
                 continue
-            drawn = replace(turns[-1], example=replace(turns[-1].example, task=task))
+            drawn = turns[-1]
         else:
-            drawn = draw_task(task, seed, number, phrasing=phrasing)
-        found = _renamed(drawn, rng, choose(rng, names(phrasing)))
+            drawn = draw_task(task, seed, number, split=split, phrasing=phrasing)
+        found = _renamed(drawn, rng, _draw_name(rng, phrasing))
         if found is not None:
             return found
     raise RuntimeError(f"no named thing in {_ATTEMPTS} attempts")
+
+
+def _draw_name(rng: np.random.Generator, phrasing: Phrasing) -> str:
+    """Draw a noun phrase: the old lamp near the door."""
+    name = choose(rng, names(phrasing))
+    if rng.random() < QUALIFIED:
+        name = f"{choose(rng, QUALITIES)} {name}"
+    if rng.random() < RELATED:
+        name = f"{name} {choose(rng, RELATIONS)} {choose(rng, names(phrasing))}"
+    return name
 
 
 def _renamed(drawn: Drawn, rng: np.random.Generator, name: str) -> Drawn | None:
@@ -128,7 +152,9 @@ def _renamed(drawn: Drawn, rng: np.random.Generator, name: str) -> Drawn | None:
     asked = " ".join(message.text for message in messages if message.role == "user")
     answered = " ".join(message.text for message in messages if message.role == "assistant")
     kinds = set(_SHAPE.findall(" ".join([*said, asked])))
-    if len(kinds) != 1 or _SHAPE.search(answered) or _PLURAL.search(" ".join([*said, asked, answered])):
+    if len(kinds) != 1 or _SHAPE.search(answered) or _REWORDED.search(asked):
+        return None
+    if _PLURAL.search(" ".join([*said, asked, answered])):
         return None
     (shape,) = kinds
     count = sum(len(re.findall(rf"\b{shape}\b", text)) for text in said)
