@@ -81,7 +81,7 @@ LOSSES = Losses(text=1.0, mask=2.0, match=0.5, alignment=0.1, words=1.0)
 # a trained model writes most tokens without fault: at weight 1 its text gives a gradient of norm 0.24, masks
 # and conditions 0.74 together, a new reader of the signals 7.5
 POLISH_LOSSES = Losses(text=8.0, mask=1.5, match=0.3, alignment=0.05, words=0.0)
-SEEN = 6.0  # weight of the loss of image tokens
+SEEN = 6.0  # weight of the loss of image tokens, see seeing.py, where a trained model continues
 # the tower sees well by then; its share of the time of a step is better spent on conversations
 ALL_BUT_TOWER = ("projector", "language_model", "embeddings", "region_encoder", "heads")
 

@@ -64,7 +64,6 @@ def train(
     device: str = "cpu",
     processes: int = 1,
     precision: Precision = "32-true",
-    seen: float = SEEN,
     every: int = 100,
 ) -> VitronForConditionalGeneration:
     """Train a stage, or resume from its last checkpoint.
@@ -80,7 +79,6 @@ def train(
         device: Accelerator, as Lightning names it.
         processes: Number of processes; each takes its share of the conversations of a step.
         precision: Precision, as Lightning names it.
-        seen: Weight of the loss of image tokens, see :mod:`recipes.vitron_tiny.seeing`.
         every: Steps between checkpoints.
     """
     torch.set_num_threads(threads)
@@ -106,7 +104,8 @@ def train(
     )
     # backward through torch's fused attention is slow on CPUs: 1.56 s a step, 1.41 without, one thread, bf16
     model.set_attn_implementation("eager" if device == "cpu" else "sdpa")
-    module = SeeingModule(model.train(), stage, seed, encoder=encoder, weight=seen)
+    weight = 0.0 if init is None else SEEN
+    module = SeeingModule(model.train(), stage, seed, encoder=encoder, weight=weight)
     data = _training_data(
         read_pool(pool, rank=trainer.global_rank, world_size=processes), encoder, stage, seed, processes
     )
