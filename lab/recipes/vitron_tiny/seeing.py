@@ -32,10 +32,7 @@ WORDS = (*COLOURS, *SHAPES, *_PATTERNS, *PLACES)
 """Words that image tokens are trained for."""
 UNKNOWN = 2  # label of a word for a token that shows hardly any of the object
 _SURE, _HARDLY = 0.15, 0.04  # covered shares of a token from which a word is there, up to which it is not
-_SCALE, _OFFSET = (
-    20.0,
-    4.0,
-)  # of cosine similarities as logits: a token may show two objects of three words each
+_SCALE, _OFFSET = 20.0, 4.0  # of cosine similarities as logits: a token may show two objects of three words
 
 
 @dataclass(slots=True)
@@ -106,12 +103,15 @@ class LabelledBatch(Batch):
 
 
 class LabelledData(VitronData):
-    """Conversations of :class:`LabelledExample` for training."""
+    """Conversations for training, :class:`LabelledExample` or without words."""
 
     def collate(self, items: Sequence[Encoded]) -> Batch:
-        """Join conversations with their words."""
-        words = np.concatenate([each.words for each in items if isinstance(each, LabelledExample)])
+        """Join conversations with their words, if all have them."""
         own = super().collate(items)
+        labelled = [each.words for each in items if isinstance(each, LabelledExample)]
+        if len(labelled) < len(items):
+            return own
+        words = np.concatenate(labelled)
         return LabelledBatch(
             **{each.name: getattr(own, each.name) for each in fields(Batch)}, words=torch.from_numpy(words)
         )

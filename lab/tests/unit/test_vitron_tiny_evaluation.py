@@ -113,7 +113,8 @@ def test_oracle_reaches_all() -> None:
         measured = [name for name in part if not name.startswith(("spurious", "malformed", "executed"))]
         exact = [name for name in measured if not name.endswith(("_lower", "_upper", "_commonest", "_gain"))]
         assert {part[name] for name in exact} == {1.0}
-        assert part["executed"] == part["executed_right"] > 0.5
+        if "executed" in part:
+            assert part["executed"] == part["executed_right"] > 0.5
         if "question" in part:
             assert part["question_gain"] == pytest.approx(1 - part["question_commonest"])
     assert [each["test"]["modules"] for each in report.runs] == [1, 1, 1]
