@@ -32,6 +32,9 @@ def specialists(*, report: Report = Report()) -> None:
     for spec in specs:
         memory = f"{spec.memory_bytes / 1e6:.0f}"
         table.add_row(spec.name, spec.summary, "\n".join(spec.tasks), memory, spec.licence)
-    show(table)
+    if specs:
+        show(table)
+    else:
+        say("no specialist can be used yet; what can be set up:")
     for sentence in absent.values():
         say(sentence)

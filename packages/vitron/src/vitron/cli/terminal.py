@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -101,6 +102,8 @@ class Terminal(_Exchange):
         while True:
             try:
                 line = stdout.input("[bold]you[/bold] ").strip()
+                if not sys.stdin.isatty():  # nothing has echoed it
+                    say(line.translate(_CONTROLS))
             except EOFError:
                 say("")
                 return

@@ -33,7 +33,7 @@ def _scripted(generator, specialists, monkeypatch):
 
 def test_a_conversation_shows_text_calls_and_files(run, tmp_path):
     result = run("chat", "a; photo's.png", stdin="mark the red circle\neverything\n")
-    assert "I mark it." in result.out
+    assert "you mark the red circle\nvitron I mark it." in result.out
     assert "> image_segmentation: segment the red circle" in result.out
     assert "mask_1 from img_1: image_segmentation by toy-segmenter: vitron-chat/mask_1.png" in result.out
     assert "mark the red circle | everything" in result.out

@@ -37,6 +37,12 @@ def test_specialists_and_doctor(run):
     assert "image_editing: no specialist" in shown
 
 
+def test_specialists_without_any_are_a_sentence(run, monkeypatch):
+    monkeypatch.setattr(registry, "entry_points", lambda group: [])
+    assert run("specialists").out.startswith("no specialist can be used yet")
+    assert run("specialists", "--json").out == ""
+
+
 def test_doctor_reports_a_broken_plug_in(run, monkeypatch):
     points = [EntryPoint("lost", "no_such_module_of_ours:Thing", registry.GROUP)]
     monkeypatch.setattr(registry, "entry_points", lambda group: points)

@@ -119,7 +119,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "short.mp4").write_bytes(video[:-40])
     cases = {
         "none.png": "does not exist",
-        ".": "is a folder",
+        ".": "is a folder, not an image or a video",
         "text.png": "is not an image",
         "short.png": "damaged or cut short",
         "short.mp4": "damaged or cut short",

@@ -51,7 +51,7 @@ def is_video(source: VideoSource, *, name: str | None = None) -> bool:
     Raises:
         ImageError: If the file cannot be opened, or is neither a video nor an image.
     """
-    with open_source(source, kind="a video") as file:
+    with open_source(source, kind="an image or a video") as file:
         return container_of(file) is not None or _is_animation(file, name or name_of(source, "the video"))
 
 
