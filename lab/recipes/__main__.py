@@ -60,9 +60,7 @@ app = create_app(
 **Examples**
 
     python -m recipes restoration pool -o runs/leaves.npy
-
     python -m recipes make tiny-clip -o runs/clip
-
     python -m recipes judge clip segmentation
 """,
     distribution="lab",
@@ -93,7 +91,6 @@ def judge(
     **Examples**
 
         python -m recipes judge clip vitron
-
         python -m recipes judge itaclip --world photo --seed 9200
 
     Args:

@@ -11,13 +11,9 @@ app = create_app(
 **Examples**
 
     itaclip demo
-
     itaclip segment photo.jpg -c "cat, dog, sky" -o photo.html --model ViT-B-16 --pretrained openai
-
     itaclip segment photos/ -r -c "person|man|woman, bicycle" --background -o out/ --model ./my-clip
-
     itaclip video street.mp4 -c "person, grass, sky" -o segmented.mp4 --model ViT-B-16 --pretrained openai
-
     itaclip models
 """,
 )
@@ -37,9 +33,7 @@ texts = App(
 **Examples**
 
     itaclip texts show voc21
-
     itaclip texts make -c "cat, dog, sky" -o animals.yaml --model ./my-instruct-model
-
     itaclip texts check animals.yaml -c "cat, dog, sky"
 """,
 )

@@ -43,7 +43,6 @@ def convert(
     **Examples**
 
         itaclip convert coco-stuff --root coco
-
         itaclip convert coco-object --root coco --split train2017
 
     Exit code: 0 all done, 1 some maps failed, 2 nothing could be done.

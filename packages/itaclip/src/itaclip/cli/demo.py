@@ -23,7 +23,6 @@ def demo(
     **Examples**
 
         itaclip demo
-
         itaclip demo -o figures --json
 
     Exit code: 0 done, 2 nothing could be done.

@@ -244,13 +244,9 @@ def evaluate(
     **Examples**
 
         itaclip evaluate voc21 --root VOCdevkit/VOC2012
-
         itaclip evaluate cityscapes --root cityscapes --method sclip --limit 100 --json > result.json
-
         itaclip evaluate --images photos --labels masks -c "road, car, sky" --model ./my-clip --worst 8
-
         itaclip evaluate --images photos --labels masks -c classes.txt --model ./my-clip --save overlays
-
         accelerate launch --num_processes 4 -m itaclip evaluate ade20k --root ADEChallengeData2016
 
     Exit code: 0 all done, 1 some images failed, 2 nothing could be done.

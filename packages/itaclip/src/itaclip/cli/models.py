@@ -16,7 +16,6 @@ def models(*, report: Report = Report()) -> None:
     **Examples**
 
         itaclip models
-
         itaclip models --json
     """
     from rich.table import Table

@@ -38,9 +38,7 @@ def presets(
     **Examples**
 
         itaclip presets
-
         itaclip presets sclip
-
         itaclip presets itaclip voc21 --stride 56
 
     Args:

@@ -108,13 +108,9 @@ def segment(
     **Examples**
 
         itaclip segment shapes.png -c "red thing, blue thing" --background-names "leaves, tiles" -o out.png
-
         itaclip segment photo.jpg -c "cat, dog, sky" -o photo.html --model ViT-B-16 --pretrained openai
-
         itaclip segment photos/ -r -c "person|man|woman, bicycle" --background -o out/ --model ./my-clip
-
         itaclip segment "shots/*.png" -c voc21 --dataset voc21 --texts auto -o out/ --model ./my-clip --json
-
         itaclip segment photo.jpg -c classes.txt -o labels.png --write labels --stride 56 --model ./my-clip
 
     Exit code: 0 all done, 1 some images failed, 2 nothing could be done.

@@ -41,7 +41,6 @@ def make(
     **Examples**
 
         itaclip texts make -c voc21 -o voc21.yaml --model ./my-instruct-model
-
         itaclip texts make -c classes.txt -o same.txt --kind synonyms --model org/instruct-model --seed 1
 
     Exit code: 0 all done, 1 some classes got no usable text (the others are written), 2 nothing was done.
@@ -89,7 +88,6 @@ def check(texts: str, /, *, classes: ClassNames, model: str = "ViT-B-16", report
     **Examples**
 
         itaclip texts check mine.yaml -c voc21
-
         itaclip texts check aux.txt -c classes.txt --background-first --model ViT-L-14
 
     Exit code: 0 usable (remarks are allowed), 1 a prompt or name cannot be used, 2 rows do not match.
@@ -130,9 +128,7 @@ def show_texts(
     **Examples**
 
         itaclip texts show
-
         itaclip texts show coco-object
-
         itaclip texts show voc21 -o mine.yaml
 
     Args:

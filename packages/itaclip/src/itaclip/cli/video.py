@@ -35,7 +35,6 @@ def video(
     **Examples**
 
         itaclip video street.mp4 -c "person, dog, grass, sky" -o out.mp4 --model ViT-B-16 --pretrained openai
-
         itaclip video street.mov -c classes.txt -o out.mp4 --every 5 --method fast --labels labels.npz
 
     Exit code: 0 done, 1 the video failed, 2 nothing could be done.

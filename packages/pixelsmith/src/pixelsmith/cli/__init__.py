@@ -10,11 +10,8 @@ app = create_app(
 **Examples**
 
     pixelsmith demo
-
     pixelsmith generate "a harbour at dawn" --size 4096 --model ./sdxl -o harbour.tif
-
     pixelsmith upscale photo.jpg --scale 4 --prompt "a cat on a wall" --model ./sdxl
-
     pixelsmith resume harbour.tif.job
 """,
 )

@@ -34,7 +34,6 @@ def demo(
     **Examples**
 
         pixelsmith demo
-
         pixelsmith demo -o shapes --seed 7 --json
 
     Args:

@@ -48,15 +48,10 @@ def generate(
     **Examples**
 
         pixelsmith generate "a red circle" --size 256
-
         pixelsmith generate "a harbour at dawn" --size 4096x3072 --model ./sdxl -o harbour.tif
-
         pixelsmith generate "hills" --size 8192x2048 --wrap horizontal --via 4096 --model ./sdxl
-
         pixelsmith generate "a city" --size 31616 --model ./sdxl -o city.dzi --dry-run
-
         pixelsmith generate "a city" --size 4096 --model ./sdxl --variant fp16 --lora style.safetensors:0.8
-
         accelerate launch -m pixelsmith generate "a city" --size 16384 --model ./sdxl -o city.tif
 
     Args:

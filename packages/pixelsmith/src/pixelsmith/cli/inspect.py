@@ -20,7 +20,6 @@ def inspect(folder: Path, /, *, report: Report = Report()) -> None:
     **Examples**
 
         pixelsmith inspect harbour.tif.job
-
         pixelsmith inspect harbour.tif.job --json
 
     Args:

@@ -57,7 +57,6 @@ def resume(
     **Examples**
 
         pixelsmith resume harbour.tif.job
-
         pixelsmith resume city.dzi.job --batch-size 8 --device cuda:1
 
     Args:

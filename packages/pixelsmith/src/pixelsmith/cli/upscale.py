@@ -42,15 +42,10 @@ def upscale(
     **Examples**
 
         pixelsmith upscale photo.jpg --scale 4 --prompt "a cat on a wall" --model ./sdxl
-
         pixelsmith upscale photo.jpg --size 8192 --via 4096 --slider 0.4,0.6 --model ./sdxl -o photo.dzi
-
         pixelsmith upscale photo.jpg --size 3840x2160 --fit crop --model ./sdxl
-
         pixelsmith upscale photo.jpg --scale 4 --model ./sdxl --controlnet ./tile --offload model
-
         pixelsmith upscale tile.png --scale 2 --wrap both --model ./sdxl
-
         pixelsmith upscale photo.jpg --scale 8 --model ./sdxl --dry-run
 
     Args:

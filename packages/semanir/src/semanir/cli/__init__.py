@@ -12,21 +12,13 @@ app = create_app(
 **Examples**
 
     semanir demo
-
     semanir restore noisy.jpg -o clean.png --compare
-
     semanir restore holiday/ -o restored/ --recursive
-
     semanir degrade jpeg photo.png -o blocky.png --quality 10
-
     semanir fit --config denoise-color-tiny -o runs/a --data.train "[photos/]" --data.validation "[holdout/]"
-
     semanir evaluate --task denoise --sigma 25 --data CBSD68/
-
     semanir explain photo.jpg --at 210,95 -o patches.png
-
     semanir export tiny-denoise -o denoise.onnx
-
     semanir models
 """,
 )

@@ -18,7 +18,6 @@ def convert(source: Path, /, *, output: Output) -> int:
     **Examples**
 
         semanir convert swinir.pth -o swinir.safetensors
-
         semanir restore photos/ -o large/ --model swinir.safetensors
 
     Exit code: 0 done, 2 nothing could be done.

@@ -37,9 +37,7 @@ app = App(
 **Examples**
 
     semanir degrade noise photos/ -o noisy/ --sigma 25
-
     semanir degrade jpeg photo.png -o blocky.png --quality 10
-
     semanir degrade downscale DIV2K_HR/ -o DIV2K_LR_x4/ --scale 4
 """,
 )

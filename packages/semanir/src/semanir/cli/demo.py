@@ -36,7 +36,6 @@ def demo(
     **Examples**
 
         semanir demo
-
         semanir demo --photograph coffee --sigma 50 -o coffee/
 
     Args:

@@ -93,11 +93,8 @@ def evaluate(
     **Examples**
 
         semanir evaluate --task denoise --sigma 25 --data CBSD68/
-
         semanir evaluate --task jpeg --quality 10 --data LIVE1/ --model none --json
-
         semanir evaluate --task sr --scale 4 --data Set5/ --model runs/x4/model --ssim grl
-
         semanir evaluate --task deblur --data "GoPro/test/*/sharp" --degraded "GoPro/test/*/blur"
 
     Exit code: 0 all done, 1 some images failed, 2 nothing could be done.

@@ -28,7 +28,6 @@ def explain(
     **Examples**
 
         semanir explain photo.jpg --at 210,95 -o patches.png
-
         semanir explain photo.jpg --at 210,95 -o patches.png --k 4,16,64 --model runs/mine/model
 
     Exit code: 0 done, 2 nothing could be done.

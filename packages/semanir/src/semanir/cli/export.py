@@ -26,7 +26,6 @@ def export(
     **Examples**
 
         semanir export tiny-denoise -o denoise.onnx
-
         semanir export runs/mine/model -o mine.pt2 --k 16
 
     Exit code: 0 done, 1 the file disagrees with the network, 2 nothing could be done.

@@ -29,9 +29,7 @@ def fit(
     **Examples**
 
         semanir fit --config denoise-color-tiny -o runs/a --data.train "[mine/]" --data.validation "[other/]"
-
         semanir fit --config sr-x4-small -o runs/x4 --model.weights runs/x2/model
-
         semanir fit --config denoise-color-base -o runs/big --trainer.devices 8 --trainer.strategy ddp
 
     Args:

@@ -21,7 +21,6 @@ def models(*, report: Report = Report()) -> None:
     **Examples**
 
         semanir models
-
         semanir models --json
     """
     from dataclasses import asdict

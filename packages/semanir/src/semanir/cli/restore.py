@@ -111,11 +111,8 @@ def restore(
     **Examples**
 
         semanir restore noisy.png -o clean.png --compare
-
         semanir restore "scans/*.tif" -o clean/ --suffix=-clean
-
         semanir restore photos/ -o photos-clean/ -r --json > report.jsonl
-
         semanir restore dark.mov -o clean.mp4 --temporal 0.7
 
     Exit code: 0 all done, 1 some files failed, 2 nothing could be done.

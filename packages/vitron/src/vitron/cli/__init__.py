@@ -11,15 +11,10 @@ app = create_app(
 **Examples**
 
     vitron demo
-
     vitron chat photo.png
-
     vitron serve
-
     vitron fit mine/ -o runs/calls --stage 1.2
-
     vitron run photo.png --reply "<module>B</module><instruction>segment: the dog</instruction>"
-
     vitron specialists
 """,
 )
@@ -45,7 +40,6 @@ _data = App(
 **Examples**
 
     vitron data convert refcoco refcoco/ -o mine/
-
     vitron data check mine/
 """,
 )

@@ -33,7 +33,6 @@ def chat(
     **Examples**
 
         vitron chat photo.png
-
         echo "draw a red star" | vitron chat --json
 
     Args:

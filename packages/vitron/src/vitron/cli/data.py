@@ -41,7 +41,6 @@ def convert(
     **Examples**
 
         vitron data convert refcoco refcoco/ -o mine/ --split testA
-
         vitron data convert release invocations.json -o mine/ --limit 100
 
     Args:
@@ -87,7 +86,6 @@ def demo(*, scenes: int = 4, seed: int = 0, output: Output) -> None:
     **Examples**
 
         vitron data demo -o drawn/
-
         vitron data demo -o held-out/ --scenes 2 --seed 1
 
     Args:
@@ -129,7 +127,6 @@ def conditions(
     **Examples**
 
         vitron data conditions mine/ --pipeline stable-diffusion-v1-5/stable-diffusion-v1-5
-
         vitron data conditions mine/ --pipeline cerspense/zeroscope_v2_576w --module text_to_video
 
     Args:
@@ -169,7 +166,6 @@ def check(data: Path, /, *, media: bool = True, report: Report = Report()) -> in
     **Examples**
 
         vitron data check mine/
-
         vitron data check mine/ --no-media --json
 
     Args:
@@ -203,7 +199,6 @@ def show(
     **Examples**
 
         vitron data show mine/
-
         vitron data show mine/ --id 5-0
 
     Args:

@@ -25,7 +25,6 @@ def demo(
     **Examples**
 
         vitron demo
-
         vitron demo --scripted -o scripted/
 
     Args:

@@ -19,7 +19,6 @@ def doctor(*, run: Annotated[bool, Parameter(negative="")] = False, report: Repo
     **Examples**
 
         vitron doctor
-
         vitron doctor --run
 
     Args:

@@ -70,9 +70,7 @@ def evaluate(
     **Examples**
 
         vitron evaluate referring_segmentation refcoco/ --layout refcoco --split testA
-
         vitron evaluate invocation mine/ --limit 200 --json > scores.json
-
         accelerate launch --num_processes 4 -m vitron evaluate vqa vqa/ --layout vqa
 
     Args:

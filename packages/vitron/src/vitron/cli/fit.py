@@ -59,10 +59,8 @@ def fit(
     **Examples**
 
         vitron fit mine/ -o runs/calls --stage 1.2 --steps 1000
-
         vitron fit captions/ -o runs/align --stage 1.1 --language-model lmsys/vicuna-7b-v1.5
           --vision-tower openai/clip-vit-large-patch14-336 --template vicuna --precision bf16-mixed
-
         vitron fit mine/ -o runs/synergy --stage 3 --model runs/calls/model
 
     Args:

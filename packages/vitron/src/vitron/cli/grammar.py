@@ -26,7 +26,6 @@ def grammar(
     **Examples**
 
         vitron grammar > calls.lark
-
         vitron grammar --form ebnf --num-signals 0 0 > calls.ebnf
 
     Args:

@@ -55,7 +55,6 @@ def run(
     **Examples**
 
         vitron run photo.png --reply "<module>B</module><instruction>segment: the dog</instruction>"
-
         vitron run --reply "<module>A</module><instruction>draw: a blue star</instruction>" -o drawn/
 
     Args:

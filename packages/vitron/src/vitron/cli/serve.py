@@ -46,7 +46,6 @@ def serve(
     **Examples**
 
         vitron serve
-
         VITRON_API_KEY=secret vitron serve --host 0.0.0.0 --port 8080
 
     Args:

@@ -12,7 +12,6 @@ def specialists(*, report: Report = Report()) -> None:
     **Examples**
 
         vitron specialists
-
         VITRON_SAM_MODEL=facebook/sam2-hiera-small vitron specialists --json
     """
     from rich.table import Table

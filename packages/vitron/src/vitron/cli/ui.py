@@ -43,7 +43,6 @@ def ui(
     **Examples**
 
         vitron ui
-
         vitron ui --port 7861 --model runs/calls/model
 
     Args:
