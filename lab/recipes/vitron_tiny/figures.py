@@ -10,7 +10,7 @@ from typing import Literal
 from recipes.gates import Requirement
 from recipes.vitron_tiny.baseline import commonest_answers
 from recipes.vitron_tiny.evaluation import CALLING, SILENT, Judged
-from recipes.vitron_tiny.scoring import cumulative_iou, lower_bound, mean_iou, share, upper_bound
+from recipes.vitron_tiny.scoring import cumulative_iou, lead_bound, lower_bound, mean_iou, share, upper_bound
 
 __all__ = ["QUESTIONS", "REQUIREMENTS", "SLICES", "figures_of", "sliced", "table"]
 
@@ -59,17 +59,17 @@ def _box(judged: Judged) -> float:
 
 
 def _commonest(judged: Sequence[Judged]) -> Figures:
-    """Return the share of questions that the commonest answer of their kind gets right."""
+    """Return the share of questions that the commonest answer of their kind gets, and the lead over it."""
     found: Figures = {}
     for task in ("question", "video_question"):
         asked = _of(judged, task)
         if asked:
             examples, answers = [each.drawn.example for each in asked], commonest_answers(task)
-            found[f"{task}_commonest"] = share(
-                [answers.get(each.group) == each.messages[-1].text for each in examples]
-            )
-            own = share([each.score.text and each.score.modules for each in asked])
-            found[f"{task}_gain"] = own - found[f"{task}_commonest"]
+            own = [each.score.text and each.score.modules for each in asked]
+            commonest = [answers.get(each.group) == each.messages[-1].text for each in examples]
+            found[f"{task}_commonest"] = share(commonest)
+            found[f"{task}_gain"] = share(own) - share(commonest)
+            found[f"{task}_gain_lower"] = lead_bound(own, commonest)
     return found
 
 

@@ -23,6 +23,10 @@ from vitron.protocol.regions.text import parse_region
 Bool = NDArray[np.bool_]
 
 
+Z = 1.959964
+"""Quantile of the normal distribution of a 95 % interval."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageScore:
     """Score of one message.
@@ -139,22 +143,34 @@ def share(values: Sequence[bool]) -> float:
     return sum(values) / len(values)
 
 
-def lower_bound(right: int, count: int, z: float = 1.959964) -> float:
+def lower_bound(right: int, count: int) -> float:
     """Return the lower bound of Wilson's 95 % confidence interval of a share.
 
     Args:
         right: Number of successes.
         count: Number of trials, at least 1.
-        z: Quantile of the normal distribution.
 
     Source:
         E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927.
     """
-    rate, square = right / count, z * z / count
-    spread = z * sqrt(rate * (1 - rate) / count + square / (4 * count))
+    rate, square = right / count, Z * Z / count
+    spread = Z * sqrt(rate * (1 - rate) / count + square / (4 * count))
     return max(0.0, (rate + square / 2 - spread) / (1 + square))
 
 
 def upper_bound(right: int, count: int) -> float:
     """Return the upper bound of the same interval; see :func:`lower_bound`."""
     return 1 - lower_bound(count - right, count)
+
+
+def lead_bound(own: Sequence[bool], other: Sequence[bool]) -> float:
+    """Return the lower bound of the 95 % interval of the lead of one method over another on the same items.
+
+    Args:
+        own: Whether the method is right, for each item.
+        other: Whether the other one is, in the same order.
+    """
+    leads = np.asarray(own, float) - np.asarray(other, float)
+    if leads.size < 2:
+        return -1.0
+    return float(leads.mean() - Z * leads.std(ddof=1) / sqrt(leads.size))

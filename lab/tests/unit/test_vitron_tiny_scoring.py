@@ -10,6 +10,7 @@ from recipes.vitron_tiny.scoring import (
     box_iou,
     cumulative_iou,
     fit_mask,
+    lead_bound,
     lower_bound,
     mean_iou,
     score_message,
@@ -124,6 +125,16 @@ def test_share_needs_verdicts() -> None:
     assert share([True, False, False, True]) == 0.5
     with pytest.raises(ValueError, match="at least one"):
         share([])
+
+
+def test_bound_of_a_lead_is_paired() -> None:
+    """72 of 100 against 50: the more often the two disagree, the wider the interval."""
+    own = [True] * 72 + [False] * 28
+    nested = [True] * 50 + [False] * 50
+    assert lead_bound(own, nested) == pytest.approx(0.22 - 1.96 * (0.22 * 0.78 / 99) ** 0.5, abs=1e-4)
+    assert lead_bound(own, nested[::-1]) < lead_bound(own, nested)
+    assert lead_bound(own, own) == 0
+    assert lead_bound([True], [False]) == -1  # one question shows nothing
 
 
 def test_lower_bound_of_wilson() -> None:
