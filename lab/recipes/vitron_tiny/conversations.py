@@ -14,7 +14,7 @@ from recipes.vitron_tiny import editing, followups, generation, images, question
 from recipes.vitron_tiny.composing import Composer, Drawn, Step
 from recipes.vitron_tiny.scenes import Draw, Split, View
 
-__all__ = ["draw_conversation", "draw_turns"]
+__all__ = ["REFERENCES", "draw_conversation", "draw_turns"]
 
 Maker = Callable[[Draw, View, Composer], Step | None]
 FreeMaker = Callable[[Draw, View | None, Composer], Step | None]
@@ -95,7 +95,13 @@ def draw_conversation(
 
 
 def draw_turns(
-    seed: int, index: int, *, split: Split = "train", phrasing: Phrasing = "train", side: int = 64
+    seed: int,
+    index: int,
+    *,
+    split: Split = "train",
+    phrasing: Phrasing = "train",
+    side: int = 64,
+    references: float = REFERENCES,
 ) -> list[Drawn]:
     """Draw one conversation as an example for each turn, which ends with the assistant message of that turn.
 
@@ -105,24 +111,25 @@ def draw_turns(
         split: Split of the scenes.
         phrasing: Wording of the user messages.
         side: Side of images in pixels.
+        references: Share of the later turns that refer back, where something can be referred to.
     """
-    return _compose(seed, index, split, phrasing, side)[1]
+    return _compose(seed, index, split, phrasing, side, references)[1]
 
 
 def _compose(
-    seed: int, index: int, split: Split, phrasing: Phrasing, side: int
+    seed: int, index: int, split: Split, phrasing: Phrasing, side: int, references: float = REFERENCES
 ) -> tuple[Composer, list[Drawn]]:
     for attempt in range(_ATTEMPTS):
         rng = scene_rng(seed, index, _PURPOSE, attempt)
         number = (index * _ATTEMPTS + attempt) * 997
         draw = Draw(seed=seed, number=number, rng=rng, split=split, phrasing=phrasing, side=side)
-        found = _plan(draw)
+        found = _plan(draw, references)
         if found is not None:
             return found
     raise RuntimeError(f"no conversation in {_ATTEMPTS} attempts")
 
 
-def _plan(draw: Draw) -> tuple[Composer, list[Drawn]] | None:
+def _plan(draw: Draw, references: float) -> tuple[Composer, list[Drawn]] | None:
     count, state = _weighted(draw, dict(zip(TURNS, TURN_SHARES, strict=True))), Composer()
     start, late = _weighted(draw, START), draw.chance(LATE)
     turns = list[Drawn]()
@@ -137,7 +144,11 @@ def _plan(draw: Draw) -> tuple[Composer, list[Drawn]] | None:
             and not _show(draw, state, "image")
         ):
             return None
-        step = generation.no_call(draw, None, state) if late and not turn else _turn(draw, state, is_last)
+        step = (
+            generation.no_call(draw, None, state)
+            if late and not turn
+            else _turn(draw, state, is_last, references)
+        )
         if step is None:
             return None
         state.add(step)
@@ -157,13 +168,13 @@ def _show(draw: Draw, state: Composer, kind: str) -> bool:
     return shown is not None
 
 
-def _turn(draw: Draw, state: Composer, is_last: bool) -> Step | None:
+def _turn(draw: Draw, state: Composer, is_last: bool, references: float) -> Step | None:
     """Return the next turn; one that is not the last needs the results of its calls."""
     view = state.view
     if draw.chance(SMALL_TALK):
         return generation.no_call(draw, view, state)
     is_free = view is None or draw.chance(FREE)
-    refers = (state.subject is not None or state.action is not None) and draw.chance(REFERENCES)
+    refers = (state.subject is not None or state.action is not None) and draw.chance(references)
     for number in range(_TRIES):
         if view is None or is_free:
             step = _weighted(draw, FREE_TURNS)(draw, view, state)

@@ -24,7 +24,7 @@ from vitron.session import CallResult, Conversation
 from vitron.specialists import SpecialistRegistry
 
 from recipes.vitron_tiny.composing import Drawn
-from recipes.vitron_tiny.conversations import draw_turns
+from recipes.vitron_tiny.conversations import REFERENCES, draw_turns
 from recipes.vitron_tiny.naming import draw_named
 from recipes.vitron_tiny.scoring import MessageScore, fit_mask, score_message
 from recipes.vitron_tiny.tasks import TASKS, Split, assistant_text, draw_task
@@ -73,6 +73,7 @@ class Part:
         split: Split of the scenes.
         phrasing: Wording of the user messages.
         is_conversation: Whether all turns of conversations are judged, or examples of one turn.
+        references: Share of the later turns of conversations that refer back.
         is_named: Whether calls are about things that the world does not have; their words alone are judged.
         share: Number of examples in proportion to that of the first part.
     """
@@ -80,6 +81,7 @@ class Part:
     split: Split = "test"
     phrasing: Phrasing = "train"
     is_conversation: bool = False
+    references: float = REFERENCES
     is_named: bool = False
     share: float = 1.0
 
@@ -90,10 +92,12 @@ PARTS: Mapping[str, Part] = {
     "novel": Part(split="novel", share=0.5),
     "conversations": Part(is_conversation=True),
     "conversations_held_out": Part(phrasing="held_out", is_conversation=True),
-    "named": Part(phrasing="held_out", is_named=True),
+    "explicit": Part(phrasing="held_out", is_conversation=True, references=0.0, share=0.5),
+    "named": Part(phrasing="held_out", is_named=True, share=0.5),
 }
 """Fresh scenes; held-out wordings; pairs of colour and shape never seen; conversations in either wording;
-things whose names training does not have, in held-out wordings."""
+conversations in which each turn names what it means, in held-out wordings; the same with things whose names
+training does not have."""
 
 SHARES: Mapping[str, float] = dict.fromkeys(TASKS, 0.5) | {
     "referring_segmentation": 2.0,  # of four kinds, each with a figure of its own
@@ -206,7 +210,9 @@ def draw_part(part: Part, seed: int, count: int, tasks: Sequence[str] = TASKS) -
     count = max(1, round(count * part.share))
     if part.is_conversation:
         for index in range(round(count * CONVERSATIONS)):
-            yield from draw_turns(seed, index, split=part.split, phrasing=part.phrasing)
+            yield from draw_turns(
+                seed, index, split=part.split, phrasing=part.phrasing, references=part.references
+            )
     elif part.is_named:
         for index in range(round(count * NAMED)):
             yield draw_named(seed, index, split=part.split, phrasing=part.phrasing)

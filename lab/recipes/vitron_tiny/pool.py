@@ -25,8 +25,13 @@ from recipes.vitron_tiny.composing import Drawn
 from recipes.vitron_tiny.conversations import draw_turns
 from recipes.vitron_tiny.naming import draw_named
 from recipes.vitron_tiny.seeing import LabelledExample
-from recipes.vitron_tiny.stages import CONVERSATION, NAMED
+from recipes.vitron_tiny.stages import CONVERSATION, EXPLICIT, NAMED
 from recipes.vitron_tiny.tasks import draw_task
+
+EXPLICIT_REFERENCES = 0.1
+"""Share of the turns that refer back in conversations of explicit turns."""
+EXPLICIT_FROM = 1_000_000
+"""Number of the first of them, so that their scenes are not those of the other conversations."""
 
 __all__ = ["PromptEncoder", "make_pool", "read_pool"]
 
@@ -71,9 +76,11 @@ def _encoders(tokenizer: Path) -> tuple[ConversationEncoder, PromptEncoder]:
 
 
 def _draw(task: str, seed: int, index: int) -> Drawn:
-    """Draw an example of a task, of conversations or of named things; it bears the name of its share."""
+    """Draw an example of a task, of conversations or of named things; its task is the name of its share."""
     if task == CONVERSATION:
         drawn = draw_turns(seed, index)[-1]
+    elif task == EXPLICIT:
+        drawn = draw_turns(seed, index + EXPLICIT_FROM, references=EXPLICIT_REFERENCES)[-1]
     elif task == NAMED:
         drawn = draw_named(seed, index)
     else:

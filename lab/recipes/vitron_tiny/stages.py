@@ -9,9 +9,10 @@ from typing import Any
 from vitron.training import Stage
 from vitron.training.stages import Losses, Optimisation, Synergy
 
-__all__ = ["CONVERSATION", "HARD", "NAMED", "SEEN", "pool_shares", "stage_of"]
+__all__ = ["CONVERSATION", "EXPLICIT", "HARD", "NAMED", "SEEN", "pool_shares", "stage_of"]
 
 CONVERSATION = "conversation"
+EXPLICIT = "explicit"  # conversations in which most turns name what they mean
 NAMED = "named"  # things of any name, see naming.py
 HARD = "referring_hard"  # phrases of location and relation
 # from scratch: what must be seen takes longest to learn, how calls are written is learnt in minutes
@@ -53,26 +54,27 @@ SEE = {
 }
 # from a trained model: all tasks again; a question has one word to learn from, so that it needs a large share
 POLISH = {
-    "caption": 0.06,
+    "caption": 0.045,
     "grounding": 0.02,
-    "question": 0.26,
-    "region_caption": 0.05,
-    "referring_segmentation": 0.05,
+    "question": 0.18,
+    "region_caption": 0.04,
+    "referring_segmentation": 0.04,
     HARD: 0.04,
     "sketch_segmentation": 0.01,
-    "editing": 0.04,
+    "editing": 0.035,
     "restoration": 0.01,
-    "text_to_image": 0.035,
+    "text_to_image": 0.03,
     "text_to_video": 0.01,
     "image_to_video": 0.02,
     "video_question": 0.02,
     "span_grounding": 0.01,
     "tracking": 0.02,
-    "video_editing": 0.015,
+    "video_editing": 0.01,
     "chains": 0.03,
     "no_call": 0.03,
-    NAMED: 0.07,
-    CONVERSATION: 0.27,
+    NAMED: 0.08,
+    CONVERSATION: 0.17,
+    EXPLICIT: 0.15,
 }
 
 SHARES: Mapping[str, Mapping[str, float]] = {"see": SEE, "polish": POLISH}

@@ -56,6 +56,13 @@ def test_lengths_tasks_and_forms_occur(turns: list[list[Drawn]]) -> None:
     assert 0.08 < silent / sum(lengths.elements()) < 0.3
 
 
+def test_explicit_turns_do_not_refer_back() -> None:
+    drawn = [turn for index in range(30) for turn in draw_turns(1, index, references=0.0)]
+    later = [each for each in drawn if each.turn > 1]
+    assert len(later) > 30
+    assert not {each.form for each in later} & {"it", "other", "correction"}
+
+
 def test_calls_name_what_exists(turns: list[list[Drawn]]) -> None:
     named = set[str]()
     for drawn in (each for found in turns for each in found):

@@ -76,6 +76,8 @@ EDITS: dict[str, Family] = {
         have {thing} (painted|in) {to}
         take {thing} and (make|paint|colour|color) it {to}
         edit {thing} to be {to}
+        (turn|change) {thing} into a {to} one
+        make {thing} a {to} one
         """,
         statements="""
         I want {thing} (to be|in|painted) {to}
