@@ -163,6 +163,4 @@ def cards(*, debug: Debug = Debug()) -> None:
     """Write the model card of every shipped model, README.md in its folder, from its figures."""
     for model in SHIPPED:
         for folder in model.folders:
-            say(
-                str(write_card(folder, model.options, repo_id=f"owner/{model.name}", metrics=model.metrics()))
-            )
+            say(str(model.write(folder)))

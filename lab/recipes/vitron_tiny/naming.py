@@ -28,48 +28,19 @@ from recipes.vitron_tiny.tasks import draw_task
 
 __all__ = ["draw_named", "names"]
 
-EVERYDAY = (
-    *(
-        "dog",
-        "cat",
-        "man",
-        "woman",
-        "person",
-        "child",
-        "boy",
-        "girl",
-        "bird",
-        "horse",
-        "cow",
-        "sheep",
-        "fish",
-    ),
-    *("car", "bus", "train", "bike", "boat", "tree", "flower", "leaf", "house", "door", "window", "roof"),
-    *(
-        "chair",
-        "table",
-        "lamp",
-        "book",
-        "bottle",
-        "cup",
-        "plate",
-        "hat",
-        "shirt",
-        "shoe",
-        "bag",
-        "face",
-        "hand",
-    ),
-    *("sky", "cloud", "road", "bridge", "hill", "river", "beach", "fence", "sign", "phone", "clock", "apple"),
-)
-QUALITIES = (
-    *("old", "new", "big", "little", "tall", "short", "young", "wooden", "metal", "open", "closed", "last"),
-    *("broken", "wet", "dry", "empty", "full", "shiny", "dark", "bright", "sleeping", "running", "second"),
-    *("standing", "sitting", "smiling", "flying", "parked", "nearest", "farthest", "brown"),
-)
+EVERYDAY = """
+    dog cat man woman person child boy girl bird horse cow sheep fish car bus train bike boat tree
+    flower leaf house door window roof chair table lamp book bottle cup plate hat shirt shoe bag
+    face hand sky cloud road bridge hill river beach fence sign phone clock apple
+"""
+QUALITIES = """
+    old new big little tall short young wooden metal open closed last broken wet dry empty full
+    shiny dark bright sleeping running second standing sitting smiling flying parked nearest
+    farthest brown
+"""
 RELATIONS = (
-    *("next to the", "behind the", "in front of the", "on the", "in the", "under the", "near the", "at the"),
-    *("with the", "beside the", "holding the", "against the", "between the two", "over the", "facing the"),
+    "next to the, behind the, in front of the, on the, in the, under the, near the, at the, with the, "
+    "beside the, holding the, against the, between the two, over the, facing the"
 )
 BASES = (
     *("referring_segmentation",) * 4,
@@ -99,7 +70,9 @@ def names(phrasing: Phrasing = "train") -> tuple[str, ...]:
         if each.kind == "cutout" and each.split != "train"
     }
     known = {*COLOURS, *SHAPES}
-    found = sorted({*EVERYDAY, *(name.lower() for name in ResNet18_Weights.IMAGENET1K_V1.meta["categories"])})
+    found = sorted(
+        {*EVERYDAY.split(), *(name.lower() for name in ResNet18_Weights.IMAGENET1K_V1.meta["categories"])}
+    )
     return tuple(
         name
         for name in found
@@ -139,9 +112,9 @@ def _draw_name(rng: np.random.Generator, phrasing: Phrasing) -> str:
     """Draw a noun phrase: the old lamp near the door."""
     name = choose(rng, names(phrasing))
     if rng.random() < QUALIFIED:
-        name = f"{choose(rng, QUALITIES)} {name}"
+        name = f"{choose(rng, QUALITIES.split())} {name}"
     if rng.random() < RELATED:
-        name = f"{name} {choose(rng, RELATIONS)} {choose(rng, names(phrasing))}"
+        name = f"{name} {choose(rng, RELATIONS.split(', '))} {choose(rng, names(phrasing))}"
     return name
 
 
