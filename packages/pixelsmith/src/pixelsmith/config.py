@@ -249,6 +249,8 @@ class SamplingConfig:
             raise ValueError(f"guidance_scale must be a finite number, got {self.guidance_scale}")
         if not 0 <= self.guidance_rescale <= 1:
             raise ValueError(f"guidance_rescale must lie in [0, 1], got {self.guidance_rescale}")
+        if self.clip_skip is not None and self.clip_skip < 0:
+            raise ValueError(f"clip_skip must not be negative, got {self.clip_skip}")
         if self.patch is not None and self.patch < 1:
             raise ValueError(f"patch must be at least 1 latent wide, got {self.patch}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common_kernels.runtime.files import atomic_path
+from common_kernels.runtime.files import atomic_path, make_folder
 from common_kernels.runtime.pictures import Panel, comparison, stack
 from PIL import Image
 
@@ -108,7 +108,7 @@ def run_demo(
     Returns:
         The figures, over all prompts.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     rows: list[_Row] = []
     model: JobModel | None = None
     for prompt in prompts:

@@ -92,3 +92,9 @@ def test_the_shipped_model_adds_detail_without_seams(tmp_path):
     assert figures.size == 256
     assert figures.seam_score < 4  # 6.7 while patches ended at one place in every step
     assert figures.detail > 1
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(load, tmp_path):
+    (tmp_path / "demo").write_text("mine")
+    with pytest.raises(FileExistsError, match="demo is a file, but a folder is needed"):
+        run_demo(load, tmp_path / "demo", prompts=("a",))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,8 +101,8 @@ class CallableModel:
             raise ValueError(f"patch_multiple must divide patch={self.patch}, got {self.patch_multiple}")
         object.__setattr__(self, "device", torch.device(self.device))
         try:
-            json.dumps(dict(self.about))
-        except TypeError as error:
+            json.dumps(dict(self.about), allow_nan=False)
+        except (TypeError, ValueError) as error:
             raise ValueError(f"about must hold JSON values: {error}") from error
         self._solver()
 
@@ -150,5 +151,10 @@ class CallableModel:
 def describe_scheduler(scheduler: Any) -> dict[str, object]:
     """Return class and settings of a scheduler of diffusers, as JSON values."""
     config: Mapping[str, object] = scheduler.config
-    plain = {name: value for name, value in config.items() if not name.startswith("_")}
+    plain = {
+        # a limit without bound, such as one of DPM-Solver, is no number of JSON
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in config.items()
+        if not name.startswith("_")
+    }
     return {"class": type(scheduler).__name__, **json.loads(json.dumps(plain, default=str))}

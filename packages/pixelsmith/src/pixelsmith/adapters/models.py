@@ -88,6 +88,14 @@ class PipelineModel(ABC):
         for name in given:
             if name not in known:
                 raise ValueError(f"{name} means nothing to {title}; leave it out")
+        encoder = getattr(self.pipe, "text_encoder", None)
+        if self.options.clip_skip and encoder is not None:
+            layers: int = encoder.config.num_hidden_layers
+            if self.options.clip_skip >= layers:
+                raise ValueError(
+                    f"clip_skip must be below {layers}, the layers of the text encoder, got "
+                    f"{self.options.clip_skip}"
+                )
         if self.chooses_prompts and (self.network_name != "unet" or not isinstance(self.prompt, str)):
             raise ValueError("patch_prompts='auto' needs SD or SDXL, and a prompt as text")
 
@@ -328,6 +336,18 @@ class PipelineModel(ABC):
     ) -> Denoiser:
         """Return the denoiser of the family."""
 
+    def check_base_size(self, size: tuple[int, int]) -> None:
+        """Refuse a height and width that the host cannot generate.
+
+        Raises:
+            ValueError: If a side is no multiple of that of the host.
+        """
+        if any(side % self.size_multiple for side in size) or min(size) < 1:
+            raise ValueError(
+                f"height and width of a base image must be multiples of {self.size_multiple} pixels, "
+                f"got {size[0]} x {size[1]}"
+            )
+
     def base_image(self, size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
         """Generate an image by the host pipeline, ``(H, W, 3)`` uint8; ``base_arguments`` go to its call.
 
@@ -338,11 +358,7 @@ class PipelineModel(ABC):
         Raises:
             ValueError: If the host cannot generate that size.
         """
-        if any(side % self.size_multiple for side in size) or min(size) < 1:
-            raise ValueError(
-                f"height and width of a base image must be multiples of {self.size_multiple} pixels, "
-                f"got {size[0]} x {size[1]}"
-            )
+        self.check_base_size(size)
         given = self._host_arguments()
         given |= {"height": size[0], "width": size[1], "output_type": "pil", "num_images_per_prompt": 1}
         given |= {"generator": torch.Generator("cpu").manual_seed(seed % 2**63)}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -83,13 +84,22 @@ class Metadata:
                 details.pop(tag, None)
         return exif
 
-    def whole_exif(self) -> bytes:
-        """Return an EXIF block that also says how the image was made, for formats without texts."""
-        exif = self.photo_exif()
-        exif[_SOFTWARE] = self.software
-        if self.settings and _DESCRIPTION not in exif:
-            exif[_DESCRIPTION] = json.dumps(self.settings, sort_keys=True)
-        return exif.tobytes()
+    def whole_exif(self, longest: int = sys.maxsize) -> bytes:
+        """Return an EXIF block that also says how the image was made, for formats without texts.
+
+        Args:
+            longest: Most bytes of the block; the settings, then what is of the photo, are left out for it.
+        """
+        block = b""
+        for photo, settings in ((True, True), (True, False), (False, False)):
+            exif = self.photo_exif() if photo else Image.Exif()
+            exif[_SOFTWARE] = self.software
+            if settings and self.settings and _DESCRIPTION not in exif:
+                exif[_DESCRIPTION] = json.dumps(self.settings, sort_keys=True)
+            block = exif.tobytes()
+            if len(block) <= longest:
+                break
+        return block
 
     def png_chunks(self) -> list[tuple[bytes, bytes]]:
         """Return the chunks of a PNG before its pixels, kind and content."""

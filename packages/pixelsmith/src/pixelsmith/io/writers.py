@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from pixelsmith.store.rows import Rows
 Writer = Literal["auto", "pixelsmith", "pyvips"]
 SUFFIXES = (".png", ".tif", ".tiff", ".dzi", ".jpg", ".jpeg", ".webp")
 _WHOLE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # longest side; these are not written in strips
+_JPEG_SEGMENT = 65_533  # bytes of an EXIF block in a JPEG
 
 
 def check_output(path: str | os.PathLike[str], height: int, width: int) -> Path:
@@ -128,9 +130,10 @@ def write_image(
             (vips.write_tiff if by_vips else write_tiff)(path, rows, metadata=metadata)
         case suffix:
             kind = "WEBP" if suffix == ".webp" else "JPEG"
+            exif = metadata.whole_exif(_JPEG_SEGMENT if kind == "JPEG" else sys.maxsize)
             with atomic_path(path) as temporary:
                 Image.fromarray(rows.read(0, rows.height)).save(
-                    temporary, format=kind, quality=quality, exif=metadata.whole_exif(),
+                    temporary, format=kind, quality=quality, exif=exif,
                     **({} if metadata.dpi is None else {"dpi": metadata.dpi}),
                 )  # fmt: skip
     return [path]

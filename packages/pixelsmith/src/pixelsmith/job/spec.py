@@ -202,8 +202,11 @@ def check_sizes(model: JobModel, spec: JobSpec) -> None:
                 f"{size[1]}"
             )
         vae.size(*size)
-    if not spec.is_given and any(spec.config.wraps):  # denoised in patches, too
-        sized(model, spec.source_size, spec.config)
+    if not spec.is_given:
+        if any(spec.config.wraps):  # denoised in patches, too
+            sized(model, spec.source_size, spec.config)
+        elif (check := getattr(model, "check_base_size", None)) is not None:
+            check(spec.source_size)
     for number, size in enumerate(spec.sizes):
         sized(model, size, spec.stage_config(number))
 

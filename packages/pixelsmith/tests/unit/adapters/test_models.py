@@ -16,7 +16,11 @@ from pixelsmith.adapters import (
     shipped_models,
 )
 from pixelsmith.adapters.assets import SHIPPED, locate_model, model_name
+from pixelsmith.adapters.choosing import set_scheduler
+from pixelsmith.config import JobConfig, SizeConfig
 from pixelsmith.io.vae import TiledVAE
+from pixelsmith.job import FolderStore, Job, plan_job
+from pixelsmith.job.spec import check_sizes
 from tiny_models import tiny_pipeline
 
 FAMILIES = ("sd", "sdxl", "sd3", "flux")
@@ -85,6 +89,21 @@ def test_the_scheduler_is_part_of_the_job():
     before = from_pipeline(pipe).describe()
     pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
     assert from_pipeline(pipe).describe() != before
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [("sd", "ddim"), ("sdxl", "euler"), ("sdxl", "dpm++"), ("sd3", "flow-euler")]
+)
+def test_a_job_in_a_folder_runs_with_each_scheduler(tmp_path, family, name):
+    """Some have limits without a bound among their settings, which JSON cannot hold."""
+    pipe = tiny_pipeline(family)
+    set_scheduler(pipe, name)
+    model = from_pipeline(pipe, "x", num_inference_steps=2)
+    config = JobConfig(patch=model.patch, patch_multiple=model.patch_multiple)
+    Job(model, plan_job(model, config, SizeConfig(scale=1.25)), FolderStore(tmp_path)).run(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as made:
+        about = json.loads(made.text["pixelsmith"], parse_constant=pytest.fail)
+    assert about["settings"]["model"]["scheduler"]["class"] == type(pipe.scheduler).__name__
 
 
 @pytest.mark.parametrize(
@@ -260,6 +279,21 @@ def test_wrong_sizes():
         model.denoiser((64, 64), (15, 16))
     with pytest.raises(ValueError, match="base image must be multiples of 8 pixels, got 60 x 64"):
         model.base_image((60, 64), 0)
+
+
+def test_a_base_image_of_a_wrong_size_is_told_before_the_job_begins():
+    model = from_pipeline(shared("sdxl"), "x")
+    config = JobConfig(patch=model.patch, patch_multiple=model.patch_multiple)
+    spec = plan_job(model, config, SizeConfig(size="128"), base="60")
+    with pytest.raises(ValueError, match="of a base image must be multiples of 8 pixels, got 60 x 60"):
+        check_sizes(model, spec)
+
+
+def test_more_layers_are_skipped_than_there_are():
+    with pytest.raises(ValueError, match=r"clip_skip must be below \d, the layers of .*, got 99"):
+        from_pipeline(shared("sdxl"), "x", clip_skip=99)
+    with pytest.raises(ValueError, match="clip_skip must not be negative, got -2"):
+        from_pipeline(shared("sdxl"), "x", clip_skip=-2)
 
 
 def test_prompts_without_a_pooled_side():

@@ -182,6 +182,7 @@ def test_a_function_as_a_model():
         ({"num_inference_steps": 0}, "must be at least 1, got 0 and 16"),
         ({"patch_multiple": 3}, "patch_multiple must divide patch=16, got 3"),
         ({"about": {"x": torch.zeros(1)}}, "about must hold JSON values"),
+        ({"about": {"x": float("inf")}}, "about must hold JSON values"),
     ],
 )
 def test_wrong_functions(changes, message):

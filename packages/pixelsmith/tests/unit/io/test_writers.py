@@ -5,8 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import ExifTags, Image
 from pixelsmith.io.dzi import OVERLAP, TILE
+from pixelsmith.io.metadata import Metadata
 from pixelsmith.io.png import write_png
 from pixelsmith.io.pyramid import build_pyramid, halve, halved, shrink
 from pixelsmith.io.tiff import write_tiff
@@ -201,3 +202,17 @@ def test_pyramids_built_in_bands_equal_the_whole(tmp_path, size):
     small = shrink(ArrayRows(image), 64)
     assert max(small.shape) <= 64
     np.testing.assert_array_equal(small, next(l for l in levels if max(l.height, l.width) <= 64).read(0, 64))
+
+
+@pytest.mark.parametrize(("length", "kept"), [(100, "both"), (65_300, "photo"), (70_000, "neither")])
+def test_a_jpeg_leaves_out_what_its_exif_block_cannot_hold(tmp_path, length, kept):
+    """The segment of a JPEG has 64 kB, and a file that cannot be written loses hours."""
+    photo = Image.Exif()
+    photo.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = b"m" * length
+    metadata = Metadata(settings={"prompt": "x" * 400}, exif=photo.tobytes())
+    write_image(tmp_path / "a.jpg", ArrayRows(make_image(8, 8)), metadata=metadata)
+    with Image.open(tmp_path / "a.jpg") as found:
+        exif = found.getexif()
+    assert (ExifTags.Base.ImageDescription in exif) == (kept == "both")
+    assert (ExifTags.Base.MakerNote in exif.get_ifd(ExifTags.IFD.Exif)) == (kept != "neither")
+    assert exif[ExifTags.Base.Software].startswith("pixelsmith")
