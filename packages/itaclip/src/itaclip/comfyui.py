@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from common_kernels.runtime import comfyui
-from PIL import Image
 
 from itaclip.methods import METHODS
 from itaclip.pictures import Overlay
@@ -135,9 +134,7 @@ class ItaclipSegment:
         for number, each in enumerate(pixels):
             found = next(segmenter.stream([each[..., :3]]))
             masks.append(_mask(found, mask_of))
-            overlays.append(
-                np.asarray(Overlay(Image.fromarray(each[..., :3]), found, opacity=opacity).render())
-            )
+            overlays.append(np.asarray(Overlay(each[..., :3], found, opacity=opacity).render()))
             report(number + 1, len(pixels))
         return comfyui.to_masks(masks), comfyui.to_images(overlays)
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from common_kernels.runtime.images import as_rgb
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms.functional import pil_to_tensor
 
 ImageLike = Image.Image | NDArray[Any] | Tensor
 
@@ -43,46 +45,28 @@ def to_tensor(image: ImageLike) -> Tensor:
     """Return one image as ``(3, H, W)`` in fp32, in [0, 1].
 
     Args:
-        image: A Pillow image of any mode; an array ``(H, W)`` or ``(H, W, C)``; a tensor ``(C, H, W)``, where
-            ``C`` is 1, 3 or 4. Integers span their type, floats [0, 1]. Transparency is ignored.
+        image: Whatever :func:`common_kernels.runtime.images.as_rgb` takes but files: a Pillow image of any
+            mode, an array ``(H, W)`` or ``(H, W, C)``, a tensor ``(H, W)`` or ``(C, H, W)``. Floating
+            colours stay as they are; all else becomes 8-bit RGB as a file would: upright, in sRGB,
+            transparency over white.
 
     Raises:
         TypeError: If the type or dtype is not one of these.
         ValueError: If the shape is not one of these, a side is empty or a number is not finite.
     """
-    if isinstance(image, Image.Image):
-        if image.mode.startswith("I") or image.mode == "F":
-            return to_tensor(_deep(image))
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    elif isinstance(image, np.ndarray):
-        array = image[..., None] if image.ndim == 2 else image
-        if array.ndim != 3 or array.shape[-1] not in (1, 3, 4):
-            raise ValueError(f"an array must be (H, W) or (H, W, 1, 3 or 4), got shape {image.shape}")
-        if array.dtype == np.uint16:
-            array = array.astype(np.float32) / 65535
-        if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-            raise TypeError(f"an array must be uint8, uint16 or floating, got {array.dtype}")
-        pixels = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)
-    elif isinstance(image, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - callers pass anything
-        if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
-            raise ValueError(f"a tensor must be (1, 3 or 4, H, W), got shape {tuple(image.shape)}")
-        if image.dtype != torch.uint8 and not image.is_floating_point():
-            raise TypeError(f"a tensor must be uint8 or floating, got {image.dtype}")
-        pixels = image.detach()
-    else:
+    if not isinstance(image, Image.Image | np.ndarray | Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - callers pass anything
         raise TypeError(f"an image must be a Pillow image, an array or a tensor, got {type(image).__name__}")
-    if min(pixels.shape) < 1:
-        raise ValueError(f"an image must have pixels, got shape {tuple(pixels.shape)}")
-    colour = pixels[:3].float() / (255 if pixels.dtype == torch.uint8 else 1)
-    if not bool(colour.isfinite().all()):
+    if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype.kind == "f":
+        colours = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
+    elif isinstance(image, Tensor) and image.ndim == 3 and len(image) == 3 and image.is_floating_point():
+        colours = image.detach()
+    else:
+        colours = pil_to_tensor(as_rgb(image)) / 255
+    if not colours.numel():
+        raise ValueError(f"an image must have pixels, got shape {tuple(colours.shape)}")
+    if not bool(colours.isfinite().all()):
         raise ValueError("an image must hold finite numbers, got NaN or infinity")
-    return colour.expand(3, -1, -1)
-
-
-def _deep(image: Image.Image) -> NDArray[np.float32]:
-    """Return an image of 16 or 32 bits as grey in [0, 1]."""
-    pixels = np.asarray(image, dtype=np.float32)
-    return pixels if image.mode == "F" else np.clip(pixels / np.float32(65535), 0, 1)
+    return colours.float()
 
 
 def shrink(image: Image.Image, max_side: int) -> Image.Image:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from common_kernels.runtime.files import write_bytes, write_text
-from common_kernels.runtime.images import ImageError, write_image
+from common_kernels.runtime.images import ImageError, ImageSource, as_rgb, write_image
 from common_kernels.runtime.pictures import BACKGROUND, TEXT, LegendEntry, add_legend, load_font
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
@@ -72,7 +72,8 @@ class Overlay:
     """Overlay of a segmentation on its image.
 
     Args:
-        image: The segmented image: a Pillow image, or ``(H, W, 3)`` uint8 RGB.
+        image: The segmented image, as :func:`common_kernels.runtime.images.as_rgb` takes it: a file, a Pillow
+            image, an array or a tensor.
         segmentation: Segmentation of the same height and width.
         opacity: Opacity of the colours, in [0, 1].
         colours: Colour of each class, ``(classes, 3)`` RGB in [0, 255]; those of :func:`palette` by default.
@@ -80,7 +81,7 @@ class Overlay:
     Raises:
         ValueError: If the sizes differ, ``opacity`` or a colour leaves its range, or ``colours`` has not one
             row per class.
-        TypeError: If ``image`` is neither.
+        TypeError: If ``image`` is none of these.
 
     Example:
         >>> overlay = Overlay(image, model.predict(image))  # doctest: +SKIP
@@ -90,27 +91,21 @@ class Overlay:
 
     def __init__(
         self,
-        image: Image.Image | NDArray[np.uint8],
+        image: ImageSource,
         segmentation: Segmentation,
         *,
         opacity: float = 0.55,
         colours: ArrayLike | None = None,
     ) -> None:
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise TypeError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
-            image = Image.fromarray(image)
-        elif not isinstance(image, Image.Image):  # pyright: ignore[reportUnnecessaryIsInstance] - users err
-            raise TypeError(f"image must be a PIL image or an array, got {type(image).__name__}")
-        if (image.height, image.width) != segmentation.size:
-            height, width = segmentation.size
+        self.image = as_rgb(image, name="image")
+        size, wanted = (self.image.height, self.image.width), segmentation.size
+        if size != wanted:
             raise ValueError(
-                f"image and segmentation must have one size, got {image.height} x {image.width} and "
-                f"{height} x {width}"
+                f"image and segmentation must have one size, got {size[0]} x {size[1]} and "
+                f"{wanted[0]} x {wanted[1]}"
             )
         if not 0 <= opacity <= 1:
             raise ValueError(f"opacity must lie in [0, 1], got {opacity}")
-        self.image = image.convert("RGB")
         self.segmentation = segmentation
         self.opacity = opacity
         self.colours = class_colours(segmentation) if colours is None else _checked(colours, segmentation)

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+from common_kernels.runtime.images import read_rgb
 from itaclip.inputs import CLIP_MEAN, Normalizer, shrink, to_list, to_tensor
 from PIL import Image
 
@@ -14,7 +15,7 @@ PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
         Image.fromarray(PIXELS),
         Image.fromarray(PIXELS).convert("RGBA"),
         PIXELS,
-        np.dstack([PIXELS, PIXELS[..., :1]]),
+        np.dstack([PIXELS, np.full((2, 4, 1), 255, np.uint8)]),
         PIXELS.astype(np.uint16) * 257,
         PIXELS / 255,
         PIXELS[::-1][::-1],
@@ -49,19 +50,33 @@ def test_grey_is_three_equal_channels(image):
 @pytest.mark.parametrize(
     ("image", "error", "rule"),
     [
-        (np.zeros((2, 2, 2), np.uint8), ValueError, "an array must be"),
+        (np.zeros((2, 2, 5), np.uint8), ValueError, "array must be"),
         (np.zeros((2, 2, 3), np.int32), TypeError, "uint8, uint16 or floating, got int32"),
-        (torch.zeros(2, 2), ValueError, "a tensor must be"),
-        (torch.zeros(3, 2, 2, dtype=torch.int64), TypeError, "uint8 or floating"),
+        (torch.zeros(5, 2, 2), ValueError, "must be"),
+        (torch.zeros(3, 2, 2, dtype=torch.int64), TypeError, "floating, got int64"),
         (np.zeros((0, 2, 3), np.uint8), ValueError, "must have pixels"),
+        (torch.zeros(3, 0, 2), ValueError, "must have pixels"),
         (torch.full((3, 2, 2), torch.nan), ValueError, "finite"),
-        ("cat.png", TypeError, "got str"),
+        (3, TypeError, "got int"),
     ],
     ids=str,
 )
 def test_what_is_no_image(image, error, rule):
     with pytest.raises(error, match=rule):
         to_tensor(image)
+
+
+@pytest.mark.parametrize("kind", ["turned", "transparent"])
+def test_an_image_in_memory_is_what_its_file_shows(tmp_path, kind):
+    image, exif = Image.fromarray(PIXELS), Image.Exif()
+    if kind == "turned":
+        exif[0x0112] = 6  # shown after a quarter turn
+    else:
+        image.putalpha(Image.fromarray(PIXELS[..., 0]))  # over white, as browsers show it
+    image.save(tmp_path / "image.png", exif=exif)
+    expected = torch.from_numpy(np.array(read_rgb(tmp_path / "image.png"))).permute(2, 0, 1) / 255
+    with Image.open(tmp_path / "image.png") as opened:
+        assert torch.equal(to_tensor(opened), expected)
 
 
 def test_one_or_several():

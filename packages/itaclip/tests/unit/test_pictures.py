@@ -179,15 +179,23 @@ def test_colours_of_ones_own():
     assert drawn[20, 5].tolist() == [9, 8, 7]
     assert drawn[20, 55].tolist() == [200, 0, 50]
     with pytest.raises(TypeError, match="image must be"):
-        Overlay("photo.png", halves())
-    with pytest.raises(TypeError, match="uint8, got"):
-        Overlay(np.zeros((40, 60)), halves())
+        Overlay(3, halves())
 
 
 def test_arrays_are_images_too():
     array = np.full((40, 60, 3), 100, dtype=np.uint8)
     from_array, from_image = Overlay(array, halves()).render(), Overlay(photo(), halves()).render()
     np.testing.assert_array_equal(np.asarray(from_array), np.asarray(from_image))
+
+
+def test_an_image_lies_below_its_overlay_as_it_is_shown(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn
+    photo(60, 40).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as opened:
+        from_memory = Overlay(opened, halves())
+    assert from_memory.image.size == (60, 40)
+    assert Overlay(tmp_path / "turned.png", halves()).image == from_memory.image
 
 
 def test_saving_goes_by_suffix(tmp_path):

@@ -249,14 +249,13 @@ class Sample:
             SampleError: If a file is missing, damaged or too large, the label map holds colours or numbers
                 that are no classes, or the sizes differ.
         """
-        image = (
-            _decode_upright(self.image, max_pixels) if self.is_upright else _decode(self.image, max_pixels)
-        )
+        decode = _decode_upright if self.is_upright else _decode
+        image = decode(self.image, max_pixels)
         labels = read_labels(self.label, self.table, max_pixels=max_pixels)
         if tuple(labels.shape) != (image.height, image.width):
             height, width = labels.shape
             raise SampleError(f"{self.label} is {width} x {height}, its image {image.width} x {image.height}")
-        return image.convert("RGB"), labels
+        return image, labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,7 +391,7 @@ def read_labels(path: Path, table: Table, *, max_pixels: int = MAX_PIXELS) -> Te
 
 
 def _decode(path: Path, max_pixels: int) -> Image.Image:
-    """Decode a file as it is stored, without its orientation."""
+    """Decode a file as it is stored, without its orientation and colour profile."""
     with (
         _sample_errors(),
         open_source(path) as file,
@@ -400,8 +399,7 @@ def _decode(path: Path, max_pixels: int) -> Image.Image:
         open_pillow(file) as image,
     ):
         check_size(str(path), *image.size, max_pixels)
-        image.load()
-        return image.copy()
+        return Image.fromarray(np.array(image.convert("RGB")))
 
 
 def _decode_upright(path: Path, max_pixels: int) -> Image.Image:

@@ -12,6 +12,7 @@ from itaclip.evaluation.datasets import (
     open_dataset,
     stuff_from_raw,
 )
+from itaclip.inputs import to_tensor
 from PIL import Image
 
 # stored number -> class id, for the numbers that conftest.STORED writes
@@ -157,8 +158,9 @@ def test_stored_orientation_is_kept(tmp_path, make_tree):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(sample.image).save(sample.image, exif=exif)
-    photo, _ = sample.read()
+    photo, labels = sample.read()
     assert photo.size == (6, 5)
+    assert to_tensor(photo).shape[1:] == labels.shape  # nothing behind turns it either
 
 
 def test_wrong_use_is_one_sentence(tmp_path, make_tree):
