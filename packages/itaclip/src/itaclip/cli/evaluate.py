@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
-import json
+import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -409,12 +410,11 @@ def _draw_worst(
 
 def _write_table(found: Evaluation, path: Path) -> None:
     """Write the scores of every image, worst first."""
-    lines = ["image,mIoU,aAcc"]
-    lines += [
-        f"{json.dumps(each.image, ensure_ascii=False)},{each.miou:.2f},{each.pixel_accuracy:.2f}"
-        for each in found.images
-    ]
-    write_text(path, "\n".join(lines) + "\n")
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(("image", "mIoU", "aAcc"))
+    rows.writerows((each.image, f"{each.miou:.2f}", f"{each.pixel_accuracy:.2f}") for each in found.images)
+    write_text(path, table.getvalue())
 
 
 def _report(

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import csv
 import json
 
 import numpy as np
@@ -230,16 +231,25 @@ def test_own_images_give_scores_files_and_the_worst(run_own, own_images, backbon
         truth = torch.from_numpy(np.array(Image.open(own_images / "masks" / f"{name}.png")))
         matrix += confusion(labels, truth, 3)
     assert found["mIoU"] == Scores(matrix, ("cat", "dog", "sky")).to_dict()["mIoU"]
-    table = (folder / "images.csv").read_text().splitlines()
-    assert table[0] == "image,mIoU,aAcc"
-    scores = [float(line.split(",")[1]) for line in table[1:]]
+    with (folder / "images.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["image", "mIoU", "aAcc"]
+    scores = [float(row["mIoU"]) for row in table]
     assert scores == sorted(scores)
     assert len(scores) == 2
     worst = sorted((folder / "worst").iterdir())
     assert [str(path.relative_to(own_images)) for path in worst] == found["worst"]
-    assert [path.name[4:-4] for path in worst] == [json.loads(line.split(",")[0])[-1] for line in table[1:]]
+    assert [path.name[4:-4] for path in worst] == [row["image"][-1] for row in table]
     with Image.open(worst[0]) as drawn:
         assert drawn.width > 3 * 480
+
+
+def test_any_name_of_a_file_is_one_cell_of_the_table(run_own, own_images):
+    for folder, suffix in (("photos", "jpg"), ("masks", "png")):
+        (own_images / folder / f"a.{suffix}").rename(own_images / folder / f'12" disc, new.{suffix}')
+    found = json.loads(run_own("--json").stdout)
+    with (own_images / found["folder"] / "images.csv").open(newline="") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == {'12" disc, new', "below/b"}
 
 
 def test_own_images_resume_and_missing_files_are_made_up_for(run_own, own_images):
