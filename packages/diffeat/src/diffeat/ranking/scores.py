@@ -85,6 +85,6 @@ def _difference(lines: list[str], head: str) -> str:
     try:
         had, wanted = json.loads(lines[0]), json.loads(head)
         names = [name for name in wanted if had.get(name) != wanted[name]]
-        return f"another {names[0]}"
+        return f"other {names[0]}"
     except (ValueError, IndexError, AttributeError):
         return "something else"

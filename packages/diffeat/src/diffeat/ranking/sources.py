@@ -198,8 +198,7 @@ class MemorySource:
     def digest(self) -> str:
         """Short key of all that the features depend on."""
         parts = [
-            f"{name}:{tuple(value.shape)}:{value.double().sum().item()}"
-            for name, value in self.features.items()
+            f"{name}:{image_hash(value.detach().float().cpu())}" for name, value in self.features.items()
         ]
         return hash_text("\n".join(parts))
 

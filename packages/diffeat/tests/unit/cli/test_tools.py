@@ -122,7 +122,7 @@ def test_scores_of_something_else_are_not_mixed(labelled, run, complain, sd15_fo
         2,
     ]
     run(*args)
-    assert "holds scores of another features" in complain(*args, "--seed", 1, "--prompt", "a cat")
+    assert "holds scores of other features" in complain(*args, "--seed", 1, "--prompt", "a cat")
     run(*args, "--seed", 1, "--overwrite")
 
 

@@ -90,6 +90,17 @@ def test_no_image_judges_itself(toy):
     assert ranking.rows[0].mean < 0.9
 
 
+def test_scores_of_other_features_are_never_taken(toy, tmp_path):
+    features, labels = toy
+    options = RankingOptions(folds=3, pixels=64)
+    Ranker(features, labels, ranking=options, folder=tmp_path)
+    # the same values, at other images
+    moved = Features({name: value.flip(0) for name, value in features.items()}, META)
+    with pytest.raises(StoreError, match="holds scores of other features"):
+        Ranker(moved, labels, ranking=options, folder=tmp_path)
+    Ranker(features, labels, ranking=options, folder=tmp_path)
+
+
 def test_a_stopped_ranking_goes_on(toy, tmp_path, monkeypatch):
     options = RankingOptions(folds=3, pixels=64)
     whole = Ranker(*toy, ranking=options).rank()
@@ -122,10 +133,10 @@ def test_a_stopped_ranking_goes_on(toy, tmp_path, monkeypatch):
 def test_scores_of_something_else_are_refused(toy, tmp_path):
     features, labels = toy
     Ranker(features, labels, ranking=RankingOptions(folds=3), folder=tmp_path)
-    with pytest.raises(StoreError, match="holds scores of another folds; use another folder"):
+    with pytest.raises(StoreError, match="holds scores of other folds; use another folder"):
         Ranker(features, labels, ranking=RankingOptions(folds=2), folder=tmp_path)
     other = replace(labels, masks=[np.roll(mask, 1) for mask in labels.masks])
-    with pytest.raises(StoreError, match="another labels"):
+    with pytest.raises(StoreError, match="other labels"):
         Ranker(features, other, ranking=RankingOptions(folds=3), folder=tmp_path)
 
 
