@@ -116,7 +116,7 @@ def spec(sizes=((48, 56),), source_size=(24, 28), **settings):
     names = ("source", "source_digest", "sliders", "canvas", "max_pixels", "tiling", "fit")
     own = {name: settings.pop(name) for name in names if name in settings}
     config = JobConfig(**{"patch": 16, "patch_multiple": 2, "band": 3, **settings})
-    tiling = Tiling(tile=10, halo=3, wrap=config.wraps)
+    tiling = Tiling(tile=10, halo=3)
     return JobSpec(sizes=tuple(sizes), source_size=source_size, config=config, **{"tiling": tiling, **own})
 
 

@@ -5,6 +5,9 @@ At the border a convolution sees zeros. The encoder makes latents there that are
 decoder was trained to find them at its own border: patches that move over a canvas neither expect nor
 restore them, and a stripe is left. So the image is mirrored a few latents beyond its borders and encoded with
 this margin; only what lies inside is denoised; and for decoding the margin is laid around it again.
+
+Where sides join, the margin is wider and holds what lies at the opposite side. Its outer part still is a
+border: networks are trained with one, and normalise an image without a border to glaring colours.
 """
 
 from __future__ import annotations
@@ -15,24 +18,29 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelsmith.io.tiles import MARGIN
 from pixelsmith.store.canvas import Canvas
-from pixelsmith.store.rows import Pixels, Rows
+from pixelsmith.store.rows import Pixels, Rows, read_wrapped
 
-__all__ = ["Framed", "Margin", "Mirrored"]
+__all__ = ["Extended", "Framed", "Margin"]
+
+_JOINED = 16  # latents of the opposite side, besides the border
 
 
 class Margin:
     """The margin of a canvas.
 
     Args:
-        width: Latents beyond each border.
+        width: Latents beyond each border that joins no other.
         factor: Pixels per latent and side.
-        wraps: Whether rows and columns join; there is no margin where they do.
+        wraps: Whether rows and columns join.
     """
 
     def __init__(self, width: int, factor: int, wraps: tuple[bool, bool]) -> None:
-        self.rows, self.columns = (0 if joins else width for joins in wraps)
+        self.rows, self.columns = (MARGIN + _JOINED if joins else width for joins in wraps)
+        self.border = tuple(MARGIN if joins else width for joins in wraps)
         self.factor = factor
+        self.wraps = wraps
 
     @property
     def above(self) -> int:
@@ -48,9 +56,9 @@ class Margin:
         height, width = canvas.height - self.rows, canvas.width - self.columns
         return _Inside(canvas.data[:, self.rows : height, self.columns : width], canvas)
 
-    def mirror(self, rows: Rows) -> Rows:
-        """Return an image that is mirrored beyond its borders."""
-        return Mirrored(rows, self.above, self.columns * self.factor)
+    def extend(self, rows: Rows) -> Rows:
+        """Return an image with its margin."""
+        return Extended(rows, self.above, self.columns * self.factor, self.wraps)
 
     def crop(
         self, decoded: Iterable[tuple[int, Pixels]], size: tuple[int, int]
@@ -80,22 +88,28 @@ class _Inside(Canvas):
         return self._outer.checksum()
 
 
-class Mirrored:
-    """An image that is mirrored beyond its borders, as its rows are read.
+class Extended:
+    """An image that goes on beyond its borders, as its rows are read: mirrored, or at the side that joins.
 
     Args:
         rows: The image.
         above: Rows above and below.
         beside: Columns left and right.
+        wraps: Whether rows and columns join.
     """
 
-    def __init__(self, rows: Rows, above: int, beside: int) -> None:
+    def __init__(self, rows: Rows, above: int, beside: int, wraps: tuple[bool, bool]) -> None:
         self.rows = rows
         self.height, self.width = rows.height + 2 * above, rows.width + 2 * beside
-        self._rows, self._columns = _reflect(rows.height, above), _reflect(rows.width, beside)
+        self._above, self._joins = above, wraps[0]
+        self._rows = _reflect(rows.height, above)
+        beyond = np.arange(-beside, rows.width + beside) % rows.width
+        self._columns = beyond if wraps[1] else _reflect(rows.width, beside)
 
     def read(self, top: int, bottom: int) -> Pixels:
         """Return rows ``[top, bottom)``, ``(bottom - top, width, 3)`` uint8."""
+        if self._joins:
+            return read_wrapped(self.rows, top - self._above, bottom - self._above)[:, self._columns]
         at = self._rows[top:bottom]
         first = int(at.min())
         return self.rows.read(first, int(at.max()) + 1)[at - first][:, self._columns]
@@ -111,11 +125,11 @@ def _reflect(side: int, margin: int) -> NDArray[np.int64]:
 
 
 class Framed(Canvas):
-    """A canvas inside the margin of another, to be read.
+    """A canvas inside the border of another, to be read.
 
     Args:
-        inner: The canvas.
-        outer: Canvas with a margin, whose inside is not read.
+        inner: The canvas, which goes on at the opposite side where sides join.
+        outer: Canvas with a margin, of which the border is read.
         margin: The margin.
     """
 
@@ -127,17 +141,12 @@ class Framed(Canvas):
     def read(self, row: int, column: int, height: int, width: int) -> Tensor:
         """Return a copy of a region, ``(C, height, width)`` fp32."""
         out = super().read(row, column, height, width)
-        rows = _overlap(row, height, self._inner.height, self._margin.rows)
-        columns = _overlap(column, width, self._inner.width, self._margin.columns)
+        above, beside = self._margin.border
+        rows = range(max(row, above), min(row + height, self.height - above))
+        columns = range(max(column, beside), min(column + width, self.width - beside))
         if rows and columns:
-            place = rows.start - self._margin.rows, columns.start - self._margin.columns
-            part = self._inner.read(*place, len(rows), len(columns)).to(out)
+            top = (rows.start - self._margin.rows) % self._inner.height
+            left = (columns.start - self._margin.columns) % self._inner.width
+            part = self._inner.read(top, left, len(rows), len(columns)).to(out)
             out[:, rows.start - row :, columns.start - column :][:, : len(rows), : len(columns)] = part
         return out
-
-
-def _overlap(start: int, length: int, side: int, margin: int) -> range:
-    """Return the positions of a region that lie inside the margin."""
-    if margin == 0:  # all of it, also where it goes on at the other end
-        return range(start, start + length)
-    return range(max(start, margin), min(start + length, margin + side))

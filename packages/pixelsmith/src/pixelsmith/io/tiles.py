@@ -23,14 +23,12 @@ class Tiling:
         samples: Number of windows that the statistics are taken from, spread over the image. A window
             has a quarter of the side of a tile with its halo; 8 are on the device at a time, which take the
             memory of half a tile. The statistics are exact for images that are no larger than all windows.
-        wrap: Whether rows (top and bottom) and columns (left and right) join.
     """
 
     tile: int = 96
     halo: int = 16
     statistics: Statistics = "global"
     samples: int = 32
-    wrap: tuple[bool, bool] = (False, False)
 
     def __post_init__(self) -> None:
         if min(self.tile, self.samples) < 1 or self.halo < 0:
@@ -69,16 +67,14 @@ class Span:
         return slice(self.keep_start - self.start, self.keep_stop - self.start)
 
 
-def cut_axis(side: int, tiling: Tiling, wraps: bool, slack: int = 0) -> list[Span]:
+def cut_axis(side: int, tiling: Tiling, slack: int = 0) -> list[Span]:
     """Return the tiles along an axis of ``side`` latents; a single one may be larger by ``slack``."""
-    if side <= tiling.tile + 2 * tiling.halo + slack and not wraps:
+    if side <= tiling.tile + 2 * tiling.halo + slack:
         return [Span(0, side, 0, side)]
     spans: list[Span] = []
     for start in range(0, side, tiling.tile):
         stop = min(start + tiling.tile, side)
-        first, last = start - tiling.halo, stop + tiling.halo
-        if not wraps:
-            first, last = max(first, 0), min(last, side)
+        first, last = max(start - tiling.halo, 0), min(stop + tiling.halo, side)
         spans.append(Span(first, last, start, stop))
     return spans
 
@@ -100,24 +96,21 @@ def sample_windows(size: tuple[int, int], tiling: Tiling) -> list[tuple[Span, Sp
         tiling: Configuration with the side and number of the windows.
     """
     side = max((tiling.tile + 2 * tiling.halo) // 4, 4)
-    if size[0] * size[1] <= tiling.samples * side * side and not any(tiling.wrap):
+    if size[0] * size[1] <= tiling.samples * side * side:
         return [(Span(0, size[0], 0, size[0]), Span(0, size[1], 0, size[1]))]
     lengths = [min(side, each) for each in size]
     most = [each // length for each, length in zip(size, lengths, strict=True)]
     down, across = _raster(size, most, tiling.samples)
     rows, columns = (
-        [_window(number, count, size[axis], lengths[axis], tiling.wrap[axis]) for number in range(count)]
+        [_window(number, count, size[axis], lengths[axis]) for number in range(count)]
         for axis, count in enumerate((down, across))
     )
     return [(row, column) for row in rows for column in columns]
 
 
-def _window(number: int, count: int, side: int, length: int, wraps: bool) -> Span:
+def _window(number: int, count: int, side: int, length: int) -> Span:
     """Return one of ``count`` windows along an axis; inside an image a quarter at each end is not kept."""
     halo = length // 4
-    if wraps:
-        first = number * side // count
-        return Span(first, first + length, first + halo, first + length - halo)
     last = side - length
     first = last // 2 if count == 1 else number * last // (count - 1)
     stop = first + length

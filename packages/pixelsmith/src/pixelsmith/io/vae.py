@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pixelsmith.io.norms import GlobalNorms, Sample
 from pixelsmith.io.tiles import Span, Tiling, cut_axis, sample_windows
 from pixelsmith.store.canvas import Canvas
-from pixelsmith.store.rows import Pixels, Rows, read_wrapped
+from pixelsmith.store.rows import Pixels, Rows
 
 OnTile = Callable[[int, int], object]
 _TOGETHER = 8  # windows on the device, half of the pixels of a tile
@@ -95,11 +95,9 @@ class TiledVAE:
         def fetch(row: Span, column: Span) -> Tensor:
             nonlocal band
             if band is None or band[0] is not row:
-                band = row, read_wrapped(rows, row.start * self.factor, row.stop * self.factor)
-            pixels = band[1].take(
-                range(column.start * self.factor, column.stop * self.factor), axis=1, mode="wrap"
-            )
-            image = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)
+                band = row, rows.read(row.start * self.factor, row.stop * self.factor)
+            pixels = band[1][:, column.start * self.factor : column.stop * self.factor]
+            image = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)
             return (image.float() / 127.5 - 1).to(self.vae.dtype)
 
         def process(images: Tensor) -> Tensor:
@@ -131,9 +129,7 @@ class TiledVAE:
             )
 
         def fetch(row: Span, column: Span) -> Tensor:
-            # the modulo that a canvas applies to reads beyond its end serves those before its beginning
-            z = canvas.read(row.start % canvas.height, column.start % canvas.width, row.length, column.length)
-            return z.to(self.device)
+            return canvas.read(row.start, column.start, row.length, column.length).to(self.device)
 
         def process(latents: Tensor) -> Tensor:
             z = self.unscale(latents).to(self.vae.dtype)
@@ -146,11 +142,7 @@ class TiledVAE:
 
     def spans(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
         """Return the rows and the columns of tiles of a canvas; sizes in latents."""
-        rows, columns = (
-            cut_axis(side, self.tiling, wraps, self.slack)
-            for side, wraps in zip((height, width), self.tiling.wrap, strict=True)
-        )
-        return rows, columns
+        return cut_axis(height, self.tiling, self.slack), cut_axis(width, self.tiling, self.slack)
 
     def scale(self, latents: Tensor) -> Tensor:
         """Scale the output of the encoder, ``(B, C, h, w)``, to the latents of the denoiser."""
@@ -229,17 +221,12 @@ class _Network:
     grow: int
 
 
-def default_tiling(vae: Any, *, wrap: tuple[bool, bool] = (False, False)) -> Tiling:
-    """Return tiles that are, with their halo, as large as the images that an autoencoder was trained on.
-
-    Args:
-        vae: The autoencoder.
-        wrap: Whether rows and columns join, see :class:`Tiling`.
-    """
+def default_tiling(vae: Any) -> Tiling:
+    """Return tiles that are, with their halo, as large as the images that an autoencoder was trained on."""
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
     trained = vae.config.get("sample_size") or 512
     side = (trained if isinstance(trained, int) else min(trained)) // factor
-    return Tiling(tile=max(64, side) - 32, halo=16, wrap=wrap)
+    return Tiling(tile=max(64, side) - 32, halo=16)
 
 
 def _grown(latents: slice, factor: int) -> slice:

@@ -6,17 +6,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from pixelsmith.core.engine import run_stage
 from pixelsmith.core.model import JobModel
 from pixelsmith.core.protocol import StageInterrupted
+from pixelsmith.io.margins import Framed
 from pixelsmith.io.vae import TiledVAE
 from pixelsmith.job.progress import Hooks, JobInterrupted, JobProgress
-from pixelsmith.job.spec import JobSpec, sized
+from pixelsmith.job.spec import JobSpec, margin_of, sized
 from pixelsmith.store.canvas import Canvas
-from pixelsmith.store.rows import Pixels
+from pixelsmith.store.rows import ArrayRows, Pixels
 
 _STAGE = 2**16  # number of a base image among the stages, so that it shares its noise with no stage
+_PASSES = 3  # after which the border hardly changes the image any more
 
 
 def generate_seamless(model: JobModel, spec: JobSpec, hooks: Hooks) -> tuple[Pixels, Canvas]:
@@ -35,7 +38,6 @@ def generate_seamless(model: JobModel, spec: JobSpec, hooks: Hooks) -> tuple[Pix
     Raises:
         JobInterrupted: If a hook requested it.
     """
-    vae = TiledVAE(model.vae, spec.tiling_of(model))
     config = replace(spec.config, slider=0, start="noise")
     latent_size, patch = sized(model, spec.source_size, config)
     denoiser = model.denoiser(spec.source_size, patch)
@@ -56,7 +58,16 @@ def generate_seamless(model: JobModel, spec: JobSpec, hooks: Hooks) -> tuple[Pix
             "source", 0, len(spec.sizes), stopped.progress.calls, stopped.progress.calls_total
         )
         raise JobInterrupted(progress, stopped.canvas) from stopped
-    pixels = np.empty((*spec.source_size, 3), dtype=np.uint8)
-    for top, rows in vae.decode(latents):
-        pixels[top : top + len(rows)] = rows
-    return pixels, latents
+    return _decode(model, spec, latents), latents
+
+
+def _decode(model: JobModel, spec: JobSpec, latents: Canvas) -> Pixels:
+    """Decode latents without a border: they get that of a grey image, then that of the result."""
+    vae = TiledVAE(model.vae, spec.tiling_of(model))
+    margin = margin_of(spec.config, model.vae_scale_factor)
+    pixels = np.full((*spec.source_size, 3), 127, dtype=np.uint8)
+    for _ in range(_PASSES):
+        parts = [part for _, part in vae.encode(margin.extend(ArrayRows(pixels)))]
+        framed = Framed(latents, Canvas(torch.cat(parts, dim=1)), margin)
+        pixels = np.concatenate([rows for _, rows in margin.crop(vae.decode(framed), spec.source_size)])
+    return pixels

@@ -127,7 +127,7 @@ class JobSpec:
             source=None if values["source"] is None else Path(values["source"]),
             source_digest=values["source_digest"],
             sliders=tuple(_slider(each) for each in values["sliders"]),
-            tiling=_tiling(values["tiling"]),
+            tiling=None if values["tiling"] is None else Tiling(**values["tiling"]),
             canvas=values["canvas"],
             max_pixels=values["max_pixels"],
             fit=values["fit"],
@@ -144,7 +144,7 @@ class JobSpec:
 
     def tiling_of(self, model: JobModel) -> Tiling:
         """Return the tiles for the autoencoder of a model."""
-        return self.tiling or default_tiling(model.vae, wrap=self.config.wraps)
+        return self.tiling or default_tiling(model.vae)
 
 
 def sized(model: JobModel, size: Size, config: JobConfig) -> tuple[Size, Size]:
@@ -217,11 +217,3 @@ def _plain(slider: Slider) -> object:
 
 def _slider(value: Any) -> Slider:
     return tuple(tuple(row) for row in value) if isinstance(value, list) else value
-
-
-def _tiling(values: Mapping[str, Any] | None) -> Tiling | None:
-    if values is None:
-        return None
-    given: dict[str, Any] = {**values}
-    given["wrap"] = tuple(given["wrap"])
-    return Tiling(**given)

@@ -116,7 +116,7 @@ class StageRun:
         size = self.margin.around(self.latent_size)
         (frame,) = store.canvases(("clean",), self.model.channels, *size, torch.float32)
         if store.record.encoded < frame.height:
-            rows = self.margin.mirror(self.enlarge(previous))
+            rows = self.margin.extend(self.enlarge(previous))
             on_tile = self._on_tile("encode")
             for top, latents in self.vae.encode(rows, on_tile, start=store.record.encoded):
                 frame.write(top, 0, latents)

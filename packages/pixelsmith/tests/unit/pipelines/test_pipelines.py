@@ -273,14 +273,14 @@ def test_offloading(monkeypatch):
     """Weights that are loaded layer by layer, here to the CPU itself, change nothing."""
     pipe = made("sdxl")
     small = pixels_of(pipe("a red ball", photo(32, 32), **QUICK))
-    monkeypatch.setattr(specs, "default_tiling", lambda vae, wrap: Tiling(statistics="tile", wrap=wrap))
+    monkeypatch.setattr(specs, "default_tiling", lambda vae: Tiling(statistics="tile"))
     large = pixels_of(pipe("a red ball", photo(200, 200), scale=2.0, plan="grid", **QUICK))
     monkeypatch.undo()
     for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
         accelerate.cpu_offload(getattr(pipe, name), execution_device=torch.device("cpu"))
     assert pipe.vae.device.type == "meta"
     assert np.array_equal(pixels_of(pipe("a red ball", photo(32, 32), **QUICK)), small)
-    monkeypatch.setattr(specs, "default_tiling", lambda vae, wrap: Tiling(wrap=wrap))
+    monkeypatch.setattr(specs, "default_tiling", lambda vae: Tiling())
     again = pixels_of(pipe("a red ball", photo(200, 200), scale=2.0, plan="grid", **QUICK))
     assert np.array_equal(again, large)
 
