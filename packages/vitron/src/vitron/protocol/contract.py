@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from vitron.protocol.escape import without_surrogates
 from vitron.protocol.rle import decompress
 
 __all__ = [
@@ -49,6 +50,18 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Index = Annotated[int, Field(ge=0, strict=True)]
 ArgValue = bool | int | float | str
 MediaKind = Literal["image", "video", "masks"]
+SpanKind = Literal["text", "stray", "invocation", "signal", "mark", "broken"]
+IssueCode = Literal[
+    "unclosed_tag",
+    "mismatched_tag",
+    "repeated_tag",
+    "unknown_module",
+    "missing_module",
+    "missing_instruction",
+    "bad_region",
+    "bad_call",
+    "shortened",
+]
 
 
 class _Model(BaseModel):
@@ -165,7 +178,7 @@ class Instruction(_Model):
 
     Attributes:
         verb: One of the module's verbs, in lower case; empty if there is none.
-        text: Object, or whole sentence; surrounding white space is removed.
+        text: Object, or whole sentence; surrounding white space is removed, half a surrogate pair replaced.
     """
 
     verb: Annotated[str, Field(pattern=r"^[a-z0-9 _-]*$", max_length=64)] = ""
@@ -174,7 +187,7 @@ class Instruction(_Model):
     @field_validator("verb", "text")
     @classmethod
     def _strip(cls, value: str) -> str:
-        return value.strip()
+        return without_surrogates(value.strip())
 
     @model_validator(mode="after")
     def _check(self) -> Instruction:
@@ -221,7 +234,7 @@ class Span(_Model):
         raw: The original characters.
     """
 
-    kind: Literal["text", "stray", "invocation", "signal", "mark", "broken"]
+    kind: SpanKind
     start: Index
     end: Index
     raw: str
@@ -237,17 +250,7 @@ class Issue(_Model):
         invocation: Position of the call in the turn that it affects; such a call does not run.
     """
 
-    code: Literal[
-        "unclosed_tag",
-        "mismatched_tag",
-        "repeated_tag",
-        "unknown_module",
-        "missing_module",
-        "missing_instruction",
-        "bad_region",
-        "bad_call",
-        "shortened",
-    ]
+    code: IssueCode
     message: str
     start: Index = 0
     invocation: Index | None = None
@@ -259,7 +262,8 @@ class Signal(_Model):
     Attributes:
         kind: ``specific`` to the task, or ``shared`` by all tasks.
         index: Number of the token, from 0.
-        invocation: Position of the call it belongs to; ``None`` before the first call.
+        invocation: Position of the call it belongs to; ``None`` before the first call, and behind one that
+            cannot be parsed.
     """
 
     kind: Literal["specific", "shared"]

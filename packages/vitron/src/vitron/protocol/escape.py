@@ -8,6 +8,7 @@ import re
 _AMBIGUOUS = re.compile(r"&(?=lt;|amp;)")
 _ENTITY = re.compile(r"&(lt|amp);")
 _CHARACTERS = {"lt": "<", "amp": "&"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def escape(text: str) -> str:
@@ -29,6 +30,11 @@ def escape(text: str) -> str:
 def unescape(text: str) -> str:
     """Undo :func:`escape`; other entities stay as they are."""
     return _ENTITY.sub(lambda found: _CHARACTERS[found[1]], text)
+
+
+def without_surrogates(text: str) -> str:
+    """Replace halves of surrogate pairs, which no encoding of text has, by U+FFFD."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def held_back(text: str) -> int:

@@ -9,9 +9,10 @@ from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from vitron.protocol.contract import Invocation, MediaKind
+from vitron.protocol.escape import without_surrogates
 from vitron.protocol.media import Artefact
 from vitron.protocol.sampling import SamplingParams
 
@@ -41,10 +42,10 @@ class _Model(BaseModel):
 
 
 class TextPart(_Model):
-    """Text."""
+    """Text; half a surrogate pair is replaced by U+FFFD."""
 
     type: Literal["text"] = "text"
-    text: str
+    text: Annotated[str, AfterValidator(without_surrogates)]
 
 
 class MediaPart(_Model):

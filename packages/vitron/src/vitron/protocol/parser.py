@@ -3,13 +3,23 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from vitron.errors import RegionError, explain
-from vitron.protocol.contract import ArgValue, Instruction, Invocation, Issue, Region, Signal, Span, Turn
-from vitron.protocol.escape import held_back, unescape
+from vitron.protocol.contract import (
+    ArgValue,
+    Instruction,
+    Invocation,
+    Issue,
+    IssueCode,
+    Region,
+    Signal,
+    Span,
+    SpanKind,
+    Turn,
+)
+from vitron.protocol.escape import held_back, unescape, without_surrogates
 from vitron.protocol.legacy import parse_legacy
 from vitron.protocol.lexer import Lexer, Token
 from vitron.protocol.modules import MODULES, Module, ModuleRegistry
@@ -18,20 +28,6 @@ from vitron.protocol.regions.text import Frames, parse_region
 MAX_MODULE = 64  # characters after which an open module tag is treated as text
 MAX_LEADING = 512  # the same for an instruction tag that is not behind a module
 Event = str | Invocation | Issue
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_State = Literal["free", "head", "module", "instruction", "region"]
-_STATES: dict[str, _State] = {"module": "module", "instruction": "instruction", "region": "region"}
-_Kind = Literal["text", "stray", "invocation", "signal", "mark", "broken"]
-_Code = Literal[
-    "unclosed_tag",
-    "mismatched_tag",
-    "repeated_tag",
-    "unknown_module",
-    "missing_module",
-    "missing_instruction",
-    "bad_region",
-]
 
 
 @dataclass(slots=True)
@@ -85,22 +81,18 @@ class StreamParser:
         self._modules = modules
         self._known = ", ".join(module.name for module in modules)
         self._lexer = Lexer()
-        self._state: _State = "free"
+        self._state = "free"  # or head, between the blocks of a call, or the tag that is open
         self._call = _Call(0)
         self._at = 0
         self._entity = ""
         self._events = list[Event]()
         self._text = list[str]()
         self._chunks = list[str]()  # the message so far
-        self._spans = list[tuple[_Kind, int]]()  # start of each piece; the next one ends it
+        self._spans = list[tuple[SpanKind, int]]()  # start of each piece; the next one ends it
         self._calls = list[Invocation]()
+        self._last: int | None = None  # position of the last call, if it could be parsed
         self._signals = list[Signal]()
         self._issues = list[Issue]()
-
-    @property
-    def in_call(self) -> bool:
-        """Whether a call is open."""
-        return self._state != "free"
 
     def feed(self, chunk: str) -> list[Event]:
         """Parse the next characters.
@@ -111,7 +103,7 @@ class StreamParser:
         Returns:
             New results in order: text to show, complete calls, issues.
         """
-        chunk = _SURROGATE.sub("\ufffd", chunk)
+        chunk = without_surrogates(chunk)
         self._chunks.append(chunk)
         for token in self._lexer.feed(chunk):
             self._take(token)
@@ -158,23 +150,20 @@ class StreamParser:
                 self._in_free(token)
             case "head":
                 self._in_head(token)
-            case "module" | "instruction" | "region":
+            case _:
                 self._in_content(token)
 
     def _in_free(self, token: Token) -> None:
         if token.kind == "open" and token.value != "region":
             self._call = _Call(self._at, leads=token.value == "instruction", content_start=self._at)
-            self._state = "module" if token.value == "module" else "instruction"
+            self._state = token.value
         elif token.kind == "text":
             self._say(token.raw, self._at)
         elif token.kind == "mark":
             self._piece("mark", self._at)
         elif token.kind == "signal":
             kind: Literal["specific", "shared"] = "specific" if token.value[0] == "p" else "shared"
-            last = len(self._calls) - 1
-            self._signals.append(
-                Signal(kind=kind, index=int(token.value[1:]), invocation=None if last < 0 else last)
-            )
+            self._signals.append(Signal(kind=kind, index=int(token.value[1:]), invocation=self._last))
             self._piece("signal", self._at)
         else:
             self._piece("stray", self._at)
@@ -190,7 +179,7 @@ class StreamParser:
             self._absorb(token)
             if token.value == "region" and call.has_region:
                 self._issue("repeated_tag", "a call has one region, the second is ignored")
-            self._state = _STATES[token.value]
+            self._state = token.value
         elif token.kind == "close" and call.is_empty and not call.leads:
             self._absorb(token)
             self._issue("mismatched_tag", f"{token.raw} closes nothing")
@@ -235,12 +224,15 @@ class StreamParser:
             self._in_head(token)
 
     def _give_up(self) -> None:
-        """Cancel an open tag that no name or module followed: its content is text."""
+        """Cancel an open tag that no name or module followed: its content is text, without a leading verb."""
         content = "".join(self._call.content)
+        said = [module.read(content[:MAX_MODULE]) for module in self._modules]
+        has_verb = any(isinstance(each, Instruction) and each.verb for each in said)
+        shown = content[content.index(":") + 1 :] if has_verb else content
         self._issue("unclosed_tag", f"<{self._state}> is not closed")
         self._state = "free"
         self._piece("broken", self._call.start)
-        self._say(content, self._at - len(content))
+        self._say(shown, self._at - len(shown))
 
     def _unclosed(self) -> None:
         self._issue("unclosed_tag", f"<{self._state}> is not closed")
@@ -297,7 +289,7 @@ class StreamParser:
 
     def _finish(self) -> None:
         """End the call; white space behind it is text."""
-        call, gap = self._call, "".join(self._call.gap)
+        call, gap, self._last = self._call, "".join(self._call.gap), None
         end = self._at - len(gap)
         is_whole = call.module is not None and not call.is_empty
         if call.module is not None and not is_whole:
@@ -317,12 +309,13 @@ class StreamParser:
                 frames=call.frames,
                 source=(call.start, end),
             )
+            self._last = len(self._calls)
             self._calls.append(found)
             self._events.append(found)
         if gap:
             self._say(gap, end)
 
-    def _issue(self, code: _Code, message: str) -> None:
+    def _issue(self, code: IssueCode, message: str) -> None:
         self._note(Issue(code=code, message=message, start=self._call.content_start))
 
     def _note(self, issue: Issue) -> None:
@@ -330,7 +323,7 @@ class StreamParser:
         self._issues.append(issue)
         self._events.append(issue)
 
-    def _piece(self, kind: _Kind, start: int) -> None:
+    def _piece(self, kind: SpanKind, start: int) -> None:
         """Begin a piece of the message that is not text; adjacent unparsed calls share one."""
         if kind != "broken" or not self._spans or self._spans[-1][0] != "broken":
             self._spans.append((kind, start))

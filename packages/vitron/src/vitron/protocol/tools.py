@@ -15,7 +15,6 @@ from vitron.protocol.modules import MODULES, Module, ModuleRegistry
 from vitron.protocol.parser import parse
 from vitron.protocol.regions.text import parse_region
 
-MAX_CALLS = 64
 MAX_ARGUMENTS = 1 << 20  # characters of one call's arguments
 
 _REGION = TypeAdapter[Any](Region)
@@ -108,7 +107,7 @@ def from_message(message: Mapping[str, Any], *, modules: ModuleRegistry = MODULE
     """
     turn = parse(_content(message.get("content")), modules=modules)
     calls, issues = list(turn.invocations), list(turn.issues)
-    for function in _functions(message)[:MAX_CALLS]:
+    for function in _functions(message):
         try:
             calls.append(_read(function, modules))
         except (RegionError, ValidationError, ValueError, RecursionError) as error:
@@ -161,7 +160,7 @@ def _read(function: object, modules: ModuleRegistry) -> Invocation:
         "frames": frames,
     }
     found = Invocation.model_validate(call)
-    if not (found.instruction or found.args or found.region):
+    if not (found.instruction or found.args or found.region or found.frames):
         raise ValueError(f"{module.name} is called without an instruction")
     return found
 

@@ -268,14 +268,15 @@ class Conversation:
         self, prompt: Prompt, check: Callable[[], None] | None, *, is_last: bool
     ) -> Generator[Event, None, _Draft]:
         """Generate a message and yield its text; one that is not the last ends at its first issue."""
-        parser, draft = StreamParser(self.modules), _Draft()
+        parser, draft, last = StreamParser(self.modules), _Draft(), None
         chunks = self._chunks(prompt, check)
         for chunk in chunks:
             draft.tokens += chunk.tokens
             events = parser.feed(chunk.text)
             yield from (TextEvent(each) for each in events if isinstance(each, str))
-            draft.signals += [None for each in events if isinstance(each, Invocation)]
-            if chunk.signal is not None and draft.signals:
+            for last in (each for each in events if not isinstance(each, str)):
+                draft.signals += [None] if isinstance(last, Invocation) else []
+            if chunk.signal is not None and isinstance(last, Invocation):  # else of a malformed call
                 draft.signals[-1] = chunk.signal
             if not is_last and any(isinstance(each, Issue) for each in events):
                 chunks.close()

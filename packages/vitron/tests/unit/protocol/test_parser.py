@@ -158,6 +158,9 @@ def test_nothing_is_lost_that_the_published_parser_loses(reply, expected, text):
         ("The <instruction> tag", [], "The  tag", ["unclosed_tag"]),
         ("The <instruction> tag</module>, a</s>", [], "The  tag, a", ["unclosed_tag"]),
         ("<instruction>" + "x" * 513 + "</instruction>", [], "x" * 513, ["unclosed_tag"]),
+        ("Sure. <instruction>removal: the dog", [], "Sure.  the dog", ["unclosed_tag"]),
+        ("<instruction> Video  Generation : a lake</s>", [], " a lake", ["unclosed_tag"]),
+        ("<instruction>note: a lake</s>", [], "note: a lake", ["unclosed_tag"]),
         ("&lt;module>B&lt;/module>", [], "<module>B</module>", []),
         ("AT&amp;T &gt; &lt &amp;lt;", [], "AT&T &gt; &lt &lt;", []),
         ("", [], "", []),
@@ -217,12 +220,10 @@ def test_a_stream_tells_as_soon_as_it_is_clear():
     assert parser.feed("t; <mo") == ["< "]
     assert parser.feed("le") == ["<mole"]
     assert parser.feed(f" {B}") == [" "]
-    assert parser.in_call
     assert parser.feed("<instruction>x</instruction> ") == []
     call, text = parser.feed(" ok &")
     assert isinstance(call, Invocation)
     assert text == "  ok "
-    assert not parser.in_call
     assert parser.feed("<module>?</module>") == ["&", parser.close().issues[0]]
     assert parser.close().text == "a < <mole   ok &"
 
@@ -232,6 +233,12 @@ def test_what_is_left_comes_after_the_end():
     assert parser.feed(f"{B}<instruction>x</instruction>") == []
     turn = parser.close()
     assert parser.drain() == list(turn.invocations)
+
+
+def test_signals_of_a_call_that_cannot_be_parsed_are_of_no_call():
+    call = f"{B}<instruction>a</instruction>"
+    turn = parse(f"<sig_p0>{call}<sig_p1><module>?</module><sig_p2>{call}<sig_p3>")
+    assert [each.invocation for each in turn.signals] == [None, 0, None, 1]
 
 
 def test_half_a_surrogate_pair_is_replaced():

@@ -3,7 +3,7 @@ import json
 import re
 
 import pytest
-from vitron.protocol import MODULES, from_message, to_tool_calls, tool_schemas
+from vitron.protocol import MODULES, from_message, parse, to_tool_calls, tool_schemas
 from vitron.protocol.contract import BoxRegion, Instruction, Invocation, Turn
 
 
@@ -110,6 +110,18 @@ def test_a_bad_call_is_an_issue_and_no_exception(name, arguments, problem):
     assert issue.code == "bad_call"
     assert re.search(problem, issue.message)
     assert "\n" not in issue.message
+
+
+def test_every_call_is_read_and_one_without_words_may_name_frames():
+    turn = parse("<module>E</module><region>| 3, 7</region>" * 70)
+    found = from_message({"tool_calls": to_tool_calls(turn)})
+    assert [call.frames for call in found.invocations] == [(3, 7)] * 70
+    assert found.issues == ()
+
+
+def test_half_a_surrogate_pair_is_replaced():
+    (call,) = from_message(message("B", '{"instruction": "the \\ud800 dog"}')).invocations
+    assert call.instruction[0].text == "the \ufffd dog"
 
 
 @pytest.mark.parametrize("calls", [[None], ["x"], [{}], [{"function": 3}]])

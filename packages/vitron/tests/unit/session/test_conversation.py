@@ -192,6 +192,35 @@ def test_seeds_and_signals_reach_the_specialist():
     assert seen == [(9, None), (4, (8, 16))]
 
 
+class Signalling:
+    """A model whose second call is malformed, each with signals."""
+
+    def stream(self, messages, media, regions, sampling):
+        for number, module in enumerate(("A", "Z")):
+            yield MessageChunk(call(module, "draw: a red star"))
+            yield MessageChunk("<sig_p0>", np.full((8, 4), number, np.float32))
+
+
+def test_signals_of_a_malformed_call_reach_no_other():
+    seen = []
+
+    class Watcher(ToyPainter):
+        def run(self, request, *, signal=None, seed=0):
+            seen.append(signal.max())
+            return super().run(request, signal=signal, seed=seed)
+
+    registry = SpecialistRegistry()
+    registry.register("watcher", Watcher)
+    exchange(Conversation(Signalling(), specialists=registry), "draw")
+    assert seen == [0]
+
+
+def test_half_a_surrogate_pair_of_a_user_is_replaced(recorder):
+    model = recorder("fine")
+    exchange(Conversation(model, specialists=SpecialistRegistry()), "a\ud800b")
+    assert model.shown == [[["a\ufffdb"]]]
+
+
 def drawn(seed=0, size=(20, 30)):
     return Artefact("image", np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8))
 
