@@ -35,6 +35,7 @@ from diffeat.heads import (
 from diffeat.options import ExtractionOptions, TrainingOptions
 from diffeat.pck import of_category
 from diffeat.ranking.labels import IGNORED, MaskLabels
+from diffeat.segment import resize_mask
 
 if TYPE_CHECKING:
     from diffeat.extractor import FeatureExtractor
@@ -92,8 +93,7 @@ class MaskData(Dataset[tuple[Maps, Tensor]]):
         return len(self.labels.images)
 
     def __getitem__(self, index: int) -> tuple[Maps, Tensor]:
-        mask = torch.from_numpy(np.asarray(self.labels.masks[index]).astype(np.float32))[None, None]
-        wanted = F.interpolate(mask, (self.side, self.side), mode="nearest-exact")[0, 0].long()
+        wanted = resize_mask(self.labels.masks[index], self.side)
         return {name: value[0] for name, value in self.features(index).items()}, wanted
 
 

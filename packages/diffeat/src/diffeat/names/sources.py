@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from common_kernels.runtime.hub import read_config
 from torch import nn
 
 from diffeat.shipped import SHIPPED
@@ -90,7 +90,7 @@ def vae_factor(pipeline: object) -> int:
 
 
 def _from_file(path: Path) -> nn.Module:
-    config = _read(path)
+    config = read_config(path.parent, path.name)
     if "_class_name" not in config:
         raise ValueError(f'{path} names no diffusers model: it has no "_class_name"')
     return _from_config(config)
@@ -129,10 +129,13 @@ def _from_folder(source: str | Path) -> Blueprint:
     for name in DENOISERS:
         if (folder / name / "config.json").is_file():
             model = _from_file(folder / name / "config.json")
-            vae, text = (folder / part / "config.json" for part in ("vae", "text_encoder"))
-            factor = _factor(_read(vae)) if vae.is_file() else 1
-            length = _read(text).get("max_position_embeddings") if text.is_file() else None
-            return Blueprint(model, factor, length)
+            parts = {
+                part: read_config(folder / part)
+                for part in ("vae", "text_encoder")
+                if (folder / part / "config.json").is_file()
+            }
+            factor = _factor(parts["vae"]) if "vae" in parts else 1
+            return Blueprint(model, factor, parts.get("text_encoder", {}).get("max_position_embeddings"))
     raise ValueError(
         f"a folder must hold config.json, unet/config.json or transformer/config.json, {source} holds none"
     )
@@ -160,13 +163,3 @@ def _factor(vae: Mapping[str, Any]) -> int:
         if key in vae:
             return 2 ** (len(vae[key]) - 1)
     return 2 ** len(vae["temperal_downsample"]) if "temperal_downsample" in vae else 8
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is no configuration: it must be a JSON object")
-    return cast("dict[str, Any]", content)

@@ -7,7 +7,6 @@ whose values are known, lie at its ends.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from common_kernels.runtime.files import write_json
 from torch import Tensor
 
 from diffeat.charts import colour_of, figure, legend, save
@@ -72,8 +72,7 @@ class PropertyReport:
 
     def to_json(self, path: str | Path) -> None:
         """Write everything."""
-        content = {"settings": self.settings, "rows": [asdict(row) for row in self.rows]}
-        Path(path).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+        write_json(path, asdict(self))
 
     def chart(self, path: str | Path) -> None:
         """Draw the four figures over the execution order, a colour per family; the up stage is shaded.

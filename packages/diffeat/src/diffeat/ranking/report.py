@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from common_kernels.runtime.files import write_json
+
 from diffeat.charts import colour_of, figure, legend, save
 
 if TYPE_CHECKING:
@@ -96,12 +98,7 @@ class Ranking:
         Args:
             path: File.
         """
-        content = {
-            "metric": self.metric,
-            "settings": self.settings,
-            "rows": [asdict(row) for row in self.rows],
-        }
-        Path(path).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+        write_json(path, asdict(self))
 
     @classmethod
     def from_json(cls, path: str | Path) -> Ranking:

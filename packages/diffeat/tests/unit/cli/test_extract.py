@@ -249,10 +249,10 @@ def test_pixel_bombs_are_left_out(here, model, rows):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("model_index.json", "{", "model_index.json is not JSON"),
+        ("model_index.json", "{", "model_index.json cannot be read"),
         ("model_index.json", "{}", 'model_index.json names no pipeline: it has no "_class_name"'),
-        ("unet/config.json", "{", "unet/config.json is not JSON"),
-        ("unet/config.json", "[]", "unet/config.json is no configuration"),
+        ("unet/config.json", "{", "unet/config.json cannot be read"),
+        ("unet/config.json", "[]", "unet/config.json must hold a JSON object"),
     ],
 )
 def test_a_damaged_model_is_named(here, sd15_folder, file, text, message, complain):
