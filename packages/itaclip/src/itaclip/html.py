@@ -82,12 +82,6 @@ def pack(labels: Tensor, probabilities: Tensor) -> Image.Image:
     return Image.fromarray(channels.astype(np.uint8))
 
 
-def unpack(image: Image.Image) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Undo :func:`pack`, short of the rounding."""
-    channels = np.asarray(image).astype(np.int64)
-    return channels[..., 0] + 256 * channels[..., 1], (channels[..., 2] / 255).astype(np.float32)
-
-
 def pack_ranks(segmentation: Segmentation) -> list[Image.Image]:
     """Return the best classes at reduced size, best first; none where the scores are unknown."""
     if segmentation.scores is None:

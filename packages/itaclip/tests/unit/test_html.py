@@ -7,10 +7,16 @@ import re
 import numpy as np
 import pytest
 import torch
-from itaclip.html import pack, pack_ranks, page, unpack
+from itaclip.html import pack, pack_ranks, page
 from itaclip.pictures import Overlay
 from itaclip.results import Segmentation
 from PIL import Image
+
+
+def unpack(image):
+    """Labels and probabilities as the page reads them."""
+    channels = np.asarray(image).astype(int)
+    return channels[..., 0] + 256 * channels[..., 1], channels[..., 2] / 255
 
 
 def overlay(height=40, width=60, names=("background", "cat", "dog"), scores=None, seed=0):

@@ -56,7 +56,11 @@ class MixedAttention(AttentionStrategy):
         Raises:
             ValueError: If there are other options.
         """
-        _refuse_options(config)
+        if config.options:
+            raise ValueError(
+                f"attention {config.strategy} takes no options but the fields of the attention, "
+                f"got {', '.join(config.options)}"
+            )
         return cls(config)
 
     def layers(self, num_blocks: int) -> tuple[int, ...]:
@@ -69,8 +73,11 @@ class MixedAttention(AttentionStrategy):
 
     def tokens(self, last: LastInput, encoder: Encoder) -> Tensor:
         """Return all tokens in the space of the texts, ``(B, N, D)``, prefix tokens first."""
-        y = fused_attention(self.terms(last, encoder), last.qkv[2])
-        return finish_block(y, last, encoder, self.config)
+        return finish_block(self.attend(last, encoder), last, encoder, self.config)
+
+    def attend(self, last: LastInput, encoder: Encoder) -> Tensor:
+        """Return the attended values, ``(B, heads, N, head_dim)``."""
+        return fused_attention(self.terms(last, encoder), last.qkv[2])
 
     def terms(self, last: LastInput, encoder: Encoder) -> list[Term]:
         """Return the maps that the last block sums, with their weights.
@@ -98,8 +105,7 @@ class MixedAttention(AttentionStrategy):
         return explicit_map(self.terms(last, encoder))
 
 
-@dataclass(frozen=True)
-class ValueAttention(AttentionStrategy):
+class ValueAttention(MixedAttention):
     """The value of each token in place of attention (MaskCLIP); strategy ``"value"``.
 
     Args:
@@ -108,33 +114,17 @@ class ValueAttention(AttentionStrategy):
     Source: MaskCLIP, arXiv 2112.01071.
     """
 
-    config: AttentionConfig
+    def layers(self, num_blocks: int) -> tuple[int, ...]:
+        """Return no blocks: no map is mixed in."""
+        return ()
 
-    @classmethod
-    def from_config(cls, config: AttentionConfig) -> Self:
-        """Build the strategy; its options are the fields of the configuration.
+    def attend(self, last: LastInput, encoder: Encoder) -> Tensor:
+        """Return the values, ``(B, heads, N, head_dim)``."""
+        return last.qkv[2] * self.config.gain
 
-        Raises:
-            ValueError: If there are other options.
-        """
-        _refuse_options(config)
-        return cls(config)
-
-    def features(self, last: LastInput, encoder: Encoder) -> Tensor:
-        """Return the feature of every patch, ``(B, D, height, width)``."""
-        return encoder.to_maps(self.tokens(last, encoder), last.grid)
-
-    def tokens(self, last: LastInput, encoder: Encoder) -> Tensor:
-        """Return all tokens in the space of the texts, ``(B, N, D)``, prefix tokens first."""
-        return finish_block(last.qkv[2] * self.config.gain, last, encoder, self.config)
-
-
-def _refuse_options(config: AttentionConfig) -> None:
-    if config.options:
-        raise ValueError(
-            f"attention {config.strategy} takes no options but the fields of the attention, "
-            f"got {', '.join(config.options)}"
-        )
+    def attention_map(self, last: LastInput, encoder: Encoder) -> Tensor:
+        """There is none."""
+        return AttentionStrategy.attention_map(self, last, encoder)
 
 
 def finish_block(y: Tensor, last: LastInput, encoder: Encoder, config: AttentionConfig) -> Tensor:

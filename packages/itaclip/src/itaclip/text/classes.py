@@ -76,10 +76,6 @@ class ClassList:
         """First names of the classes that are not the background; each has its row of auxiliary texts."""
         return self.labels[int(self.background) :]
 
-    def without_background(self) -> ClassList:
-        """Return the same classes with no background; ids move down by one."""
-        return ClassList(self.classes[1:]) if self.background else self
-
     @classmethod
     def build(
         cls,
@@ -184,10 +180,6 @@ class ClassList:
         if name not in shipped_classes():
             raise ValueError(f"no class list {name!r}: choose one of {', '.join(shipped_classes())}")
         return cls.from_file(CLASSES_FOLDER / f"{name}.yaml")
-
-    def to_text(self) -> str:
-        """Return the list in the line format: a class per line, its names between commas."""
-        return "\n".join(", ".join(names) for names in self.classes)
 
 
 def shipped_classes() -> tuple[str, ...]:

@@ -12,7 +12,6 @@ def test_names_owners_and_labels():
     assert things.owner == (0, 0, 1, 1, 2)
     assert things.labels == ("background", "cat", "dog")
     assert things.foreground == ("cat", "dog")
-    assert things.without_background() == ClassList((("cat", "feline"), ("dog",)))
     assert ClassList((("sky", "wall"), ("cat",))).labels == ("sky", "cat")
 
 
@@ -101,7 +100,6 @@ def test_line_format(tmp_path, newline):
     file.write_bytes(newline.join(["sky, wall", "cat, feline", "dog", ""]).encode())
     things = ClassList.from_file(file, background=True)
     assert things == ClassList((("sky", "wall"), ("cat", "feline"), ("dog",)), background=True)
-    assert things.to_text() == "sky, wall\ncat, feline\ndog"
     assert not ClassList.from_file(file).background
 
 
