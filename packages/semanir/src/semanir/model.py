@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from common_kernels import Backend
 from common_kernels.runtime.files import atomic_path
-from common_kernels.runtime.hub import WEIGHTS_FILE, DType, resolve_device, resolve_dtype
+from common_kernels.runtime.hub import WEIGHTS_FILE, DType, HubOptions, resolve_device, resolve_dtype
 from common_kernels.runtime.publishing import find_repository
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors.torch import save_file
@@ -111,11 +111,7 @@ class SemanIR(
         *,
         device: str | torch.device = "auto",
         dtype: DType | torch.dtype = "auto",
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
+        **hub: Unpack[HubOptions],
     ) -> Self:
         """Load a model by name, folder or hub id, in evaluation mode.
 
@@ -124,24 +120,13 @@ class SemanIR(
                 the ``.safetensors`` file in it, or ``"owner/name"`` on the hub.
             device: Device; ``"auto"`` takes the accelerator if there is one.
             dtype: Compute dtype; ``"auto"`` is float32, whatever the file stores.
-            revision: Branch, tag or commit on the hub.
-            token: Access token of the hub; ``None`` takes the stored one.
-            cache_dir: Folder of fetched models.
-            local_files_only: Whether to use only what was fetched before.
-            force_download: Whether to fetch again.
+            **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and ``force_download``.
 
         Raises:
             ModelNotFoundError: If there is no such model or its files cannot be used.
             ValueError: If the device or dtype is unknown, or the weights belong to another configuration.
         """
-        folder = find_folder(
-            name_or_path,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        )
+        folder = find_folder(name_or_path, **hub)
         config, weights = load_folder(folder)
         model = cls(config)
         try:

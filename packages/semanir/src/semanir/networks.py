@@ -8,9 +8,10 @@ Of either it reads ``config.in_channels``, ``out_channels``, ``upscale``, ``size
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 import torch
-from common_kernels.runtime.hub import DType
+from common_kernels.runtime.hub import DType, HubOptions
 
 from semanir.foreign import ForeignNetwork, load_foreign
 from semanir.model import SemanIR
@@ -24,11 +25,7 @@ def load_network(
     *,
     device: str | torch.device = "auto",
     dtype: DType | torch.dtype = "auto",
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
+    **hub: Unpack[HubOptions],
 ) -> Network:
     """Load a network in evaluation mode, whatever its architecture.
 
@@ -37,25 +34,14 @@ def load_network(
             SemanIR, or of an architecture that spandrel knows (extra ``spandrel``).
         device: Device; ``"auto"`` takes the accelerator if there is one.
         dtype: Compute dtype; ``"auto"`` is float32, whatever the file stores.
-        revision: Branch, tag or commit on the hub.
-        token: Access token of the hub; ``None`` takes the stored one.
-        cache_dir: Folder of fetched models.
-        local_files_only: Whether to use only what was fetched before.
-        force_download: Whether to fetch again.
+        **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and ``force_download``.
 
     Raises:
         ModelNotFoundError: If there is no such model or its files cannot be used.
         ImportError: If the file needs spandrel and it is missing.
         ValueError: If device or dtype are unknown or do not suit the network.
     """
-    place = find_folder(
-        name_or_path,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        force_download=force_download,
-    )
+    place = find_folder(name_or_path, **hub)
     if place.is_file() and not holds_semanir(place):
         return load_foreign(place, device=device, dtype=dtype)
     return SemanIR.from_pretrained(place, device=device, dtype=dtype)

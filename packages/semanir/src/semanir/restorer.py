@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, Unpack, overload
 
 import numpy as np
 import torch
 from common_kernels.runtime.cli import OnProgress as Progress
-from common_kernels.runtime.hub import DType
+from common_kernels.runtime.hub import DType, HubOptions
 from common_kernels.runtime.images import MAX_PIXELS
 from numpy.typing import NDArray
 
@@ -59,23 +59,10 @@ class Restorer:
         device: str | torch.device = "auto",
         dtype: DType | torch.dtype = "auto",
         batch_size: int = 1,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
+        **hub: Unpack[HubOptions],
     ) -> Self:
         """Load a network by name, folder, file or hub id, see :func:`semanir.networks.load_network`."""
-        model = load_network(
-            name_or_path,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        )
+        model = load_network(name_or_path, device=device, dtype=dtype, **hub)
         return cls(model, batch_size=batch_size)
 
     def check_options(self, options: RestoreOptions) -> None:

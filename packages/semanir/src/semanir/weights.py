@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from common_kernels.runtime.hub import (
     CONFIG_FILE,
     WEIGHTS_FILE,
+    HubOptions,
     ModelNotFoundError,
     ShippedModels,
     find_model,
@@ -33,24 +34,12 @@ def shipped_models() -> list[str]:
     return SHIPPED.names()
 
 
-def find_folder(
-    name_or_path: str | Path,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-) -> Path:
+def find_folder(name_or_path: str | Path, **hub: Unpack[HubOptions]) -> Path:
     """Return the folder of a shipped model, a local folder, a download from the hub, or a file of weights.
 
     Args:
         name_or_path: Shipped name, folder, ``.safetensors`` file, or ``"owner/name"`` on the hub.
-        revision: Branch, tag or commit on the hub.
-        token: Access token of the hub; ``None`` takes the stored one.
-        cache_dir: Folder of fetched models.
-        local_files_only: Whether to use only what was fetched before.
-        force_download: Whether to fetch again.
+        **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and ``force_download``.
 
     Raises:
         ModelNotFoundError: If there is none, or it is a pickle; the message lists the shipped names.
@@ -63,17 +52,7 @@ def find_folder(
             f"{file} is a pickle, which can run code when it is opened: where you trust it, "
             f"semanir convert {file} -o {file.with_suffix('.safetensors')} takes its tensors out"
         )
-    found = find_model(
-        name_or_path,
-        shipped=SHIPPED,
-        download=[CONFIG_FILE, WEIGHTS_FILE],
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        force_download=force_download,
-    )
-    return Path(found)
+    return Path(find_model(name_or_path, shipped=SHIPPED, download=[CONFIG_FILE, WEIGHTS_FILE], **hub))
 
 
 def load_folder(place: Path) -> tuple[SemanIRConfig, dict[str, Tensor]]:
