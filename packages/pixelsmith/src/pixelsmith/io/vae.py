@@ -97,7 +97,7 @@ class TiledVAE:
             if band is None or band[0] is not row:
                 band = row, rows.read(row.start * self.factor, row.stop * self.factor)
             pixels = band[1][:, column.start * self.factor : column.stop * self.factor]
-            image = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)
+            image = torch.from_numpy(pixels.copy()).to(self.device).permute(2, 0, 1)
             return (image.float() / 127.5 - 1).to(self.vae.dtype)
 
         def process(images: Tensor) -> Tensor:
@@ -106,6 +106,10 @@ class TiledVAE:
             return self.scale(latents.float())
 
         yield from self._run(_Network(fetch, process, 1), size, on_tile, start)
+
+    def encode_whole(self, rows: Rows) -> Canvas:
+        """Encode an image that fits into memory, see :meth:`encode`."""
+        return Canvas(torch.cat([latents for _, latents in self.encode(rows)], dim=1))
 
     def decode(
         self, canvas: Canvas, on_tile: OnTile | None = None, *, start: int = 0
