@@ -24,11 +24,12 @@ def chat(
     output: OutputPath = Path("vitron-chat"),
     video_format: VideoFormat = "mp4",
     report: Report = Report(),
-) -> None:
+) -> int:
     """Hold a conversation with a model; results are written into a folder.
 
     With --json each line of stdin is a user message: plain text, or an object with text, images and videos
-    (lists of paths) and regions; each assistant message is one JSON object on stdout.
+    (lists of paths) and regions; each assistant message is one JSON object on stdout. Exit
+    code 1 if a line could not be answered.
 
     **Examples**
 
@@ -51,6 +52,6 @@ def chat(
         warn(generator.notice)
     conversation = Conversation(generator, specialists=registry)
     if report.json:
-        Pipe(conversation, sampling, output, media, video_format).run(sys.stdin)
-    else:
-        Terminal(conversation, sampling, output, media, video_format).run(model)
+        return Pipe(conversation, sampling, output, media, video_format).run(sys.stdin)
+    Terminal(conversation, sampling, output, media, video_format).run(model)
+    return 0

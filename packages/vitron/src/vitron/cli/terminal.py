@@ -178,6 +178,9 @@ class Terminal(_Exchange):
                         say("  the model is asked again; the text above does not count")
                     case ResultEvent():
                         report_result(write_result(fork, event.result, self.folder, self.video_format))
+                    case DoneEvent(finish="length"):
+                        most = self.sampling.max_new_tokens
+                        warn(f"the message was cut off after {most} tokens: --max-new-tokens")
                     case _:
                         pass
             self.keep(fork)
@@ -210,21 +213,25 @@ class _Line(BaseModel):
 class Pipe(_Exchange):
     """A conversation with a program: a message per line in, a JSON object per line out."""
 
-    def run(self, lines: Iterable[str]) -> None:
-        """Answer each line; a line that cannot be answered gets its error."""
+    def run(self, lines: Iterable[str]) -> int:
+        """Answer each line; a line that cannot be answered gets its error. Return 1 if there was one."""
+        code = 0
         for line in lines:
             if not line.strip():
                 continue
             try:
                 answer = self.answer(line)
             except _CURABLE as error:
-                answer = {"error": explain(error)}
+                answer, code = {"error": explain(error)}, 1
             emit(answer)
+        return code
 
     def answer(self, line: str) -> dict[str, Any]:
         """Return the answer to a line."""
         message = (
-            _Line.model_validate_json(line) if line.lstrip().startswith("{") else _Line(text=line.strip())
+            _Line.model_validate_json(line.strip())
+            if line.lstrip().startswith("{")
+            else _Line(text=line.strip())
         )
         media = [read_input(path) for path in (*message.images, *message.videos)]
         fork, events = self.send(message.text, media, message.regions)

@@ -51,8 +51,13 @@ def test_a_message_of_5403_tokens_is_refused_by_a_model_of_2048_positions(run, f
     text = "9" * (5403 - start)
     assert vitron.count_tokens([text_message("user", text)], []) == 5403
     lines = f"{text}\nhello\n"
-    shown = run("chat", "--model", folder, "--max-new-tokens", 2, "--json", stdin=lines)
+    shown = run("chat", "--model", folder, "--max-new-tokens", 2, "--json", stdin=lines, code=1)
     refused, answered = (json.loads(line) for line in shown.out.splitlines())
     assert refused == {"error": "the message has 5403 tokens, and the context of the model 2048: shorten it"}
     # it does not stand in the way of the next
     assert answered["tokens"] > 0
+
+
+def test_a_message_that_is_cut_off_says_so(run, folders):
+    shown = run("chat", "--model", folders["llava"], "--max-new-tokens", 3, stdin="hello\n")
+    assert "the message was cut off after 3 tokens: --max-new-tokens" in shown.err
