@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from common_kernels.runtime.cli import say, warn
@@ -60,7 +59,7 @@ def serve(
     key = api_key(address)
     place = listen(address)
     vitron, registry = load(model, machine, specialists)
-    name = Path(model).name
+    name = model.rstrip("/")  # each model of `vitron fit` is in a folder called model
     app = create_app(
         batched(vitron, limits.generations),
         model=name,

@@ -38,7 +38,7 @@ async def models(request: Request) -> dict[str, Any]:
     return {"object": "list", "data": [_model(state_of(request))]}
 
 
-@router.get("/v1/models/{name}")
+@router.get("/v1/models/{name:path}")
 async def model(name: str, request: Request) -> dict[str, Any]:
     """Describe the model."""
     state_of(request).check_model(name)

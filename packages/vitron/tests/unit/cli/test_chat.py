@@ -137,7 +137,7 @@ def test_lines_in_objects_out(run, tmp_path):
         "",
         "draw a red star",
     ]  # fmt: skip
-    result = run("chat", "--json", stdin="\n".join(lines))
+    result = run("chat", "--json", stdin="\n".join(lines), code=1)
     answers = [json.loads(line) for line in result.out.splitlines()]
     assert len(answers) == 7
     assert answers[0]["text"].strip() == "I follow it."
@@ -156,6 +156,7 @@ def test_lines_in_objects_out(run, tmp_path):
     assert "1 regions" in answers[2]["text"]
     assert answers[3] == {"error": "none.png does not exist"}
     assert set(answers[4]) == set(answers[5]) == {"error"}
+    assert "line 2" not in answers[4]["error"]
     assert "words" in answers[5]["error"]
     assert answers[6]["results"][0]["handle"] == "img_1"
     assert {"tokens", "finish", "issues"} <= set(answers[6])
@@ -209,9 +210,9 @@ def test_serve_runs_the_app(run, monkeypatch):
     result = run(
         "serve", "--port", "0", "--api-key-env", "MY_KEY", "--model", "models/tiny/", "--generations", "3"
     )
-    assert f"tiny at http://127.0.0.1:{seen['port']}/v1, with a key" in result.out
+    assert f"models/tiny at http://127.0.0.1:{seen['port']}/v1, with a key" in result.out
     state = seen["app"].state.vitron
-    assert (state.model, state.limits.generations, state.specialists.timeout) == ("tiny", 3, 300)
+    assert (state.model, state.limits.generations, state.specialists.timeout) == ("models/tiny", 3, 300)
     (middleware,) = seen["app"].user_middleware
     assert middleware.kwargs["api_key"] == "secret"
     assert "127.0.0.1" in middleware.kwargs["hosts"]

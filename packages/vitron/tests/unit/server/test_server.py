@@ -84,6 +84,8 @@ def test_health_and_names(ask):
     assert "there is no model" in refusal(client.get("/v1/models/large", headers=headers), 404)
     assert "there is no /v1/none" in refusal(client.get("/v1/none", headers=headers), 404)
     refusal(client.get(CHAT, headers=headers), 405)
+    named = ask(model="runs/calls/model")
+    assert named.get("/v1/models/runs/calls/model").json()["id"] == "runs/calls/model"
 
 
 @pytest.mark.parametrize(
