@@ -337,6 +337,14 @@ class TestFit:
         [metrics] = output.rglob("metrics.csv")
         assert {"train/loss", "val/psnr"} <= set(metrics.read_text().splitlines()[0].split(","))
 
+    def test_a_later_file_changes_values_of_the_first(self, configured, tmp_path, capfd):
+        (tmp_path / "mine.yaml").write_text("model:\n  learning_rate: 0.125\n")
+        words = ["fit", "--config", configured(tmp_path), "--config", str(tmp_path / "mine.yaml")]
+        with pytest.raises(SystemExit, match="0"):
+            run_app(app, [*words, "-o", str(tmp_path / "run"), "--print_config"])
+        shown = capfd.readouterr()
+        assert "learning_rate: 0.125" in shown.out, shown.err
+
     @pytest.mark.filterwarnings("ignore:LightningCLI's args parameter", "ignore:.*does not have many workers")
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_lightning_trains_it_with_any_optimizer_logger_and_callback(

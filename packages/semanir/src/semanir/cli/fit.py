@@ -14,7 +14,7 @@ EXTRA = ("pytorch_lightning", "torchmetrics", "jsonargparse", "tensorboard")
 
 def fit(
     *changes: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    config: str,
+    config: list[str],
     output: OutputPath,
     debug: Annotated[bool, Parameter(negative="", group=Group("Output", sort_key=9))] = False,
 ) -> None:
@@ -34,7 +34,8 @@ def fit(
 
     Args:
         changes: Options of the configuration, such as --trainer.max_steps 1000.
-        config: Shipped name, such as denoise-color-base, or a YAML file; see docs of training.
+        config: Shipped name, such as denoise-color-base, or a YAML file; a later one changes values of those
+            before it.
         output: Folder of checkpoints, logs, samples, and the trained network in model/.
         debug: Traceback of an error instead of one sentence.
     """
@@ -43,8 +44,10 @@ def fit(
     if missing := [name for name in EXTRA if find_spec(name) is None]:
         raise ImportError(f"{', '.join(missing)} is missing: pip install 'semanir[train]'")
     from semanir.training import fit as run
+    from semanir.training.run import find_config
 
-    run(config, output, changes)
+    first, *others = config
+    run(first, output, [*(f"--config={find_config(name)}" for name in others), *changes])
     folder = Path(output) / "model"
     if folder.is_dir():
         say(f"model: {folder}")
