@@ -13,6 +13,9 @@ from common_kernels.runtime.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 
 from semanir.config import SemanIRConfig
 
+EQUAL_DB = 100.0
+"""PSNR that stands for the infinite one of equal images, which JSON cannot hold."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:

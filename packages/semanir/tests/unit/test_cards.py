@@ -27,6 +27,7 @@ CARD = {
             "baseline_name": "BM3D",
         },
         {"images": "5 photographs", "setting": "sigma 25", "value": 0.91, "metric": "ssim"},
+        {"images": "5 photographs", "setting": "clean", "value": 44.75, "input": 100.0},
     ],
     "recipe": "kept aside",
 }
@@ -59,6 +60,9 @@ def test_the_command_lists_what_is_known(shipped, capfd):
         "0.91",
     ):
         assert text in shown
+    # equal images have no PSNR to lose decibels from
+    assert "unchanged" in shown
+    assert "-55.25" not in shown
     assert run_app(app, ["models", "--json"]) == 0
     mine, other = (json.loads(line) for line in capfd.readouterr().out.splitlines())
     assert (mine["model"], mine["upscale"], mine["k"]) == ("mine", 2, 3)

@@ -59,8 +59,11 @@ def _show(found: list[ModelSummary]) -> None:
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
+    from semanir.cards import EQUAL_DB
+
     unit = 2 if figure.metric.startswith("psnr") else 4
     setting = figure.setting if figure.metric == "psnr" else f"{figure.setting}, {figure.metric}"
+    is_clean = figure.metric == "psnr" and figure.input == EQUAL_DB
     against = figure.input if figure.baseline is None else figure.baseline
     baseline = (
         "" if figure.baseline is None else f"{figure.baseline:.{unit}f} {figure.baseline_name}".rstrip()
@@ -68,8 +71,8 @@ def _cells(figure: Figure) -> tuple[str, ...]:
     return (
         figure.images,
         setting,
-        "" if figure.input is None else f"{figure.input:.{unit}f}",
+        "unchanged" if is_clean else "" if figure.input is None else f"{figure.input:.{unit}f}",
         baseline,
         f"{figure.value:.{unit}f}",
-        "" if against is None else f"{figure.value - against:+.{unit}f}",
+        "" if against is None or is_clean else f"{figure.value - against:+.{unit}f}",
     )
