@@ -91,7 +91,7 @@ def test_a_batch_goes_on_past_what_cannot_be_done(run):
         "colour.png": "done",
         "text.png": "failed",
     }
-    assert "(B, 3, H, W)" in results["grey.png"]["error"]
+    assert "must be in colour, (B, 3, H, W)" in results["grey.png"]["error"]
     again = run("mosaic", "in/colour.png", "-o", "out", "--json")
     assert json.loads(again.out)["status"] == "skipped"
 

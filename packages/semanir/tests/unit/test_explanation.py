@@ -154,6 +154,7 @@ class TestCommand:
         [
             (["--at", "37"], "--at must be X,Y"),
             (["--at", "a,b"], "--at must be whole numbers such as X,Y"),
+            (["--at", "-1,9"], "must lie in the image of 70 x 45"),
             (["--at", "3,99"], "must lie in the image of 70 x 45"),
             (["--at", "3,3", "--k", "17"], "--k must be at most 16"),
             (["--at", "3,3", "--k", "x"], "--k must be whole numbers"),

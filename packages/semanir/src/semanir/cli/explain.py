@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from common_kernels.runtime.cli import Device, Output, emit, say
 from common_kernels.runtime.images import MAX_PIXELS
+from cyclopts import Parameter
 
 
 def explain(
     image: Path,
     /,
     *,
-    at: str,
+    at: Annotated[str, Parameter(allow_leading_hyphen=True)],
     output: Output,
     device: Device = Device(),
     model: str = "tiny-denoise",

@@ -18,7 +18,8 @@ def check_images(images: Tensor, channels: tuple[int, ...] = (1, 3)) -> None:
         raise TypeError(f"images must be floating in [0, 1], got {images.dtype}")
     if images.ndim != 4 or images.shape[1] not in channels or 0 in images.shape:
         wanted = " or ".join(map(str, channels))
-        raise ValueError(f"images must be (B, {wanted}, H, W), got shape {tuple(images.shape)}")
+        colour = "in colour, " if channels == (3,) else ""
+        raise ValueError(f"images must be {colour}(B, {wanted}, H, W), got shape {tuple(images.shape)}")
 
 
 def draw(count: int, low: float, high: float | None, generator: torch.Generator) -> Tensor:
