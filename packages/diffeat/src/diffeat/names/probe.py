@@ -47,14 +47,20 @@ def dry_inputs(
     config: Any = model.config
     if name == "Lumina2Transformer2DModel":
         cast("Any", model).rope_embedder.register_forward_pre_hook(_whole_mask)
-    maker = _MAKERS.get(name)
-    if maker is not None:
-        return maker(config, height, width)
     if hasattr(model, "conv_in") and hasattr(model, "up_blocks"):
         return _unet(config, height, width, text_length or 77), None
-    raise NotImplementedError(
-        f"shapes and costs of {name} need an example call, which is not known; list its names with size=None"
-    )
+    if name not in _MAKERS:
+        raise NotImplementedError(
+            f"shapes and costs of {name} need an example call, which is not known; list its names with "
+            "size=None"
+        )
+    inputs = _MAKERS[name](config, height, width)
+    if "x" not in inputs:  # all but Z-Image call them so
+        inputs.setdefault("hidden_states", _zeros(1, config.in_channels, height, width))
+        inputs["timestep"] = torch.ones(1, device="meta")
+    if getattr(config, "guidance_embeds", False):
+        inputs["guidance"] = torch.ones(1, device="meta")
+    return inputs, Geometry.of(height // 2, width // 2) if "img_ids" in inputs else None
 
 
 def _zeros(*shape: int) -> Tensor:
@@ -99,31 +105,20 @@ def _added(config: Any) -> dict[str, Tensor]:
     return added
 
 
-Made = tuple[dict[str, Any], Geometry | None]
-
-
-def _image(config: Any, height: int, width: int) -> Tensor:
-    return _zeros(1, config.in_channels, height, width)
-
-
-def _pixart(config: Any, height: int, width: int) -> Made:
+def _pixart(config: Any, height: int, width: int) -> dict[str, Any]:
     length = TEXT_LENGTHS["PixArtTransformer2DModel"]
     conditions = {"resolution": _zeros(1, 2), "aspect_ratio": _zeros(1, 1)}
     has_none = not config.use_additional_conditions and config.sample_size != 128
     return {
-        "hidden_states": _image(config, height, width),
         "encoder_hidden_states": _zeros(1, length, config.caption_channels or config.cross_attention_dim),
-        "timestep": torch.ones(1, device="meta"),
         "added_cond_kwargs": dict.fromkeys(conditions) if has_none else conditions,
-    }, None
+    }
 
 
-def _hunyuan(config: Any, height: int, width: int) -> Made:
+def _hunyuan(config: Any, height: int, width: int) -> dict[str, Any]:
     h, w = height // config.patch_size, width // config.patch_size
     rotary = _zeros(h * w, config.attention_head_dim)
     return {
-        "hidden_states": _image(config, height, width),
-        "timestep": torch.ones(1, device="meta"),
         "encoder_hidden_states": _zeros(1, config.text_len, config.cross_attention_dim),
         "text_embedding_mask": torch.ones(1, config.text_len, dtype=torch.bool, device="meta"),
         "encoder_hidden_states_t5": _zeros(1, config.text_len_t5, config.cross_attention_dim_t5),
@@ -131,69 +126,55 @@ def _hunyuan(config: Any, height: int, width: int) -> Made:
         "image_meta_size": torch.ones(1, 6, device="meta"),
         "style": torch.zeros(1, dtype=torch.long, device="meta"),
         "image_rotary_emb": (rotary, rotary),
-    }, None
+    }
 
 
-def _sd3(config: Any, height: int, width: int) -> Made:
+def _sd3(config: Any, height: int, width: int) -> dict[str, Any]:
     length = TEXT_LENGTHS["SD3Transformer2DModel"]
     return {
-        "hidden_states": _image(config, height, width),
         "encoder_hidden_states": _zeros(1, length, config.joint_attention_dim),
         "pooled_projections": _zeros(1, config.pooled_projection_dim),
-        "timestep": torch.ones(1, device="meta"),
-    }, None
+    }
 
 
-def _flux(config: Any, height: int, width: int) -> Made:
+def _flux(config: Any, height: int, width: int) -> dict[str, Any]:
     # the pipelines fold 2x2 latent cells into a token, ignoring the config's patch size
-    h, w = height // 2, width // 2
-    length = TEXT_LENGTHS["FluxTransformer2DModel"]
+    tokens, length = (height // 2) * (width // 2), TEXT_LENGTHS["FluxTransformer2DModel"]
     axes = len(getattr(config, "axes_dims_rope", (0, 0, 0)))
     inputs: dict[str, Any] = {
-        "hidden_states": _zeros(1, h * w, config.in_channels),
+        "hidden_states": _zeros(1, tokens, config.in_channels),
         "encoder_hidden_states": _zeros(1, length, config.joint_attention_dim),
-        "timestep": torch.ones(1, device="meta"),
-        "img_ids": _zeros(h * w, axes),
+        "img_ids": _zeros(tokens, axes),
         "txt_ids": _zeros(length, axes),
     }
     if hasattr(config, "pooled_projection_dim"):
         inputs["pooled_projections"] = _zeros(1, config.pooled_projection_dim)
-    if getattr(config, "guidance_embeds", False):
-        inputs["guidance"] = torch.ones(1, device="meta")
-    return inputs, Geometry.of(h, w)
+    return inputs
 
 
-def _qwen(config: Any, height: int, width: int) -> Made:
+def _qwen(config: Any, height: int, width: int) -> dict[str, Any]:
     h, w = height // 2, width // 2
     length = TEXT_LENGTHS["QwenImageTransformer2DModel"]
     return {
         "hidden_states": _zeros(1, h * w, config.in_channels),
         "encoder_hidden_states": _zeros(1, length, config.joint_attention_dim),
-        "timestep": torch.ones(1, device="meta"),
         "img_shapes": [[(1, h, w)]],
-    }, None
+    }
 
 
-def _wan(config: Any, height: int, width: int) -> Made:
+def _wan(config: Any, height: int, width: int) -> dict[str, Any]:
     inputs: dict[str, Any] = {
         "hidden_states": _zeros(1, config.in_channels, 1, height, width),
-        "timestep": torch.ones(1, device="meta"),
         "encoder_hidden_states": _zeros(1, TEXT_LENGTHS["WanTransformer3DModel"], config.text_dim),
     }
     if config.image_dim is not None:
         inputs["encoder_hidden_states_image"] = _zeros(1, 257, config.image_dim)
-    return inputs, None
+    return inputs
 
 
-def _sana(config: Any, height: int, width: int) -> Made:
-    inputs: dict[str, Any] = {
-        "hidden_states": _image(config, height, width),
-        "encoder_hidden_states": _zeros(1, TEXT_LENGTHS["SanaTransformer2DModel"], config.caption_channels),
-        "timestep": torch.ones(1, device="meta"),
-    }
-    if config.guidance_embeds:
-        inputs["guidance"] = torch.ones(1, device="meta")
-    return inputs, None
+def _sana(config: Any, height: int, width: int) -> dict[str, Any]:
+    length = TEXT_LENGTHS["SanaTransformer2DModel"]
+    return {"encoder_hidden_states": _zeros(1, length, config.caption_channels)}
 
 
 def _whole_mask(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -202,44 +183,37 @@ def _whole_mask(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return latent, torch.ones(mask.shape, dtype=torch.bool)
 
 
-def _lumina2(config: Any, height: int, width: int) -> Made:
+def _lumina2(config: Any, height: int, width: int) -> dict[str, Any]:
     length = TEXT_LENGTHS["Lumina2Transformer2DModel"]
     return {
-        "hidden_states": _image(config, height, width),
         "encoder_hidden_states": _zeros(1, length, config.cap_feat_dim),
         "encoder_attention_mask": torch.ones(1, length, dtype=torch.bool, device="meta"),
-        "timestep": torch.ones(1, device="meta"),
-    }, None
+    }
 
 
-def _z_image(config: Any, height: int, width: int) -> Made:
+def _z_image(config: Any, height: int, width: int) -> dict[str, Any]:
     return {
         "x": [_zeros(config.in_channels, 1, height, width)],
         "t": torch.ones(1, device="meta"),
         "cap_feats": [_zeros(TEXT_LENGTHS["ZImageTransformer2DModel"], config.cap_feat_dim)],
-    }, None
+    }
 
 
-def _hunyuan_video(config: Any, height: int, width: int) -> Made:
+def _hunyuan_video(config: Any, height: int, width: int) -> dict[str, Any]:
     length = TEXT_LENGTHS["HunyuanVideoTransformer3DModel"]
-    inputs: dict[str, Any] = {
+    return {
         "hidden_states": _zeros(1, config.in_channels, 1, height, width),
-        "timestep": torch.ones(1, device="meta"),
         "encoder_hidden_states": _zeros(1, length, config.text_embed_dim),
         "encoder_attention_mask": torch.ones(1, length, device="meta"),
         "pooled_projections": _zeros(1, config.pooled_projection_dim),
     }
-    if config.guidance_embeds:
-        inputs["guidance"] = torch.ones(1, device="meta")
-    return inputs, None
 
 
-def _cogvideox(config: Any, height: int, width: int) -> Made:
+def _cogvideox(config: Any, height: int, width: int) -> dict[str, Any]:
     frames = config.patch_size_t or 1
     h, w = height // config.patch_size, width // config.patch_size
     inputs: dict[str, Any] = {
         "hidden_states": _zeros(1, frames, config.in_channels, height, width),
-        "timestep": torch.ones(1, device="meta"),
         "encoder_hidden_states": _zeros(1, config.max_text_seq_length, config.text_embed_dim),
     }
     if config.use_rotary_positional_embeddings:
@@ -247,7 +221,7 @@ def _cogvideox(config: Any, height: int, width: int) -> Made:
         inputs["image_rotary_emb"] = (rotary, rotary)
     if config.ofs_embed_dim is not None:
         inputs["ofs"] = torch.ones(1, device="meta")
-    return inputs, None
+    return inputs
 
 
 _MAKERS = {
