@@ -25,8 +25,3 @@ def test_time_ids(policy, ids):
 def test_large_images_keep_their_size():
     ids = Placement(**{**SIZES, "size": (99_999, 70_001)}).time_ids([(12_345, 6)])
     assert ids.tolist() == [[99_999, 70_001, 98_760, 48, 99_999, 70_001]]
-
-
-def test_unknown_policies_are_refused():
-    with pytest.raises(ValueError, match=r"conditioning must be one of .*, got 'false'"):
-        Placement(policy="false", **SIZES)

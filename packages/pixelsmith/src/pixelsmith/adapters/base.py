@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -185,3 +187,39 @@ NEGATIVE, POSITIVE, BOTH = slice(0, 1), slice(-1, None), slice(None)
 def sided(negative: Tensor | None, positive: Tensor) -> Tensor:
     """Return both sides of a batch as one, or the positive side if there is no other."""
     return positive if negative is None else torch.cat([negative, positive])
+
+
+_Controls = TypeVar("_Controls")
+
+
+class NetworkDenoiser(SolverDenoiser, ABC, Generic[_Controls]):
+    """The part of a denoiser that holds a network of diffusers and its inputs.
+
+    Args:
+        network: U-Net or transformer.
+        solver: Closed form of the scheduler.
+        condition: The prompt, or a function of a patch, with a pooled embedding for models that take one.
+        extras: Guidance and further inputs.
+        controls: ControlNets.
+        device: Device of the patches.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        solver: ClosedForm,
+        condition: Condition | PatchCondition,
+        extras: Extras,
+        *,
+        controls: _Controls | None = None,
+        device: torch.device | str,
+    ) -> None:
+        super().__init__(solver, device)
+        self.network = network
+        self.extras = extras
+        self.controls = controls
+        self.prompts = Prompts(condition, self.device, network.dtype)
+
+    @abstractmethod
+    def predict(self, x: Tensor, step: int, origins: Sequence[tuple[int, int]]) -> Tensor:
+        """Return the output of the network with guidance, ``(B, C, h, w)`` fp32."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -33,12 +32,6 @@ class Placement:
     base_size: tuple[int, int]
     patch_size: tuple[int, int]
     vae_scale_factor: int
-
-    def __post_init__(self) -> None:
-        if self.policy not in get_args(Conditioning):
-            raise ValueError(
-                f"conditioning must be one of {', '.join(get_args(Conditioning))}, got {self.policy!r}"
-            )
 
     def time_ids(
         self, origins: Sequence[tuple[int, int]], device: torch.device | str | None = None

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelsmith.adapters.base import Condition, Guidance, PatchCondition
+from pixelsmith.adapters.base import Condition, Guidance
 from pixelsmith.adapters.conditioning import Placement
 from pixelsmith.adapters.control import Control, LatentControls
 from pixelsmith.adapters.flux import FluxDenoiser
@@ -20,7 +20,6 @@ from pixelsmith.adapters.schedulers import ClosedForm, closed_form
 from pixelsmith.adapters.sd3 import SD3Denoiser
 from pixelsmith.adapters.sdxl import SDXLDenoiser
 from pixelsmith.adapters.unet import Controls, UNetDenoiser
-from pixelsmith.core.protocol import Denoiser
 from pixelsmith.io.lanczos import Resized
 from pixelsmith.io.vae import TiledVAE
 from pixelsmith.store.canvas import Canvas
@@ -32,6 +31,7 @@ class SDModel(PipelineModel):
 
     family = "sd"
     network_name = "unet"
+    denoiser_class = UNetDenoiser
     default_steps = 50
     default_guidance = 7.5
     attention_name = "cross_attention_kwargs"
@@ -62,16 +62,10 @@ class SDModel(PipelineModel):
     def _is_guided(self) -> bool:
         return self.guidance_scale > 1 and self.network.config.time_cond_proj_dim is None
 
-    def _controls(self, size: tuple[int, int]) -> Controls:
+    def _controls(self, size: tuple[int, int]) -> Controls | None:
+        if not self.options.controls:
+            return None
         return Controls(each=self.options.controls, size=size, vae_scale_factor=self.vae_scale_factor)
-
-    def _denoiser(
-        self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
-    ) -> Denoiser:
-        solver = self.solver(patch[0] * patch[1])
-        return UNetDenoiser(
-            self.network, solver, condition, self.extras(), controls=self._controls(size), device=self.device
-        )
 
     def _call_host(self, given: dict[str, Any]) -> Any:
         return _call_steered(self, self.control_host_name, "image", given) or super()._call_host(given)
@@ -81,6 +75,7 @@ class SDXLModel(SDModel):
     """Stable Diffusion XL."""
 
     family = "sdxl"
+    denoiser_class = SDXLDenoiser
     default_guidance = 5.0
     host_name = "StableDiffusionXLPipeline"
     control_host_name = "StableDiffusionXLControlNetPipeline"
@@ -88,9 +83,7 @@ class SDXLModel(SDModel):
     def _encode_by_host(self, given: dict[str, Any]) -> Condition:
         return _encode_pooled(self.pipe, self._is_guided, given)
 
-    def _denoiser(
-        self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
-    ) -> Denoiser:
+    def _denoiser_options(self, size: tuple[int, int], patch: tuple[int, int]) -> dict[str, Any]:
         side = self.trained_side() * self.vae_scale_factor
         placement = Placement(
             policy=self.options.conditioning,
@@ -99,15 +92,7 @@ class SDXLModel(SDModel):
             patch_size=(patch[0] * self.vae_scale_factor, patch[1] * self.vae_scale_factor),
             vae_scale_factor=self.vae_scale_factor,
         )
-        return SDXLDenoiser(
-            self.network,
-            self.solver(patch[0] * patch[1]),
-            condition,
-            self.extras(),
-            placement=placement,
-            controls=self._controls(size),
-            device=self.device,
-        )
+        return {"placement": placement}
 
     def _call_host(self, given: dict[str, Any]) -> Any:
         unions = [control for control in self.options.controls if control.num_kinds]
@@ -144,10 +129,7 @@ class LatentModel(PipelineModel):
 
         def encode(control: Control) -> Canvas:
             rows = Resized(ArrayRows(np.asarray(control.image)), size)
-            vae = TiledVAE(self.vae)
-            canvas = Canvas.zeros(vae.latent_channels, *vae.size(*size))
-            for top, part in vae.encode(rows):
-                canvas.write(top, 0, part)
+            canvas = TiledVAE(self.vae).encode_whole(rows)
             if getattr(control.model.config, "force_zeros_for_pooled_projection", False):
                 # those of SD3 were trained without the shift, as the pipeline of diffusers knows
                 canvas.data += self.vae.config.scaling_factor * (self.vae.config.shift_factor or 0.0)
@@ -165,6 +147,7 @@ class SD3Model(LatentModel):
 
     family = "sd3"
     network_name = "transformer"
+    denoiser_class = SD3Denoiser
     default_steps = 28
     default_guidance = 7.0
     attention_name = "joint_attention_kwargs"
@@ -188,20 +171,13 @@ class SD3Model(LatentModel):
     def _encode_by_host(self, given: dict[str, Any]) -> Condition:
         return _encode_pooled(self.pipe, self.guidance_scale > 1, given)
 
-    def _denoiser(
-        self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
-    ) -> Denoiser:
-        solver = self.solver(patch[0] * patch[1])
-        return SD3Denoiser(
-            self.network, solver, condition, self.extras(), controls=self._controls(size), device=self.device
-        )
-
 
 class FluxModel(LatentModel):
     """FLUX.1."""
 
     family = "flux"
     network_name = "transformer"
+    denoiser_class = FluxDenoiser
     default_steps = 28
     default_guidance = 3.5
     attention_name = "joint_attention_kwargs"
@@ -272,19 +248,8 @@ class FluxModel(LatentModel):
         nothing: list[Tensor] = self.pipe.prepare_ip_adapter_image_embeds(black, None, self.device, 1)
         return [torch.cat([low, high]) for low, high in zip(nothing, found, strict=True)]
 
-    def _denoiser(
-        self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
-    ) -> Denoiser:
-        return FluxDenoiser(
-            self.network,
-            self.solver(patch[0] * patch[1]),
-            condition,
-            self.extras(),
-            guidance_embed=self.guidance_scale,
-            positions=self.options.positions,
-            controls=self._controls(size),
-            device=self.device,
-        )
+    def _denoiser_options(self, size: tuple[int, int], patch: tuple[int, int]) -> dict[str, Any]:
+        return {"guidance_embed": self.guidance_scale, "positions": self.options.positions}
 
 
 _POSITIVE = ("prompt_embeds", "pooled_prompt_embeds")

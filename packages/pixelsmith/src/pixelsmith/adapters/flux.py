@@ -9,55 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixelsmith.adapters.base import (
-    NEGATIVE,
-    POSITIVE,
-    Condition,
-    Extras,
-    PatchCondition,
-    Prompts,
-    SolverDenoiser,
-)
+from pixelsmith.adapters.base import NEGATIVE, POSITIVE, Condition, NetworkDenoiser
 from pixelsmith.adapters.control import Control, LatentControls
-from pixelsmith.adapters.schedulers import ClosedForm
 from pixelsmith.config import Positions
 
 
-class FluxDenoiser(SolverDenoiser):
-    """FLUX.
+class FluxDenoiser(NetworkDenoiser[LatentControls]):
+    """FLUX, over ``FluxTransformer2DModel``; a negative prompt switches true classifier-free guidance on.
 
     Args:
-        transformer: ``FluxTransformer2DModel``.
-        solver: Closed form of the scheduler.
-        condition: The prompt, or a function of a patch, pooled embedding included. A negative side switches
-            true classifier-free guidance on.
-        extras: True classifier-free guidance and more.
+        parts: Network, solver, condition and extras.
         guidance_embed: Guidance scale that models distilled from guidance take; others ignore it.
         positions: Numbering of the tokens: ``"patch"``, from 0 in every patch, or ``"canvas"``, by their
             place, far beyond the positions that the model was trained with.
-        controls: ControlNets.
-        device: Device of the patches.
+        options: ControlNets and device.
     """
 
     def __init__(
-        self,
-        transformer: Any,
-        solver: ClosedForm,
-        condition: Condition | PatchCondition,
-        extras: Extras,
-        *,
-        guidance_embed: float = 3.5,
-        positions: Positions = "patch",
-        controls: LatentControls | None = None,
-        device: torch.device | str,
+        self, *parts: Any, guidance_embed: float = 3.5, positions: Positions = "patch", **options: Any
     ) -> None:
-        super().__init__(solver, device)
-        self.transformer = transformer
-        self.extras = extras
+        super().__init__(*parts, **options)
         self.guidance_embed = guidance_embed
         self.positions = positions
-        self.controls = controls
-        self.prompts = Prompts(condition, self.device, transformer.dtype)
 
     def predict(self, x: Tensor, step: int, origins: Sequence[tuple[int, int]]) -> Tensor:
         """Return the velocity, ``(B, C, h, w)`` fp32.
@@ -85,7 +58,7 @@ class FluxDenoiser(SolverDenoiser):
     def _inputs(self, x: Tensor, step: int, first: tuple[int, int], embeds: Tensor) -> dict[str, Any]:
         """Return the inputs that the transformer and a ControlNet have in common."""
         B, _, height, width = x.shape
-        dtype = self.transformer.dtype
+        dtype = self.network.dtype
         return {
             "hidden_states": pack(x).to(dtype),
             "timestep": self.timestep(step).expand(B).to(dtype) / 1000,
@@ -146,10 +119,10 @@ class FluxDenoiser(SolverDenoiser):
         images = self.extras.images(len(x), side, given["hidden_states"])
         if images:
             attention["ip_adapter_image_embeds"] = images
-        packed: Tensor = self.transformer(
+        packed: Tensor = self.network(
             **given,
             **blocks,
-            guidance=self._guidance(self.transformer, len(x)),
+            guidance=self._guidance(self.network, len(x)),
             pooled_projections=pooled,
             encoder_hidden_states=embeds,
             joint_attention_kwargs=attention,

@@ -16,7 +16,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pixelsmith.adapters.unet import Controls
 from pixelsmith.core.protocol import Denoiser
 from pixelsmith.io.tiles import Tiling, largest_tile
 
@@ -181,12 +180,11 @@ def measure_memory(
     if upcast:
         nn.Module.to(vae, dtype=torch.float32)
     denoiser: Any = copy.copy(model.denoiser(size, patch))
-    setattr(denoiser, model.network_name, network)
+    denoiser.network = network
     denoiser._device = _META
     denoiser.prompts = copy.copy(denoiser.prompts)
     denoiser.prompts.device = _META
-    if hasattr(denoiser, "controls"):
-        denoiser.controls = Controls() if isinstance(denoiser.controls, Controls) else None
+    denoiser.controls = None
     x = torch.zeros(batch_size, model.channels, *patch, device=_META)
     origins = [(0, 0)] * batch_size
     side = largest_tile(tiling)

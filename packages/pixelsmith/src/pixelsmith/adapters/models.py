@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixelsmith.adapters.assets import model_name
-from pixelsmith.adapters.base import Condition, Extras, Guidance, PatchCondition
+from pixelsmith.adapters.base import Condition, Extras, Guidance, NetworkDenoiser, PatchCondition
 from pixelsmith.adapters.callable import describe_scheduler
 from pixelsmith.adapters.memory import DeviceMemory, measure_memory
 from pixelsmith.adapters.options import (
@@ -56,6 +56,7 @@ class PipelineModel(ABC):
 
     family: ClassVar[str]
     network_name: ClassVar[str]
+    denoiser_class: ClassVar[type[NetworkDenoiser[Any]]]
     default_steps: ClassVar[int]
     default_guidance: ClassVar[float]
     attention_name: ClassVar[str]
@@ -252,11 +253,9 @@ class PipelineModel(ABC):
             for side in (rows.height, rows.width)
         ]
         size = latent_size[0] * self.vae_scale_factor, latent_size[1] * self.vae_scale_factor
-        parts = [part for _, part in TiledVAE(self.vae).encode(Resized(rows, size))]
+        latents = TiledVAE(self.vae).encode_whole(Resized(rows, size)).data
         denoiser = self._denoiser(size, (latent_size[0], latent_size[1]), self.condition())
-        self._phrases = map_phrases(
-            self.prompt, self.pipe.tokenizer, self.network, denoiser, torch.cat(parts, dim=1)
-        )
+        self._phrases = map_phrases(self.prompt, self.pipe.tokenizer, self.network, denoiser, latents)
 
     @torch.no_grad()
     def _encode(self, prompt: str | Condition) -> Condition:
@@ -330,11 +329,21 @@ class PipelineModel(ABC):
             )
         return self._denoiser(size, patch, self.conditions(size, patch))
 
-    @abstractmethod
     def _denoiser(
         self, size: tuple[int, int], patch: tuple[int, int], condition: Condition | PatchCondition
     ) -> Denoiser:
-        """Return the denoiser of the family."""
+        return self.denoiser_class(
+            self.network, self.solver(patch[0] * patch[1]), condition, self.extras(),
+            controls=self._controls(size), device=self.device, **self._denoiser_options(size, patch),
+        )  # fmt: skip
+
+    @abstractmethod
+    def _controls(self, size: tuple[int, int]) -> object | None:
+        """Return the ControlNets of a stage, or ``None``."""
+
+    def _denoiser_options(self, size: tuple[int, int], patch: tuple[int, int]) -> dict[str, Any]:
+        """Return what the denoiser of the family takes besides."""
+        return {}
 
     def check_base_size(self, size: tuple[int, int]) -> None:
         """Refuse a height and width that the host cannot generate.

@@ -9,47 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixelsmith.adapters.base import (
-    BOTH,
-    POSITIVE,
-    Condition,
-    Extras,
-    PatchCondition,
-    Prompts,
-    SolverDenoiser,
-    sided,
-)
+from pixelsmith.adapters.base import BOTH, POSITIVE, NetworkDenoiser, sided
 from pixelsmith.adapters.control import Control, LatentControls
-from pixelsmith.adapters.schedulers import ClosedForm
 
 
-class SD3Denoiser(SolverDenoiser):
-    """Stable Diffusion 3; every patch has the positions of a whole image.
-
-    Args:
-        transformer: ``SD3Transformer2DModel``.
-        solver: Closed form of the scheduler.
-        condition: The prompt, or a function of a patch, pooled embedding included.
-        extras: Guidance and further inputs.
-        controls: ControlNets.
-        device: Device of the patches.
-    """
-
-    def __init__(
-        self,
-        transformer: Any,
-        solver: ClosedForm,
-        condition: Condition | PatchCondition,
-        extras: Extras,
-        *,
-        controls: LatentControls | None = None,
-        device: torch.device | str,
-    ) -> None:
-        super().__init__(solver, device)
-        self.transformer = transformer
-        self.extras = extras
-        self.controls = controls
-        self.prompts = Prompts(condition, self.device, transformer.dtype)
+class SD3Denoiser(NetworkDenoiser[LatentControls]):
+    """Stable Diffusion 3, over ``SD3Transformer2DModel``; every patch has the positions of a whole image."""
 
     def predict(self, x: Tensor, step: int, origins: Sequence[tuple[int, int]]) -> Tensor:
         """Return the guided velocity, ``(B, C, h, w)`` fp32.
@@ -61,11 +26,11 @@ class SD3Denoiser(SolverDenoiser):
         if condition.pooled is None:
             raise ValueError("SD3 needs the pooled side of a prompt; give Condition(pooled=...) as well")
         guided = self.extras.guidance.is_on(condition)
-        seen = x.to(self.transformer.dtype)
+        seen = x.to(self.network.dtype)
         seen = torch.cat([seen, seen]) if guided else seen
         prompt = sided(condition.negative_embeds if guided else None, condition.embeds)
         pooled = sided(condition.negative_pooled if guided else None, condition.pooled)
-        output: Tensor = self.transformer(
+        output: Tensor = self.network(
             hidden_states=seen,
             timestep=self.timestep(step).expand(len(seen)),
             encoder_hidden_states=prompt,

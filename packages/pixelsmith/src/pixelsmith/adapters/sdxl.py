@@ -8,37 +8,22 @@ from typing import Any
 
 import torch
 
-from pixelsmith.adapters.base import Condition, Extras, PatchCondition, sided
+from pixelsmith.adapters.base import Condition, sided
 from pixelsmith.adapters.conditioning import Placement
-from pixelsmith.adapters.schedulers import ClosedForm
-from pixelsmith.adapters.unet import Controls, UNetDenoiser
+from pixelsmith.adapters.unet import UNetDenoiser
 
 
 class SDXLDenoiser(UNetDenoiser):
     """Stable Diffusion XL.
 
     Args:
-        unet: ``UNet2DConditionModel``.
-        solver: Closed form of the scheduler.
-        condition: The prompt, or a function of a patch, pooled embedding included.
-        extras: Guidance and further inputs.
-        controls: ControlNets.
+        parts: Network, solver, condition and extras.
         placement: Size and crop conditioning of the patches.
-        device: Device of the patches.
+        options: ControlNets and device.
     """
 
-    def __init__(
-        self,
-        unet: Any,
-        solver: ClosedForm,
-        condition: Condition | PatchCondition,
-        extras: Extras,
-        *,
-        placement: Placement,
-        controls: Controls | None = None,
-        device: torch.device | str,
-    ) -> None:
-        super().__init__(unet, solver, condition, extras, controls=controls, device=device)
+    def __init__(self, *parts: Any, placement: Placement, **options: Any) -> None:
+        super().__init__(*parts, **options)
         self.placement = placement
 
     def added(self, condition: Condition, origins: Sequence[tuple[int, int]], guided: bool) -> dict[str, Any]:

@@ -9,20 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from pixelsmith.adapters.base import (
-    BOTH,
-    POSITIVE,
-    Condition,
-    Extras,
-    PatchCondition,
-    Prompts,
-    SolverDenoiser,
-    sided,
-)
+from pixelsmith.adapters.base import BOTH, POSITIVE, Condition, NetworkDenoiser, sided
 from pixelsmith.adapters.control import Control
-from pixelsmith.adapters.schedulers import ClosedForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,49 +29,24 @@ class Controls:
     vae_scale_factor: int = 8
 
 
-class UNetDenoiser(SolverDenoiser):
-    """Stable Diffusion 1 and 2, and the base of SDXL.
-
-    Args:
-        unet: ``UNet2DConditionModel``.
-        solver: Closed form of the scheduler.
-        condition: The prompt, or a function of a patch.
-        extras: Guidance and further inputs.
-        controls: ControlNets.
-        device: Device of the patches.
-    """
-
-    def __init__(
-        self,
-        unet: Any,
-        solver: ClosedForm,
-        condition: Condition | PatchCondition,
-        extras: Extras,
-        *,
-        controls: Controls | None = None,
-        device: torch.device | str,
-    ) -> None:
-        super().__init__(solver, device)
-        self.unet = unet
-        self.extras = extras
-        self.controls = controls or Controls()
-        self.prompts = Prompts(condition, self.device, unet.dtype)
+class UNetDenoiser(NetworkDenoiser[Controls]):
+    """Stable Diffusion 1 and 2, and the base of SDXL, over ``UNet2DConditionModel``."""
 
     def predict(self, x: Tensor, step: int, origins: Sequence[tuple[int, int]]) -> Tensor:
         """Return the guided output of the U-Net, ``(B, C, h, w)`` fp32."""
         condition = self.prompts.of(origins)
         # a network that was distilled from guidance takes its scale as an input instead
-        is_distilled = self.unet.config.time_cond_proj_dim is not None
+        is_distilled = self.network.config.time_cond_proj_dim is not None
         guided = self.extras.guidance.is_on(condition) and not is_distilled
         embeds = sided(condition.negative_embeds if guided else None, condition.embeds)
-        seen = self.solver.scale_input(x, step).to(self.unet.dtype)
+        seen = self.solver.scale_input(x, step).to(self.network.dtype)
         seen = torch.cat([seen, seen]) if guided else seen
         added = self.added(condition, origins, guided)
         features = self._features(seen, step, origins, embeds, added)
         images = self.extras.images(len(origins), BOTH if guided else POSITIVE, seen)
         if images:
             added = {**added, "image_embeds": images}
-        output: Tensor = self.unet(
+        output: Tensor = self.network(
             seen,
             self.timestep(step),
             encoder_hidden_states=embeds,
@@ -100,12 +64,11 @@ class UNetDenoiser(SolverDenoiser):
 
     def _embed_scale(self, count: int) -> Tensor:
         """Return the guidance scale as an embedding, ``(count, D)``."""
-        width: int = self.unet.config.time_cond_proj_dim
-        half = width // 2
-        rates = torch.logspace(0, -4, half, dtype=torch.float64)
-        angles = (self.extras.guidance.scale - 1) * 1000 * rates
-        embedding = F.pad(torch.cat([angles.sin(), angles.cos()]), (0, width - 2 * half))
-        return embedding.expand(count, -1).to(self.device, self.unet.dtype)
+        from diffusers.models.embeddings import get_timestep_embedding  # slow to import, and rarely needed
+
+        scale = torch.tensor([(self.extras.guidance.scale - 1) * 1000])
+        embedding = get_timestep_embedding(scale, self.network.config.time_cond_proj_dim)
+        return embedding.expand(count, -1).to(self.device, self.network.dtype)
 
     def _features(
         self,
@@ -116,6 +79,8 @@ class UNetDenoiser(SolverDenoiser):
         added: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Return the residuals that the ControlNets add inside the U-Net."""
+        if self.controls is None:
+            return {}
         down: list[Tensor] = []
         middle: Tensor | None = None
         patch = (seen.shape[-2], seen.shape[-1])

@@ -79,7 +79,7 @@ def check_weights(folder: Path, variant: str | None) -> None:
     for part in (folder, *sorted(each for each in folder.iterdir() if each.is_dir())):
         files = [file.name for file in part.iterdir() if file.is_file()]
         safe = [name for name in files if name.endswith(".safetensors")]
-        pickles = sorted(name for name in files if name.endswith((".bin", ".ckpt", ".pt", ".pth")))
+        pickles = sorted(name for name in files if name.endswith(_PICKLES))
         if pickles and not safe:
             raise ModelNotFoundError(f"{part / pickles[0]} is {_CURE}")
         held = {found[1] for name in safe if (found := _WEIGHTS.fullmatch(name))}

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 __all__ = ["blend_band"]
 
@@ -21,18 +23,5 @@ def blend_band(fresh: np.ndarray, width: int = 10) -> np.ndarray:
 
     Source: Pixelsmith, arXiv 2406.07251, Sec. 3 (overlapping patches); width 10 from its code.
     """
-    if width == 0:
-        return np.zeros_like(fresh)
-    near = _near(_near(fresh, width, axis=0), width, axis=1)
-    return near & ~fresh
-
-
-def _near(marked: np.ndarray, width: int, *, axis: int) -> np.ndarray:
-    """Return where a marked position lies within ``width`` along an axis."""
-    marked = np.moveaxis(marked, axis, 0)
-    side = marked.shape[0]
-    sums = np.zeros((side + 1, marked.shape[1]), dtype=np.int32)
-    np.cumsum(marked, axis=0, out=sums[1:])
-    at = np.arange(side)
-    near = sums[np.minimum(at + width + 1, side)] > sums[np.maximum(at - width, 0)]
-    return np.moveaxis(near, 0, axis)
+    wide = F.max_pool2d(torch.from_numpy(fresh)[None].float(), 2 * width + 1, stride=1, padding=width)
+    return wide[0].bool().numpy() & ~fresh

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from pixelsmith.core.engine import run_stage
 from pixelsmith.core.model import JobModel
@@ -67,7 +66,6 @@ def _decode(model: JobModel, spec: JobSpec, latents: Canvas) -> Pixels:
     margin = margin_of(spec.config, model.vae_scale_factor)
     pixels = np.full((*spec.source_size, 3), 127, dtype=np.uint8)
     for _ in range(_PASSES):
-        parts = [part for _, part in vae.encode(margin.extend(ArrayRows(pixels)))]
-        framed = Framed(latents, Canvas(torch.cat(parts, dim=1)), margin)
+        framed = Framed(latents, vae.encode_whole(margin.extend(ArrayRows(pixels))), margin)
         pixels = np.concatenate([rows for _, rows in margin.crop(vae.decode(framed), spec.source_size)])
     return pixels

@@ -30,7 +30,6 @@ from pixelsmith.job.run import Job
 from pixelsmith.pipelines.callbacks import CallbackAdapter, StepCallback
 from pixelsmith.pipelines.images import check_output_type, from_pixels, join_flags, join_images
 from pixelsmith.pipelines.requests import Embeddings, Generators, Prompt, Request, expand
-from pixelsmith.store.canvas import Canvas
 from pixelsmith.store.memory import MemoryStore
 from pixelsmith.store.rows import ArrayRows
 
@@ -246,7 +245,8 @@ class PixelsmithMixin:
             pipe: Any = self
             pipe.maybe_free_model_hooks()
         if output_type == "latent":
-            return (encode(model, found) if latents is None else latents).data.unsqueeze(0), None
+            canvas = TiledVAE(model.vae).encode_whole(ArrayRows(found)) if latents is None else latents
+            return canvas.data.unsqueeze(0), None
         shown, flags = self._screen(found)
         return from_pixels(shown, output_type), flags
 
@@ -292,12 +292,3 @@ def split_settings(settings: Mapping[str, object]) -> tuple[dict[str, object], d
         )
     model = {name: value for name, value in plain.items() if name in _OPTIONS}
     return model, {name: value for name, value in plain.items() if name in _LOOP}
-
-
-def encode(model: PipelineModel, pixels: NDArray[Any]) -> Canvas:
-    """Return the latents of an image."""
-    vae = TiledVAE(model.vae)
-    canvas = Canvas.zeros(vae.latent_channels, *vae.size(*pixels.shape[:2]))
-    for top, latents in vae.encode(ArrayRows(pixels)):
-        canvas.write(top, 0, latents)
-    return canvas
