@@ -9,32 +9,15 @@ import json
 import os
 import random
 import runpy
-import signal
 import sys
 from pathlib import Path
 
+from children import Fuse, is_killed, kill
 from pixelsmith.core.engine import run_stage
 from pixelsmith.store import FolderStore
 
 MODELS = ("Mixing", "TwoStep", "Coupled")
 TRACED = (f"pixelsmith{os.sep}core{os.sep}", f"pixelsmith{os.sep}store{os.sep}")
-
-
-class Fuse:
-    """Calls ``burn`` at the given line of the traced files; counts lines."""
-
-    def __init__(self, last=None):
-        self.lines = 0
-        self.last = last
-
-    def __call__(self, frame, event, arg):
-        if not any(part in frame.f_code.co_filename for part in TRACED):
-            return None
-        if event == "line":
-            self.lines += 1
-            if self.lines == self.last:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return self
 
 
 def work(toys, folder, model, on_patch=None):
@@ -51,28 +34,12 @@ def work(toys, folder, model, on_patch=None):
 
 def killed(toys, folder, model, line):
     """Return whether a child that runs until ``line`` was killed there."""
-    child = os.fork()
-    if child == 0:
-        sys.settrace(Fuse(line))
-        work(toys, folder, model)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
+    return is_killed(lambda: work(toys, folder, model), Fuse(TRACED, line))
 
 
 def killed_after(toys, folder, model, patch):
     """Kill a child after a number of patches; whether it came so far."""
-
-    def on_patch(progress):
-        if progress.calls == patch:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    child = os.fork()
-    if child == 0:
-        work(toys, folder, model, on_patch)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
+    return is_killed(lambda: work(toys, folder, model, lambda p: p.calls == patch and kill()))
 
 
 def main():
@@ -80,7 +47,7 @@ def main():
     draw, kills = random.Random(int(sys.argv[3])), int(sys.argv[4])
     report = {"kills": 0, "different": 0, "calls": [], "patches": {}}
     for model in MODELS:
-        count = Fuse()
+        count = Fuse(TRACED)
         sys.settrace(count)
         expected, _ = work(toys, folder / f"whole-{model}", model)
         sys.settrace(None)

@@ -9,31 +9,14 @@ import json
 import os
 import random
 import runpy
-import signal
 import sys
 from pathlib import Path
 
+from children import Fuse, is_killed
 from pixelsmith.io.vips import find_vips
 
 TRACED = tuple(f"pixelsmith{os.sep}{name}{os.sep}" for name in ("core", "io", "job", "store"))
 NAMES = ("a.png", "a.tif", "a.dzi")
-
-
-class Fuse:
-    """Kills the process at the given line of the traced files; counts lines and where they are."""
-
-    def __init__(self, last=None):
-        self.lines = 0
-        self.last = last
-
-    def __call__(self, frame, event, arg):
-        if not any(part in frame.f_code.co_filename for part in TRACED):
-            return None
-        if event == "line":
-            self.lines += 1
-            if self.lines == self.last:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return self
 
 
 def work(dummies, folder, name):
@@ -64,7 +47,7 @@ def in_child(call):
 
 
 def count_lines(dummies, folder, name):
-    count = Fuse()
+    count = Fuse(TRACED)
     sys.settrace(count)
     work(dummies, folder, name)
     sys.settrace(None)
@@ -73,13 +56,7 @@ def count_lines(dummies, folder, name):
 
 def killed(dummies, folder, name, line):
     """Return whether a child that runs until ``line`` was killed there."""
-    child = os.fork()
-    if child == 0:
-        sys.settrace(Fuse(line))
-        work(dummies, folder, name)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
+    return is_killed(lambda: work(dummies, folder, name), Fuse(TRACED, line))
 
 
 def main():

@@ -6,17 +6,15 @@ Arguments: the conftest of the tests, and a folder. Prints one JSON object.
 
 import hashlib
 import json
-import os
 import runpy
 import sys
-from datetime import timedelta
 from pathlib import Path
 
+from children import reports_of_two
 from pixelsmith.core.engine import run_stage
 from pixelsmith.core.protocol import StageInterrupted
 from pixelsmith.core.ranks import ProcessRanks
 from pixelsmith.store import FolderStore
-from torch import distributed
 
 CASES = [("Mixing", "parallel", 2), ("TwoStep", "parallel", 3), ("Mixing", "official", 1)]
 
@@ -33,13 +31,6 @@ def work(toys, model, mode, batch_size, **more):
 
 def rank_work(toys, folder, index):
     """Do every case in one of two processes; from the second run on, process 0 has a journal to resume."""
-    distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting",
-        rank=index,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
     ranks, report = ProcessRanks(), []
     for number, case in enumerate(CASES):
         found, calls = work(toys, *case, ranks=ranks)
@@ -56,25 +47,13 @@ def rank_work(toys, folder, index):
         report.append(
             {"found": found, "calls": calls, "stopped": stopped, "resumed": resumed, "left": calls_left}
         )
-    (folder / f"report-{index}.json").write_text(json.dumps(report))
-    distributed.destroy_process_group()
+    return report
 
 
 def main():
     toys, folder = runpy.run_path(sys.argv[1]), Path(sys.argv[2])
-    children = []
-    for index in (0, 1):
-        child = os.fork()
-        if child == 0:
-            try:
-                rank_work(toys, folder, index)
-            finally:
-                os._exit(0)
-        children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
+    ranks = reports_of_two(lambda index: rank_work(toys, folder, index), folder)
     single = [work(toys, model, mode, 1) for model, mode, _ in CASES]
-    ranks = [json.loads((folder / f"report-{index}.json").read_text()) for index in (0, 1)]
     print(json.dumps({"single": single, "ranks": ranks}))  # noqa: T201 - its caller reads it
 
 
