@@ -22,9 +22,9 @@ from diffeat.extractor import FeatureExtractor
 from diffeat.features import Features
 from diffeat.html import similarity_page
 from diffeat.images import load_images
-from diffeat.match import find_points, pixel_patches, similarity_map
+from diffeat.match import find_points, pixel_patches
 from diffeat.options import ExtractionOptions, RankingOptions
-from diffeat.pictures import draw_components, draw_heat, draw_matches, mark_point, overlay
+from diffeat.pictures import draw_components, draw_matches, draw_values, mark_point, overlay
 from diffeat.ranking import KeypointLabels, MaskLabels, Ranked, Ranker, Ranking
 from diffeat.shipped import ASSETS
 
@@ -265,16 +265,12 @@ def _shares(scenes: DemoScenes, index: int) -> torch.Tensor:
 def _similarity(scenes: DemoScenes, values: Sequence[torch.Tensor], index: int) -> Image.Image:
     """Return the similarity of every cell of both views to the first point of the first view."""
     points = [tuple(_shares(scenes, i)[0].tolist()) for i in (index, index + 1)]
-    maps = [similarity_map(values[index], each, points[0]) for each in values[index : index + 2]]
-    low, high = min(float(each.min()) for each in maps), max(float(each.max()) for each in maps)
+    drawings, cosines = draw_values("similarity", values[index : index + 2], point=points[0])
     views = [enlarge_or_reduce(scenes.images[i], (2 * SIZE, 2 * SIZE)) for i in (index, index + 1)]
-    heat = [
-        overlay(view, draw_heat(each, low=low, high=high), opacity=0.75)
-        for view, each in zip(views, maps, strict=True)
-    ]
+    heat = [overlay(view, each, opacity=0.75) for view, each in zip(views, drawings, strict=True)]
     marked = [mark_point(view, point) for view, point in zip(views, points, strict=True)]
     titles = ("first view", "second view", "first view", "second view")
-    subtitles = ("the point", "its true position", *2 * (f"cosine {low:.2f} to {high:.2f}",))
+    subtitles = ("the point", "its true position", *2 * (cosines,))
     panels = [Panel(*each) for each in zip(titles, subtitles, [*marked, *heat], strict=True)]
     return comparison(panels, height=2 * SIZE)
 

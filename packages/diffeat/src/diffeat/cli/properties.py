@@ -21,8 +21,6 @@ from diffeat.cli.frame import (
     plural,
 )
 
-_FIGURES = ("noise_sensitivity", "high_frequency", "locality", "granularity")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PropertiesOutput(Output):
@@ -73,7 +71,7 @@ def properties(
     check_absent(output.output, chart, overwrite=output.overwrite)
     from common_kernels.runtime.files import make_folder
 
-    from diffeat.ranking.properties import measure_properties
+    from diffeat.ranking.properties import FIGURES, measure_properties
 
     names = selection.chosen(default=["*"])
     images = find_images(inputs, recursive=recursive)
@@ -94,9 +92,9 @@ def properties(
         return
     from rich.table import Table
 
-    table = Table("activation", *(figure.replace("_", " ") for figure in _FIGURES))
+    table = Table("activation", *(figure.replace("_", " ") for figure in FIGURES))
     for row in report.rows:
-        values = [getattr(row, figure) for figure in _FIGURES]
+        values = [getattr(row, figure) for figure in FIGURES]
         table.add_row(row.name, *("" if value is None else f"{value:.3f}" for value in values))
     show(table)
     note(

@@ -33,7 +33,7 @@ _LEAST_SIDE = 4
 _MOST_NAMES = 40  # most names below a chart
 _HALF_NYQUIST = 0.25  # cycles per cell
 _PAIRS = 2000
-_FIGURES = ("noise_sensitivity", "high_frequency", "locality", "granularity")
+FIGURES = ("noise_sensitivity", "high_frequency", "locality", "granularity")
 _TITLES = ("noise sensitivity", "high-frequency share", "locality", "granularity (share of the side)")
 
 
@@ -86,9 +86,9 @@ class PropertyReport:
             ImportError: If matplotlib is missing.
         """
         sheet = figure((max(8.0, 1.5 + 0.035 * len(self.rows)), 9.0))
-        panels = sheet.subplots(len(_FIGURES), 1, sharex=True)
+        panels = sheet.subplots(len(FIGURES), 1, sharex=True)
         stages = [ActivationName.parse(row.name).stage for row in self.rows]
-        for axes, key, title in zip(panels, _FIGURES, _TITLES, strict=True):
+        for axes, key, title in zip(panels, FIGURES, _TITLES, strict=True):
             shown = [(i, getattr(row, key), row.family) for i, row in enumerate(self.rows)]
             known = [(i, value, family) for i, value, family in shown if value is not None]
             colours = [colour_of(family) for *_, family in known]
@@ -266,7 +266,7 @@ def _measured(
     ones: Iterator[dict[str, Tensor]], others: Iterator[dict[str, Tensor]], names: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
     """Means of all figures over the images."""
-    found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in _FIGURES} for name in names}
+    found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in FIGURES} for name in names}
     for one, other in zip(ones, others, strict=True):
         for name in names:
             for value, again in zip(one[name].float().split(1), other[name].float().split(1), strict=True):
@@ -276,7 +276,7 @@ def _measured(
                     locality(value),
                     granularity(value),
                 )
-                for key, each in zip(_FIGURES, figures, strict=True):
+                for key, each in zip(FIGURES, figures, strict=True):
                     if each is not None and math.isfinite(each):
                         found[name][key].append(each)
     return {

@@ -64,8 +64,6 @@ class Job:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if not len(self.images):
             raise ValueError("images must hold at least one image, got none")
-        if self.options.keep_aspect:
-            raise ValueError("keep_aspect gives images of several sizes, but those of a store have one")
 
 
 @dataclass(frozen=True, slots=True)

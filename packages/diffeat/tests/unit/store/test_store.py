@@ -22,6 +22,8 @@ from diffeat.store import (
     load_features,
     save_features,
 )
+from diffeat.store.arrays import FeatureArrays
+from diffeat.store.place import Place
 from diffusers import StableDiffusionPipeline
 from torch.utils.data import DataLoader
 
@@ -291,6 +293,19 @@ def test_a_store_lives_on_any_file_system(filled, extractor, images):
     assert all(torch.equal(again.read(name), filled.read(name)) for name in NAMES)
 
 
+def test_many_images_share_a_file(filled, tmp_path):
+    arrays = FeatureArrays(Place(str(tmp_path / "many")))
+    arrays.prepare(filled.settings)
+    for name in "abcd":
+        arrays.grow(name, (8, 2, 2), np.dtype("float16"), 1024)
+        for start in range(0, 1024, arrays.shard_rows(name)):
+            stop = start + arrays.shard_rows(name)
+            values = {row: np.full((8, 2, 2), row, np.float16) for row in range(start, stop)}
+            arrays.write(name, start, stop, values)
+    assert len(list((tmp_path / "many").rglob("*"))) <= 0.1 * 1024
+    assert arrays.read("d", 1023).tolist() == np.full((8, 2, 2), 1023).tolist()
+
+
 def test_cached_stores_lie_apart(tmp_path, extractor):
     one = FeatureStore.cached(str(tmp_path), extractor, OPTIONS)
     same = FeatureStore.cached(str(tmp_path), extractor, OPTIONS)
@@ -304,7 +319,7 @@ def test_wrong_arguments(tmp_path, extractor, images):
         store.add(extractor, images, NAMES, batch_size=0)
     with pytest.raises(ValueError, match="got 2 for 5 images"):
         store.add(extractor, images, NAMES, ExtractionOptions(prompt=("a", "b")))
-    with pytest.raises(ValueError, match="keep_aspect gives images of several sizes"):
+    with pytest.raises(ValueError, match="a store holds features of one size"):
         store.add(extractor, images, NAMES, ExtractionOptions(keep_aspect=True))
     with pytest.raises(ValueError, match="at least one image"):
         store.add(extractor, [], NAMES)
