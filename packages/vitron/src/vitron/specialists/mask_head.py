@@ -52,12 +52,15 @@ class MaskHeadSpecialist:
     def run(self, request: Request, *, signal: NDArray[np.float32] | None = None, seed: int = 0) -> Result:
         """Return the mask of a call; of a plural request, one mask for each connected part.
 
+        Frames outside of the part of a video that is meant have none.
+
         Raises:
             UnsupportedRequestError: If the call has no signals, or the mask is empty.
         """
         if signal is None or request.media is None:
             raise UnsupportedRequestError("the mask head needs the model's signals, and this call has none")
-        mask = self._mask(signal, request.module, request.media)
+        (first, last), frame = request.span, np.arange(request.media.num_frames)[:, None, None]
+        mask = self._mask(signal, request.module, request.media) & (first <= frame) & (frame <= last)
         label = label_of(request)
         parts = split_instances(mask) if is_plural(request) else [mask]
         if not parts or not mask.any():

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from vitron.errors import UnsupportedRequestError
 from vitron.protocol.contract import ArgValue, Region, SpecialistSpec
 from vitron.protocol.media import Artefact
 
@@ -49,6 +50,32 @@ class Request:
     region: Region | None = None
     frames: tuple[int, int] | None = None
     args: Mapping[str, ArgValue] = field(default_factory=dict[str, ArgValue])
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last frame to work on, both included: the part that is meant, or all.
+
+        Raises:
+            UnsupportedRequestError: If the medium ends before.
+        """
+        count = 1 if self.media is None else self.media.num_frames
+        first, last = self.frames or (0, count - 1)
+        if first >= count:
+            raise UnsupportedRequestError(f"there is no frame {first}: the last one is {count - 1}")
+        return first, min(last, count - 1)
+
+    @property
+    def start(self) -> int:
+        """Frame on which the region lies; without a region of the user the first frame to work on.
+
+        Raises:
+            UnsupportedRequestError: If it is outside of the part that is meant.
+        """
+        first, last = self.span
+        start = first if self.region is None else self.region.frame or 0
+        if not first <= start <= last:
+            raise UnsupportedRequestError(f"the region lies on frame {start}, outside of {first} to {last}")
+        return start
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +119,7 @@ class Specialist(Protocol):
         Args:
             request: The call.
             signal: Signal embeddings of the model, ``(N, C)``; most specialists ignore them.
-            seed: Random seed; the same request and seed give the same result.
+            seed: Random seed, 0 to 2 ** 63 - 1; the same request and seed give the same result.
 
         Raises:
             UnsupportedRequestError: If it cannot run the call; the next specialist is tried.

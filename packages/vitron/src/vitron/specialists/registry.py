@@ -195,7 +195,7 @@ class SpecialistRegistry:
         Args:
             request: The call.
             signal: Signal embeddings, ``(N, C)``.
-            seed: Random seed.
+            seed: Random seed, any integer.
 
         Raises:
             SpecialistTimeoutError: If the last one exceeded its timeout.
@@ -206,13 +206,14 @@ class SpecialistRegistry:
         last: SpecialistError | None = None
         for name in self.for_module(request.module):
             try:
-                return Outcome(self._run_one(name, request, signal, seed), name, tuple(failures))
+                return Outcome(self._run_one(name, request, signal, seed % 2**63), name, tuple(failures))
             except SpecialistError as error:
                 last = error
                 failures.append(explain(error))
         if last is None:
             raise SpecialistError(self.missing(request.module))
-        raise type(last)("; then ".join(failures)) from last
+        last.args = ("; then ".join(failures),)  # of any class of its own, whose constructor is not known
+        raise last
 
     def unload(self, name: str | None = None) -> None:
         """Unload one specialist, or all idle ones."""
@@ -271,7 +272,7 @@ class SpecialistRegistry:
             raise
         except SpecialistError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SpecialistError(f"{name} failed: {type(error).__name__}: {explain(error)}") from error
         finally:
             with self._lock:
@@ -286,8 +287,8 @@ class SpecialistRegistry:
         """
         if self.locate is None or signal is None or request.media is None or request.mask is not None:
             return request
-        media, first = request.media, request.frames[0] if request.frames else 0
-        if first < media.num_frames and media.kind == "video":
+        media, (first, _) = request.media, request.span
+        if media.kind == "video":
             media = Artefact("video", media.frames[first : first + 1])
         found = self.locate(request.module, media, signal)
         return request if found is None else replace(request, mask=found)

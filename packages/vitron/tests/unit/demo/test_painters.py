@@ -255,7 +255,7 @@ def test_clips_are_edited_frame_by_frame():
         (ToyPainter, "restoration", ("upscale", ""), {"args": {"scale": 99}}, "enlarges by 1 to 8"),
         (ToySegmenter, "image_segmentation", ("segment", "the dog"), {}, "colours and shapes"),
         (ToySegmenter, "image_segmentation", ("segment", "green"), {}, "finds nothing like 'green'"),
-        (ToySegmenter, "video_segmentation", ("track", "red"), {"frames": (9, 9)}, "the video has 1 frames"),
+        (ToySegmenter, "video_segmentation", ("track", "red"), {"frames": (9, 9)}, "no frame 9: the last"),
         (ToySegmenter, "image_segmentation", ("segment", "red"), {"image": None}, "needs an image"),
         (ToyAnimator, "image_to_video", ("animate", "x"), {"image": None}, "needs an image"),
         (ToyAnimator, "image_to_video", ("animate", "red"), {"args": {"length": 0}}, "1 to 512 frames"),

@@ -14,6 +14,7 @@ from vitron.protocol.media import Artefact
 from vitron.protocol.regions import rasterise
 from vitron.session.instances import list_instances
 from vitron.specialists import Action, Request, Result, SpecialistOptions, SpecialistRegistry
+from vitron.specialists.adapters.diffeat import DiffeatTracker
 from vitron.specialists.adapters.grounding_dino import GroundedSam, GroundingDino
 from vitron.specialists.adapters.itaclip import ItaclipSegmenter
 from vitron.specialists.adapters.sam import SamSegmenter, prompts_of
@@ -112,6 +113,28 @@ def test_the_mask_head_gives_each_part_of_a_plural(image, video):
     for text in ("all squares", "the square"):
         with pytest.raises(UnsupportedRequestError, match="the mask head finds nothing like"):
             empty.run(ask(text, image), signal=SIGNAL)
+
+
+def test_the_mask_head_works_on_the_part_of_a_video_that_is_meant(video):
+    head = MaskHeadSpecialist(lambda signal, module, media: np.ones((media.num_frames, 48, 64), dtype=bool))
+    request = ask("the square", video, module="video_segmentation")
+    for frames, seen in (((1, 2), [False, True, True, False]), ((2, 70), [False, False, True, True])):
+        found = head.run(replace(request, frames=frames), signal=SIGNAL).artefact.data[0]
+        assert found.any(axis=(1, 2)).tolist() == seen
+    with pytest.raises(UnsupportedRequestError, match="there is no frame 30: the last one is 3"):
+        head.run(replace(request, frames=(30, 70)), signal=SIGNAL)
+
+
+def test_trackers_of_a_mask_give_each_part_of_a_plural(models, video):
+    mask = squares((2, 3), (30, 48))
+    for tracker in (SamVideoTracker(models["sam_video"]), DiffeatTracker()):
+        tracker.load("cpu", "auto")
+        request = ask("all squares", video, mask=mask, module="video_segmentation")
+        found = tracker.run(request).artefact
+        assert found.labels == ("squares", "squares"), tracker.name
+        assert found.data.shape == (2, 4, 48, 64)
+        one = tracker.run(ask("the squares", video, mask=mask, module="video_segmentation")).artefact
+        assert one.labels == ("the squares",)
 
 
 def test_itaclip_gives_each_part_of_a_plural():

@@ -251,6 +251,38 @@ def test_one_that_takes_too_long_is_given_up_and_made_anew():
     assert log == ["load slow", "run slow", "load slow", "run slow"]
 
 
+class OwnError(SpecialistError):
+    """Of a plug-in, with a constructor of its own."""
+
+    def __init__(self, code, reason):
+        super().__init__(f"{code}: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(SystemExit(3), "a failed: SystemExit: 3"), (OwnError(7, "no"), "7: no; then")]
+)
+def test_one_that_fails_in_its_own_way_stops_nothing(error, message):
+    class Failing(Fake):
+        def run(self, request, *, signal=None, seed=0):
+            raise error
+
+    with pytest.raises(SpecialistError, match=message):
+        registry(Fake("b", fails=OwnError(7, "no")), Failing("a")).run(REQUEST)
+
+
+def test_any_integer_is_a_seed():
+    seen = []
+
+    class Watcher(Fake):
+        def run(self, request, *, signal=None, seed=0):
+            seen.append(seed)
+            return super().run(request)
+
+    for seed in (-3, 3, 2**70 + 5):
+        registry(Watcher("a")).run(REQUEST, seed=seed)
+    assert seen == [2**63 - 3, 3, 5]
+
+
 def test_one_that_cannot_be_loaded_takes_no_memory():
     class NoWeights(Fake):
         def load(self, device, dtype):

@@ -73,12 +73,9 @@ def _length(request: Request, pixels: int) -> int:
 def _edit_frames(request: Request, seed: int) -> NDArray[np.uint8]:
     if request.media is None:
         raise UnsupportedRequestError("the toy animator needs a video to edit")
-    frames = request.media.frames
-    first, last = request.frames or (0, len(frames) - 1)
-    if first >= len(frames):
-        raise UnsupportedRequestError(f"the video has {len(frames)} frames and no frame {first}")
+    frames, (first, last) = request.media.frames, request.span
     out = frames.copy()
-    for index in range(first, min(last, len(frames) - 1) + 1):
+    for index in range(first, last + 1):
         # all instructions see the input video: the background must not be detected in a new foreground
         for action in request.actions:
             changed = edit(frames[index], action, request.mask, seed)

@@ -37,10 +37,7 @@ class ToySegmenter(Toy):
         """Segment or track; see :class:`vitron.specialists.Specialist`."""
         if request.media is None:
             raise UnsupportedRequestError(f"the toy segmenter needs an image or a video for {request.module}")
-        frames = request.media.frames
-        first, last = request.frames or (0, len(frames) - 1)
-        if first >= len(frames):
-            raise UnsupportedRequestError(f"the video has {len(frames)} frames and no frame {first}")
+        frames, (first, last) = request.media.frames, request.span
         found = [things_in(frame) for frame in frames]
         drawn = request.region.frame if request.region is not None else None
         start = min(first if drawn is None else drawn, len(frames) - 1)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.media import Artefact
 from vitron.specialists.adapters.base import DRAWN_ONLY, Adapter, free, is_loaded, media_of, variable
+from vitron.specialists.instances import is_plural, label_of, split_instances
 from vitron.specialists.protocol import Request, Result
 
 if TYPE_CHECKING:
@@ -116,22 +117,19 @@ class DiffeatTracker(Adapter):
         frames = media_of(request, self.name).frames
         if request.mask is None or not request.mask.any():
             raise UnsupportedRequestError("diffeat tracks a region of a frame: give one")
-        first, last = request.frames or (0, len(frames) - 1)
-        start = (request.region.frame or 0) if request.region is not None else first
-        last = min(last, len(frames) - 1)
-        if not first <= start <= last:
-            raise UnsupportedRequestError(f"the region lies on frame {start}, outside of {first} to {last}")
+        (first, last), start = request.span, request.start
         features = self.features(frames[first : last + 1])
         size, cells = request.mask.shape, (int(features.shape[2]), int(features.shape[3]))
         seen = torch.from_numpy(request.mask.astype(np.float32))[None, None]
         mark = F.interpolate(seen, cells, mode="area")[0, 0]
         marks = self.propagate(features, mark, start - first)
         large = F.interpolate(marks[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-        masks = np.zeros((1, len(frames), *size), dtype=np.bool_)
-        masks[0, first : last + 1] = (large > 0.5).numpy()
-        masks[0, start] = request.mask
-        label = next((action.text for action in request.actions if action.text), "what was marked")
-        return Result(Artefact("masks", masks, (label,)), note=f"tracked from frame {start}")
+        mask = np.zeros((len(frames), *size), dtype=np.bool_)
+        mask[first : last + 1] = (large > 0.5).numpy()
+        mask[start] = request.mask
+        parts = split_instances(mask) if is_plural(request) and request.region is None else [mask]
+        labels = (label_of(request),) * len(parts)
+        return Result(Artefact("masks", np.stack(parts), labels), note=f"tracked from frame {start}")
 
     def propagate(self, features: Tensor, mark: Tensor, start: int) -> Tensor:
         """Propagate the mask of one frame forwards and backwards.

@@ -102,7 +102,7 @@ class DiffusersAdapter(Adapter):
         if self.steps is not None:
             settings["num_inference_steps"] = self.steps
         # sampled on the CPU: the same noise on every device
-        settings["generator"] = torch.Generator("cpu").manual_seed(seed % 2**63)
+        settings["generator"] = torch.Generator("cpu").manual_seed(seed)
         if "output_type" in takes:
             settings["output_type"] = "np"
         known = {name: value for name, value in settings.items() if name in takes and value is not None}

@@ -32,12 +32,9 @@ class DiffusersInstruct(DiffusersAdapter):
         prompt = text_of(request, verbs=True)
         if not prompt:
             raise UnsupportedRequestError(f"{self.name} needs an instruction")
-        first, last = request.frames or (0, media.num_frames - 1)
-        if first >= media.num_frames:
-            raise UnsupportedRequestError(f"the video has {media.num_frames} frames and no frame {first}")
-        frames, note = media.frames.copy(), ""
+        frames, note, (first, last) = media.frames.copy(), "", request.span
         work = fitting(media.size, self.native)
-        for index in range(first, min(last, media.num_frames - 1) + 1):
+        for index in range(first, last + 1):
             output, note = self.call(
                 prompt,
                 signal=signal,

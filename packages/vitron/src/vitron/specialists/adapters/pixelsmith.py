@@ -76,7 +76,7 @@ class PixelsmithPainter(Adapter):
             settings = {"height": native * pipe.vae_scale_factor, "width": native * pipe.vae_scale_factor}
         if not self.is_named:
             settings["num_inference_steps"] = _STEPS
-        image = pipe(text, seed=seed % 2**63, output_type="np", **settings).images[0]
+        image = pipe(text, seed=seed, output_type="np", **settings).images[0]
         return Result(Artefact("image", to_pixels(image, size)), note=text)
 
     def unload(self) -> None:

@@ -126,14 +126,20 @@ def prompts_of(request: Request, name: str) -> dict[str, Any]:
         return {"input_points": [[points]], "input_labels": [[labels]]}
     if isinstance(region, BoxRegion):
         return {"input_boxes": [[_corners(region, width, height)]]}
-    masks = [request.mask]
-    if region is None and is_plural(request):
-        masks = [part[0] for part in split_instances(request.mask[None])] or masks
+    masks = objects_of(request)
     return {
         "input_boxes": [[_corners(mask_to_box(mask), width, height) for mask in masks]],
         "input_points": [[_clicks(mask) for mask in masks]],
         "input_labels": [[[1] * _POINTS for _ in masks]],
     }
+
+
+def objects_of(request: Request) -> list[NDArray[np.bool_]]:
+    """Return the mask of a request; of a plural request without a region of the user, each connected part."""
+    assert request.mask is not None
+    if request.region is not None or not is_plural(request):
+        return [request.mask]
+    return [part[0] for part in split_instances(request.mask[None])] or [request.mask]
 
 
 def _corners(box: BoxRegion, width: int, height: int) -> list[float]:

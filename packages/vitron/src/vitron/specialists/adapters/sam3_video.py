@@ -33,10 +33,8 @@ class Sam3VideoTracker(SamAdapter):
 
         model, processor = is_loaded(self._model, self.name), self._processor
         frames, label = media_of(request, self.name).frames, label_of(request)
-        first, last = request.frames or (0, len(frames) - 1)
-        at = request.region.frame if request.region is not None else None
-        if at is not None and not first <= at <= last:
-            raise UnsupportedRequestError(f"the region lies on frame {at}, outside of {first} to {last}")
+        first, last = request.span
+        at = None if request.region is None or request.region.frame is None else request.start
         session = processor.init_video_session(
             video=list(frames[first : last + 1]), inference_device=model.device, dtype=model.dtype
         )

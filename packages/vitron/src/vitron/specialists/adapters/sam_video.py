@@ -6,18 +6,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.errors import UnsupportedRequestError
 from vitron.protocol.contract import MaskRegion, PolygonRegion
 from vitron.protocol.media import Artefact
 from vitron.specialists.adapters.base import is_loaded, media_of
-from vitron.specialists.adapters.sam import SamAdapter, prompts_of
+from vitron.specialists.adapters.sam import SamAdapter, objects_of, prompts_of
+from vitron.specialists.instances import label_of
 from vitron.specialists.protocol import Request, Result
 
 _EXACT = (MaskRegion, PolygonRegion)  # regions that outline the object itself
 
 
 class SamVideoTracker(SamAdapter):
-    """Tracks the object in a region, forwards and backwards; reads ``VITRON_SAM_VIDEO_MODEL``."""
+    """Tracks the objects in a region, forwards and backwards; reads ``VITRON_SAM_VIDEO_MODEL``."""
 
     name = "sam-video"
     summary = "tracks the object in a region"
@@ -31,20 +31,19 @@ class SamVideoTracker(SamAdapter):
 
         model, processor = is_loaded(self._model, self.name), self._processor
         frames = media_of(request, self.name).frames
-        prompts = prompts_of(request, self.name)
-        first, last = request.frames or (0, len(frames) - 1)
-        last = min(last, len(frames) - 1)
-        start = (request.region.frame or 0) if request.region is not None else first
-        if not first <= start <= last:
-            raise UnsupportedRequestError(f"the region lies on frame {start}, outside of {first} to {last}")
+        prompts, count = prompts_of(request, self.name), 1
+        (first, last), start = request.span, request.start
         session = processor.init_video_session(
             video=list(frames[first : last + 1]), inference_device=model.device, dtype=model.dtype
         )
         if request.region is None or isinstance(request.region, _EXACT):
-            prompts = {"input_masks": request.mask}
+            objects = objects_of(request)
+            prompts, count = {"input_masks": objects}, len(objects)
         # clicks and boxes are in pixels of the frame
-        processor.add_inputs_to_inference_session(session, frame_idx=start - first, obj_ids=1, **prompts)
-        masks = np.zeros((1, len(frames), *frames.shape[1:3]), dtype=np.bool_)
+        processor.add_inputs_to_inference_session(
+            session, frame_idx=start - first, obj_ids=list(range(count)), **prompts
+        )
+        masks = np.zeros((count, len(frames), *frames.shape[1:3]), dtype=np.bool_)
         with torch.inference_mode():
             model(inference_session=session, frame_idx=start - first)
             for reverse in (False, True):
@@ -56,6 +55,6 @@ class SamVideoTracker(SamAdapter):
                     (large,) = processor.post_process_masks(
                         [found.pred_masks.float().cpu()], [list(frames.shape[1:3])], binarize=True
                     )
-                    masks[0, first + int(found.frame_idx)] = np.asarray(large[0, 0], dtype=np.bool_)
-        label = next((action.text for action in request.actions if action.text), "what was marked")
-        return Result(Artefact("masks", masks, (label,)), note=f"followed from frame {start}")
+                    masks[:, first + int(found.frame_idx)] = np.asarray(large[:, 0], dtype=np.bool_)
+        labels = (label_of(request),) * count
+        return Result(Artefact("masks", masks, labels), note=f"followed from frame {start}")
