@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,14 +74,19 @@ def fit(
         debug: Traceback of an error instead of one sentence.
     """
     require("train", *FIT_EXTRA)
-    from vitron.training.run import fit_stage
-    from vitron.training.stages import load_stage
+    from common_kernels.runtime.hub import quiet_libraries
 
-    chosen = overrides.apply(load_stage(stage))
-    built, processor = _model(model, parts, seed)
-    folder = fit_stage(
-        built, processor, chosen, data, output, validation=validation, seed=seed, options=trainer
-    )
+    with quiet_libraries("transformers"):
+        from vitron.training.run import fit_stage
+        from vitron.training.stages import load_stage
+
+        # Lightning, whose import sets a level, tells of missing accelerators and advertises a service
+        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        chosen = overrides.apply(load_stage(stage))
+        built, processor = _model(model, parts, seed)
+        folder = fit_stage(
+            built, processor, chosen, data, output, validation=validation, seed=seed, options=trainer
+        )
     if folder is not None:
         say(f"model: {folder}")
 

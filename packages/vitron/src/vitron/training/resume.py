@@ -67,7 +67,7 @@ def _differences(mine: Any, theirs: Any, name: str = "") -> list[str]:
         return [each for key in keys for each in _differences(one.get(key), two.get(key), f"{name} {key}")]
     if mine == theirs:
         return []
-    is_short = all(isinstance(each, int | float) for each in (mine, theirs))
+    is_short = all(isinstance(each, int | float) or name == " stage name" for each in (mine, theirs))
     return [f"{name.strip()} {theirs} instead of {mine}" if is_short else f"{name.strip()} differs"]
 
 

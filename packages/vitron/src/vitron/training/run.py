@@ -108,6 +108,7 @@ def fit_stage(
         warnings.filterwarnings("ignore", ".*does not have many workers")
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")
         warnings.filterwarnings("ignore", "Grad strides do not match")
+        warnings.filterwarnings("ignore", ".*LeafSpec")  # how Lightning asks torch
         runner.fit(
             module, datamodule=data_module, ckpt_path=last if last.exists() else None, weights_only=True
         )

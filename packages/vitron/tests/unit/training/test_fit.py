@@ -3,6 +3,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -95,6 +97,19 @@ def test_all_stages_follow_each_other(base, tmp_path):
     assert not any("lora" in name for name, _ in found.model.named_parameters())
     assert found.model.config.conditions == {"text_to_image": {"num_vectors": 6, "width": 10}}
     assert not [path for path in model.iterdir() if path.suffix in (".bin", ".pt", ".ckpt")]
+
+
+def test_a_run_writes_of_itself_alone(base, tmp_path):
+    """In a process of its own: loggers, bars and warnings of libraries as a user has them."""
+    args = [base / "data", "-o", tmp_path, "--stage", "1.2", "--model", base / "llava", "--steps", 1]
+    options = ["--batch-size", 2, "--accelerator", "cpu", "--devices", 1]
+    done = subprocess.run(
+        [sys.executable, "-m", "vitron", "fit", *map(str, args + options)], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert f"model: {tmp_path / 'model'}" in done.stdout.replace("\n", "")
+    assert "they are new, and untrained until you run `vitron fit`" in done.stderr.replace("\n", " ")
+    assert not [noise for noise in ("TPU", "it/s", "LeafSpec", "litlogger") if noise in done.stderr]
 
 
 def test_new_models_are_joined_from_parts_and_a_finished_run_is_left(base, tmp_path, caplog):
@@ -278,7 +293,10 @@ def test_a_checkpoint_is_resumed_by_its_own_run_only(base, tmp_path, capsys):
     (tmp_path / "more.jsonl").write_bytes((base / "data" / "data.jsonl").read_bytes() + b"\n")
     cases = [
         ((base / "data", *args, "--steps", 2), "stage optimisation steps 1 instead of 2"),
-        ((base / "data", *args[:2], "--stage", "1.2", "--batch-size", 2, "--steps", 1), "stage name differs"),
+        (
+            (base / "data", *args[:2], "--stage", "1.2", "--batch-size", 2, "--steps", 1),
+            "stage name 1.1 instead of 1.2",
+        ),
         ((base / "data", *args, "--steps", 1, "--seed", 1), "seed 0 instead of 1"),
         ((tmp_path / "more.jsonl", *args, "--steps", 1), "data set differs"),
         ((base / "data", "--model", base / "qwen2_5_vl", *args[2:], "--steps", 1), "model differs"),
