@@ -31,7 +31,8 @@ from recipes.vitron_tiny.evaluation import (
 )
 from recipes.vitron_tiny.experiments import Plan, run_pairs, run_seed
 from recipes.vitron_tiny.figures import QUESTIONS, REQUIREMENTS, table
-from recipes.vitron_tiny.judging import evaluate_all, page
+from recipes.vitron_tiny.judging import columns, evaluate_all, page
+from recipes.vitron_tiny.plain import judge_plain
 from recipes.vitron_tiny.pool import make_pool
 from recipes.vitron_tiny.results import draw_figure, markdown, matrix, read_results, summarise
 from recipes.vitron_tiny.stages import pool_shares, stage_of
@@ -265,6 +266,27 @@ def ablate(
         card = read_card(CARD)
         card["messages"] = {"evaluated_on": {"seed": seed, "count": count}, "figures": figures}
         CARD.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+
+
+def plain(
+    *,
+    folder: Path = ASSETS,
+    seed: Annotated[int, Parameter(validator=Number(gte=FIRST_SEED))] = 6800,
+    count: PositiveInt = 60,
+    batch_size: PositiveInt = 32,
+    machine: Accelerator = Accelerator(),
+) -> None:
+    """Evaluate the plainest requests, first and behind greetings, captions and calls.
+
+    Args:
+        folder: Folder of the trained model.
+        seed: Random seed of the examples.
+        count: Number of conversations of each case.
+        batch_size: Number of conversations per batch.
+    """
+    torch.set_num_threads(machine.threads)
+    model = ShippedModel(_load(folder, machine.device))
+    say(table(columns(judge_plain(model, seed=seed, count=count, batch_size=batch_size)), "case"))
 
 
 def synergy(

@@ -10,7 +10,7 @@ from recipes.vitron_tiny.baseline import KeywordRouter
 from recipes.vitron_tiny.evaluation import CALLING, PARTS, EvaluatedModel, Judged, draw_part, judge
 from recipes.vitron_tiny.figures import SLICES, figures_of, sliced, table
 
-__all__ = ["Report", "evaluate_all", "page"]
+__all__ = ["Report", "columns", "evaluate_all", "page"]
 
 CONSTRAINED = 0.5  # of the count, for figures under the grammar
 _MAIN = (
@@ -100,7 +100,7 @@ def page(report: Report) -> str:
     for by, found in report.slices.items():
         for part, groups in found.items():
             if len(groups) > 1:
-                parts += [f"By {by}, {part.replace('_', ' ')}:", table(_columns(groups), by)]
+                parts += [f"By {by}, {part.replace('_', ' ')}:", table(columns(groups), by)]
     return "\n\n".join(parts)
 
 
@@ -108,7 +108,7 @@ def _only(figures: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> d
     return {part: {name: each[name] for name in names if name in each} for part, each in figures.items()}
 
 
-def _columns(groups: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def columns(groups: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """Return the transpose: figures by figure name and group."""
     names = dict.fromkeys(name for each in groups.values() for name in each)
     return {
