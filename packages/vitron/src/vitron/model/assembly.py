@@ -29,11 +29,11 @@ from vitron.model.hf.chat import chat_template
 from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.features import family_of
 from vitron.model.hf.modeling import VitronForConditionalGeneration
+from vitron.protocol.lexer import TAGS
 
 __all__ = ["REGION_TOKEN", "attach", "attach_to", "join_parts", "signal_tokens", "special_tokens"]
 
 REGION_TOKEN = "<|region|>"
-TAGS = ("<module>", "</module>", "<instruction>", "</instruction>", "<region>", "</region>")
 
 _log = logging.getLogger(__name__)
 

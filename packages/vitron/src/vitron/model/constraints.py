@@ -24,11 +24,10 @@ from transformers import LogitsProcessor
 from vitron.model.encoding import ConversationEncoder
 from vitron.model.token_bytes import TokenBytes, read_tokens
 from vitron.protocol.grammar import Start, call_grammar
-from vitron.protocol.lexer import WORDS, Lexer, Token
+from vitron.protocol.lexer import TAGS, WORDS, Lexer, Token
 
 __all__ = ["CallGrammar", "CallLogitsProcessor", "CallState"]
 
-_TAGS = tuple(f"<{slash}{word}>" for word in WORDS for slash in ("", "/"))
 # of letters and digits also the tokens that continue a word are needed
 _INNER = string.digits + "".join(sorted(set("".join(WORDS) + "maskpointspolygonscribble")))
 _OUTER = "<>/[]|,;@-_"
@@ -64,7 +63,7 @@ class CallGrammar:
     @cached_property
     def tokens(self) -> TokenBytes:
         """Bytes of each token."""
-        return read_tokens(self._encoder.tokenizer, self.size, literal=_TAGS)
+        return read_tokens(self._encoder.tokenizer, self.size, literal=TAGS)
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:

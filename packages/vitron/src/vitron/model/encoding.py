@@ -21,6 +21,7 @@ from vitron.model.hf.configuration import VitronConfig
 from vitron.model.hf.media import MediaProcessor, Visual, VisualSize
 from vitron.protocol import MODULES, ModuleRegistry, escape, render
 from vitron.protocol.contract import MediaKind, Signal, Turn
+from vitron.protocol.lexer import TAGS
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import (
     MediaPart,
@@ -80,9 +81,12 @@ class ConversationEncoder:
         self.end_id = self.chat.end_token_id
         pad = self.tokenizer.pad_token_id
         self.pad_id = self.end_id if pad is None else int(pad)
-        added = self.tokenizer.added_tokens_decoder.values()
+        added = self.tokenizer.added_tokens_decoder
+        special = {number: each.content for number, each in added.items() if each.special}
         # others cannot come of user text: escaping changes their "<"
-        self._lone_specials = [each.content for each in added if each.special and "<" not in each.content]
+        self._lone_specials = [each for each in special.values() if "<" not in each]
+        written = {number for number, each in special.items() if each in TAGS} | set(config.signal_token_ids)
+        self._silent = (special.keys() | {self.end_id, self.pad_id}) - written
         self._types_name = None
         if getattr(processor, "return_mm_token_type_ids", False):
             names = processor.model_input_names
@@ -120,13 +124,14 @@ class ConversationEncoder:
         """Return the id of a special token."""
         return int(self.tokenizer.convert_tokens_to_ids(text))
 
-    def token_text(self, token: int) -> str:
-        """Return the characters of one token; U+FFFD for part of a character, ``""`` for no token."""
-        return self.decode([token], keep_end=True) if token < len(self.tokenizer) else ""
-
     def decode(self, ids: Sequence[int], *, keep_end: bool = False) -> str:
-        """Return the text of an assistant message, tags and signals included, without its end token."""
-        kept = ids if keep_end else [each for each in ids if each not in (self.end_id, self.pad_id)]
+        """Return the text of an assistant message: of special tokens, only tags and signals are text.
+
+        Args:
+            ids: Token ids.
+            keep_end: Whether all tokens are text, such as the end token.
+        """
+        kept = ids if keep_end else [each for each in ids if each not in self._silent]
         text = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text if keep_end or not self.chat.lead else text.removeprefix(self.chat.lead)
 
@@ -137,12 +142,11 @@ class ConversationEncoder:
             for number in range(len(message.calls))
             for each in self.signals
         )
-        return render(
-            Turn(text=message.text, invocations=message.calls, signals=signals), modules=self.modules
-        )
+        turn = Turn(text=message.text, invocations=message.calls, signals=signals)
+        return self._without_specials(render(turn, modules=self.modules))
 
-    def _escape(self, text: str) -> str:
-        text = escape(text)
+    def _without_specials(self, text: str) -> str:
+        """Return a text in which no special token without a ``<`` is left."""
         for token in self._lone_specials:
             text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
         return text
@@ -162,7 +166,7 @@ class ConversationEncoder:
         for part in message.content:
             match part:
                 case TextPart():
-                    content.append({"type": "text", "text": self._escape(part.text)})
+                    content.append({"type": "text", "text": self._without_specials(escape(part.text))})
                 case MediaPart():
                     visuals = shown[part.media].visuals if part.media in shown else []
                     content += _behind(handles[part.media], [{"type": each.kind} for each in visuals])

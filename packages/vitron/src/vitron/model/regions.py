@@ -120,10 +120,11 @@ class RegionEncoder(nn.Module):
 class PublishedRegionEncoder(nn.Module):
     """The region encoder of the authors' release, for weights in its form.
 
-    It differs from :class:`RegionEncoder` in three ways: masks are read at the centres of patches
-    (``sampled``), boxes are in pixels of the tower's square rather than fractions of it, and their MLP is
-    half as wide. The release also fills its masks with rows and columns exchanged, so that it pools a box
-    mirrored about the diagonal; weights trained that way need ``mirrored``.
+    It differs from :class:`RegionEncoder` in four ways: masks are read at the centres of patches
+    (``sampled``), the mask of a box covers its corners truncated to pixels, boxes are in pixels of the
+    tower's square rather than fractions of it, and their MLP is half as wide. The release also fills its
+    masks with rows and columns exchanged, so that it pools a box mirrored about the diagonal; weights
+    trained that way need ``mirrored``.
 
     Args:
         width: Channels of a patch.
@@ -145,17 +146,20 @@ class PublishedRegionEncoder(nn.Module):
         Args:
             maps: Features of the frame of each region, ``(R, h, w, C)``.
             masks: ``(R, H, W)``, 0 to 1, as the tower sees the image.
-            boxes: Left, top, right and bottom as fractions of the image, ``(R, 4)``; NaN, or nothing at all,
-                for the box around the mask.
+            boxes: Left, top, right and bottom as fractions of the image, ``(R, 4)``, instead of the mask;
+                NaN, or nothing at all, for the mask and the box around it.
 
         Returns:
             ``(R, out)``.
         """
+        height, width = masks.shape[-2:]
+        pixels = _boxes(masks, boxes) * torch.tensor([width, height, width, height], device=masks.device)
+        masks = (
+            masks if boxes is None else torch.where(boxes.isnan()[:, :1, None], masks, _filled(pixels, masks))
+        )
         seen = masks.mT if self.mirrored else masks
         weights = mask_weights(seen, (maps.shape[1], maps.shape[2]), "sampled")
         token = self.features(pool_masks(maps.flatten(1, 2), weights))
-        height, width = masks.shape[-2:]
-        pixels = _boxes(masks, boxes) * torch.tensor([width, height, width, height], device=masks.device)
         return token + self.location(pixels.to(maps.dtype))
 
 
@@ -166,6 +170,14 @@ def _boxes(masks: Tensor, boxes: Tensor | None) -> Tensor:
         return around
     given = boxes.to(around)
     return torch.where(given.isnan(), around, given)
+
+
+def _filled(boxes: Tensor, masks: Tensor) -> Tensor:
+    """Return the masks of boxes in pixels, ``(R, 4)``, whose corners are truncated, like other masks."""
+    left, top, right, bottom = (boxes + 1e-3).long()[..., None].unbind(1)  # whole numbers may be a bit less
+    rows, columns = (torch.arange(side, device=masks.device) for side in masks.shape[-2:])
+    inside_rows, inside_columns = (top <= rows) & (rows < bottom), (left <= columns) & (columns < right)
+    return (inside_rows[:, :, None] & inside_columns[:, None]).to(masks)
 
 
 def make_region_encoder(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 WORDS = ("module", "instruction", "region")
+TAGS = tuple(f"<{slash}{word}>" for word in WORDS for slash in ("", "/"))
 # end tokens of several families of models
 MARKS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>")
 NUM_SIGNALS = 16

@@ -15,11 +15,41 @@ from vitron.protocol.media import Artefact
 from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart, text_message
 
 from .backbones import internvl
-from .conftest import ask, make_config, make_encoder, make_image, make_video, segment, square
+from .conftest import (
+    ask,
+    make_config,
+    make_encoder,
+    make_image,
+    make_processor,
+    make_video,
+    segment,
+    square,
+)
 
 
 def ids_of(encoder, *messages):
     return encoder.encode(Example(task="", messages=messages)).ids
+
+
+def test_of_special_tokens_only_tags_and_signals_are_text(encoder):
+    """What a model writes of the others, such as placeholders or the opening of a turn, reaches no user."""
+    call = "<module>B</module> <instruction>segment: a star</instruction><sig_p0>"
+    others = [each.content for each in encoder.tokenizer.added_tokens_decoder.values() if each.special]
+    others = [each for each in others if each not in special_tokens() or each == encoder.region_token]
+    assert len(others) > 3
+    ids = encoder.tokenize("Here." + "".join(others) + call)
+    assert encoder.decode(ids) == "Here." + call
+    assert encoder.decode(ids, keep_end=True) == "Here." + "".join(others) + call
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_special_tokens_without_brackets_are_not_read_from_text(role):
+    processor = make_processor()
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": ["[IMG]"]})
+    encoder = make_encoder(processor, make_config(processor))
+    ids = ids_of(encoder, text_message("user", "hi"), text_message(role, "an [IMG] and <module>"))
+    assert encoder.token_id("[IMG]") not in ids
+    assert encoder.token_id("<module>") not in ids
 
 
 def test_conversations_are_rendered_in_several_threads_at_once(encoder):
@@ -36,10 +66,6 @@ def test_no_token_of_user_text_is_special(encoder, tokenizer):
     assert not special & set(found)
     for token in ("<|im_start|>", "<|im_end|>", "<IMG_CONTEXT>"):
         assert found.count(encoder.token_id(token)) == plain.count(encoder.token_id(token))
-    tokenizer_with_brackets = internvl()[1]
-    tokenizer_with_brackets.tokenizer.add_special_tokens({"additional_special_tokens": ["[IMG]"]})
-    other = make_encoder(tokenizer_with_brackets, encoder.config)
-    assert other.token_id("[IMG]") not in ids_of(other, text_message("user", "an [IMG] of me"))
 
 
 def test_assistant_messages_survive_a_round_trip(encoder):

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vitron.model.hf.media import MediaProcessor
 from vitron.model.regions import PublishedRegionEncoder
+from vitron.protocol.contract import BoxRegion
+from vitron.protocol.regions import rasterise
 
 GRID, SIDE, WIDTH, OUT = 4, 32, 6, 10
 MAPS = np.random.default_rng(0).standard_normal((GRID, GRID, WIDTH))
@@ -56,11 +58,12 @@ def wanted(encoder, box, *, mirrored):
 
 
 def encode(encoder, box):
-    mask = torch.zeros(1, SIDE, SIDE, dtype=torch.float64)
-    left, top, right, bottom = (int(each) for each in box)
-    mask[0, top:bottom, left:right] = 1
-    corners = torch.tensor([box], dtype=torch.float64) / SIDE
-    return encoder(torch.from_numpy(MAPS)[None], mask, corners)[0].detach().numpy()
+    corners = [each / SIDE for each in box]
+    region = BoxRegion(**dict(zip(("x0", "y0", "x1", "y1"), corners, strict=True)))
+    # as conversations draw it: a pixel belongs to a box if its centre does
+    mask = torch.from_numpy(rasterise(region, SIDE, SIDE))[None].double()
+    given = torch.tensor([corners], dtype=torch.float64)
+    return encoder(torch.from_numpy(MAPS)[None], mask, given)[0].detach().numpy()
 
 
 def encoder_of(*, mirrored):
@@ -71,7 +74,12 @@ def encoder_of(*, mirrored):
 
 CORNERS = st.tuples(*[st.floats(0, SIDE)] * 4).filter(
     # the truncated box must not be empty: the release then pools nothing
-    lambda four: int(four[0]) < int(four[2]) and int(four[1]) < int(four[3])
+    lambda four: (
+        int(four[0]) < int(four[2])
+        and int(four[1]) < int(four[3])
+        # what lies this near below a whole number is taken for it
+        and max(each % 1 for each in four) < 0.999
+    )
 )
 
 

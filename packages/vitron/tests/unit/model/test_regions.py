@@ -81,7 +81,7 @@ def test_the_published_encoder_takes_corners_between_pixels(patches):
     encoder = PublishedRegionEncoder(6, 10).double()
     mask = torch.zeros(2, 32, 32)
     mask[:, 4:20, 8:30] = 1
-    unknown, box = [float("nan")] * 4, [0.26, 0.13, 0.94, 0.61]
+    unknown, box = [float("nan")] * 4, [0.26, 0.13, 0.94, 0.63]
     found = encoder(patches.repeat(2, 1, 1, 1), mask, torch.tensor([unknown, box]))
     torch.testing.assert_close(found[0], encoder(patches, mask[:1])[0])
     around, given = (

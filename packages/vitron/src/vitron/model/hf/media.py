@@ -323,11 +323,6 @@ class MediaProcessor:
         down, right, shown = view[0, :, columns], view[1, rows], view[2] > 0.99
         return Axis.read(down, shown[:, columns], height), Axis.read(right, shown[rows], width)
 
-    def view_size(self, size: VisualSize) -> tuple[int, int]:
-        """Return height and width of what the tower sees of a visual."""
-        vertical, horizontal = self.axes(size)
-        return vertical.pixels, horizontal.pixels
-
     def to_view(self, masks: NDArray[np.bool_], size: VisualSize) -> NDArray[np.uint8]:
         """Return masks as the tower sees the frames on which they lie.
 
