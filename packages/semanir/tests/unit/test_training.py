@@ -11,21 +11,19 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-import yaml
 from common_kernels.runtime.cli import run_app
 from PIL import Image
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.cli import LightningCLI, ReduceLROnPlateau
-from semanir import SemanIR, SemanIRConfig
+from semanir import SemanIR
 from semanir.cli import app
 from semanir.data import CropOptions
 from semanir.degradations import GaussianNoise
 from semanir.metrics import psnr
 from semanir.restorer import Restorer
-from semanir.training import SampleImages, SemanIRData, SemanIRModule, fit, shipped_configs
+from semanir.training import SampleImages, SemanIRData, SemanIRModule, fit
 from semanir.training.callbacks import side_by_side
 from semanir.training.module import charbonnier_loss, step_factor
-from semanir.training.run import CONFIGS, find_config
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -468,39 +466,3 @@ class TestFit:
         assert code == 2
         assert "No space left on device" in line
         assert (output / "last.ckpt").read_bytes() == before
-
-
-class TestConfigs:
-    def test_every_task_has_its_sizes(self):
-        tasks = {"denoise-color", "denoise-gray", "jpeg-color", "jpeg-gray", "demosaic", "deblur", "weather"}
-        wanted = {f"{task}-{size}" for task in tasks for size in ("tiny", "small", "base")}
-        wanted |= {f"sr-x{scale}-{size}" for scale in (2, 3, 4) for size in ("small", "base")}
-        assert set(shipped_configs()) == wanted
-
-    @pytest.mark.parametrize("name", shipped_configs())
-    def test_configurations_hold_together(self, name):
-        text = find_config(name).read_text()
-        found = yaml.safe_load(text)
-        model, crops = found["model"], found["data"]["crops"]
-        changes = {key: tuple(v) if isinstance(v, list) else v for key, v in model.get("network", {}).items()}
-        network = SemanIRConfig.preset(model["preset"], **changes)
-        assert network.in_channels == network.out_channels == crops["channels"]
-        assert network.upscale == crops["scale"]
-        assert max(model["random_k"]) <= network.window_size**2
-        assert network.k <= network.window_size**2
-        assert crops["patch_size"] % network.size_multiple == 0
-        assert "semanir.training.AverageWeights" in [
-            each["class_path"] for each in found["trainer"]["callbacks"]
-        ]
-        steps = found["trainer"]["max_steps"]
-        assert all(milestone < steps for milestone in model["milestones"])
-        assert "[KAIR]" in text or "[GRL]" in text or "Nothing of this task is published" in text
-
-    def test_lightning_reads_one(self, capfd, tmp_path):
-        with pytest.raises(SystemExit) as stopped:
-            fit("jpeg-color-tiny", tmp_path, ["--print_config"])
-        assert stopped.value.code == 0
-        shown = yaml.safe_load(capfd.readouterr().out)
-        assert shown["data"]["degradation"]["class_path"] == "semanir.degradations.JPEG"
-        assert shown["model"]["preset"] == "tiny"
-        assert CONFIGS.is_dir()
