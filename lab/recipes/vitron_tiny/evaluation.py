@@ -96,8 +96,8 @@ PARTS: Mapping[str, Part] = {
     "named": Part(phrasing="held_out", is_named=True, share=0.5),
 }
 """Fresh scenes; held-out wordings; pairs of colour and shape never seen; conversations in either wording;
-conversations in which each turn names what it means, and turns about things whose names training does not have,
-both in held-out wordings."""
+conversations in which each turn names what it means, and turns about things whose names training does not
+have, both in held-out wordings."""
 
 SHARES: Mapping[str, float] = dict.fromkeys(TASKS, 0.5) | {
     "referring_segmentation": 2.0,  # of four kinds, each with a figure of its own
