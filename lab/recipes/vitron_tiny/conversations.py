@@ -12,11 +12,11 @@ from vitron.data.example import Example
 
 from recipes.vitron_tiny import editing, followups, generation, images, questions, videos
 from recipes.vitron_tiny.composing import Composer, Drawn, Step
+from recipes.vitron_tiny.plain_requests import PLAIN_IMAGE, PLAIN_VIDEO, Maker
 from recipes.vitron_tiny.scenes import Draw, Split, View
 
 __all__ = ["REFERENCES", "draw_conversation", "draw_turns"]
 
-Maker = Callable[[Draw, View, Composer], Step | None]
 FreeMaker = Callable[[Draw, View | None, Composer], Step | None]
 _T = TypeVar("_T")
 
@@ -102,6 +102,7 @@ def draw_turns(
     phrasing: Phrasing = "train",
     side: int = 64,
     references: float = REFERENCES,
+    plain: float = 0.0,
 ) -> list[Drawn]:
     """Draw one conversation as an example for each turn, which ends with the assistant message of that turn.
 
@@ -112,24 +113,31 @@ def draw_turns(
         phrasing: Wording of the user messages.
         side: Side of images in pixels.
         references: Share of the later turns that refer back, where something can be referred to.
+        plain: Share of the turns with an image or a video that are the plainest requests.
     """
-    return _compose(seed, index, split, phrasing, side, references)[1]
+    return _compose(seed, index, split, phrasing, side, references, plain)[1]
 
 
 def _compose(
-    seed: int, index: int, split: Split, phrasing: Phrasing, side: int, references: float = REFERENCES
+    seed: int,
+    index: int,
+    split: Split,
+    phrasing: Phrasing,
+    side: int,
+    references: float = REFERENCES,
+    plain: float = 0.0,
 ) -> tuple[Composer, list[Drawn]]:
     for attempt in range(_ATTEMPTS):
         rng = scene_rng(seed, index, _PURPOSE, attempt)
         number = (index * _ATTEMPTS + attempt) * 997
         draw = Draw(seed=seed, number=number, rng=rng, split=split, phrasing=phrasing, side=side)
-        found = _plan(draw, references)
+        found = _plan(draw, references, plain)
         if found is not None:
             return found
     raise RuntimeError(f"no conversation in {_ATTEMPTS} attempts")
 
 
-def _plan(draw: Draw, references: float) -> tuple[Composer, list[Drawn]] | None:
+def _plan(draw: Draw, references: float, plain: float) -> tuple[Composer, list[Drawn]] | None:
     count, state = _weighted(draw, dict(zip(TURNS, TURN_SHARES, strict=True))), Composer()
     start, late = _weighted(draw, START), draw.chance(LATE)
     turns = list[Drawn]()
@@ -147,7 +155,7 @@ def _plan(draw: Draw, references: float) -> tuple[Composer, list[Drawn]] | None:
         step = (
             generation.no_call(draw, None, state)
             if late and not turn
-            else _turn(draw, state, is_last, references)
+            else _turn(draw, state, is_last, references, plain)
         )
         if step is None:
             return None
@@ -168,9 +176,12 @@ def _show(draw: Draw, state: Composer, kind: str) -> bool:
     return shown is not None
 
 
-def _turn(draw: Draw, state: Composer, is_last: bool, references: float) -> Step | None:
+def _turn(draw: Draw, state: Composer, is_last: bool, references: float, plain: float) -> Step | None:
     """Return the next turn; one that is not the last needs the results of its calls."""
     view = state.view
+    if plain and view is not None and view.natural and draw.chance(plain):
+        step = _weighted(draw, PLAIN_VIDEO if view.media.kind == "video" else PLAIN_IMAGE)(draw, view, state)
+        return step if step is not None and (is_last or len(step.results) == len(step.calls)) else None
     if draw.chance(SMALL_TALK):
         return generation.no_call(draw, view, state)
     is_free = view is None or draw.chance(FREE)

@@ -15,18 +15,21 @@ from zlib import crc32
 import numpy as np
 from photoworld.manifest import Manifest
 from shapeworld import scene_rng
-from shapeworld.words import Phrasing, choose
+from shapeworld.words import Phrasing, choose, with_article
 from torchvision.models import ResNet18_Weights
 from vitron.demo.painters.words import COLOURS, SHAPES
 from vitron.protocol.contract import Instruction, Invocation
 from vitron.protocol.messages import Message, TextPart
 
-from recipes.vitron_tiny.composing import Drawn
+from recipes.vitron_tiny.composing import Composer, Drawn, Step, call, listed
 from recipes.vitron_tiny.conversations import draw_turns
-from recipes.vitron_tiny.scenes import Split
+from recipes.vitron_tiny.editing import WAYS
+from recipes.vitron_tiny.generation import DRAWN, FILMED
+from recipes.vitron_tiny.scenes import Draw, Split
 from recipes.vitron_tiny.tasks import draw_task
+from recipes.vitron_tiny.wordings import DRAW, FILM, worded
 
-__all__ = ["draw_named", "names"]
+__all__ = ["draw_copied", "draw_named", "names"]
 
 EVERYDAY = """
     dog cat man woman person child boy girl bird horse cow sheep fish car bus train bike boat tree
@@ -48,6 +51,12 @@ BASES = (
     *("tracking", "image_to_video", "text_to_image", "text_to_video", "chains", "video_editing"),
     *("conversation",) * 4,
 )
+# syllables of words that do not exist: such a word can only be copied
+ONSETS = "b c d f g h j k l m n p qu r s t v w x y z br cr dr fl gr kr pl sh sl sp st th tr"
+NUCLEI = "a e i o u ai ea ie oo ou"
+CODAS = "n r s t l m p ck nd st x"
+OPEN = 0.4  # share of the syllables that end with their vowel
+INVENTED, COPIED_INVENTED = 0.4, 0.7  # shares of the names of training that do not exist
 HELD_OUT_SHARE = 10  # one name in so many is for evaluation alone
 WITH_COLOUR = 0.5  # share of the names that keep the colour: the red duck
 QUALIFIED, RELATED = 0.2, 0.15  # shares of the names with a quality and with a relation
@@ -108,13 +117,58 @@ def draw_named(seed: int, index: int, *, split: Split = "train", phrasing: Phras
     raise RuntimeError(f"no named thing in {_ATTEMPTS} attempts")
 
 
-def _draw_name(rng: np.random.Generator, phrasing: Phrasing) -> str:
+def draw_copied(seed: int, index: int, *, phrasing: Phrasing = "train") -> Drawn:
+    """Draw a request for an image or a video of things of any name, most of them invented; text alone.
+
+    To copy a word letter by letter is a skill of its own, which a small model learns within some thousand
+    examples of this kind, and hardly at all where one word of many is foreign.
+
+    Args:
+        seed: Random seed of the world.
+        index: Number of the example.
+        phrasing: Wording of the user message, and set of the names.
+    """
+    rng = scene_rng(seed, index, _PURPOSE + 2)
+    draw = Draw(seed=seed, number=index, rng=rng, split="train", phrasing=phrasing, side=64)
+    things = [with_article(_draw_name(rng, phrasing, COPIED_INVENTED)) for _ in range(draw.pick(1, 1, 2, 3))]
+    is_image = draw.chance(0.6)
+    text = listed(things) if is_image else f"{things[0]} moving {WAYS[draw.pick(*WAYS)]}"
+    state, module = Composer(), "text_to_image" if is_image else "text_to_video"
+    state.add(
+        Step(
+            task=module,
+            text=worded(draw, DRAW if is_image else FILM, things=text),
+            reply=DRAWN if is_image else FILMED,
+            calls=(call(module, ("generate", text)),),
+        )
+    )
+    return state.drawn()
+
+
+def _invented(rng: np.random.Generator) -> str:
+    """Draw a word that does not exist, of one to three syllables."""
+    syllables = [
+        choose(rng, ONSETS.split())
+        + choose(rng, NUCLEI.split())
+        + ("" if rng.random() < OPEN else choose(rng, CODAS.split()))
+        for _ in range(choose(rng, (1, 2, 2, 3)))
+    ]
+    return "".join(syllables)
+
+
+def _draw_noun(rng: np.random.Generator, phrasing: Phrasing, invented: float) -> str:
+    if phrasing == "train" and rng.random() < invented:
+        return _invented(rng)
+    return choose(rng, names(phrasing))
+
+
+def _draw_name(rng: np.random.Generator, phrasing: Phrasing, invented: float = INVENTED) -> str:
     """Draw a noun phrase: the old lamp near the door."""
-    name = choose(rng, names(phrasing))
+    name = _draw_noun(rng, phrasing, invented)
     if rng.random() < QUALIFIED:
         name = f"{choose(rng, QUALITIES.split())} {name}"
     if rng.random() < RELATED:
-        name = f"{name} {choose(rng, RELATIONS.split(', '))} {choose(rng, names(phrasing))}"
+        name = f"{name} {choose(rng, RELATIONS.split(', '))} {_draw_noun(rng, phrasing, invented)}"
     return name
 
 

@@ -3,62 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from shapeworld import scene_rng
 
-from recipes.vitron_tiny import editing, generation, images
-from recipes.vitron_tiny.composing import Composer, Drawn, Step, Subject
+from recipes.vitron_tiny import images
+from recipes.vitron_tiny.composing import Composer, Drawn
 from recipes.vitron_tiny.evaluation import EvaluatedModel, judge
-from recipes.vitron_tiny.scenes import Draw, View, noun
+from recipes.vitron_tiny.plain_requests import Maker, hello, recolour, remove, segment
+from recipes.vitron_tiny.scenes import Draw, View
 from recipes.vitron_tiny.scoring import lower_bound
 
 __all__ = ["CASES", "draw_plain", "judge_plain"]
 
-Maker = Callable[[Draw, View, Composer], Step | None]
 _PURPOSE, _ATTEMPTS = 74, 1000
 
 
-def _hello(draw: Draw, shown: View, state: Composer) -> Step:
-    _, reply = generation.CHAT["greeting"]
-    return Step(task="no_call", text="hello", reply=reply, group="greeting")
-
-
-def _segment(draw: Draw, shown: View, state: Composer) -> Step:
-    target, name = _named(draw, shown)
-    return images.segment(draw, shown, state, name, (target,), text=f"segment {name}")
-
-
-def _remove(draw: Draw, shown: View, state: Composer) -> Step | None:
-    target, name = _named(draw, shown)
-    subject = Subject(targets=(target,), phrase=name)
-    return editing.edit(draw, shown, state, "remove", subject, text=f"remove {name}")
-
-
-def _recolour(draw: Draw, shown: View, state: Composer) -> Step | None:
-    target, name = _named(draw, shown)
-    to, subject = (
-        editing.draw_change(draw, shown, target, "recolour"),
-        Subject(targets=(target,), phrase=name),
-    )
-    return editing.edit(draw, shown, state, "recolour", subject, text=f"make {name} {to}", to=to)
-
-
-def _named(draw: Draw, shown: View) -> tuple[int, str]:
-    target = int(draw.rng.integers(len(shown.scene.things)))
-    return target, f"the {noun(shown.scene.things[target])}"
-
-
 CASES: Mapping[str, Sequence[Maker]] = {
-    "segment, turn 1": (_segment,),
-    "remove, turn 1": (_remove,),
-    "recolour, turn 1": (_recolour,),
-    "segment behind a caption": (images.caption, _segment),
-    "segment behind hello": (_hello, _segment),
-    "remove behind hello": (_hello, _remove),
-    "remove, turn 3, behind a caption and a mask": (images.caption, _segment, _remove),
-    "recolour, turn 4, behind hello, a caption and a mask": (_hello, images.caption, _segment, _recolour),
+    "segment, turn 1": (segment,),
+    "remove, turn 1": (remove,),
+    "recolour, turn 1": (recolour,),
+    "segment behind a caption": (images.caption, segment),
+    "segment behind hello": (hello, segment),
+    "remove behind hello": (hello, remove),
+    "remove, turn 3, behind a caption and a mask": (images.caption, segment, remove),
+    "recolour, turn 4, behind hello, a caption and a mask": (hello, images.caption, segment, recolour),
 }
 """Turns of each case; the last one is judged. An image is shown with the first."""
 

@@ -23,13 +23,15 @@ from vitron.model.batch import Encoded
 
 from recipes.vitron_tiny.composing import Drawn
 from recipes.vitron_tiny.conversations import draw_turns
-from recipes.vitron_tiny.naming import draw_named
+from recipes.vitron_tiny.naming import draw_copied, draw_named
 from recipes.vitron_tiny.seeing import LabelledExample
-from recipes.vitron_tiny.stages import CONVERSATION, EXPLICIT, NAMED
+from recipes.vitron_tiny.stages import CONVERSATION, COPIED, EXPLICIT, NAMED
 from recipes.vitron_tiny.tasks import draw_task
 
 EXPLICIT_REFERENCES = 0.1
 """Share of the turns that refer back in conversations of explicit turns."""
+EXPLICIT_PLAIN = 0.35
+"""Share of their turns that are the plainest requests."""
 EXPLICIT_FROM = 1_000_000
 """Number of the first of them, so that their scenes are not those of the other conversations."""
 
@@ -80,9 +82,13 @@ def _draw(task: str, seed: int, index: int) -> Drawn:
     if task == CONVERSATION:
         drawn = draw_turns(seed, index)[-1]
     elif task == EXPLICIT:
-        drawn = draw_turns(seed, index + EXPLICIT_FROM, references=EXPLICIT_REFERENCES)[-1]
+        drawn = draw_turns(seed, index + EXPLICIT_FROM, references=EXPLICIT_REFERENCES, plain=EXPLICIT_PLAIN)[
+            -1
+        ]
     elif task == NAMED:
         drawn = draw_named(seed, index)
+    elif task == COPIED:
+        drawn = draw_copied(seed, index)
     else:
         drawn = draw_task(task, seed, index)
     return replace(drawn, example=replace(drawn.example, task=task))

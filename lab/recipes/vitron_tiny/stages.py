@@ -9,11 +9,12 @@ from typing import Any
 from vitron.training import Stage
 from vitron.training.stages import Losses, Optimisation, Synergy
 
-__all__ = ["CONVERSATION", "EXPLICIT", "HARD", "NAMED", "SEEN", "pool_shares", "stage_of"]
+__all__ = ["CONVERSATION", "COPIED", "EXPLICIT", "HARD", "NAMED", "SEEN", "pool_shares", "stage_of"]
 
 CONVERSATION = "conversation"
 EXPLICIT = "explicit"  # conversations in which most turns name what they mean
 NAMED = "named"  # things of any name, see naming.py
+COPIED = "copied"  # requests of words that do not exist, text alone, see naming.py
 HARD = "referring_hard"  # phrases of location and relation
 # from scratch: what must be seen takes longest to learn, how calls are written is learnt in minutes
 JOINT = {
@@ -56,7 +57,7 @@ SEE = {
 POLISH = {
     "caption": 0.045,
     "grounding": 0.02,
-    "question": 0.18,
+    "question": 0.16,
     "region_caption": 0.04,
     "referring_segmentation": 0.04,
     HARD: 0.04,
@@ -72,9 +73,10 @@ POLISH = {
     "video_editing": 0.01,
     "chains": 0.03,
     "no_call": 0.03,
-    NAMED: 0.08,
-    CONVERSATION: 0.17,
-    EXPLICIT: 0.15,
+    NAMED: 0.07,
+    COPIED: 0.07,
+    CONVERSATION: 0.16,
+    EXPLICIT: 0.18,
 }
 
 SHARES: Mapping[str, Mapping[str, float]] = {"see": SEE, "polish": POLISH}

@@ -150,3 +150,10 @@ def test_media_are_bounded(turns: list[list[Drawn]]) -> None:
         assert len(shown) == len(set(shown))
         assert sum(example.media[place].kind != "masks" for place in shown) <= 4
         assert all(each.num_frames <= 4 for each in example.media)
+
+
+def test_a_share_of_the_turns_is_plain() -> None:
+    last = [draw_turns(4, index, references=0.0, plain=1.0)[-1] for index in range(20)]
+    asked = [each.example.messages[-2].text for each in last]
+    assert all(text.split()[0] in {"hello", "segment", "remove", "make", "track"} for text in asked)
+    assert len({text.split()[0] for text in asked}) >= 4

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from photoworld.manifest import Manifest
-from recipes.vitron_tiny.naming import draw_named, names
+from recipes.vitron_tiny.naming import draw_copied, draw_named, names
 from shapeworld.words import Phrasing
 from vitron.demo.painters.words import COLOURS, SHAPES
 
@@ -30,18 +30,37 @@ def test_names_are_disjoint_and_unknown_to_both_worlds() -> None:
 
 @pytest.mark.parametrize("phrasing", ["train", "held_out"])
 def test_names_stand_in_message_and_call(phrasing: Phrasing) -> None:
-    known = names(phrasing)
+    known, invented = names(phrasing), 0
     for index in range(COUNT):
         example = draw_named(5, index, phrasing=phrasing).example
         said = " ".join(
             each.text for message in example.messages for call in message.calls for each in call.instruction
         )
         asked = " ".join(message.text for message in example.messages if message.role == "user")
-        (name,) = {max((name for name in known if re.search(rf"\b{name}\b", said)), key=len)}
+        found = [name for name in known if re.search(rf"\b{name}\b", said)]
+        if not found:
+            invented += 1
+            continue
+        name = max(found, key=len)
         assert name in asked
         assert not set(re.findall(r"\w+", said)) & set(SHAPES)
         assert not re.search(rf"\ba (?=[aeiou])(?={name})|\ban (?=[^aeiou])(?={name})", f"{said} {asked}")
         assert not example.masks  # the image shows another thing
+    assert (invented > 0) is (phrasing == "train")  # for evaluation, no word is invented
+
+
+@pytest.mark.parametrize("phrasing", ["train", "held_out"])
+def test_copied_requests_are_text_whose_things_stand_in_the_call(phrasing: Phrasing) -> None:
+    modules = set[str]()
+    for index in range(COUNT):
+        example = draw_copied(5, index, phrasing=phrasing).example
+        assert not example.media
+        (call,) = example.messages[-1].calls
+        said, asked = call.instruction[0].text.split(" moving ")[0], example.messages[0].text.lower()
+        assert re.sub(r"\W", "", said) in re.sub(r"\W", "", asked)
+        modules.add(call.module)
+    assert modules == {"text_to_image", "text_to_video"}
+    assert draw_copied(5, 1).example.messages == draw_copied(5, 1).example.messages
 
 
 def test_same_arguments_same_example() -> None:
