@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -263,9 +264,7 @@ def ablate(
     )
     say(table(figures))
     if write:
-        card = read_card(CARD)
-        card["messages"] = {"evaluated_on": {"seed": seed, "count": count}, "figures": figures}
-        CARD.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+        _add_figures("messages", figures, seed=seed, count=count)
 
 
 def plain(
@@ -274,6 +273,7 @@ def plain(
     seed: Annotated[int, Parameter(validator=Number(gte=FIRST_SEED))] = 6800,
     count: PositiveInt = 60,
     batch_size: PositiveInt = 32,
+    write: Flag = False,
     machine: Accelerator = Accelerator(),
 ) -> None:
     """Evaluate the plainest requests, first and behind greetings, captions and calls.
@@ -283,10 +283,21 @@ def plain(
         seed: Random seed of the examples.
         count: Number of conversations of each case.
         batch_size: Number of conversations per batch.
+        write: Add the figures to the card.
     """
     torch.set_num_threads(machine.threads)
     model = ShippedModel(_load(folder, machine.device))
-    say(table(columns(judge_plain(model, seed=seed, count=count, batch_size=batch_size)), "case"))
+    figures = judge_plain(model, seed=seed, count=count, batch_size=batch_size)
+    say(table(columns(figures), "case"))
+    if write:
+        _add_figures("plain", figures, seed=seed, count=count)
+
+
+def _add_figures(name: str, figures: Mapping[str, Any], *, seed: int, count: int) -> None:
+    """Add the figures of an experiment to the card."""
+    card = read_card(CARD)
+    card[name] = {"evaluated_on": {"seed": seed, "count": count}, "figures": figures}
+    CARD.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 
 
 def synergy(
