@@ -206,10 +206,11 @@ def _encoder(pipeline: str | Path, device: str) -> Callable[[Sequence[str]], NDA
     """Return a function from prompts to embeddings ``(B, n, C)``; only the text encoders are loaded."""
     import torch
     from common_kernels.runtime.hub import find_model, quiet_libraries, resolve_device
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     target, pipeline = resolve_device(device), find_model(pipeline, index_file="model_index.json")
     with quiet_libraries("diffusers", "transformers"):
+        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
         stored: Any = DiffusionPipeline.load_config(pipeline)
         unused = [
             name

@@ -2,6 +2,9 @@
 """Prompt embeddings that a pipeline computes are stored once, and found again by prompt."""
 
 import json
+import logging
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -51,6 +54,19 @@ def test_embeddings_are_those_of_the_pipeline(pipeline, drawn, monkeypatch):
         assert stored[prompt].shape == (stored.num_vectors, stored.width) == wanted.shape
         np.testing.assert_allclose(stored[prompt], wanted, atol=2e-3, rtol=2e-3)  # half precision
     assert "something else" not in stored
+
+
+def test_what_an_import_of_diffusers_warns_of_is_not_shown(pipeline, drawn, monkeypatch, caplog):
+    from diffusers.pipelines import pipeline_utils
+
+    class Loud(ModuleType):
+        def __getattr__(self, name):
+            logging.getLogger("bitsandbytes").warning("no kernels")
+            return getattr(pipeline_utils, name)
+
+    monkeypatch.setitem(sys.modules, pipeline_utils.__name__, Loud("loud"))
+    compute_conditions(drawn, "text_to_image", pipeline[1], device="cpu")
+    assert "no kernels" not in caplog.text
 
 
 def test_what_the_same_pipeline_computed_is_kept(pipeline, drawn, monkeypatch, run):

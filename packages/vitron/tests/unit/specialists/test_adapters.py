@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import logging
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from vitron.protocol.contract import BoxRegion, PointsRegion, PolygonRegion
 from vitron.protocol.media import Artefact
 from vitron.protocol.regions import rasterise
 from vitron.specialists import Action, Request, SpecialistRegistry
-from vitron.specialists.adapters import base
+from vitron.specialists.adapters import base, diffusers_base
 from vitron.specialists.adapters.diffeat import DiffeatTracker
 from vitron.specialists.adapters.diffusers_inpaint import DiffusersInpaint, prompt_of
 from vitron.specialists.adapters.diffusers_instruct import DiffusersInstruct
@@ -220,6 +222,16 @@ def test_signals_can_stand_behind_the_words(tiny_sd, monkeypatch):
     assert not np.array_equal(first.artefact.data, second.artefact.data)
     with pytest.raises(SpecialistError, match="merged by off, replace, concat, got 'add'"):
         DiffusersTextToImage("x", signals="add")
+
+
+def test_what_an_import_of_diffusers_warns_of_is_not_shown(models, monkeypatch, caplog):
+    def load_loudly(name):
+        logging.getLogger("bitsandbytes").warning("no kernels")
+        return import_module(name)
+
+    monkeypatch.setattr(diffusers_base, "import_module", load_loudly)
+    DiffusersTextToImage(models["stable_diffusion"]).load("cpu", "float32")
+    assert "no kernels" not in caplog.text
 
 
 def test_inpainting_keeps_what_is_not_marked(models, image):

@@ -58,9 +58,9 @@ class DiffusersAdapter(Adapter):
 
     def load(self, device: str, dtype: str) -> None:
         """Load the pipeline."""
-        loader, place = getattr(import_module("diffusers"), self.loader), self.find("model_index.json")
-        with quiet_libraries("diffusers", "transformers"):
-            pipe = loader.from_pretrained(
+        place = self.find("model_index.json")
+        with quiet_libraries("diffusers", "transformers"):  # the import too, which warns of kernels
+            pipe = getattr(import_module("diffusers"), self.loader).from_pretrained(
                 place,
                 dtype=resolve_dtype(dtype, device, cuda_default="float16"),
                 use_safetensors=True,
