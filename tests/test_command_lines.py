@@ -378,6 +378,27 @@ def test_wrong_usage_is_one_sentence(command, fault, named, run, tmp_path):
 
 
 @commands(COMMANDS)
+def test_a_missing_file_is_wrong_input(command, run, tmp_path):
+    output = tmp_path / command.output
+    shown = run(command.program, *command.arguments([tmp_path / "missing.png"], output))
+    assert shown.code == 2
+    assert is_one_sentence(shown, command.program)
+    assert "missing.png does not exist" in shown.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@commands([c for c in COMMANDS if c.image and c.program != "vitron"])
+def test_a_mistyped_suffix_makes_no_folder(command, files, run, tmp_path):
+    output = tmp_path / "result.pgn"
+    shown = run(command.program, *command.arguments([files.good["-dash.png"]], output))
+    assert shown.code == 2
+    assert is_one_sentence(shown, command.program)
+    assert "result.pgn" in shown.err
+    assert ".png" in shown.err
+    assert not output.exists()
+
+
+@commands(COMMANDS)
 def test_the_version_is_that_of_the_package(command, run, packages):
     [package] = [package for package in packages if package.name == command.program]
     shown = run(command.program, "--version")

@@ -136,11 +136,18 @@ def test_errors_of_the_restorer_name_the_file(run, monkeypatch, error, message):
     assert files("out") == ["b.png"]
 
 
-def test_a_missing_file_fails(run):
-    assert "none.png does not exist" in sentence(run("restore", "none.png", "-o", "b.png", code=1))
+def test_a_missing_file_is_wrong_input(run):
+    assert "none.png does not exist" in sentence(run("restore", "none.png", "-o", "b.png", code=2))
+
+
+def test_a_mistyped_suffix_makes_no_folder(run):
+    save("a.png")
+    assert "b.pgn cannot be written" in sentence(run("restore", "a.png", "-o", "b.pgn", code=2))
+    assert not Path("b.pgn").exists()
 
 
 def test_debug_shows_the_error(here, model):
+    Path("none.png").touch()
     with pytest.raises(ImageError):
         run_app(app, ["restore", "none.png", "-o", "b.png", "--debug", "--model", str(model)])
 
@@ -394,7 +401,8 @@ def test_wrong_usage(run, arguments):
 
 
 def test_a_device_that_is_not_there(here, capfd):
-    assert run_app(app, ["restore", "none.png", "-o", "b.png", "--device", "cuda:77"]) == 2
+    save("a.png")
+    assert run_app(app, ["restore", "a.png", "-o", "b.png", "--device", "cuda:77"]) == 2
     out, err = capfd.readouterr()
     assert "'cuda:77' is not present" in sentence(SimpleNamespace(stdout=out, stderr=err))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -44,6 +45,7 @@ Process = Callable[["Job", OnProgress], Mapping[str, object]]
 """Does one job, writes its outputs and returns what to report; a ``note`` is also shown on stderr."""
 
 _MOST_NAMED = 5  # files in one line
+_FORMAT = re.compile(r"\.[a-z]\w*")  # a suffix such as .png, and not that of results-0.5
 # torch reports out of memory by a RuntimeError
 _ITEM_ERRORS = (ValueError, TypeError, LookupError, OSError, MemoryError, RuntimeError)
 
@@ -117,10 +119,14 @@ def find_sources(
 
     Raises:
         ValueError: If no file is found.
+        FileNotFoundError: If files are named and none of them exists; one of several is left to its reader.
     """
     seen: dict[Path, Source] = {}
     for source in _sources(inputs, suffixes, recursive, exclude):
         seen.setdefault(_resolved(source.path), source)
+    if seen and all(_is_missing(source.path) for source in seen.values()):
+        names = ", ".join(str(source.path) for source in seen.values())
+        raise FileNotFoundError(f"{names} {'does' if len(seen) == 1 else 'do'} not exist")
     if not seen:
         looked = ", ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
         cure = "" if recursive else "; --recursive also searches the folders below"
@@ -146,6 +152,16 @@ def _sources(
             yield from (Source(p, Path(p.name)) for p in matches if _is_source(p, p.parent, suffixes))
         else:
             yield Source(path, Path(path.name))
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # its reader says what is wrong
+        return False
+    return False
 
 
 def _resolved(path: Path) -> Path:
@@ -181,7 +197,8 @@ def plan_jobs(
     Args:
         inputs: As for :func:`find_sources`.
         output: The output file, if there is one input file and this has one of ``file_suffixes``; else a
-            folder, in which the sub-folders of an input folder appear again.
+            folder, in which the sub-folders of an input folder appear again. A folder that one file needs is
+            made only of a name without a suffix, so that a mistyped suffix makes none.
         in_folder: Turns the relative path of a source into the relative paths of its outputs, by kind.
         as_file: Turns ``output`` into the outputs of the only source, by kind.
         file_suffixes: Lower-case suffixes that make ``output`` a file.
@@ -193,8 +210,9 @@ def plan_jobs(
         Jobs in a stable order; results of earlier runs beside the sources are not sources.
 
     Raises:
-        ValueError: If there is no source, two would become one file, one would be replaced by a result, or
-            the output is a file where a folder is needed.
+        ValueError: If there is no source, two would become one file, one would be replaced by a result, the
+            output is a file where a folder is needed, or its suffix names no format.
+        FileNotFoundError: As for :func:`find_sources`.
     """
     sources = find_sources(inputs, suffixes=suffixes, recursive=recursive, exclude=output, what=what)
     one_file = len(sources) == 1 and len(inputs) == 1 and not Path(inputs[0]).is_dir() and not output.is_dir()
@@ -203,12 +221,14 @@ def plan_jobs(
         jobs = [Job(sources[0].path, as_file(output))]
     elif output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file, but a folder is needed for {len(sources)} {what}(s)")
+    elif one_file and not output.exists() and file_suffixes and _FORMAT.fullmatch(suffix):
+        raise ValueError(
+            f"{output} cannot be written: its suffix must be one of {', '.join(sorted(file_suffixes))}; "
+            "a folder has a name without a suffix, or is made first"
+        )
     elif not output.exists() and suffix in {*file_suffixes, *suffixes, *OTHERS}:
         if one_file:
-            raise ValueError(
-                f"{output} cannot be written: its suffix must be one of {', '.join(sorted(file_suffixes))}, "
-                "or it must be a folder"
-            )
+            raise ValueError(f"{output} cannot be written: several files are, so give a folder")
         raise ValueError(
             f"{output} names one file, but the input is a folder or several files: give a folder"
         )

@@ -70,7 +70,7 @@ def test_sources_are_found_once_in_a_stable_order(images):
     assert names("in/b.png", "in", "in/*.png") == ["b.png", "a.jpg"]
     assert names("in/**/*.png", recursive=True) == ["b.png", "c.png"]
     assert names("in/notes.txt") == ["notes.txt"]
-    assert names("in/missing.png") == ["missing.png"]
+    assert names("in/missing.png", "in/b.png") == ["missing.png", "b.png"]
     assert names("in", exclude=Path("in/sub"), recursive=True) == ["a.jpg", "b.png"]
 
 
@@ -78,6 +78,19 @@ def test_nothing_found_names_the_suffixes_and_the_cure(images):
     Path("empty").mkdir()
     with pytest.raises(ValueError, match=r"no image found in empty \(suffixes: .*png.*; --recursive"):
         batch.find_sources(["empty"])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (["in/missing.png"], "in/missing.png does not exist"),
+        (["in/b.png/c.png"], "in/b.png/c.png does not exist"),
+        (["in/missing.png", "none.jpg"], "in/missing.png, none.jpg do not exist"),
+    ],
+)
+def test_names_of_which_none_exists_are_wrong_input(images, inputs, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        batch.find_sources(inputs)
 
 
 def test_a_name_with_magic_characters_is_a_file_if_it_is_there(images):
@@ -101,6 +114,7 @@ def test_folders_come_again_below_the_output(images):
         (["in"], "in/notes.txt", "is a file, but a folder is needed for 2"),
         (["in"], "out.png", "names one file, but the input is a folder"),
         (["in/a.jpg"], "out.jpg", r"cannot be written: its suffix must be one of \.png"),
+        (["in/a.jpg"], "out.pgn", r"out\.pgn cannot be written: its suffix must be one of \.png; a folder"),
         (["in/b.png"], "in/b.png", "would be overwritten by its own result"),
         (["in/b.png"], "in", "would be overwritten by its own result"),
     ],

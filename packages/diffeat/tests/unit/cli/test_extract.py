@@ -192,7 +192,7 @@ def test_a_store_that_was_only_begun_is_begun_again(here, model, rows, complain)
 
 @pytest.mark.parametrize("device", ["toaster", "cuda:x", "cuda:99"])
 def test_a_device_that_is_not_there(here, model, complain, device):
-    assert device in complain("extract", "nowhere", "-n", NAME, "-o", "store", *model[:2], "--device", device)
+    assert device in complain("extract", "photos", "-n", NAME, "-o", "store", *model[:2], "--device", device)
 
 
 def test_failures_in_folders_are_told_apart_by_their_path(here, model, rows, run):
