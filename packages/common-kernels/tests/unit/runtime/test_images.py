@@ -8,7 +8,7 @@ import numpy as np
 import png
 import pytest
 import tifffile
-from common_kernels.runtime.images import ImageError, ImageFile, read_image, write_image
+from common_kernels.runtime.images import ImageError, ImageFile, as_rgb, read_image, read_size, write_image
 from PIL import Image, ImageCms
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -395,3 +395,30 @@ def test_tiffs_without_a_known_range(tmp_path, pixels, options, match):
     tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
     with pytest.raises(ImageError, match=match):
         read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+@pytest.mark.parametrize("block", [b"Exif\0\0garbage!", b"xx"], ids=["text", "short"])
+def test_a_broken_exif_block_does_not_cost_the_pixels(tmp_path, suffix, block):
+    path = tmp_path / f"a.{suffix}"
+    pixels = np.arange(96, dtype=np.uint8).reshape(8, 4, 3)
+    Image.fromarray(pixels).save(path, exif=block, lossless=True)
+    found = read_image(path)
+    assert (found.pixels.shape, found.exif) == ((8, 4, 3), None)
+    assert read_size(path) == (8, 4)
+    if suffix != "jpg":
+        assert found.note == "without its EXIF block, which is damaged"
+        np.testing.assert_array_equal(found.pixels, pixels)
+    with Image.open(path) as opened:
+        opened.load()
+        before = dict(opened.info)
+        assert as_rgb(opened).size == (4, 8)
+        assert opened.info == before
+
+
+def test_a_cut_png_is_damaged_whatever_its_exif_block(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"xx")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:4000])
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        read_image(tmp_path / "a.png")

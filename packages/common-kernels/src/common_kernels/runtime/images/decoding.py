@@ -37,6 +37,8 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # what an EXIF block and a TIFF can both say about an image: description, make, model, software, date,
 # artist, copyright; the rest of the first directory of a TIFF lays out its file
 TEXT_TAGS = (270, 271, 272, 305, 306, 315, 33432)
+_EXIF_KEYS = ("exif", "Raw profile type exif")
+_BROKEN_EXIF = "without its EXIF block, which is damaged"
 _SUB_FOLDERS = (ExifTags.IFD.Exif.value, ExifTags.IFD.GPSInfo.value)
 
 _DAMAGE = (
@@ -188,6 +190,7 @@ def decode_pillow(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0, 
         frames = 1 if is_tiff else count_frames(image)
         if is_tiff:
             image.load()  # which makes it upright, and must still see the orientation for that
+        broken = drop_broken_exif(image)
         exif = image.getexif()
         orientation = exif.pop(ORIENTATION_TAG, 1)
         dpi = sound_dpi(image.info.get("dpi"))
@@ -203,6 +206,7 @@ def decode_pillow(file: BinaryIO, name: str, max_pixels: int, *, page: int = 0, 
             pixels = _pixels_of(image, name)
             notes.append(converted)
         exif_bytes = encode_exif(exif, laid_out=is_tiff)
+    notes.append(_BROKEN_EXIF if broken or (len(exif) and exif_bytes is None) else "")
     note = "; ".join(filter(None, notes))
     return ImageFile(make_upright(pixels, orientation), profile or None, exif_bytes, dpi, note, xmp)
 
@@ -216,7 +220,11 @@ def from_pillow(image: Image.Image, name: str, *, max_pixels: int | None = None)
     if max_pixels is not None:
         check_size(name, *image.size, max_pixels)
     try:
+        if _has_broken_exif(image):
+            image = image.copy()  # the block stays in that of the caller
+            drop_broken_exif(image)
         upright = ImageOps.exif_transpose(image)
+        drop_broken_exif(upright)  # which JPEG told only once
     except _DAMAGE as error:  # opened before, and decoded only now
         raise ImageError(f"{name} is damaged or cut short: {error}") from error
     exif, dpi = upright.getexif(), sound_dpi(upright.info.get("dpi"))
@@ -226,12 +234,34 @@ def from_pillow(image: Image.Image, name: str, *, max_pixels: int | None = None)
     return ImageFile(_pixels_of(converted, name), profile, exif_bytes, dpi, note, xmp)
 
 
+def _has_broken_exif(image: Image.Image) -> bool:
+    """Return whether an image has an EXIF block that cannot be read; what ails the pixels is raised."""
+    try:
+        image.getexif()
+    except _DAMAGE:
+        if not any(key in image.info for key in _EXIF_KEYS):
+            raise
+        return True
+    return False
+
+
+def drop_broken_exif(image: Image.Image) -> bool:
+    """Take an EXIF block that cannot be read from an image, whose pixels do not need it."""
+    broken = _has_broken_exif(image)
+    for key in _EXIF_KEYS if broken else ():
+        image.info.pop(key, None)
+    return broken
+
+
 def encode_exif(exif: Image.Exif, *, laid_out: bool = False) -> bytes | None:
-    """Return an EXIF block as bytes, without the layout of the file it is from; ``None`` if it is empty."""
+    """Return an EXIF block as bytes, without the layout of its file; ``None`` if it is empty or damaged."""
     if laid_out:
         for tag in set(exif) - {*TEXT_TAGS, *_SUB_FOLDERS}:
             del exif[tag]
-    return exif.tobytes() if len(exif) else None
+    try:
+        return exif.tobytes() if len(exif) else None
+    except _DAMAGE:  # of a sub-folder, which is read only now
+        return None
 
 
 def sound_dpi(dpi: tuple[float, float] | None) -> tuple[float, float] | None:

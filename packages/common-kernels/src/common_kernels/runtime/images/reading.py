@@ -20,6 +20,7 @@ from common_kernels.runtime.images.decoding import (
     check_size,
     count_frames,
     decode_pillow,
+    drop_broken_exif,
     from_pillow,
     image_errors,
     open_pillow,
@@ -121,6 +122,7 @@ def read_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
             return tiff_size(file, name, max_pixels)
         with open_pillow(file) as image:
             check_size(name, *image.size, max_pixels)
+            drop_broken_exif(image)
             turned = image.getexif().get(ORIENTATION_TAG) in TURNED
             return (image.width, image.height) if turned else (image.height, image.width)
 
