@@ -32,7 +32,7 @@ _PROMPT: dict[str, Widget] = {
 _SLIDER: dict[str, Widget] = {
     "slider": ("STRING", {
         "default": "auto",
-        "tooltip": "Guided steps: a number (20), a fraction (0.4), or auto; more keeps more of the image.",
+        "tooltip": "Guided steps: a number (20), a fraction (0.9), or auto; more keeps more of the image.",
     }),
 }  # fmt: skip
 _SEED: dict[str, Widget] = {

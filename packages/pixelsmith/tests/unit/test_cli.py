@@ -152,6 +152,14 @@ def test_a_dry_run_tells_what_it_takes(run, model, photo, tmp_path):
     assert reported["output"] == str(tmp_path / "photo-56x48.png")
 
 
+def test_a_dry_run_without_stages_says_so(run, model):
+    said = run("generate", "x", "--size", "32", "--dry-run").stdout
+    assert "stages  none: the model generates 32 x 32 itself" in said
+    assert "guided steps" not in said
+    assert "0 patches" not in said
+    assert "time    not measured" in said
+
+
 @pytest.fixture
 def whole(run, model):
     """The bytes of a job without a stop."""
@@ -252,7 +260,7 @@ BAD = {
     "fit": (["--size", "60", "--fit", "stretch"], "Invalid value"),
     "fit-none": (["--size", "60", "--fit", "crop"], "--fit is for the image of an upscale"),
     "base-size": (["--size", "60", "--base", "small"], "got 'small'"),
-    "slider": (["--size", "60", "--slider", "much"], "--slider takes steps (20), a fraction (0.4), auto"),
+    "slider": (["--size", "60", "--slider", "much"], "--slider takes steps (20), a fraction (0.9), auto"),
     "sliders": (["--size", "60", "--slider", "1,2"], "one for each of 1 stages, got '1,2'"),
     "steps": (["--size", "60", "--slider", "9"], "slider must not exceed the 3 steps, got 9"),
     "share": (["--size", "60", "--slider", "1.5"], "slider must be a fraction in [0, 1]"),
@@ -385,10 +393,13 @@ def test_failures_are_reported_as_json_too(run, model, tmp_path):
 
 
 def test_tiles_and_viewer_are_named_in_json(run, model):
-    outputs = json.loads(run("generate", "x", "--size", "48", "-o", "a.dzi", "--json").stdout)["outputs"]
-    assert {kind: Path(path).name for kind, path in outputs.items()} == {
-        "image": "a.dzi", "tiles": "a_files", "viewer": "a.html",
-    }  # fmt: skip
+    command = ("generate", "x", "--size", "48", "-o", "a.dzi", "--json")
+    done, skipped = (json.loads(run(*command).stdout) for _ in range(2))
+    assert (done["status"], skipped["status"]) == ("done", "skipped")
+    for said in (done, skipped):
+        assert {kind: Path(path).name for kind, path in said["outputs"].items()} == {
+            "image": "a.dzi", "tiles": "a_files", "viewer": "a.html",
+        }  # fmt: skip
 
 
 def test_processes_that_cannot_meet_are_told(run, model, monkeypatch):

@@ -58,7 +58,7 @@ def generate(
         prompt: Prompt.
         base: Size of the base image, WIDTHxHEIGHT or one number for the longer side; chosen by the model if
             not given.
-        slider: Guided steps: a number (20), a fraction (0.4), auto, one per stage (20,30), or a .json file
+        slider: Guided steps: a number (20), a fraction (0.9), auto, one per stage (20,30), or a .json file
             with rows of fractions, stretched over the image; more keeps more of the base image.
         model: Shipped name, folder in the format of diffusers, .safetensors file, or hub id.
     """

@@ -79,7 +79,7 @@ def parse_sliders(text: str) -> list[Slider]:
     """Parse ``--slider``.
 
     Args:
-        text: Number of steps (20), a fraction (0.4), "auto", one of these per stage (20,30), or a .json
+        text: Number of steps (20), a fraction (0.9), "auto", one of these per stage (20,30), or a .json
             file with rows of fractions.
 
     Raises:
@@ -105,7 +105,7 @@ def _parse_slider(text: str) -> Slider:
         return float(text) if "." in text else int(text)
     except ValueError as error:
         raise ValueError(
-            f"--slider takes steps (20), a fraction (0.4), auto or a .json file, got {text!r}"
+            f"--slider takes steps (20), a fraction (0.9), auto or a .json file, got {text!r}"
         ) from error
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from common_kernels.runtime.cli import emit, progress_bars, say, show, stderr, warn
 from common_kernels.runtime.files import format_bytes
 
-from pixelsmith.io.writers import check_output, writer_name
+from pixelsmith.io.writers import check_output, output_files, writer_name
 from pixelsmith.job import Estimate, JobProgress, JobResult, JobSpec, estimate
 from pixelsmith.job.estimates import check_disk
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _LINE_EVERY = 60.0  # seconds
 _PHASES = {"source": "first image", "encode": "encode", "denoise": "patches", "decode": "decode"}
-_KINDS = {"_files": "tiles", ".html": "viewer"}
 
 
 def report_estimate(model: JobModel, spec: JobSpec, folder: Path, output: Path, *, json: bool) -> None:
@@ -35,11 +34,28 @@ def report_estimate(model: JobModel, spec: JobSpec, folder: Path, output: Path, 
         about = {"output": str(output), "writer": writer_name(output), "job": str(folder)}
         emit(found.to_dict() | about)
     else:
-        _show_estimate(found, output)
+        _show_estimate(found, spec, output)
     check_disk(found, folder, output)
 
 
-def _show_estimate(found: Estimate, output: Path) -> None:
+def _show_estimate(found: Estimate, spec: JobSpec, output: Path) -> None:
+    if found.stages:
+        _show_stages(found)
+        say(f"calls   {found.calls:,} patches, two evaluations each with guidance")
+    else:
+        say(f"stages  none: the model generates {spec.size[1]} x {spec.size[0]} itself")
+    seconds = "not measured" if found.seconds is None else f"about {format_seconds(found.seconds)} here"
+    say(f"memory  {format_bytes(found.memory_bytes)} beside the model")
+    if found.device is not None:
+        peak, offloaded = (format_bytes(found.device[name]) for name in ("peak", "peak_offloaded"))
+        say(f"GPU     about {peak}, {offloaded} with --offload model, in this dtype, at any size")
+    folder, file = format_bytes(found.folder_bytes), format_bytes(found.output_bytes)
+    say(f"disk    {folder} meanwhile, {file} at most for {output.name}")
+    say(f"writer  {writer_name(output)}")
+    say(f"time    {seconds}")
+
+
+def _show_stages(found: Estimate) -> None:
     from rich.table import Table
 
     table = Table("stage", "size", "enlarged", "guided steps", "patches", "tiles")
@@ -53,28 +69,15 @@ def _show_estimate(found: Estimate, output: Path) -> None:
             f"{stage.tiles:,}",
         )
     show(table)
-    seconds = "not measured" if found.seconds is None else f"about {format_seconds(found.seconds)} here"
-    say(f"calls   {found.calls:,} patches, two evaluations each with guidance")
-    say(f"memory  {format_bytes(found.memory_bytes)} beside the model")
-    if found.device is not None:
-        peak, offloaded = (format_bytes(found.device[name]) for name in ("peak", "peak_offloaded"))
-        say(f"GPU     about {peak}, {offloaded} with --offload model, in this dtype, at any size")
-    folder, file = format_bytes(found.folder_bytes), format_bytes(found.output_bytes)
-    say(f"disk    {folder} meanwhile, {file} at most for {output.name}")
-    say(f"writer  {writer_name(output)}")
-    say(f"time    {seconds}")
 
 
 def report_result(result: JobResult, source: str, options: JobOutput) -> None:
     """Report a finished job."""
     height, width = result.size
     if options.json:
-        kinds = {"image": result.outputs[0]}
-        for path in result.outputs[1:]:
-            kinds[next(kind for end, kind in _KINDS.items() if path.name.endswith(end))] = path
         emit({
             "input": source,
-            "outputs": {kind: str(path) for kind, path in kinds.items()},
+            "outputs": _outputs(result.outputs[0]),
             "status": "done",
             "seconds": round(result.seconds, 2),
             "width": width,
@@ -93,11 +96,15 @@ def report_result(result: JobResult, source: str, options: JobOutput) -> None:
 
 def report_skipped(source: str, options: JobOutput) -> None:
     """Report a job whose result exists."""
+    assert options.output is not None
     warn(f"{options.output}: the result exists, skipped (--overwrite discards it)")
     if options.json:
-        emit(
-            {"input": source, "outputs": {"image": str(options.output)}, "status": "skipped", "seconds": 0.0}
-        )
+        outputs = _outputs(options.output)
+        emit({"input": source, "outputs": outputs, "status": "skipped", "seconds": 0.0})
+
+
+def _outputs(path: Path) -> dict[str, str]:
+    return {kind: str(file) for kind, file in output_files(path).items()}
 
 
 def format_seconds(seconds: float) -> str:

@@ -42,7 +42,7 @@ def upscale(
     **Examples**
 
         pixelsmith upscale photo.jpg --scale 4 --prompt "a cat on a wall" --model ./sdxl
-        pixelsmith upscale photo.jpg --size 8192 --via 4096 --slider 0.4,0.6 --model ./sdxl -o photo.dzi
+        pixelsmith upscale photo.jpg --size 8192 --via 4096 --slider 0.9,0.95 --model ./sdxl -o photo.dzi
         pixelsmith upscale photo.jpg --size 3840x2160 --fit crop --model ./sdxl
         pixelsmith upscale photo.jpg --scale 4 --model ./sdxl --controlnet ./tile --offload model
         pixelsmith upscale tile.png --scale 2 --wrap both --model ./sdxl
@@ -51,7 +51,7 @@ def upscale(
     Args:
         image: Image file.
         prompt: Prompt that describes the image.
-        slider: Guided steps: a number (20), a fraction (0.4), auto, one per stage (20,30), or a .json file
+        slider: Guided steps: a number (20), a fraction (0.9), auto, one per stage (20,30), or a .json file
             with rows of fractions, stretched over the image; more keeps more of the image.
         model: Shipped name, folder in the format of diffusers, .safetensors file, or hub id.
         max_pixels: Limit of the pixels of the image, checked before it is decoded.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pixelsmith.io import vips
 from pixelsmith.io.alpha import Transparent
-from pixelsmith.io.dzi import write_dzi
+from pixelsmith.io.dzi import files_folder, write_dzi
 from pixelsmith.io.metadata import NO_METADATA, Metadata
 from pixelsmith.io.png import write_png
 from pixelsmith.io.tiff import write_tiff
@@ -52,6 +52,13 @@ def check_output(path: str | os.PathLike[str], height: int, width: int) -> Path:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, but a folder is needed")
     return path
+
+
+def output_files(path: Path) -> dict[str, Path]:
+    """Return the files that writing an output makes, by kind: a .dzi has a folder of tiles and a viewer."""
+    if path.suffix.lower() != ".dzi":
+        return {"image": path}
+    return {"image": path, "tiles": files_folder(path), "viewer": path.with_suffix(".html")}
 
 
 def holds_alpha(path: Path) -> bool:
@@ -123,7 +130,7 @@ def write_image(
     match path.suffix.lower():
         case ".dzi":
             (vips.write_dzi if by_vips else write_dzi)(path, rows, quality=quality)
-            return [path, path.with_name(f"{path.stem}_files"), write_viewer(path)]
+            write_viewer(path)
         case ".png":
             (vips.write_png if by_vips else write_png)(path, rows, metadata=metadata)
         case ".tif" | ".tiff":
@@ -136,4 +143,4 @@ def write_image(
                     temporary, format=kind, quality=quality, exif=exif,
                     **({} if metadata.dpi is None else {"dpi": metadata.dpi}),
                 )  # fmt: skip
-    return [path]
+    return list(output_files(path).values())

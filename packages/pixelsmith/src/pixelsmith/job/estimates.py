@@ -62,7 +62,7 @@ class Estimate:
         memory_bytes: Host memory beyond the model and its activations for a batch of patches or a tile.
         folder_bytes: Largest size of the job folder.
         output_bytes: Largest size of the output, temporary files included; 0 without an output.
-        seconds: Duration; ``None`` if nothing was measured.
+        seconds: Duration; ``None`` if nothing was measured, as without stages.
         device: Memory of a GPU in bytes, by what takes it, ``peak`` and ``peak_offloaded`` at most; ``None``
             if nothing was measured, or the model is a function.
     """
@@ -132,7 +132,7 @@ def estimate(
         memory_bytes=max(memory, 3 * source) + _FIXED,
         folder_bytes=source + sum(stage.image_bytes for stage in stages) + canvas_bytes,
         output_bytes=0 if output is None else disk_needed(output, *spec.size),
-        seconds=measure_seconds(model, spec, stages) if measure else None,
+        seconds=measure_seconds(model, spec, stages) if measure and stages else None,
         device=_device_memory(model, spec) if measure and spec.sizes else None,
     )
 
