@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -299,8 +300,11 @@ class TestFit:
         current = "cut"
         with pytest.raises(OSError, match="power"):
             fit(configured(tmp_path / "cut", every=1), tmp_path / "cut")
+        shutil.rmtree(tmp_path / "cut" / "samples", ignore_errors=True)
         current = "resumed"
         fit(configured(tmp_path / "cut", every=1), tmp_path / "cut")
+        due = {f"{number}-step-{step}.png" for number in range(4) for step in (3, 6) if step > stop + 1}
+        assert due <= {file.name for file in (tmp_path / "cut" / "samples").glob("*")}
         assert sorted(losses["whole"]) == list(range(7))
         assert sorted(losses["resumed"]) == list(range(stop + 1, 7))
         assert losses["resumed"] == {n: losses["whole"][n] for n in losses["resumed"]}
