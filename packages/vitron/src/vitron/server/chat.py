@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
+from itertools import islice
 from typing import Any, Literal
 
 from anyio import to_thread
@@ -17,7 +18,14 @@ from vitron.protocol.sampling import SamplingParams
 from vitron.server.errors import ApiError, error_response
 from vitron.server.parsing import newest
 from vitron.server.queue import Watch
-from vitron.server.responses import CompletionFrame, finish_reason, issue_event, result_event, tool_call
+from vitron.server.responses import (
+    CompletionFrame,
+    finish_reason,
+    issue_event,
+    result_event,
+    sampled_event,
+    tool_call,
+)
 from vitron.server.schemas import ChatMessage, ChatRequest
 from vitron.server.state import ServerState, state_of
 from vitron.server.store import new_key
@@ -50,11 +58,15 @@ class _Completion:
         self.conversation = conversation
         self.watch = Watch()
         self.calls = list[dict[str, Any]]()
+        self._sampled = list[dict[str, Any]]()
         self._call_ids = list[str]()
 
     async def add_messages(self, messages: list[ChatMessage]) -> CompletionFrame:
         """Add the messages of the request."""
+        known = len(self.conversation.media)
         await to_thread.run_sync(self.state.parser().add_messages, self.conversation, messages)
+        added = islice(self.conversation.media.items(), known, None)
+        self._sampled = [sampled_event(handle, each) for handle, each in added if each.note]
         return CompletionFrame(self.state.model, self.key)
 
     @property
@@ -77,6 +89,8 @@ class _Completion:
 
     async def stream(self, generated: Iterator[Event]) -> AsyncGenerator[StreamItem]:
         """Generate the message, yield its events, and keep the conversation at the end."""
+        for each in self._sampled:
+            yield "event", each
         async with aclosing(self.state.queue.stream(generated, self.watch)) as events:
             async for event in events:
                 match event:

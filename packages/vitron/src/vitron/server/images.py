@@ -164,8 +164,9 @@ async def segment(body: SegmentRequest, request: Request) -> dict[str, Any]:
     )
 
     def work() -> dict[str, Any]:
-        result = _run_call(state, call, media, body.seed or 0)
-        return result_event(result, "", media)
+        event = result_event(_run_call(state, call, media, body.seed or 0), "", media)
+        notes = (media.note and f"{media.note} are used", event["note"])
+        return event | {"note": "; ".join(filter(None, notes))}
 
     with state.queue.admit():
         event = await until_gone(request, to_thread.run_sync(work), threading.Event())

@@ -67,6 +67,11 @@ def issue_event(issue: Issue) -> dict[str, Any]:
     return {"type": "issue", "code": issue.code, "message": issue.message}
 
 
+def sampled_event(handle: str, artefact: Artefact) -> dict[str, Any]:
+    """Return that frames of a video are left out: regions and results count those that are used."""
+    return {"type": "issue", "code": "sampled", "message": f"{handle}: {artefact.note} are used"}
+
+
 def tool_call(call: Invocation, modules: ModuleRegistry) -> dict[str, Any] | None:
     """Return a call as a function call with a key of its own; ``None`` if it cannot be written as one."""
     try:

@@ -285,6 +285,27 @@ def test_direct_calls_tell_why_they_fail(ask, scene):
     assert "no specialist serves" in refusal(client.post("/v1/segment", json={"image": as_url(scene)}), 400)
 
 
+def test_a_client_is_told_that_not_all_frames_are_used(ask, mp4):
+    client = ask(limits=Limits(frames=3))
+    body = body_of(video_part(as_url(mp4, "video/mp4")), "hello")
+    told = {"type": "issue", "code": "sampled", "message": "vid_1: 3 of 4 frames are used"}
+    answer = client.post(CHAT, json=body).json()
+    assert answer["vitron"]["events"] == [told]
+    stream = client.post(CHAT, json=body | {"stream": True}).text
+    chunks = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
+    assert [each["vitron"]["event"] for each in chunks if "event" in each.get("vitron", {})] == [told]
+    # once: not with the next message of the conversation
+    key = answer["vitron"]["conversation"]
+    later = client.post(CHAT, json=body_of("hello") | {"vitron": {"conversation": key}}).json()
+    assert later["vitron"]["events"] == []
+    found = client.post(
+        "/v1/segment", json={"video": as_url(mp4, "video/mp4"), "prompt": "the circle"}
+    ).json()
+    assert (found["note"], found["size"]["frames"]) == ("3 of 4 frames are used; red circle", 3)
+    whole = ask().post("/v1/segment", json={"video": as_url(mp4, "video/mp4"), "prompt": "the circle"})
+    assert whole.json()["note"] == "red circle"
+
+
 def test_segment(ask, scene, video):
     client = ask()
     everything = client.post("/v1/segment", json={"image": as_url(scene)}).json()
