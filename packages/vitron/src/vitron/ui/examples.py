@@ -12,7 +12,7 @@ from vitron.data.files import read_example, read_samples
 from vitron.protocol.media import Artefact
 
 # tasks of the demo, one example each
-_TASKS = ("referring_segmentation", "editing", "question", "tracking", "video_editing")
+_TASKS = ("referring_segmentation", "caption", "editing", "question", "tracking", "video_editing")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,10 +22,12 @@ class PageExample:
     Attributes:
         artefact: Image or video.
         text: User message about it.
+        modules: Modules that the answer calls.
     """
 
     artefact: Artefact
     text: str
+    modules: tuple[str, ...] = ()
 
 
 @cache
@@ -36,5 +38,6 @@ def page_examples() -> tuple[PageExample, ...]:
     for _, sample in read_samples(folder):
         if sample.task in _TASKS and sample.task not in found and sample.media:
             example = read_example(sample, folder)
-            found[sample.task] = PageExample(example.media[0], example.messages[0].text)
+            modules = tuple(call.module for message in sample.messages for call in message.calls)
+            found[sample.task] = PageExample(example.media[0], example.messages[0].text, modules)
     return tuple(found[task] for task in _TASKS if task in found)

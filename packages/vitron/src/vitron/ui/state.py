@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -64,8 +65,8 @@ def rgb(image: NDArray[Any]) -> Pixels:
     """Return the colours of an image from an editor, over white."""
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=-1)
-    if image.shape[-1] == 3:
-        return np.asarray(image, dtype=np.uint8)
+    if image.shape[-1] == 3 or (image[..., 3] == 255).all():
+        return np.ascontiguousarray(image[..., :3], dtype=np.uint8)
     alpha = image[..., 3:].astype(np.float64) / 255
     return np.asarray((image[..., :3] * alpha + 255 * (1 - alpha)).round(), dtype=np.uint8)
 
@@ -96,6 +97,7 @@ class PageState:
         shown: Frames given to the editor since the image or video was added.
         past: Size and every n-th pixel of all images given to the editor.
         files: Videos that were written for the page, and their files.
+        redraws: How often the editor was to be drawn anew.
     """
 
     conversation: Conversation
@@ -106,6 +108,7 @@ class PageState:
     shown: set[int] = field(default_factory=set[int])
     past: list[tuple[tuple[int, ...], Pixels]] = field(default_factory=list[tuple[tuple[int, ...], Pixels]])
     files: list[tuple[Artefact, str]] = field(default_factory=list[tuple[Artefact, str]])
+    redraws: int = 0
 
     @property
     def latest(self) -> Artefact | None:
@@ -167,7 +170,8 @@ class PageState:
         try:
             regions = regions_of(layers, frame)
             conversation = self.conversation.fork()
-            media = [] if self.pending is None else [self.pending]
+            sent = self.pending
+            media = [] if sent is None else [sent]
             handles = conversation.add_user_message(text, media=media, regions=regions)
         except ValueError as error:
             self._show("user", text)
@@ -177,13 +181,13 @@ class PageState:
         extra = [*handles, *(f"{len(regions)} region{'s' * (len(regions) > 1)}" for _ in regions[:1])]
         self._show("user", text + (f" [{', '.join(extra)}]" if extra else ""))
         try:
-            yield from self._follow(conversation, sampling)
+            yield from self._follow(conversation, sampling, sent)
         except Exception as error:  # no error of a model may end the page
             self._show("assistant", explain(error), "failed")
         yield "done"
 
     def _follow(
-        self, conversation: Conversation, sampling: SamplingParams
+        self, conversation: Conversation, sampling: SamplingParams, sent: Artefact | None
     ) -> Iterator[Literal["text", "result"]]:
         is_open = False
         for event in conversation.generate(sampling):
@@ -209,7 +213,9 @@ class PageState:
                 case ResultEvent():
                     self._add_result(event.result, conversation.media)
                 case DoneEvent():
-                    self.conversation, self.pending = conversation, None
+                    self.conversation = conversation
+                    if self.pending is sent:  # what was added during the answer waits for the next message
+                        self.pending = None
                     latest = self.latest
                     self.frame = min(self.frame, latest.num_frames - 1) if latest is not None else 0
                 case _:
@@ -224,7 +230,7 @@ class PageState:
             self._show("assistant", explain(error), f"{call.invocation.module} failed")
             return
         source = media.get(call.input or "")
-        labels = f": {', '.join(made.labels)}" if made.labels else ""
+        labels = f": {_counted(made.labels)}" if made.labels else ""
         origin = f" from {call.input}" if call.input else ""
         if made.kind == "masks" and source is not None and source.num_frames == made.num_frames:
             made = overlay(made, source)
@@ -234,6 +240,11 @@ class PageState:
     def _show(self, role: str, content: str, title: str = "") -> None:
         metadata = {"metadata": {"title": title}} if title else {}
         self.messages.append({"role": role, "content": content, **metadata})
+
+
+def _counted(labels: Sequence[str]) -> str:
+    """Return labels, each once, with its number if that is not 1."""
+    return ", ".join(f"{label} ({count})" if count > 1 else label for label, count in Counter(labels).items())
 
 
 def _sparse(image: Pixels) -> Pixels:

@@ -7,12 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from vitron import Artefact, Conversation, SpecialistRegistry
-from vitron.demo.scripted import CIRCLE, SCENE, draw, mask_of
+from vitron.demo.scripted import CIRCLE, SCENE, STAR, draw, mask_of
 from vitron.protocol.media import decode_media, read_media
 from vitron.protocol.rle import decode_mask
 from vitron.protocol.sampling import SamplingParams
-from vitron.ui.examples import page_examples
-from vitron.ui.state import SMALLEST, PageState, enlarge, regions_of, rgb, status_of, thumbnails
+from vitron.ui.state import SMALLEST, PageState, _counted, enlarge, regions_of, rgb, status_of, thumbnails
 
 
 @pytest.fixture
@@ -136,6 +135,19 @@ def test_a_reply_that_is_stopped_leaves_no_trace(state):
     assert state.messages[-1]["content"] == "You said 1: hello"
 
 
+def test_what_is_added_while_a_reply_comes_waits_for_the_next_message(state, generator):
+    first, second = Artefact("image", draw(*SCENE)), Artefact("image", draw(STAR))
+    state.add(first)
+    events = state.send("look", [], SamplingParams())
+    next(events)
+    state.add(second)
+    list(events)
+    assert state.pending is second
+    ask(state, "look again")
+    assert generator.seen[-1][1] == (first, second)
+    assert state.pending is None
+
+
 def test_visitors_share_nothing(generator, specialists):
     one, two = (
         PageState(Conversation(generator, specialists=specialists)),
@@ -220,19 +232,19 @@ def test_the_model_gets_what_the_visitor_sees_without_the_strokes(state, page, h
     stroke[20:30, 20:30] = 255, 59, 107, 255
     burnt = np.where(stroke[..., 3:] > 0, stroke[..., :3], image)
     drawing = {"background": image, "layers": [stroke], "composite": burnt}
-    *_, last = handlers.send(state, "look", drawing)
+    list(handlers.send(state, "look", drawing))
     media = generator.seen[-1][1]
     assert [each.kind for each in media] == ["image"]
     assert np.array_equal(media[0].data, image)
     assert np.array_equal(generator.seen[-1][2][0].mask, stroke[..., 3] > 0)
     # what the page itself gave to the editor is no new image, now or later
-    shown = last[3]["background"]
+    shown = handlers.draw(state)[0]["background"]
     list(handlers.send(state, "look again", {"background": shown, "layers": []}))
     assert len(generator.seen[-1][1]) == 1
 
 
 def test_examples_are_images_and_videos(page, handlers):
-    examples = page_examples()
+    examples = handlers._offered
     assert {example.artefact.kind for example in examples} == {"image", "video"}
     assert all(example.text for example in examples)
     _, shown = handlers.welcome()
@@ -242,9 +254,82 @@ def test_examples_are_images_and_videos(page, handlers):
     # they are written once, however many come
     assert [file for file, _ in handlers.welcome()[1] if isinstance(file, str)] == videos
     index = next(at for at, each in enumerate(examples) if each.artefact.kind == "video")
-    state, _, _, player, _, frames, text = handlers.add_example(None, SimpleNamespace(index=index))
+    state, redraws, text = handlers.add_example(None, SimpleNamespace(index=index))
+    assert redraws == 1
+    _, _, player, _, frames = handlers.draw(state)
     assert (state.latest, text) == (examples[index].artefact, examples[index].text)
     assert read_media(Path(player["value"])).num_frames == state.latest.num_frames
     assert len(frames["value"]) == state.latest.num_frames
     page._forget(state)
     assert not Path(player["value"]).exists()
+
+
+def test_examples_that_no_specialist_serves_are_not_offered(page, generator, handlers):
+    offered = {module for example in handlers._offered for module in example.modules}
+    assert {"image_segmentation", "image_editing"} <= offered
+    alone = page._Handlers(generator, SpecialistRegistry(), SamplingParams())
+    assert alone._offered
+    assert [example for example in alone._offered if example.modules] == []
+    alone._folder.cleanup()
+
+
+def redraws(handlers, state, image):
+    drawing = {"background": image, "layers": [], "composite": image}
+    return handlers.add_image(state, drawing)[1]
+
+
+def test_an_image_that_needs_no_enlarging_is_left_in_the_editor(state, handlers, page, generator):
+    # a region may be drawn on it before the page has heard of the image, and must not be lost
+    large = enlarge(draw(*SCENE))
+    opaque = np.concatenate([large, np.full_like(large[..., :1], 255)], axis=-1)
+    assert redraws(handlers, state, opaque) == 0
+    assert np.array_equal(state.latest.data, large)
+    region = np.zeros_like(opaque)
+    region[40:160, 40:160] = 255
+    *_, last = handlers.send(state, "look", {"background": opaque, "layers": [region]})
+    assert len(generator.seen[-1][1]) == len(generator.seen[-1][2]) == 1
+    # the strokes that were sent are removed, once
+    assert last[page.SHOWN.index("redraw")] == 1
+    # a small or a transparent one is shown otherwise than it was uploaded
+    assert redraws(handlers, state, draw(STAR)) == 2
+    transparent = opaque.copy()
+    transparent[:8, :8, 3] = 0
+    assert redraws(handlers, state, transparent) == 3
+    assert (state.latest.data[:8, :8] == 255).all()
+    # a new conversation empties the editor, whatever was in it
+    assert handlers.new(state)[page.SHOWN.index("redraw")] == 4
+    assert handlers.new(None)[page.SHOWN.index("redraw")] == 1
+
+
+def test_images_and_files_that_cannot_be_used_are_refused_in_a_sentence(
+    state, page, handlers, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(page, "MAX_PIXELS", 9000)
+    image = {"background": draw(*SCENE), "layers": []}
+    for refuse in (
+        lambda: handlers.add_image(state, image),
+        lambda: list(handlers.send(state, "look", image)),
+    ):
+        with pytest.raises(page.gr.Error, match="at most 9,000 pixels, this one has 9,216") as caught:
+            refuse()
+        assert not caught.value.print_exception
+    (tmp_path / "clip.mp4").write_text("no video\n" * 50)
+    with pytest.raises(
+        page.gr.Error, match="the file is neither a video nor an image that can be read"
+    ) as caught:
+        handlers.add_video(state, str(tmp_path / "clip.mp4"))
+    assert not caught.value.print_exception
+
+
+def test_a_gallery_is_shown_once_it_has_results(state, page, handlers):
+    at = page.SHOWN.index("results")
+    *_, last = handlers.send(state, "hello", None)
+    assert last[at]["visible"] is False
+    state.add(Artefact("image", draw(*SCENE)))
+    *_, last = handlers.send(state, "mark the red circle", None)
+    assert last[at]["visible"] is True
+    assert len(last[at]["value"]) == 1
+
+
+def test_equal_labels_are_counted():
+    assert _counted(["star", "thing", "thing"]) == "star, thing (2)"
