@@ -160,8 +160,8 @@ def test_a_frame_of_a_video_is_chosen_by_a_click(page, mp4, watched):
 
 def test_an_example_and_an_own_image_behind_it(page, scene, watched):
     page.wait_for_selector("#examples .grid-wrap button >> nth=4")
-    # the first is an image, the fourth a video
-    page.locator("#examples .grid-wrap button").nth(3).click()
+    # the first is an image, the fifth a video
+    page.locator("#examples .grid-wrap button").nth(4).click()
     plays(page, "#player video")
     assert page.input_value("#message textarea")
     ask(page, "track the cross", 1, "video")
