@@ -77,11 +77,16 @@ def fit(
     from common_kernels.runtime.hub import quiet_libraries
 
     with quiet_libraries("transformers"):
+        from pytorch_lightning.utilities import rank_zero_only
+
         from vitron.training.run import fit_stage
         from vitron.training.stages import load_stage
 
-        # Lightning, whose import sets a level, tells of missing accelerators and advertises a service
-        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        # Lightning, whose import sets levels, tells of processes and accelerators, and advertises a service
+        for library in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(library).setLevel(logging.WARNING)
+        if getattr(rank_zero_only, "rank", None):  # it starts the other processes by this same command
+            logging.getLogger("vitron").setLevel(logging.ERROR)
         chosen = overrides.apply(load_stage(stage))
         built, processor = _model(model, parts, seed)
         folder = fit_stage(

@@ -13,6 +13,7 @@ from common_kernels.runtime.cli import run_app
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ExponentialLR
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
@@ -110,6 +111,16 @@ def test_a_run_writes_of_itself_alone(base, tmp_path):
     assert f"model: {tmp_path / 'model'}" in done.stdout.replace("\n", "")
     assert "they are new, and untrained until you run `vitron fit`" in done.stderr.replace("\n", " ")
     assert not [noise for noise in ("TPU", "it/s", "LeafSpec", "litlogger") if noise in done.stderr]
+
+
+def test_of_several_processes_the_first_tells(base, tmp_path, monkeypatch, caplog):
+    args = (base / "data", "--stage", "1.2", "--model", base / "llava", "--steps", 1, "--batch-size", 2)
+    for name in ("vitron", "lightning_fabric", "pytorch_lightning"):
+        caplog.set_level(logging.INFO, logger=name)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert command(*args, "-o", tmp_path) == 0
+    assert "untrained until you run" not in caplog.text
+    assert logging.getLogger("lightning_fabric").level == logging.WARNING  # it tells of each process
 
 
 def test_new_models_are_joined_from_parts_and_a_finished_run_is_left(base, tmp_path, caplog):
