@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from pixelsmith.store.errors import JobFolderError
 
@@ -24,24 +24,16 @@ def hold(folder: Path) -> Generator[None]:
         folder: Folder of the job; must exist.
 
     Raises:
-        JobFolderError: If another process holds it.
+        JobFolderError: If another process holds it, or the file system has no locks.
     """
-    with (folder / NAME).open("ab") as file:
-        try:
-            _lock(file)
-        except OSError as error:
-            raise JobFolderError(f"{folder} is in use by another process; wait for it or stop it") from error
+    lock = FileLock(folder / NAME)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise JobFolderError(f"{folder} is in use by another process; wait for it or stop it") from error
+    except NotImplementedError as error:
+        raise JobFolderError(f"the file system of {folder} has no locks; use one on another disk") from error
+    try:
         yield
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: BinaryIO) -> None:
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(file: BinaryIO) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        lock.release()
