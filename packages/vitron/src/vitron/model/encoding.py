@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -55,6 +55,9 @@ class _Shown:
     def size(self) -> VisualSize:
         """Size of the visual, or of each, by which its frames are shown."""
         return self.visuals[0].size
+
+
+_Part: TypeAlias = TextPart | MediaPart | RegionPart
 
 
 class ConversationEncoder:
@@ -148,7 +151,7 @@ class ConversationEncoder:
     def _without_specials(self, text: str) -> str:
         """Return a text in which no special token without a ``<`` is left."""
         for token in self._lone_specials:
-            text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
+            text = text.replace(token, f"{token[0]}\u200b{token[1:]}" if len(token) > 1 else "\u200b")
         return text
 
     def _template_message(
@@ -163,7 +166,7 @@ class ConversationEncoder:
             text = self.assistant_text(message)
             return {"role": "assistant", "content": [{"type": "text", "text": text}]}
         content, handles = list[dict[str, str]](), media_handles(kinds)
-        for part in message.content:
+        for part in _joined(message.content):
             match part:
                 case TextPart():
                     content.append({"type": "text", "text": self._without_specials(escape(part.text))})
@@ -372,6 +375,17 @@ class ConversationEncoder:
     def __call__(self, examples: Sequence[Example], *, left: bool = False) -> Batch:
         """Turn examples into a batch."""
         return self.collate([self.encode(example) for example in examples], left=left)
+
+
+def _joined(content: Sequence[_Part]) -> list[_Part]:
+    """Join neighbouring texts, as templates do: halves of a special token could meet there."""
+    found = list[_Part]()
+    for part in content:
+        if isinstance(part, TextPart) and found and isinstance(found[-1], TextPart):
+            found[-1] = TextPart(text=found[-1].text + part.text)
+        else:
+            found.append(part)
+    return found
 
 
 def _behind(handle: str, shown: list[dict[str, str]]) -> list[dict[str, str]]:

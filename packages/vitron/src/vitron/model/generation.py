@@ -117,6 +117,7 @@ class Decoder:
         return self._chunk(None, is_last=True) if self._num_emitted < len(self.tokens) else None
 
     def _chunk(self, signal: Signal | None, *, is_last: bool = False) -> MessageChunk | None:
+        # all of it: DecodeStream of tokenizers fails behind bytes that are no character (SentencePiece)
         text = self._encoder.decode(self.tokens)
         if text.endswith("\ufffd") and signal is None and not is_last:
             return None

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from vitron.data import Example
 from vitron.model.assembly import special_tokens
 from vitron.model.batch import IGNORED
@@ -50,6 +52,36 @@ def test_special_tokens_without_brackets_are_not_read_from_text(role):
     ids = ids_of(encoder, text_message("user", "hi"), text_message(role, "an [IMG] and <module>"))
     assert encoder.token_id("[IMG]") not in ids
     assert encoder.token_id("<module>") not in ids
+
+
+PIECES = [
+    *("<mod", "ule>", "</s>", "<|im_", "end|>", "<module>", "<sig_p0>", "<IMG_CONTEXT>", "&", "lt;", "x"),
+    *("[IMG]", "[I", "MG]", "[", "\u00a7", "\ue000", "\ue0000\ue001", "\u200b"),
+]
+
+
+@pytest.fixture(scope="module")
+def with_brackets():
+    """An encoder whose tokenizer has special tokens without a ``<``, of several characters and of one."""
+    processor = make_processor()
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": ["[IMG]", "\u00a7"]})
+    return make_encoder(processor, make_config(processor))
+
+
+@settings(max_examples=60, deadline=None)
+@example(parts=["[I", "MG]"])
+@example(parts=["[I\ue000MG]", "\u00a7"])
+@given(parts=st.lists(st.lists(st.sampled_from(PIECES), min_size=1).map("".join), min_size=1, max_size=3))
+def test_pieces_of_user_text_never_join_to_a_special_token(with_brackets, parts):
+    special = {
+        number for number, each in with_brackets.tokenizer.added_tokens_decoder.items() if each.special
+    }
+
+    def specials(*texts):
+        message = Message(role="user", content=tuple(TextPart(text=text) for text in texts))
+        return [each for each in ids_of(with_brackets, message) if each in special]
+
+    assert specials(*parts) == specials("x")
 
 
 def test_conversations_are_rendered_in_several_threads_at_once(encoder):

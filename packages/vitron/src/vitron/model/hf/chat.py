@@ -205,8 +205,11 @@ def _text(parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _without_marks(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a part in whose text nothing looks like the place of an assistant message."""
-    return {**part, "text": part["text"].replace(_MARK[0], "")} if "text" in part else dict(part)
+    """Return a part in whose text nothing looks like the place of an assistant message.
+
+    Something takes the place of a mark, since what stands around it could join to a special token.
+    """
+    return {**part, "text": part["text"].replace(_MARK[0], "\ufffd")} if "text" in part else dict(part)
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
