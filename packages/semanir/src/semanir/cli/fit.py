@@ -43,9 +43,12 @@ def fit(
 
     if missing := [name for name in EXTRA if find_spec(name) is None]:
         raise ImportError(f"{', '.join(missing)} is missing: pip install 'semanir[train]'")
+    from common_kernels.runtime.lightning import quiet_lightning
+
     from semanir.training import fit as run
     from semanir.training.run import find_config
 
+    quiet_lightning()
     first, *others = config
     run(first, output, [*(f"--config={find_config(name)}" for name in others), *changes])
     folder = Path(output) / "model"

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from common_kernels.runtime.lightning import expected_warnings
+
 from semanir.training.datamodule import SemanIRData
 from semanir.training.module import SemanIRModule
 
@@ -51,14 +53,8 @@ def fit(config: str, output: str | Path, arguments: Sequence[str] = ()) -> None:
 
     last = Path(output) / LAST
     words = ["--config", str(find_config(config)), f"--trainer.default_root_dir={output}", *arguments]
-    with warnings.catch_warnings():
-        # batches go on from any step, a folder with a checkpoint is what a run resumes from, and a step
-        # takes longer than reading
-        warnings.filterwarnings("ignore", ".*your dataloader is not resumable")
-        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        warnings.filterwarnings("ignore", ".*does not have many workers")
-        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-        warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")  # no validation
+    no_validation = "Total length of `list` across ranks is zero"
+    with expected_warnings("LightningCLI's args parameter", no_validation):
         warnings.simplefilter("ignore", DeprecationWarning)  # of libraries to each other
         try:
             cli = LightningCLI(
