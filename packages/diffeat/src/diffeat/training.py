@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from common_kernels.runtime.files import write_text
 from common_kernels.runtime.fingerprint import digest_settings
+from common_kernels.runtime.lightning import expected_warnings
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW
@@ -332,12 +332,7 @@ class HeadTraining:
             "use_distributed_sampler": False,  # each process draws its own batches
         }
         trainer = pl.Trainer(**arguments | {**self.trainer}, callbacks=[saver, *self.callbacks])
-        with warnings.catch_warnings():
-            # features are computed in this process, on the device of the model
-            warnings.filterwarnings("ignore", ".*does not have many workers")
-            warnings.filterwarnings("ignore", ".*exists and is not empty")
-            # Lightning's own use of torch
-            warnings.filterwarnings("ignore", ".*LeafSpec")
+        with expected_warnings():
             trainer.fit(module, loader, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
         head.cpu().eval()
         if trainer.is_global_zero:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -116,6 +115,7 @@ def train(
         model: Shipped name, folder or hub id of a pipeline.
     """
     names = selection.chosen()
+    from common_kernels.runtime.lightning import quiet_lightning
     from common_kernels.runtime.processes import Processes
     from pytorch_lightning.utilities import rank_zero_only
 
@@ -123,9 +123,7 @@ def train(
     from diffeat.ranking.labels import MaskLabels
     from diffeat.training import HeadTraining
 
-    # what Lightning tells of devices and of its services is no news of this run
-    for library in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    quiet_lightning()
     # Lightning starts the other processes by this same command
     rank, count = int(getattr(rank_zero_only, "rank", None) or 0), learning.devices
     device = Processes(rank=rank, world_size=count, local_rank=rank).device(machine.device)
