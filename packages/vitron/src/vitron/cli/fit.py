@@ -75,6 +75,7 @@ def fit(
     """
     require("train", *FIT_EXTRA)
     from common_kernels.runtime.hub import quiet_libraries
+    from common_kernels.runtime.lightning import quiet_lightning
 
     with quiet_libraries("transformers"):
         from pytorch_lightning.utilities import rank_zero_only
@@ -82,9 +83,7 @@ def fit(
         from vitron.training.run import fit_stage
         from vitron.training.stages import load_stage
 
-        # Lightning, whose import sets levels, tells of processes and accelerators, and advertises a service
-        for library in ("pytorch_lightning", "lightning_fabric"):
-            logging.getLogger(library).setLevel(logging.WARNING)
+        quiet_lightning()
         if getattr(rank_zero_only, "rank", None):  # it starts the other processes by this same command
             logging.getLogger("vitron").setLevel(logging.ERROR)
         chosen = overrides.apply(load_stage(stage))

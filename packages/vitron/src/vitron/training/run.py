@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
+from common_kernels.runtime.lightning import expected_warnings
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import (
@@ -103,12 +103,7 @@ def fit_stage(
         for logger in runner.loggers:
             logger.log_hyperparams({"stage": stage.model_dump(mode="json"), "seed": seed})
     module = VitronModule(model.train(), stage, seed)
-    with warnings.catch_warnings():
-        # reading is cheap beside a step, and the batches are those of the steps to come
-        warnings.filterwarnings("ignore", ".*does not have many workers")
-        warnings.filterwarnings("ignore", ".*your dataloader is not resumable")
-        warnings.filterwarnings("ignore", "Grad strides do not match")
-        warnings.filterwarnings("ignore", ".*LeafSpec")  # how Lightning asks torch
+    with expected_warnings("Grad strides do not match"):
         runner.fit(
             module, datamodule=data_module, ckpt_path=last if last.exists() else None, weights_only=True
         )
