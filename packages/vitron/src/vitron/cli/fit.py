@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from common_kernels.runtime.cli import OutputPath, say
+from common_kernels.runtime.cli import OutputPath, say, warn
 from cyclopts import Group, Parameter
 
 from vitron.cli.options import OUTPUT, require
@@ -88,6 +88,8 @@ def fit(
             logging.getLogger("vitron").setLevel(logging.ERROR)
         chosen = overrides.apply(load_stage(stage))
         built, processor = _model(model, parts, seed)
+        if (output / "last.ckpt").exists():
+            warn(f"resuming from {output / 'last.ckpt'}")
         folder = fit_stage(
             built, processor, chosen, data, output, validation=validation, seed=seed, options=trainer
         )

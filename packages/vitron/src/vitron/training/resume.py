@@ -43,15 +43,14 @@ def check_checkpoint(path: Path, run: Mapping[str, Any]) -> None:
 
     Args:
         path: Checkpoint.
-        run: What :func:`describe_run` returned.
+        run: What :func:`describe_run` returned, and the number of ``processes``.
 
     Raises:
-        ValueError: If stage, seed, data or model differ; the message names what does.
+        ValueError: If stage, seed, data, model or number of processes differ; the message names what does.
     """
-    found = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get(RUN_KEY)
-    if found is None:  # of an earlier version
-        return
-    changes = _differences(run, found)
+    # an earlier version wrote less, or nothing
+    found = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get(RUN_KEY, {})
+    changes = _differences({key: run[key] for key in run if key in found}, found)
     if changes:
         raise ValueError(
             f"{path} is of another run ({', '.join(changes[:3])}): give another output folder, or delete it "

@@ -93,12 +93,13 @@ def fit_stage(
         parts=options.micro_batches,
     )
     last, run = out / "last.ckpt", describe_run(model, stage, data, seed)
-    if last.exists():
-        check_checkpoint(last, run)
     try:
         runner = pl.Trainer(**_trainer_arguments(stage, out, options, validation is not None, trainer, run))
     except MisconfigurationException as error:  # such as a GPU that is not there
         raise ValueError(str(error)) from error
+    run["processes"] = runner.num_devices * runner.num_nodes  # each draws batches of its own
+    if last.exists():
+        check_checkpoint(last, run)
     if trainer.get("logger", True) is not False:
         for logger in runner.loggers:
             logger.log_hyperparams({"stage": stage.model_dump(mode="json"), "seed": seed})

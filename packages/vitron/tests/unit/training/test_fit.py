@@ -64,8 +64,8 @@ def base(tmp_path_factory):
     return folder
 
 
-def command(*args):
-    return run_app(app, ["fit", *map(str, args), "--accelerator", "cpu", "--devices", "1"])
+def command(*args, devices="1"):
+    return run_app(app, ["fit", *map(str, args), "--accelerator", "cpu", "--devices", devices])
 
 
 def small(**changes):
@@ -318,7 +318,10 @@ def test_a_checkpoint_is_resumed_by_its_own_run_only(base, tmp_path, capsys):
         error = capsys.readouterr().err
         assert f"last.ckpt is of another run ({reason}" in error
         assert "give another output folder, or delete it to train anew" in error
+    assert command(base / "data", "-o", tmp_path, *args, "--steps", 1, devices="2") == 2
+    assert "another run (processes 1 instead of 2)" in capsys.readouterr().err
     assert command(base / "data", "-o", tmp_path, *args, "--steps", 1) == 0
+    assert f"resuming from {tmp_path / 'last.ckpt'}" in capsys.readouterr().err
 
 
 def test_a_machine_that_is_not_there_is_a_sentence(base, tmp_path, capsys):
