@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from common_kernels.runtime.files import make_folder, write_bytes, write_json
 from common_kernels.runtime.fingerprint import digest_model
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from vitron.data.files import data_file, read_samples
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredConditions", "calls_of", "compute_conditions", "prompt_of", "read_conditions"]
 
-FOLDER, RECORD = "conditions", "record.json"
+FOLDER, RECORD, LOCK = "conditions", "record.json", ".lock"
 _PER_FILE = 256  # 77 vectors of 768 in half precision: 30 MB
 
 
@@ -120,7 +121,8 @@ def compute_conditions(
 ) -> StoredConditions:
     """Compute the prompt embeddings of all calls of a module, and store them with the data set.
 
-    Those that the same pipeline computed before are kept, so that a stopped computation resumes.
+    Those that the same pipeline computed before are kept, so that a stopped computation resumes. Of several
+    processes that ask for the same ones, the first computes and the others wait.
 
     Args:
         source: Folder of the data set, or its file of lines.
@@ -141,11 +143,25 @@ def compute_conditions(
     known_module = MODULES.resolve(module)
     if known_module is None:
         raise ValueError(f"module must be one of {', '.join(each.name for each in MODULES)}, got {module!r}")
-    name = known_module.name
-    place = data_file(source).parent / FOLDER / name
-    prompts = _prompts(source, name)
+    prompts = _prompts(source, known_module.name)
+    place = data_file(source).parent / FOLDER / known_module.name
+    make_folder(place.parent)
+    with FileLock(place.parent / LOCK):  # processes that torchrun started compute once
+        return _compute(source, prompts, pipeline, place, device, batch_size, overwrite, track)
+
+
+def _compute(
+    source: Path,
+    prompts: Sequence[str],
+    pipeline: str | Path,
+    place: Path,
+    device: str,
+    batch_size: int,
+    overwrite: bool,
+    track: Callable[[Sequence[Any]], Iterable[Any]],
+) -> StoredConditions:
     digest = digest_model(pipeline)
-    known = read_conditions(source).get(name)
+    known = read_conditions(source).get(place.name)
     if known is not None and (known.digest != digest or overwrite):
         known = None
     files = {} if known is None else dict(known.files)
@@ -167,7 +183,7 @@ def compute_conditions(
         files |= dict.fromkeys(map(_key, block), file)
         record = {"pipeline": str(pipeline), "digest": digest, "num_vectors": shape[0], "width": shape[1]}
         write_json(place / RECORD, record | {"files": files})
-    return read_conditions(source)[name]
+    return read_conditions(source)[place.name]
 
 
 def _prompts(source: Path, module: str) -> list[str]:

@@ -4,6 +4,7 @@
 import json
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import numpy as np
@@ -128,3 +129,13 @@ def test_errors_are_sentences(drawn, tmp_path):
 def test_a_prompt_is_the_text_of_all_instructions():
     parts = (Instruction(verb="generate", text=" a  red\nball "), Instruction(text="on grass"))
     assert prompt_of(Invocation(module="text_to_image", instruction=parts)) == "a red ball, on grass"
+
+
+def test_of_several_at_once_one_computes(pipeline, drawn, monkeypatch):
+    _, folder = pipeline
+    encoders, make = [], module._encoder
+    monkeypatch.setattr(module, "_encoder", lambda *args: encoders.append(args) or make(*args))
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: compute_conditions(drawn, "A", folder, device="cpu"), range(3)))
+    assert len(encoders) == 1
+    assert found[1:] == found[:-1]
