@@ -211,3 +211,69 @@ def test_text_of_a_user_is_shown_as_text(page):
     )
     assert page.inner_text("#chat").count("<img src=x onerror=alert(1)>") == 2
     assert page.locator("#chat img[src='x']").count() == 0
+
+
+def test_a_region_drawn_before_the_page_has_heard_of_the_image_is_kept(page, watched, scene):
+    large = Image.fromarray(draw(*SCENE)).resize((480, 480), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    large.save(file, "PNG")
+    held = []
+    page.route("**/queue/join*", lambda route: held.append(route))
+    page.set_input_files(
+        "#editor input[type=file]", {"name": "large.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    )
+    painted(page, lambda pixels: (pixels == (214, 40, 40)).all(axis=-1).any())
+    while not held:
+        page.wait_for_timeout(100)
+    stroke(page)
+    for route in held:
+        route.continue_()
+    page.unroute("**/queue/join*")
+    page.wait_for_timeout(2000)
+    page.fill("#message textarea", "look")
+    page.click("#send")
+    page.wait_for_function("document.querySelector('#chat').innerText.includes('look [img_')")
+    assert "1 region" in page.inner_text("#chat")
+    _, (media,), (region,), _ = watched.seen[-1]
+    assert media.data.shape == (480, 480, 3)
+    assert region.mask.any()
+
+
+def test_a_file_that_is_no_image_is_reported(page, scene):
+    page.set_input_files(
+        "#editor input[type=file]", {"name": "text.png", "mimeType": "image/png", "buffer": b"no image"}
+    )
+    page.wait_for_function("document.querySelector('#unreadable').innerText.includes('not an image')")
+    bring(page, scene)
+    assert page.inner_text("#unreadable") == ""
+
+
+def test_nothing_covers_a_result(page, scene):
+    assert page.locator("#results").count() == 0
+    bring(page, scene)
+    ask(page, "mark the yellow star", 1)
+    image = page.locator("#results .thumbnail-lg img").bounding_box()
+    caption = page.locator("#results .caption-label").bounding_box()
+    assert caption["y"] >= image["y"] + image["height"] - 1
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_text_leaves_its_control(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("send", "stop", "new"):
+        assert page.evaluate(
+            "name => { const found = document.getElementById(name);"
+            " return found.scrollWidth <= found.clientWidth; }",
+            name,
+        )
+    # the tools of the editor do not cover its sentence
+    tools = page.locator("#editor .toolbar-wrap, #editor .toolbar").first.bounding_box()
+    left = page.evaluate(
+        """() => {
+            const range = document.createRange();
+            range.selectNodeContents(document.querySelector('#editor .empty'));
+            return range.getBoundingClientRect().left;
+        }"""
+    )
+    assert left >= tools["x"] + tools["width"]
