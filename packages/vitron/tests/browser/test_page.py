@@ -106,7 +106,7 @@ def newest(page):
 
 
 def test_visitors_read_what_the_model_was_trained_on(page):
-    assert page.locator("#notice").inner_text().strip() == "trained on <nothing> alone"
+    assert page.locator("#notice").inner_text().strip() == "Trained on <nothing> alone"
 
 
 def test_a_drawn_region_is_edited(page, scene, watched):

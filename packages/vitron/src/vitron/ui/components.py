@@ -22,7 +22,8 @@ CSS = """
 #notice p { margin: 0 .25rem; font-size: .85rem; opacity: .75; }
 #chat .message { font-size: .95rem; }
 #chat .top-panel { display: none; }
-#unreadable:not(:empty) { margin: 0; padding: .5rem .75rem; border-radius: .4rem; color: #fff;
+#fault:has(#unreadable:empty) { display: none; }
+#unreadable { margin: 0; padding: .5rem .75rem; border-radius: .4rem; color: #fff;
   background: #b3261e; }
 #editor .empty { padding: 0 4.5rem; text-align: center; }
 .below .grid-wrap { padding-top: 2.2rem; min-height: 0 !important; }
@@ -124,10 +125,11 @@ def media_parts() -> dict[str, Any]:
             label="MP4, MOV, WebM, MKV, GIF, WebP or APNG",
             elem_id="video-file",
             file_types=VIDEO_SUFFIXES,
-            height=140,
+            height=190,
         )
         player = gr.Video(
             label="the video, as the model gets it",
+            show_label=False,  # it would cover the frame
             interactive=False,
             loop=True,
             height=240,

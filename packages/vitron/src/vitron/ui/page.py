@@ -63,12 +63,13 @@ def build_page(
             elem_id="head",
         )
         if notice is not None:
-            gr.HTML(f"<p>{html.escape(notice)}</p>", elem_id="notice")
+            sentence = html.escape(notice[:1].upper() + notice[1:])
+            gr.HTML(f"<p>{sentence}</p>", elem_id="notice")
         with gr.Row(equal_height=False):
             with gr.Column(scale=6, min_width=320):
                 parts = conversation_parts()
             with gr.Column(scale=5, min_width=320):
-                gr.HTML('<p id="unreadable" role="alert"></p>', padding=False)
+                gr.HTML('<p id="unreadable" role="alert"></p>', padding=False, elem_id="fault")
                 parts |= media_parts()
         with gr.Accordion("specialists", open=False):
             parts["status"] = gr.HTML(elem_id="status")
