@@ -9,7 +9,7 @@ import pytest
 import torch
 from recipes.vitron_tiny.building import make_config, make_model, make_processor, make_tokenizer
 from recipes.vitron_tiny.pool import make_pool, read_pool
-from recipes.vitron_tiny.stages import CONVERSATION, EXPLICIT, HARD, NAMED, pool_shares, stage_of
+from recipes.vitron_tiny.stages import CONVERSATION, COPIED, EXPLICIT, HARD, NAMED, pool_shares, stage_of
 from recipes.vitron_tiny.tasks import TASKS, corpus
 from recipes.vitron_tiny.training import train
 from safetensors.torch import load_file
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", STAGES)
 def test_a_pool_has_what_its_stage_asks_for(name: str) -> None:
     asked, drawn = set(stage_of(name, 1).tasks), pool_shares(name)
-    assert asked - {HARD} == set(drawn) <= {*TASKS, CONVERSATION, EXPLICIT, NAMED}
+    assert asked - {HARD} == set(drawn) <= {*TASKS, CONVERSATION, COPIED, EXPLICIT, NAMED}
     assert sum(drawn.values()) == pytest.approx(1)
     assert all(share > 0 for share in drawn.values())
 

@@ -38,6 +38,10 @@ def page_examples() -> tuple[PageExample, ...]:
     for _, sample in read_samples(folder):
         if sample.task in _TASKS and sample.task not in found and sample.media:
             example = read_example(sample, folder)
-            modules = tuple(call.module for message in sample.messages for call in message.calls)
-            found[sample.task] = PageExample(example.media[0], example.messages[0].text, modules)
+            calls = [call for message in sample.messages for call in message.calls]
+            said = [f"{each.verb} {each.text}" for call in calls for each in call.instruction]
+            # one call, in words: the messages of the demo have slips of the keyboard
+            text = said[0] if len(said) == 1 else example.messages[0].text
+            modules = tuple(call.module for call in calls)
+            found[sample.task] = PageExample(example.media[0], text, modules)
     return tuple(found[task] for task in _TASKS if task in found)
