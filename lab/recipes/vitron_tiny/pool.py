@@ -82,9 +82,8 @@ def _draw(task: str, seed: int, index: int) -> Drawn:
     if task == CONVERSATION:
         drawn = draw_turns(seed, index)[-1]
     elif task == EXPLICIT:
-        drawn = draw_turns(seed, index + EXPLICIT_FROM, references=EXPLICIT_REFERENCES, plain=EXPLICIT_PLAIN)[
-            -1
-        ]
+        number = index + EXPLICIT_FROM
+        drawn = draw_turns(seed, number, references=EXPLICIT_REFERENCES, plain=EXPLICIT_PLAIN)[-1]
     elif task == NAMED:
         drawn = draw_named(seed, index)
     elif task == COPIED:

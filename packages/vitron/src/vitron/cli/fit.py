@@ -84,11 +84,12 @@ def fit(
         from vitron.training.stages import load_stage
 
         quiet_lightning()
-        if getattr(rank_zero_only, "rank", None):  # it starts the other processes by this same command
+        is_first = not getattr(rank_zero_only, "rank", None)
+        if not is_first:  # it starts the other processes by this same command
             logging.getLogger("vitron").setLevel(logging.ERROR)
         chosen = overrides.apply(load_stage(stage))
         built, processor = _model(model, parts, seed)
-        if (output / "last.ckpt").exists():
+        if is_first and (output / "last.ckpt").exists():
             warn(f"resuming from {output / 'last.ckpt'}")
         folder = fit_stage(
             built, processor, chosen, data, output, validation=validation, seed=seed, options=trainer

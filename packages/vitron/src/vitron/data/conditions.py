@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -143,47 +143,56 @@ def compute_conditions(
     known_module = MODULES.resolve(module)
     if known_module is None:
         raise ValueError(f"module must be one of {', '.join(each.name for each in MODULES)}, got {module!r}")
-    prompts = _prompts(source, known_module.name)
     place = data_file(source).parent / FOLDER / known_module.name
+    prompts, digest = _prompts(source, known_module.name), digest_model(pipeline)
+    known, missing = _stored(source, place.name, prompts, digest, overwrite=overwrite)
+    if known is not None and not missing:
+        return known
     make_folder(place.parent)
-    with FileLock(place.parent / LOCK):  # processes that torchrun started compute once
-        return _compute(source, prompts, pipeline, place, device, batch_size, overwrite, track)
+    with FileLock(place.parent / LOCK):  # processes that torchrun started ask for the same ones
+        known, missing = _stored(source, place.name, prompts, digest, overwrite=overwrite)
+        if known is not None and not missing:
+            return known
+        encode = _encoder(pipeline, device)
+        if known is None and place.exists():  # not before the pipeline was found
+            shutil.rmtree(place)
+        make_folder(place)
+        record: dict[str, Any] = {"pipeline": str(pipeline), "digest": digest}
+        for block in track(_blocks(missing, _PER_FILE)):
+            found = np.concatenate([encode(part) for part in _blocks(block, batch_size)])
+            known = _add(place, record, known, dict(zip(map(_key, block), found, strict=True)))
+    assert known is not None
+    return known
 
 
-def _compute(
-    source: Path,
-    prompts: Sequence[str],
-    pipeline: str | Path,
-    place: Path,
-    device: str,
-    batch_size: int,
-    overwrite: bool,
-    track: Callable[[Sequence[Any]], Iterable[Any]],
-) -> StoredConditions:
-    digest = digest_model(pipeline)
-    known = read_conditions(source).get(place.name)
+def _stored(
+    source: Path, name: str, prompts: Sequence[str], digest: str, *, overwrite: bool
+) -> tuple[StoredConditions | None, list[str]]:
+    """Return what a pipeline computed before, if that is to be kept, and the prompts that are missing."""
+    known = read_conditions(source).get(name)
     if known is not None and (known.digest != digest or overwrite):
         known = None
+    return known, [prompt for prompt in prompts if known is None or prompt not in known]
+
+
+def _add(
+    place: Path,
+    record: Mapping[str, Any],
+    known: StoredConditions | None,
+    found: dict[str, NDArray[np.float16]],
+) -> StoredConditions:
+    """Write the embeddings of prompts as a further file, and record it."""
+    (shape,) = {each.shape for each in found.values()}
+    if known is not None and shape != (known.num_vectors, known.width):
+        wanted = (known.num_vectors, known.width)
+        raise DataError(f"{record['pipeline']} gave embeddings of {shape} and of {wanted}")
     files = {} if known is None else dict(known.files)
-    missing = [prompt for prompt in prompts if _key(prompt) not in files]
-    if not missing and known is not None:
-        return known
-    encode = _encoder(pipeline, device)
-    if known is None and place.exists():  # not before the pipeline was found
-        shutil.rmtree(place)
-    make_folder(place)
-    shape = None if known is None else (known.num_vectors, known.width)
-    for block in track(_blocks(missing, _PER_FILE)):
-        found = np.concatenate([encode(part) for part in _blocks(block, batch_size)])
-        if shape is not None and found.shape[1:] != shape:
-            raise DataError(f"{pipeline} gave embeddings of {found.shape[1:]} and of {shape}")
-        shape = found.shape[1:]
-        file = f"{len(set(files.values())):06d}.safetensors"
-        _write(place / file, {_key(prompt): each for prompt, each in zip(block, found, strict=True)})
-        files |= dict.fromkeys(map(_key, block), file)
-        record = {"pipeline": str(pipeline), "digest": digest, "num_vectors": shape[0], "width": shape[1]}
-        write_json(place / RECORD, record | {"files": files})
-    return read_conditions(source)[place.name]
+    file = f"{len(set(files.values())):06d}.safetensors"
+    _write(place / file, found)
+    files |= dict.fromkeys(found, file)
+    facts: dict[str, Any] = {**record, "num_vectors": shape[0], "width": shape[1], "files": files}
+    write_json(place / RECORD, facts)
+    return StoredConditions(folder=place, **facts)
 
 
 def _prompts(source: Path, module: str) -> list[str]:

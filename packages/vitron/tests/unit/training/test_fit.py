@@ -113,7 +113,7 @@ def test_a_run_writes_of_itself_alone(base, tmp_path):
     assert not [noise for noise in ("TPU", "it/s", "LeafSpec", "litlogger") if noise in done.stderr]
 
 
-def test_of_several_processes_the_first_tells(base, tmp_path, monkeypatch, caplog):
+def test_of_several_processes_the_first_tells(base, tmp_path, monkeypatch, caplog, capsys):
     args = (base / "data", "--stage", "1.2", "--model", base / "llava", "--steps", 1, "--batch-size", 2)
     for name in ("vitron", "lightning_fabric", "pytorch_lightning"):
         caplog.set_level(logging.INFO, logger=name)
@@ -121,6 +121,8 @@ def test_of_several_processes_the_first_tells(base, tmp_path, monkeypatch, caplo
     assert command(*args, "-o", tmp_path) == 0
     assert "untrained until you run" not in caplog.text
     assert logging.getLogger("lightning_fabric").level == logging.WARNING  # it tells of each process
+    assert command(*args, "-o", tmp_path) == 0
+    assert "resuming" not in capsys.readouterr().err
 
 
 def test_new_models_are_joined_from_parts_and_a_finished_run_is_left(base, tmp_path, caplog):
