@@ -77,8 +77,8 @@ def question(draw: Draw, shown: View, state: Composer) -> Step | None:
         return None
     step, found = _step(draw, query, wanted), matching(query.subject, shown.scene)
     if kind not in ("count", "comparison") and len(found) == 1:
-        subject = Subject(targets=found, phrase=f"the {noun(shown.scene.things[found[0]])}")
-        return replace(step, subject=subject)
+        # what "it" then means is said in the words of the question, as the user did
+        return replace(step, subject=Subject(targets=found, phrase=f"the {query.subject.noun()}"))
     return step
 
 
@@ -174,7 +174,7 @@ def _changes(draw: Draw, video: Video, wanted: str) -> str | None:
 def _count(draw: Draw, video: Video, wanted: str) -> str | None:
     end = draw.pick("first", "last")
     found = int(video.present[0 if end == "first" else -1].sum())
-    return worded(draw, COUNT, "?", end=end) if NUMBERS[found] == wanted else None
+    return worded(draw, COUNT, "?", end=end) if found == NUMBERS.index(wanted) else None
 
 
 _VIDEO_QUESTIONS: Mapping[str, Callable[[Draw, Video, str], str | None]] = {
