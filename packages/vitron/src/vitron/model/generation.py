@@ -286,7 +286,7 @@ class ModelGenerator:
 
     def forward(self, cache: DynamicCache, **inputs: Any) -> VitronOutput:
         """Run the model on further tokens; a mask is needed for padded rows only."""
-        return self.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return self.model(**inputs, cache=cache, use_cache=True, logits_to_keep=1)
 
     def _read_signal(self, hidden: Tensor) -> Signal:
         ids = torch.tensor([self.grammar.signals], device=self.device)

@@ -14,6 +14,7 @@ from vitron.data import Example
 from vitron.model.assembly import attach_to
 from vitron.model.batch import IGNORED
 from vitron.model.engine import Vitron
+from vitron.model.hf.modeling import CACHE
 from vitron.protocol.media import Artefact
 from vitron.protocol.messages import MediaPart, Message, PlacedRegion, RegionPart, TextPart, text_message
 
@@ -74,13 +75,14 @@ def test_company_and_padding_change_nothing(vitron):
         torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])  # since transformers 5.24, and before
 @torch.no_grad()
-def test_a_cache_changes_nothing(vitron):
+def test_a_cache_changes_nothing(vitron, name):
     batch = vitron.encoder([conversation(answered=False), HELLO], left=True)
     more = torch.tensor([[5, 9, 12], [7, 7, 20]])
     cache, inputs = DynamicCache(), batch.inputs()
     positions, offsets = vitron.model.positions(inputs)
-    found = vitron.model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True)
+    found = vitron.model(**inputs, position_ids=positions, use_cache=True, **{name: cache})
     steps, mask = [found.logits[:, -1]], batch.attention_mask
     lengths = mask.sum(1)
     for step in range(more.shape[1]):
@@ -88,7 +90,8 @@ def test_a_cache_changes_nothing(vitron):
         at = (lengths + offsets + step)[:, None]
         at = at.expand(3, -1, -1) if vitron.model.uses_3d_positions else at
         ids = more[:, step : step + 1]
-        found = vitron.model(ids, mask, at, past_key_values=cache, use_cache=True)
+        found = vitron.model(ids, mask, at, use_cache=True, **{name: cache})
+        assert found[CACHE] is cache
         steps.append(found.logits[:, -1])
     whole = {**inputs, "input_ids": torch.cat([batch.input_ids, more], 1), "attention_mask": mask}
     for name in ("mm_token_type_ids", "token_type_ids"):

@@ -25,6 +25,8 @@ __all__ = ["VitronForConditionalGeneration", "VitronOutput"]
 
 IGNORED = -100
 OWN_INPUTS = ("frame_rows", "region_masks", "region_frames", "region_boxes")
+# what transformers calls the key-value cache: "past_key_values" before 5.24
+CACHE = "cache" if hasattr(ModelOutput, "past_key_values") else "past_key_values"
 
 
 @dataclass
@@ -34,14 +36,17 @@ class VitronOutput(ModelOutput):
     Attributes:
         loss: Mean cross-entropy of the next token, if labels are given.
         logits: ``(B, L, V)``.
-        past_key_values: Key-value cache.
+        cache: Key-value cache; before transformers 5.24 it is called ``past_key_values``.
         hidden: Last hidden states, ``(B, L, D)``.
         features: Features of the shown frames; ``None`` without ``frame_rows``.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: Any = None
+    if CACHE == "cache":
+        cache: Any = None
+    else:
+        past_key_values: Any = None
     hidden: Tensor | None = None
     features: FrameFeatures | None = None
 
@@ -171,6 +176,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         region_masks: Tensor | Sequence[Tensor] | None = None,
         region_frames: Tensor | None = None,
         region_boxes: Tensor | None = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> VitronOutput:
         """Run the model.
@@ -179,7 +185,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_ids: ``(B, L)``, with placeholders.
             attention_mask: ``(B, L)``, 0 on padding; on either side.
             position_ids: ``(B, L)``, or ``(3, B, L)``; by default :meth:`positions`.
-            past_key_values: Key-value cache; media and regions in it must not be given again.
+            past_key_values: Former name of ``cache``.
             inputs_embeds: Embeddings instead of ids.
             labels: ``(B, L)``, -100 for positions without a loss.
             frame_rows: Row in the batch of the vision tower of each shown frame, ``(F,)``.
@@ -188,6 +194,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
             region_frames: Position among the shown frames of each region, ``(R,)``.
             region_boxes: Corners of regions as fractions of the image, ``(R, 4)``; NaN for the box around
                 the mask.
+            cache: Key-value cache; media and regions in it must not be given again.
             **kwargs: Inputs of the backbone, such as ``pixel_values``.
 
         Raises:
@@ -198,7 +205,8 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if region_frames is None or frame_rows is None:
                 raise ValueError("region_masks need region_frames and frame_rows")
             regions = (region_masks, region_frames, region_boxes)
-        is_first = past_key_values is None or past_key_values.get_seq_length() == 0
+        cache = past_key_values if cache is None else cache
+        is_first = cache is None or cache.get_seq_length() == 0
         if is_first:
             _check_regions(input_ids, self.config.region_token_id, 0 if regions is None else len(regions[0]))
         if position_ids is None and input_ids is not None and (is_first or attention_mask is not None):
@@ -215,8 +223,8 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
                 inputs_embeds=inputs_embeds,
+                **{CACHE: cache},
                 **kwargs,
             )
             features = call.read_features()
@@ -230,9 +238,9 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return VitronOutput(
             loss=loss,
             logits=found.logits,
-            past_key_values=found.past_key_values,
             hidden=call.hidden,
             features=features,
+            **{CACHE: found.get(CACHE)},
         )
 
     # -- positions
@@ -288,7 +296,7 @@ class VitronForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Drop media and regions once the cache holds them."""
         inputs = cast("dict[str, Any]", cast("Any", super()).prepare_inputs_for_generation(*args, **kwargs))
-        cache = inputs.get("past_key_values")
+        cache = inputs.get(CACHE)
         if cache is not None and cache.get_seq_length() > 0:
             for name in (*OWN_INPUTS, "token_type_ids"):
                 inputs.pop(name, None)
