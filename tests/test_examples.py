@@ -2,11 +2,14 @@
 import ast
 import doctest
 import re
+import shlex
 from importlib import import_module
 
 import pytest
+from cyclopts import CycloptsError
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```(\S*).*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 
 
@@ -44,6 +47,37 @@ def test_python_in_the_pages_uses_names_that_exist(pages, packages, root):
                     assert missing == [], f"{page.relative_to(root)} imports {missing} from {node.module}"
                     checked += 1
     assert checked > 0
+
+
+def commands_of(text, programs, *, is_inline):
+    """Yield the calls of our programs in the shell blocks of a page, on request in its sentences too."""
+    blocks = [block for kind, block in FENCED.findall(text) if kind in {"", "sh"}]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    if is_inline:  # names of commands are no calls; what has two options can be copied
+        lines += [line for line in re.findall(r"`(\w[^`\n]*)`", text) if line.count(" -") > 1]
+    for line in filter(re.compile(rf"\b({'|'.join(programs)}) ").search, lines):
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="&|>;")
+        lexer.whitespace_split = True
+        parts = re.split(r"\n[&|>;]+\n", "\n".join(lexer))
+        yield from (part.split("\n") for part in parts if part.partition("\n")[0] in programs)
+
+
+def test_commands_in_the_pages_can_be_given(pages, packages, root):
+    """Programs take every call in a shell block, and in a sentence of the pages where people begin."""
+    programs = {name: package for package in packages for name in package.project.get("scripts", {})}
+    refused, checked = [], 0
+    for page in pages:
+        where = page.relative_to(root)
+        is_inline = where.parts[:2] in {("docs", "start"), ("docs", "howto")} or page.name == "README.md"
+        for program, *tokens in commands_of(page.read_text("utf-8"), programs, is_inline=is_inline):
+            app = import_module(f"{programs[program].module}.cli").app
+            checked += 1
+            try:
+                app.parse_args(tokens, exit_on_error=False, print_error=False)
+            except CycloptsError as error:
+                refused.append(f"{where}: {program} {shlex.join(tokens)}: {error}")
+    assert checked > 100
+    assert refused == []
 
 
 def test_links_between_pages_lead_somewhere(pages, root):
