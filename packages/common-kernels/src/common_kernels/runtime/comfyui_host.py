@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -20,6 +19,21 @@ __all__ = ["Interrupted", "StandIn", "check_node", "load_pack", "run_node"]
 
 _WIDGETS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 _SHAPES = {"IMAGE": 4, "MASK": 3}
+
+
+@contextmanager
+def _present(modules: Mapping[str, ModuleType]) -> Generator[None]:
+    """Let modules be imported by their names; what else is imported meanwhile stays."""
+    former = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in former.items():
+            if module is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module
 
 
 class Interrupted(Exception):  # noqa: N818 - the host's exception, which is no error
@@ -70,7 +84,7 @@ class StandIn:
         modules = {name: ModuleType(name) for name in contents}
         for name, module in modules.items():
             vars(module).update(contents[name])
-        with mock.patch.dict(sys.modules, modules):
+        with _present(modules):
             yield self
 
     def _ask(self) -> None:
@@ -101,7 +115,7 @@ def load_pack(folder: Path) -> dict[str, type[Any]]:
     assert place is not None
     assert place.loader is not None
     module = importlib.util.module_from_spec(place)
-    with mock.patch.dict(sys.modules, {name: module}):
+    with _present({name: module}):
         place.loader.exec_module(module)
     nodes: dict[str, type[Any]] = dict(module.NODE_CLASS_MAPPINGS)
     strangers = sorted(set(getattr(module, "NODE_DISPLAY_NAME_MAPPINGS", {})) - set(nodes))

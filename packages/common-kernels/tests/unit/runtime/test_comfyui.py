@@ -169,6 +169,17 @@ def test_a_pack_is_loaded_checked_and_run(pack):
     assert host.steps == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_what_is_imported_beside_the_host_stays(pack, tmp_path, monkeypatch):
+    (tmp_path / "imported_by_a_pack.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with (pack / "__init__.py").open("a") as file:
+        file.write("import imported_by_a_pack")
+    with StandIn().installed():
+        load_pack(pack)
+    assert "comfy" not in sys.modules
+    assert sys.modules.pop("imported_by_a_pack")
+
+
 def test_a_user_cancels(pack):
     with StandIn(interrupt_at=2).installed() as host, pytest.raises(Interrupted):
         run_node(load_pack(pack)["Invert"], images=torch.rand(3, 4, 5, 3))
