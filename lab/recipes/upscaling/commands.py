@@ -32,6 +32,7 @@ from recipes.upscaling.measures import (
     distances,
     saturation,
     things_of,
+    worst_line,
     worst_seam,
 )
 from recipes.upscaling.report import JUDGED, REQUIREMENTS, gallery, gate_figures, table
@@ -163,7 +164,7 @@ def gate(
     write: Flag = False,
     machine: Accelerator = Accelerator(),
 ) -> int:
-    """Compare 4x enlargements with Lanczos on fresh prompts; exit 1 if they lose, copy, blur or add grain.
+    """Compare 4x enlargements with Lanczos on fresh prompts; exit 1 if they are worse or show seams.
 
     Args:
         model: Folder of the pipeline.
@@ -177,13 +178,18 @@ def gate(
     torch.set_num_threads(machine.threads)
     rows = [row for row in ROWS if row.key in GATE_ROWS]
     drawn, figures = fresh_seeds(seed, seeds), list[dict[str, dict[str, float]]]()
+    studies: list[_Study] = []
     with TemporaryDirectory() as own:
         for each in drawn:
             run = _Study(model, {4: count}, each, (folder or Path(own)) / str(each), machine.device)
             figures.append(run.run(rows))
+            studies.append(run)
+    spacing = studies[0].pipeline.vae_scale_factor
+    lines = {row.key: worst_line([run.generated[row.key].images for run in studies], spacing) for row in rows}
     runs = [gate_figures(each) for each in figures]
-    misses = missed(REQUIREMENTS, runs)
-    found = {"figures": mean(figures), "gate": mean(runs), "runs": runs, "missed": misses}
+    pooled = mean(runs) | lines[JUDGED]
+    misses = missed(REQUIREMENTS, runs, pooled)
+    found = {"figures": mean(figures), "lines": lines, "gate": pooled, "runs": runs, "missed": misses}
     say(table(found["figures"], 4))
     if write:
         facts = json.loads(card.read_text("utf-8"))

@@ -136,6 +136,23 @@ def worst_seam(images: Images, spacing: int) -> float:
     return round(seam_profile([ArrayRows(image) for image in images], spacing).worst()[0].ratio, 3)
 
 
+def worst_line(runs: Sequence[Images], spacing: int) -> dict[str, float]:
+    """Return the line that shows most in the images of all seeds: its step over that of its neighbours.
+
+    In few images the edges of things are lines, too: eight drawn scenes have 1.4 to 1.7, forty have 1.15.
+    ``line_upper`` is the largest value with the images of any one seed left out.
+
+    Args:
+        runs: Images of each seed, ``(B, H, W, 3)`` uint8.
+        spacing: Pixels per latent.
+    """
+    without = [
+        worst_seam(np.concatenate([*runs[:number], *runs[number + 1 :]]), spacing)
+        for number in range(len(runs))
+    ]
+    return {"line": worst_seam(np.concatenate(runs), spacing), "line_upper": max(without)}
+
+
 def saturation(images: Images) -> float:
     """Return the 99th percentile of the saturation of HSV, in levels of 255; mean over images."""
     levels = [np.asarray(Image.fromarray(image).convert("HSV"))[..., 1] for image in images]

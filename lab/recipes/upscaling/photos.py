@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pixelsmith.adapters import load_model
 from pixelsmith.config import JobConfig, Slider
-from pixelsmith.io.colours import keep_colours
+from pixelsmith.io.corrections import correct_rows
 from pixelsmith.io.lanczos import Resized
 from pixelsmith.io.vae import TiledVAE
 from pixelsmith.job import Job, JobSpec, MemoryStore
@@ -153,7 +153,7 @@ def enlarge(
         found = Job(loaded, spec, MemoryStore(), image=small).run().image.array
         yield f"slider {slider}", found
         # what the job does with colour_fix="wavelet"
-        parts = keep_colours([(0, found)], ArrayRows(lanczos))
+        parts = correct_rows([(0, found)], ArrayRows(lanczos), colours=True)
         yield f"slider {slider}, colour fix", np.concatenate([part for _, part in parts])
 
 

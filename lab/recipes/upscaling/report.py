@@ -38,8 +38,9 @@ REQUIREMENTS = (
     *(Requirement(figure=f"{name}_more", at_most=5) for name in ("lost", "repeated", "copied")),  # points
     Requirement(figure="detail_gain", at_least=1),
     Requirement(figure="grain", at_most=1.2),
+    Requirement(figure="line", at_most=1.2),
 )
-"""Requirements on :func:`gate_figures`, at their 95 % bounds."""
+"""Requirements on :func:`gate_figures`, at their 95 % bounds, and on the lines in all images."""
 
 
 def gate_figures(figures: Mapping[str, Figures], row: str = JUDGED) -> dict[str, float]:

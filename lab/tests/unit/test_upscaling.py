@@ -111,6 +111,19 @@ def test_seams_are_seen_wherever_they_lie(scenes):
     assert measures.worst_seam(np.clip(stepped, 0, 255).astype(np.uint8), 4) > 2 * clean
 
 
+def test_a_seam_in_images_of_all_seeds_is_told_from_the_edges_of_things():
+    drawn = [
+        np.stack([render(each.scene, 128).image for each in draw_orders(seed, 6, 1)]) for seed in (3, 4, 5)
+    ]
+    found = measures.worst_line(drawn, 4)
+    assert found["line"] <= found["line_upper"] < max(measures.worst_seam(each, 4) for each in drawn)
+    stepped = [each.astype(int) for each in drawn]
+    for each in stepped:
+        each[:, 84:] += 12
+    seam = measures.worst_line([np.clip(each, 0, 255).astype(np.uint8) for each in stepped], 4)
+    assert seam["line"] > 2 * found["line"]
+
+
 def test_saturation_is_that_of_the_most_colourful_parts(scenes):
     grey = np.broadcast_to(scenes.mean(axis=3, keepdims=True), scenes.shape).astype(np.uint8)
     assert measures.saturation(grey) == 0
@@ -140,10 +153,13 @@ def run(**ours):
         ({"lost": 6, "detail_things": 3.0}, ["lost_more"]),
         ({"repeated": 6, "copied": 7, "detail_things": 1.0}, ["repeated_more", "copied_more", "detail_gain"]),
         ({"detail_ground": 0.7}, ["grain"]),
+        ({"line_upper": 1.3}, ["line"]),
     ],
 )
 def test_the_gate_names_what_is_missed(ours, words):
-    said = gates.missed(REQUIREMENTS, [run(**ours)] * 3)
+    lines = {"line": 1.1, "line_upper": ours.get("line_upper", 1.15)}
+    runs = [run(**ours)] * 3
+    said = gates.missed(REQUIREMENTS, runs, gates.mean(runs) | lines)
     assert [line.split()[0] for line in said] == words
 
 

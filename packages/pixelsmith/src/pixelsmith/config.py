@@ -79,6 +79,8 @@ class DenoisingConfig:
         wrap: Sides that join their opposite: "horizontal" for panoramas, "both" for textures.
         colour_fix: "wavelet" takes all that is coarser than about 13 pixels from the enlarged image once the
             result is decoded, so that its colours stay; not where top and bottom join.
+        grain_threshold: Strength in levels of 255 below which detail that the enlarged image lacks counts as
+            grain and is left out; 0 keeps all. If not given 2.5, and 0 with mode "official".
     """
 
     plan: PlanKind = "cover"
@@ -93,6 +95,7 @@ class DenoisingConfig:
     overhang: int | None = None
     wrap: Wrap = "none"
     colour_fix: ColourFix = "none"
+    grain_threshold: float | None = None
 
     def __post_init__(self) -> None:
         _check_choices(self, ("plan", "mode", "start", "fusion", "wrap", "colour_fix"))
@@ -100,6 +103,8 @@ class DenoisingConfig:
             raise ValueError(f"colour_fix must be 'none' with wrap={self.wrap!r}, got {self.colour_fix!r}")
         if self.overlap < 0:
             raise ValueError(f"overlap must not be negative, got {self.overlap}")
+        if not 0 <= (self.grain_threshold or 0) < math.inf:
+            raise ValueError(f"grain_threshold must be a finite number from 0, got {self.grain_threshold}")
         for name in ("band", "overhang"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -163,6 +168,13 @@ class JobConfig(DenoisingConfig):
         if self.mode == "official":
             return 0
         return min(patch // 4, patch // 8 if self.overhang is None else self.overhang)
+
+    @property
+    def grain(self) -> float:
+        """Levels of 255 below which detail is grain; 0 for none."""
+        if self.grain_threshold is None:
+            return 0.0 if self.mode == "official" else 2.5
+        return self.grain_threshold
 
     @property
     def wraps(self) -> tuple[bool, bool]:

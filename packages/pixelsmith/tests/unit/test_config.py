@@ -31,6 +31,8 @@ from pixelsmith.config import SamplingConfig, SizeConfig
         ({"overhang": -1}, "overhang must not be negative, got -1"),
         ({"overhang": 3, "mode": "official"}, "overhang must be 0 with mode='official', got 3"),
         ({"colour_fix": "auto"}, "colour_fix must be one of none, wavelet, got .auto."),
+        ({"grain_threshold": -1.0}, "grain_threshold must be a finite number from 0, got -1.0"),
+        ({"grain_threshold": float("nan")}, "grain_threshold must be a finite number from 0, got nan"),
         (
             {"colour_fix": "wavelet", "wrap": "both"},
             "colour_fix must be .none. with wrap=.both., got .wavelet.",
@@ -108,3 +110,10 @@ def test_band_and_overhang_follow_the_side_of_a_patch():
     given = replace(config, band=3, overhang=20)
     assert (given.band_of(128), given.overhang_of(128), given.overhang_of(16)) == (3, 20, 4)
     assert replace(config, mode="official").overhang_of(128) == 0
+
+
+def test_grain_goes_by_default_but_not_with_the_published_mode():
+    assert JobConfig(patch=16).grain > 0
+    assert JobConfig(patch=16, grain_threshold=0.0).grain == 0
+    assert JobConfig(patch=16, mode="official").grain == 0
+    assert JobConfig(patch=16, mode="official", grain_threshold=1.5).grain == 1.5

@@ -15,7 +15,7 @@ from pixelsmith.core.engine import run_stage
 from pixelsmith.core.model import JobModel
 from pixelsmith.core.protocol import OnStep, Progress, StageInterrupted
 from pixelsmith.core.ranks import Ranks
-from pixelsmith.io.colours import REACH, keep_colours
+from pixelsmith.io.corrections import REACH, correct_rows
 from pixelsmith.io.lanczos import Resized
 from pixelsmith.io.margins import Framed
 from pixelsmith.io.tiles import MARGIN
@@ -176,7 +176,7 @@ class StageRun:
         Args:
             canvas: Latents after the last step.
             image: Image of the stage.
-            previous: Image of the stage before, for its colours.
+            previous: Image of the stage before, for its colours and where it is calm.
 
         Raises:
             JobInterrupted: If the hook requested it.
@@ -193,16 +193,19 @@ class StageRun:
     def _decoded(self, canvas: Canvas, previous: Rows, start: int) -> Iterator[tuple[int, Pixels]]:
         """Yield rows of the image, see :meth:`TiledVAE.decode`, from ``start`` on."""
         assert self._frame is not None  # encode returned its inside
-        keeps = self.config.colour_fix == "wavelet"
-        # the colours of a row depend on rows above it, which are kept with their colours corrected only
-        first = max(0, start - REACH) if keeps else start
+        colours, grain = self.config.colour_fix == "wavelet", self.config.grain
+        corrects = colours or grain > 0
+        # the corrections of a row depend on rows above it, which are kept as they are after theirs only
+        first = max(0, start - REACH) if corrects else start
         framed = Framed(canvas, self._frame, self.margin)
         rows = self.vae.decode(framed, self._on_tile("decode"), start=self.margin.above + first)
         decoded = self.margin.crop(rows, self.size)
-        if not keeps:
+        if not corrects:
             return decoded
-        enlarged = Resized(previous, self.size, wrap=self.config.wraps)
-        return keep_colours(decoded, enlarged, start=start, wraps=self.config.wraps[1])
+        return correct_rows(
+            decoded, self.enlarge(previous), colours=colours, grain=grain, start=start,
+            wraps=self.config.wraps[1],
+        )  # fmt: skip
 
     def _denoising(self, progress: Progress) -> JobProgress:
         return JobProgress(

@@ -78,13 +78,18 @@ def test_a_job_enlarges_by_the_network_before_it_encodes(upscaler, dummies):
     for network in (None, upscaler):
         model = Model()
         model.upscaler = network
-        result = Job(model, dummies.spec(sizes=((48, 56),)), MemoryStore()).run()
+        spec = dummies.spec(sizes=((48, 56),), grain_threshold=0.0)
+        result = Job(model, spec, MemoryStore()).run()
         seen.append(result.image.array)
     # a model that keeps everything gives the means of 2 x 2 pixels of the enlarged image
     enlarged = upscaler.enlarge(dummies.scene((24, 28))).astype(float)
     cells = enlarged.reshape(24, 2, 28, 2, 3).mean(axis=(1, 3)).repeat(2, 0).repeat(2, 1)
     assert np.abs(seen[1] - cells).max() <= 0.51
     assert np.abs(seen[0] - cells).max() > 5
+    # where the result is calm, it is that image, not the one of Lanczos
+    spec = dummies.spec(sizes=((48, 56),), grain_threshold=40.0)
+    found = Job(model, spec, MemoryStore()).run().image.array
+    assert np.abs(found - enlarged).mean() < np.abs(seen[1] - enlarged).mean()
 
 
 def test_a_model_is_loaded_with_its_upscaler(file, tmp_path):

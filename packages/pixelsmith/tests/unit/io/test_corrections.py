@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image, ImageFilter
-from pixelsmith.io.colours import REACH, keep_colours
+from pixelsmith.io.corrections import REACH, correct_rows
 from pixelsmith.store.rows import ArrayRows
 
 
-def whole(decoded, image, **options):
-    parts = list(keep_colours([(0, decoded)], ArrayRows(image), **options))
+def whole(decoded, image, *, colours=True, **options):
+    parts = list(correct_rows([(0, decoded)], ArrayRows(image), colours=colours, **options))
     return np.concatenate([rows for _, rows in parts])
 
 
@@ -61,21 +61,53 @@ def test_nothing_coarse_is_left_of_the_decoded_image(photo):
 
 @pytest.mark.parametrize("bands", [(240,), (7, 90, 11, 132), (128, 112)])
 @pytest.mark.parametrize("start", [0, 100])
-def test_strips_do_not_show(photo, bands, start):
-    """Whatever rows come together, and wherever a run goes on: the same bytes."""
+@pytest.mark.parametrize("options", [{"colours": True}, {"grain": 20.0}, {"colours": True, "grain": 20.0}])
+def test_strips_do_not_show(photo, bands, start, options, monkeypatch):
+    """Whatever rows come together, however many columns, and wherever a run goes on: the same bytes."""
     other = photo[::-1, ::-1].copy()
-    expected = whole(photo, other)[start:]
+    expected = whole(photo, other, **{"colours": False} | options)[start:]
+    monkeypatch.setattr("pixelsmith.io.corrections._WIDTH", 90)
     first = max(0, start - REACH)
     edges = [max(first, edge) for edge in np.cumsum((0, *bands))]
     parts = [(top, photo[top:stop]) for top, stop in pairwise(edges) if stop > top]
-    found = list(keep_colours(iter(parts), ArrayRows(other), start=start))
+    found = list(correct_rows(iter(parts), ArrayRows(other), start=start, **options))
     assert [top for top, _ in found] == [
         start + sum(len(rows) for _, rows in found[:n]) for n in range(len(found))
     ]
     np.testing.assert_array_equal(np.concatenate([rows for _, rows in found]), expected)
 
 
-def test_sides_that_join_have_no_edge(photo):
+@pytest.mark.parametrize("grain", [0.0, 20.0])
+def test_sides_that_join_have_no_edge(photo, grain):
     other = photo[::-1].copy()
-    moved = whole(np.roll(photo, 50, axis=1), np.roll(other, 50, axis=1), wraps=True)
-    np.testing.assert_array_equal(moved, np.roll(whole(photo, other, wraps=True), 50, axis=1))
+    options = {"wraps": True, "grain": grain}
+    moved = whole(np.roll(photo, 50, axis=1), np.roll(other, 50, axis=1), **options)
+    np.testing.assert_array_equal(moved, np.roll(whole(photo, other, **options), 50, axis=1))
+
+
+def noisy(image, levels):
+    grain = np.random.default_rng(0).normal(0, levels, image.shape)
+    return np.clip(image + grain, 0, 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(("levels", "least", "most"), [(1.0, 0, 0.5), (2.0, 0, 0.6), (8.0, 0.97, 1.03)])
+def test_weak_detail_is_grain_and_strong_detail_stays(photo, levels, least, most):
+    calm = photo // 2 + 60
+    decoded = noisy(calm, levels)
+    found = whole(decoded, calm, colours=False, grain=2.5).astype(float) - calm
+    assert least <= found.std() / (decoded.astype(float) - calm).std() <= most
+
+
+def test_grain_goes_on_the_ground_and_not_from_a_thing_beside_it(photo):
+    calm = np.full((120, 200, 3), 120, dtype=np.uint8)
+    decoded = noisy(calm, 1.0)
+    decoded[:, 120:] = noisy(calm, 12.0)[:, 120:]
+    found = whole(decoded, calm, colours=False, grain=2.5)
+    assert found[:, :100].std() < 0.3 * decoded[:, :100].std()
+    assert np.abs(found[:, 125:].astype(int) - decoded[:, 125:]).max() <= 1
+
+
+def test_colours_of_the_decoded_image_stay_where_grain_goes(photo):
+    calm = photo // 2 + 60
+    shifted = calm + np.array([9, 0, 4], dtype=np.uint8)
+    assert np.abs(whole(shifted, calm, colours=False, grain=2.5).astype(int) - shifted).max() <= 1
