@@ -51,8 +51,8 @@ def resume(
     """Resume a job where it was stopped or killed.
 
     At most a batch of patches and two rows of tiles are computed again, and the result is identical, byte
-    for byte, to that of an uninterrupted run. Another device may round differently. Exit code: 0 done, 1 begun and not finished,
-    2 nothing was done, 130 interrupted.
+    for byte, to that of an uninterrupted run. Another device may round differently. Exit code: 0 done,
+    1 begun and not finished, 2 nothing was done, 130 interrupted.
 
     **Examples**
 
