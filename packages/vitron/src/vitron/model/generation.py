@@ -29,6 +29,10 @@ __all__ = ["Decoder", "ModelGenerator", "Prefilled", "hidden_of", "logits_of"]
 
 Signal = NDArray[np.float32]
 
+# tokens whose text is decoded again with a new one: all of them would take quadratic time
+_MOST_AGAIN = 48
+_LEAST_AGAIN = 8  # enough for a character in bytes and the spaces that decoders put between words
+
 
 class Decoder:
     """Generation state of one message, without the cache of the language model.
@@ -56,6 +60,7 @@ class Decoder:
         self._warpers = _warpers(sampling)
         self._left = sampling.max_new_tokens
         self._emitted, self._num_emitted = "", 0
+        self._start = 0  # of the tokens that are decoded again with each new one; their text is emitted
         self._signal_states = list[Tensor]()
 
     def limit(self, room: int) -> None:
@@ -117,13 +122,22 @@ class Decoder:
         return self._chunk(None, is_last=True) if self._num_emitted < len(self.tokens) else None
 
     def _chunk(self, signal: Signal | None, *, is_last: bool = False) -> MessageChunk | None:
-        # all of it: DecodeStream of tokenizers fails behind bytes that are no character (SentencePiece)
-        text = self._encoder.decode(self.tokens)
+        # no DecodeStream of tokenizers: it fails behind bytes that are no character (SentencePiece)
+        text = self._encoder.decode(self.tokens[self._start :])
         if text.endswith("\ufffd") and signal is None and not is_last:
             return None
         chunk = MessageChunk(text[len(self._emitted) :], signal, len(self.tokens) - self._num_emitted)
         self._emitted, self._num_emitted = text, len(self.tokens)
+        if len(self.tokens) - self._start >= _MOST_AGAIN:
+            self._forget()
         return chunk
+
+    def _forget(self) -> None:
+        """Decode only the last tokens again from now on, unless they begin within a character or a word."""
+        start = len(self.tokens) - _LEAST_AGAIN
+        text = self._encoder.decode(self.tokens[start:])
+        if text.strip() and "\ufffd" not in text and self._emitted.endswith(text):
+            self._start, self._emitted = start, text
 
 
 def _sample(logits: Tensor, warpers: LogitsProcessorList, generator: torch.Generator) -> int:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decoder: forced tokens, incomplete characters, end tokens, and where the context ends."""
 
+import re
 from dataclasses import replace
 from itertools import chain
 
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from vitron.errors import ContextLengthError
-from vitron.model.constraints import CallState
+from vitron.model.constraints import CallGrammar, CallState
 from vitron.model.engine import Vitron
 from vitron.model.generation import Decoder
 from vitron.protocol import StreamParser
 from vitron.protocol.sampling import SamplingParams
 
 from .conftest import ask, make_image, segment
+from .vocabularies import KINDS, TEXTS, make_encoder
 
 
 def follow(monkeypatch, ids):
@@ -80,6 +82,37 @@ def test_an_incomplete_character_is_held_back_and_counted(vitron, monkeypatch):
     pieces = stream(vitron, ask(), max_new_tokens=20, constrained=False)
     assert pieces[-1].text.startswith("\ufffd")
     assert sum(piece.tokens for piece in pieces) == len(cut) - 1
+
+
+def read(encoder, ids):
+    """The text of tokens that arrive one by one."""
+    grammar = CallGrammar(encoder, len(encoder.tokenizer))
+    decoder = Decoder(encoder, grammar, SamplingParams(constrained=False), lambda _: None)
+    pieces = [decoder.append(token, torch.zeros(1)) for token in ids] + [decoder.close()]
+    return "".join(piece.text for piece in pieces if piece is not None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_text_is_decoded_piece_by_piece_as_at_once(kind):
+    """Characters of several bytes, tags and the spaces between words are those of one decoding."""
+    encoder, counts = make_encoder(kind), []
+    text = " ".join([*TEXTS, "\U0001f600\U0001f601日本語äöü  ,  .  x" * 3])
+    ids, decode = encoder.tokenize(text * 8), encoder.decode
+    encoder.decode = lambda each: counts.append(len(each)) or decode(each)
+    assert read(encoder, ids) == decode(ids)
+    assert len(ids) > 1000
+    assert sum(counts) < 60 * len(ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_tokens_are_decoded_piece_by_piece_as_with_all_before_them(kind, monkeypatch):
+    """Where tokens are no characters too, but for the number of replacements that a decoder writes."""
+    encoder = make_encoder(kind)
+    size = len(encoder.tokenizer)
+    ids = torch.randint(4, size, (1500,), generator=torch.Generator().manual_seed(3)).tolist()
+    found = read(encoder, ids)
+    monkeypatch.setattr("vitron.model.generation._MOST_AGAIN", len(ids) + 1)
+    assert re.sub("\ufffd+", "\ufffd", found) == re.sub("\ufffd+", "\ufffd", read(encoder, ids))
 
 
 def test_every_end_token_of_the_generation_configuration_ends_a_message(vitron, monkeypatch):
