@@ -27,6 +27,7 @@ from vitron.protocol.regions.text import Frames, parse_region
 
 MAX_MODULE = 64  # characters after which an open module tag is treated as text
 MAX_LEADING = 512  # the same for an instruction tag that is not behind a module
+_GAP = "\u200b"  # no space: what is left and right of a broken tag joins to no other one
 Event = str | Invocation | Issue
 
 
@@ -84,6 +85,7 @@ class StreamParser:
         self._state = "free"  # or head, between the blocks of a call, or the tag that is open
         self._call = _Call(0)
         self._at = 0
+        self._joined = Lexer()  # of the text to show: what stood apart may join to a tag in it
         self._entity = ""
         self._events = list[Event]()
         self._text = list[str]()
@@ -119,6 +121,7 @@ class StreamParser:
             self._unclosed()
         if self._state == "head":
             self._finish()
+        self._entity += "".join(token.raw for token in self._joined.close())
         self._flush()
         reply = "".join(self._chunks)
         ends = [*(start for _, start in self._spans[1:]), len(reply)]
@@ -330,10 +333,16 @@ class StreamParser:
         self._flush()
 
     def _say(self, raw: str, start: int) -> None:
-        """Emit text; a possible beginning of an entity is kept back."""
+        """Emit text; a possible beginning of an entity, or of a tag in joined text, is kept back."""
         if not self._spans or self._spans[-1][0] != "text":
             self._spans.append(("text", start))
-        self._entity += raw
+        for token in self._joined.feed(raw):
+            if token.kind == "text":
+                self._entity += token.raw
+            else:
+                broken = f"{token.raw} is broken by another tag"
+                self._note(Issue(code="mismatched_tag", message=broken, start=self._spans[-1][1]))
+                self._entity += _GAP
         held = held_back(self._entity)
         self._show(self._entity[: len(self._entity) - held])
         self._entity = self._entity[len(self._entity) - held :]

@@ -303,3 +303,27 @@ def test_names_of_tasks_are_verbs(module, content, verb, action):
     (call,) = parse(f"<module>{module}</module><instruction>{content}</instruction>").invocations
     assert call.instruction == (said("the dog", verb),)
     assert MODULES[call.module].action(call.instruction[0]) == action
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("On it. <mod</s>ule>C", "On it. \u200bC"),
+        ("<mod<sig_s0>ule>C</mod<|im_end|>ule>.", "\u200bC\u200b."),
+        ("<instr</region>uction>removal: the dog", "\u200bremoval: the dog"),
+        (f"<sig_{B}<instruction>a</instruction>s0> then", "\u200b then"),
+        ("<mo<mod</s>ule>dule>", "<mo\u200bdule>"),
+        ("a <</s> b", "a < b"),
+        ("&lt;mod</s>ule>", "<module>"),
+        ("<mod</s>", "<mod"),
+    ],
+)
+def test_what_is_removed_joins_no_text_to_a_tag(reply, text):
+    """Whole and character by character; the model is asked again, as an issue says that a tag is broken."""
+    turn, parser = parse(reply), StreamParser()
+    assert turn.text == text
+    assert ("mismatched_tag" in codes(turn)) == ("\u200b" in text)
+    events = [event for char in reply for event in parser.feed(char)]
+    assert parser.close() == turn
+    events += parser.drain()
+    assert "".join(event for event in events if isinstance(event, str)) == text
