@@ -36,7 +36,7 @@ from vitron.session.events import (
     RetryEvent,
     TextEvent,
 )
-from vitron.session.media import ConversationMedia
+from vitron.session.media import ConversationMedia, MediaByHandle
 from vitron.specialists.protocol import Action, Request
 from vitron.specialists.registry import SpecialistRegistry
 
@@ -102,8 +102,8 @@ class Conversation:
 
     @property
     def media(self) -> Mapping[str, Artefact]:
-        """All media by handle, in order: those of the user, and the results of calls."""
-        return dict(self._media.artefacts)
+        """All media by handle, in order: those of the user, and the results of calls that did not fail."""
+        return MediaByHandle(self._media.artefacts)
 
     @property
     def latest(self) -> Artefact | None:

@@ -15,7 +15,7 @@ from vitron.protocol.messages import HANDLE_PREFIXES, PlacedRegion, region_handl
 from vitron.protocol.regions.convert import box_in_pixels, mask_to_region
 from vitron.protocol.regions.raster import rasterise
 
-__all__ = ["ConversationMedia"]
+__all__ = ["ConversationMedia", "MediaByHandle"]
 
 Size = tuple[int, int]
 
@@ -146,6 +146,17 @@ class ConversationMedia:
         frame = region.frame or 0
         if frame >= artefact.num_frames:
             raise RegionError(f"{name} has {artefact.num_frames} frames, but no frame {frame}")
+
+
+class MediaByHandle(dict[str, Artefact]):
+    """Media by handle; a handle that is not there is a ``KeyError`` that says which are."""
+
+    def __missing__(self, handle: str) -> Artefact:
+        there = f"it has {', '.join(self)}" if self else "it has no media"
+        raise KeyError(
+            f"there is no {handle} in this conversation, {there}: a call that was not made, or failed, "
+            "has no result"
+        )
 
 
 def next_handle(kinds: Mapping[str, MediaKind], kind: MediaKind) -> str:

@@ -151,6 +151,17 @@ def test_a_region_of_the_first_turn_is_the_same_in_the_fifth():
     assert all(share == pytest.approx(0.25, abs=0.01) for _, share in shapes)
 
 
+def test_a_handle_that_is_not_there_names_those_that_are(conversation):
+    with pytest.raises(KeyError, match="no mask_1 in this conversation, it has no media"):
+        conversation.media["mask_1"]
+    conversation.add_media(drawn())
+    conversation.run_calls(parse("<module>B</module><instruction>segment: the elephant</instruction>"))
+    with pytest.raises(KeyError, match=r"no mask_1 in this conversation, it has img_1: .* or failed"):
+        conversation.media["mask_1"]
+    assert conversation.media.get("mask_1") is None
+    assert "mask_1" not in conversation.media
+
+
 def test_media_of_the_user_have_handles(conversation):
     image = Artefact("image", np.full((20, 30, 3), 255, dtype=np.uint8))
     assert [conversation.add_media(image), conversation.add_media(image)] == ["img_1", "img_2"]
