@@ -241,6 +241,32 @@ def test_a_finished_job_can_be_kept_and_asked(run, model):
     assert Path("out.png.job").exists()  # as the first command wanted
 
 
+def test_of_a_finished_job_the_result_is_named(run, model, tmp_path):
+    interrupt(model, 4, KeyboardInterrupt)
+    run("generate", "a boat", "--size", "48", "-o", "out.png", code=130)
+    run("resume", "out.png.job")
+    calls = len(model.calls)
+    said = f"pixelsmith: the job is finished, its result is {tmp_path / 'out.png'}"
+    assert sentence(run("resume", "out.png.job")) == said
+    assert sentence(run("resume", "out.png.job/", "-o", "out.png")) == said
+    found = json.loads(run("resume", "out.png.job", "--json").stdout)
+    assert (found["status"], found["outputs"]) == ("skipped", {"image": str(tmp_path / "out.png")})
+    assert len(model.calls) == calls
+    # what is gone cannot be written elsewhere, and a result that is gone is not named
+    gone = "there is no folder out.png.job; that of a finished job is removed"
+    assert gone in sentence(run("resume", "out.png.job", "-o", "other.png", code=2))
+    Path("out.png").unlink()
+    assert gone in sentence(run("resume", "out.png.job", code=2))
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{}", '{"digest": "1", "complete": false}'])
+def test_a_result_that_is_not_known_to_be_complete_is_not_named(run, model, record):
+    Path(".results").mkdir()
+    Path(".results/out.png.json").write_text(record)
+    Path("out.png").write_bytes(b"half")
+    assert "there is no folder out.png.job" in sentence(run("resume", "out.png.job", code=2))
+
+
 def test_previews_are_kept_beside(run, model):
     interrupt(model, 45, KeyboardInterrupt)
     run("generate", "a boat", "--size", "96", "-o", "out.png", code=130)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from common_kernels.runtime.cli import Report
+from common_kernels.runtime.cli import Report, emit, warn
+from common_kernels.runtime.records import ResultRecord
 from cyclopts import Group, Parameter
 
 from pixelsmith.cli.job import COMMAND, ModelRequest, join, run_in_folder
@@ -52,7 +53,8 @@ def resume(
 
     At most a batch of patches and two rows of tiles are computed again, and the result is identical, byte
     for byte, to that of an uninterrupted run. Another device may round differently. Exit code: 0 done,
-    1 begun and not finished, 2 nothing was done, 130 interrupted.
+    1 begun and not finished, 2 nothing was done, 130 interrupted. Of a job that is finished, whose folder is
+    gone, the result is named.
 
     **Examples**
 
@@ -62,6 +64,10 @@ def resume(
     Args:
         folder: Folder of the job.
     """
+    result = None if (folder / COMMAND).is_file() else finished_result(folder)
+    if result is not None and (output.output is None or output.output.absolute() == result):
+        report_finished(folder, result, output)
+        return 0
     notes = read_command(folder)
     from pixelsmith.job import JobSpec
 
@@ -82,13 +88,45 @@ def resume(
     return run_in_folder(model, spec, options, notes, ranks=ranks)
 
 
+def finished_result(folder: Path) -> Path | None:
+    """Return the result of a finished job by the name of its folder; ``None`` if none is known.
+
+    Args:
+        folder: Folder of the job, there or not.
+    """
+    if folder.suffix != ".job":
+        return None
+    result = folder.absolute().with_suffix("")  # the folder is named so unless --job names another
+    try:
+        stored: Any = json.loads(ResultRecord([result]).file.read_text("utf-8"))
+        is_complete = stored["complete"] is True
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    return result if is_complete and result.exists() else None
+
+
+def report_finished(folder: Path, result: Path, report: Report) -> None:
+    """Report a job that is finished and has no folder any more."""
+    from pixelsmith.io.writers import output_files
+
+    warn(f"the job is finished, its result is {result}")
+    if report.json:
+        outputs = {kind: str(file) for kind, file in output_files(result).items()}
+        emit({"input": str(folder), "outputs": outputs, "status": "skipped", "seconds": 0.0})
+
+
 def read_command(folder: Path) -> dict[str, Any]:
     """Return the options with which a command began a job.
 
     Raises:
+        FileNotFoundError: If the folder is not there.
         ValueError: If the folder is not that of a job of a command, or the file is damaged.
     """
     file = folder / COMMAND
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"there is no folder {folder}; that of a finished job is removed, without --keep"
+        )
     if not file.is_file():
         raise ValueError(f"{folder} is not the folder of a job that a command began")
     try:
