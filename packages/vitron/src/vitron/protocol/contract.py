@@ -54,6 +54,7 @@ SpanKind = Literal["text", "stray", "invocation", "signal", "mark", "broken"]
 IssueCode = Literal[
     "unclosed_tag",
     "mismatched_tag",
+    "broken_tag",
     "repeated_tag",
     "unknown_module",
     "missing_module",

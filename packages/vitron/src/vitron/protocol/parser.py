@@ -339,10 +339,11 @@ class StreamParser:
         for token in self._joined.feed(raw):
             if token.kind == "text":
                 self._entity += token.raw
-            else:
+                continue
+            if token.kind == "open" and token.value != "region":  # the rest asks for nothing in text
                 broken = f"{token.raw} is broken by another tag"
-                self._note(Issue(code="mismatched_tag", message=broken, start=self._spans[-1][1]))
-                self._entity += _GAP
+                self._note(Issue(code="broken_tag", message=broken, start=self._spans[-1][1]))
+            self._entity += _GAP
         held = held_back(self._entity)
         self._show(self._entity[: len(self._entity) - held])
         self._entity = self._entity[len(self._entity) - held :]

@@ -75,7 +75,8 @@ def test_random_logits_make_no_call_with_an_issue(encoder, grammar):
             continue
         text = encoder.decode(written)
         turn = parse(text)
-        assert not turn.issues, (text, turn.issues)
+        # calls are constrained; text may still spell half a tag on each side of another one, which is no call
+        assert {issue.code for issue in turn.issues} <= {"broken_tag"}, (text, turn.issues)
         assert len(turn.signals) >= len(grammar.signals) * len(turn.invocations)
         finished += 1
         calls += len(turn.invocations)

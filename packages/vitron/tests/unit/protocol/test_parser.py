@@ -306,23 +306,24 @@ def test_names_of_tasks_are_verbs(module, content, verb, action):
 
 
 @pytest.mark.parametrize(
-    ("reply", "text"),
+    ("reply", "text", "opens_a_call"),
     [
-        ("On it. <mod</s>ule>C", "On it. \u200bC"),
-        ("<mod<sig_s0>ule>C</mod<|im_end|>ule>.", "\u200bC\u200b."),
-        ("<instr</region>uction>removal: the dog", "\u200bremoval: the dog"),
-        (f"<sig_{B}<instruction>a</instruction>s0> then", "\u200b then"),
-        ("<mo<mod</s>ule>dule>", "<mo\u200bdule>"),
-        ("a <</s> b", "a < b"),
-        ("&lt;mod</s>ule>", "<module>"),
-        ("<mod</s>", "<mod"),
+        ("On it. <mod</s>ule>C", "On it. \u200bC", True),
+        ("<mod<sig_s0>ule>C</mod<|im_end|>ule>.", "\u200bC\u200b.", True),
+        ("<instr</region>uction>removal: the dog", "\u200bremoval: the dog", True),
+        (f"<sig_{B}<instruction>a</instruction>s0> then", "\u200b then", False),
+        ("<mo<mod</s>ule>dule>", "<mo\u200bdule>", True),
+        ("a </reg</s>ion> b </mod</s>ule>", "a \u200b b \u200b", False),
+        ("a <</s> b", "a < b", False),
+        ("&lt;mod</s>ule>", "<module>", False),
+        ("<mod</s>", "<mod", False),
     ],
 )
-def test_what_is_removed_joins_no_text_to_a_tag(reply, text):
+def test_what_is_removed_joins_no_text_to_a_tag(reply, text, opens_a_call):
     """Whole and character by character; the model is asked again, as an issue says that a tag is broken."""
     turn, parser = parse(reply), StreamParser()
     assert turn.text == text
-    assert ("mismatched_tag" in codes(turn)) == ("\u200b" in text)
+    assert ("broken_tag" in codes(turn)) == opens_a_call
     events = [event for char in reply for event in parser.feed(char)]
     assert parser.close() == turn
     events += parser.drain()
