@@ -20,7 +20,12 @@ from shapeworld.videos import draw_video
 from shapeworld.vocabulary import COLOURS
 from shapeworld.words import choose
 from vitron.model.engine import Vitron
+from vitron.protocol.contract import Region
 from vitron.protocol.media import Artefact
+from vitron.protocol.regions.raster import rasterise
+from vitron.specialists import Action, Request
+from vitron.specialists.mask_head import fits_region
+from vitron.specialists.random_walker import segment_region
 
 from recipes.photo.itaclip import nearest
 from recipes.photo.tables import Table, Values
@@ -30,7 +35,7 @@ from recipes.vitron_tiny.composing import Composer, Drawn, Step, Subject
 from recipes.vitron_tiny.editing import edit
 from recipes.vitron_tiny.evaluation import Judged, ShippedModel
 from recipes.vitron_tiny.evaluation import judge as answer
-from recipes.vitron_tiny.images import extreme, region_caption, segment, sketch_segmentation
+from recipes.vitron_tiny.images import extreme, prompt_region, region_caption, segment
 from recipes.vitron_tiny.questions import question
 from recipes.vitron_tiny.scenes import FRAMES, TINTS, Draw, View
 from recipes.vitron_tiny.videos import track
@@ -43,6 +48,7 @@ NUMBERS = SceneConfig(num_things=(0.0, 0.5, 0.3, 0.2), occlusion=0.0)
 SMALLEST = 40  # pixels of a thing that is asked for
 RADIUS = 0.45  # of the rule by colour, of RGB in [0, 1]
 OURS = "vitron-tiny"
+MASK_HEAD = "its mask head alone"
 _PURPOSE, _TRIES = 81, 400
 
 
@@ -55,14 +61,14 @@ class Asked:
         drawn: The turn.
         view: Image or video that it is about.
         target: Place of the thing that is meant in its scene; ``None`` without one.
-        region: What the user drew, ``(H, W)``; ``None`` without a region.
+        region: What the user drew on the thing to mark; ``None`` without a region.
     """
 
     kind: str
     drawn: Drawn
     view: View
     target: int | None = None
-    region: Bool | None = None
+    region: Region | None = None
 
 
 def judge(seeds: Sequence[int], count: int = 20) -> list[Table]:
@@ -145,7 +151,7 @@ def _finished(shown: View, state: Composer, step: Step | None, target: int | Non
     if step is None:
         return None
     state.add(step)
-    return Asked(kind="", drawn=state.drawn(), view=shown, target=target, region=step.region)
+    return Asked(kind="", drawn=state.drawn(), view=shown, target=target)
 
 
 def _shown(shown: View) -> Composer:
@@ -171,19 +177,34 @@ def _mark(named: Named) -> Maker:
     return make
 
 
-def _on_region(maker: Callable[[Draw, View, Composer], Step | None]) -> Maker:
-    def make(draw: Draw, scene: Scene) -> Asked | None:
-        shown = _image(scene)
-        if shown.masks.sum(axis=(1, 2, 3)).min() < SMALLEST:
-            return None
-        state = _shown(shown)
-        step = maker(draw, shown, state)
-        target = None if step is None or step.subject is None else step.subject.targets[0]
-        if target is not None and not scene.things[target].colour:
-            return None
-        return _finished(shown, state, step, target)
+def _has_small(shown: View) -> bool:
+    return bool(shown.masks.sum(axis=(1, 2, 3)).min() < SMALLEST)
 
-    return make
+
+def _mark_region(draw: Draw, scene: Scene) -> Asked | None:
+    shown = _image(scene)
+    target = int(draw.rng.integers(len(scene.things)))
+    if _has_small(shown) or not scene.things[target].colour:
+        return None
+    state = _shown(shown)
+    region, kind = prompt_region(draw, shown.masks[target, 0])
+    text, handle = worded(draw, SEGMENT, thing="this"), state.next_region
+    step = segment(draw, shown, state, "this", (target,), text=text, group=kind, handle=handle)
+    drawn = replace(step, region=rasterise(region, *shown.media.size))
+    asked = _finished(shown, state, drawn, target)
+    return None if asked is None else replace(asked, region=region)
+
+
+def _caption_region(draw: Draw, scene: Scene) -> Asked | None:
+    shown = _image(scene)
+    if _has_small(shown):
+        return None
+    state = _shown(shown)
+    step = region_caption(draw, shown, state)
+    target = None if step is None or step.subject is None else step.subject.targets[0]
+    if target is not None and not scene.things[target].colour:
+        return None
+    return _finished(shown, state, step, target)
 
 
 def _edit(kind: str) -> Maker:
@@ -227,10 +248,10 @@ MAKERS: dict[str, Maker] = {
     "mark by colour": _mark(_by_colour),
     "mark by place": _mark(_by_place),
     "mark by name": _mark(_by_name),
-    "mark by region": _on_region(sketch_segmentation),
+    "mark by region": _mark_region,
     "track by colour": _track,
     **{f"edit: {kind}": _edit(kind) for kind in EDITS},
-    "region caption": _on_region(region_caption),
+    "region caption": _caption_region,
     "question": _question,
 }
 
@@ -252,19 +273,34 @@ def _masks(ours: Pairs) -> list[Table]:
     tables: list[Table] = []
     for kind, rule in MARKS.items():
         rows: dict[str, list[float]] = {rule: [], OURS: []}
+        if kind == "mark by region":
+            rows = {rule: [], MASK_HEAD: [], OURS: []}
         for asked, judged in ours[kind]:
             assert judged.masks is not None
             found, truth = judged.masks
+            if asked.region is not None:
+                rows[MASK_HEAD].append(100 * _iou(found, truth))
+                found = _installed(asked, asked.region, found[0])[None]
             rows[OURS].append(100 * _iou(found, truth))
             rows[rule].append(100 * _iou(_ruled(asked, truth), truth))
         tables.append(_table(f"mean IoU, %: {kind}", rows))
     return tables
 
 
+def _installed(asked: Asked, region: Region, found: Bool) -> Bool:
+    """Return the mask that a user gets: of the next specialist where the mask head's does not fit."""
+    media = asked.view.media
+    action, drawn = Action("segment", "this"), rasterise(region, *media.size)
+    request = Request(module="image_segmentation", actions=(action,), media=media, mask=drawn, region=region)
+    if found.any() and fits_region(found, request):
+        return found
+    return segment_region(media.frames[0], region)
+
+
 def _ruled(asked: Asked, truth: Bool) -> Bool:
     """Return the mask of the baseline, ``(T, H, W)``."""
     if asked.region is not None:
-        return asked.region[None]
+        return rasterise(asked.region, *asked.view.media.size)[None]
     if asked.kind in ("mark by place", "mark by name"):
         return asked.view.masks[asked.view.masks.sum(axis=(1, 2, 3)).argmax()]
     assert asked.target is not None

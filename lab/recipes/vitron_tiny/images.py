@@ -12,6 +12,7 @@ from shapeworld import Scene, prompts
 from shapeworld.referring import EXTREMES, KINDS, Expression, refer
 from shapeworld.words import MARGIN, Description, choose, matching, unique_descriptions, with_article
 from vitron.protocol.contract import BoxRegion, PointsRegion, Region, ScribbleRegion
+from vitron.protocol.regions.convert import mask_to_region
 from vitron.protocol.regions.raster import rasterise
 from vitron.protocol.regions.text import format_region
 
@@ -100,22 +101,25 @@ def extreme(scene: Scene, order: str) -> int | None:
 
 def prompt_mask(draw: Draw, mask: Bool) -> tuple[Bool, str]:
     """Point at a mask as a hand would: the region as drawn, ``(H, W)``, and the kind of prompt."""
+    region, kind = prompt_region(draw, mask)
+    return rasterise(region, *mask.shape), kind
+
+
+def prompt_region(draw: Draw, mask: Bool) -> tuple[Region, str]:
+    """Point at a mask as a hand would: the region, and the kind of prompt."""
     kind = draw.pick("box", "mask", "point", "scribble")
     if kind == "mask":
-        return mask, kind
+        return mask_to_region(mask), kind
     height, width = mask.shape
     scale = np.array([width, height])
-    region: Region
     if kind == "box":
         x0, y0, x1, y1 = (prompts.box(mask, draw.rng) / np.tile(scale, 2)).tolist()
-        region = BoxRegion(x0=x0, y0=y0, x1=x1, y1=y1)
-    elif kind == "point":
+        return BoxRegion(x0=x0, y0=y0, x1=x1, y1=y1), kind
+    if kind == "point":
         x, y = (prompts.points(mask, draw.rng).xy[0] / scale).tolist()
-        region = PointsRegion(points=((x, y),))
-    else:
-        line = (prompts.scribble(mask, draw.rng, strokes=4).points / scale).tolist()
-        region = ScribbleRegion(strokes=(tuple((x, y) for x, y in line),))
-    return rasterise(region, height, width), kind
+        return PointsRegion(points=((x, y),)), kind
+    line = (prompts.scribble(mask, draw.rng, strokes=4).points / scale).tolist()
+    return ScribbleRegion(strokes=(tuple((x, y) for x, y in line),)), kind
 
 
 def region_caption(draw: Draw, shown: View, state: Composer) -> Step | None:

@@ -84,12 +84,12 @@ def test_a_model_that_is_nowhere_is_refused_at_once(kind):
 
 def test_a_named_model_is_asked_before_the_bundled_ones(monkeypatch, models):
     before = SpecialistRegistry().discover()
-    assert before.for_module("image_segmentation") == ("itaclip",)
+    assert before.for_module("image_segmentation") == ("random-walker", "itaclip")
     assert before.for_module("text_to_image") == ("pixelsmith",)
     monkeypatch.setenv("VITRON_DIFFUSERS_TEXT_TO_IMAGE_MODEL", models["stable_diffusion"])
     monkeypatch.setenv("VITRON_SAM_MODEL", models["sam2"])
     after = SpecialistRegistry().discover()
-    assert after.for_module("image_segmentation") == ("sam", "itaclip")
+    assert after.for_module("image_segmentation") == ("sam", "random-walker", "itaclip")
     assert after.for_module("text_to_image") == ("diffusers-text-to-image", "pixelsmith")
     assert after.spec("diffusers-text-to-image").memory_bytes > 500_000
     preferred = SpecialistRegistry(prefer=["itaclip"]).discover()

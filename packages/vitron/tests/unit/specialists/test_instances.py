@@ -351,7 +351,7 @@ def test_detection_and_segmentation_together(models, image, monkeypatch):
 def test_models_that_are_set_are_found_by_their_names(models, monkeypatch):
     monkeypatch.setenv("VITRON_GROUNDING_DINO_MODEL", models["grounding_dino"])
     found = SpecialistRegistry().discover()
-    assert found.for_module("image_segmentation") == ("grounding-dino", "itaclip")
+    assert found.for_module("image_segmentation") == ("grounding-dino", "random-walker", "itaclip")
     assert "VITRON_SAM_MODEL" in found.absent["grounded-sam"]
     monkeypatch.setenv("VITRON_SAM_MODEL", models["sam2"])
     monkeypatch.setenv("VITRON_SAM3_MODEL", models["sam3"])
@@ -361,6 +361,7 @@ def test_models_that_are_set_are_found_by_their_names(models, monkeypatch):
         "grounded-sam",
         "grounding-dino",
         "sam",
+        "random-walker",
         "itaclip",
     )
 
