@@ -79,7 +79,7 @@ def pool(
     Args:
         output: Folder of the run: tokenizer, pool and checkpoints.
         count: Number of examples of all tasks.
-        stage: Stage whose shares of tasks are drawn: joint, see or polish.
+        stage: Stage whose shares of tasks are drawn: joint, see, polish, whole or photo.
         size: Size of the model.
         seed: Random seed, below 4000: the others are for evaluation.
         processes: Number of processes.
@@ -114,7 +114,7 @@ def train(
 
     Args:
         output: Folder of the run: tokenizer, pool and checkpoints.
-        stage: Stage: joint, see, polish or synergy.
+        stage: Stage: joint, see, polish, whole, photo or synergy.
         steps: Number of steps.
         batch_size: Number of conversations per step.
         lr: Peak learning rate; by default that of the stage.

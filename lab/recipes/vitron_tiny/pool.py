@@ -22,10 +22,11 @@ from vitron.model import ConversationEncoder
 from vitron.model.batch import Encoded
 
 from recipes.vitron_tiny.composing import Drawn
+from recipes.vitron_tiny.composites import draw_composite
 from recipes.vitron_tiny.conversations import draw_turns
 from recipes.vitron_tiny.naming import draw_copied, draw_named
 from recipes.vitron_tiny.seeing import LabelledExample
-from recipes.vitron_tiny.stages import CONVERSATION, COPIED, EXPLICIT, NAMED
+from recipes.vitron_tiny.stages import COMPOSITE, CONVERSATION, COPIED, EXPLICIT, NAMED
 from recipes.vitron_tiny.tasks import draw_task
 
 EXPLICIT_REFERENCES = 0.1
@@ -88,6 +89,8 @@ def _draw(task: str, seed: int, index: int) -> Drawn:
         drawn = draw_named(seed, index)
     elif task == COPIED:
         drawn = draw_copied(seed, index)
+    elif task == COMPOSITE:
+        drawn = draw_composite(seed, index)
     else:
         drawn = draw_task(task, seed, index)
     return replace(drawn, example=replace(drawn.example, task=task))

@@ -9,8 +9,19 @@ from typing import Any
 from vitron.training import Stage
 from vitron.training.stages import Losses, Optimisation, Synergy
 
-__all__ = ["CONVERSATION", "COPIED", "EXPLICIT", "HARD", "NAMED", "SEEN", "pool_shares", "stage_of"]
+__all__ = [
+    "COMPOSITE",
+    "CONVERSATION",
+    "COPIED",
+    "EXPLICIT",
+    "HARD",
+    "NAMED",
+    "SEEN",
+    "pool_shares",
+    "stage_of",
+]
 
+COMPOSITE = "composite"  # photographic cut-outs over photographs, see composites.py
 CONVERSATION = "conversation"
 EXPLICIT = "explicit"  # conversations in which most turns name what they mean
 NAMED = "named"  # things of any name, see naming.py
@@ -79,8 +90,10 @@ POLISH = {
     EXPLICIT: 0.11,
 }
 
-SHARES: Mapping[str, Mapping[str, float]] = {"see": SEE, "polish": POLISH}
-RATES = {"joint": 1.5e-3, "see": 1e-3, "polish": 1e-3}  # peaks
+# whether photographs help: the same stage with and without them, whose tower learns, too. Nothing is shipped
+PHOTO = {COMPOSITE: 0.4, **{task: 0.6 * share for task, share in POLISH.items()}}
+SHARES: Mapping[str, Mapping[str, float]] = {"see": SEE, "polish": POLISH, "whole": POLISH, "photo": PHOTO}
+RATES = {"joint": 1.5e-3, "see": 1e-3, "polish": 1e-3, "whole": 5e-4, "photo": 5e-4}  # peaks
 LOSSES = Losses(text=1.0, mask=2.0, match=0.5, alignment=0.1, words=1.0)
 # a trained model writes most tokens without fault: at weight 1 its text gives a gradient of norm 0.24, masks
 # and conditions 0.74 together, a new reader of the signals 7.5
@@ -98,7 +111,8 @@ def stage_of(
     Args:
         name: ``joint``: all that there is learns from all tasks, since there is no pretrained language model
             to align with. ``see``: a trained model learns to answer from its image. ``polish``: the same
-            model learns all tasks again, many of them in conversations. ``synergy``: ``joint`` with a
+            model learns all tasks again, many of them in conversations. ``whole``: ``polish`` with the tower.
+            ``photo``: ``whole`` with photographic composites. ``synergy``: ``joint`` with a
             discriminator (paper, stage 3), at a lower rate.
         steps: Number of steps.
         batch_size: Conversations of a step.
@@ -110,12 +124,12 @@ def stage_of(
     return Stage(
         name=name,
         summary="the small model, all tasks at once",
-        train=ALL_BUT_TOWER if continues else ("*",),
+        train=ALL_BUT_TOWER if name in ("see", "polish") else ("*",),
         losses=POLISH_LOSSES if continues else LOSSES,
         synergy=Synergy.model_validate({"width": 64, "layers": 2, "heads": 4} | synergy),
         optimisation=Optimisation(
             lr=rate,
-            groups={} if continues else {"vision_tower": rate / 4},
+            groups={} if name in ("see", "polish") else {"vision_tower": rate / 4},
             weight_decay=0.05,
             warmup=0.04,
             steps=steps,

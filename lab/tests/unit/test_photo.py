@@ -13,6 +13,7 @@ from recipes.photo import commands, crops, diffeat, itaclip, vitron
 from recipes.photo.semanir import by_photo
 from recipes.photo.tables import Confusions, Table, Values, markdown
 from recipes.restoration.conditions import CONDITIONS
+from recipes.vitron_tiny import composites
 from shapeworld.vocabulary import COLOURS
 from vitron.demo.painters.words import COLOURS as PAINTED
 
@@ -134,9 +135,9 @@ def test_things_and_ground_are_told_apart():
 
 
 @pytest.mark.usefixtures("world")
-@pytest.mark.parametrize("kind", vitron.MAKERS)
+@pytest.mark.parametrize("kind", composites.KINDS)
 def test_turns_are_drawn_again_alike(kind):
-    one, other = (vitron.ask(kind, 5, 2) for _ in range(2))
+    one, other = (composites.ask(kind, 5, 2) for _ in range(2))
     assert one is not None
     assert other is not None
     assert one.kind == kind
@@ -154,7 +155,7 @@ def test_turns_are_drawn_again_alike(kind):
 @pytest.mark.usefixtures("world")
 def test_a_thing_named_by_its_colour_alone_has_it():
     for index in range(10):
-        asked = vitron.ask("mark by colour", 6, index)
+        asked = composites.ask("mark by colour", 6, index)
         assert asked is not None
         colours = [thing.colour for thing in asked.view.scene.things]
         assert "" not in colours
@@ -226,7 +227,7 @@ def test_without_the_archive_nothing_is_judged(recipes, judged, monkeypatch):
 
 @pytest.mark.usefixtures("world")
 def test_the_judged_split_is_for_testing():
-    asked = vitron.ask("mark by name", 1, 0)
+    asked = composites.ask("mark by name", 1, 0)
     assert asked is not None
     assert {thing.shape[:4] for thing in asked.view.scene.things} == {"test"}
     assert draw_scene(1, 0, split="test").split == "test"
