@@ -42,7 +42,7 @@ RECIPES = {
     ),
     "vitron": (
         "vitron_tiny",
-        "pool train ship examples judge plain ablate synergy pairs report",
+        "pool train ship examples judge plain installed:edits ablate synergy pairs report",
         "The small model of vitron, trained on drawn scenes, and the paper's ablations.",
     ),
     "photo": (

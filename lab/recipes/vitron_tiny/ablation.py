@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from vitron.data.example import Example
 from vitron.demo.painters import toy_registry
 from vitron.demo.painters.find import choose, things_in
-from vitron.demo.painters.words import COLOURS, read_phrase
+from vitron.demo.painters.words import read_phrase
 from vitron.errors import SpecialistError
 from vitron.protocol import MODULES, parse
 from vitron.protocol.contract import Invocation
 from vitron.protocol.media import Artefact
 from vitron.specialists import SpecialistRegistry
 from vitron.specialists.protocol import Action, Request
+from vitron.specialists.words import COLOURS
 
 from recipes.vitron_tiny.evaluation import EvaluatedModel, batches
 from recipes.vitron_tiny.scoring import cumulative_iou, fit_mask, mean_iou, share

@@ -13,10 +13,10 @@ from shapeworld.grid import WHOLE
 from shapeworld.videos import Event, Video
 from shapeworld.vocabulary import HELD_OUT
 from shapeworld.words import with_article
-from vitron.demo.painters.edits import restyle
 from vitron.demo.painters.shapes import shape_mask, side_for, stamp
 from vitron.demo.painters.words import read_phrase
 from vitron.protocol.media import Artefact
+from vitron.specialists.pixels import restyle
 
 from recipes.vitron_tiny.composing import Composer, Step, Subject, call
 from recipes.vitron_tiny.images import act, name_of, plural, plural_text, prompt_mask, union

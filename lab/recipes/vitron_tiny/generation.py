@@ -11,8 +11,9 @@ from shapeworld import Scene, Thing
 from shapeworld.scene import Background
 from shapeworld.words import with_article
 from vitron.demo.painters.shapes import BACKGROUND
-from vitron.demo.painters.words import COLOURS, SIZES
+from vitron.demo.painters.words import SIZES
 from vitron.protocol import MODULES
+from vitron.specialists.words import COLOURS
 
 from recipes.vitron_tiny.composing import Composer, Step, Subject, call, listed, mask_artefact
 from recipes.vitron_tiny.editing import WAYS, changed, draw_change, moving

@@ -17,9 +17,10 @@ from photoworld.manifest import Manifest
 from shapeworld import scene_rng
 from shapeworld.words import Phrasing, choose, with_article
 from torchvision.models import ResNet18_Weights
-from vitron.demo.painters.words import COLOURS, SHAPES
+from vitron.demo.painters.words import SHAPES
 from vitron.protocol.contract import Instruction, Invocation
 from vitron.protocol.messages import Message, TextPart
+from vitron.specialists.words import COLOURS
 
 from recipes.vitron_tiny.composing import Composer, Drawn, Step, call, listed
 from recipes.vitron_tiny.conversations import draw_turns

@@ -16,7 +16,8 @@ from shapeworld.questions import Query, ask, slots
 from shapeworld.videos import Video
 from shapeworld.vocabulary import COLOURS as DRAWN_COLOURS
 from shapeworld.words import matching
-from vitron.demo.painters.words import COLOURS, SHAPES
+from vitron.demo.painters.words import SHAPES
+from vitron.specialists.words import COLOURS
 
 from recipes.vitron_tiny.composing import Composer, Step, Subject
 from recipes.vitron_tiny.scenes import (

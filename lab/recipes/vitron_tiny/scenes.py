@@ -20,8 +20,9 @@ from shapeworld.videos import Video, draw_video
 from shapeworld.vocabulary import HELD_OUT
 from shapeworld.words import Phrasing, choose
 from vitron.demo.painters.shapes import BACKGROUND, shape_mask, shifted
-from vitron.demo.painters.words import COLOURS, SHAPES
+from vitron.demo.painters.words import SHAPES
 from vitron.protocol.media import Artefact
+from vitron.specialists.words import COLOURS
 
 Style = Literal["drawn", "flat"]
 Bool = NDArray[np.bool_]

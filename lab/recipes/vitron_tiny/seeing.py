@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from vitron.demo.painters.words import COLOURS, SHAPES
+from vitron.demo.painters.words import SHAPES
 from vitron.model import ConversationEncoder, VitronForConditionalGeneration
 from vitron.model.batch import Batch, Encoded
+from vitron.specialists.words import COLOURS
 from vitron.training import Stage, VitronData, VitronModule
 
 from recipes.vitron_tiny.composing import Drawn

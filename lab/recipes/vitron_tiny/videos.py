@@ -9,8 +9,8 @@ import numpy as np
 from shapeworld import Thing
 from shapeworld.vocabulary import HELD_OUT
 from shapeworld.words import unique_descriptions
-from vitron.demo.painters.words import COLOURS
 from vitron.protocol.media import Artefact
+from vitron.specialists.words import COLOURS
 
 from recipes.vitron_tiny.composing import Composer, Step, Subject, call, mask_artefact
 from recipes.vitron_tiny.images import act, prompt_mask, union

@@ -15,7 +15,7 @@ from recipes.photo.tables import Confusions, Table, Values, markdown
 from recipes.restoration.conditions import CONDITIONS
 from recipes.vitron_tiny import composites
 from shapeworld.vocabulary import COLOURS
-from vitron.demo.painters.words import COLOURS as PAINTED
+from vitron.specialists.words import COLOURS as PAINTED
 
 
 @pytest.fixture(scope="module")

@@ -38,11 +38,11 @@ from recipes.vitron_tiny.judging import evaluate_all, page
 from recipes.vitron_tiny.tasks import TASKS, assistant_text, corpus, draw_example, draw_task
 from vitron.data.example import Example
 from vitron.demo.painters import toy_registry
-from vitron.demo.painters.words import COLOURS
 from vitron.demo.scripted import draw
 from vitron.model.engine import Vitron
 from vitron.protocol.contract import Instruction, Invocation
 from vitron.protocol.media import Artefact
+from vitron.specialists.words import COLOURS
 
 
 class Oracle:

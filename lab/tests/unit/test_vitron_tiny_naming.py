@@ -9,7 +9,8 @@ import pytest
 from photoworld.manifest import Manifest
 from recipes.vitron_tiny.naming import draw_copied, draw_named, names
 from shapeworld.words import Phrasing
-from vitron.demo.painters.words import COLOURS, SHAPES
+from vitron.demo.painters.words import SHAPES
+from vitron.specialists.words import COLOURS
 
 COUNT = 60
 

@@ -21,8 +21,8 @@ from recipes.vitron_tiny.seeing import (
 )
 from recipes.vitron_tiny.stages import stage_of
 from recipes.vitron_tiny.tasks import TASKS, corpus, draw_task
-from vitron.demo.painters.words import COLOURS
 from vitron.model import ConversationEncoder
+from vitron.specialists.words import COLOURS
 
 SIDE = 4
 

@@ -14,12 +14,13 @@ from vitron.data.converters.common import assistant_message, call, user_message
 from vitron.data.files import write_samples
 from vitron.data.schema import MaskTarget, Sample, SampleMedia, SampleRegion, Targets
 from vitron.demo.painters.shapes import blank, shape_mask, shifted
-from vitron.demo.painters.words import COLOURS, SHAPES
+from vitron.demo.painters.words import SHAPES
 from vitron.protocol.contract import BoxRegion, Invocation
 from vitron.protocol.media import Artefact, write_media
 from vitron.protocol.messages import Message
 from vitron.protocol.regions.convert import mask_to_box, mask_to_region
 from vitron.protocol.regions.text import format_frames, format_region
+from vitron.specialists.words import COLOURS
 
 __all__ = ["DRAWN_TASKS", "write_drawn_data"]
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from vitron.demo.painters import toy_registry
 from vitron.demo.painters.find import things_in
 from vitron.demo.painters.shapes import blank, shape_mask, stamp
-from vitron.demo.painters.words import COLOURS
 from vitron.demo.transcript import DemoScores, TaskScore, image_tag, shown, transcript_page
 from vitron.protocol import parse
 from vitron.protocol.contract import Turn
 from vitron.protocol.media import Artefact, write_media
 from vitron.session import CallResult, Conversation
+from vitron.specialists.words import COLOURS
 
 __all__ = ["run_demo"]
 

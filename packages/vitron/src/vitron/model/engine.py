@@ -270,14 +270,19 @@ class Vitron(ModelGenerator):
     def locate(self, module: str, image: Artefact, signal: NDArray[np.float32]) -> NDArray[np.bool_] | None:
         """Return the mask ``(H, W)`` that the signals of a call describe; ``None`` if it is empty.
 
+        A module that the mask head does not serve, such as ``image_to_video``, is read as an edit of the
+        image: signals mean an object in the same way in all modules.
+
         Args:
             module: Name of the called module.
             image: Image or video; the first frame of a video is used.
             signal: Signal embeddings of the call, ``(N, C)``.
         """
-        if module not in self.model.mask_head.queries:
+        queries = self.model.mask_head.queries
+        served = module if module in queries else "image_editing"
+        if served not in queries:
             return None
-        found = self.mask(signal, module, Artefact("image", image.frames[0]))[0]
+        found = self.mask(signal, served, Artefact("image", image.frames[0]))[0]
         return found if found.any() else None
 
 

@@ -39,6 +39,8 @@ class Request:
         media: Image or video to work on; ``None`` for a module that works from text alone.
         mask: Region as a mask, ``(H, W)`` of the image, or of the frame ``region.frame`` of the video.
         region: Region of the call.
+        track: Mask of the object on each frame of a video to work on, ``(T, H, W)``, from the mask head of
+            the model that wrote the call; for specialists that edit videos and need a region.
         frames: First and last frame, both included, of the part of a video to work on.
         args: Further arguments.
     """
@@ -48,6 +50,7 @@ class Request:
     media: Artefact | None = None
     mask: NDArray[np.bool_] | None = None
     region: Region | None = None
+    track: NDArray[np.bool_] | None = None
     frames: tuple[int, int] | None = None
     args: Mapping[str, ArgValue] = field(default_factory=dict[str, ArgValue])
 

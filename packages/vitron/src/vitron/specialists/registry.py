@@ -283,15 +283,22 @@ class SpecialistRegistry:
     def _located(self, request: Request, signal: NDArray[np.float32] | None) -> Request:
         """Return the request with the mask of its signals, if it has no region and a mask is found.
 
-        On a video it is the mask of the first frame of the part that is meant.
+        On a video it is the mask of the first frame of the part that is meant; an edit gets those of all.
         """
         if self.locate is None or signal is None or request.media is None or request.mask is not None:
             return request
-        media, (first, _) = request.media, request.span
-        if media.kind == "video":
-            media = Artefact("video", media.frames[first : first + 1])
-        found = self.locate(request.module, media, signal)
-        return request if found is None else replace(request, mask=found)
+        media, (first, last) = request.media, request.span
+        if media.kind != "video":
+            return replace(request, mask=self.locate(request.module, media, signal))
+        if request.module != "video_editing":
+            last = first
+        none = np.zeros(media.size, dtype=np.bool_)
+        frames = (Artefact("video", media.frames[index : index + 1]) for index in range(first, last + 1))
+        masks = [self.locate(request.module, frame, signal) for frame in frames]
+        if all(mask is None for mask in masks):
+            return request
+        track = np.stack([none if mask is None else mask for mask in masks]) if last > first else None
+        return replace(request, mask=masks[0], track=track)
 
     def _make_room(self, name: str, need: int) -> None:
         """Unload others until the specialist fits the memory limit, and count it as loaded."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitron.errors import explain
 from vitron.protocol.contract import BoxRegion, MediaKind, SpecialistSpec
@@ -25,20 +26,23 @@ _INSTRUCTIONS = {
     "restoration": ("restore", "the image"),
 }
 _MARKED = ("image_segmentation", "image_editing", "video_segmentation")
+_FRAMES = 4
 _DISC = BoxRegion(x0=5 / 64, y0=7 / 48, x1=24 / 64, y1=26 / 48)  # around the disc of the first frame
 
 
 def example_requests(spec: SpecialistSpec, *, modules: ModuleRegistry = MODULES) -> list[Request]:
     """Return one request for each task of a specialist, on a drawn image or video of 48 by 64 pixels.
 
-    A request has a region if that helps: the box around the object that the text names.
+    A request has a region if that helps: the box around the object that the text names. The edit of a video
+    has the object's mask on each frame if the specialist needs a region.
     """
     requests = list[Request]()
     for task in spec.tasks:
         inputs = modules[task].inputs if task in modules else spec.inputs
         action, text = _INSTRUCTIONS.get(task, ("do", "what you do"))
         media = _drawn(inputs[0]) if inputs else None
-        marked = task in _MARKED and media is not None
+        marked = media is not None and (task in _MARKED or (spec.needs_region and media.kind == "image"))
+        tracked = spec.needs_region and task == "video_editing"
         requests.append(
             Request(
                 module=task,
@@ -46,17 +50,22 @@ def example_requests(spec: SpecialistSpec, *, modules: ModuleRegistry = MODULES)
                 media=media,
                 region=_DISC if marked else None,
                 mask=rasterise(_DISC, 48, 64) if marked else None,
+                track=np.stack([_disc(index) for index in range(_FRAMES)]) if tracked else None,
             )
         )
     return requests
 
 
+def _disc(frame: int) -> NDArray[np.bool_]:
+    rows, columns = np.mgrid[:48, :64]
+    return (rows - 16) ** 2 + (columns - 14 - 3 * frame) ** 2 <= 81
+
+
 def _drawn(kind: MediaKind) -> Artefact:
     """Draw a red disc and a blue square on white; in a video the disc moves."""
-    rows, columns = np.mgrid[:48, :64]
-    frames = np.full((4, 48, 64, 3), 240, dtype=np.uint8)
+    frames = np.full((_FRAMES, 48, 64, 3), 240, dtype=np.uint8)
     for index, frame in enumerate(frames):
-        frame[(rows - 16) ** 2 + (columns - 14 - 3 * index) ** 2 <= 81] = (214, 40, 40)
+        frame[_disc(index)] = (214, 40, 40)
         frame[28:42, 40:54] = (35, 87, 200)
     return Artefact("image", frames[0]) if kind == "image" else Artefact("video", frames)
 

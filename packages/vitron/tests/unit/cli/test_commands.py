@@ -34,7 +34,7 @@ def test_specialists_and_doctor(run):
     assert len(report["served"]) == 8
     shown = run("doctor").out
     assert "no problems" in shown
-    assert "image_editing: no specialist" in shown
+    assert "text_to_video: no specialist" in shown
 
 
 def test_specialists_without_any_are_a_sentence(run, monkeypatch):

@@ -6,11 +6,12 @@ from vitron.demo.painters import ToyAnimator, ToyPainter, ToySegmenter
 from vitron.demo.painters.edits import fill_in
 from vitron.demo.painters.find import best_shape, things_in
 from vitron.demo.painters.shapes import BACKGROUND, blank, shape_mask, stamp
-from vitron.demo.painters.words import COLOURS, SHAPES, Phrase, read_phrase, read_things
+from vitron.demo.painters.words import SHAPES, Phrase, read_phrase, read_things
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.media import Artefact
 from vitron.specialists import Action, Request
 from vitron.specialists.registry import SpecialistRegistry
+from vitron.specialists.words import COLOURS
 
 
 def scene(*things, size=(48, 64)):
@@ -250,7 +251,7 @@ def test_clips_are_edited_frame_by_frame():
         (ToyPainter, "image_editing", ("move", "the circle"), {}, "needs a direction to move"),
         (ToyPainter, "image_editing", ("add", "something"), {}, "adds a shape"),
         (ToyPainter, "image_editing", ("replace", "the circle"), {}, "replaces one thing with a shape"),
-        (ToyPainter, "image_editing", ("restyle", "in oil"), {}, "knows the styles"),
+        (ToyPainter, "image_editing", ("restyle", "in oil"), {}, "the known styles are grey"),
         (ToyPainter, "image_editing", ("remove", "x"), {"image": None}, "needs an image"),
         (ToyPainter, "restoration", ("upscale", ""), {"args": {"scale": 99}}, "enlarges by 1 to 8"),
         (ToySegmenter, "image_segmentation", ("segment", "the dog"), {}, "colours and shapes"),

@@ -6,14 +6,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.demo.painters.edits import animate, edit, target
+from vitron.demo.painters.edits import edit, fill_in, target
 from vitron.demo.painters.find import choose, things_in
 from vitron.demo.painters.painter import Toy, generate, size_of
-from vitron.demo.painters.words import direction_of, read_phrase
+from vitron.demo.painters.words import read_phrase
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.contract import MAX_PIXELS, SpecialistSpec
 from vitron.protocol.media import MAX_FRAMES, Artefact
+from vitron.specialists.pixels import animate
 from vitron.specialists.protocol import Request, Result
+from vitron.specialists.words import direction_of
 
 _WAYS = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1))
 
@@ -56,7 +58,7 @@ class ToyAnimator(Toy):
             named = choose(things_in(image), read_phrase(text)) if text else []
             mask = named[0].mask if named else target(image, "the largest thing", None)
         way = direction_of(text) or _WAYS[int(np.random.default_rng(seed).integers(len(_WAYS)))]
-        return Result(Artefact("video", animate(image, mask, way, length)))
+        return Result(Artefact("video", animate(image, fill_in(image, mask), mask, way, length)))
 
 
 def _length(request: Request, pixels: int) -> int:

@@ -6,8 +6,6 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps
 
 from vitron.demo.painters.find import background_colour, choose, things_in
 from vitron.demo.painters.shapes import (
@@ -16,38 +14,15 @@ from vitron.demo.painters.shapes import (
     colour_for,
     place_for,
     shape_mask,
-    shifted,
     side_for,
     stamp,
 )
-from vitron.demo.painters.words import (
-    COLOURS,
-    colours_of,
-    direction_of,
-    pixels_of,
-    quoted,
-    read_phrase,
-    words_of,
-)
+from vitron.demo.painters.words import read_phrase
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.regions.raster import dilate
+from vitron.specialists.pixels import box_of, restyle
 from vitron.specialists.protocol import Action
-
-STYLES = ("grey", "sepia", "negative", "pixels", "blur", "poster", "night", "pencil")
-_STYLE_WORDS = {
-    "gray": "grey",
-    "greyscale": "grey",
-    "grayscale": "grey",
-    "inverted": "negative",
-    "pixelated": "pixels",
-    "pixel": "pixels",
-    "blurred": "blur",
-    "poster": "poster",
-    "posterised": "poster",
-    "dark": "night",
-    "sketch": "pencil",
-    "drawing": "pencil",
-}
+from vitron.specialists.words import COLOURS, colours_of, direction_of, guess_edit, pixels_of, quoted
 
 
 def edit(image: Pixels, action: Action, mask: Mask | None, seed: int) -> Pixels:
@@ -63,7 +38,7 @@ def edit(image: Pixels, action: Action, mask: Mask | None, seed: int) -> Pixels:
         UnsupportedRequestError: If the text names no object in the image, or no edit.
     """
     name, text = action.name, action.text
-    name = _guess(text) if name == "edit" else name
+    name = guess_edit(text) if name == "edit" else name
     match name:
         case "remove":
             return fill_in(image, target(image, text, mask))
@@ -85,16 +60,6 @@ def edit(image: Pixels, action: Action, mask: Mask | None, seed: int) -> Pixels:
             return restyle(image, text, mask)
         case _:
             raise UnsupportedRequestError(f"the toy painter cannot {name}")
-
-
-def _guess(text: str) -> str:
-    words = words_of(text)
-    verbs = {"remove": "remove", "delete": "remove", "erase": "remove", "add": "add", "move": "move"}
-    verbs |= {"replace": "replace", "style": "restyle", "recolour": "recolour", "make": "recolour"}
-    found = next((verbs[word] for word in words if word in verbs), None)
-    if found == "recolour" and not colours_of(text):
-        found = "restyle"
-    return found or "restyle"
 
 
 def target(image: Pixels, text: str, mask: Mask | None) -> Mask:
@@ -165,7 +130,7 @@ def _replace(image: Pixels, text: str, mask: Mask | None, seed: int) -> Pixels:
         raise UnsupportedRequestError(f"the toy painter replaces one thing with a shape, got {quoted(text)}")
     old = target(image, parts[0], mask)
     out = fill_in(image, old)
-    top, left, bottom, right = _box(old)
+    top, left, bottom, right = box_of(old)
     colour = COLOURS[colour_for(new, np.random.default_rng(seed))]
     stamp(out, shape_mask(new.shape, bottom - top, right - left), top, left, colour)
     return out
@@ -196,7 +161,7 @@ def _add(image: Pixels, text: str, mask: Mask | None, seed: int) -> Pixels:
     rng, out = np.random.default_rng(seed), image.copy()
     colour = COLOURS[colour_for(phrase, rng)]
     if mask is not None and mask.any():
-        top, left, bottom, right = _box(mask)
+        top, left, bottom, right = box_of(mask)
         stamp(out, shape_mask(phrase.shape, bottom - top, right - left), top, left, colour)
         return out
     height, width = image.shape[:2]
@@ -205,82 +170,3 @@ def _add(image: Pixels, text: str, mask: Mask | None, seed: int) -> Pixels:
     row, column = place_for(phrase, side, np.asarray(away, dtype=np.bool_), rng)
     stamp(out, shape_mask(phrase.shape, side, side), row, column, colour)
     return out
-
-
-def _box(mask: Mask) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
-
-
-def restyle(image: Pixels, text: str, mask: Mask | None = None) -> Pixels:
-    """Draw an image, or the masked part of it, in a style.
-
-    Raises:
-        UnsupportedRequestError: If the text names no style.
-    """
-    named = (_STYLE_WORDS.get(word, word) for word in words_of(text))
-    style = next((word for word in named if word in STYLES), None)
-    if style is None:
-        raise UnsupportedRequestError(
-            f"the toy painter knows the styles {', '.join(STYLES)}, got {quoted(text)}"
-        )
-    styled = _styled(Image.fromarray(image), style)
-    return styled if mask is None else np.where(mask[..., None], styled, image)
-
-
-def _styled(image: Image.Image, style: str) -> NDArray[np.uint8]:
-    grey = ImageOps.grayscale(image)
-    match style:
-        case "grey":
-            out = grey
-        case "sepia":
-            out = ImageOps.colorize(grey, (40, 24, 8), (255, 240, 200))
-        case "negative":
-            out = ImageOps.invert(image)
-        case "pixels":
-            small = (max(1, image.width // 8), max(1, image.height // 8))
-            out = image.resize(small, Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)
-        case "blur":
-            out = image.filter(ImageFilter.GaussianBlur(max(image.size) / 40))
-        case "poster":
-            out = ImageOps.posterize(image, 2)
-        case "night":
-            out = ImageOps.colorize(grey, (0, 0, 16), (110, 120, 170))
-        case _:
-            out = ImageOps.invert(grey.filter(ImageFilter.FIND_EDGES))
-    return np.asarray(out.convert("RGB"), dtype=np.uint8)
-
-
-def animate(image: Pixels, mask: Mask, way: tuple[int, int], length: int) -> NDArray[np.uint8]:
-    """Move the masked object by a 16th of the side per frame; it turns back at the edges.
-
-    Args:
-        image: ``(H, W, 3)``.
-        mask: ``(H, W)``, not empty.
-        way: Direction in rows and columns, -1 to 1.
-        length: Number of frames.
-
-    Returns:
-        ``(length, H, W, 3)``; the first is the image.
-    """
-    height, width = image.shape[:2]
-    empty = fill_in(image, mask)
-    top, left, bottom, right = _box(mask)
-    cut, colours = mask[top:bottom, left:right], image[top:bottom, left:right]
-    frames = [image]
-    for index in range(1, length):
-        row = _bounce(top, way[0] * index * max(1, height // 16), height - (bottom - top))
-        column = _bounce(left, way[1] * index * max(1, width // 16), width - (right - left))
-        frame = empty.copy()
-        there = shifted(cut, row, column, (height, width))
-        frame[there] = colours[cut]
-        frames.append(frame)
-    return np.stack(frames)
-
-
-def _bounce(start: int, way: int, span: int) -> int:
-    """Return a position between 0 and ``span`` on a line that is folded at its ends."""
-    if span <= 0:
-        return start
-    place = (start + way) % (2 * span)
-    return place if place <= span else 2 * span - place

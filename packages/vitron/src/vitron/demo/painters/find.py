@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 
 from vitron.demo.painters.shapes import Mask, Pixels, shape_mask
-from vitron.demo.painters.words import COLOURS, SHAPES, Phrase
+from vitron.demo.painters.words import SHAPES, Phrase
 from vitron.errors import UnsupportedRequestError
+from vitron.specialists.words import COLOURS
 
 _NAMES = tuple(COLOURS)
 _PALETTE = np.asarray(list(COLOURS.values()), dtype=np.int64)

@@ -17,11 +17,12 @@ from vitron.demo.painters.shapes import (
     side_for,
     stamp,
 )
-from vitron.demo.painters.words import COLOURS, background_of, quoted, read_things
+from vitron.demo.painters.words import background_of, read_things
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.contract import SpecialistSpec
 from vitron.protocol.media import Artefact
 from vitron.specialists.protocol import Request, Result
+from vitron.specialists.words import COLOURS, quoted
 
 MAX_SIDE = 4096
 

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from vitron.demo.painters.find import Thing, choose, things_in
 from vitron.demo.painters.painter import Toy
-from vitron.demo.painters.words import quoted, read_phrase
+from vitron.demo.painters.words import read_phrase
 from vitron.errors import UnsupportedRequestError
 from vitron.protocol.contract import SpecialistSpec
 from vitron.protocol.media import Artefact
 from vitron.specialists.protocol import Request, Result
+from vitron.specialists.words import quoted
 
 _ALL = ("everything", "all", "panoptic")
 

@@ -8,9 +8,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from vitron.demo.painters.words import COLOURS, Phrase
+from vitron.demo.painters.words import Phrase
 from vitron.protocol.contract import PolygonRegion
 from vitron.protocol.regions.raster import rasterise
+from vitron.specialists.words import COLOURS
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

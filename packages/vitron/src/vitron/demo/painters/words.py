@@ -6,36 +6,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 40, 40),
-    "green": (42, 157, 70),
-    "blue": (35, 87, 200),
-    "yellow": (250, 210, 40),
-    "purple": (128, 50, 160),
-    "orange": (245, 130, 30),
-    "cyan": (40, 190, 210),
-    "pink": (245, 130, 180),
-    "brown": (120, 72, 36),
-    "black": (20, 20, 20),
-    "white": (250, 250, 250),
-    "grey": (128, 128, 128),
-}
-OTHER_COLOURS = {
-    "gray": "grey",
-    "violet": "purple",
-    "magenta": "pink",
-    "turquoise": "cyan",
-    "snow": "white",
-    "snowy": "white",
-    "ice": "cyan",
-    "night": "black",
-    "grass": "green",
-    "forest": "green",
-    "sea": "blue",
-    "sky": "blue",
-    "desert": "yellow",
-    "sand": "yellow",
-}
+from vitron.specialists.words import colours_of
+
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 OTHER_SHAPES = {"disc": "circle", "disk": "circle", "ball": "circle", "box": "square", "plus": "cross"}
 SIZES = {"tiny": 0.15, "small": 0.2, "medium": 0.28, "large": 0.4, "big": 0.4, "huge": 0.55}
@@ -51,16 +23,6 @@ ORDERS = {
     "smallest": "smallest",
 }
 PLACES = ("left", "right", "top", "bottom", "middle", "centre", "center")
-DIRECTIONS = {
-    "left": (0, -1),
-    "right": (0, 1),
-    "up": (-1, 0),
-    "upwards": (-1, 0),
-    "top": (-1, 0),
-    "down": (1, 0),
-    "downwards": (1, 0),
-    "bottom": (1, 0),
-}
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5}
 
 _PARTS = re.compile(r",|;|\band\b|\bwith\b")
@@ -71,7 +33,7 @@ class Phrase:
     """Properties of an object in a phrase; ``None`` if not given.
 
     Attributes:
-        colour: A key of :data:`COLOURS`.
+        colour: A key of :data:`vitron.specialists.words.COLOURS`.
         shape: One of :data:`SHAPES`.
         size: Side as a fraction of the image's shorter side.
         order: Order among several, such as "leftmost".
@@ -98,12 +60,6 @@ def words_of(text: str) -> list[str]:
     return [word[:-1] if word[:-1] in SHAPES or word[:-1] in OTHER_SHAPES else word for word in found]
 
 
-def colours_of(text: str) -> list[str]:
-    """Return the colours that a text names, in order."""
-    found = (OTHER_COLOURS.get(word, word) for word in words_of(text))
-    return [word for word in found if word in COLOURS]
-
-
 def read_phrase(text: str) -> Phrase:
     """Parse one object, such as "the leftmost small red circle"."""
     words = words_of(text)
@@ -128,22 +84,3 @@ def background_of(text: str) -> str | None:
     """Return the colour of "on a green background", or ``None``."""
     found = re.search(r"\bon an? ([a-z]+) background\b", text.lower())
     return next(iter(colours_of(found[1])), None) if found else None
-
-
-def direction_of(text: str) -> tuple[int, int] | None:
-    """Return the direction that a text names, in rows and columns, or ``None``."""
-    steps = [DIRECTIONS[word] for word in words_of(text) if word in DIRECTIONS]
-    if not steps:
-        return None
-    return sum(step[0] for step in steps), sum(step[1] for step in steps)
-
-
-def pixels_of(text: str) -> int | None:
-    """Return the number in "by 12", or ``None``."""
-    found = re.search(r"\bby (\d{1,5})\b", text)
-    return int(found[1]) if found else None
-
-
-def quoted(text: str) -> str:
-    """Return a text as errors cite it: in quotes, shortened, without the space that a split leaves."""
-    return repr(text.strip()[:60])
