@@ -233,6 +233,16 @@ def test_the_judged_split_is_for_testing():
     assert draw_scene(1, 0, split="test").split == "test"
 
 
+@pytest.mark.usefixtures("world")
+def test_what_is_drawn_for_training_is_of_its_split_and_has_colours():
+    for index in range(len(composites.KINDS)):
+        drawn = composites.draw_composite(1, index)
+        view = drawn.views[0]
+        assert view is not None
+        assert {thing.shape[:5] for thing in view.scene.things} == {"train"}
+        assert all(thing.colour for thing in view.scene.things)
+
+
 def test_models_are_compared_on_the_same_composites(world, recipes, monkeypatch):
     row = itaclip.ROWS["vanilla"]
     monkeypatch.setattr(itaclip, "ROWS", {"vanilla": row, "tiny-shapes, the default": row})
