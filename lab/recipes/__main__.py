@@ -47,7 +47,7 @@ RECIPES = {
     ),
     "photo": (
         "photo",
-        "judge report itaclip:compare",
+        "judge report compare",
         "The shipped models on photographs and photographic composites.",
     ),
 }

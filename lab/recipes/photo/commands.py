@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 from cyclopts.validators import Number
 from photoworld import ArchiveUnreachableError, fetch
+from shapeworld import Split
 
 from recipes.cards import CARDS, weights_of
 from recipes.options import Debug, Flag, Processor
@@ -95,6 +96,33 @@ def judge(
 def weights(method: Method) -> dict[str, str]:
     """Return the SHA-256 of each file of weights that a package ships."""
     return weights_of(PACKAGES / method / "src" / method / "assets")["sha256"]
+
+
+def compare(
+    method: Literal["itaclip", "vitron"],
+    /,
+    *models: Path,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 9700,
+    seeds: PositiveInt = 3,
+    count: PositiveInt = 20,
+    split: Split = "val",
+    processor: Processor = Processor(),
+) -> None:
+    """Evaluate several models of a package on the same composites; the tables of each.
+
+    Args:
+        method: Package of the models.
+        models: Folders of models.
+        seed: First seed of the composites; the next ones are ten apart.
+        seeds: Number of seeds.
+        count: Number of composites, of vitron turns of each kind, for each seed.
+        split: Split of the cut-outs and photographs; models are chosen on val, and judged on test.
+    """
+    torch.set_num_threads(processor.threads)
+    drawn = [seed + 10 * number for number in range(seeds)]
+    for model in models:
+        for table in import_module(f"recipes.photo.{method}").judge(drawn, count, model, split):
+            say(f"### {model.name}\n\n{markdown(table.summary())}\n")
 
 
 def report(*, folder: Path = CARDS, write: Flag = False, debug: Debug = Debug()) -> None:

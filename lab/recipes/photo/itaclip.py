@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common_kernels.runtime.cli import say
-from cyclopts.types import PositiveInt
 from itaclip.evaluation.metrics import confusion
 from numpy.typing import NDArray
 from photoworld import draw_scene
@@ -17,8 +15,7 @@ from shapeworld import Split, render
 from shapeworld.vocabulary import COLOURS, PALETTE
 from torch import Tensor
 
-from recipes.options import Processor
-from recipes.photo.tables import Confusions, Table, markdown
+from recipes.photo.tables import Confusions, Table
 from recipes.segmentation.commands import MODEL
 from recipes.segmentation.measure import Bench
 from recipes.segmentation.rows import BASE, chosen, preset, with_prior
@@ -81,30 +78,6 @@ def judge(seeds: Sequence[int], count: int = 30, model: Path = MODEL, split: Spl
             ceiling=CEILING,
         )
     ]
-
-
-def compare(
-    *models: Path,
-    seed: int = 9700,
-    seeds: PositiveInt = 3,
-    count: PositiveInt = 20,
-    split: Split = "val",
-    processor: Processor = Processor(),
-) -> None:
-    """Segment the same composites with several CLIP models; a table for each.
-
-    Args:
-        models: Folders in open_clip's format; the shipped model if none is named.
-        seed: First seed of the composites; the next ones are ten apart.
-        seeds: Number of seeds.
-        count: Number of composites of each seed.
-        split: Split of the cut-outs and photographs; models are chosen on val, and judged on test.
-    """
-    torch.set_num_threads(processor.threads)
-    drawn = [seed + 10 * number for number in range(seeds)]
-    for model in models or (MODEL,):
-        for table in judge(drawn, count, model, split):
-            say(f"### {model.name}\n\n{markdown(table.summary())}\n")
 
 
 def nearest(image: NDArray[np.uint8], radius: float) -> NDArray[np.int64]:

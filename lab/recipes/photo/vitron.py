@@ -34,15 +34,13 @@ OURS = "vitron-tiny"
 MASK_HEAD = "its mask head alone"
 
 
-def judge(
-    seeds: Sequence[int], count: int = 20, *, folder: Path = ASSETS, split: Split = "test"
-) -> list[Table]:
+def judge(seeds: Sequence[int], count: int = 20, model: Path = ASSETS, split: Split = "test") -> list[Table]:
     """Let a model, by default the shipped one, answer fresh turns about composites.
 
     Args:
         seeds: Seeds of the composites.
         count: Turns of each kind for each seed.
-        folder: Folder of the model.
+        model: Folder of the model.
         split: Split of cut-outs and photographs.
     """
     asked = [
@@ -54,8 +52,8 @@ def judge(
     ]
     turns = [one.drawn for one in asked]
     known = {id(one.drawn.example): one for one in asked}
-    model = ShippedModel(Vitron.from_pretrained(folder, device="cpu", dtype="float32"))
-    ours = _by_kind(answer(model, turns, execute=False), known)
+    shipped = ShippedModel(Vitron.from_pretrained(model, device="cpu", dtype="float32"))
+    ours = _by_kind(answer(shipped, turns, execute=False), known)
     router = _by_kind(answer(KeywordRouter(), turns, execute=False), known)
     return [*_masks(ours), *_calls(ours, router), *_words(ours)]
 

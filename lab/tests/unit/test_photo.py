@@ -246,7 +246,9 @@ def test_what_is_drawn_for_training_is_of_its_split_and_has_colours():
 def test_models_are_compared_on_the_same_composites(world, recipes, monkeypatch):
     row = itaclip.ROWS["vanilla"]
     monkeypatch.setattr(itaclip, "ROWS", {"vanilla": row, "tiny-shapes, the default": row})
-    found = recipes("photo", "compare", itaclip.MODEL, itaclip.MODEL, "--seeds", "1", "--count", "1").stdout
+    found = recipes(
+        "photo", "compare", "itaclip", itaclip.MODEL, itaclip.MODEL, "--seeds", "1", "--count", "1"
+    ).stdout
     first, second = found.split("### tiny-shapes")[1:]
     assert first == second
     assert "nearest colour" in first

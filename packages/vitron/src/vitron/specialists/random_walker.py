@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vitron.errors import UnsupportedRequestError
-from vitron.protocol.contract import BoxRegion, PointsRegion, Region, ScribbleRegion, SpecialistSpec
+from vitron.protocol.contract import (
+    BoxRegion,
+    MaskRegion,
+    PointsRegion,
+    Region,
+    ScribbleRegion,
+    SpecialistSpec,
+)
 from vitron.protocol.media import Artefact
 from vitron.protocol.regions.raster import rasterise
 from vitron.specialists.instances import is_plural, label_of
 from vitron.specialists.protocol import Request, Result
 
-__all__ = ["RandomWalkerSegmenter"]
+__all__ = ["RandomWalkerSegmenter", "StrokeKind", "read_strokes", "seeds_of", "segment_region"]
 
 # All were chosen on photographic composites of the validation split; see docs/vitron/specialists.md.
 SIDE = 96  # pixels of the longer side on which the walk happens
@@ -28,11 +35,15 @@ MARGIN = 0.15  # of a drawn outline's radius: so far the object may end beside i
 REACH_POINT = 0.3  # of the longer side: as far from a click the object may extend
 REACH_SCRIBBLE = 0.5  # of the scribble's extent: as far from it the object may extend
 REACH_SHORT = 0.125  # of the longer side: the same, where the scribble is short
+AROUND = 1.5  # a line that encloses so many times its own area goes around the object
+DAB = 0.005  # share of the image up to which what is painted is a point
+BRUSH = 0.04  # of the longer side: largest radius of a line
 LIMIT = 8.0  # of the log-likelihood ratio, so that no colour decides alone
 CERTAIN = 1e3  # weight of the pixels that the region decides
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+StrokeKind = Literal["point", "stroke", "outline", "area"]
 
 
 class Seeds(NamedTuple):
@@ -115,38 +126,80 @@ def segment_region(image: NDArray[np.uint8], region: Region, *, seed: int = 0) -
     return np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR)) > 127
 
 
+def read_strokes(mask: Mask) -> tuple[StrokeKind, Mask]:
+    """Return what somebody meant who painted a mask with a brush.
+
+    Args:
+        mask: What was painted, ``(H, W)``.
+
+    Returns:
+        ``"point"`` for a dab, ``"stroke"`` for a line on the object, ``"outline"`` for a line around it, with
+        what is inside of it, and ``"area"`` for all else, which is the object itself.
+    """
+    from scipy import ndimage  # slow to import and rarely needed
+
+    area, filled = int(mask.sum()), np.asarray(ndimage.binary_fill_holes(mask))
+    if filled.sum() > AROUND * area:
+        return "outline", filled
+    if area <= DAB * mask.size:
+        return "point", mask
+    thickness = float(np.max(ndimage.distance_transform_edt(np.pad(mask, 1))))
+    return ("stroke" if thickness <= BRUSH * max(mask.shape) else "area"), mask
+
+
 def seeds_of(region: Region, height: int, width: int) -> Seeds:
     """Return which pixels a region decides.
 
     Nothing outside of a box belongs to the object. A drawn outline may be off by 15 % of its radius. Points
     and strokes lie on the object, which ends at some distance from them; points that are not positive lie
-    beside it.
+    beside it. Of a mask see :func:`read_strokes`.
     """
-    from scipy import ndimage  # slow to import and rarely needed
-
     drawn, nothing = rasterise(region, height, width, patch=0), np.zeros((height, width), dtype=np.bool_)
-    if isinstance(region, BoxRegion):
-        return Seeds(nothing, ~drawn, drawn)
-    if not isinstance(region, PointsRegion | ScribbleRegion):
-        reach = max(1, round(float(np.sqrt(drawn.sum() / np.pi)) * MARGIN))
-        inside, near = (
-            grow(drawn, iterations=reach) for grow in (ndimage.binary_erosion, ndimage.binary_dilation)
-        )
-        return Seeds(np.asarray(inside), ~np.asarray(near), drawn)
-    ys, xs = np.nonzero(drawn)
-    longer = max(height, width)
-    if isinstance(region, PointsRegion):
-        reach = max(2, round(longer * REACH_POINT))
-    else:
-        extent = max(float(np.ptp(ys)), float(np.ptp(xs)))
-        reach = max(2, round(max(REACH_SCRIBBLE * extent, REACH_SHORT * longer)))
-    outside = ~nothing
+    match region:
+        case BoxRegion():
+            return Seeds(nothing, ~drawn, drawn)
+        case PointsRegion():
+            beside = nothing
+            if region.positive:
+                signs = zip(region.points, region.positive, strict=True)
+                others = tuple(point for point, sign in signs if not sign)
+                beside = rasterise(PointsRegion(points=others), height, width, patch=0) & ~drawn
+            return _on(drawn, "point", beside)
+        case ScribbleRegion():
+            return _on(drawn, "stroke", nothing)
+        case MaskRegion():
+            kind, drawn = read_strokes(drawn)
+            if kind == "outline":  # a brush goes around an object at some distance, as a box does
+                return Seeds(nothing, ~drawn, drawn)
+            return _around(drawn) if kind == "area" else _on(drawn, kind, nothing)
+        case _:
+            return _around(drawn)
+
+
+def _around(drawn: Mask) -> Seeds:
+    """Return the seeds of an outline."""
+    from scipy import ndimage
+
+    reach = max(1, round(float(np.sqrt(drawn.sum() / np.pi)) * MARGIN))
+    inside = ndimage.binary_erosion(drawn, iterations=reach)
+    near = ndimage.binary_dilation(drawn, iterations=reach)
+    return Seeds(np.asarray(inside), ~np.asarray(near), drawn)
+
+
+def _on(drawn: Mask, kind: StrokeKind, beside: Mask) -> Seeds:
+    """Return the seeds of points or strokes on the object, and of points beside it."""
+    from scipy import ndimage
+
+    if not drawn.any():
+        return Seeds(drawn, ~drawn, drawn)
+    (ys, xs), longer = np.nonzero(drawn), max(drawn.shape)
+    extent = max(float(np.ptp(ys)), float(np.ptp(xs)))
+    far = REACH_POINT * longer if kind == "point" else max(REACH_SCRIBBLE * extent, REACH_SHORT * longer)
+    reach, outside = max(2, round(far)), np.ones_like(drawn)
     outside[
         max(0, ys.min() - reach) : ys.max() + reach + 1, max(0, xs.min() - reach) : xs.max() + reach + 1
     ] = False
-    if isinstance(region, PointsRegion) and region.positive:
-        beside = [point for point, sign in zip(region.points, region.positive, strict=True) if not sign]
-        outside |= rasterise(PointsRegion(points=tuple(beside)), height, width, patch=0) & ~drawn
+    outside |= beside
     start = np.asarray(ndimage.binary_dilation(drawn, iterations=2)) & ~outside
     return Seeds(drawn, outside, start | drawn)
 

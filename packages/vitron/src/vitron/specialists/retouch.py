@@ -9,12 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitron.errors import UnsupportedRequestError
-from vitron.protocol.contract import MAX_PIXELS, BoxRegion, PointsRegion, ScribbleRegion, SpecialistSpec
+from vitron.protocol.contract import (
+    MAX_PIXELS,
+    BoxRegion,
+    MaskRegion,
+    PointsRegion,
+    ScribbleRegion,
+    SpecialistSpec,
+)
 from vitron.protocol.media import MAX_FRAMES, Artefact
 from vitron.protocol.regions.raster import dilate
 from vitron.specialists.pixels import animate, fill, move, recolour, restyle, zoom
 from vitron.specialists.protocol import Action, Request, Result
-from vitron.specialists.random_walker import segment_region
+from vitron.specialists.random_walker import read_strokes, segment_region
 from vitron.specialists.words import (
     COLOURS,
     colours_of,
@@ -89,9 +96,10 @@ _NOTE = "changed by rules, without a generative model"
 
 def _object(image: Pixels, request: Request, seed: int) -> Mask | None:
     """Return the mask of the object that is meant, ``(H, W)``; ``None`` if there is none."""
-    mask = request.mask
-    if isinstance(request.region, BoxRegion | PointsRegion | ScribbleRegion):
-        mask = segment_region(image, request.region, seed=seed)
+    mask, region = request.mask, request.region
+    painted = isinstance(region, MaskRegion) and mask is not None and read_strokes(mask)[0] != "area"
+    if region is not None and (painted or isinstance(region, BoxRegion | PointsRegion | ScribbleRegion)):
+        mask = segment_region(image, region, seed=seed)
     return mask if mask is not None and mask.any() else None
 
 

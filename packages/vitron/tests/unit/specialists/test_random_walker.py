@@ -13,7 +13,7 @@ from vitron.protocol.regions import rasterise
 from vitron.protocol.regions.convert import mask_to_region
 from vitron.specialists import Action, Request
 from vitron.specialists.mask_head import MaskHeadSpecialist, fits_region
-from vitron.specialists.random_walker import RandomWalkerSegmenter, segment_region
+from vitron.specialists.random_walker import RandomWalkerSegmenter, read_strokes, segment_region
 
 HEIGHT, WIDTH = 120, 160
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
@@ -72,6 +72,24 @@ def test_every_kind_of_region_finds_the_disc_and_not_its_like(photo, name):
 def test_a_mask_is_an_outline(photo):
     moved = np.roll(DISC, 3, axis=1)
     assert iou(segment_region(photo, mask_to_region(moved)), DISC) > max(0.9, iou(moved, DISC))
+
+
+PAINTED = {  # on the disc of radius 30 at (60, 60), by a brush of radius 4
+    "point": (ROWS - 58) ** 2 + (COLUMNS - 62) ** 2 <= 4**2,
+    "stroke": (np.abs(ROWS - COLUMNS) <= 5) & (np.abs(ROWS - 60) <= 14),
+    "outline": np.abs(np.hypot(ROWS - 60, COLUMNS - 60) - 33) <= 4,
+    "area": DISC,
+}
+
+
+@pytest.mark.parametrize("kind", PAINTED)
+def test_what_is_painted_is_read_and_finds_the_disc(photo, kind):
+    mask = PAINTED[kind]
+    found, meant = read_strokes(mask)
+    assert found == kind
+    assert meant[60, 60]
+    assert (meant == mask).all() == (kind != "outline")
+    assert iou(segment_region(photo, mask_to_region(mask)), DISC) > max(0.85, iou(mask, DISC) - 0.1)
 
 
 def test_clicks_beside_the_object_keep_them_out(photo):

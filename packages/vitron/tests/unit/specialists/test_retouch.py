@@ -9,6 +9,7 @@ from vitron.errors import UnsupportedRequestError
 from vitron.protocol.contract import BoxRegion, PolygonRegion
 from vitron.protocol.media import Artefact
 from vitron.protocol.regions import rasterise
+from vitron.protocol.regions.convert import mask_to_region
 from vitron.specialists import Action, Request, SpecialistRegistry
 from vitron.specialists.pixels import fill, move, recolour, zoom
 from vitron.specialists.retouch import Retouch
@@ -124,6 +125,12 @@ def test_a_mask_by_hand_is_taken_as_it_is(photo):
     square = PolygonRegion(points=((0.5, 0.5), (0.9, 0.5), (0.9, 0.9), (0.5, 0.9)))
     found = edited(photo, "recolour", "to yellow", region=square)[0]
     assert np.abs(found[60:80, 75:105].mean(axis=(0, 1)) - COLOURS["yellow"]).max() < 5
+
+
+def test_a_brush_stroke_on_the_object_means_all_of_it(photo, ground):
+    stroke = (np.abs(ROWS - COLUMNS) <= 3) & (np.abs(ROWS - 40) <= 10)
+    found = edited(photo, "remove", "this", region=mask_to_region(stroke))[0]
+    assert error(found, ground) < 0.5 < error(photo, ground)
 
 
 def test_animation_moves_the_object_and_zoom_the_image(photo):
