@@ -34,6 +34,7 @@ _STYLE_WORDS = {
 }
 _SEARCH = 160  # pixels of the longer side on which a source for a hole is searched
 _RING = 4  # pixels around a hole, on that grid, that its source has to match
+_USUAL = 2.0  # largest detail that is copied, over the mean around the hole
 _DETAIL = 40  # detail is finer than the longer side over this
 _UNLIKE = 1.0  # weight of how much a source differs from the surroundings of the hole
 _SOLVED = 20_000  # most pixels of a hole that are solved for; larger ones on a coarser grid
@@ -60,9 +61,12 @@ def fill(image: Pixels, mask: Mask) -> Pixels:
     if offset is not None:
         sigma = max(mask.shape) / _DETAIL
         detail = filled - ndimage.gaussian_filter(filled, (sigma, sigma, 0))  # without what is in the hole
+        ring = ndimage.binary_dilation(mask, iterations=max(2, round(2 * sigma))) & ~mask
+        usual = np.abs(detail[ring]).mean() * _USUAL if ring.any() else 0.0  # more is an edge, no texture
         rows, columns = np.nonzero(mask)
         rows, columns = rows + offset[0], columns + offset[1]
-        filled[mask] += detail[rows.clip(0, mask.shape[0] - 1), columns.clip(0, mask.shape[1] - 1)]
+        copied = detail[rows.clip(0, mask.shape[0] - 1), columns.clip(0, mask.shape[1] - 1)]
+        filled[mask] += copied.clip(-usual, usual)
     return np.where(mask[..., None], filled.round().clip(0, 255), image).astype(np.uint8)
 
 
