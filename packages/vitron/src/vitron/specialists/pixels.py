@@ -35,7 +35,7 @@ _STYLE_WORDS = {
 }
 _SEARCH = 160  # pixels of the longer side on which a source for a hole is searched
 _RING = 4  # pixels around a hole, on that grid, that its source has to match
-_USUAL = 2.0  # largest detail that is copied, over the mean around the hole
+_USUAL = 2.5  # largest detail that is copied, over the median around the hole
 _DETAIL = 40  # detail is finer than the longer side over this: the sigma of the filter
 _UNLIKE = 1.0  # weight of how much a source differs from the surroundings of the hole
 _SOLVED = 20_000  # most pixels of a hole that are solved for; larger ones on a coarser grid
@@ -65,7 +65,9 @@ def fill(image: Pixels, mask: Mask) -> Pixels:
         smooth = ndimage.uniform_filter(ndimage.uniform_filter(filled, (width, width, 1)), (width, width, 1))
         detail = filled - smooth  # without what is in the hole
         ring = dilate(mask, width) & ~mask
-        usual = np.abs(detail[ring]).mean() * _USUAL if ring.any() else 0.0  # more is an edge, no texture
+        usual = (
+            float(np.median(np.abs(detail[ring]))) * _USUAL if ring.any() else 0.0
+        )  # more is an edge, no texture
         rows, columns = np.nonzero(mask)
         rows, columns = rows + offset[0], columns + offset[1]
         copied = detail[rows.clip(0, mask.shape[0] - 1), columns.clip(0, mask.shape[1] - 1)]
