@@ -76,9 +76,11 @@ def run(
     conversation = Conversation(specialists=specialists.apply(registry))
     names = {conversation.add_media(read_input(path)): str(path) for path in paths}
     turn = parse(read_text(reply))
-    for issue in turn.issues:
-        warn(issue.message)
     calls = conversation.plan(turn)
+    told = {call.problem for call in calls}  # with the result of the call
+    for issue in turn.issues:
+        if issue.message not in told:
+            warn(issue.message)
     if not calls:
         raise ValueError("the message has no call that can run")
     if dry_run:

@@ -158,6 +158,12 @@ def test_issues_are_named(run):
     assert "there is no module 'Z'" in run("run", "--reply", f"<module>Z</module>{DRAW}").err
 
 
+@pytest.mark.parametrize(("options", "code"), [((), 1), (("--dry-run",), 0)])
+def test_a_faulty_region_is_named_once(run, options, code):
+    shown = run("run", "a; photo's.png", *options, "--reply", f"{SEGMENT}<region>all</region>", code=code)
+    assert (shown.out + shown.err).count("a region is a box as") == 1
+
+
 def test_a_budget_that_is_too_small(run, monkeypatch):
     spec = ToyPainter().spec.model_copy(update={"memory_bytes": 3_000_000})
     monkeypatch.setattr(ToyPainter, "spec", spec)
