@@ -21,7 +21,7 @@ def test_an_edit_comes_nearer_to_the_truth(model: Vitron, task: str) -> None:
     found = list[tuple[float, float, float]]()
     for index in range(12):
         drawn = draw_task(task, 4, index)
-        message, (*calls,) = drawn.example.messages[0], drawn.example.messages[-1].calls
+        message, calls = drawn.example.messages[0], drawn.example.messages[-1].calls
         kinds = {call.instruction[0].verb for call in calls}
         if kinds <= {"add", "replace"} or any(part.type == "region" for part in message.content):
             continue

@@ -36,6 +36,7 @@ __all__ = ["Retouch"]
 
 FRAMES = 16  # of a video, if the call names no length
 MARGIN = 64  # a hole is wider than its object by the longer side over this: no edge of it shows
+_NOTE = "changed by rules, without a generative model"
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -89,9 +90,6 @@ class Retouch:
 
     def unload(self) -> None:
         """Do nothing: there are no weights."""
-
-
-_NOTE = "changed by rules, without a generative model"
 
 
 def _object(image: Pixels, request: Request, seed: int) -> Mask | None:
