@@ -290,14 +290,14 @@ class SpecialistRegistry:
         media, (first, last) = request.media, request.span
         if media.kind != "video":
             return replace(request, mask=self.locate(request.module, media, signal))
-        if request.module != "video_editing":
-            last = first
+        edits = request.module == "video_editing"
+        last = last if edits else first
         none = np.zeros(media.size, dtype=np.bool_)
         frames = (Artefact("video", media.frames[index : index + 1]) for index in range(first, last + 1))
         masks = [self.locate(request.module, frame, signal) for frame in frames]
         if all(mask is None for mask in masks):
             return request
-        track = np.stack([none if mask is None else mask for mask in masks]) if last > first else None
+        track = np.stack([none if mask is None else mask for mask in masks]) if edits else None
         return replace(request, mask=masks[0], track=track)
 
     def _make_room(self, name: str, need: int) -> None:

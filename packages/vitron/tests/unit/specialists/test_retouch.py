@@ -199,3 +199,8 @@ def test_the_registry_gives_it_the_mask_of_every_frame(photo):
     assert asked == [("video_editing", 1)] * 3
     assert (result.frames[1] == empty).all()
     assert (result.frames[2] != clip.frames[2]).any()
+    still = ask(
+        Artefact("video", photo[None]), "recolour", "the disc to green", module="video_editing", region=None
+    )
+    found = registry.run(still, signal=np.ones((4, 8), dtype=np.float32)).result.artefact
+    assert (found.frames[0] == result.frames[0]).all()
