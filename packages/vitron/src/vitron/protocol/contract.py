@@ -116,11 +116,13 @@ class MaskRegion(_Region):
     Attributes:
         size: Height and width of the mask, which need not be those of the image.
         counts: Run lengths, plain or as COCO's compressed string.
+        brush: Whether a hand painted it, which may mean more than what it covers; else it is exact.
     """
 
     kind: Literal["mask"] = "mask"
     size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     counts: str | tuple[Index, ...]
+    brush: bool | None = None
 
     @model_validator(mode="after")
     def _check(self) -> MaskRegion:

@@ -152,7 +152,7 @@ def seeds_of(region: Region, height: int, width: int) -> Seeds:
 
     Nothing outside of a box belongs to the object. A drawn outline may be off by 15 % of its radius. Points
     and strokes lie on the object, which ends at some distance from them; points that are not positive lie
-    beside it. Of a mask see :func:`read_strokes`.
+    beside it. Of what was painted with a brush see :func:`read_strokes`.
     """
     drawn, nothing = rasterise(region, height, width, patch=0), np.zeros((height, width), dtype=np.bool_)
     match region:
@@ -167,7 +167,7 @@ def seeds_of(region: Region, height: int, width: int) -> Seeds:
             return _on(drawn, "point", beside)
         case ScribbleRegion():
             return _on(drawn, "stroke", nothing)
-        case MaskRegion():
+        case MaskRegion(brush=True):
             kind, drawn = read_strokes(drawn)
             if kind == "outline":  # a brush goes around an object at some distance, as a box does
                 return Seeds(nothing, ~drawn, drawn)

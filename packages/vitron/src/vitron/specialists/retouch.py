@@ -95,9 +95,11 @@ class Retouch:
 def _object(image: Pixels, request: Request, seed: int) -> Mask | None:
     """Return the mask of the object that is meant, ``(H, W)``; ``None`` if there is none."""
     mask, region = request.mask, request.region
-    painted = isinstance(region, MaskRegion) and mask is not None and read_strokes(mask)[0] != "area"
-    if region is not None and (painted or isinstance(region, BoxRegion | PointsRegion | ScribbleRegion)):
-        mask = segment_region(image, region, seed=seed)
+    match region:
+        case BoxRegion() | PointsRegion() | ScribbleRegion():
+            mask = segment_region(image, region, seed=seed)
+        case MaskRegion(brush=True) if mask is not None and read_strokes(mask)[0] != "area":
+            mask = segment_region(image, region, seed=seed)
     return mask if mask is not None and mask.any() else None
 
 
@@ -164,8 +166,9 @@ def _edited_frames(frames: Pixels, request: Request) -> Pixels:
     (first, last), out = request.span, frames.copy()
     for index in range(first, last + 1):
         mask = None if request.track is None else request.track[index - first]
-        if mask is not None and not mask.any():
-            continue  # it has left the image
+        is_gone = mask is not None and not mask.any()
         for action in request.actions:
-            out[index] = _edited(out[index], action, mask, None)
+            name = guess_edit(action.text) if action.name == "edit" else action.name
+            if not is_gone or name in ("restyle", "background"):
+                out[index] = _edited(out[index], action, mask, None)
     return out

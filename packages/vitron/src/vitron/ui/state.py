@@ -58,7 +58,8 @@ def regions_of(layers: Sequence[NDArray[Any] | None], frame: int | None = None) 
         for layer in layers
         if layer is not None and layer.ndim == 3 and layer.shape[-1] == 4
     ]
-    return [mask_to_region(mask, frame=frame) for mask in drawn if mask.any()]
+    regions = (mask_to_region(mask, frame=frame) for mask in drawn if mask.any())
+    return [region.model_copy(update={"brush": True}) for region in regions]
 
 
 def rgb(image: NDArray[Any]) -> Pixels:

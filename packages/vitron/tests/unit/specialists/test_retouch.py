@@ -10,6 +10,7 @@ from vitron.protocol.contract import BoxRegion, PolygonRegion
 from vitron.protocol.media import Artefact
 from vitron.protocol.regions import rasterise
 from vitron.protocol.regions.convert import mask_to_region
+from vitron.protocol.regions.raster import dilate
 from vitron.specialists import Action, Request, SpecialistRegistry
 from vitron.specialists.pixels import fill, move, recolour, zoom
 from vitron.specialists.retouch import Retouch
@@ -41,8 +42,7 @@ def ask(image, name, text, *, module="image_editing", region=AROUND, **more):
         actions=(Action(name, text, name),),
         media=image if isinstance(image, Artefact) else Artefact("image", image),
         region=region,
-        mask=None if region is None else rasterise(region, HEIGHT, WIDTH),
-        **more,
+        **({"mask": None if region is None else rasterise(region, HEIGHT, WIDTH)} | more),
     )
 
 
@@ -129,8 +129,20 @@ def test_a_mask_by_hand_is_taken_as_it_is(photo):
 
 def test_a_brush_stroke_on_the_object_means_all_of_it(photo, ground):
     stroke = (np.abs(ROWS - COLUMNS) <= 3) & (np.abs(ROWS - 40) <= 10)
-    found = edited(photo, "remove", "this", region=mask_to_region(stroke))[0]
+    painted = mask_to_region(stroke).model_copy(update={"brush": True})
+    found = edited(photo, "remove", "this", region=painted, mask=stroke)[0]
     assert error(found, ground) < 0.5 < error(photo, ground)
+
+
+@pytest.mark.parametrize("inner", [0, 14])
+def test_a_mask_that_is_no_brush_is_taken_as_it_is(photo, inner):
+    """A speck, which a brush would mean as a point, and a ring, which it would mean as a line around."""
+    distance = np.hypot(ROWS - 40, COLUMNS - 40)
+    mask = (distance <= 3) if inner == 0 else (distance <= 17) & (distance >= inner)
+    found = edited(photo, "recolour", "to blue", region=mask_to_region(mask), mask=mask)[0]
+    changed = (found != photo).any(axis=-1)
+    assert changed[mask].all()
+    assert not changed[~dilate(mask, 1)].any()
 
 
 def test_animation_moves_the_object_and_zoom_the_image(photo):
@@ -156,6 +168,8 @@ def test_a_video_is_edited_by_the_masks_of_its_frames(photo):
     assert (result.frames[2] == photo).all()  # where it is not seen, nothing changes
     for frame, source, mask in zip(result.frames[:2], clip.frames, track, strict=False):
         assert (frame == recolour(source, mask, COLOURS["green"])).all()
+    every = Retouch().run(ask(clip, "restyle", "negative", module="video_editing", region=None, track=track))
+    assert (every.artefact.frames == 255 - clip.frames).all()  # a style is not of the object
     grey = Retouch().run(ask(clip, "restyle", "sepia", module="video_editing", region=None, frames=(1, 1)))
     assert [(one != other).any() for one, other in zip(grey.artefact.frames, clip.frames, strict=True)] == [
         False,
