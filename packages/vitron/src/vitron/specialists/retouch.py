@@ -105,8 +105,7 @@ def _object(image: Pixels, request: Request, seed: int) -> Mask | None:
 
 def _edited(image: Pixels, action: Action, mask: Mask | None, drawn: Mask | None) -> Pixels:
     """Run one instruction; a style is for the whole image unless the user drew a region."""
-    name, text = action.name, action.text
-    name = guess_edit(text) if name == "edit" else name
+    name, text = _name_of(action), action.text
     match name:
         case "restyle":
             return restyle(image, text, drawn)
@@ -121,6 +120,10 @@ def _edited(image: Pixels, action: Action, mask: Mask | None, drawn: Mask | None
             return _moved(image, text, _found(mask, name))
         case _:
             raise UnsupportedRequestError(f"retouch cannot {name}: an image generation model is needed")
+
+
+def _name_of(action: Action) -> str:
+    return guess_edit(action.text) if action.name == "edit" else action.name
 
 
 def _found(mask: Mask | None, name: str) -> Mask:
@@ -168,7 +171,6 @@ def _edited_frames(frames: Pixels, request: Request) -> Pixels:
         mask = None if request.track is None else request.track[index - first]
         is_gone = mask is not None and not mask.any()
         for action in request.actions:
-            name = guess_edit(action.text) if action.name == "edit" else action.name
-            if not is_gone or name in ("restyle", "background"):
+            if not is_gone or _name_of(action) in ("restyle", "background"):
                 out[index] = _edited(out[index], action, mask, None)
     return out

@@ -56,6 +56,7 @@ def test_each_layer_that_was_drawn_on_is_a_region():
     assert np.array_equal(decode_mask(first.counts, *first.size), mask)
     assert np.array_equal(decode_mask(second.counts, *second.size), ~mask)
     assert (first.frame, second.frame) == (3, 3)
+    assert first.brush
     assert regions_of([empty]) == []
 
 
